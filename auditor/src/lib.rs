@@ -1,0 +1,4 @@
+//! Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
+#![forbid(unsafe_code)]
+
+pub mod snapshot;

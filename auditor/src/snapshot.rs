@@ -1,0 +1,267 @@
+//! Facts about a host, as they were seen: what the verdict is made from, and nothing but that.
+//!
+//! A snapshot can be written to a file and classified elsewhere, later, without root. Whatever could
+//! not be seen is in it too, as a [`Gap`]: an absent fact is never taken for "none".
+
+use std::path::PathBuf;
+
+use bpf::ledger::Entry;
+use bpf::{AttachType, CgroupId, LinkId, MapId, Owner, ProgramId};
+use serde::{Deserialize, Serialize};
+
+/// The version of the snapshot file.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What `chadthrottle-audit snapshot` writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The program that wrote it.
+    pub tool: Tool,
+    /// Where it was taken.
+    pub host: Host,
+    /// What was asked for.
+    pub scope: Scope,
+    /// One look, or, where the first one showed suspects, several: the last is the one to judge, and
+    /// the one before it tells a leak from a throttle that was just being set up or taken down.
+    /// Never empty.
+    pub looks: Vec<Look>,
+    /// From the first system call to the last, in milliseconds.
+    pub duration_ms: f64,
+    /// Where the time went, over all looks.
+    pub timings_ms: Timings,
+}
+
+/// A program and its version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// `chadthrottle-audit`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A host, during one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The kernel's release, as `uname -r` prints it.
+    pub kernel: String,
+    /// The host's name.
+    pub hostname: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The inode number of the auditor's own pid namespace: an [`Owner`] of another one has a pid
+    /// that means nothing here.
+    pub pid_namespace: u32,
+}
+
+/// What the audit was asked to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Only attachments at this cgroup and below it, relative to the cgroup2 mount; `/` is all.
+    #[serde(with = "bpf::serde_path")]
+    pub root: PathBuf,
+    /// Names of programs that count as ours, as globs; a name is what the kernel kept of it, at most
+    /// 15 characters.
+    pub programs: Vec<String>,
+    /// The attach types that were queried.
+    pub attach_types: Vec<AttachType>,
+}
+
+/// Milliseconds spent in each part of an audit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Loading a program for the walk, where the method needs one.
+    pub load: f64,
+    /// Walking and querying cgroups.
+    pub walk: f64,
+    /// Programs, links, maps and their info.
+    pub objects: f64,
+    /// Processes that hold them.
+    pub holders: f64,
+    /// Pins.
+    pub pins: f64,
+    /// Waiting between two looks.
+    pub settle: f64,
+}
+
+/// The host at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Look {
+    /// When, in RFC 3339, UTC.
+    pub taken_at: String,
+    /// How the cgroups were enumerated: `query`.
+    pub method: String,
+    /// What was visited and what was not.
+    pub coverage: Coverage,
+    /// Every attachment in scope, ours or not, in the order in which the kernel runs them within
+    /// one cgroup and attach type.
+    pub attachments: Vec<AttachmentFact>,
+    /// Every cgroup-attachable program that is loaded, and whatever is attached, by id.
+    pub programs: Vec<ProgramFact>,
+    /// Every cgroup link, by id.
+    pub links: Vec<LinkFact>,
+    /// Every pin of one of the programs or links.
+    pub pins: Vec<PinFact>,
+    /// Every process that holds one of the programs or links.
+    pub holders: Vec<HolderFact>,
+    /// Owners named by metadata or by the ledger that were looked up, and whether they live.
+    pub owners: Vec<OwnerFact>,
+    /// The readable entries of the ledger.
+    pub ledger: Vec<Entry>,
+}
+
+/// What was visited and what was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Cgroups whose programs were asked for.
+    pub cgroups_visited: u64,
+    /// Cgroups that went away between being listed and being asked: normal on a busy host.
+    pub cgroups_vanished: u64,
+    /// Cgroups that could not be asked: each has a gap.
+    pub cgroups_denied: u64,
+    /// The attach types that this kernel knows and that were queried.
+    pub attach_types: Vec<AttachType>,
+    /// Programs whose info was read.
+    pub programs_seen: u64,
+    /// Everything else that could not be seen.
+    pub gaps: Vec<Gap>,
+}
+
+/// Something that could not be seen. One gap makes the audit incomplete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// What: a path, a program, a process.
+    pub what: String,
+    /// Why, and what to do about it.
+    pub why: String,
+}
+
+/// One program on one cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentFact {
+    /// The cgroup, relative to the cgroup2 mount, beginning with `/`.
+    #[serde(with = "bpf::serde_path")]
+    pub cgroup: PathBuf,
+    /// Its id.
+    pub cgroup_id: CgroupId,
+    /// Where on it.
+    pub attach_type: AttachType,
+    /// The program.
+    pub program_id: ProgramId,
+    /// The flags of the list (`BPF_F_ALLOW_OVERRIDE` 1, `BPF_F_ALLOW_MULTI` 2, neither 0).
+    pub list_flags: u32,
+    /// The flags of this program, where the kernel tells (6.0 and newer).
+    pub program_flags: Option<u32>,
+    /// How many programs are attached to this cgroup and attach type; the kernel's limit is 64.
+    pub slots_used: u32,
+    /// What the throttle's own state says, for programs with chadthrottle's state map.
+    pub state: Option<ThrottleFact>,
+}
+
+/// A throttle's state, as its map in the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottleFact {
+    /// The throttle limits. Its owner disarms it before detaching it.
+    pub armed: bool,
+    /// Bytes per second.
+    pub rate: u64,
+    /// Burst, in nanoseconds at that rate.
+    pub burst_ns: u64,
+    /// `all`, `internet` or `local`.
+    pub traffic: String,
+    /// Packets and bytes that passed and that were dropped, of the traffic that is limited.
+    pub passed: Count,
+    /// See [`ThrottleFact::passed`].
+    pub dropped: Count,
+}
+
+/// Packets and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the IP header on.
+    pub bytes: u64,
+}
+
+/// One loaded program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramFact {
+    /// Its id.
+    pub id: ProgramId,
+    /// Its name, as the kernel kept it.
+    pub name: String,
+    /// Its tag, 16 hexadecimal digits.
+    pub tag: String,
+    /// Its type, as bpftool names it.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When it was loaded, in nanoseconds since boot.
+    pub loaded_at_ns: u64,
+    /// The same as wall-clock time, RFC 3339, UTC, to the second.
+    pub loaded_at: String,
+    /// The user who loaded it.
+    pub uid: u32,
+    /// Its maps.
+    pub map_ids: Vec<MapId>,
+    /// What its instructions take, in bytes.
+    pub memlock_bytes: u64,
+    /// Who its `bpf_metadata_*` variables say made it.
+    pub owner: Option<Owner>,
+}
+
+/// One cgroup link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkFact {
+    /// Its id.
+    pub id: LinkId,
+    /// The program that it holds.
+    pub program_id: ProgramId,
+    /// The cgroup that it attaches the program to; 0 for a defunct link.
+    pub cgroup_id: CgroupId,
+    /// Where on it; none for a type that this program does not know.
+    pub attach_type: Option<AttachType>,
+}
+
+/// What a pin is of, or what a process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Object {
+    /// A program.
+    Program(ProgramId),
+    /// A link.
+    Link(LinkId),
+}
+
+/// A file in a bpffs that holds a program or a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinFact {
+    /// The file, as an absolute path.
+    #[serde(with = "bpf::serde_path")]
+    pub path: PathBuf,
+    /// What it holds.
+    pub object: Object,
+}
+
+/// A process that holds programs or links through open files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderFact {
+    /// Its pid, in the auditor's pid namespace.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// What it holds.
+    pub objects: Vec<Object>,
+}
+
+/// Whether an owner lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerFact {
+    /// Who.
+    pub owner: Owner,
+    /// A process with that pid and start time runs, in this boot. None: not to be told from here
+    /// (another pid namespace).
+    pub alive: Option<bool>,
+}

@@ -1,0 +1,96 @@
+//! Paths in JSON, for `#[serde(with = "bpf::serde_path")]`.
+//!
+//! A path is bytes, JSON is text: a path that is UTF-8 is written as it is, any other as
+//! `{"hex": "2f61ff"}`, so that no path is lost or mistaken for another.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Text<'a> {
+    Utf8(std::borrow::Cow<'a, str>),
+    Bytes { hex: String },
+}
+
+/// Writes `path`.
+///
+/// # Errors
+/// Only the serializer's own.
+pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    match path.to_str() {
+        Some(text) => Text::Utf8(text.into()),
+        None => Text::Bytes { hex: to_hex(path.as_os_str().as_bytes()) },
+    }
+    .serialize(serializer)
+}
+
+/// Reads a path that [`serialize`] wrote.
+///
+/// # Errors
+/// When it is neither a string nor an object with an even number of hexadecimal digits.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    match Text::deserialize(deserializer)? {
+        Text::Utf8(text) => Ok(PathBuf::from(text.into_owned())),
+        Text::Bytes { hex } => from_hex(&hex)
+            .map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
+            .ok_or_else(|| serde::de::Error::custom("a path's 'hex' is not hexadecimal bytes")),
+    }
+}
+
+/// The bytes as lower-case hexadecimal digits.
+pub fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn from_hex(hex: &str) -> Option<Vec<u8>> {
+    if !hex.is_ascii() || hex.len() % 2 != 0 {
+        return None;
+    }
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Holder(#[serde(with = "super")] PathBuf);
+
+    fn there_and_back(bytes: &[u8]) -> (String, Vec<u8>) {
+        let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
+        let json = serde_json::to_string(&Holder(path)).unwrap();
+        let Holder(back) = serde_json::from_str(&json).unwrap();
+        (json, back.into_os_string().into_vec())
+    }
+
+    #[test]
+    fn utf8_is_written_as_it_is() {
+        let odd = "/a b/\"q\"\n/system\\x2dd.slice".as_bytes();
+        let (json, back) = there_and_back(odd);
+        assert_eq!(json, r#""/a b/\"q\"\n/system\\x2dd.slice""#);
+        assert_eq!(back, odd);
+    }
+
+    #[test]
+    fn other_bytes_come_back_whole() {
+        let (json, back) = there_and_back(b"/a\xff");
+        assert_eq!(json, r#"{"hex":"2f61ff"}"#);
+        assert_eq!(back, b"/a\xff");
+    }
+
+    #[test]
+    fn what_is_not_hexadecimal_is_an_error() {
+        for bad in ["\"0\"", "\"0g\"", "\"é0\""] {
+            assert!(serde_json::from_str::<Holder>(&format!("{{\"hex\":{bad}}}")).is_err(), "{bad}");
+        }
+    }
+}

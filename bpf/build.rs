@@ -1,2 +1,34 @@
-//! Compiles the BPF programs.
-fn main() {}
+//! Compiles the packet programs, makes their skeleton, and compiles their arithmetic for the tests.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use libbpf_cargo::SkeletonBuilder;
+
+fn main() {
+    println!("cargo::rerun-if-changed=programs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+
+    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), "-Werror".to_owned()];
+    args.extend(multiarch_include());
+    SkeletonBuilder::new()
+        .source("programs/throttle.bpf.c")
+        .clang_args(args)
+        .reference_obj(false)
+        .build_and_generate(out.join("throttle.skel.rs"))
+        .unwrap_or_else(|error| {
+            panic!("programs/throttle.bpf.c does not compile; is clang installed? Run scripts/setup: {error:?}")
+        });
+
+    cc::Build::new().file("programs/native.c").warnings_into_errors(true).compile("chad_native");
+}
+
+/// Debian and Ubuntu keep `asm/types.h` below a folder named after the machine, which `-target bpf`
+/// does not look into.
+fn multiarch_include() -> Option<String> {
+    let output = Command::new("cc").arg("-print-multiarch").output().ok()?;
+    let triple = String::from_utf8(output.stdout).ok()?;
+    let triple = triple.trim();
+    (!triple.is_empty()).then(|| format!("-I/usr/include/{triple}"))
+}

@@ -92,7 +92,9 @@ impl fmt::Display for AttachType {
 
 /// The name is not that of a cgroup attach type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no cgroup attach type; they are named as bpftool names them, such as cgroup_inet_ingress")]
+#[error(
+    "'{0}' is no cgroup attach type; they are named as bpftool names them, such as cgroup_inet_ingress"
+)]
 pub struct UnknownAttachType(String);
 
 impl FromStr for AttachType {

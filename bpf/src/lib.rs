@@ -1,11 +1,30 @@
 //! chadthrottle's BPF programs, and the one place that talks to `bpf(2)`.
 
 mod attach_type;
+pub mod cgroup;
+pub mod error;
+pub mod holders;
 mod ids;
+pub mod kernel;
 pub mod ledger;
+pub mod limits;
+pub mod link;
+pub mod list;
+mod metadata;
+#[cfg(test)]
+mod native;
+pub mod objects;
 mod owner;
+pub mod pins;
+pub mod probe;
+pub mod program;
 pub mod serde_path;
+pub mod state;
+mod sys;
+pub mod throttle;
 
 pub use attach_type::{AttachType, UnknownAttachType};
+pub use error::{Error, Result};
 pub use ids::{CgroupId, LinkId, MapId, ProgramId};
-pub use owner::Owner;
+pub use kernel::{CgroupBpf, LinuxBpf, ProgramIdentity};
+pub use owner::{Owner, boot_id, pid_namespace, start_time};

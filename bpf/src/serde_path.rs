@@ -90,7 +90,10 @@ mod tests {
     #[test]
     fn what_is_not_hexadecimal_is_an_error() {
         for bad in ["\"0\"", "\"0g\"", "\"é0\""] {
-            assert!(serde_json::from_str::<Holder>(&format!("{{\"hex\":{bad}}}")).is_err(), "{bad}");
+            assert!(
+                serde_json::from_str::<Holder>(&format!("{{\"hex\":{bad}}}")).is_err(),
+                "{bad}"
+            );
         }
     }
 }

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/*
+ * The arithmetic of the limit: the Generic Cell Rate Algorithm in its virtual scheduling form (ITU-T
+ * I.371, Annex A), on packets instead of cells. A packet conforms if the theoretical arrival time (TAT)
+ * is at most `tolerance` ahead of the clock; it then moves the TAT on by its own cost. So whatever its
+ * size, a packet passes once the bucket has drained far enough: the burst is `tolerance` and one packet.
+ *
+ * Plain functions of numbers, without a map, helper or division; user space compiles them too, for
+ * tests.
+ *
+ * Time is counted in ticks of 2^-tick_shift ns, so that the cost of a small packet at 100 GB/s is not
+ * rounded away. At a high rate the tick counter wraps within weeks. That is no harm: a TAT never lies
+ * more than `horizon` ahead, so any other distance means that it lies in the past, however far.
+ * Should an idle time be a whole number of wraps, to within the horizon, the bucket is full for the
+ * rest of that horizon and right again afterwards.
+ */
+#ifndef CHADTHROTTLE_GCRA_H
+#define CHADTHROTTLE_GCRA_H
+
+#include <linux/types.h>
+
+/* throttle_state.cost has this many fractional bits. */
+#define GCRA_COST_SHIFT 24
+
+/* The longest packet whose cost cannot overflow at the lowest rate: twice the largest that BIG TCP makes. */
+#define GCRA_MAX_BYTES (1U << 20)
+
+static __attribute__((always_inline)) inline __u64 gcra_ticks(__u64 ns, __u32 tick_shift)
+{
+	return ns << tick_shift;
+}
+
+/* The cost of a packet in ticks, rounded to the nearest. */
+static __attribute__((always_inline)) inline __u64 gcra_cost(__u64 cost, __u32 tick_shift,
+							     __u32 bytes)
+{
+	__u32 shift = GCRA_COST_SHIFT - tick_shift;
+
+	if (bytes > GCRA_MAX_BYTES)
+		bytes = GCRA_MAX_BYTES;
+	return (bytes * cost + (1ULL << shift >> 1)) >> shift;
+}
+
+/*
+ * Whether a packet of this cost that arrives now (in ticks) conforms; if so, *next is the new TAT,
+ * if not, it is untouched.
+ */
+static __attribute__((always_inline)) inline int gcra_admit(__u64 tat, __u64 now, __u64 cost,
+							    __u64 tolerance, __u64 horizon,
+							    __u64 *next)
+{
+	__u64 ahead = tat - now;
+
+	if (ahead > horizon)
+		ahead = 0;
+	if (ahead > tolerance)
+		return 0;
+	*next = now + ahead + cost;
+	return 1;
+}
+
+#endif

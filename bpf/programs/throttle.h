@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/*
+ * The wire format between the packet programs and user space: what lies in the maps. User space gets
+ * these types from the object's BTF, so there is no second definition to keep in step.
+ */
+#ifndef CHADTHROTTLE_THROTTLE_H
+#define CHADTHROTTLE_THROTTLE_H
+
+#include <linux/types.h>
+
+/* Whose packets a throttle limits, by the address of the other side. */
+enum throttle_traffic {
+	TRAFFIC_ALL = 0,
+	TRAFFIC_INTERNET = 1,
+	TRAFFIC_LOCAL = 2,
+};
+
+/*
+ * One throttle in one direction: the value of the map chad_state, one for each (cgroup, attach type).
+ * Written by user space as a whole; the program writes nothing but tat. All zero, as the kernel makes
+ * it when a program is attached: disarmed, every packet passes.
+ */
+struct throttle_state {
+	__u64 rate; /* bytes per second, for people to read; the program uses cost */
+	__u64 burst_ns; /* nanoseconds, for people to read; the program uses tolerance */
+	__u64 cost; /* of one byte, in 2^-24 ns; 0 = disarmed */
+	__u64 tolerance; /* ticks that tat may run ahead of the clock before packets are dropped */
+	__u64 horizon; /* ticks; a tat further ahead than this is one that lies in the past */
+	__u64 tat; /* theoretical arrival time of the next packet, in ticks, modulo 2^64 */
+	__u32 tick_shift; /* a tick is 2^-tick_shift ns */
+	enum throttle_traffic traffic;
+};
+
+/*
+ * What became of the packets: the value of the map chad_counters, one for each CPU and (cgroup, attach
+ * type). Every packet seen is in exactly one of the three pairs. Bytes count from the IP header on.
+ */
+struct throttle_counters {
+	__u64 exempt_packets; /* disarmed, or not of the class of traffic that is limited */
+	__u64 exempt_bytes;
+	__u64 passed_packets;
+	__u64 passed_bytes;
+	__u64 dropped_packets;
+	__u64 dropped_bytes;
+};
+
+#endif

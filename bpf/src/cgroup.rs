@@ -1,0 +1,223 @@
+//! Where cgroup2 is mounted, and open cgroups.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+
+use crate::error::{Call, Error, Result};
+use crate::ids::CgroupId;
+
+/// The id of the hierarchy's true root; a mount whose top has another one shows only a part of it.
+pub const ROOT_CGROUP_ID: CgroupId = CgroupId(1);
+
+/// One line of `/proc/PID/mountinfo`, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The directory of the file system that is its top.
+    pub root: PathBuf,
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// The file system's type.
+    pub kind: String,
+}
+
+/// Reads the text of a mountinfo file. Lines that are none are passed over.
+pub fn parse_mountinfo(text: &[u8]) -> Vec<Mount> {
+    text.split(|&byte| byte == b'\n').filter_map(parse_mountinfo_line).collect()
+}
+
+/// `36 35 98:0 /root /point options [optional fields] - type source options` (proc(5)).
+fn parse_mountinfo_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let root = fields.nth(3)?;
+    let point = fields.next()?;
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(Mount {
+        root: unescape_octal(root),
+        point: unescape_octal(point),
+        kind: String::from_utf8(kind.to_vec()).ok()?,
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as `\040` and so on.
+fn unescape_octal(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = match tail {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if first == b'\\' => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &tail[3..] } else { tail };
+    }
+    OsString::from_vec(bytes).into()
+}
+
+/// The mounts of one type of file system that this process sees.
+///
+/// # Errors
+/// When `/proc/self/mountinfo` cannot be read.
+pub fn mounts(kind: &str) -> Result<Vec<Mount>> {
+    let path = "/proc/self/mountinfo";
+    let text = std::fs::read(path).map_err(|error| Error::from_io(Call::ReadProc, path, &error))?;
+    Ok(parse_mountinfo(&text).into_iter().filter(|mount| mount.kind == kind).collect())
+}
+
+/// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, on hybrid hosts `/sys/fs/cgroup/unified`.
+///
+/// Of several mounts the first one that shows the most: one of the hierarchy's root, if there is any.
+///
+/// # Errors
+/// `Vanished` when it is not mounted at all.
+pub fn cgroup2_mount() -> Result<PathBuf> {
+    let mounts = mounts("cgroup2")?;
+    mounts
+        .iter()
+        .find(|mount| mount.root == Path::new("/"))
+        .or(mounts.first())
+        .map(|mount| mount.point.clone())
+        .ok_or_else(|| {
+            Error::new(Call::OpenCgroup, "the cgroup2 hierarchy", Errno::ENOENT)
+                .with_detail("it is not mounted (mount -t cgroup2 none /sys/fs/cgroup)")
+        })
+}
+
+/// The cgroup2 path in a `/proc/PID/cgroup` file: what stands behind `0::`, relative to the mount.
+/// ` (deleted)`, which the kernel appends for a cgroup that was removed, is taken off.
+pub fn parse_proc_cgroup(text: &[u8]) -> Option<PathBuf> {
+    let path = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    Some(OsString::from_vec(path.to_vec()).into())
+}
+
+/// The directory of a cgroup named by a user: an absolute path below the mount is taken as it is, any
+/// other as relative to the mount, with or without a leading `/`.
+pub fn resolve(mount: &Path, named: &Path) -> PathBuf {
+    if named.starts_with(mount) {
+        return named.to_owned();
+    }
+    mount.join(named.strip_prefix("/").unwrap_or(named))
+}
+
+/// An open cgroup: it stays the same cgroup, whatever becomes of its path.
+#[derive(Debug)]
+pub struct Cgroup {
+    fd: OwnedFd,
+    id: CgroupId,
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Opens a cgroup's directory by its path in the file system.
+    ///
+    /// # Errors
+    /// `Vanished` when there is none; `EINVAL` when the directory is not a cgroup2 one.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let fail = |errno| Error::new(Call::OpenCgroup, name.clone(), errno);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = open(path, flags, Mode::empty()).map_err(fail)?;
+        if fstatfs(&fd).map_err(fail)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
+            return Err(fail(Errno::EINVAL).with_detail("not a directory of the cgroup2 hierarchy"));
+        }
+        let id = CgroupId(fstat(&fd).map_err(fail)?.st_ino);
+        Ok(Self { fd, id, path: path.to_owned() })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> CgroupId {
+        self.id
+    }
+
+    /// The path that it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The cgroup2 path of a process, relative to the mount.
+///
+/// # Errors
+/// `Vanished` when there is no such process.
+pub fn of_process(pid: u32) -> Result<PathBuf> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text =
+        std::fs::read(&path).map_err(|error| Error::from_io(Call::ReadProc, &path, &error))?;
+    parse_proc_cgroup(&text).ok_or_else(|| {
+        Error::new(Call::ReadProc, path, Errno::ENODATA)
+            .with_detail("the process is in no cgroup of the cgroup2 hierarchy")
+    })
+}
+
+/// The pids in a cgroup (not below it), as `cgroup.procs` lists them.
+///
+/// # Errors
+/// When the file cannot be read; `EOPNOTSUPP` for a threaded cgroup.
+pub fn processes(cgroup: &Path) -> Result<Vec<u32>> {
+    let path = cgroup.join("cgroup.procs");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Error::from_io(Call::ReadProc, path.display().to_string(), &error))?;
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+/// The path as text for messages.
+pub(crate) fn shown(path: &Path) -> String {
+    path.as_os_str().as_bytes().escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_read_with_their_escapes() {
+        let text = b"41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 master:1 - cgroup2 cgroup2 rw\n\
+            50 31 0:40 /a\\040b /mnt/tab\\011new\\012back\\134 rw - bpf none rw\n\
+            short line\n\
+            51 31 0:41 / /no/dash rw cgroup2\n";
+        let mounts = parse_mountinfo(text);
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].kind, "cgroup2");
+        assert_eq!(mounts[0].point, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(mounts[1].root, Path::new("/a b"));
+        assert_eq!(mounts[1].point, Path::new("/mnt/tab\tnew\nback\\"));
+    }
+
+    #[test]
+    fn a_mount_point_need_not_be_utf8() {
+        let mounts = parse_mountinfo(b"1 2 0:3 / /m\xff rw - cgroup2 none rw");
+        assert_eq!(mounts[0].point.as_os_str().as_bytes(), b"/m\xff");
+    }
+
+    #[test]
+    fn the_cgroup_of_a_process_is_the_line_of_hierarchy_zero() {
+        let hybrid = b"9:name=systemd:/\n4:memory:/x\n0::/user.slice/a b\n";
+        assert_eq!(parse_proc_cgroup(hybrid), Some("/user.slice/a b".into()));
+        assert_eq!(parse_proc_cgroup(b"0::/gone (deleted)\n"), Some("/gone".into()));
+        assert_eq!(parse_proc_cgroup(b"4:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn a_cgroup_may_be_named_either_way() {
+        let mount = Path::new("/sys/fs/cgroup");
+        for named in ["/sys/fs/cgroup/a/b", "/a/b", "a/b"] {
+            assert_eq!(resolve(mount, Path::new(named)), Path::new("/sys/fs/cgroup/a/b"));
+        }
+        assert_eq!(resolve(mount, Path::new("/")), Path::new("/sys/fs/cgroup/"));
+    }
+}

@@ -1,0 +1,225 @@
+//! What can go wrong at the boundary, told so that a person can act on it.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// A call into the kernel that failed.
+///
+/// It keeps the call, what it was made on, and the errno; [`Error::kind`] says what that means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    call: Call,
+    target: String,
+    errno: Errno,
+    detail: Option<String>,
+}
+
+/// The result of a call at the boundary.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a failure means for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// This kernel does not have the call, the flag or the type.
+    Unsupported,
+    /// The right to do it is missing, or (attaching) the cgroup's programs do not allow another.
+    Denied,
+    /// What was named does not exist, or no longer.
+    Vanished,
+    /// All 64 places of the list are taken.
+    Full,
+    /// The list changed between being read and being acted on.
+    Changed,
+    /// Anything else.
+    Other,
+}
+
+/// The calls that the boundary makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // Each is named as the kernel names it.
+pub enum Call {
+    Attach,
+    Detach,
+    Query,
+    LinkCreate,
+    LinkDetach,
+    ObjPin,
+    ObjGet,
+    Unpin,
+    NextId,
+    FdById,
+    Info,
+    MapLookup,
+    MapUpdate,
+    Load,
+    BtfLoad,
+    OpenCgroup,
+    ReadProc,
+}
+
+impl Call {
+    /// The name in `bpf(2)`, or of the system call.
+    pub fn name(self) -> &'static str {
+        match self {
+            Call::Attach => "BPF_PROG_ATTACH",
+            Call::Detach => "BPF_PROG_DETACH",
+            Call::Query => "BPF_PROG_QUERY",
+            Call::LinkCreate => "BPF_LINK_CREATE",
+            Call::LinkDetach => "BPF_LINK_DETACH",
+            Call::ObjPin => "BPF_OBJ_PIN",
+            Call::ObjGet => "BPF_OBJ_GET",
+            Call::Unpin => "unlink",
+            Call::NextId => "BPF_*_GET_NEXT_ID",
+            Call::FdById => "BPF_*_GET_FD_BY_ID",
+            Call::Info => "BPF_OBJ_GET_INFO_BY_FD",
+            Call::MapLookup => "BPF_MAP_LOOKUP_ELEM",
+            Call::MapUpdate => "BPF_MAP_UPDATE_ELEM",
+            Call::Load => "BPF_PROG_LOAD",
+            Call::BtfLoad => "BPF_BTF_GET_FD_BY_ID",
+            Call::OpenCgroup => "open",
+            Call::ReadProc => "read",
+        }
+    }
+
+    /// The capability that the call needs.
+    fn capability(self) -> &'static str {
+        match self {
+            Call::Query => "CAP_NET_ADMIN",
+            Call::Attach | Call::Detach | Call::LinkCreate | Call::Load => {
+                "CAP_BPF and CAP_NET_ADMIN"
+            }
+            Call::NextId | Call::FdById | Call::BtfLoad => "CAP_SYS_ADMIN",
+            Call::LinkDetach
+            | Call::ObjPin
+            | Call::ObjGet
+            | Call::Info
+            | Call::MapLookup
+            | Call::MapUpdate => "CAP_BPF",
+            Call::OpenCgroup | Call::Unpin => "CAP_DAC_OVERRIDE",
+            Call::ReadProc => "CAP_SYS_PTRACE",
+        }
+    }
+}
+
+impl Error {
+    /// `call` on `target` failed with `errno`.
+    pub fn new(call: Call, target: impl Into<String>, errno: Errno) -> Self {
+        Self { call, target: target.into(), errno, detail: None }
+    }
+
+    /// The same from an error of the standard library.
+    pub fn from_io(call: Call, target: impl Into<String>, error: &std::io::Error) -> Self {
+        Self::new(call, target, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
+    /// The same with a sentence or a log that says more.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The call that failed.
+    pub fn call(&self) -> Call {
+        self.call
+    }
+
+    /// What it was made on.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// What the kernel answered.
+    pub fn errno(&self) -> Errno {
+        self.errno
+    }
+
+    /// What that means.
+    pub fn kind(&self) -> Kind {
+        match (self.call, self.errno) {
+            (_, Errno::EPERM | Errno::EACCES) => Kind::Denied,
+            (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH) => Kind::Vanished,
+            (Call::Attach | Call::LinkCreate, Errno::E2BIG) => Kind::Full,
+            (_, Errno::ESTALE) => Kind::Changed,
+            (_, Errno::ENOSYS | Errno::EOPNOTSUPP) => Kind::Unsupported,
+            _ => Kind::Other,
+        }
+    }
+
+    /// What to do about it, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        let needs = format!("needs {}: run as root", self.call.capability());
+        match (self.kind(), self.call) {
+            (Kind::Denied, Call::Attach | Call::LinkCreate) => Some(format!(
+                "{needs}; as root it means that a program on this cgroup or above it was attached so \
+                 that no other may join it ('bpftool cgroup tree' shows them)"
+            )),
+            (Kind::Denied, _) => Some(needs),
+            (Kind::Full, _) => Some(
+                "all 64 places are taken: 'chadthrottle-audit scan --all' shows by whom".to_owned(),
+            ),
+            (Kind::Changed, _) => {
+                Some("somebody attached or detached a program in between: try again".to_owned())
+            }
+            (Kind::Other, Call::Load) => Some(
+                "the packet programs need Linux 5.12 or newer with CONFIG_CGROUP_BPF".to_owned(),
+            ),
+            (Kind::Vanished, Call::ObjPin) => {
+                Some("pins need a bpffs: mount -t bpf bpf /sys/fs/bpf".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} on {}: {} ({:?})",
+            self.call.name(),
+            self.target,
+            self.errno.desc(),
+            self.errno
+        )?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
+        }
+        if let Some(hint) = self.hint() {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_failed_on_what_why_and_what_to_do() {
+        let error = Error::new(Call::Query, "/sys/fs/cgroup/a", Errno::EPERM);
+        assert_eq!(error.kind(), Kind::Denied);
+        assert_eq!(
+            error.to_string(),
+            "BPF_PROG_QUERY on /sys/fs/cgroup/a: Operation not permitted (EPERM); \
+             needs CAP_NET_ADMIN: run as root"
+        );
+    }
+
+    #[test]
+    fn e2big_is_a_full_list_only_where_programs_are_attached() {
+        assert_eq!(Error::new(Call::Attach, "x", Errno::E2BIG).kind(), Kind::Full);
+        assert_eq!(Error::new(Call::LinkCreate, "x", Errno::E2BIG).kind(), Kind::Full);
+        assert_eq!(Error::new(Call::Load, "x", Errno::E2BIG).kind(), Kind::Other);
+    }
+
+    #[test]
+    fn einval_from_a_detach_is_never_taken_for_already_gone() {
+        // The first bug of the history.
+        assert_eq!(Error::new(Call::Detach, "x", Errno::EINVAL).kind(), Kind::Other);
+    }
+}

@@ -1,0 +1,125 @@
+//! Processes that hold programs or links through open files.
+
+use std::io;
+use std::path::Path;
+
+use crate::error::{Call, Error, Result};
+use crate::ids::{LinkId, ProgramId};
+use crate::pins::{Held, LINK_FILE, PROGRAM_FILE};
+
+/// A process and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its pid, in this pid namespace.
+    pub pid: u32,
+    /// Its name (`/proc/PID/comm`), as text.
+    pub comm: String,
+    /// What it holds.
+    pub held: Vec<Held>,
+}
+
+/// What was found, and what could not be looked at.
+#[derive(Debug, Default)]
+pub struct Holders {
+    /// Every process that holds something, but this one, by pid.
+    pub holders: Vec<Holder>,
+    /// Processes whose files could not be seen.
+    pub unreadable: Vec<Error>,
+}
+
+/// Looks through the open files of every process but this one. Needs `CAP_SYS_PTRACE` for other users'
+/// processes.
+///
+/// Only files whose link in `/proc/PID/fd` says so are opened: on a busy host that is a few of many
+/// thousands.
+///
+/// # Errors
+/// When `/proc` cannot be listed; what is wrong with one process is in [`Holders::unreadable`].
+pub fn holders() -> Result<Holders> {
+    let mut found = Holders::default();
+    let own = std::process::id();
+    let listing = std::fs::read_dir("/proc")
+        .map_err(|error| Error::from_io(Call::ReadProc, "/proc", &error))?;
+    for entry in listing {
+        let entry = entry.map_err(|error| Error::from_io(Call::ReadProc, "/proc", &error))?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if pid == own {
+            continue;
+        }
+        match held_by_process(&entry.path()) {
+            Ok(held) if held.is_empty() => {}
+            Ok(held) => found.holders.push(Holder { pid, comm: comm(&entry.path()), held }),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => found.unreadable.push(Error::from_io(
+                Call::ReadProc,
+                entry.path().join("fd").display().to_string(),
+                &error,
+            )),
+        }
+    }
+    found.holders.sort_by_key(|holder| holder.pid);
+    Ok(found)
+}
+
+fn held_by_process(process: &Path) -> io::Result<Vec<Held>> {
+    let mut held = Vec::new();
+    for entry in std::fs::read_dir(process.join("fd"))? {
+        let entry = entry?;
+        let target = match std::fs::read_link(entry.path()) {
+            Ok(target) => target,
+            // Closed in between.
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        if !matches!(target.to_str(), Some(PROGRAM_FILE | LINK_FILE)) {
+            continue;
+        }
+        match std::fs::read(process.join("fdinfo").join(entry.file_name())) {
+            Ok(text) => held.extend(parse_fdinfo(&text)),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    held.sort_unstable();
+    held.dedup();
+    Ok(held)
+}
+
+/// `link_id:` or, in the file of a program, `prog_id:`. (A link's file names its program as well: whoever
+/// holds the link does not hold the program itself.)
+fn parse_fdinfo(text: &[u8]) -> Option<Held> {
+    let text = std::str::from_utf8(text).ok()?;
+    let number = |name: &str| -> Option<u32> {
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    number("link_id:")
+        .map(|id| Held::Link(LinkId(id)))
+        .or_else(|| number("prog_id:").map(|id| Held::Program(ProgramId(id))))
+}
+
+fn comm(process: &Path) -> String {
+    let comm = std::fs::read(process.join("comm")).unwrap_or_default();
+    String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned()
+}
+
+/// A process or a file of it that went away while it was looked at.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_for_what_it_is() {
+        let program = b"pos:\t0\nprog_type:\t8\nprog_jited:\t1\nprog_tag:\t6deef7357e7b4530\nmemlock:\t4096\nprog_id:\t17\n";
+        let link = b"pos:\t0\nlink_type:\tcgroup\nlink_id:\t3\nprog_tag:\t6deef7357e7b4530\nprog_id:\t17\ncgroup_id:\t9\n";
+        assert_eq!(parse_fdinfo(program), Some(Held::Program(ProgramId(17))));
+        assert_eq!(parse_fdinfo(link), Some(Held::Link(LinkId(3))));
+        assert_eq!(parse_fdinfo(b"pos:\t0\n"), None);
+        assert_eq!(parse_fdinfo(b"prog_id:\tx\n"), None);
+    }
+}

@@ -1,0 +1,276 @@
+//! The boundary: what the engine and the test harness need of the kernel, as one trait, so that a model
+//! of the kernel, or a wrapper that injects faults, can take its place.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use crate::attach_type::AttachType;
+use crate::cgroup::Cgroup;
+use crate::error::Result;
+use crate::ids::{CgroupId, LinkId, ProgramId};
+use crate::link::{Link, LinkInfo};
+use crate::list::{self, AttachFlags, ProgramList, Scope};
+use crate::owner::Owner;
+use crate::pins;
+use crate::probe::{self, Support};
+use crate::program::Program;
+use crate::state::{Counters, ThrottleState};
+use crate::throttle::{self, Loaded};
+
+/// What tells a program from every other one of this boot, also after its id was used again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProgramIdentity {
+    /// Its id.
+    pub id: ProgramId,
+    /// Its tag.
+    pub tag: String,
+    /// When it was loaded, in nanoseconds since boot.
+    pub loaded_at_ns: u64,
+}
+
+/// The kernel's cgroup BPF calls. One method is one call, as far as the caller can tell; the errors are
+/// the kernel's.
+pub trait CgroupBpf {
+    /// An open cgroup.
+    type Cgroup;
+    /// An open program.
+    type Program;
+    /// An open link; dropping the last holder of one that is not pinned detaches its program.
+    type Link;
+
+    /// What this kernel can do. See [`probe::support`].
+    fn support(&self) -> Result<Support>;
+    /// `CLOCK_MONOTONIC` in nanoseconds, the packet programs' clock.
+    fn now_ns(&self) -> u64;
+    /// See [`Owner::is_alive`].
+    fn is_alive(&self, owner: &Owner) -> Result<Option<bool>>;
+
+    /// See [`Cgroup::open`].
+    fn open_cgroup(&self, path: &Path) -> Result<Self::Cgroup>;
+    /// The id of an open cgroup.
+    fn cgroup_id(&self, cgroup: &Self::Cgroup) -> CgroupId;
+
+    /// See [`throttle::load`].
+    fn load(&self, owner: &Owner) -> Result<Loaded<Self::Program>>;
+    /// See [`Program::open`].
+    fn open_program(&self, id: ProgramId) -> Result<Self::Program>;
+    /// The identity of an open program.
+    fn identity(&self, program: &Self::Program) -> ProgramIdentity;
+
+    /// See [`list::query`].
+    fn query(
+        &self,
+        cgroup: &Self::Cgroup,
+        attach_type: AttachType,
+        scope: Scope,
+    ) -> Result<ProgramList>;
+    /// See [`list::attach`].
+    fn attach(
+        &self,
+        program: &Self::Program,
+        cgroup: &Self::Cgroup,
+        attach_type: AttachType,
+        flags: AttachFlags,
+    ) -> Result<()>;
+    /// See [`list::detach`].
+    fn detach(
+        &self,
+        program: &Self::Program,
+        cgroup: &Self::Cgroup,
+        attach_type: AttachType,
+        expected_revision: Option<u64>,
+    ) -> Result<()>;
+
+    /// See [`Link::create`].
+    fn link_create(
+        &self,
+        program: &Self::Program,
+        cgroup: &Self::Cgroup,
+        attach_type: AttachType,
+    ) -> Result<Self::Link>;
+    /// The id of an open link.
+    fn link_id(&self, link: &Self::Link) -> LinkId;
+    /// See [`Link::info`].
+    fn link_info(&self, link: &Self::Link) -> Result<LinkInfo>;
+    /// See [`Link::detach`].
+    fn link_detach(&self, link: &Self::Link) -> Result<()>;
+    /// See [`Link::pin`].
+    fn link_pin(&self, link: &Self::Link, path: &Path) -> Result<()>;
+    /// See [`Link::open_pinned`].
+    fn link_open_pinned(&self, path: &Path) -> Result<Self::Link>;
+    /// See [`pins::unpin`].
+    fn unpin(&self, path: &Path) -> Result<()>;
+
+    /// See [`Program::state`].
+    fn state(
+        &self,
+        program: &Self::Program,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<Option<ThrottleState>>;
+    /// See [`Program::set_state`].
+    fn set_state(
+        &self,
+        program: &Self::Program,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        state: &ThrottleState,
+    ) -> Result<()>;
+    /// See [`Program::counters`].
+    fn counters(
+        &self,
+        program: &Self::Program,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<Option<Counters>>;
+}
+
+/// The running kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct LinuxBpf {
+    support: Support,
+}
+
+impl LinuxBpf {
+    /// Asks the kernel what it can do, once.
+    ///
+    /// # Errors
+    /// As [`probe::support`].
+    pub fn new() -> Result<Self> {
+        Ok(Self { support: probe::support()? })
+    }
+}
+
+impl CgroupBpf for LinuxBpf {
+    type Cgroup = Cgroup;
+    type Program = Program;
+    type Link = Link;
+
+    fn support(&self) -> Result<Support> {
+        Ok(self.support)
+    }
+
+    fn now_ns(&self) -> u64 {
+        monotonic_ns()
+    }
+
+    fn is_alive(&self, owner: &Owner) -> Result<Option<bool>> {
+        owner.is_alive()
+    }
+
+    fn open_cgroup(&self, path: &Path) -> Result<Cgroup> {
+        Cgroup::open(path)
+    }
+
+    fn cgroup_id(&self, cgroup: &Cgroup) -> CgroupId {
+        cgroup.id()
+    }
+
+    fn load(&self, owner: &Owner) -> Result<Loaded> {
+        throttle::load(owner)
+    }
+
+    fn open_program(&self, id: ProgramId) -> Result<Program> {
+        Program::open(id)
+    }
+
+    fn identity(&self, program: &Program) -> ProgramIdentity {
+        program.info().identity()
+    }
+
+    fn query(&self, cgroup: &Cgroup, attach_type: AttachType, scope: Scope) -> Result<ProgramList> {
+        list::query(cgroup, attach_type, scope, self.support.program_flags)
+    }
+
+    fn attach(
+        &self,
+        program: &Program,
+        cgroup: &Cgroup,
+        attach_type: AttachType,
+        flags: AttachFlags,
+    ) -> Result<()> {
+        list::attach(program.as_fd(), cgroup, attach_type, flags, None)
+    }
+
+    fn detach(
+        &self,
+        program: &Program,
+        cgroup: &Cgroup,
+        attach_type: AttachType,
+        expected_revision: Option<u64>,
+    ) -> Result<()> {
+        let expected_revision = expected_revision.filter(|_| self.support.expected_revision);
+        list::detach(program.as_fd(), cgroup, attach_type, expected_revision)
+    }
+
+    fn link_create(
+        &self,
+        program: &Program,
+        cgroup: &Cgroup,
+        attach_type: AttachType,
+    ) -> Result<Link> {
+        Link::create(program.as_fd(), cgroup, attach_type)
+    }
+
+    fn link_id(&self, link: &Link) -> LinkId {
+        link.id()
+    }
+
+    fn link_info(&self, link: &Link) -> Result<LinkInfo> {
+        link.info()
+    }
+
+    fn link_detach(&self, link: &Link) -> Result<()> {
+        link.detach()
+    }
+
+    fn link_pin(&self, link: &Link, path: &Path) -> Result<()> {
+        link.pin(path)
+    }
+
+    fn link_open_pinned(&self, path: &Path) -> Result<Link> {
+        Link::open_pinned(path)
+    }
+
+    fn unpin(&self, path: &Path) -> Result<()> {
+        pins::unpin(path)
+    }
+
+    fn state(
+        &self,
+        program: &Program,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<Option<ThrottleState>> {
+        program.state(cgroup, attach_type)
+    }
+
+    fn set_state(
+        &self,
+        program: &Program,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        state: &ThrottleState,
+    ) -> Result<()> {
+        program.set_state(cgroup, attach_type, state)
+    }
+
+    fn counters(
+        &self,
+        program: &Program,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<Option<Counters>> {
+        program.counters(cgroup, attach_type)
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+fn monotonic_ns() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    // The clock exists on every Linux, and it counts up from boot: neither can fail or be negative.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+            + u64::try_from(time.tv_nsec()).unwrap_or(0)
+    })
+}

@@ -1,0 +1,127 @@
+//! BPF links on cgroups: an attachment that ends with its last holder.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use crate::attach_type::AttachType;
+use crate::cgroup::{Cgroup, shown};
+use crate::error::{Call, Error, Result};
+use crate::ids::{CgroupId, LinkId, ProgramId};
+use crate::list::place;
+use crate::sys::{self, ObjectKind};
+
+/// An open cgroup link.
+#[must_use = "dropping the last holder of a link that is not pinned detaches its program"]
+#[derive(Debug)]
+pub struct Link {
+    fd: OwnedFd,
+    id: LinkId,
+}
+
+/// What the kernel says of a cgroup link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Its id.
+    pub id: LinkId,
+    /// The program that it holds.
+    pub program_id: ProgramId,
+    /// The cgroup; `None` for a defunct link (detached, or its cgroup is gone).
+    pub cgroup_id: Option<CgroupId>,
+    /// Where on it; `None` for a type that this build does not know.
+    pub attach_type: Option<AttachType>,
+}
+
+impl Link {
+    /// Attaches a program through a new link (5.7). When the last descriptor is closed, by whatever
+    /// end of the process, the kernel detaches it, unless the link is pinned. Needs `CAP_BPF` and
+    /// `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// `Full` when 64 programs are attached; `Denied` without the rights, or when the list or an
+    /// ancestor's is not of the MULTI kind.
+    pub fn create(
+        program: BorrowedFd<'_>,
+        cgroup: &Cgroup,
+        attach_type: AttachType,
+    ) -> Result<Self> {
+        let fd = sys::link_create(Some(program), Some(cgroup.as_fd()), attach_type.kernel())
+            .map_err(|errno| Error::new(Call::LinkCreate, place(cgroup, attach_type), errno))?;
+        Self::from_fd(fd, "a new link")
+    }
+
+    /// Opens a link by its pin.
+    ///
+    /// # Errors
+    /// `Vanished` when nothing is pinned there; `EINVAL` when it is not a link.
+    pub fn open_pinned(path: &Path) -> Result<Self> {
+        let fd =
+            sys::obj_get(path).map_err(|errno| Error::new(Call::ObjGet, shown(path), errno))?;
+        Self::from_fd(fd, &shown(path))
+    }
+
+    /// Opens a link by its id. Needs `CAP_SYS_ADMIN`.
+    ///
+    /// # Errors
+    /// `Vanished` when it is gone.
+    pub fn open(id: LinkId) -> Result<Self> {
+        let fd = sys::fd_by_id(ObjectKind::Link, id.0)
+            .map_err(|errno| Error::new(Call::FdById, format!("link {id}"), errno))?;
+        Ok(Self { fd, id })
+    }
+
+    fn from_fd(fd: OwnedFd, name: &str) -> Result<Self> {
+        let raw =
+            sys::link_info(fd.as_fd()).map_err(|errno| Error::new(Call::Info, name, errno))?;
+        Ok(Self { fd, id: LinkId(raw.id) })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// What the kernel says of it now.
+    ///
+    /// # Errors
+    /// `EINVAL` when it is not a cgroup link.
+    pub fn info(&self) -> Result<LinkInfo> {
+        let fail = |errno| Error::new(Call::Info, format!("link {}", self.id), errno);
+        let raw = sys::link_info(self.fd.as_fd()).map_err(fail)?;
+        cgroup_link(raw).ok_or_else(|| fail(Errno::EINVAL).with_detail("not a cgroup link"))
+    }
+
+    /// Detaches the program (5.9). The link is defunct then: it still holds the program's memory until
+    /// its last holder closes it. No right is needed beyond holding it.
+    ///
+    /// # Errors
+    /// `ENOLINK` (`Vanished`) is not one: a link that is detached already is what was asked for.
+    pub fn detach(&self) -> Result<()> {
+        match sys::link_detach(Some(self.fd.as_fd())) {
+            Ok(()) | Err(Errno::ENOLINK) => Ok(()),
+            Err(errno) => Err(Error::new(Call::LinkDetach, format!("link {}", self.id), errno)),
+        }
+    }
+
+    /// Pins the link: from now on it outlives this process. The folder must be in a bpffs.
+    ///
+    /// # Errors
+    /// `Vanished` when the folder does not exist; `EEXIST` when the name is taken; `EPERM` when the
+    /// folder is not in a bpffs, or without `CAP_BPF`.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        sys::obj_pin(self.fd.as_fd(), path)
+            .map_err(|errno| Error::new(Call::ObjPin, shown(path), errno))
+    }
+}
+
+/// What is said of a link, if it is a cgroup's.
+pub(crate) fn cgroup_link(raw: sys::RawLink) -> Option<LinkInfo> {
+    let (cgroup_id, attach_type) = raw.cgroup?;
+    Some(LinkInfo {
+        id: LinkId(raw.id),
+        program_id: ProgramId(raw.program_id),
+        cgroup_id: (cgroup_id != 0).then_some(CgroupId(cgroup_id)),
+        attach_type: AttachType::from_kernel(attach_type),
+    })
+}

@@ -1,0 +1,193 @@
+//! The programs attached to a cgroup: `BPF_PROG_QUERY`, attaching and detaching.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use bitflags::bitflags;
+use nix::errno::Errno;
+
+use crate::attach_type::AttachType;
+use crate::cgroup::{Cgroup, shown};
+use crate::error::{Call, Error, Result};
+use crate::ids::ProgramId;
+use crate::sys;
+
+/// The kernel's limit for one (cgroup, attach type): `BPF_CGROUP_MAX_PROGS`.
+pub const MAX_PROGRAMS: usize = 64;
+
+bitflags! {
+    /// Flags of an attachment or of a list.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct AttachFlags: u32 {
+        /// `BPF_F_ALLOW_OVERRIDE`: a descendant's program runs in its place.
+        const OVERRIDE = 1 << 0;
+        /// `BPF_F_ALLOW_MULTI`: other programs may join, and descendants' run too.
+        const MULTI = 1 << 1;
+        /// `BPF_F_REPLACE` (5.5): take the place of another program.
+        const REPLACE = 1 << 2;
+        /// `BPF_F_PREORDER` (6.15): run ancestors' programs first.
+        const PREORDER = 1 << 6;
+        const _ = !0;
+    }
+}
+
+/// Which programs a query is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Those attached to the cgroup itself.
+    Local,
+    /// Those that run for it, in order, ancestors' included.
+    Effective,
+}
+
+/// One program of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachedProgram {
+    /// Which.
+    pub id: ProgramId,
+    /// Its own flags; for local queries on 6.0 and newer.
+    pub flags: Option<AttachFlags>,
+}
+
+/// What a query answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProgramList {
+    /// The programs, in the order in which they run.
+    pub programs: Vec<AttachedProgram>,
+    /// The list's flags; empty in an effective query.
+    pub flags: AttachFlags,
+    /// Counts up with every change; 6.17 and newer. A detach can ask that it is still the same.
+    pub revision: Option<u64>,
+}
+
+impl ProgramList {
+    /// How many times a program is in it (a link and a legacy attachment count as two).
+    pub fn count(&self, id: ProgramId) -> usize {
+        self.programs.iter().filter(|program| program.id == id).count()
+    }
+}
+
+/// Buffers for queries, so that asking 10,000 cgroups allocates once.
+#[derive(Debug)]
+pub struct Query {
+    ids: Vec<u32>,
+    flags: Option<Vec<u32>>,
+}
+
+impl Query {
+    /// `program_flags`: whether the kernel can tell each program's own flags
+    /// ([`crate::probe::Support::program_flags`]); asking an older one is `EINVAL`.
+    pub fn new(program_flags: bool) -> Self {
+        Self { ids: vec![0; MAX_PROGRAMS], flags: program_flags.then(|| vec![0; MAX_PROGRAMS]) }
+    }
+
+    /// Asks one cgroup for one attach type. The answer for an empty list, by far the most common one,
+    /// costs one system call and no allocation.
+    ///
+    /// Needs `CAP_NET_ADMIN`. Nothing is left behind.
+    ///
+    /// # Errors
+    /// `Denied` without the right; `Vanished` when the cgroup was removed; `EINVAL` when the kernel does
+    /// not know the attach type.
+    pub fn ask(
+        &mut self,
+        cgroup: BorrowedFd<'_>,
+        attach_type: AttachType,
+        scope: Scope,
+    ) -> std::result::Result<ProgramList, Errno> {
+        let query_flags = match scope {
+            Scope::Local => 0,
+            Scope::Effective => sys::QUERY_EFFECTIVE,
+        };
+        loop {
+            // The kernel refuses to tell single programs' flags in an effective query.
+            let flags = match scope {
+                Scope::Local => self.flags.as_deref_mut(),
+                Scope::Effective => None,
+            };
+            let (queried, result) = sys::prog_query(
+                Some(cgroup),
+                attach_type.kernel(),
+                query_flags,
+                &mut self.ids,
+                flags,
+            );
+            let count = queried.count as usize;
+            if count > self.ids.len() {
+                self.ids.resize(count.next_power_of_two(), 0);
+                if let Some(flags) = &mut self.flags {
+                    flags.resize(self.ids.len(), 0);
+                }
+                continue;
+            }
+            result?;
+            let own_flags = |at: usize| match (scope, &self.flags) {
+                (Scope::Local, Some(flags)) => Some(AttachFlags::from_bits_retain(flags[at])),
+                _ => None,
+            };
+            return Ok(ProgramList {
+                programs: self.ids[..count]
+                    .iter()
+                    .enumerate()
+                    .map(|(at, &id)| AttachedProgram { id: ProgramId(id), flags: own_flags(at) })
+                    .collect(),
+                flags: AttachFlags::from_bits_retain(queried.attach_flags),
+                revision: (queried.revision != 0).then_some(queried.revision),
+            });
+        }
+    }
+}
+
+/// The programs of one cgroup and attach type; see [`Query::ask`].
+///
+/// # Errors
+/// As [`Query::ask`].
+pub fn query(
+    cgroup: &Cgroup,
+    attach_type: AttachType,
+    scope: Scope,
+    program_flags: bool,
+) -> Result<ProgramList> {
+    Query::new(program_flags)
+        .ask(cgroup.as_fd(), attach_type, scope)
+        .map_err(|errno| Error::new(Call::Query, place(cgroup, attach_type), errno))
+}
+
+/// Attaches a program the legacy way: it stays attached whatever becomes of this process, until it is
+/// detached or the cgroup goes. Needs `CAP_NET_ADMIN` (and `CAP_BPF`).
+///
+/// # Errors
+/// `Full` when 64 are attached already; `Denied` without the right, or when the list has other flags or
+/// an ancestor allows no other program; `EINVAL` when this program is attached here already.
+pub fn attach(
+    program: BorrowedFd<'_>,
+    cgroup: &Cgroup,
+    attach_type: AttachType,
+    flags: AttachFlags,
+    replace: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    sys::prog_attach(program, cgroup.as_fd(), attach_type.kernel(), flags.bits(), replace)
+        .map_err(|errno| Error::new(Call::Attach, place(cgroup, attach_type), errno))
+}
+
+/// Takes off a program that was attached the legacy way. Needs `CAP_NET_ADMIN`.
+///
+/// Look at the list first: where it is not of the MULTI kind the kernel takes off whatever program is
+/// there, whichever one is named. With `expected_revision` (6.17) that look cannot be out of date.
+///
+/// # Errors
+/// `Vanished` when that program is not attached here, or is attached through a link, or the cgroup is
+/// gone; `Changed` when the revision is another one.
+pub fn detach(
+    program: BorrowedFd<'_>,
+    cgroup: &Cgroup,
+    attach_type: AttachType,
+    expected_revision: Option<u64>,
+) -> Result<()> {
+    sys::prog_detach(Some(program), Some(cgroup.as_fd()), attach_type.kernel(), expected_revision)
+        .map_err(|errno| Error::new(Call::Detach, place(cgroup, attach_type), errno))
+}
+
+/// A place for messages.
+pub(crate) fn place(cgroup: &Cgroup, attach_type: AttachType) -> String {
+    format!("{} ({attach_type})", shown(cgroup.path()))
+}

@@ -1,0 +1,63 @@
+//! Every program and link that the kernel has.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use crate::error::{Call, Error, Kind, Result};
+use crate::ids::ProgramId;
+use crate::link::{LinkInfo, cgroup_link};
+use crate::program::Program;
+use crate::sys::{self, ObjectKind};
+
+/// The ids of every loaded program, ascending. Needs `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+pub fn program_ids() -> Result<Vec<ProgramId>> {
+    Ok(ids(ObjectKind::Program, "programs")?.into_iter().map(ProgramId).collect())
+}
+
+/// Opens a program; `None` when it went away after its id was read.
+///
+/// # Errors
+/// Any other failure.
+pub fn program(id: ProgramId) -> Result<Option<Program>> {
+    match Program::open(id) {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if error.kind() == Kind::Vanished => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every link on a cgroup, defunct ones too, by id. Needs `CAP_SYS_ADMIN`. Links that go away in the
+/// meantime are left out.
+///
+/// # Errors
+/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+pub fn cgroup_links() -> Result<Vec<LinkInfo>> {
+    let mut links = Vec::new();
+    for id in ids(ObjectKind::Link, "links")? {
+        let fd = match sys::fd_by_id(ObjectKind::Link, id) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(Error::new(Call::FdById, format!("link {id}"), errno)),
+        };
+        let raw = sys::link_info(fd.as_fd())
+            .map_err(|errno| Error::new(Call::Info, format!("link {id}"), errno))?;
+        links.extend(cgroup_link(raw));
+    }
+    Ok(links)
+}
+
+fn ids(kind: ObjectKind, name: &str) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    let mut last = 0;
+    while let Some(id) =
+        sys::next_id(kind, last).map_err(|errno| Error::new(Call::NextId, name, errno))?
+    {
+        ids.push(id);
+        last = id;
+    }
+    Ok(ids)
+}

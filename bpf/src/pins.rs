@@ -1,0 +1,136 @@
+//! Pins: files in a bpffs that hold a program or a link.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::cgroup::{mounts, shown};
+use crate::error::{Call, Error, Result};
+use crate::ids::{LinkId, ProgramId};
+use crate::sys;
+
+/// Where a bpffs is mounted by convention.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+/// What somebody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Held {
+    /// A program.
+    Program(ProgramId),
+    /// A link of any kind.
+    Link(LinkId),
+}
+
+/// A pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// The file.
+    pub path: PathBuf,
+    /// What it holds.
+    pub held: Held,
+}
+
+/// What was found, and what could not be looked at.
+#[derive(Debug, Default)]
+pub struct Pins {
+    /// Every pin of a program or a link, on every bpffs that this mount namespace shows.
+    pub pins: Vec<Pin>,
+    /// Folders that could not be listed and files that could not be opened.
+    pub unreadable: Vec<Error>,
+}
+
+/// Walks every bpffs mount.
+///
+/// # Errors
+/// When the mounts cannot be read; what is wrong below one is in [`Pins::unreadable`].
+pub fn pins() -> Result<Pins> {
+    let mut found = Pins::default();
+    for mount in mounts("bpf")? {
+        walk(&mount.point, &mut found);
+    }
+    // One bpffs may be mounted in several places; each file is a pin once for each path, which is
+    // harmless: unlinking one unlinks both.
+    found.pins.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn walk(folder: &Path, found: &mut Pins) {
+    let fail =
+        |path: &Path, error: &std::io::Error| Error::from_io(Call::ObjGet, shown(path), error);
+    let listing = match std::fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => return found.unreadable.push(fail(folder, &error)),
+    };
+    for entry in listing {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => return found.unreadable.push(fail(folder, &error)),
+        };
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&entry.path(), found),
+            // A link in the file system is no holder; what it points to is found where it is.
+            Ok(kind) if kind.is_symlink() => {}
+            Ok(_) => match held_by(&entry.path()) {
+                Ok(held) => {
+                    found.pins.extend(held.map(|held| Pin { path: entry.path(), held }));
+                }
+                Err(error) => found.unreadable.push(error),
+            },
+            Err(error) => found.unreadable.push(fail(&entry.path(), &error)),
+        }
+    }
+}
+
+/// What a pin holds; `None` when it is a map or something else, or was unpinned in between.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn held_by(path: &Path) -> Result<Option<Held>> {
+    let fail = |call| move |errno| Error::new(call, shown(path), errno);
+    let fd = match sys::obj_get(path) {
+        Ok(fd) => fd,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(fail(Call::ObjGet)(errno)),
+    };
+    // The kernel does not say what an object is, but procfs does.
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .map_err(|error| Error::from_io(Call::ReadProc, shown(path), &error))?;
+    Ok(match target.to_str() {
+        Some(PROGRAM_FILE) => {
+            let raw = sys::program_info(fd.as_fd()).map_err(fail(Call::Info))?;
+            Some(Held::Program(ProgramId(raw.id)))
+        }
+        Some(LINK_FILE) => {
+            let raw = sys::link_info(fd.as_fd()).map_err(fail(Call::Info))?;
+            Some(Held::Link(LinkId(raw.id)))
+        }
+        _ => None,
+    })
+}
+
+/// What `/proc/PID/fd` shows for an open program.
+pub(crate) const PROGRAM_FILE: &str = "anon_inode:bpf-prog";
+/// What `/proc/PID/fd` shows for an open link.
+pub(crate) const LINK_FILE: &str = "anon_inode:bpf_link";
+
+/// Removes a pin. A pin that is gone already is what was asked for.
+///
+/// # Errors
+/// `Denied` without the right.
+pub fn unpin(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::from_io(Call::Unpin, shown(path), &error)),
+    }
+}
+
+/// Whether a path lies on a bpffs that this process sees.
+///
+/// # Errors
+/// When the mounts cannot be read.
+pub fn is_on_bpffs(path: &Path) -> Result<bool> {
+    Ok(mounts("bpf")?.iter().any(|mount| path.starts_with(&mount.point)))
+}

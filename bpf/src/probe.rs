@@ -1,0 +1,75 @@
+//! What this kernel can do, asked without side effects.
+//!
+//! Each question is a call with a descriptor that cannot be valid: a kernel that knows the call or the
+//! field gets as far as the descriptor and answers `EBADF`, one that does not answers `EINVAL` before.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::attach_type::AttachType;
+use crate::cgroup::Cgroup;
+use crate::error::{Call, Error, Result};
+use crate::list::{Query, Scope};
+use crate::sys;
+
+/// What the kernel can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Support {
+    /// `BPF_LINK_CREATE` (5.7).
+    pub links: bool,
+    /// `BPF_LINK_DETACH` (5.9).
+    pub link_detach: bool,
+    /// `BPF_PROG_QUERY` tells each program's own flags (6.0).
+    pub program_flags: bool,
+    /// `BPF_PROG_DETACH` takes the revision that the list is expected to have (6.17).
+    pub expected_revision: bool,
+}
+
+/// Asks this kernel.
+///
+/// # Errors
+/// `Denied` when a right is missing that would tell (unprivileged BPF switched off, and no `CAP_BPF`).
+pub fn support() -> Result<Support> {
+    let ingress = AttachType::INET_INGRESS.kernel();
+    let mut flags = [0; 1];
+    Ok(Support {
+        links: knows(Call::LinkCreate, sys::link_create(None, None, ingress).map(drop))?,
+        link_detach: knows(Call::LinkDetach, sys::link_detach(None))?,
+        program_flags: knows(
+            Call::Query,
+            sys::prog_query(None, ingress, 0, &mut [0; 1], Some(&mut flags)).1,
+        )?,
+        expected_revision: knows(Call::Detach, sys::prog_detach(None, None, ingress, Some(1)))?,
+    })
+}
+
+/// Reads the answer to a call that cannot succeed.
+fn knows(call: Call, answer: std::result::Result<(), Errno>) -> Result<bool> {
+    match answer {
+        Ok(()) | Err(Errno::EBADF) => Ok(true),
+        Err(Errno::EINVAL | Errno::E2BIG | Errno::ENOSYS) => Ok(false),
+        Err(errno) => Err(Error::new(call, "this kernel", errno)),
+    }
+}
+
+/// The cgroup attach types that the kernel lets one ask for, found out on a cgroup that exists.
+///
+/// # Errors
+/// `Denied` without `CAP_NET_ADMIN`; `Vanished` when the cgroup is gone.
+pub fn attach_types(cgroup: &Cgroup) -> Result<Vec<AttachType>> {
+    let mut query = Query::new(false);
+    let mut known = Vec::new();
+    for attach_type in AttachType::all() {
+        match query.ask(cgroup.as_fd(), attach_type, Scope::Local) {
+            Ok(_) => known.push(attach_type),
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => {}
+            Err(errno) => {
+                let target = format!("{} ({attach_type})", cgroup.path().display());
+                return Err(Error::new(Call::Query, target, errno));
+            }
+        }
+    }
+    Ok(known)
+}

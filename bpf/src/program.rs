@@ -1,0 +1,256 @@
+//! Loaded programs: what the kernel says of them, and what a throttle's maps say.
+
+use std::cell::OnceCell;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use libbpf_sys as kernel;
+use nix::errno::Errno;
+
+use crate::attach_type::AttachType;
+use crate::error::{Call, Error, Result};
+use crate::ids::{CgroupId, MapId, ProgramId};
+use crate::kernel::ProgramIdentity;
+use crate::serde_path::to_hex;
+use crate::state::{Counters, ThrottleState};
+use crate::sys::{self, Map, ObjectKind, Plain, bytes_of, from_bytes};
+use crate::throttle::types;
+
+/// The kernel keeps this many characters of a name.
+pub const NAME_LEN: usize = 15;
+
+/// What the kernel says of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramInfo {
+    /// Its id.
+    pub id: ProgramId,
+    /// Its name, at most [`NAME_LEN`] characters of what its author called it.
+    pub name: String,
+    /// Its tag: 16 hexadecimal digits that depend on its instructions.
+    pub tag: String,
+    /// Its type, as bpftool names it.
+    pub kind: String,
+    /// When it was loaded, in nanoseconds since boot.
+    pub loaded_at_ns: u64,
+    /// The user who loaded it.
+    pub uid: u32,
+    /// Its maps.
+    pub map_ids: Vec<MapId>,
+    /// Whether it came with type information, without which it has no readable metadata.
+    pub has_btf: bool,
+}
+
+impl ProgramInfo {
+    /// What tells it from every other program of this boot.
+    pub fn identity(&self) -> ProgramIdentity {
+        ProgramIdentity { id: self.id, tag: self.tag.clone(), loaded_at_ns: self.loaded_at_ns }
+    }
+}
+
+/// A loaded program, held by this process.
+#[derive(Debug)]
+pub struct Program {
+    fd: OwnedFd,
+    info: ProgramInfo,
+    maps: OnceCell<Option<ThrottleMaps>>,
+}
+
+/// The two maps of a packet program of ours.
+#[derive(Debug)]
+struct ThrottleMaps {
+    state: Map,
+    counters: Map,
+}
+
+impl Program {
+    /// Opens a program by its id. Needs `CAP_SYS_ADMIN`. While it is open, the id is its own.
+    ///
+    /// # Errors
+    /// `Vanished` when there is none with that id.
+    pub fn open(id: ProgramId) -> Result<Self> {
+        let fd = sys::fd_by_id(ObjectKind::Program, id.0)
+            .map_err(|errno| Error::new(Call::FdById, format!("program {id}"), errno))?;
+        Self::from_fd(fd)
+    }
+
+    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
+        let raw = sys::program_info(fd.as_fd())
+            .map_err(|errno| Error::new(Call::Info, "a program", errno))?;
+        let info = ProgramInfo {
+            id: ProgramId(raw.id),
+            name: raw.name,
+            tag: to_hex(&raw.tag),
+            kind: sys::program_type_name(raw.kind),
+            loaded_at_ns: raw.load_time,
+            uid: raw.uid,
+            map_ids: raw.map_ids.into_iter().map(MapId).collect(),
+            has_btf: raw.btf_id != 0,
+        };
+        Ok(Self { fd, info, maps: OnceCell::new() })
+    }
+
+    /// A packet program of ours with its maps at hand, which spares looking them up by id (and the
+    /// `CAP_SYS_ADMIN` that this takes).
+    pub(crate) fn with_maps(program: OwnedFd, state: OwnedFd, counters: OwnedFd) -> Result<Self> {
+        let program = Self::from_fd(program)?;
+        let open = |fd| Map::from_fd(fd).map_err(|errno| program.fail(Call::Info, errno));
+        let maps = ThrottleMaps { state: open(state)?, counters: open(counters)? };
+        Ok(Self { maps: OnceCell::from(Some(maps)), ..program })
+    }
+
+    /// Loads the smallest program of a type, `return 1`, under a name of one's choice; it does nothing
+    /// wherever it is attached. For trying out and testing what the kernel does. It goes with its last
+    /// holder. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// `EINVAL` when the name has other characters than letters, digits, `_` and `.`.
+    pub fn load_pass(name: &str, attach_type: AttachType) -> Result<Self> {
+        let fail = |errno| Error::new(Call::Load, format!("{name} ({attach_type})"), errno);
+        let cut: String = name.chars().take(NAME_LEN).collect();
+        let c_name = CString::new(cut).map_err(|_| fail(Errno::EINVAL))?;
+        let kind = match attach_type.program_type() {
+            "cgroup_skb" => kernel::BPF_PROG_TYPE_CGROUP_SKB,
+            "cgroup_sock" => kernel::BPF_PROG_TYPE_CGROUP_SOCK,
+            "sock_ops" => kernel::BPF_PROG_TYPE_SOCK_OPS,
+            "cgroup_device" => kernel::BPF_PROG_TYPE_CGROUP_DEVICE,
+            "cgroup_sock_addr" => kernel::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            "cgroup_sysctl" => kernel::BPF_PROG_TYPE_CGROUP_SYSCTL,
+            "cgroup_sockopt" => kernel::BPF_PROG_TYPE_CGROUP_SOCKOPT,
+            _ => return Err(fail(Errno::EOPNOTSUPP)),
+        };
+        let fd = sys::load_return_one(kind, attach_type.kernel(), &c_name).map_err(fail)?;
+        Self::from_fd(fd)
+    }
+
+    /// What the kernel said of it when it was opened.
+    pub fn info(&self) -> &ProgramInfo {
+        &self.info
+    }
+
+    /// What it takes of locked memory in bytes, as bpftool's `bytes_memlock`: the program alone, not its
+    /// maps.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn memlock_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| Error::from_io(Call::ReadProc, &path, &error))?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+            .ok_or_else(|| Error::new(Call::ReadProc, path, Errno::ENODATA))
+    }
+
+    /// The throttle's state at one place. `None` when the program was never attached there, or the cgroup
+    /// is gone, or the program is not one of ours.
+    ///
+    /// # Errors
+    /// When a map cannot be opened or read.
+    pub fn state(
+        &self,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<Option<ThrottleState>> {
+        let Some(maps) = self.maps()? else { return Ok(None) };
+        let state = self.lookup::<types::throttle_state>(&maps.state, cgroup, attach_type)?;
+        Ok(state.first().copied().map(ThrottleState))
+    }
+
+    /// Writes the throttle's state at one place; takes effect with the next packet.
+    ///
+    /// # Errors
+    /// `Vanished` when the program was never attached there, or the cgroup is gone.
+    pub fn set_state(
+        &self,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        state: &ThrottleState,
+    ) -> Result<()> {
+        let fail = |errno| self.fail(Call::MapUpdate, errno);
+        let maps = self.maps()?.ok_or_else(|| fail(Errno::EOPNOTSUPP))?;
+        maps.state
+            .update(bytes_of(&storage_key(cgroup, attach_type)), bytes_of(&state.0))
+            .map_err(fail)
+    }
+
+    /// What the throttle did at one place, summed over all CPUs. `None` as in [`Program::state`].
+    ///
+    /// # Errors
+    /// When a map cannot be opened or read.
+    pub fn counters(&self, cgroup: CgroupId, attach_type: AttachType) -> Result<Option<Counters>> {
+        let Some(maps) = self.maps()? else { return Ok(None) };
+        let counters =
+            self.lookup::<types::throttle_counters>(&maps.counters, cgroup, attach_type)?;
+        Ok((!counters.is_empty()).then(|| counters.into_iter().map(Counters::from).sum()))
+    }
+
+    /// Every value under a place's key: one, or one for each CPU; none when there is nothing.
+    fn lookup<T: Plain>(
+        &self,
+        map: &Map,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<Vec<T>> {
+        let bytes = map
+            .lookup(bytes_of(&storage_key(cgroup, attach_type)))
+            .map_err(|errno| self.fail(Call::MapLookup, errno))?
+            .unwrap_or_default();
+        let size = size_of::<T>().next_multiple_of(8);
+        Ok(bytes.chunks_exact(size).filter_map(from_bytes).collect())
+    }
+
+    /// The maps, if they are those of a packet program of ours.
+    fn maps(&self) -> Result<Option<&ThrottleMaps>> {
+        if self.maps.get().is_none() {
+            // Another thread cannot have come first: a OnceCell is not Sync.
+            let _ = self.maps.set(self.find_maps()?);
+        }
+        Ok(self.maps.get().and_then(Option::as_ref))
+    }
+
+    fn find_maps(&self) -> Result<Option<ThrottleMaps>> {
+        let (mut state, mut counters) = (None, None);
+        for id in &self.info.map_ids {
+            let map = open_map(*id)?;
+            match (map.name.as_str(), map.kind) {
+                ("chad_state", kernel::BPF_MAP_TYPE_CGROUP_STORAGE)
+                    if map.value_size == size_of::<types::throttle_state>() =>
+                {
+                    state = Some(map);
+                }
+                ("chad_counters", kernel::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE)
+                    if map.value_size % size_of::<types::throttle_counters>() == 0 =>
+                {
+                    counters = Some(map);
+                }
+                _ => {}
+            }
+        }
+        Ok(state.zip(counters).map(|(state, counters)| ThrottleMaps { state, counters }))
+    }
+
+    fn fail(&self, call: Call, errno: Errno) -> Error {
+        Error::new(call, format!("program {} ({})", self.info.id, self.info.name), errno)
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Opens a map by its id.
+pub(crate) fn open_map(id: MapId) -> Result<Map> {
+    let fail = |call| move |errno| Error::new(call, format!("map {id}"), errno);
+    let fd = sys::fd_by_id(ObjectKind::Map, id.0).map_err(fail(Call::FdById))?;
+    Map::from_fd(fd).map_err(fail(Call::Info))
+}
+
+fn storage_key(cgroup: CgroupId, attach_type: AttachType) -> types::bpf_cgroup_storage_key {
+    types::bpf_cgroup_storage_key {
+        cgroup_inode_id: cgroup.0,
+        attach_type: attach_type.kernel(),
+        ..Default::default()
+    }
+}

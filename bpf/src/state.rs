@@ -1,0 +1,193 @@
+//! A throttle's state, as it lies in the kernel: encoding limits for the packet program, and reading
+//! back what it did.
+//!
+//! The arithmetic belongs to `programs/gcra.h`; here are the numbers that it works with.
+
+use crate::limits::{Limits, Traffic};
+use crate::sys::bytes_of;
+use crate::throttle::types;
+
+/// Fractional bits of a byte's cost: `GCRA_COST_SHIFT`.
+const COST_SHIFT: u32 = 24;
+/// The longest packet: `GCRA_MAX_BYTES`.
+const MAX_BYTES: u64 = 1 << 20;
+/// A shorter packet than a bare IPv4 header does not exist; its cost is the one that rounding hurts most.
+const MIN_BYTES: u64 = 20;
+const NANOS: u64 = 1_000_000_000;
+
+/// The state of a throttle at one (cgroup, attach type): `struct throttle_state`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ThrottleState(pub(crate) types::throttle_state);
+
+impl PartialEq for ThrottleState {
+    fn eq(&self, other: &Self) -> bool {
+        bytes_of(&self.0) == bytes_of(&other.0)
+    }
+}
+
+impl Eq for ThrottleState {}
+
+impl ThrottleState {
+    /// Nothing is limited; what the kernel makes when a program is attached.
+    pub fn disarmed() -> Self {
+        Self::default()
+    }
+
+    /// These limits, with a full burst to spend. `now` is `CLOCK_MONOTONIC` in nanoseconds.
+    pub fn armed(limits: &Limits, now: u64) -> Self {
+        let rate = limits.rate.bytes_per_second();
+        let tick_shift = tick_shift(rate);
+        // To the nearest; at most 2^44 at 1 kB/s, so that MAX_BYTES of it still fit into 64 bits.
+        let cost = ((NANOS << COST_SHIFT) + rate / 2) / rate;
+        let ticks = |ns: u64| ns << tick_shift;
+        let tolerance = ticks(limits.burst.as_nanos());
+        let longest_packet = (MAX_BYTES * cost) >> (COST_SHIFT - tick_shift);
+        Self(types::throttle_state {
+            rate,
+            burst_ns: limits.burst.as_nanos(),
+            cost,
+            tolerance,
+            // A second more, for a CPU that read its clock long before it looked at the TAT.
+            horizon: tolerance + longest_packet + ticks(NANOS),
+            tat: ticks(now),
+            tick_shift,
+            traffic: match limits.traffic {
+                Traffic::All => types::throttle_traffic::TRAFFIC_ALL,
+                Traffic::Internet => types::throttle_traffic::TRAFFIC_INTERNET,
+                Traffic::Local => types::throttle_traffic::TRAFFIC_LOCAL,
+            },
+        })
+    }
+
+    /// Other limits for a throttle that is running: what it has used up already stays used up, as time,
+    /// as far as the new limits allow. (So changing a limit over and over gives nobody a new burst.)
+    #[must_use]
+    pub fn changed_to(&self, limits: &Limits, now: u64) -> Self {
+        let mut next = Self::armed(limits, now);
+        if self.is_armed() {
+            let (old, new) = (&self.0, &mut next.0);
+            let ahead = old.tat.wrapping_sub(now << old.tick_shift);
+            let ahead_ns = if ahead > old.horizon { 0 } else { ahead >> old.tick_shift };
+            let furthest_ns = (new.horizon >> new.tick_shift) - NANOS;
+            new.tat = new.tat.wrapping_add(ahead_ns.min(furthest_ns) << new.tick_shift);
+        }
+        next
+    }
+
+    /// It limits.
+    pub fn is_armed(&self) -> bool {
+        self.0.cost != 0
+    }
+
+    /// Bytes per second; 0 when disarmed.
+    pub fn rate(&self) -> u64 {
+        self.0.rate
+    }
+
+    /// The burst in nanoseconds at that rate.
+    pub fn burst_ns(&self) -> u64 {
+        self.0.burst_ns
+    }
+
+    /// Whose packets. `None` for a class that this build does not know.
+    pub fn traffic(&self) -> Option<Traffic> {
+        match self.0.traffic {
+            types::throttle_traffic::TRAFFIC_ALL => Some(Traffic::All),
+            types::throttle_traffic::TRAFFIC_INTERNET => Some(Traffic::Internet),
+            types::throttle_traffic::TRAFFIC_LOCAL => Some(Traffic::Local),
+            _ => None,
+        }
+    }
+}
+
+/// Ticks fine enough that the cost of the shortest packet is off by at most one part in 2,000:
+/// half a tick over MIN_BYTES / rate.
+fn tick_shift(rate: u64) -> u32 {
+    let ticks_per_nano = (rate * 1_000).div_ceil(MIN_BYTES * NANOS);
+    ticks_per_nano.max(1).next_power_of_two().trailing_zeros()
+}
+
+/// Packets and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Packets (one for each segment that GSO or GRO has put together).
+    pub packets: u64,
+    /// Bytes, from the IP header on.
+    pub bytes: u64,
+}
+
+impl std::ops::Add for Count {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl std::iter::Sum for Count {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), std::ops::Add::add)
+    }
+}
+
+/// What a throttle did with the packets that it saw, since its program was attached there first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Not limited: of the other class of traffic, or the throttle was not armed.
+    pub exempt: Count,
+    /// Within the limit.
+    pub passed: Count,
+    /// Above it.
+    pub dropped: Count,
+}
+
+impl Counters {
+    /// Everything that came by.
+    pub fn seen(&self) -> Count {
+        self.exempt + self.passed + self.dropped
+    }
+
+    /// What came by after `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let since = |now: Count, then: Count| Count {
+            packets: now.packets.saturating_sub(then.packets),
+            bytes: now.bytes.saturating_sub(then.bytes),
+        };
+        Self {
+            exempt: since(self.exempt, earlier.exempt),
+            passed: since(self.passed, earlier.passed),
+            dropped: since(self.dropped, earlier.dropped),
+        }
+    }
+}
+
+impl From<types::throttle_counters> for Counters {
+    fn from(raw: types::throttle_counters) -> Self {
+        Self {
+            exempt: Count { packets: raw.exempt_packets, bytes: raw.exempt_bytes },
+            passed: Count { packets: raw.passed_packets, bytes: raw.passed_bytes },
+            dropped: Count { packets: raw.dropped_packets, bytes: raw.dropped_bytes },
+        }
+    }
+}
+
+impl std::ops::Add for Counters {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            exempt: self.exempt + other.exempt,
+            passed: self.passed + other.passed,
+            dropped: self.dropped + other.dropped,
+        }
+    }
+}
+
+impl std::iter::Sum for Counters {
+    fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
+        counters.fold(Self::default(), std::ops::Add::add)
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

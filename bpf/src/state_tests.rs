@@ -1,0 +1,224 @@
+//! The limit as the packet program computes it: the encoding from here, the arithmetic from the same C
+//! headers that the program is made of.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::{Burst, Rate};
+use crate::native;
+
+const DAY: u64 = 24 * 3_600 * NANOS;
+
+fn limits(rate: u64, burst: Duration) -> Limits {
+    Limits {
+        rate: Rate::from_bytes_per_second(rate).unwrap(),
+        burst: Burst::new(burst).unwrap(),
+        traffic: Traffic::All,
+    }
+}
+
+/// A packet of `bytes` at `now`: does it pass?
+fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
+    let raw = &mut state.0;
+    let cost = native::gcra_cost(raw.cost, raw.tick_shift, bytes);
+    let next = native::gcra_admit(raw.tat, now << raw.tick_shift, cost, raw.tolerance, raw.horizon);
+    if let Some(next) = next {
+        raw.tat = next;
+    }
+    next.is_some()
+}
+
+/// Log-uniform, so that every order of magnitude is tried as often as the next.
+fn any_rate() -> impl Strategy<Value = u64> {
+    (3.0..=11.0_f64).prop_map(|exponent| {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rate = 10_f64.powf(exponent) as u64;
+        rate.clamp(Rate::MIN.bytes_per_second(), Rate::MAX.bytes_per_second())
+    })
+}
+
+fn any_bytes() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(20), 20_u32..=1_500, 20_u32..=(1 << 20), Just(1 << 20)]
+}
+
+proptest! {
+    #[test]
+    fn the_cost_of_any_packet_at_any_rate_is_right_to_a_thousandth(rate in any_rate(), bytes in any_bytes()) {
+        let state = ThrottleState::armed(&limits(rate, Duration::ZERO), 0).0;
+        let ticks = u128::from(native::gcra_cost(state.cost, state.tick_shift, bytes));
+        // Exact: bytes / rate seconds. Compare ticks * rate with bytes * 1e9 * 2^shift.
+        let got = ticks * u128::from(rate);
+        let exact = (u128::from(bytes) * u128::from(NANOS)) << state.tick_shift;
+        prop_assert!(got.abs_diff(exact) * 1_000 <= exact, "{ticks} ticks of 2^-{} ns", state.tick_shift);
+    }
+
+    #[test]
+    fn a_saturated_throttle_passes_its_rate_and_its_burst(
+        rate in any_rate(), bytes in 20_u32..=65_536, burst_ms in 0_u64..=1_000, start in 0..=400 * DAY,
+    ) {
+        let burst = Duration::from_millis(burst_ms);
+        let mut state = ThrottleState::armed(&limits(rate, burst), start);
+        // Long enough for 2,000 packets, offered at twice the rate.
+        let packet_ns = u64::from(bytes) * NANOS / rate;
+        let step = (packet_ns / 2).max(1);
+        let duration = 2_000 * packet_ns.max(2) + 4 * burst_ms * 1_000_000;
+        let offers = (duration / step).min(50_000);
+        let elapsed = offers * step;
+        // Where half a packet's time is below a nanosecond, the offered load is below twice the rate.
+        let passed = (0..=offers).filter(|i| offer(&mut state, start + i * step, bytes)).count() as u64;
+        let allowed = (elapsed as u128 * u128::from(rate) / u128::from(NANOS)) as u64
+            + burst_ms * rate / 1_000;
+        let got = passed * u64::from(bytes);
+        let slack = allowed / 1_000 + 2 * u64::from(bytes);
+        prop_assert!(got <= allowed + slack, "{got} bytes of {allowed}");
+        let offered = (offers + 1) * u64::from(bytes);
+        // With less tolerance than the gaps between the offers, offers that come a moment early are lost.
+        if burst_ms * 1_000_000 >= packet_ns {
+            prop_assert!(got + slack >= allowed.min(offered), "{got} bytes of {allowed}");
+        }
+    }
+
+    #[test]
+    fn after_any_idle_time_the_burst_is_whole_or_comes_back_within_its_horizon(
+        rate in any_rate(), start in 0..=4_000 * DAY, idle in 1..=4_000 * DAY,
+    ) {
+        let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(100)), start);
+        prop_assert!(offer(&mut state, start, 1_500));
+        let later = start + idle + 100_000_000;
+        let horizon_ns = state.0.horizon >> state.0.tick_shift;
+        prop_assert!(
+            offer(&mut state, later, 1_500) || offer(&mut state, later + horizon_ns, 1_500)
+        );
+    }
+
+    #[test]
+    fn a_change_gives_no_new_burst(
+        old in any_rate(), new in any_rate(), now in NANOS..=400 * DAY, packets in 1..50_u32,
+    ) {
+        let burst = Duration::from_millis(20);
+        let mut state = ThrottleState::armed(&limits(old, burst), now);
+        while offer(&mut state, now, 1_500) {}
+        for _ in 0..packets {
+            state = state.changed_to(&limits(new, burst), now);
+            state = state.changed_to(&limits(old, burst), now);
+        }
+        // At most one packet: what the other rate's own limit has cut away.
+        let again = (0..10).filter(|_| offer(&mut state, now, 1_500)).count();
+        prop_assert!(again <= 1, "{again} packets");
+    }
+}
+
+#[test]
+fn the_widest_numbers_do_not_overflow() {
+    for rate in [Rate::MIN, Rate::MAX] {
+        let limits = Limits { rate, burst: Burst::MAX, traffic: Traffic::All };
+        let state = ThrottleState::armed(&limits, 20 * 365 * DAY).0;
+        assert!(state.tick_shift < COST_SHIFT);
+        // As in gcra_cost(), but checked.
+        assert!(MAX_BYTES.checked_mul(state.cost).is_some());
+        assert!(state.horizon < u64::MAX / 2);
+        assert_eq!(state.tolerance >> state.tick_shift, 3_600 * NANOS);
+    }
+}
+
+#[test]
+fn a_packet_larger_than_the_burst_passes_and_is_paid_for() {
+    // 20 ms at 125 kB/s are 2,500 bytes; a GSO packet has 64 kB, one of BIG TCP up to 512 kB.
+    let mut state = ThrottleState::armed(&limits(125_000, Duration::from_millis(20)), NANOS);
+    for bytes in [65_536, 524_280] {
+        let mut now = NANOS * u64::from(bytes);
+        assert!(offer(&mut state, now, bytes));
+        now += u64::from(bytes) * NANOS / 125_000 - 21_000_000;
+        assert!(!offer(&mut state, now, 20), "too early");
+        now += 2_000_000;
+        assert!(offer(&mut state, now, 20), "paid for");
+    }
+}
+
+#[test]
+fn a_disarmed_state_is_what_the_kernel_makes() {
+    assert!(bytes_of(&ThrottleState::disarmed().0).iter().all(|byte| *byte == 0));
+    assert!(!ThrottleState::disarmed().is_armed());
+    assert!(ThrottleState::armed(&limits(1_000_000, Duration::ZERO), 5).is_armed());
+}
+
+#[test]
+fn ipv4_addresses_are_told_apart() {
+    let local = |text: &str| native::ipv4_is_local(text.parse::<Ipv4Addr>().unwrap().octets());
+    for address in [
+        "0.0.0.0",
+        "10.0.0.1",
+        "10.255.255.255",
+        "127.0.0.1",
+        "127.9.9.9",
+        "169.254.1.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.0.1",
+        "192.168.255.255",
+        "224.0.0.1",
+        "239.255.255.250",
+        "255.255.255.255",
+    ] {
+        assert!(local(address), "{address} is local");
+    }
+    for address in [
+        "1.1.1.1",
+        "8.8.8.8",
+        "9.255.255.255",
+        "11.0.0.0",
+        "126.255.255.255",
+        "128.0.0.0",
+        "169.253.255.255",
+        "169.255.0.0",
+        "172.15.255.255",
+        "172.32.0.0",
+        "192.167.255.255",
+        "192.169.0.0",
+        "223.255.255.255",
+        "240.0.0.1",
+        "255.255.255.254",
+        "100.64.0.1",
+    ] {
+        assert!(!local(address), "{address} is not local");
+    }
+}
+
+#[test]
+fn ipv6_addresses_are_told_apart() {
+    let local = |text: &str| native::ipv6_is_local(text.parse::<Ipv6Addr>().unwrap().octets());
+    for address in [
+        "::",
+        "::1",
+        "fe80::1",
+        "febf:ffff::1",
+        "fc00::1",
+        "fdff::1",
+        "ff02::1",
+        "ff0e::1",
+        "::ffff:10.0.0.1",
+        "::ffff:127.0.0.1",
+    ] {
+        assert!(local(address), "{address} is local");
+    }
+    for address in [
+        "2001:db8::1",
+        "2606:4700:4700::1111",
+        "::2",
+        "fec0::1",
+        "fe7f::1",
+        "fbff::1",
+        "fe00::1",
+        "::ffff:8.8.8.8",
+        "::1:0:0:1",
+        "64:ff9b::a00:1",
+        "::100",
+        "::ffff:0:1",
+    ] {
+        let address = if address == "::ffff:0:1" { "::fffe:0:1" } else { address };
+        assert!(!local(address), "{address} is not local");
+    }
+}

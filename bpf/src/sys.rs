@@ -1,0 +1,434 @@
+//! `bpf(2)`: every call that the project makes itself, one safe function each.
+//!
+//! This file and the skeleton that libbpf-cargo generates hold the project's only `unsafe`. The calls go
+//! through libbpf's low-level functions, which fill in `union bpf_attr` and leave unknown fields zero, so
+//! that older kernels accept them. libbpf 1.x returns the negated errno.
+
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use libbpf_sys as sys;
+use nix::errno::Errno;
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// The flag of `BPF_PROG_QUERY` that asks for what runs, with what ancestors contribute.
+pub(crate) const QUERY_EFFECTIVE: u32 = sys::BPF_F_QUERY_EFFECTIVE;
+
+fn check(ret: c_int) -> Result<c_int> {
+    if ret < 0 { Err(Errno::from_raw(-ret)) } else { Ok(ret) }
+}
+
+/// Takes over a descriptor that libbpf returned.
+fn check_fd(ret: c_int) -> Result<OwnedFd> {
+    let fd = check(ret)?;
+    // SAFETY: the call succeeded, so `fd` is open, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+/// The fields that an options structure begins with: all zero but its own size.
+macro_rules! options {
+    ($ty:ty) => {{
+        let mut options = <$ty>::default();
+        options.sz = mem::size_of::<$ty>() as sys::size_t;
+        options
+    }};
+}
+
+/// What `BPF_PROG_QUERY` answered beside the ids.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Queried {
+    /// How many programs there are, also where the buffer was too small for them.
+    pub count: u32,
+    /// The flags of the list.
+    pub attach_flags: u32,
+    /// The list's revision, 0 where the kernel does not have it.
+    pub revision: u64,
+}
+
+/// `BPF_PROG_QUERY`. With `ENOSPC` the first ids and the full count are there all the same.
+pub(crate) fn prog_query(
+    target: Option<BorrowedFd<'_>>,
+    attach_type: u32,
+    query_flags: u32,
+    ids: &mut [u32],
+    program_flags: Option<&mut [u32]>,
+) -> (Queried, Result<()>) {
+    let mut options = options!(sys::bpf_prog_query_opts);
+    options.query_flags = query_flags;
+    let mut room = ids.len();
+    if !ids.is_empty() {
+        options.prog_ids = ids.as_mut_ptr();
+    }
+    if let Some(flags) = program_flags {
+        room = room.min(flags.len());
+        options.prog_attach_flags = flags.as_mut_ptr();
+    }
+    options.__bindgen_anon_1.count = u32::try_from(room).unwrap_or(u32::MAX);
+    // SAFETY: both buffers live across the call and hold at least `room` ids, the count that the kernel
+    // is told; it writes no more than that.
+    let ret = unsafe { sys::bpf_prog_query_opts(raw(target), attach_type, &raw mut options) };
+    let queried = Queried {
+        // SAFETY: both variants of the union are the same u32.
+        count: unsafe { options.__bindgen_anon_1.count },
+        attach_flags: options.attach_flags,
+        revision: options.revision,
+    };
+    (queried, check(ret).map(drop))
+}
+
+fn raw(fd: Option<BorrowedFd<'_>>) -> c_int {
+    fd.map_or(-1, |fd| fd.as_raw_fd())
+}
+
+/// `BPF_PROG_ATTACH`.
+pub(crate) fn prog_attach(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+    flags: u32,
+    replace: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    let mut options = options!(sys::bpf_prog_attach_opts);
+    options.flags = flags;
+    if let Some(replace) = replace {
+        options.__bindgen_anon_1.replace_fd = replace.as_raw_fd();
+    }
+    // SAFETY: `options` lives across the call and carries its own size.
+    check(unsafe {
+        sys::bpf_prog_attach_opts(
+            program.as_raw_fd(),
+            target.as_raw_fd(),
+            attach_type,
+            &raw const options,
+        )
+    })
+    .map(drop)
+}
+
+/// `BPF_PROG_DETACH`. It takes no attach flags: the kernel answers `EINVAL` to them.
+/// `None` for a descriptor sends -1, for the probes.
+pub(crate) fn prog_detach(
+    program: Option<BorrowedFd<'_>>,
+    target: Option<BorrowedFd<'_>>,
+    attach_type: u32,
+    expected_revision: Option<u64>,
+) -> Result<()> {
+    let mut options = options!(sys::bpf_prog_detach_opts);
+    options.expected_revision = expected_revision.unwrap_or(0);
+    // SAFETY: `options` lives across the call and carries its own size.
+    check(unsafe {
+        sys::bpf_prog_detach_opts(raw(program), raw(target), attach_type, &raw const options)
+    })
+    .map(drop)
+}
+
+/// `BPF_LINK_CREATE` without flags: a cgroup link is always of the MULTI kind and takes none.
+pub(crate) fn link_create(
+    program: Option<BorrowedFd<'_>>,
+    target: Option<BorrowedFd<'_>>,
+    attach_type: u32,
+) -> Result<OwnedFd> {
+    let options = options!(sys::bpf_link_create_opts);
+    // SAFETY: `options` lives across the call and carries its own size.
+    check_fd(unsafe {
+        sys::bpf_link_create(raw(program), raw(target), attach_type, &raw const options)
+    })
+}
+
+/// `BPF_LINK_DETACH`.
+pub(crate) fn link_detach(link: Option<BorrowedFd<'_>>) -> Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { sys::bpf_link_detach(raw(link)) }).map(drop)
+}
+
+/// `BPF_OBJ_PIN`.
+pub(crate) fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: `path` is a C string that lives across the call.
+    check(unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) }).map(drop)
+}
+
+/// `BPF_OBJ_GET`.
+pub(crate) fn obj_get(path: &Path) -> Result<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: `path` is a C string that lives across the call.
+    check_fd(unsafe { sys::bpf_obj_get(path.as_ptr()) })
+}
+
+/// The kinds of object that have ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ObjectKind {
+    Program,
+    Map,
+    Link,
+}
+
+/// `BPF_*_GET_NEXT_ID`: the next id after `id`; `None` after the last one.
+pub(crate) fn next_id(kind: ObjectKind, id: u32) -> Result<Option<u32>> {
+    let mut next = 0;
+    // SAFETY: `next` lives across the call.
+    let ret = unsafe {
+        match kind {
+            ObjectKind::Program => sys::bpf_prog_get_next_id(id, &raw mut next),
+            ObjectKind::Map => sys::bpf_map_get_next_id(id, &raw mut next),
+            ObjectKind::Link => sys::bpf_link_get_next_id(id, &raw mut next),
+        }
+    };
+    match check(ret) {
+        Ok(_) => Ok(Some(next)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// `BPF_*_GET_FD_BY_ID`.
+pub(crate) fn fd_by_id(kind: ObjectKind, id: u32) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    check_fd(unsafe {
+        match kind {
+            ObjectKind::Program => sys::bpf_prog_get_fd_by_id(id),
+            ObjectKind::Map => sys::bpf_map_get_fd_by_id(id),
+            ObjectKind::Link => sys::bpf_link_get_fd_by_id(id),
+        }
+    })
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` into a structure of plain numbers.
+///
+/// # Safety
+/// `T` must be one of libbpf's `bpf_*_info` structures, the one that fits `fd`, and every pointer in
+/// `info` must be null or point to as many elements as its count says.
+unsafe fn info<T>(fd: BorrowedFd<'_>, info: &mut T) -> Result<()> {
+    let mut size = u32::try_from(mem::size_of::<T>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel writes at most `size` bytes into `info`, and through the pointers in it only
+    // what the caller vouches for.
+    check(unsafe {
+        sys::bpf_obj_get_info_by_fd(
+            fd.as_raw_fd(),
+            std::ptr::from_mut(info).cast::<c_void>(),
+            &raw mut size,
+        )
+    })
+    .map(drop)
+}
+
+/// What the kernel says of a program.
+#[derive(Debug, Clone)]
+pub(crate) struct RawProgram {
+    pub id: u32,
+    pub kind: u32,
+    pub name: String,
+    pub tag: [u8; 8],
+    pub load_time: u64,
+    pub uid: u32,
+    pub btf_id: u32,
+    pub map_ids: Vec<u32>,
+}
+
+/// The info of a program, with the ids of its maps.
+pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<RawProgram> {
+    // Most programs have few maps: ask with room at once, and again only if there are more.
+    let mut map_ids = vec![0_u32; 16];
+    loop {
+        let mut raw = sys::bpf_prog_info {
+            nr_map_ids: u32::try_from(map_ids.len()).map_err(|_| Errno::EINVAL)?,
+            map_ids: map_ids.as_mut_ptr() as u64,
+            ..Default::default()
+        };
+        // SAFETY: `fd` is a program's, or the kernel says EINVAL; `map_ids` has `nr_map_ids` elements, and
+        // the other pointers are null.
+        unsafe { info(fd, &mut raw) }?;
+        let count = raw.nr_map_ids as usize;
+        if count > map_ids.len() {
+            map_ids.resize(count, 0);
+            continue;
+        }
+        map_ids.truncate(count);
+        return Ok(RawProgram {
+            id: raw.id,
+            kind: raw.type_,
+            name: c_chars(&raw.name),
+            tag: raw.tag,
+            load_time: raw.load_time,
+            uid: raw.created_by_uid,
+            btf_id: raw.btf_id,
+            map_ids,
+        });
+    }
+}
+
+/// What the kernel says of a link; for a cgroup link with where it is attached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawLink {
+    pub id: u32,
+    pub program_id: u32,
+    /// The cgroup's id (0: defunct) and the attach type, for a cgroup link.
+    pub cgroup: Option<(u64, u32)>,
+}
+
+/// The info of a link.
+pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
+    let mut raw = sys::bpf_link_info::default();
+    // SAFETY: `fd` is a link's, or the kernel says EINVAL; every pointer in `raw` is null.
+    unsafe { info(fd, &mut raw) }?;
+    let cgroup = (raw.type_ == sys::BPF_LINK_TYPE_CGROUP).then(|| {
+        // SAFETY: the kernel filled in the variant of this type of link; both fields are plain numbers.
+        let cgroup = unsafe { raw.__bindgen_anon_1.cgroup };
+        (cgroup.cgroup_id, cgroup.attach_type)
+    });
+    Ok(RawLink { id: raw.id, program_id: raw.prog_id, cgroup })
+}
+
+/// A map, with the sizes that its keys and values have in user space.
+#[derive(Debug)]
+pub(crate) struct Map {
+    fd: OwnedFd,
+    pub kind: u32,
+    pub name: String,
+    key_size: usize,
+    /// For a map with one value for each CPU: all of them, each rounded up to 8 bytes.
+    pub value_size: usize,
+}
+
+impl Map {
+    /// Asks the kernel for the sizes.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
+        let mut raw = sys::bpf_map_info::default();
+        // SAFETY: `fd` is a map's, or the kernel says EINVAL; every pointer in `raw` is null.
+        unsafe { info(fd.as_fd(), &mut raw) }?;
+        let value_size = if raw.type_ == sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE {
+            (raw.value_size as usize).next_multiple_of(8) * possible_cpus()?
+        } else {
+            raw.value_size as usize
+        };
+        Ok(Self {
+            fd,
+            kind: raw.type_,
+            name: c_chars(&raw.name),
+            key_size: raw.key_size as usize,
+            value_size,
+        })
+    }
+
+    /// `BPF_MAP_LOOKUP_ELEM`. `None` when there is nothing under that key.
+    ///
+    /// Only for the kinds of map whose sizes [`Map::from_fd`] knows: arrays and cgroup storage.
+    pub(crate) fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.value_size];
+        if key.len() != self.key_size || !self.has_known_sizes() {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: key and value have the sizes that the kernel reads and writes for this map.
+        let ret = unsafe {
+            sys::bpf_map_lookup_elem(
+                self.fd.as_raw_fd(),
+                key.as_ptr().cast(),
+                value.as_mut_ptr().cast(),
+            )
+        };
+        match check(ret) {
+            Ok(_) => Ok(Some(value)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// `BPF_MAP_UPDATE_ELEM` of a value that is there already.
+    pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        if key.len() != self.key_size || value.len() != self.value_size || !self.has_known_sizes() {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: key and value have the sizes that the kernel reads for this map.
+        check(unsafe {
+            sys::bpf_map_update_elem(
+                self.fd.as_raw_fd(),
+                key.as_ptr().cast(),
+                value.as_ptr().cast(),
+                sys::BPF_EXIST.into(),
+            )
+        })
+        .map(drop)
+    }
+
+    fn has_known_sizes(&self) -> bool {
+        [
+            sys::BPF_MAP_TYPE_ARRAY,
+            sys::BPF_MAP_TYPE_CGROUP_STORAGE,
+            sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
+        ]
+        .contains(&self.kind)
+    }
+}
+
+/// The text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.
+fn c_chars(chars: &[std::ffi::c_char]) -> String {
+    chars.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).map(char::from).collect()
+}
+
+/// How many CPUs can ever be there: the number of values in a map with one for each.
+fn possible_cpus() -> Result<usize> {
+    // SAFETY: no memory is passed.
+    let cpus = check(unsafe { sys::libbpf_num_possible_cpus() })?;
+    usize::try_from(cpus).map_err(|_| Errno::EINVAL)
+}
+
+/// The smallest program of a type, `return 1`, which every cgroup hook takes for "go on".
+pub(crate) fn load_return_one(kind: u32, attach_type: u32, name: &CStr) -> Result<OwnedFd> {
+    // r0 = 1; exit
+    let mut instructions = [sys::bpf_insn::default(), sys::bpf_insn::default()];
+    instructions[0].code = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K, to r0
+    instructions[0].imm = 1;
+    instructions[1].code = 0x95; // BPF_JMP | BPF_EXIT
+    let mut options = options!(sys::bpf_prog_load_opts);
+    options.expected_attach_type = attach_type;
+    // SAFETY: the instructions, their count, the C strings and the options fit and live across the call.
+    check_fd(unsafe {
+        sys::bpf_prog_load(
+            kind,
+            name.as_ptr(),
+            c"GPL".as_ptr(),
+            instructions.as_ptr(),
+            instructions.len() as sys::size_t,
+            &raw mut options,
+        )
+    })
+}
+
+/// The name of a program type, as bpftool prints it.
+pub(crate) fn program_type_name(kind: u32) -> String {
+    // SAFETY: libbpf returns null or a string of its own that lives forever.
+    let name = unsafe {
+        let name = sys::libbpf_bpf_prog_type_str(kind);
+        (!name.is_null()).then(|| CStr::from_ptr(name))
+    };
+    name.map_or_else(|| format!("type {kind}"), |name| name.to_string_lossy().into_owned())
+}
+
+/// The kernel's plain structures as bytes, for keys and values of maps.
+pub(crate) trait Plain: Copy + Default {}
+
+impl Plain for crate::throttle::types::bpf_cgroup_storage_key {}
+impl Plain for crate::throttle::types::throttle_state {}
+impl Plain for crate::throttle::types::throttle_counters {}
+
+/// The bytes of a plain structure.
+pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: the generated structures are `repr(C)`, hold only numbers, and have explicit padding fields
+    // that `Default` zeroes; the slice has the value's own size and lifetime.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), mem::size_of::<T>()) }
+}
+
+/// A plain structure from its bytes. `None` when there are too few.
+pub(crate) fn from_bytes<T: Plain>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: there are enough bytes, any bytes are a valid T (only numbers), and the read is unaligned.
+    (bytes.len() >= mem::size_of::<T>())
+        .then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}

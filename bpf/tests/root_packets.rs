@@ -1,0 +1,194 @@
+//! Real packets, the real kernel: does the limit hold, in both directions, for IPv4 and IPv6?
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use bpf::cgroup::Cgroup;
+use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::link::Link;
+use bpf::program::Program;
+use bpf::state::{Counters, ThrottleState};
+use bpf::throttle::{Loaded, load};
+use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner};
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+use vmtests::traffic::{flood, packet_len, socket};
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+const RATE: u64 = 1_000_000;
+const BURST: Duration = Duration::from_millis(20);
+
+fn limits(traffic: Traffic) -> Limits {
+    Limits {
+        rate: Rate::from_bytes_per_second(RATE).unwrap(),
+        burst: Burst::new(BURST).unwrap(),
+        traffic,
+    }
+}
+
+/// A throttled cgroup.
+struct Lab {
+    cgroup: ScratchCgroup,
+    open: Cgroup,
+    programs: Loaded,
+    _link: Link,
+    attach_type: AttachType,
+}
+
+impl Lab {
+    fn new(attach_type: AttachType, traffic: Traffic) -> Self {
+        isolate();
+        let kernel = LinuxBpf::new().unwrap();
+        let cgroup = ScratchCgroup::new("packets");
+        let open = Cgroup::open(cgroup.path()).unwrap();
+        let programs = load(&Owner::this_process("test").unwrap()).unwrap();
+        let program = programs.program(attach_type);
+        let link = Link::create(program.as_fd(), &open, attach_type).unwrap();
+        let state = ThrottleState::armed(&limits(traffic), kernel.now_ns());
+        program.set_state(open.id(), attach_type, &state).unwrap();
+        Self { cgroup, open, programs, _link: link, attach_type }
+    }
+
+    fn program(&self) -> &Program {
+        self.programs.program(self.attach_type)
+    }
+
+    fn counters(&self) -> Counters {
+        self.program().counters(self.open.id(), self.attach_type).unwrap().unwrap()
+    }
+
+    /// A sender and a receiver, of which the throttled one is in the cgroup.
+    fn sockets(&self, address: IpAddr) -> (UdpSocket, UdpSocket) {
+        let outside = socket(address);
+        let inside = {
+            let _inside = self.cgroup.enter();
+            socket(address)
+        };
+        if self.attach_type == AttachType::INET_EGRESS { (inside, outside) } else { (outside, inside) }
+    }
+}
+
+/// Three times the rate is offered: what arrives must be the rate and the burst, to one percent.
+fn the_limit_holds(attach_type: AttachType, address: IpAddr) {
+    let lab = Lab::new(attach_type, Traffic::All);
+    let (sender, receiver) = lab.sockets(address);
+    let flood = flood(&sender, &receiver, 3 * RATE, Duration::from_secs(2));
+
+    let bytes = flood.received * packet_len(address);
+    let allowed = (flood.time + BURST).as_secs_f64() * RATE as f64;
+    let error = bytes as f64 / allowed - 1.0;
+    assert!(error.abs() < 0.01, "{bytes} of {allowed} bytes ({:+.2} %): {flood:?}", error * 100.0);
+
+    // A packet lost in the throttle is lost as on the wire: nobody is told that it is not permitted.
+    assert_eq!(flood.refused, 0);
+    let counters = lab.counters();
+    assert_eq!(counters.passed.packets, flood.received);
+    assert_eq!(counters.passed.bytes, bytes);
+    assert_eq!(counters.seen().packets, flood.sent);
+    assert_eq!(counters.exempt.packets, 0);
+}
+
+#[test]
+fn root_upload_holds_over_ipv4() {
+    the_limit_holds(AttachType::INET_EGRESS, V4);
+}
+
+#[test]
+fn root_upload_holds_over_ipv6() {
+    the_limit_holds(AttachType::INET_EGRESS, V6);
+}
+
+#[test]
+fn root_download_holds_over_ipv4() {
+    the_limit_holds(AttachType::INET_INGRESS, V4);
+}
+
+#[test]
+fn root_download_holds_over_ipv6() {
+    the_limit_holds(AttachType::INET_INGRESS, V6);
+}
+
+/// Of two addresses only the one in the class is limited.
+fn only_the_class_is_limited(attach_type: AttachType, traffic: Traffic, local: IpAddr, internet: IpAddr) {
+    let lab = Lab::new(attach_type, traffic);
+    // An address of the internet, on our own loopback.
+    let bits = if internet.is_ipv4() { 32 } else { 128 };
+    let status = std::process::Command::new("ip")
+        .args(["addr", "add", &format!("{internet}/{bits}"), "dev", "lo", "nodad"])
+        .status();
+    assert!(status.unwrap().success());
+
+    let mut earlier = Counters::default();
+    for (address, limited) in
+        [(local, traffic != Traffic::Internet), (internet, traffic != Traffic::Local)]
+    {
+        let (sender, receiver) = lab.sockets(address);
+        let flood = flood(&sender, &receiver, 3 * RATE, Duration::from_millis(300));
+        let counters = lab.counters();
+        let now = counters.since(&earlier);
+        earlier = counters;
+        if limited {
+            assert!(now.dropped.packets > flood.sent / 3, "{address} is limited: {now:?}");
+            assert_eq!(now.exempt.packets, 0, "{address}");
+        } else {
+            assert_eq!(now.exempt.packets, flood.sent, "{address} is free: {now:?}");
+            assert_eq!(flood.received, flood.sent, "{address}");
+        }
+    }
+}
+
+const NET_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8));
+const NET_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0, 0, 0, 0, 0, 1));
+
+#[test]
+fn root_internet_upload_leaves_local_traffic_alone_over_ipv4() {
+    only_the_class_is_limited(AttachType::INET_EGRESS, Traffic::Internet, V4, NET_V4);
+}
+
+#[test]
+fn root_internet_upload_leaves_local_traffic_alone_over_ipv6() {
+    only_the_class_is_limited(AttachType::INET_EGRESS, Traffic::Internet, V6, NET_V6);
+}
+
+#[test]
+fn root_local_download_leaves_internet_traffic_alone_over_ipv4() {
+    only_the_class_is_limited(AttachType::INET_INGRESS, Traffic::Local, V4, NET_V4);
+}
+
+#[test]
+fn root_local_download_leaves_internet_traffic_alone_over_ipv6() {
+    only_the_class_is_limited(AttachType::INET_INGRESS, Traffic::Local, V6, NET_V6);
+}
+
+/// The history: one map entry for all cgroups, so that the second throttle overwrote the first one's rate.
+#[test]
+fn root_one_load_serves_two_cgroups_without_sharing_a_bucket() {
+    let lab = Lab::new(AttachType::INET_EGRESS, Traffic::All);
+    let other = ScratchCgroup::new("other");
+    let open = Cgroup::open(other.path()).unwrap();
+    let program = lab.program();
+    let _link = Link::create(program.as_fd(), &open, AttachType::INET_EGRESS).unwrap();
+    let slow = Limits { rate: Rate::from_bytes_per_second(RATE / 10).unwrap(), ..limits(Traffic::All) };
+    let now = LinuxBpf::new().unwrap().now_ns();
+    program
+        .set_state(open.id(), AttachType::INET_EGRESS, &ThrottleState::armed(&slow, now))
+        .unwrap();
+
+    let (fast_sender, receiver) = lab.sockets(V4);
+    let slow_sender = {
+        let _inside = other.enter();
+        socket(V4)
+    };
+    let time = Duration::from_secs(1);
+    let flooded = |sender| flood(sender, &receiver, 3 * RATE, time).rate(V4);
+    let (fast, slow) = (flooded(&fast_sender), flooded(&slow_sender));
+    let rate = RATE as f64;
+    assert!((0.97..1.05).contains(&(fast / rate)), "{fast}");
+    assert!((0.097..0.108).contains(&(slow / rate)), "{slow}");
+    assert_eq!(
+        program.state(lab.open.id(), AttachType::INET_EGRESS).unwrap().unwrap().rate(),
+        RATE
+    );
+}

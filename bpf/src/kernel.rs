@@ -94,11 +94,11 @@ pub trait CgroupBpf {
     fn link_info(&self, link: &Self::Link) -> Result<LinkInfo>;
     /// See [`Link::detach`].
     fn link_detach(&self, link: &Self::Link) -> Result<()>;
-    /// See [`Link::pin`].
+    /// See [`Link::pin`]; makes the folder (on a bpffs that is there) first.
     fn link_pin(&self, link: &Self::Link, path: &Path) -> Result<()>;
     /// See [`Link::open_pinned`].
     fn link_open_pinned(&self, path: &Path) -> Result<Self::Link>;
-    /// See [`pins::unpin`].
+    /// See [`pins::unpin`]; removes the folder too when that was the last pin in it.
     fn unpin(&self, path: &Path) -> Result<()>;
 
     /// See [`Program::state`].
@@ -225,6 +225,7 @@ impl CgroupBpf for LinuxBpf {
     }
 
     fn link_pin(&self, link: &Link, path: &Path) -> Result<()> {
+        pins::make_folder_for(path)?;
         link.pin(path)
     }
 
@@ -233,7 +234,9 @@ impl CgroupBpf for LinuxBpf {
     }
 
     fn unpin(&self, path: &Path) -> Result<()> {
-        pins::unpin(path)
+        pins::unpin(path)?;
+        pins::remove_empty_folder_of(path);
+        Ok(())
     }
 
     fn state(

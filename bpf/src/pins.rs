@@ -1,6 +1,7 @@
 //! Pins: files in a bpffs that hold a program or a link.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -124,6 +125,27 @@ pub fn unpin(path: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::from_io(Call::Unpin, shown(path), &error)),
+    }
+}
+
+/// Makes the folder that a pin is to be in, readable for its owner only.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_folder_for(pin: &Path) -> Result<()> {
+    let Some(folder) = pin.parent() else { return Ok(()) };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| Error::from_io(Call::ObjPin, shown(folder), &error))
+}
+
+/// Removes the folder that a pin was in, if nothing else is in it. A folder holds nothing alive: that it
+/// stays is no error.
+pub fn remove_empty_folder_of(pin: &Path) {
+    if let Some(folder) = pin.parent() {
+        let _ = std::fs::remove_dir(folder);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::list::{Query, Scope};
 use crate::sys;
 
 /// What the kernel can do.
+#[allow(clippy::struct_excessive_bools)] // Independent facts, each its own question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Support {
     /// `BPF_LINK_CREATE` (5.7).

@@ -101,7 +101,7 @@ impl ThrottleState {
 }
 
 /// Ticks fine enough that the cost of the shortest packet is off by at most one part in 2,000:
-/// half a tick over MIN_BYTES / rate.
+/// half a tick over `MIN_BYTES / rate`.
 fn tick_shift(rate: u64) -> u32 {
     let ticks_per_nano = (rate * 1_000).div_ceil(MIN_BYTES * NANOS);
     ticks_per_nano.max(1).next_power_of_two().trailing_zeros()

@@ -66,7 +66,11 @@ impl Lab {
             let _inside = self.cgroup.enter();
             socket(address)
         };
-        if self.attach_type == AttachType::INET_EGRESS { (inside, outside) } else { (outside, inside) }
+        if self.attach_type == AttachType::INET_EGRESS {
+            (inside, outside)
+        } else {
+            (outside, inside)
+        }
     }
 }
 
@@ -111,7 +115,12 @@ fn root_download_holds_over_ipv6() {
 }
 
 /// Of two addresses only the one in the class is limited.
-fn only_the_class_is_limited(attach_type: AttachType, traffic: Traffic, local: IpAddr, internet: IpAddr) {
+fn only_the_class_is_limited(
+    attach_type: AttachType,
+    traffic: Traffic,
+    local: IpAddr,
+    internet: IpAddr,
+) {
     let lab = Lab::new(attach_type, traffic);
     // An address of the internet, on our own loopback.
     let bits = if internet.is_ipv4() { 32 } else { 128 };
@@ -170,7 +179,8 @@ fn root_one_load_serves_two_cgroups_without_sharing_a_bucket() {
     let open = Cgroup::open(other.path()).unwrap();
     let program = lab.program();
     let _link = Link::create(program.as_fd(), &open, AttachType::INET_EGRESS).unwrap();
-    let slow = Limits { rate: Rate::from_bytes_per_second(RATE / 10).unwrap(), ..limits(Traffic::All) };
+    let slow =
+        Limits { rate: Rate::from_bytes_per_second(RATE / 10).unwrap(), ..limits(Traffic::All) };
     let now = LinuxBpf::new().unwrap().now_ns();
     program
         .set_state(open.id(), AttachType::INET_EGRESS, &ThrottleState::armed(&slow, now))

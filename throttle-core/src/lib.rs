@@ -1,1 +1,26 @@
-//! Not written yet.
+//! The throttle engine: adds, changes and removes rate limits on cgroups, and cannot leak them.
+//!
+//! [`Engine`] holds what this process has attached. Every attachment is a value that must be detached,
+//! and is forgotten only when a query has shown that its program is gone. What the end of the process
+//! would not undo is written ahead into the ledger, from which the next start settles what a crash left.
+//!
+//! It has no system call of its own but those on the ledger's files: the kernel is behind
+//! [`bpf::CgroupBpf`].
+#![forbid(unsafe_code)]
+
+mod attachment;
+mod engine;
+mod error;
+mod lane;
+pub mod ledger;
+pub mod mode;
+pub mod settle;
+mod spec;
+pub mod target;
+
+pub use attachment::{Attachment, Detached, NotDetached};
+pub use engine::{
+    Config, DirectionStatus, Engine, Health, Removed, Started, ThrottleId, ThrottleStatus,
+};
+pub use error::{Error, Result};
+pub use spec::{Change, Direction, Spec};

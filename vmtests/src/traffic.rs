@@ -44,7 +44,6 @@ pub struct Flood {
 impl Flood {
     /// Bytes per second that arrived, from the IP header on.
     #[must_use]
-    #[allow(clippy::cast_precision_loss)]
     pub fn rate(&self, address: IpAddr) -> f64 {
         (self.received * packet_len(address)) as f64 / self.time.as_secs_f64()
     }
@@ -84,11 +83,11 @@ pub fn flood(sender: &UdpSocket, receiver: &UdpSocket, rate: u64, time: Duration
 /// Receives what is there.
 fn drain(receiver: &UdpSocket) -> u64 {
     let mut buffer = [0; 2 * PAYLOAD];
-    let mut received = 0;
+    let mut count = 0;
     loop {
         match receiver.recv(&mut buffer) {
-            Ok(_) => received += 1,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return received,
+            Ok(_) => count += 1,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return count,
             Err(error) => panic!("{error}"),
         }
     }

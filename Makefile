@@ -1,0 +1,61 @@
+# The few commands a person types. `make` alone lists them.
+MAKEFLAGS += --no-print-directory
+CARGO ?= cargo
+BIN := $(or $(CARGO_TARGET_DIR),target)/release
+# The audit needs to see the whole kernel. cargo never runs as root.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
+BPF_SOURCES = $(wildcard bpf/programs/*.[ch])
+
+.PHONY: help
+help: ## List these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+.PHONY: audit
+audit: ## Look for leaked throttles on this host
+	@scripts/setup build
+	@$(CARGO) build --release --locked -p auditor
+	@$(AS_ROOT) $(BIN)/chadthrottle-audit scan; status=$$?; case $$status in \
+		0) exit 0 ;; \
+		1) echo "make audit: leaks were found (exit status 1 of the audit). To remove just those:" ;; \
+		2) echo "make audit: not everything could be seen (exit status 2 of the audit): neither clean nor leaking" ;; \
+		*) echo "make audit: the audit itself failed (exit status $$status): this says nothing about the host" ;; \
+		esac >&2; \
+		[ $$status != 1 ] || echo "  $(AS_ROOT) $(BIN)/chadthrottle-audit clean" >&2; exit $$status
+
+.PHONY: demo
+demo: ## Plant a leak in a scratch cgroup, find it, remove it
+	@scripts/setup build
+	@$(CARGO) build --release --locked --workspace
+	@scripts/demo
+
+.PHONY: test
+test: ## Run every test, also those that need root
+	@scripts/setup test
+	@scripts/test
+
+.PHONY: build
+build: ## Build everything, optimised
+	@scripts/setup build
+	$(CARGO) build --release --locked --workspace
+
+# Every check runs, so that one run shows all there is to mend.
+.PHONY: lint
+lint: ## Check formatting, clippy, documentation
+	@scripts/setup build
+	@failed=0; run() { echo "== $$*"; "$$@" || failed=1; }; \
+		run $(CARGO) fmt --all --check; \
+		run $(CARGO) clippy --workspace --all-targets --locked -- -D warnings; \
+		run env RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked; \
+		if command -v clang-format >/dev/null; then run clang-format --dry-run -Werror $(BPF_SOURCES); \
+		else echo "== clang-format is not here: bpf/programs was not looked at (scripts/setup test)"; fi; \
+		[ $$failed = 0 ] && echo "lint: all passed" || { echo "lint: FAILED"; exit 1; }
+
+.PHONY: bench
+bench: ## Run the benches
+	@scripts/setup build
+	$(CARGO) bench --locked -p benches
+
+.PHONY: clean
+clean: ## Remove what was built, but not target/tools
+	@find target -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} + 2>/dev/null || true

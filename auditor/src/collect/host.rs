@@ -1,0 +1,57 @@
+//! The host and its clocks.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use nix::sys::utsname::uname;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::snapshot::Host;
+
+/// Which host, and which boot of it.
+pub(super) fn host() -> anyhow::Result<Host> {
+    let names = uname().context("uname failed")?;
+    Ok(Host {
+        kernel: names.release().to_string_lossy().into_owned(),
+        hostname: names.nodename().to_string_lossy().into_owned(),
+        boot_id: bpf::boot_id()?,
+        pid_namespace: bpf::pid_namespace()?,
+    })
+}
+
+/// Turns the kernel's times since boot into wall-clock times.
+pub(super) struct Clock {
+    boot: SystemTime,
+}
+
+impl Clock {
+    /// The wall clock may be set while the host runs: what is true now is taken for the whole boot.
+    pub(super) fn now() -> anyhow::Result<Self> {
+        let since_boot =
+            clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
+        let boot = SystemTime::now()
+            .checked_sub(since_boot.into())
+            .context("the wall clock is set to a time before this boot")?;
+        Ok(Self { boot })
+    }
+
+    /// RFC 3339, UTC. The two clocks are not read in one instant, so this is rounded to the second.
+    pub(super) fn wall_time(&self, nanoseconds_since_boot: u64) -> String {
+        let half = Duration::from_millis(500);
+        let time = self.boot + Duration::from_nanos(nanoseconds_since_boot) + half;
+        humantime::format_rfc3339_seconds(time).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_since_boot_is_rounded_to_the_nearest_second() {
+        let clock = Clock { boot: SystemTime::UNIX_EPOCH + Duration::from_millis(250) };
+        assert_eq!(clock.wall_time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(clock.wall_time(1_249_000_000), "1970-01-01T00:00:01Z");
+        assert_eq!(clock.wall_time(1_250_000_000), "1970-01-01T00:00:02Z");
+    }
+}

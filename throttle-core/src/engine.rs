@@ -1,0 +1,451 @@
+//! The engine: the throttles of one process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use bpf::error::Kind;
+use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
+use bpf::limits::Limits;
+use bpf::state::Counters;
+use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner};
+
+use crate::attachment::{Attachment, Detached, identity};
+use crate::error::{Error, Result};
+use crate::lane::{Lane, find_free};
+use crate::ledger::LedgerDir;
+use crate::mode::{Decision, Facts, Mode, decide};
+use crate::settle::{Settlement, settle};
+use crate::spec::{Change, Direction, Spec};
+
+/// Where an engine keeps what must outlive it, and whom it works for.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The ledger's folder: [`bpf::ledger::DEFAULT_DIR`].
+    pub ledger: PathBuf,
+    /// The folder for pins, on a bpffs: `/sys/fs/bpf/chadthrottle`.
+    pub pins: PathBuf,
+    /// That folder is on a bpffs (see [`bpf::pins::is_on_bpffs`]).
+    pub bpffs: bool,
+    /// This process.
+    pub owner: Owner,
+}
+
+/// A throttle of one engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ThrottleId(u32);
+
+impl fmt::Display for ThrottleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A throttle was added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Its number in this engine.
+    pub id: ThrottleId,
+    /// Its name on this host, for one that outlives a crash.
+    pub name: Option<String>,
+    /// How it is attached.
+    pub mode: Mode,
+    /// What the user should know of that.
+    pub note: Option<&'static str>,
+}
+
+/// A throttle was removed, and seen to be gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// For each direction what it did.
+    pub directions: BTreeMap<Direction, Detached>,
+}
+
+/// How a direction of a throttle is.
+#[derive(Debug)]
+pub enum Health {
+    /// Attached.
+    Attached,
+    /// The cgroup was removed; removing the throttle tidies up.
+    CgroupVanished,
+    /// Somebody else detached it.
+    DetachedByOthers,
+    /// The kernel could not be asked.
+    Unknown(Error),
+}
+
+/// One direction of a throttle, as it is now.
+#[derive(Debug)]
+pub struct DirectionStatus {
+    /// Which.
+    pub direction: Direction,
+    /// What it allows.
+    pub limits: Limits,
+    /// How it is.
+    pub health: Health,
+    /// What it did so far. `None` when the cgroup is gone.
+    pub counters: Result<Option<Counters>>,
+}
+
+/// A throttle, as it is now.
+#[derive(Debug)]
+pub struct ThrottleStatus {
+    /// Its number.
+    pub id: ThrottleId,
+    /// Its name on this host, if it has one.
+    pub name: Option<String>,
+    /// The cgroup's directory, when it was added.
+    pub cgroup: PathBuf,
+    /// How it is attached.
+    pub mode: Mode,
+    /// Its directions. One that is missing here was removed when removing the other failed.
+    pub directions: Vec<DirectionStatus>,
+}
+
+struct Throttle<B: CgroupBpf> {
+    cgroup: PathBuf,
+    mode: Mode,
+    attachments: Vec<Attachment<B>>,
+    entry: Option<Entry>,
+    /// Directions that are gone already, of a throttle whose removal has failed in the other.
+    gone: BTreeMap<Direction, Detached>,
+}
+
+/// The throttles of one process.
+///
+/// Any number of engines may run on a host. Each limits on its own: where several throttles, of one engine
+/// or of many, apply to a cgroup or to a parent and its child, a packet must pass all of them, so the
+/// lowest rate holds.
+///
+/// Dropping it detaches whatever is not meant to outlive it; [`Engine::shut_down`] does the same and says
+/// what went wrong.
+pub struct Engine<B: CgroupBpf> {
+    kernel: B,
+    config: Config,
+    ledger: LedgerDir,
+    lanes: Vec<Rc<Lane<B>>>,
+    throttles: BTreeMap<ThrottleId, Throttle<B>>,
+    last_id: u32,
+}
+
+impl<B: CgroupBpf> Engine<B> {
+    /// Starts: settles what a crash left of earlier engines on this host.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read. What could not be settled is in the [`Settlement`]; it does not
+    /// keep the engine from starting.
+    pub fn start(kernel: B, config: Config) -> Result<(Self, Settlement)> {
+        let ledger = LedgerDir::new(&config.ledger);
+        let settlement = settle(&kernel, &ledger, &config.owner.boot_id)?;
+        let engine = Self {
+            kernel,
+            config,
+            ledger,
+            lanes: Vec::new(),
+            throttles: BTreeMap::new(),
+            last_id: 0,
+        };
+        Ok((engine, settlement))
+    }
+
+    /// How a throttle would be attached.
+    ///
+    /// # Errors
+    /// When the wish cannot be granted.
+    pub fn decide(&self, spec: &Spec) -> Result<Decision> {
+        let facts = Facts { support: self.kernel.support()?, bpffs: self.config.bpffs };
+        Ok(decide(spec.attach, &facts)?)
+    }
+
+    /// Adds a throttle: all of its directions, or none.
+    ///
+    /// # Errors
+    /// When it cannot be attached or recorded. What was attached already is detached again; should even
+    /// that fail, the error says so, and the throttle stays in [`Engine::list`] to be removed.
+    pub fn add(&mut self, spec: &Spec) -> Result<Started> {
+        let limits = spec.limits();
+        if limits.is_empty() {
+            return Err(Error::NothingToLimit);
+        }
+        let Decision { mode, note } = self.decide(spec)?;
+        let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
+        let lane = self.lane_for(self.kernel.cgroup_id(&cgroup), &limits)?;
+
+        let mut throttle = Throttle {
+            cgroup: spec.cgroup.clone(),
+            mode,
+            attachments: Vec::new(),
+            entry: None,
+            gone: BTreeMap::new(),
+        };
+        if mode.outlives_a_crash() {
+            match self.announce(&cgroup, &lane, spec, mode, &limits) {
+                Ok(entry) => throttle.entry = Some(entry),
+                Err(error) => {
+                    drop(lane);
+                    self.drop_unused_lanes();
+                    return Err(error);
+                }
+            }
+        }
+        let attached = self.attach_all(&mut throttle, &cgroup, &lane, &limits);
+        drop(lane);
+        self.last_id += 1;
+        let id = ThrottleId(self.last_id);
+        let name = throttle.entry.as_ref().map(|entry| entry.throttle.clone());
+        self.throttles.insert(id, throttle);
+        if let Err(error) = attached {
+            return Err(match self.remove(id) {
+                Ok(_) => error,
+                Err(second) => Error::Several(vec![error, second]),
+            });
+        }
+        Ok(Started { id, name, mode, note })
+    }
+
+    /// A load with these places free.
+    fn lane_for(
+        &mut self,
+        cgroup: CgroupId,
+        limits: &[(Direction, Limits)],
+    ) -> Result<Rc<Lane<B>>> {
+        let places: Vec<(CgroupId, AttachType)> =
+            limits.iter().map(|(direction, _)| (cgroup, direction.attach_type())).collect();
+        let attachments = self.throttles.values().flat_map(|throttle| &throttle.attachments);
+        if let Some(lane) = find_free(&self.lanes, &attachments, &places) {
+            return Ok(lane);
+        }
+        let lane = Rc::new(Lane { programs: self.kernel.load(&self.config.owner)? });
+        self.lanes.push(Rc::clone(&lane));
+        Ok(lane)
+    }
+
+    /// Writes down what is about to be attached.
+    fn announce(
+        &self,
+        cgroup: &B::Cgroup,
+        lane: &Lane<B>,
+        spec: &Spec,
+        mode: Mode,
+        limits: &[(Direction, Limits)],
+    ) -> Result<Entry> {
+        let lock = self.ledger.lock()?;
+        let name = self.ledger.free_name(&lock);
+        let attachments = limits
+            .iter()
+            .map(|(direction, _)| {
+                let attach_type = direction.attach_type();
+                let program = identity(&self.kernel, lane, attach_type);
+                let pin = self.config.pins.join(&name).join(direction.to_string());
+                RecordedAttachment {
+                    attach_type,
+                    program_id: program.id,
+                    tag: program.tag,
+                    loaded_at_ns: program.loaded_at_ns,
+                    link_id: None,
+                    pin: (mode == Mode::Pinned).then_some(pin),
+                }
+            })
+            .collect();
+        let entry = Entry {
+            schema_version: ledger::SCHEMA_VERSION,
+            throttle: name,
+            owner: self.config.owner.clone(),
+            stage: Stage::Intent,
+            persist: mode == Mode::Pinned,
+            cgroup_path: spec.cgroup.clone(),
+            cgroup_id: self.kernel.cgroup_id(cgroup),
+            attachments,
+        };
+        self.ledger.write(&entry)?;
+        Ok(entry)
+    }
+
+    fn attach_all(
+        &self,
+        throttle: &mut Throttle<B>,
+        cgroup: &Rc<B::Cgroup>,
+        lane: &Rc<Lane<B>>,
+        limits: &[(Direction, Limits)],
+    ) -> Result<()> {
+        let mut links: Vec<Option<LinkId>> = Vec::new();
+        for (at, (direction, limits)) in limits.iter().enumerate() {
+            let recorded = throttle.entry.as_ref().and_then(|entry| entry.attachments.get(at));
+            let attached = Attachment::attach(
+                &self.kernel,
+                Rc::clone(cgroup),
+                Rc::clone(lane),
+                direction.attach_type(),
+                limits,
+                throttle.mode,
+                recorded.and_then(|recorded| recorded.pin.as_deref()),
+            );
+            match attached {
+                Ok(attachment) => {
+                    links.push(attachment.link_id(&self.kernel));
+                    throttle.attachments.push(attachment);
+                }
+                Err(failed) => {
+                    throttle.attachments.extend(failed.left_behind);
+                    return Err(failed.error);
+                }
+            }
+        }
+        if let Some(entry) = &mut throttle.entry {
+            entry.stage = Stage::Attached;
+            for (recorded, link) in entry.attachments.iter_mut().zip(links) {
+                recorded.link_id = link;
+            }
+            self.ledger.write(entry)?;
+        }
+        Ok(())
+    }
+
+    /// Changes limits in place: nothing is detached, the counters go on.
+    ///
+    /// # Errors
+    /// When there is no such throttle or direction (nothing is changed then), or a direction's state
+    /// cannot be written (the other one may be changed; try again).
+    pub fn change(&mut self, id: ThrottleId, change: &Change) -> Result<()> {
+        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
+        for direction in [Direction::Download, Direction::Upload] {
+            let attach_type = direction.attach_type();
+            let exists = throttle.attachments.iter().any(|a| a.attach_type() == attach_type);
+            if change.rate(direction).is_some() && !exists {
+                return Err(Error::NoSuchDirection(id, direction));
+            }
+        }
+        let mut errors = Vec::new();
+        for attachment in &mut throttle.attachments {
+            if let Some(direction) = Direction::of(attachment.attach_type()) {
+                let limits = change.apply(direction, attachment.limits());
+                errors.extend(attachment.change(&self.kernel, &limits).err());
+            }
+        }
+        Error::collect(errors)
+    }
+
+    /// Removes a throttle. Ok means that a query showed every program of it to be gone.
+    ///
+    /// That the cgroup was removed before, or its processes have ended, is a normal case.
+    ///
+    /// # Errors
+    /// When something could not be detached or shown to be gone. What is gone is gone; the rest stays in
+    /// the engine and in the ledger, and removing can be tried again.
+    pub fn remove(&mut self, id: ThrottleId) -> Result<Removed> {
+        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
+        let mut errors = Vec::new();
+        if let Some(entry) = &mut throttle.entry {
+            // From here on it is not meant to persist, should this process die half way.
+            entry.stage = Stage::Removing;
+            errors.extend(self.ledger.write(entry).err());
+        }
+        let mut failed = 0;
+        for attachment in std::mem::take(&mut throttle.attachments) {
+            let direction = Direction::of(attachment.attach_type());
+            match attachment.detach(&self.kernel) {
+                Ok(detached) => {
+                    throttle.gone.extend(direction.map(|direction| (direction, detached)));
+                }
+                Err(stuck) => {
+                    throttle.attachments.push(stuck.attachment);
+                    errors.push(stuck.error);
+                    failed += 1;
+                }
+            }
+        }
+        if failed == 0 {
+            // All is off the kernel: that the entry could not be marked before does not matter, if only
+            // it can be removed now.
+            errors.clear();
+            if let Some(entry) = &throttle.entry {
+                errors.extend(self.ledger.remove(&self.ledger.path(&entry.throttle)).err());
+            }
+        }
+        Error::collect(errors)?;
+        let gone = self.throttles.remove(&id).map(|throttle| throttle.gone).unwrap_or_default();
+        self.drop_unused_lanes();
+        Ok(Removed { directions: gone })
+    }
+
+    /// A load that nothing runs any more is not kept: a program without a throttle is a leak.
+    fn drop_unused_lanes(&mut self) {
+        self.lanes.retain(|lane| Rc::strong_count(lane) > 1);
+    }
+
+    /// Every throttle of this engine, as it is now.
+    pub fn list(&self) -> Vec<ThrottleStatus> {
+        self.throttles.iter().map(|(id, throttle)| self.status(*id, throttle)).collect()
+    }
+
+    fn status(&self, id: ThrottleId, throttle: &Throttle<B>) -> ThrottleStatus {
+        let direction_status = |attachment: &Attachment<B>| {
+            Some(DirectionStatus {
+                direction: Direction::of(attachment.attach_type())?,
+                limits: *attachment.limits(),
+                health: match attachment.is_attached(&self.kernel) {
+                    Ok(Some(true)) => Health::Attached,
+                    Ok(Some(false)) => Health::DetachedByOthers,
+                    Ok(None) => Health::CgroupVanished,
+                    Err(error) => Health::Unknown(error),
+                },
+                counters: attachment.counters(&self.kernel),
+            })
+        };
+        ThrottleStatus {
+            id,
+            name: throttle.entry.as_ref().map(|entry| entry.throttle.clone()),
+            cgroup: throttle.cgroup.clone(),
+            mode: throttle.mode,
+            directions: throttle.attachments.iter().filter_map(direction_status).collect(),
+        }
+    }
+
+    /// Lets go of a pinned throttle: from now on it is the kernel's, until it is removed by its name
+    /// ([`crate::settle::remove_recorded`]). Only for a throttle in mode [`Mode::Pinned`].
+    ///
+    /// # Errors
+    /// When there is no such throttle, or it is not pinned (it stays as it is then).
+    pub fn release(&mut self, id: ThrottleId) -> Result<()> {
+        match self.throttles.get(&id) {
+            Some(throttle) if throttle.mode == Mode::Pinned => {
+                self.throttles.remove(&id);
+                self.drop_unused_lanes();
+                Ok(())
+            }
+            _ => Err(Error::NoSuchThrottle(id)),
+        }
+    }
+
+    /// Removes every throttle, pinned ones too, going on past failures.
+    ///
+    /// # Errors
+    /// All that went wrong; what could not be removed is still there, and this can be called again.
+    pub fn shut_down(&mut self) -> Result<Vec<(ThrottleId, Removed)>> {
+        let ids: Vec<_> = self.throttles.keys().copied().collect();
+        let (mut removed, mut errors) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.remove(id) {
+                Ok(result) => removed.push((id, result)),
+                Err(error) => errors.push(error),
+            }
+        }
+        Error::collect(errors)?;
+        Ok(removed)
+    }
+}
+
+impl<B: CgroupBpf> Drop for Engine<B> {
+    fn drop(&mut self) {
+        // What is left of pinned throttles is meant to stay; everything else is not. An error cannot be
+        // told from here: links go with their descriptors, and of the rest the ledger keeps the entries.
+        self.throttles.retain(|_, throttle| throttle.mode != Mode::Pinned);
+        let _ = self.shut_down();
+    }
+}
+
+/// Whether an error says that what was named is gone.
+pub(crate) fn is_vanished(error: &bpf::Error) -> bool {
+    error.kind() == Kind::Vanished
+}

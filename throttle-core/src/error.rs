@@ -1,0 +1,103 @@
+//! What can go wrong in the engine.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::engine::ThrottleId;
+use crate::mode::Refusal;
+use crate::spec::Direction;
+
+/// The result of the engine's operations.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call into the kernel failed.
+    #[error(transparent)]
+    Kernel(#[from] bpf::Error),
+    /// The wished mode cannot be had.
+    #[error(transparent)]
+    Mode(#[from] Refusal),
+    /// The ledger could not be read or written.
+    #[error("cannot {action} {}: {source}{}", path.display(), as_root(source))]
+    Ledger {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Neither a download nor an upload rate.
+    #[error("nothing to limit: give a download rate, an upload rate, or both")]
+    NothingToLimit,
+    /// A process in the root cgroup.
+    #[error(
+        "process {0} lives in the root cgroup, which is the whole host; put it into a cgroup of its own, \
+         or name the root with --cgroup / if the whole host is what you mean"
+    )]
+    RootCgroup(u32),
+    /// No such process.
+    #[error("there is no process {0}")]
+    NoSuchProcess(u32),
+    /// The engine has no throttle of that id.
+    #[error("there is no throttle {0}")]
+    NoSuchThrottle(ThrottleId),
+    /// A change names a direction that the throttle does not limit.
+    #[error("throttle {0} does not limit {1}: remove it and add one that does")]
+    NoSuchDirection(ThrottleId, Direction),
+    /// The ledger has no throttle of that name.
+    #[error("there is no pinned throttle '{0}'; 'chadthrottle list' shows those that there are")]
+    NoSuchRecord(String),
+    /// A recorded throttle whose process lives and holds it.
+    #[error("throttle '{name}' belongs to process {pid}, which still runs: end that process")]
+    OwnerLives {
+        /// The throttle.
+        name: String,
+        /// Its owner.
+        pid: u32,
+    },
+    /// Detaching did not do it: the program is still on the cgroup's list.
+    #[error(
+        "program {program} is still attached to {cgroup} ({attach_type}) after it was detached; \
+         somebody attached it again"
+    )]
+    StillAttached {
+        /// The program.
+        program: bpf::ProgramId,
+        /// Where, as far as is known.
+        cgroup: String,
+        /// Where on it.
+        attach_type: bpf::AttachType,
+    },
+    /// A list that changes faster than it can be read.
+    #[error("the programs of {0} keep changing: try again")]
+    Contended(String),
+    /// Several things went wrong, each on its own. What could not be removed is kept, and can be tried
+    /// again.
+    #[error("{}", join(.0))]
+    Several(Vec<Error>),
+}
+
+impl Error {
+    /// One error for several; `Ok` for none.
+    ///
+    /// # Errors
+    /// When there is at least one.
+    pub(crate) fn collect(mut errors: Vec<Error>) -> Result<()> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Error::Several(errors)),
+        }
+    }
+}
+
+fn join(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and ")
+}
+
+fn as_root(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied { "; run as root" } else { "" }
+}

@@ -1,0 +1,122 @@
+//! Writing the ledger. Its format, and how it is read, is [`bpf::ledger`].
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use bpf::ledger::{Entry, Ledger};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Error, Result};
+
+/// The folder of a ledger. Nothing is made before the first entry is written.
+#[derive(Debug, Clone)]
+pub struct LedgerDir {
+    dir: PathBuf,
+}
+
+/// The ledger is this process's alone until this is dropped (or the process dies).
+#[must_use = "dropping this lets others in"]
+#[derive(Debug)]
+pub struct Locked {
+    _lock: Flock<File>,
+}
+
+impl LedgerDir {
+    /// The ledger in that folder.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Whether there is a folder at all.
+    pub fn exists(&self) -> bool {
+        self.dir.exists()
+    }
+
+    /// Waits until no other process is naming or settling throttles, and keeps them out. Owners hold this
+    /// for moments only.
+    ///
+    /// # Errors
+    /// When the folder or the lock file cannot be made: without root.
+    pub fn lock(&self) -> Result<Locked> {
+        let make = || fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.dir);
+        make().map_err(|source| fail("make the folder", &self.dir, source))?;
+        let path = self.dir.join("lock");
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|source| fail("open", &path, source))?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(lock) => return Ok(Locked { _lock: lock }),
+                Err((again, Errno::EINTR)) => file = again,
+                Err((_, errno)) => return Err(fail("lock", &path, errno.into())),
+            }
+        }
+    }
+
+    /// Every entry, and every file that is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn read(&self) -> Result<Ledger> {
+        bpf::ledger::read(&self.dir).map_err(|source| fail("list", &self.dir, source))
+    }
+
+    /// A name that no file of the ledger has: the lowest number. Only for who holds the lock, and only
+    /// until they let go of it.
+    pub fn free_name(&self, _lock: &Locked) -> String {
+        let mut number: u64 = 1;
+        // A file under that name, readable or not, is somebody's.
+        while self.path(&number.to_string()).symlink_metadata().is_ok() {
+            number += 1;
+        }
+        number.to_string()
+    }
+
+    /// Writes an entry, in one piece: a reader sees the old one or the new one.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one stays then.
+    pub fn write(&self, entry: &Entry) -> Result<()> {
+        let path = self.path(&entry.throttle);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.dir)?;
+            serde_json::to_writer_pretty(&mut file, entry)?;
+            file.write_all(b"\n")?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        write().map_err(|source| fail("write", &path, source))
+    }
+
+    /// Removes an entry. One that is gone already is what was asked for.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(fail("remove", path, source))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The file of a throttle.
+    pub fn path(&self, throttle: &str) -> PathBuf {
+        self.dir.join(format!("{throttle}.json"))
+    }
+}
+
+fn fail(action: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Ledger { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+use std::fs;
+
+use bpf::ledger::{SCHEMA_VERSION, Stage};
+use bpf::{CgroupId, Owner};
+use tempfile::TempDir;
+
+use super::*;
+
+fn entry(name: &str) -> Entry {
+    Entry {
+        schema_version: SCHEMA_VERSION,
+        throttle: name.to_owned(),
+        owner: Owner {
+            pid: 7,
+            start_time: 1,
+            pid_namespace: 1,
+            boot_id: "b".to_owned(),
+            version: "0".to_owned(),
+        },
+        stage: Stage::Intent,
+        persist: true,
+        cgroup_path: "/sys/fs/cgroup/a b\n".into(),
+        cgroup_id: CgroupId(5),
+        attachments: Vec::new(),
+    }
+}
+
+fn ledger() -> (TempDir, LedgerDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = LedgerDir::new(dir.path().join("ledger"));
+    (dir, ledger)
+}
+
+#[test]
+fn an_entry_comes_back_as_it_was_written() {
+    let (_dir, ledger) = ledger();
+    let _lock = ledger.lock().unwrap();
+    ledger.write(&entry("1")).unwrap();
+    let attached = Entry { stage: Stage::Attached, ..entry("1") };
+    ledger.write(&attached).unwrap();
+    let found = ledger.read().unwrap();
+    assert_eq!(found.entries, [(ledger.path("1"), attached)]);
+    assert!(found.unreadable.is_empty());
+    ledger.remove(&ledger.path("1")).unwrap();
+    ledger.remove(&ledger.path("1")).unwrap();
+    assert!(ledger.read().unwrap().entries.is_empty());
+}
+
+#[test]
+fn a_ledger_that_nobody_has_written_is_empty() {
+    let (_dir, ledger) = ledger();
+    assert!(!ledger.exists());
+    assert!(ledger.read().unwrap().entries.is_empty());
+}
+
+#[test]
+fn torn_and_foreign_files_are_told_and_left_alone() {
+    let (_dir, ledger) = ledger();
+    let lock = ledger.lock().unwrap();
+    ledger.write(&entry("2")).unwrap();
+    let whole = fs::read(ledger.path("2")).unwrap();
+    let bad: [(&str, &[u8]); 4] = [
+        ("1.json", &whole[..whole.len() / 2]),
+        ("3.json", b""),
+        ("4.json", b"\xff\x00"),
+        ("5.json", br#"{"schema_version": 99}"#),
+    ];
+    for (name, text) in bad {
+        fs::write(ledger.dir.join(name), text).unwrap();
+    }
+    fs::write(ledger.dir.join("notes.txt"), "not the ledger's").unwrap();
+
+    let found = ledger.read().unwrap();
+    assert_eq!(found.entries.len(), 1);
+    let names: Vec<_> =
+        found.unreadable.iter().map(|(path, _)| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(names, ["1.json", "3.json", "4.json", "5.json"]);
+    assert!(found.unreadable[3].1.contains("version 99"), "{:?}", found.unreadable[3]);
+    // A name whose file cannot be read is taken all the same.
+    assert_eq!(ledger.free_name(&lock), "6");
+}
+
+#[test]
+fn two_owners_cannot_hold_the_lock_at_once() {
+    let (_dir, ledger) = ledger();
+    let lock = ledger.lock().unwrap();
+    let other = ledger.clone();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _lock = other.lock().unwrap();
+        sender.send(()).unwrap();
+    });
+    assert!(receiver.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+    drop(lock);
+    receiver.recv_timeout(std::time::Duration::from_secs(5)).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = LedgerDir::new(file.join("below")).lock().unwrap_err();
+    assert!(error.to_string().contains("cannot make the folder"), "{error}");
+}

@@ -1,0 +1,195 @@
+//! What owners that are gone left behind, settled from the ledger.
+
+use std::path::{Path, PathBuf};
+
+use bpf::ledger::{Entry, RecordedAttachment, Stage};
+use bpf::list::Scope;
+use bpf::{CgroupBpf, ProgramIdentity};
+
+use crate::attachment::detach_legacy;
+use crate::engine::is_vanished;
+use crate::error::{Error, Result};
+use crate::ledger::{LedgerDir, Locked};
+
+/// What was found in the ledger, and what became of it.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// Throttles of dead owners that were removed, or of which nothing was left: name and cgroup.
+    pub removed: Vec<(String, PathBuf)>,
+    /// Files that are not entries. They are left alone.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// Entries that could not be settled; the next start tries again.
+    pub failed: Vec<(String, Error)>,
+}
+
+/// Whether an entry of this boot stands for something that is meant to be there.
+///
+/// `owner_alive`: `None` when that cannot be told from here, which counts as alive. `cgroup_exists`: the
+/// cgroup is still the one of the entry.
+pub fn is_meant(entry: &Entry, owner_alive: Option<bool>, cgroup_exists: bool) -> bool {
+    let persists = entry.persist && entry.stage == Stage::Attached && cgroup_exists;
+    owner_alive != Some(false) || persists
+}
+
+/// Goes through the ledger and removes what dead owners left, touching nothing else.
+///
+/// # Errors
+/// When the ledger cannot be read or locked. What goes wrong with one entry is in the [`Settlement`].
+pub fn settle<B: CgroupBpf>(kernel: &B, ledger: &LedgerDir, boot_id: &str) -> Result<Settlement> {
+    let mut settlement = Settlement::default();
+    if !ledger.exists() {
+        return Ok(settlement);
+    }
+    let lock = ledger.lock()?;
+    let found = ledger.read()?;
+    settlement.unreadable = found.unreadable;
+    for (path, entry) in found.entries {
+        match settle_entry(kernel, ledger, &lock, &path, &entry, boot_id) {
+            Ok(true) => settlement.removed.push((entry.throttle, entry.cgroup_path)),
+            Ok(false) => {}
+            Err(error) => settlement.failed.push((entry.throttle, error)),
+        }
+    }
+    Ok(settlement)
+}
+
+fn settle_entry<B: CgroupBpf>(
+    kernel: &B,
+    ledger: &LedgerDir,
+    lock: &Locked,
+    path: &Path,
+    entry: &Entry,
+    boot_id: &str,
+) -> Result<bool> {
+    if entry.owner.boot_id != boot_id {
+        // What another boot wrote stands for nothing.
+        return ledger.remove(path).map(|()| false);
+    }
+    let cgroup_exists = open_same_cgroup(kernel, entry)?.is_some();
+    if is_meant(entry, kernel.is_alive(&entry.owner)?, cgroup_exists) {
+        return Ok(false);
+    }
+    remove_entry(kernel, ledger, lock, path, entry).map(|()| true)
+}
+
+/// Removes a pinned throttle by its name, whoever made it.
+///
+/// # Errors
+/// When there is none of that name, when it is not pinned and its owner lives, or when it cannot be
+/// removed (its entry stays then, and this can be tried again).
+pub fn remove_recorded<B: CgroupBpf>(
+    kernel: &B,
+    ledger: &LedgerDir,
+    name: &str,
+    boot_id: &str,
+) -> Result<Entry> {
+    let none = || Error::NoSuchRecord(name.to_owned());
+    if !ledger.exists() {
+        return Err(none());
+    }
+    let lock = ledger.lock()?;
+    let (path, entry) = ledger
+        .read()?
+        .entries
+        .into_iter()
+        .find(|(_, entry)| entry.throttle == name && entry.owner.boot_id == boot_id)
+        .ok_or_else(none)?;
+    // A legacy one is detached by its owner; should the owner be dead, by anybody.
+    if !entry.persist && kernel.is_alive(&entry.owner)? != Some(false) {
+        return Err(Error::OwnerLives { name: entry.throttle, pid: entry.owner.pid });
+    }
+    // Marked first: should this process die half way, the next start finishes the removal.
+    ledger.write(&Entry { stage: Stage::Removing, ..entry.clone() })?;
+    remove_entry(kernel, ledger, &lock, &path, &entry)?;
+    Ok(entry)
+}
+
+/// Detaches whatever is left of an entry, and then forgets it. The lock is held: two settling at once
+/// would report each other's successes as failures.
+fn remove_entry<B: CgroupBpf>(
+    kernel: &B,
+    ledger: &LedgerDir,
+    _lock: &Locked,
+    path: &Path,
+    entry: &Entry,
+) -> Result<()> {
+    let cgroup = open_same_cgroup(kernel, entry)?;
+    let errors: Vec<Error> = entry
+        .attachments
+        .iter()
+        .filter_map(|recorded| remove_attachment(kernel, cgroup.as_ref(), recorded).err())
+        .collect();
+    Error::collect(errors)?;
+    ledger.remove(path)
+}
+
+/// The entry's cgroup; `None` when it is gone, or another one has its path.
+fn open_same_cgroup<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<Option<B::Cgroup>> {
+    match kernel.open_cgroup(&entry.cgroup_path) {
+        Ok(cgroup) if kernel.cgroup_id(&cgroup) == entry.cgroup_id => Ok(Some(cgroup)),
+        Ok(_) => Ok(None),
+        Err(error) if is_vanished(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn remove_attachment<B: CgroupBpf>(
+    kernel: &B,
+    cgroup: Option<&B::Cgroup>,
+    recorded: &RecordedAttachment,
+) -> Result<()> {
+    let program = match kernel.open_program(recorded.program_id) {
+        Ok(program) if kernel.identity(&program) == identity(recorded) => program,
+        // Gone, and with it everything that held it; or the id was given to another program since.
+        Ok(_) => return Ok(()),
+        Err(error) if is_vanished(&error) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(pin) = &recorded.pin {
+        remove_pinned(kernel, recorded, pin)?;
+    }
+    let Some(cgroup) = cgroup else { return Ok(()) };
+    if recorded.pin.is_none() {
+        detach_legacy(kernel, &program, recorded.program_id, cgroup, recorded.attach_type)?;
+    }
+    match kernel.query(cgroup, recorded.attach_type, Scope::Local) {
+        Ok(list) if list.count(recorded.program_id) > 0 => Err(Error::StillAttached {
+            program: recorded.program_id,
+            cgroup: format!("cgroup {}", kernel.cgroup_id(cgroup)),
+            attach_type: recorded.attach_type,
+        }),
+        Err(error) if !is_vanished(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Detaches the link that is pinned there and removes the pin, if they are ours.
+fn remove_pinned<B: CgroupBpf>(
+    kernel: &B,
+    recorded: &RecordedAttachment,
+    pin: &Path,
+) -> Result<()> {
+    let link = match kernel.link_open_pinned(pin) {
+        Ok(link) => link,
+        Err(error) if is_vanished(&error) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if kernel.link_info(&link)?.program_id != recorded.program_id {
+        // Somebody else's, under our name: not ours to touch.
+        return Ok(());
+    }
+    kernel.link_detach(&link)?;
+    Ok(kernel.unpin(pin)?)
+}
+
+fn identity(recorded: &RecordedAttachment) -> ProgramIdentity {
+    ProgramIdentity {
+        id: recorded.program_id,
+        tag: recorded.tag.clone(),
+        loaded_at_ns: recorded.loaded_at_ns,
+    }
+}
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

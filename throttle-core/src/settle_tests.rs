@@ -1,0 +1,56 @@
+use bpf::{CgroupId, Owner};
+
+use super::*;
+
+fn entry(persist: bool, stage: Stage) -> Entry {
+    Entry {
+        schema_version: bpf::ledger::SCHEMA_VERSION,
+        throttle: "1".to_owned(),
+        owner: Owner {
+            pid: 1,
+            start_time: 1,
+            pid_namespace: 1,
+            boot_id: "now".to_owned(),
+            version: "0".to_owned(),
+        },
+        stage,
+        persist,
+        cgroup_path: "/nowhere".into(),
+        cgroup_id: CgroupId(1),
+        attachments: Vec::new(),
+    }
+}
+
+#[test]
+fn a_living_owner_means_whatever_it_has_written() {
+    for persist in [false, true] {
+        for stage in [Stage::Intent, Stage::Attached, Stage::Removing] {
+            assert!(is_meant(&entry(persist, stage), Some(true), true));
+            // One that cannot be told from here may live.
+            assert!(is_meant(&entry(persist, stage), None, true));
+        }
+    }
+}
+
+#[test]
+fn of_a_dead_owner_only_what_was_finished_and_is_to_persist_is_meant() {
+    for (persist, stage, meant) in [
+        (true, Stage::Attached, true),
+        (true, Stage::Intent, false),
+        (true, Stage::Removing, false),
+        (false, Stage::Attached, false),
+        (false, Stage::Intent, false),
+        (false, Stage::Removing, false),
+    ] {
+        assert_eq!(
+            is_meant(&entry(persist, stage), Some(false), true),
+            meant,
+            "{persist} {stage:?}"
+        );
+    }
+}
+
+#[test]
+fn what_was_to_persist_ends_with_its_cgroup() {
+    assert!(!is_meant(&entry(true, Stage::Attached), Some(false), false));
+}

@@ -1,0 +1,105 @@
+//! What somebody asks the engine for.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use bpf::AttachType;
+use bpf::limits::{Burst, Limits, Rate, Traffic};
+
+use crate::mode::Wish;
+
+/// Which way packets go, seen from the processes of the cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Received: ingress.
+    Download,
+    /// Sent: egress.
+    Upload,
+}
+
+impl Direction {
+    /// Where on a cgroup its program is attached.
+    pub fn attach_type(self) -> AttachType {
+        match self {
+            Direction::Download => AttachType::INET_INGRESS,
+            Direction::Upload => AttachType::INET_EGRESS,
+        }
+    }
+
+    /// The direction of an attach type. `None` for one that no throttle uses.
+    pub fn of(attach_type: AttachType) -> Option<Self> {
+        [Direction::Download, Direction::Upload]
+            .into_iter()
+            .find(|direction| direction.attach_type() == attach_type)
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Direction::Download => "download",
+            Direction::Upload => "upload",
+        })
+    }
+}
+
+/// A throttle to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// The cgroup's directory. Every process in it and below it is limited, together.
+    pub cgroup: PathBuf,
+    /// The limit on what is received, if any.
+    pub download: Option<Rate>,
+    /// The limit on what is sent, if any.
+    pub upload: Option<Rate>,
+    /// How much may pass at once.
+    pub burst: Burst,
+    /// Whose packets.
+    pub traffic: Traffic,
+    /// How to attach.
+    pub attach: Wish,
+}
+
+impl Spec {
+    /// The limits of each direction that has one.
+    pub fn limits(&self) -> Vec<(Direction, Limits)> {
+        let limits = |rate| Limits { rate, burst: self.burst, traffic: self.traffic };
+        [(Direction::Download, self.download), (Direction::Upload, self.upload)]
+            .into_iter()
+            .filter_map(|(direction, rate)| Some((direction, limits(rate?))))
+            .collect()
+    }
+}
+
+/// New limits for a throttle that is there. Whatever is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The limit on what is received.
+    pub download: Option<Rate>,
+    /// The limit on what is sent.
+    pub upload: Option<Rate>,
+    /// How much may pass at once.
+    pub burst: Option<Burst>,
+    /// Whose packets.
+    pub traffic: Option<Traffic>,
+}
+
+impl Change {
+    /// The new rate of a direction, if it changes.
+    pub fn rate(&self, direction: Direction) -> Option<Rate> {
+        match direction {
+            Direction::Download => self.download,
+            Direction::Upload => self.upload,
+        }
+    }
+
+    /// What the limits of a direction become.
+    #[must_use]
+    pub fn apply(&self, direction: Direction, limits: &Limits) -> Limits {
+        Limits {
+            rate: self.rate(direction).unwrap_or(limits.rate),
+            burst: self.burst.unwrap_or(limits.burst),
+            traffic: self.traffic.unwrap_or(limits.traffic),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The engine on the real kernel: add, change, remove, list, shut down.
+
+mod common;
+
+use bpf::limits::Traffic;
+use bpf::{CgroupBpf, LinuxBpf};
+use common::*;
+use throttle_core::mode::{Mode, Wish};
+use throttle_core::{Change, Direction, Error, Health, Spec};
+use vmtests::cgroup::{ScratchCgroup, remove_tree};
+use vmtests::isolation::isolate;
+use vmtests::traffic::{flood, socket};
+
+const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+#[test]
+fn root_every_mode_attaches_both_directions_and_leaves_nothing() {
+    isolate();
+    let cgroup = ScratchCgroup::new("modes");
+    for wish in EVERY_MODE {
+        let mut engine = start();
+        let started = engine.add(&spec(cgroup.path(), wish)).unwrap();
+        assert_eq!(names(cgroup.path()), ["chadthrottle_in", "chadthrottle_eg"], "{wish:?}");
+        assert_eq!(ledger_files().len(), usize::from(started.mode.outlives_a_crash()), "{wish:?}");
+        assert_eq!(pins().len(), if wish == Wish::Pinned { 2 } else { 0 }, "{wish:?}");
+        let status = &engine.list()[0];
+        assert_eq!(status.directions.len(), 2);
+        assert!(
+            status.directions.iter().all(|direction| matches!(direction.health, Health::Attached))
+        );
+
+        let removed = engine.remove(started.id).unwrap();
+        assert_eq!(removed.directions.len(), 2);
+        assert!(names(cgroup.path()).is_empty(), "{wish:?}");
+        assert!(ledger_files().is_empty() && pins().is_empty() && engine.list().is_empty());
+        assert!(matches!(engine.remove(started.id), Err(Error::NoSuchThrottle(_))));
+    }
+}
+
+#[test]
+fn root_auto_takes_a_link_on_this_kernel() {
+    isolate();
+    let cgroup = ScratchCgroup::new("auto");
+    let mut engine = start();
+    let started = engine.add(&spec(cgroup.path(), Wish::Auto)).unwrap();
+    assert_eq!((started.mode, started.note), (Mode::Link, None));
+}
+
+#[test]
+fn root_an_engine_that_is_dropped_detaches_what_is_not_pinned() {
+    isolate();
+    let cgroup = ScratchCgroup::new("dropped");
+    for wish in [Wish::Link, Wish::Legacy] {
+        let mut engine = start();
+        engine.add(&spec(cgroup.path(), wish)).unwrap();
+        drop(engine);
+        assert!(names(cgroup.path()).is_empty(), "{wish:?}");
+        assert!(ledger_files().is_empty());
+    }
+    let mut engine = start();
+    engine.add(&spec(cgroup.path(), Wish::Pinned)).unwrap();
+    drop(engine);
+    assert_eq!(names(cgroup.path()).len(), 2);
+    assert_eq!(pins().len(), 2);
+}
+
+#[test]
+fn root_foreign_programs_keep_their_places_and_their_order() {
+    isolate();
+    let cgroup = ScratchCgroup::new("foreign");
+    for wish in EVERY_MODE {
+        let mut engine = start();
+        for attach_type in BOTH {
+            plant_foreign(cgroup.path(), attach_type, "before");
+        }
+        let first = engine.add(&spec(cgroup.path(), wish)).unwrap();
+        for attach_type in BOTH {
+            plant_foreign(cgroup.path(), attach_type, "between");
+        }
+        let second = engine.add(&spec(cgroup.path(), wish)).unwrap();
+        for attach_type in BOTH {
+            plant_foreign(cgroup.path(), attach_type, "after");
+        }
+        let foreign = || -> Vec<_> {
+            BOTH.iter()
+                .flat_map(|at| attached(cgroup.path(), *at))
+                .filter(|(_, name)| !name.starts_with("chadthrottle"))
+                .collect()
+        };
+        let before = foreign();
+        assert_eq!(before.len(), 6);
+        engine.remove(first.id).unwrap();
+        assert_eq!(foreign(), before, "{wish:?}");
+        engine.remove(second.id).unwrap();
+        assert_eq!(foreign(), before, "{wish:?}");
+        assert_eq!(names(cgroup.path()).len(), 6);
+        for attach_type in BOTH {
+            for (id, _) in attached(cgroup.path(), attach_type) {
+                detach(cgroup.path(), attach_type, id);
+            }
+        }
+    }
+}
+
+#[test]
+fn root_a_change_detaches_nothing_and_keeps_the_counters() {
+    isolate();
+    let cgroup = ScratchCgroup::new("change");
+    let mut engine = start();
+    let id = engine.add(&spec(cgroup.path(), Wish::Link)).unwrap().id;
+    let programs = attached(cgroup.path(), EGRESS);
+
+    let receiver = socket(LOOPBACK);
+    let sender = {
+        let _inside = cgroup.enter();
+        socket(LOOPBACK)
+    };
+    let second = std::time::Duration::from_secs(1);
+    let slow = flood(&sender, &receiver, 6_000_000, second);
+    let change = Change { upload: Some(rate(3_000_000)), ..Change::default() };
+    engine.change(id, &change).unwrap();
+    let fast = flood(&sender, &receiver, 6_000_000, second);
+
+    assert_eq!(attached(cgroup.path(), EGRESS), programs);
+    assert!((0.97..1.05).contains(&(slow.rate(LOOPBACK) / 1e6)), "{slow:?}");
+    assert!((0.97..1.05).contains(&(fast.rate(LOOPBACK) / 3e6)), "{fast:?}");
+    let status = &engine.list()[0];
+    let upload = &status.directions[1];
+    assert_eq!(upload.direction, Direction::Upload);
+    assert_eq!(upload.limits.rate, rate(3_000_000));
+    assert_eq!(status.directions[0].limits.rate, rate(1_000_000));
+    let counters = upload.counters.as_ref().unwrap().unwrap();
+    assert_eq!(counters.passed.packets, slow.received + fast.received);
+    assert_eq!(counters.seen().packets, slow.sent + fast.sent);
+}
+
+#[test]
+fn root_a_change_of_a_direction_that_is_not_limited_is_refused_whole() {
+    isolate();
+    let cgroup = ScratchCgroup::new("refused");
+    let mut engine = start();
+    let only_upload = Spec { download: None, ..spec(cgroup.path(), Wish::Link) };
+    let id = engine.add(&only_upload).unwrap().id;
+    let change =
+        Change { upload: Some(rate(5_000)), download: Some(rate(5_000)), ..Change::default() };
+    assert!(matches!(
+        engine.change(id, &change),
+        Err(Error::NoSuchDirection(_, Direction::Download))
+    ));
+    assert_eq!(engine.list()[0].directions[0].limits.rate, rate(1_000_000));
+}
+
+#[test]
+fn root_two_throttles_on_one_cgroup_both_hold_and_go_one_by_one() {
+    isolate();
+    let cgroup = ScratchCgroup::new("two");
+    let mut engine = start();
+    let wide =
+        Spec { upload: Some(rate(4_000_000)), download: None, ..spec(cgroup.path(), Wish::Link) };
+    let narrow = Spec { upload: Some(rate(1_000_000)), ..wide.clone() };
+    engine.add(&wide).unwrap();
+    let narrow = engine.add(&narrow).unwrap().id;
+    // Each has a bucket of its own: a program of its own.
+    let programs = attached(cgroup.path(), EGRESS);
+    assert_eq!(programs.len(), 2);
+    assert_ne!(programs[0].0, programs[1].0);
+
+    let receiver = socket(LOOPBACK);
+    let sender = {
+        let _inside = cgroup.enter();
+        socket(LOOPBACK)
+    };
+    let second = std::time::Duration::from_secs(1);
+    let both = flood(&sender, &receiver, 8_000_000, second);
+    assert!((0.97..1.05).contains(&(both.rate(LOOPBACK) / 1e6)), "{both:?}");
+    engine.remove(narrow).unwrap();
+    assert_eq!(attached(cgroup.path(), EGRESS), programs[..1]);
+    let one = flood(&sender, &receiver, 8_000_000, second);
+    assert!((0.97..1.05).contains(&(one.rate(LOOPBACK) / 4e6)), "{one:?}");
+}
+
+#[test]
+fn root_a_parent_and_its_child_each_hold_their_own_limit() {
+    isolate();
+    let parent = ScratchCgroup::new("parent");
+    let (tight, loose) = (parent.child("tight"), parent.child("loose"));
+    let mut engine = start();
+    let upload = |cgroup, bytes| Spec {
+        upload: Some(rate(bytes)),
+        download: None,
+        ..spec(cgroup, Wish::Link)
+    };
+    engine.add(&upload(parent.path(), 2_000_000)).unwrap();
+    engine.add(&upload(&tight, 500_000)).unwrap();
+    engine.add(&upload(&loose, 9_000_000)).unwrap();
+    let receiver = socket(LOOPBACK);
+    let second = std::time::Duration::from_secs(1);
+    for (cgroup, expected) in [(&tight, 0.5e6), (&loose, 2e6)] {
+        let sender = {
+            let _inside = vmtests::cgroup::enter(cgroup);
+            socket(LOOPBACK)
+        };
+        let flood = flood(&sender, &receiver, 8_000_000, second);
+        let ratio = flood.rate(LOOPBACK) / expected;
+        assert!((0.96..1.06).contains(&ratio), "{}: {ratio} {flood:?}", cgroup.display());
+    }
+}
+
+#[test]
+fn root_two_engines_do_not_touch_each_other() {
+    isolate();
+    let cgroup = ScratchCgroup::new("engines");
+    for wish in EVERY_MODE {
+        let (mut one, mut two) = (start(), start());
+        let first = one.add(&spec(cgroup.path(), wish)).unwrap();
+        let second = two.add(&spec(cgroup.path(), wish)).unwrap();
+        if first.mode.outlives_a_crash() {
+            assert_ne!(first.name, second.name);
+        }
+        assert_eq!(names(cgroup.path()).len(), 4);
+        one.shut_down().unwrap();
+        assert_eq!(names(cgroup.path()).len(), 2);
+        // A third one starts while the second one lives: it leaves it alone.
+        let (_three, settlement) = start_and_settle();
+        assert!(settlement.removed.is_empty(), "{settlement:?}");
+        assert!(matches!(two.list()[0].directions[0].health, Health::Attached));
+        two.shut_down().unwrap();
+        assert!(names(cgroup.path()).is_empty());
+    }
+}
+
+#[test]
+fn root_a_cgroup_that_vanishes_is_a_normal_case() {
+    isolate();
+    for wish in EVERY_MODE {
+        let cgroup = ScratchCgroup::new("vanishing");
+        let mut engine = start();
+        let id = engine.add(&spec(cgroup.path(), wish)).unwrap().id;
+        remove_tree(cgroup.path()).unwrap();
+        assert!(
+            matches!(engine.list()[0].directions[0].health, Health::CgroupVanished),
+            "{wish:?}"
+        );
+        let removed = engine.remove(id).unwrap();
+        assert!(removed.directions.values().all(|detached| detached.cgroup_vanished), "{wish:?}");
+        assert!(ledger_files().is_empty() && pins().is_empty(), "{wish:?}");
+    }
+}
+
+#[test]
+fn root_a_cgroup_made_again_under_the_name_is_another_one() {
+    isolate();
+    for wish in EVERY_MODE {
+        let cgroup = ScratchCgroup::new("again");
+        let mut engine = start();
+        let id = engine.add(&spec(cgroup.path(), wish)).unwrap().id;
+        remove_tree(cgroup.path()).unwrap();
+        std::fs::create_dir(cgroup.path()).unwrap();
+        let stranger = plant_foreign(cgroup.path(), EGRESS, "stranger");
+        engine.remove(id).unwrap();
+        assert_eq!(attached(cgroup.path(), EGRESS)[0].0, stranger, "{wish:?}");
+    }
+}
+
+#[test]
+fn root_a_full_list_attaches_nothing_and_says_so() {
+    isolate();
+    let cgroup = ScratchCgroup::new("full");
+    for _ in 0..64 {
+        plant_foreign(cgroup.path(), EGRESS, "neighbour");
+    }
+    let before = attached(cgroup.path(), EGRESS);
+    let mut engine = start();
+    for wish in EVERY_MODE {
+        // The first direction finds room, the second does not: both must be gone.
+        let error = engine.add(&spec(cgroup.path(), wish)).unwrap_err().to_string();
+        assert!(error.contains("all 64 places are taken"), "{error}");
+        assert!(attached(cgroup.path(), INGRESS).is_empty(), "{wish:?}");
+        assert_eq!(attached(cgroup.path(), EGRESS), before);
+        assert!(engine.list().is_empty() && ledger_files().is_empty() && pins().is_empty());
+    }
+}
+
+#[test]
+fn root_what_somebody_else_detached_is_gone_and_told() {
+    isolate();
+    let cgroup = ScratchCgroup::new("others");
+    let mut engine = start();
+    let id = engine.add(&spec(cgroup.path(), Wish::Legacy)).unwrap().id;
+    let (program, _) = attached(cgroup.path(), EGRESS)[0];
+    detach(cgroup.path(), EGRESS, program);
+    assert!(matches!(engine.list()[0].directions[1].health, Health::DetachedByOthers));
+    engine.remove(id).unwrap();
+    assert!(names(cgroup.path()).is_empty());
+}
+
+#[test]
+fn root_the_class_of_traffic_reaches_the_kernel() {
+    isolate();
+    let cgroup = ScratchCgroup::new("class");
+    let mut engine = start();
+    let internet = Spec { traffic: Traffic::Internet, ..spec(cgroup.path(), Wish::Link) };
+    engine.add(&internet).unwrap();
+    let kernel = LinuxBpf::new().unwrap();
+    let open = kernel.open_cgroup(cgroup.path()).unwrap();
+    for attach_type in BOTH {
+        let program = kernel.open_program(attached(cgroup.path(), attach_type)[0].0).unwrap();
+        let state = kernel.state(&program, kernel.cgroup_id(&open), attach_type).unwrap().unwrap();
+        assert_eq!(state.traffic(), Some(Traffic::Internet));
+        assert_eq!(program.owner().unwrap(), Some(config().owner));
+    }
+}

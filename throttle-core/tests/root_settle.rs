@@ -1,0 +1,197 @@
+//! What a crash leaves, and who tidies up after it.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use bpf::ledger::{Entry, Stage};
+use bpf::{LinuxBpf, Owner};
+use common::*;
+use throttle_core::ledger::LedgerDir;
+use throttle_core::mode::Wish;
+use throttle_core::settle::remove_recorded;
+use throttle_core::{Config, Engine, Error};
+use vmtests::cgroup::{ScratchCgroup, remove_tree};
+use vmtests::isolation::isolate;
+
+/// Adds a throttle whose owner then dies at once, without a chance to tidy up.
+fn crash(cgroup: &Path, wish: Wish) {
+    crash_as(&dead_owner(), cgroup, wish);
+}
+
+fn crash_as(owner: &Owner, cgroup: &Path, wish: Wish) {
+    let config = Config { owner: owner.clone(), ..config() };
+    let (mut engine, _) = Engine::start(LinuxBpf::new().unwrap(), config).unwrap();
+    engine.add(&spec(cgroup, wish)).unwrap();
+    // Neither detached nor dropped. (Its links stay open in this process: `link` is tried in the tests of
+    // the program, with a real SIGKILL.)
+    std::mem::forget(engine);
+}
+
+/// Rewrites the only entry of the ledger.
+fn edit(edit: impl FnOnce(&mut Entry)) {
+    let path = &ledger_files()[0];
+    let mut entry = bpf::ledger::parse(&fs::read(path).unwrap()).unwrap();
+    edit(&mut entry);
+    fs::write(path, serde_json::to_vec(&entry).unwrap()).unwrap();
+}
+
+#[test]
+fn root_the_next_start_detaches_what_a_crash_left_the_legacy_way() {
+    isolate();
+    let cgroup = ScratchCgroup::new("legacy");
+    plant_foreign(cgroup.path(), EGRESS, "neighbour");
+    crash(cgroup.path(), Wish::Legacy);
+    assert_eq!(names(cgroup.path()).len(), 3);
+    let (_engine, settlement) = start_and_settle();
+    assert_eq!(settlement.removed, [("1".to_owned(), cgroup.path().to_owned())]);
+    assert_eq!(names(cgroup.path()), ["neighbour"]);
+    assert!(ledger_files().is_empty());
+}
+
+#[test]
+fn root_a_pinned_throttle_outlives_its_owner_and_is_removed_by_name() {
+    isolate();
+    let cgroup = ScratchCgroup::new("pinned");
+    crash(cgroup.path(), Wish::Pinned);
+    let _engine = start();
+    assert_eq!((names(cgroup.path()).len(), pins().len(), ledger_files().len()), (2, 2, 1));
+
+    let (kernel, ledger) = (LinuxBpf::new().unwrap(), LedgerDir::new("/run/chadthrottle"));
+    let boot = config().owner.boot_id;
+    assert!(matches!(
+        remove_recorded(&kernel, &ledger, "2", &boot),
+        Err(Error::NoSuchRecord(name)) if name == "2"
+    ));
+    remove_recorded(&kernel, &ledger, "1", &boot).unwrap();
+    assert!(names(cgroup.path()).is_empty() && pins().is_empty() && ledger_files().is_empty());
+    assert!(!Path::new("/sys/fs/bpf/chadthrottle/1").exists());
+}
+
+#[test]
+fn root_a_pinned_throttle_whose_owner_died_half_way_is_removed() {
+    isolate();
+    for stage in [Stage::Intent, Stage::Removing] {
+        let cgroup = ScratchCgroup::new("halfway");
+        crash(cgroup.path(), Wish::Pinned);
+        edit(|entry| entry.stage = stage);
+        let (_engine, settlement) = start_and_settle();
+        assert_eq!(settlement.removed.len(), 1, "{stage:?}");
+        assert!(names(cgroup.path()).is_empty() && pins().is_empty() && ledger_files().is_empty());
+    }
+}
+
+#[test]
+fn root_a_pinned_throttle_ends_with_its_cgroup() {
+    isolate();
+    let cgroup = ScratchCgroup::new("gone");
+    crash(cgroup.path(), Wish::Pinned);
+    remove_tree(cgroup.path()).unwrap();
+    let (_engine, settlement) = start_and_settle();
+    assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
+    assert!(pins().is_empty() && ledger_files().is_empty());
+}
+
+#[test]
+fn root_an_intent_that_came_to_nothing_is_forgotten() {
+    isolate();
+    let cgroup = ScratchCgroup::new("intent");
+    crash(cgroup.path(), Wish::Legacy);
+    for attach_type in BOTH {
+        let (id, _) = attached(cgroup.path(), attach_type)[0];
+        detach(cgroup.path(), attach_type, id);
+    }
+    edit(|entry| entry.stage = Stage::Intent);
+    let (_engine, settlement) = start_and_settle();
+    assert_eq!(settlement.removed.len(), 1);
+    assert!(ledger_files().is_empty());
+}
+
+#[test]
+fn root_a_program_that_has_the_id_of_ours_is_not_touched() {
+    isolate();
+    let cgroup = ScratchCgroup::new("reused");
+    let id = plant_foreign(cgroup.path(), EGRESS, "stranger");
+    let other = ScratchCgroup::new("other");
+    crash(other.path(), Wish::Legacy);
+    for attach_type in BOTH {
+        let (id, _) = attached(other.path(), attach_type)[0];
+        detach(other.path(), attach_type, id);
+    }
+    // As if ours had gone, and the kernel had given its id to the stranger.
+    edit(|entry| {
+        entry.cgroup_path = cgroup.path().to_owned();
+        entry.cgroup_id = bpf::cgroup::Cgroup::open(cgroup.path()).unwrap().id();
+        for attachment in &mut entry.attachments {
+            attachment.program_id = id;
+        }
+    });
+    let (_engine, settlement) = start_and_settle();
+    assert!(settlement.failed.is_empty());
+    assert_eq!(names(cgroup.path()), ["stranger"]);
+    assert!(ledger_files().is_empty());
+}
+
+#[test]
+fn root_an_entry_of_another_boot_is_void() {
+    isolate();
+    let cgroup = ScratchCgroup::new("boot");
+    crash(cgroup.path(), Wish::Legacy);
+    edit(|entry| entry.owner.boot_id = "another".to_owned());
+    let (_engine, settlement) = start_and_settle();
+    // What is attached now cannot be what that entry was about.
+    assert!(settlement.removed.is_empty());
+    assert_eq!(names(cgroup.path()).len(), 2);
+    assert!(ledger_files().is_empty());
+}
+
+#[test]
+fn root_an_owner_in_another_pid_namespace_may_live() {
+    isolate();
+    let cgroup = ScratchCgroup::new("pidns");
+    crash_as(&Owner { pid_namespace: 1, ..dead_owner() }, cgroup.path(), Wish::Legacy);
+    let (_engine, settlement) = start_and_settle();
+    assert!(settlement.removed.is_empty());
+    assert_eq!(names(cgroup.path()).len(), 2);
+}
+
+#[test]
+fn root_a_torn_entry_is_told_and_survived() {
+    isolate();
+    let cgroup = ScratchCgroup::new("torn");
+    fs::create_dir_all("/run/chadthrottle").unwrap();
+    fs::write("/run/chadthrottle/1.json", "{\"schema_ver").unwrap();
+    crash(cgroup.path(), Wish::Legacy);
+    let (_engine, settlement) = start_and_settle();
+    assert_eq!(settlement.unreadable.len(), 1);
+    assert_eq!(settlement.removed, [("2".to_owned(), cgroup.path().to_owned())]);
+    assert!(names(cgroup.path()).is_empty());
+    assert!(Path::new("/run/chadthrottle/1.json").exists());
+}
+
+#[test]
+fn root_a_living_owner_is_not_settled() {
+    isolate();
+    let cgroup = ScratchCgroup::new("living");
+    for wish in [Wish::Legacy, Wish::Pinned] {
+        let mut engine = start();
+        engine.add(&spec(cgroup.path(), wish)).unwrap();
+        let (_other, settlement) = start_and_settle();
+        assert!(settlement.removed.is_empty());
+        assert_eq!(names(cgroup.path()).len(), 2);
+        engine.shut_down().unwrap();
+    }
+}
+
+#[test]
+fn root_a_legacy_throttle_of_a_living_owner_is_not_removed_by_name() {
+    isolate();
+    let cgroup = ScratchCgroup::new("refuse");
+    let mut engine = start();
+    let name = engine.add(&spec(cgroup.path(), Wish::Legacy)).unwrap().name.unwrap();
+    let (kernel, ledger) = (LinuxBpf::new().unwrap(), LedgerDir::new("/run/chadthrottle"));
+    let error = remove_recorded(&kernel, &ledger, &name, &config().owner.boot_id).unwrap_err();
+    assert!(matches!(error, Error::OwnerLives { pid, .. } if pid == std::process::id()));
+    assert_eq!(names(cgroup.path()).len(), 2);
+}

@@ -1,4 +1,16 @@
 //! Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
+//!
+//! [`collect`] takes a [`snapshot`] of the facts, [`classify`] judges them, [`report`] puts the judgement
+//! into a stable shape that [`text`] renders for people, and [`plan`] says what to do about the leaks,
+//! which [`clean`] does. All but `collect` and `clean` are functions of values.
 #![forbid(unsafe_code)]
 
+pub mod classify;
+pub mod clean;
+pub mod collect;
+pub mod escape;
+pub mod explain;
+pub mod plan;
+pub mod report;
 pub mod snapshot;
+pub mod text;

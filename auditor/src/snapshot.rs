@@ -65,7 +65,7 @@ pub struct Scope {
     /// Names of programs that count as ours, as globs; a name is what the kernel kept of it, at most
     /// 15 characters.
     pub programs: Vec<String>,
-    /// The attach types that were queried.
+    /// The attach types that were asked for, whether or not this kernel knows them.
     pub attach_types: Vec<AttachType>,
 }
 
@@ -132,10 +132,28 @@ pub struct Coverage {
 /// Something that could not be seen. One gap makes the audit incomplete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
+    /// What kind of fact is missing: it decides which judgements cannot be made without it.
+    pub about: Subject,
     /// What: a path, a program, a process.
     pub what: String,
     /// Why, and what to do about it.
     pub why: String,
+}
+
+/// What a [`Gap`] hides. It is for the judgement, not for the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// Cgroups, and with them what is attached there.
+    Cgroups,
+    /// Programs, links and maps.
+    Programs,
+    /// Processes: whether they live, and what they hold.
+    Processes,
+    /// Pins.
+    Pins,
+    /// Entries of the ledger.
+    Ledger,
 }
 
 /// One program on one cgroup.

@@ -50,17 +50,20 @@ static __always_inline int is_local(struct __sk_buff *skb, int egress)
 	__u8 a[IPV6_ADDRESS_BYTES] = {};
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		bpf_skb_load_bytes(skb, egress ? IPV4_DESTINATION : IPV4_SOURCE, a, IPV4_ADDRESS_BYTES);
+		bpf_skb_load_bytes(skb, egress ? IPV4_DESTINATION : IPV4_SOURCE, a,
+				   IPV4_ADDRESS_BYTES);
 		return ipv4_is_local(a);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		bpf_skb_load_bytes(skb, egress ? IPV6_DESTINATION : IPV6_SOURCE, a, IPV6_ADDRESS_BYTES);
+		bpf_skb_load_bytes(skb, egress ? IPV6_DESTINATION : IPV6_SOURCE, a,
+				   IPV6_ADDRESS_BYTES);
 		return ipv6_is_local(a);
 	}
 	return 1;
 }
 
-static __always_inline int is_limited(struct __sk_buff *skb, struct throttle_state *state, int egress)
+static __always_inline int is_limited(struct __sk_buff *skb, struct throttle_state *state,
+				      int egress)
 {
 	if (!state->cost)
 		return 0;

@@ -62,12 +62,12 @@ fn unescape_octal(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// The mounts of one type of file system that this process sees.
+/// The mounts of one type of file system that this thread sees (its mount namespace may be its own).
 ///
 /// # Errors
-/// When `/proc/self/mountinfo` cannot be read.
+/// When `/proc/thread-self/mountinfo` cannot be read.
 pub fn mounts(kind: &str) -> Result<Vec<Mount>> {
-    let path = "/proc/self/mountinfo";
+    let path = "/proc/thread-self/mountinfo";
     let text = std::fs::read(path).map_err(|error| Error::from_io(Call::ReadProc, path, &error))?;
     Ok(parse_mountinfo(&text).into_iter().filter(|mount| mount.kind == kind).collect())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Call, Error, Result};
 use crate::ids::{LinkId, ProgramId};
-use crate::pins::{Held, LINK_FILE, PROGRAM_FILE};
+use crate::pins::{Held, HoldingFile};
 
 /// A process and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ fn held_by_process(process: &Path) -> io::Result<Vec<Held>> {
             Err(error) if is_gone(&error) => continue,
             Err(error) => return Err(error),
         };
-        if !matches!(target.to_str(), Some(PROGRAM_FILE | LINK_FILE)) {
+        if HoldingFile::of(&target).is_none() {
             continue;
         }
         match std::fs::read(process.join("fdinfo").join(entry.file_name())) {

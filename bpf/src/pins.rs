@@ -98,23 +98,37 @@ pub fn held_by(path: &Path) -> Result<Option<Held>> {
     // The kernel does not say what an object is, but procfs does.
     let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|error| Error::from_io(Call::ReadProc, shown(path), &error))?;
-    Ok(match target.to_str() {
-        Some(PROGRAM_FILE) => {
+    Ok(match HoldingFile::of(&target) {
+        Some(HoldingFile::Program) => {
             let raw = sys::program_info(fd.as_fd()).map_err(fail(Call::Info))?;
             Some(Held::Program(ProgramId(raw.id)))
         }
-        Some(LINK_FILE) => {
+        Some(HoldingFile::Link) => {
             let raw = sys::link_info(fd.as_fd()).map_err(fail(Call::Info))?;
             Some(Held::Link(LinkId(raw.id)))
         }
-        _ => None,
+        None => None,
     })
 }
 
-/// What `/proc/PID/fd` shows for an open program.
-pub(crate) const PROGRAM_FILE: &str = "anon_inode:bpf-prog";
-/// What `/proc/PID/fd` shows for an open link.
-pub(crate) const LINK_FILE: &str = "anon_inode:bpf_link";
+/// The kinds of open file that hold something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldingFile {
+    Program,
+    Link,
+}
+
+impl HoldingFile {
+    /// From what a link in `/proc/PID/fd` points to. A link's file is called `bpf_link` where the link was
+    /// created, `bpf-link` where it was opened again (`kernel/bpf/syscall.c`).
+    pub(crate) fn of(target: &Path) -> Option<Self> {
+        match target.to_str()? {
+            "anon_inode:bpf-prog" => Some(Self::Program),
+            "anon_inode:bpf_link" | "anon_inode:bpf-link" => Some(Self::Link),
+            _ => None,
+        }
+    }
+}
 
 /// Removes a pin. A pin that is gone already is what was asked for.
 ///

@@ -110,6 +110,11 @@ impl<'a, 'b> Attachments<'a, 'b> {
 
 impl Visitor for Attachments<'_, '_> {
     fn visit(&mut self, cgroup: BorrowedFd<'_>, id: CgroupId, path: &Path) {
+        if self.types.is_empty() {
+            // Nobody may ask anything: there is a gap that says so already.
+            self.coverage.cgroups_denied += 1;
+            return;
+        }
         let before = self.found.len();
         for &attach_type in self.types {
             if let Err(errno) = self.ask(cgroup, id, path, attach_type) {

@@ -1,0 +1,143 @@
+//! The judgement of attachments.
+
+use bpf::LinkId;
+
+use super::duplicates::duplicates;
+use super::facts::Facts;
+use super::reason::{nobody, owner};
+use super::standing::Standing;
+use super::{Finding, Judged};
+use crate::snapshot::{AttachmentFact, Gap, PinFact, Subject};
+
+/// Judges every attachment, in the order of the look.
+pub(super) fn judge<'a>(facts: &Facts<'a>, gaps: &mut Vec<Gap>) -> Vec<Judged<'a>> {
+    let standings: Vec<Option<Standing<'_>>> = facts
+        .attachments()
+        .map(|(fact, link)| {
+            let program = facts.program(fact.program_id)?;
+            let place = Some((fact.cgroup_id, fact.attach_type));
+            facts.ours.has(&program.name).then(|| Standing::of(facts, program, link, place))
+        })
+        .collect();
+    let duplicates = duplicates(facts, &standings);
+    facts
+        .attachments()
+        .zip(standings)
+        .zip(duplicates)
+        .map(|(((fact, link), standing), duplicate)| match standing {
+            Some(standing) => ours(facts, fact, link, &standing, duplicate, gaps),
+            None => others(facts, fact, link, gaps),
+        })
+        .collect()
+}
+
+fn judged<'a>(facts: &Facts<'a>, fact: &'a AttachmentFact, link: Option<LinkId>) -> Judged<'a> {
+    Judged { place: Some(fact), ..Judged::new(facts, fact.program_id, link) }
+}
+
+fn others<'a>(
+    facts: &Facts<'a>,
+    fact: &'a AttachmentFact,
+    link: Option<LinkId>,
+    gaps: &mut Vec<Gap>,
+) -> Judged<'a> {
+    let judged = judged(facts, fact, link);
+    let reason = if let Some(program) = judged.program {
+        format!("its name, '{}', is none of {}", program.name, facts.ours.wording)
+    } else {
+        gaps.push(Gap {
+            about: Subject::Programs,
+            what: judged.to_string(),
+            why: "its info was not read, so nobody can tell whose it is".to_owned(),
+        });
+        "its info was not read, so it is left alone as if it were somebody else's".to_owned()
+    };
+    Judged { finding: Finding::Foreign, reason, ..judged }
+}
+
+/// Judges one attachment of ours: the first of the rows that applies.
+fn ours<'a>(
+    facts: &Facts<'a>,
+    fact: &'a AttachmentFact,
+    link: Option<LinkId>,
+    standing: &Standing<'a>,
+    duplicate: Option<String>,
+    gaps: &mut Vec<Gap>,
+) -> Judged<'a> {
+    let judged = Judged { owner: standing.claim, ..judged(facts, fact, link) };
+    let strangers = &judged.holders;
+    let how = if link.is_some() { "attached through a link" } else { "attached the legacy way" };
+    // A link that is open in a process has somebody who holds it, but nobody who means it: to the cgroup
+    // it is as orphaned as a legacy attachment. One that nobody visible holds is out of reach instead.
+    let is_in_reach = link.is_none() || !strangers.is_empty();
+    let disarmed = fact.state.as_ref().is_some_and(|state| !state.armed);
+    let pins = pins_without_purpose(facts, &judged);
+
+    let (finding, reason) = if standing.nobody() && pins.is_empty() && is_in_reach {
+        let at = judged.program.map_or("some time ago", |program| &program.loaded_at);
+        let reason = format!("{how}, loaded {at}, and {}", nobody(standing, strangers));
+        (Finding::OrphanedAttachment, reason)
+    } else if let Some(why) = duplicate {
+        (Finding::StackedDuplicate, format!("{how}, but {why}"))
+    } else if disarmed && standing.living().is_some() {
+        let reason = format!("{how} and disarmed: {} has removed this throttle", owner(standing));
+        (Finding::DisarmedAttachment, reason)
+    } else if standing.nobody() && !pins.is_empty() {
+        let reason =
+            format!("kept by the pin {}, but {}", paths(&pins), nobody(standing, strangers));
+        (Finding::OrphanedPin, reason)
+    } else if standing.nobody() {
+        let reason =
+            format!("{how} that nothing visible holds open, and {}", nobody(standing, strangers));
+        (Finding::UnreachableProgram, reason)
+    } else if let Some(entry) =
+        standing.kept.filter(|_| standing.living().is_none() || !judged.pins.is_empty())
+    {
+        let how = if judged.pins.is_empty() {
+            how.to_owned()
+        } else {
+            format!("pinned as {}", paths(&judged.pins))
+        };
+        let reason = format!(
+            "{how}, and recorded as meant to outlive its owner: throttle '{}'",
+            entry.throttle
+        );
+        (Finding::Pinned, reason)
+    } else if standing.living().is_some() {
+        (Finding::Active, format!("{how}; {} lives", owner(standing)))
+    } else {
+        gaps.push(Gap {
+            about: Subject::Processes,
+            what: judged.to_string(),
+            why: format!(
+                "whether {} lives cannot be told from here; run the audit on the host, as root",
+                owner(standing)
+            ),
+        });
+        (
+            Finding::Active,
+            format!("{how}; whether {} lives cannot be told from here", owner(standing)),
+        )
+    };
+    // An orphaned pin is reported, and later removed, as just those.
+    let pins = if finding == Finding::OrphanedPin { pins } else { judged.pins };
+    Judged { finding, reason, pins, ..judged }
+}
+
+/// The pins that may be all that keeps a thing: those of its link, and those of its program unless
+/// somebody stands for the program elsewhere, who may have made them.
+fn pins_without_purpose<'a>(facts: &Facts<'a>, judged: &Judged<'a>) -> Vec<&'a PinFact> {
+    let meant_elsewhere =
+        judged.program.is_some_and(|program| !Standing::of(facts, program, None, None).nobody());
+    judged
+        .pins
+        .iter()
+        .copied()
+        .filter(|pin| judged.is_of_its_link(pin) || !meant_elsewhere)
+        .collect()
+}
+
+/// The paths of pins, for a sentence.
+pub(super) fn paths(pins: &[&PinFact]) -> String {
+    pins.iter().map(|pin| pin.path.to_string_lossy()).collect::<Vec<_>>().join(", ")
+}

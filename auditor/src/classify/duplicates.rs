@@ -1,0 +1,84 @@
+//! More of ours at one place than its owner means to have.
+
+use std::collections::HashMap;
+
+use bpf::{AttachType, CgroupId, LinkId, ProgramId};
+
+use super::facts::Facts;
+use super::standing::Standing;
+
+/// For each attachment, by position, why it is one too many; none where it is not.
+///
+/// - One program counts once at one place. Of several attachments of it one is kept: a link before a
+///   legacy attachment, the link that the ledger names before others, the newest otherwise.
+/// - Programs without a throttle's state count once per owner, place and name; the one that was loaded
+///   last is kept. With a state, each is a throttle of its own and says for itself whether it is meant
+///   (armed), and so does what the ledger records. The name is part of it because one process may well
+///   have several different programs at one place, as systemd does. Two owners never have duplicates of
+///   each other.
+pub(super) fn duplicates(
+    facts: &Facts<'_>,
+    standings: &[Option<Standing<'_>>],
+) -> Vec<Option<String>> {
+    let mut why = vec![None; standings.len()];
+    same_program(facts, standings, &mut why);
+    same_name(facts, standings, &mut why);
+    why
+}
+
+/// One program at one place.
+type Place = (CgroupId, AttachType, ProgramId);
+
+fn same_program(facts: &Facts<'_>, standings: &[Option<Standing<'_>>], why: &mut [Option<String>]) {
+    let mut at: HashMap<Place, Vec<(usize, Option<LinkId>)>> = HashMap::new();
+    for (index, (fact, link)) in facts.attachments().enumerate() {
+        if standings[index].is_some() {
+            let place = (fact.cgroup_id, fact.attach_type, fact.program_id);
+            at.entry(place).or_default().push((index, link));
+        }
+    }
+    for ((_, _, program), mut several) in at {
+        several.sort_by_key(|(_, link)| (is_recorded(facts, program, *link), *link));
+        let Some((_, kept)) = several.pop() else { continue };
+        let kept = match kept {
+            Some(link) => format!("link {link}"),
+            None => "another attachment".to_owned(),
+        };
+        for (index, _) in several {
+            why[index] = Some(format!("the same program is attached here through {kept} as well"));
+        }
+    }
+}
+
+/// The ledger names that link.
+fn is_recorded(facts: &Facts<'_>, program: ProgramId, link: Option<LinkId>) -> bool {
+    let Some(program) = facts.program(program).filter(|_| link.is_some()) else { return false };
+    facts.records(program).any(|(_, recorded)| recorded.link_id == link)
+}
+
+/// Programs of one name and one owner at one place.
+type Series<'a> = (u32, CgroupId, AttachType, &'a str);
+
+fn same_name(facts: &Facts<'_>, standings: &[Option<Standing<'_>>], why: &mut [Option<String>]) {
+    let mut at: HashMap<Series<'_>, Vec<(u64, ProgramId, usize)>> = HashMap::new();
+    for (index, (fact, _)) in facts.attachments().enumerate() {
+        let (Some(standing), Some(program)) = (&standings[index], facts.program(fact.program_id))
+        else {
+            continue;
+        };
+        let Some(owner) = standing.living() else { continue };
+        if why[index].is_none() && fact.state.is_none() && standing.recorded.is_none() {
+            let series = (owner.pid, fact.cgroup_id, fact.attach_type, program.name.as_str());
+            at.entry(series).or_default().push((program.loaded_at_ns, program.id, index));
+        }
+    }
+    for ((pid, ..), mut several) in at {
+        several.sort_unstable();
+        let Some((_, kept, _)) = several.pop() else { continue };
+        for (_, _, index) in several {
+            why[index] = Some(format!(
+                "process {pid} has loaded program {kept} of the same name since, and attached it here too"
+            ));
+        }
+    }
+}

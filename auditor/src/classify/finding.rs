@@ -1,0 +1,132 @@
+//! The words of a judgement: what a thing was found to be, and what that makes of the host.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What an attachment or a program was found to be.
+///
+/// The order is that of the judgement: from [`Finding::OrphanedAttachment`] down, the first that
+/// applies names a leak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// Ours, and its owner lives and means it.
+    Active,
+    /// Ours, kept beyond its owner on purpose, and recorded so.
+    Pinned,
+    /// Not ours.
+    Foreign,
+    /// Attached, and no process, pin or ledger entry stands for it.
+    OrphanedAttachment,
+    /// More of ours on one cgroup and attach type than its owner means to have.
+    StackedDuplicate,
+    /// The owner lives, but has removed that throttle.
+    DisarmedAttachment,
+    /// A pin of ours whose purpose is gone.
+    OrphanedPin,
+    /// A link that was detached, or whose cgroup died, and that still holds its program.
+    DefunctLink,
+    /// Loaded, attached nowhere, held only by a pin or by a process that has no throttle.
+    UnattachedProgram,
+    /// It exists in the kernel, but nothing that keeps it there can be seen.
+    UnreachableProgram,
+}
+
+impl Finding {
+    /// Every finding, in the order of the judgement.
+    pub const ALL: [Self; 10] = [
+        Self::Active,
+        Self::Pinned,
+        Self::Foreign,
+        Self::OrphanedAttachment,
+        Self::StackedDuplicate,
+        Self::DisarmedAttachment,
+        Self::OrphanedPin,
+        Self::DefunctLink,
+        Self::UnattachedProgram,
+        Self::UnreachableProgram,
+    ];
+
+    /// Its name, in reports and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pinned => "pinned",
+            Self::Foreign => "foreign",
+            Self::OrphanedAttachment => "orphaned_attachment",
+            Self::StackedDuplicate => "stacked_duplicate",
+            Self::DisarmedAttachment => "disarmed_attachment",
+            Self::OrphanedPin => "orphaned_pin",
+            Self::DefunctLink => "defunct_link",
+            Self::UnattachedProgram => "unattached_program",
+            Self::UnreachableProgram => "unreachable_program",
+        }
+    }
+
+    /// Whether it is one that should not be there.
+    pub fn is_leak(self) -> bool {
+        self >= Self::OrphanedAttachment
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The name is not that of a finding.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no finding; there are {list}", list = Finding::ALL.map(Finding::name).join(", "))]
+pub struct UnknownFinding(String);
+
+impl FromStr for Finding {
+    type Err = UnknownFinding;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|finding| finding.name() == name)
+            .ok_or_else(|| UnknownFinding(name.to_owned()))
+    }
+}
+
+/// What a whole audit says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything in scope was seen, and nothing of it is leaked.
+    Clean,
+    /// At least one leak; there may be gaps as well.
+    Leaks,
+    /// No leak was seen, but not everything could be.
+    Incomplete,
+}
+
+impl Verdict {
+    /// The exit status of the program: 0 clean, 1 leaks, 2 incomplete.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Leaks => 1,
+            Self::Incomplete => 2,
+        }
+    }
+
+    /// Its name, in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Leaks => "leaks",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,215 @@
+//! From facts to a verdict. Nothing here asks the host anything.
+//!
+//! The last look is the one that is judged. A suspect in it counts as a leak if the look before it has
+//! the same suspect ([`Key`]); one that is new there is still changing, and makes the audit incomplete
+//! instead. A snapshot with a single look is judged as it is: every suspect counts.
+//!
+//! Three rules keep "unknown" apart from "no":
+//! - what cannot be judged is a gap, and one gap makes an audit without leaks incomplete, never clean;
+//! - an attachment that cannot be judged is listed as active, with a reason that says so;
+//! - a program without attachments that cannot be judged is named in the gap only.
+
+mod attached;
+mod correlate;
+mod duplicates;
+mod facts;
+mod finding;
+mod ours;
+pub(crate) mod reason;
+mod standing;
+mod unattached;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use bpf::{AttachType, CgroupId, LinkId, ProgramId};
+
+pub use self::finding::{Finding, UnknownFinding, Verdict};
+pub use self::ours::DEFAULT_PROGRAMS;
+pub(crate) use self::ours::Ours;
+pub use self::standing::{Claim, Source};
+
+use self::facts::Facts;
+use crate::snapshot::{
+    AttachmentFact, Gap, HolderFact, Host, LinkFact, Look, Object, PinFact, ProgramFact, Scope,
+    Snapshot, Subject,
+};
+
+/// What a snapshot comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classified<'a> {
+    /// The whole.
+    pub verdict: Verdict,
+    /// Every attachment of the last look, ours or not, in its order.
+    pub attachments: Vec<Judged<'a>>,
+    /// Programs of ours without an attachment, and defunct links of any of ours, by program id.
+    pub programs: Vec<Judged<'a>>,
+    /// What could not be seen, and what could not be judged for it.
+    pub gaps: Vec<Gap>,
+}
+
+impl<'a> Classified<'a> {
+    /// The confirmed leaks.
+    pub fn leaks(&self) -> impl Iterator<Item = &Judged<'a>> {
+        self.attachments.iter().chain(&self.programs).filter(|judged| judged.finding.is_leak())
+    }
+}
+
+/// One attachment, program or defunct link, with what was found about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged<'a> {
+    /// What it is.
+    pub finding: Finding,
+    /// Why, in one sentence. Names are in it as they are: escape it before it goes to a terminal.
+    pub reason: String,
+    /// Where it is attached, if it is.
+    pub place: Option<&'a AttachmentFact>,
+    /// The program's id.
+    pub program_id: ProgramId,
+    /// The program; none where its info could not be read.
+    pub program: Option<&'a ProgramFact>,
+    /// The link that attaches it, or that is defunct.
+    pub link: Option<&'a LinkFact>,
+    /// Pins of the link and of the program.
+    pub pins: Vec<&'a PinFact>,
+    /// Processes that hold the link or the program.
+    pub holders: Vec<&'a HolderFact>,
+    /// Who answers for it.
+    pub owner: Option<Claim>,
+}
+
+impl<'a> Judged<'a> {
+    /// Gathers what is known of it; the judgement is the caller's.
+    fn new(facts: &Facts<'a>, program: ProgramId, link: Option<LinkId>) -> Self {
+        Self {
+            finding: Finding::Foreign,
+            reason: String::new(),
+            place: None,
+            program_id: program,
+            program: facts.program(program),
+            link: link.and_then(|id| facts.link(id)),
+            pins: facts.pins(program, link),
+            holders: facts.holders(program, link),
+            owner: None,
+        }
+    }
+
+    /// What makes it the same suspect in another look.
+    fn key(&self) -> Key {
+        Key {
+            cgroup: self.place.map(|place| place.cgroup_id),
+            attach_type: self.place.map(|place| place.attach_type),
+            program: self.program_id,
+            link: self.link.map(|link| link.id),
+            pin: self.pins.first().map(|pin| pin.path.clone()),
+        }
+    }
+
+    /// The pin is of the link that attaches this.
+    pub(crate) fn is_of_its_link(&self, pin: &PinFact) -> bool {
+        self.link.is_some_and(|link| pin.object == Object::Link(link.id))
+    }
+}
+
+/// For people: `program 41 (chadthrottle_in) on /a, cgroup_inet_ingress`.
+impl fmt::Display for Judged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {}", self.program_id)?;
+        if let Some(program) = self.program {
+            write!(f, " ({})", program.name)?;
+        }
+        if let Some(place) = self.place {
+            write!(f, " on {}, {}", place.cgroup.display(), place.attach_type)?;
+        }
+        Ok(())
+    }
+}
+
+/// What makes a suspect the same one in two looks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    cgroup: Option<CgroupId>,
+    attach_type: Option<AttachType>,
+    program: ProgramId,
+    link: Option<LinkId>,
+    pin: Option<PathBuf>,
+}
+
+/// Judges a snapshot.
+pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
+    let Some((last, earlier)) = snapshot.looks.split_last() else {
+        let gap = gap(Subject::Cgroups, "the snapshot", "it holds no look at the host".to_owned());
+        return Classified {
+            verdict: Verdict::Incomplete,
+            attachments: Vec::new(),
+            programs: Vec::new(),
+            gaps: vec![gap],
+        };
+    };
+    let (mut attachments, mut programs, mut gaps) = judge(last, &snapshot.host, &snapshot.scope);
+    if let Some(before) = earlier.last() {
+        let before = suspects(before, &snapshot.host, &snapshot.scope);
+        let count = snapshot.looks.len();
+        let mut settle = |judged: &Judged<'_>| {
+            let is_new = judged.finding.is_leak() && !before.contains(&judged.key());
+            if is_new {
+                let why = format!(
+                    "still changing after {count} looks ({}, it seems: {}); look again, or raise --settle",
+                    judged.finding, judged.reason
+                );
+                gaps.push(gap(Subject::Programs, &judged.to_string(), why));
+            }
+            is_new
+        };
+        for judged in &mut attachments {
+            if settle(judged) {
+                judged.finding = Finding::Active;
+                judged.reason = format!("not settled after {count} looks: {}", judged.reason);
+            }
+        }
+        programs.retain(|judged| !settle(judged));
+    }
+    let is_leaking = attachments.iter().chain(&programs).any(|judged| judged.finding.is_leak());
+    let verdict = match (is_leaking, gaps.is_empty()) {
+        (true, _) => Verdict::Leaks,
+        (false, false) => Verdict::Incomplete,
+        (false, true) => Verdict::Clean,
+    };
+    Classified { verdict, attachments, programs, gaps }
+}
+
+/// What a look alone would call leaks. Where there are any, another look tells those that stay from
+/// those that were just being set up or taken down.
+pub fn suspects(look: &Look, host: &Host, scope: &Scope) -> BTreeSet<Key> {
+    let (attachments, programs, _) = judge(look, host, scope);
+    attachments
+        .iter()
+        .chain(&programs)
+        .filter(|judged| judged.finding.is_leak())
+        .map(Judged::key)
+        .collect()
+}
+
+fn judge<'a>(
+    look: &'a Look,
+    host: &'a Host,
+    scope: &'a Scope,
+) -> (Vec<Judged<'a>>, Vec<Judged<'a>>, Vec<Gap>) {
+    let facts = Facts::new(look, host, scope);
+    let mut gaps = [look.coverage.gaps.clone(), facts.gaps.clone()].concat();
+    if look.coverage.cgroups_visited == 0 {
+        gaps.push(gap(Subject::Cgroups, "cgroups", "not one was visited".to_owned()));
+    }
+    let denied = look.coverage.cgroups_denied;
+    if denied > 0 && !gaps.iter().any(|gap| gap.about == Subject::Cgroups) {
+        gaps.push(gap(Subject::Cgroups, "cgroups", format!("{denied} could not be asked")));
+    }
+    let attachments = attached::judge(&facts, &mut gaps);
+    let programs = unattached::judge(&facts, &attachments, &mut gaps);
+    (attachments, programs, gaps)
+}
+
+fn gap(about: Subject, what: &str, why: String) -> Gap {
+    Gap { about, what: what.to_owned(), why }
+}

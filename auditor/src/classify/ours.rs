@@ -1,0 +1,119 @@
+//! Which programs are ours: a question of their names.
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use crate::snapshot::{Gap, Subject};
+
+/// The globs to use when nobody named any.
+pub const DEFAULT_PROGRAMS: &str = "chadthrottle*";
+
+/// What the kernel keeps of a program's name, in bytes: `BPF_OBJ_NAME_LEN` less the final NUL.
+const KEPT: usize = 15;
+
+/// The globs that name our programs.
+///
+/// The kernel cuts a name at 15 bytes, so `chadthrottle_ingress` is `chadthrottle_in` to whoever asks.
+/// A glob that begins with 15 or more literal characters is therefore cut as well: of
+/// `chadthrottle_ingress*` there remains `chadthrottle_in`, to be matched whole. A glob with a wildcard
+/// among its first 15 characters is matched against the cut name as it stands. To guess what the lost
+/// part may have been would let `*_fw` claim every program whose name is 15 characters long, and what
+/// is claimed can be removed.
+pub(crate) struct Ours {
+    globs: GlobSet,
+    /// The globs as they were given, for sentences.
+    pub(super) wording: String,
+}
+
+impl Ours {
+    /// Reads the globs; none at all means [`DEFAULT_PROGRAMS`]. One that cannot be read is a gap: what it
+    /// would have named is not looked at.
+    pub(crate) fn new(globs: &[String]) -> (Self, Vec<Gap>) {
+        let default = [DEFAULT_PROGRAMS.to_owned()];
+        let globs = if globs.is_empty() { &default } else { globs };
+        let mut gaps = Vec::new();
+        let mut unreadable = |glob: &str, error: &globset::Error| {
+            gaps.push(Gap {
+                about: Subject::Programs,
+                what: format!("programs named '{glob}'"),
+                why: format!("the name is no glob: {}", error.kind()),
+            });
+        };
+        let mut set = GlobSetBuilder::new();
+        for glob in globs {
+            match Glob::new(cut(glob)) {
+                Ok(cut) => _ = set.add(cut),
+                Err(error) => unreadable(glob, &error),
+            }
+        }
+        let set = set.build().unwrap_or_else(|error| {
+            unreadable(&globs.join(" "), &error);
+            GlobSet::empty()
+        });
+        (Self { globs: set, wording: globs.join(", ") }, gaps)
+    }
+
+    /// Whether a program of that name is ours.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.globs.is_match(name)
+    }
+}
+
+/// The glob as the kernel would have cut it.
+fn cut(glob: &str) -> &str {
+    let literal = glob.find(['*', '?', '[', ']', '{', '}', '\\']).unwrap_or(glob.len());
+    if literal < KEPT {
+        return glob;
+    }
+    // A name that is cut within a character reaches us with a replacement character: no match either way.
+    glob.get(..KEPT).unwrap_or(glob)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(glob: &str, name: &str) -> bool {
+        let (ours, gaps) = Ours::new(&[glob.to_owned()]);
+        assert_eq!(gaps, []);
+        ours.has(name)
+    }
+
+    #[test]
+    fn a_glob_is_cut_where_the_kernel_cuts_a_name() {
+        for glob in
+            ["chadthrottle*", "chadthrottle_in*", "chadthrottle_ingress*", "chadthrottle_ingress"]
+        {
+            assert!(ours(glob, "chadthrottle_in"), "{glob}");
+        }
+        assert!(!ours("chadthrottle_ingress*", "chadthrottle_eg"));
+        assert!(!ours("chadthrottle_ingress*", "chadthrottle_i"));
+    }
+
+    #[test]
+    fn a_glob_that_fits_is_not_cut() {
+        assert!(ours("sd_fw_*", "sd_fw_ingress"));
+        assert!(!ours("sd_fw_in", "sd_fw_ingress"));
+        assert!(!ours("chadthrottle*", "sd_fw_ingress"));
+    }
+
+    #[test]
+    fn a_wildcard_claims_no_more_than_it_matches() {
+        assert!(!ours("*_fw_of_somebody", "chadthrottle_in"));
+        assert!(!ours("chad*_ingress_all", "chadthrottle_in"));
+    }
+
+    #[test]
+    fn no_glob_at_all_means_the_default_and_not_nothing() {
+        let (ours, _) = Ours::new(&[]);
+        assert!(ours.has("chadthrottle_in"));
+        assert!(!ours.has("sd_devices"));
+    }
+
+    #[test]
+    fn what_is_no_glob_is_a_gap_and_the_others_still_count() {
+        let (ours, gaps) = Ours::new(&["sd_[".to_owned(), "chad*".to_owned()]);
+        assert!(ours.has("chadthrottle_in"));
+        assert_eq!(gaps.len(), 1);
+        assert_eq!(gaps[0].what, "programs named 'sd_['");
+    }
+}

@@ -1,0 +1,48 @@
+//! Parts of the sentences that give a judgement's reason.
+
+use super::standing::{Source, Standing};
+use crate::snapshot::HolderFact;
+
+/// The owner, as the subject of a sentence.
+pub(super) fn owner(standing: &Standing<'_>) -> String {
+    match standing.claim {
+        None => "nobody".to_owned(),
+        Some(claim) if claim.source == Source::Holder => {
+            format!("process {}, which holds it,", claim.pid)
+        }
+        Some(claim) if claim.alive.is_none() => {
+            format!("its owner, process {} of another pid namespace,", claim.pid)
+        }
+        Some(claim) => format!("its owner, process {},", claim.pid),
+    }
+}
+
+/// Why nobody stands for it.
+pub(super) fn nobody(standing: &Standing<'_>, strangers: &[&HolderFact]) -> String {
+    let mut reasons = vec![match standing.claim {
+        None => "no process, pin or ledger entry stands for it".to_owned(),
+        Some(claim) if claim.alive.is_none() => format!("{} no longer holds it", owner(standing)),
+        Some(_) => format!("{} is dead", owner(standing)),
+    }];
+    if let Some(entry) = standing.recorded {
+        let meant = if entry.persist {
+            "as not yet, or no longer, in force"
+        } else {
+            "as ending with its owner"
+        };
+        reasons.push(format!("the ledger has it {meant} (throttle '{}')", entry.throttle));
+    }
+    if !strangers.is_empty() {
+        let hold = if strangers.len() == 1 { "holds" } else { "hold" };
+        reasons.push(format!("{} did not make it, but {hold} it", processes(strangers)));
+    }
+    reasons.join("; ")
+}
+
+/// Processes by pid and name, for a sentence.
+pub(crate) fn processes(holders: &[&HolderFact]) -> String {
+    let names: Vec<String> =
+        holders.iter().map(|holder| format!("{} ({})", holder.pid, holder.comm)).collect();
+    let noun = if names.len() == 1 { "process" } else { "processes" };
+    format!("{noun} {}", names.join(", "))
+}

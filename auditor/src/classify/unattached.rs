@@ -1,0 +1,176 @@
+//! The judgement of programs of ours that are attached to no cgroup.
+
+use std::collections::HashSet;
+
+use bpf::{AttachType, ProgramId};
+
+use super::attached::paths;
+use super::facts::Facts;
+use super::reason::{nobody, owner, processes};
+use super::standing::Standing;
+use super::{Finding, Judged};
+use crate::snapshot::{Gap, LinkFact, Object, ProgramFact, Subject};
+
+/// Judges programs of ours without an attachment, and defunct links of any of ours.
+///
+/// - Below a root other than `/` nothing is judged: what is attached elsewhere was not looked for.
+/// - "Attached nowhere" presumes that every attach type of the program's type was asked for. Where that
+///   was not asked, nothing is said. Where it was, but cgroups could not be seen, it is a gap, not a leak.
+/// - A defunct link, or a pin that nobody stands for, is what it is whatever else could not be seen.
+/// - An owner that lives and throttles something keeps programs for the other direction and for its next
+///   throttle: such a program is active.
+pub(super) fn judge<'a>(
+    facts: &Facts<'a>,
+    attachments: &[Judged<'a>],
+    gaps: &mut Vec<Gap>,
+) -> Vec<Judged<'a>> {
+    if facts.scope.root.as_os_str() != "/" {
+        return Vec::new();
+    }
+    let attached: HashSet<ProgramId> = attachments.iter().map(|judged| judged.program_id).collect();
+    let throttling: HashSet<u32> = attachments
+        .iter()
+        .filter_map(|judged| judged.owner)
+        .filter(|claim| claim.alive == Some(true))
+        .map(|claim| claim.pid)
+        .collect();
+    let mut judged = Vec::new();
+    let mut unjudged = Vec::new();
+    for program in facts.look.programs.iter().filter(|program| facts.ours.has(&program.name)) {
+        let mut has_link = false;
+        for link in facts.look.links.iter().filter(|link| link.program_id == program.id) {
+            has_link = true;
+            if let Some(gone) = defunct(facts, link) {
+                judged.push(of_defunct_link(facts, program, link, &gone));
+            }
+        }
+        if has_link || attached.contains(&program.id) {
+            continue;
+        }
+        match of_program(facts, program, &throttling) {
+            Judgement::Made(it) => judged.push(it),
+            Judgement::NotAsked => {}
+            Judgement::NotSeen => unjudged.push(program),
+        }
+    }
+    if !unjudged.is_empty() {
+        gaps.push(Gap {
+            about: Subject::Cgroups,
+            what: named(&unjudged),
+            why: "attached nowhere that could be seen, but not everything could be seen: what they are \
+                  there for cannot be told"
+                .to_owned(),
+        });
+    }
+    judged
+}
+
+/// Why the link is defunct, if it is.
+///
+/// The kernel zeroes a link's cgroup only when the dead cgroup's last socket is gone. Until then the link
+/// names a cgroup that no walk of the tree meets.
+fn defunct(facts: &Facts<'_>, link: &LinkFact) -> Option<String> {
+    if link.cgroup_id.0 == 0 {
+        return Some(format!("link {} is attached to nothing any more", link.id));
+    }
+    let would_be_seen = facts.sees_every_cgroup()
+        && link.attach_type.is_some_and(|attach_type| facts.was_queried(attach_type));
+    (would_be_seen && !facts.is_seen(link.cgroup_id))
+        .then(|| format!("the cgroup of link {}, id {}, is dead", link.id, link.cgroup_id))
+}
+
+fn of_defunct_link<'a>(
+    facts: &Facts<'a>,
+    program: &'a ProgramFact,
+    link: &'a LinkFact,
+    gone: &str,
+) -> Judged<'a> {
+    let standing = Standing::of(facts, program, Some(link.id), None);
+    let mut judged = Judged::new(facts, program.id, Some(link.id));
+    // What the program's own pins and holders keep is the program, not this link.
+    let object = Object::Link(link.id);
+    judged.pins.retain(|pin| pin.object == object);
+    judged.holders.retain(|holder| holder.objects.contains(&object));
+    judged.owner = standing.claim;
+    (judged.finding, judged.reason) = if standing.nobody() && !judged.pins.is_empty() {
+        let reason = format!(
+            "{gone}, the pin {} keeps it, and {}",
+            paths(&judged.pins),
+            nobody(&standing, &judged.holders)
+        );
+        (Finding::OrphanedPin, reason)
+    } else {
+        let by = match (judged.holders.is_empty(), judged.pins.is_empty()) {
+            (true, true) => "something out of sight keeps it".to_owned(),
+            (true, false) => format!("the pin {} keeps it", paths(&judged.pins)),
+            (false, _) => format!("open in {}", processes(&judged.holders)),
+        };
+        (Finding::DefunctLink, format!("{gone}, but it still holds the program: {by}"))
+    };
+    judged
+}
+
+enum Judgement<'a> {
+    Made(Judged<'a>),
+    /// The user did not ask for every place where it may be attached.
+    NotAsked,
+    /// It may be attached where the auditor could not look, or owned by whom it could not see.
+    NotSeen,
+}
+
+fn of_program<'a>(
+    facts: &Facts<'a>,
+    program: &'a ProgramFact,
+    throttling: &HashSet<u32>,
+) -> Judgement<'a> {
+    let standing = Standing::of(facts, program, None, None);
+    let judged = Judged { owner: standing.claim, ..Judged::new(facts, program.id, None) };
+    let at = &program.loaded_at;
+    let (finding, reason) = if standing.nobody() && !judged.pins.is_empty() {
+        let reason = format!(
+            "kept by the pin {}, but {}",
+            paths(&judged.pins),
+            nobody(&standing, &judged.holders)
+        );
+        (Finding::OrphanedPin, reason)
+    } else if !was_asked_for(facts, program) {
+        return Judgement::NotAsked;
+    } else if standing.living().is_some_and(|claim| throttling.contains(&claim.pid)) {
+        let reason = format!(
+            "attached nowhere now; {} throttles and keeps it for the other direction or for its next throttle",
+            owner(&standing)
+        );
+        (Finding::Active, reason)
+    } else if !facts.sees_every_cgroup() || standing.unknown {
+        return Judgement::NotSeen;
+    } else if !judged.holders.is_empty() {
+        let by = processes(&judged.holders);
+        (Finding::UnattachedProgram, format!("loaded {at}, attached nowhere, but open in {by}"))
+    } else if !judged.pins.is_empty() {
+        let by = paths(&judged.pins);
+        (Finding::UnattachedProgram, format!("loaded {at}, attached nowhere, but pinned as {by}"))
+    } else {
+        let reason =
+            format!("loaded {at}, but no attachment, pin or process that keeps it can be seen");
+        (Finding::UnreachableProgram, reason)
+    };
+    Judgement::Made(Judged { finding, reason, ..judged })
+}
+
+/// Every attach type of the program's type was asked for.
+fn was_asked_for(facts: &Facts<'_>, program: &ProgramFact) -> bool {
+    // An LSM program may be attached to a hook outside of any cgroup; the other types only to cgroups.
+    let is_only_for_cgroups = program.kind != "lsm"
+        && AttachType::all().any(|place| place.program_type() == program.kind);
+    is_only_for_cgroups
+        && AttachType::all()
+            .filter(|place| place.program_type() == program.kind)
+            .all(|place| facts.scope.attach_types.contains(&place))
+}
+
+fn named(programs: &[&ProgramFact]) -> String {
+    let names: Vec<String> =
+        programs.iter().map(|program| format!("{} ({})", program.id, program.name)).collect();
+    let noun = if names.len() == 1 { "program" } else { "programs" };
+    format!("{noun} {}", names.join(", "))
+}

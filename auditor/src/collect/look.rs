@@ -1,0 +1,196 @@
+//! One look at the host.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use bpf::cgroup::Cgroup;
+use bpf::error::Error;
+use bpf::holders::holders;
+use bpf::pins::{Held, pins};
+use bpf::{AttachType, Owner, ledger, objects};
+
+use super::attachments::{Attachments, shown};
+use super::host::Clock;
+use super::programs::Programs;
+use super::walk::walk;
+use super::{gap, milliseconds};
+use crate::classify::Ours;
+use crate::snapshot::{
+    Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Subject, Timings,
+};
+
+/// What every look of one audit goes by.
+pub(super) struct Eye<'a> {
+    pub(super) root: &'a Cgroup,
+    /// Its path, relative to the mount.
+    pub(super) path: &'a Path,
+    /// The attach types that the kernel knows and that were asked for.
+    pub(super) types: &'a [AttachType],
+    /// The kernel tells each program's own flags.
+    pub(super) program_flags: bool,
+    pub(super) ours: &'a Ours,
+    /// Look for the pins and holders of others' programs, too.
+    pub(super) all: bool,
+    pub(super) clock: &'a Clock,
+    /// What could not be seen from the start.
+    pub(super) gaps: &'a [Gap],
+}
+
+impl Eye<'_> {
+    /// Looks at everything once. What cannot be seen is a gap; this does not fail.
+    pub(super) fn look(&self, timings: &mut Timings) -> Look {
+        let taken_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let mut programs = Programs::new(self.ours, self.clock);
+
+        let start = Instant::now();
+        let mut attachments = Attachments::new(self.types, self.program_flags, &mut programs);
+        walk(self.root.as_fd(), self.path, &mut attachments);
+        let (attachments, mut coverage) = attachments.into_facts();
+        timings.walk += milliseconds(start.elapsed().saturating_sub(programs.time));
+        coverage.gaps.extend_from_slice(self.gaps);
+        let gaps = &mut coverage.gaps;
+
+        let start = Instant::now();
+        let walk_time = std::mem::take(&mut programs.time);
+        programs.loaded();
+        let links = links(gaps);
+        // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
+        // none, nobody has to search thousands of processes.
+        let is_searched = self.all || programs.has_ours();
+        let (programs, more) = programs.into_facts();
+        gaps.extend(more);
+        let ledger = ledger_entries(gaps);
+        let owned = programs.iter().filter_map(|program| program.owner.as_ref());
+        let owners = owners(owned.chain(ledger.iter().map(|entry| &entry.owner)), gaps);
+        timings.objects += milliseconds(walk_time + start.elapsed());
+
+        let known: HashSet<Object> = programs
+            .iter()
+            .map(|program| Object::Program(program.id))
+            .chain(links.iter().map(|link| Object::Link(link.id)))
+            .collect();
+        let (mut pins, mut holders) = (Vec::new(), Vec::new());
+        if is_searched {
+            pins = timed(&mut timings.pins, || pin_facts(&known, gaps));
+            holders = timed(&mut timings.holders, || holder_facts(&known, gaps));
+        }
+        coverage.programs_seen = programs.len() as u64;
+        let method = "query".to_owned();
+        Look {
+            taken_at,
+            method,
+            coverage,
+            attachments,
+            programs,
+            links,
+            pins,
+            holders,
+            owners,
+            ledger,
+        }
+    }
+}
+
+fn timed<T>(total: &mut f64, part: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = part();
+    *total += milliseconds(start.elapsed());
+    result
+}
+
+fn links(gaps: &mut Vec<Gap>) -> Vec<LinkFact> {
+    let links = objects::cgroup_links().unwrap_or_else(|error| {
+        gaps.push(gap(Subject::Programs, "links", &error));
+        Vec::new()
+    });
+    links
+        .into_iter()
+        .map(|link| LinkFact {
+            id: link.id,
+            program_id: link.program_id,
+            cgroup_id: link.cgroup_id.unwrap_or(bpf::CgroupId(0)),
+            attach_type: link.attach_type,
+        })
+        .collect()
+}
+
+fn ledger_entries(gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {
+    let ledger = ledger::read(Path::new(ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
+        let what = format!("the ledger {}", ledger::DEFAULT_DIR);
+        gaps.push(Gap { about: Subject::Ledger, what, why: error.to_string() });
+        ledger::Ledger::default()
+    });
+    gaps.extend(ledger.unreadable.into_iter().map(|(path, why)| Gap {
+        about: Subject::Ledger,
+        what: shown(&path),
+        why: format!("{why}; remove the file if no throttle needs it"),
+    }));
+    ledger.entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// Each owner once.
+fn owners<'a>(owners: impl Iterator<Item = &'a Owner>, gaps: &mut Vec<Gap>) -> Vec<OwnerFact> {
+    let mut seen = HashSet::new();
+    owners
+        .filter(|owner| seen.insert(*owner))
+        .map(|owner| {
+            let alive = owner.is_alive().unwrap_or_else(|error| {
+                gaps.push(gap(Subject::Processes, format!("process {}", owner.pid), &error));
+                None
+            });
+            OwnerFact { owner: owner.clone(), alive }
+        })
+        .collect()
+}
+
+fn pin_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<PinFact> {
+    let found = pins().unwrap_or_else(|error| {
+        gaps.push(gap(Subject::Pins, "pins", &error));
+        bpf::pins::Pins::default()
+    });
+    gaps.extend(merged(Subject::Pins, &found.unreadable));
+    found
+        .pins
+        .into_iter()
+        .map(|pin| PinFact { path: pin.path, object: object(pin.held) })
+        .filter(|pin| known.contains(&pin.object))
+        .collect()
+}
+
+fn holder_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<HolderFact> {
+    let found = holders().unwrap_or_else(|error| {
+        gaps.push(gap(Subject::Processes, "processes", &error));
+        bpf::holders::Holders::default()
+    });
+    gaps.extend(merged(Subject::Processes, &found.unreadable));
+    found
+        .holders
+        .into_iter()
+        .map(|holder| HolderFact {
+            pid: holder.pid,
+            comm: holder.comm,
+            objects: holder.held.into_iter().map(object).filter(|it| known.contains(it)).collect(),
+        })
+        .filter(|holder| !holder.objects.is_empty())
+        .collect()
+}
+
+/// One gap for errors that are likely to have one cause.
+fn merged(about: Subject, errors: &[Error]) -> Option<Gap> {
+    let (first, others) = errors.split_first()?;
+    let what = match others.len() {
+        0 => first.target().to_owned(),
+        others => format!("{} and {others} more", first.target()),
+    };
+    Some(gap(about, what, first))
+}
+
+/// What somebody holds, as a fact.
+pub(crate) fn object(held: Held) -> Object {
+    match held {
+        Held::Program(id) => Object::Program(id),
+        Held::Link(id) => Object::Link(id),
+    }
+}

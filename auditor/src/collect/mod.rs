@@ -1,0 +1,213 @@
+//! Collecting the facts: the only part of the auditor, beside the cleaning, that asks the host anything.
+
+mod attachments;
+mod host;
+mod look;
+mod programs;
+mod walk;
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, cgroup2_mount, resolve};
+use bpf::error::{Call, Error, Kind};
+use bpf::list::Query;
+use bpf::{AttachType, probe};
+use nix::errno::Errno;
+
+use self::host::{Clock, host};
+pub(crate) use self::look::object;
+use self::look::Eye;
+use crate::classify::{DEFAULT_PROGRAMS, Ours, suspects};
+use crate::snapshot::{Gap, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
+
+/// How often at most the host is looked at until nothing new is suspicious.
+const MAX_LOOKS: usize = 5;
+
+/// The time between two looks, unless somebody says otherwise.
+pub const DEFAULT_SETTLE: Duration = Duration::from_millis(200);
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Only this cgroup and what is below it: a path in the file system, or one relative to the cgroup2
+    /// mount. `/` is all.
+    pub root: PathBuf,
+    /// Names of programs that count as ours, as globs; none is [`DEFAULT_PROGRAMS`].
+    pub programs: Vec<String>,
+    /// Only these attach types; none is every one that the kernel knows.
+    pub attach_types: Vec<AttachType>,
+    /// Look for the pins and holders of others' programs, too.
+    pub all: bool,
+    /// The time between two looks.
+    pub settle: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            programs: Vec::new(),
+            attach_types: Vec::new(),
+            all: false,
+            settle: DEFAULT_SETTLE,
+        }
+    }
+}
+
+/// Takes a snapshot of this host. Needs root (`CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`);
+/// without it the snapshot has gaps that say so. Changes nothing and leaves nothing behind.
+///
+/// A look that shows suspects is followed by another one, until it shows none that the one before did
+/// not, so that a throttle that is just being set up or taken down is not taken for a leak.
+///
+/// # Errors
+/// When there is no cgroup2 hierarchy, no such cgroup, or no procfs.
+pub fn collect(options: &Options) -> anyhow::Result<Snapshot> {
+    let start = Instant::now();
+    let mount = cgroup2_mount()?;
+    let (root, path) = open_root(&mount, &options.root)?;
+    let scope = Scope {
+        root: path,
+        programs: match &options.programs[..] {
+            [] => vec![DEFAULT_PROGRAMS.to_owned()],
+            globs => globs.to_vec(),
+        },
+        attach_types: match &options.attach_types[..] {
+            [] => AttachType::all().collect(),
+            // Each once, in the kernel's order.
+            types => types.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+        },
+    };
+    let (ours, mut gaps) = Ours::new(&scope.programs);
+    gaps.extend(hidden_root(&mount, &scope.root, &root));
+    let program_flags = match probe::support() {
+        Ok(support) => support.program_flags,
+        Err(error) => {
+            gaps.push(gap(Subject::Cgroups, "what this kernel can do", &error));
+            false
+        }
+    };
+    let types = known_types(&root, &scope.attach_types, program_flags, &mut gaps)?;
+    let host = host()?;
+    let clock = Clock::now()?;
+    let eye = Eye {
+        root: &root,
+        path: &scope.root,
+        types: &types,
+        program_flags,
+        ours: &ours,
+        all: options.all,
+        clock: &clock,
+        gaps: &gaps,
+    };
+
+    let mut timings = Timings::default();
+    let mut looks = vec![eye.look(&mut timings)];
+    let mut suspected = suspects(&looks[0], &host, &scope);
+    let mut taken = 1;
+    while !suspected.is_empty() && taken < MAX_LOOKS {
+        let settling = Instant::now();
+        sleep(options.settle);
+        timings.settle += milliseconds(settling.elapsed());
+        looks.push(eye.look(&mut timings));
+        looks.drain(..looks.len() - 2);
+        taken += 1;
+        let before = std::mem::replace(&mut suspected, suspects(&looks[1], &host, &scope));
+        if suspected.is_subset(&before) {
+            break;
+        }
+    }
+    Ok(Snapshot {
+        schema_version: SCHEMA_VERSION,
+        tool: Tool {
+            name: "chadthrottle-audit".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        host,
+        scope,
+        looks,
+        duration_ms: milliseconds(start.elapsed()),
+        timings_ms: timings,
+    })
+}
+
+/// Opens the cgroup that a user named; its path is relative to the mount.
+fn open_root(mount: &Path, named: &Path) -> anyhow::Result<(Cgroup, PathBuf)> {
+    let path = resolve(mount, named);
+    // A symbolic link, or a path with `..` in it, names a cgroup as well, but not as the kernel does.
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("there is no cgroup {}", attachments::shown(&path)))?;
+    let relative = path
+        .strip_prefix(mount.canonicalize().unwrap_or_else(|_| mount.to_owned()))
+        .with_context(|| {
+            format!(
+                "{} is not below the cgroup2 mount, {}",
+                attachments::shown(&path),
+                mount.display()
+            )
+        })?;
+    let relative = Path::new("/").join(relative);
+    Ok((Cgroup::open(&path)?, relative))
+}
+
+/// A look at "everything" that does not begin at the hierarchy's true root is not one.
+fn hidden_root(mount: &Path, path: &Path, root: &Cgroup) -> Option<Gap> {
+    (path == Path::new("/") && root.id() != ROOT_CGROUP_ID).then(|| Gap {
+        about: Subject::Cgroups,
+        what: "the rest of the cgroup2 hierarchy".to_owned(),
+        why: format!(
+            "the top of {} is not the hierarchy's root: a cgroup namespace, or a bind mount, hides what is \
+             beside it; run the audit on the host, or ask for this part alone with --root",
+            mount.display()
+        ),
+    })
+}
+
+/// Which of the attach types the kernel knows. Where it does not let us ask there are none, and a gap.
+fn known_types(
+    root: &Cgroup,
+    asked: &[AttachType],
+    program_flags: bool,
+    gaps: &mut Vec<Gap>,
+) -> anyhow::Result<Vec<AttachType>> {
+    let mut query = Query::new(program_flags);
+    let mut known = Vec::new();
+    for &attach_type in asked {
+        match query.ask(root.as_fd(), attach_type, bpf::list::Scope::Local) {
+            Ok(_) => known.push(attach_type),
+            // The kernel does not have it, so nothing can be attached there.
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => {}
+            Err(errno) => {
+                let error = Error::new(Call::Query, root.path().display().to_string(), errno);
+                if error.kind() != Kind::Denied {
+                    return Err(error.into());
+                }
+                // One gap for the right that is missing, not one for each of thousands of cgroups.
+                gaps.push(gap(Subject::Cgroups, "the programs attached to cgroups", &error));
+                return Ok(Vec::new());
+            }
+        }
+    }
+    if known.is_empty() {
+        bail!(
+            "this kernel knows none of the attach types asked for: {}",
+            asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        );
+    }
+    Ok(known)
+}
+
+fn gap(about: Subject, what: impl Into<String>, why: &impl Display) -> Gap {
+    Gap { about, what: what.into(), why: why.to_string() }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}

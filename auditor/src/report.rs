@@ -1,0 +1,352 @@
+//! The report: what `--format json` prints, and what the text is made from.
+//!
+//! Its shape is stable: fields may be added in [`SCHEMA_VERSION`] 1, never renamed or removed.
+
+use std::path::Path;
+
+use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
+use serde::{Deserialize, Serialize};
+
+use crate::classify::{Claim, Classified, Finding, Judged, Verdict};
+use crate::plan::{remedy, steps};
+use crate::snapshot::{AttachmentFact, Snapshot, Timings, Tool};
+
+/// The version of the report.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// `BPF_F_ALLOW_OVERRIDE`, `BPF_F_ALLOW_MULTI` and `BPF_F_PREORDER`.
+const OVERRIDE: u32 = 1;
+const MULTI: u32 = 2;
+const PREORDER: u32 = 64;
+
+/// One audit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The program that took the snapshot.
+    pub tool: Tool,
+    /// Where it was taken.
+    pub host: Host,
+    /// When the last look was taken, in RFC 3339, UTC.
+    pub taken_at: String,
+    /// How long the whole took.
+    pub duration_ms: f64,
+    /// Where the time went.
+    pub timings_ms: Timings,
+    /// How the cgroups were enumerated.
+    pub method: String,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// What was visited and what was not.
+    pub coverage: Coverage,
+    /// Attachments: those of ours, or all that were asked for.
+    pub attachments: Vec<Attachment>,
+    /// Programs of ours without an attachment, and defunct links of any of ours.
+    pub programs: Vec<Program>,
+    /// The leaks, once more, with what to do about each.
+    pub leaks: Vec<Leak>,
+    /// Numbers.
+    pub summary: Summary,
+    /// What was asked for: attachments at this cgroup and below it. For the text only.
+    #[serde(skip)]
+    pub root: String,
+}
+
+/// A host, during one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The kernel's release.
+    pub kernel: String,
+    /// Its name.
+    pub hostname: String,
+    /// The boot.
+    pub boot_id: String,
+}
+
+/// What was visited and what was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Cgroups whose programs were asked for.
+    pub cgroups_visited: u64,
+    /// Cgroups that went away meanwhile.
+    pub cgroups_vanished: u64,
+    /// Cgroups that could not be asked.
+    pub cgroups_denied: u64,
+    /// The attach types that the kernel knows and that were queried.
+    pub attach_types: Vec<AttachType>,
+    /// Programs whose info was read.
+    pub programs_seen: u64,
+    /// What could not be seen, or not be judged.
+    pub gaps: Vec<Gap>,
+}
+
+/// Something that could not be seen, or not be judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// What.
+    pub what: String,
+    /// Why, and what to do about it.
+    pub why: String,
+}
+
+/// One program on one cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The cgroup.
+    pub cgroup: Cgroup,
+    /// Where on it.
+    pub attach_type: AttachType,
+    /// What is attached.
+    pub program: ProgramInfo,
+    /// Through which link; null for a legacy attachment.
+    pub link: Option<Link>,
+    /// `multi`, `override`, `preorder`.
+    pub attach_flags: Vec<String>,
+    /// How many of the 64 slots of this cgroup and attach type are in use.
+    pub slots_used: u32,
+    /// Pins of the link and of the program.
+    pub pins: Vec<String>,
+    /// Processes that hold either.
+    pub holders: Vec<Holder>,
+    /// Who answers for it.
+    pub owner: Option<Claim>,
+    /// What it was found to be.
+    pub finding: Finding,
+    /// Why.
+    pub reason: String,
+}
+
+/// A program of ours without an attachment, or one of its defunct links.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// The program.
+    pub program: ProgramInfo,
+    /// Its pins, or those of the defunct link.
+    pub pins: Vec<String>,
+    /// Processes that hold it, or the defunct link.
+    pub holders: Vec<Holder>,
+    /// What it was found to be.
+    pub finding: Finding,
+    /// Why.
+    pub reason: String,
+}
+
+/// A leak.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leak {
+    /// Which.
+    pub finding: Finding,
+    /// Why it is one.
+    pub reason: String,
+    /// Where, if it is attached.
+    pub cgroup: Option<Cgroup>,
+    /// Where on the cgroup.
+    pub attach_type: Option<AttachType>,
+    /// The program.
+    pub program: ProgramInfo,
+    /// The link, if there is one.
+    pub link: Option<Link>,
+    /// What to do about it, for people.
+    pub remedy: String,
+}
+
+/// A cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Its path, relative to the cgroup2 mount, beginning with `/`. Bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// The path's bytes, in hexadecimal digits, where `path` could not keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+    /// Its id.
+    pub id: CgroupId,
+}
+
+/// A program. What is null could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramInfo {
+    /// Its id.
+    pub id: ProgramId,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its tag.
+    pub tag: Option<String>,
+    /// Its type, as bpftool names it.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// When it was loaded, in RFC 3339, UTC.
+    pub loaded_at: Option<String>,
+    /// Its maps.
+    pub map_ids: Vec<MapId>,
+    /// What its instructions take, in bytes.
+    pub memlock_bytes: Option<u64>,
+}
+
+/// A link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its id.
+    pub id: LinkId,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+/// Numbers. Of attachments, all but the last: `leaked` counts programs without an attachment, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// All of them, whoever's they are.
+    pub attachments: usize,
+    /// Those that are active.
+    pub active: usize,
+    /// Those that are kept on purpose.
+    pub pinned: usize,
+    /// Those of others.
+    pub foreign: usize,
+    /// Leaks.
+    pub leaked: usize,
+}
+
+/// Makes the report. Attachments of others are listed only if `all` are asked for; they are always counted.
+pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Report {
+    let last = snapshot.looks.last();
+    let coverage = last.map(|look| look.coverage.clone()).unwrap_or_default();
+    let count =
+        |finding| classified.attachments.iter().filter(|judged| judged.finding == finding).count();
+    Report {
+        schema_version: SCHEMA_VERSION,
+        tool: snapshot.tool.clone(),
+        host: Host {
+            kernel: snapshot.host.kernel.clone(),
+            hostname: snapshot.host.hostname.clone(),
+            boot_id: snapshot.host.boot_id.clone(),
+        },
+        taken_at: last.map(|look| look.taken_at.clone()).unwrap_or_default(),
+        duration_ms: snapshot.duration_ms,
+        timings_ms: snapshot.timings_ms,
+        method: last.map(|look| look.method.clone()).unwrap_or_default(),
+        verdict: classified.verdict,
+        coverage: Coverage {
+            cgroups_visited: coverage.cgroups_visited,
+            cgroups_vanished: coverage.cgroups_vanished,
+            cgroups_denied: coverage.cgroups_denied,
+            attach_types: coverage.attach_types,
+            programs_seen: coverage.programs_seen,
+            gaps: classified
+                .gaps
+                .iter()
+                .map(|gap| Gap { what: gap.what.clone(), why: gap.why.clone() })
+                .collect(),
+        },
+        attachments: classified
+            .attachments
+            .iter()
+            .filter(|judged| all || judged.finding != Finding::Foreign)
+            .filter_map(|judged| Some(attachment(judged, judged.place?)))
+            .collect(),
+        programs: classified.programs.iter().map(program).collect(),
+        leaks: classified.leaks().map(|judged| leak(judged, classified)).collect(),
+        summary: Summary {
+            attachments: classified.attachments.len(),
+            active: count(Finding::Active),
+            pinned: count(Finding::Pinned),
+            foreign: count(Finding::Foreign),
+            leaked: classified.leaks().count(),
+        },
+        root: snapshot.scope.root.to_string_lossy().into_owned(),
+    }
+}
+
+fn attachment(judged: &Judged<'_>, place: &AttachmentFact) -> Attachment {
+    Attachment {
+        cgroup: cgroup(place),
+        attach_type: place.attach_type,
+        program: info(judged),
+        link: link(judged),
+        attach_flags: flags(place),
+        slots_used: place.slots_used,
+        pins: pins(judged),
+        holders: holders(judged),
+        owner: judged.owner,
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+    }
+}
+
+fn program(judged: &Judged<'_>) -> Program {
+    Program {
+        program: info(judged),
+        pins: pins(judged),
+        holders: holders(judged),
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+    }
+}
+
+fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
+    Leak {
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+        cgroup: judged.place.map(cgroup),
+        attach_type: judged.place.map(|place| place.attach_type),
+        program: info(judged),
+        link: link(judged),
+        remedy: remedy(&steps(judged, classified)),
+    }
+}
+
+fn cgroup(place: &AttachmentFact) -> Cgroup {
+    let path: &Path = &place.cgroup;
+    let path_hex = path
+        .to_str()
+        .is_none()
+        .then(|| bpf::serde_path::to_hex(path.as_os_str().as_encoded_bytes()));
+    Cgroup { path: path.to_string_lossy().into_owned(), path_hex, id: place.cgroup_id }
+}
+
+fn info(judged: &Judged<'_>) -> ProgramInfo {
+    let program = judged.program;
+    ProgramInfo {
+        id: judged.program_id,
+        name: program.map(|program| program.name.clone()),
+        tag: program.map(|program| program.tag.clone()),
+        kind: program.map(|program| program.kind.clone()),
+        loaded_at: program.map(|program| program.loaded_at.clone()),
+        map_ids: program.map(|program| program.map_ids.clone()).unwrap_or_default(),
+        memlock_bytes: program.map(|program| program.memlock_bytes),
+    }
+}
+
+fn link(judged: &Judged<'_>) -> Option<Link> {
+    judged.link.map(|link| Link { id: link.id })
+}
+
+fn flags(place: &AttachmentFact) -> Vec<String> {
+    let list = [(OVERRIDE, "override"), (MULTI, "multi")]
+        .map(|(bit, name)| (place.list_flags & bit, name));
+    let program = (place.program_flags.unwrap_or_default() & PREORDER, "preorder");
+    list.into_iter()
+        .chain([program])
+        .filter(|(bit, _)| *bit != 0)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+fn pins(judged: &Judged<'_>) -> Vec<String> {
+    judged.pins.iter().map(|pin| pin.path.to_string_lossy().into_owned()).collect()
+}
+
+fn holders(judged: &Judged<'_>) -> Vec<Holder> {
+    judged
+        .holders
+        .iter()
+        .map(|holder| Holder { pid: holder.pid, comm: holder.comm.clone() })
+        .collect()
+}

@@ -1,0 +1,297 @@
+//! The report as text, for people.
+//!
+//! What an operator needs comes last, where the terminal stops: the verdict, and what to do. Above it the
+//! gaps, above them why each leak is one, and on top the table. Nothing is ever wrapped or cut by us: a
+//! cgroup's path has to survive being copied. Where the table is wider than the terminal, a list with one
+//! entry for each row takes its place.
+
+use std::collections::HashSet;
+
+use comfy_table::{Table, presets};
+
+use crate::classify::{Claim, Finding, Source, Verdict};
+use crate::escape::{escape, escape_bytes};
+use crate::plan::CLEAN;
+use crate::report::{Attachment, Cgroup, Leak, Program, ProgramInfo, Report};
+
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const BOLD: &str = "\x1b[1m";
+const RESET: &str = "\x1b[0m";
+
+/// The kernel's limit for one cgroup and attach type.
+const SLOTS: u32 = 64;
+
+/// Renders the report. `width` is the terminal's, in columns; none if it is no terminal.
+pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
+    let paint = |style: &str, text: &str| {
+        if color { format!("{style}{text}{RESET}") } else { text.to_owned() }
+    };
+    let mut paragraphs = Vec::new();
+    let rows = rows(report);
+    if !rows.is_empty() {
+        paragraphs.push(overview(&rows, width, &paint));
+    }
+    paragraphs.extend(leaks(report));
+    if !report.coverage.gaps.is_empty() {
+        paragraphs.push(gaps(report));
+    }
+    let style = match report.verdict {
+        Verdict::Clean => GREEN,
+        Verdict::Leaks => RED,
+        Verdict::Incomplete => YELLOW,
+    };
+    let verdict = paint(&format!("{BOLD}{style}"), &verdict(report));
+    let end: Vec<String> = [verdict].into_iter().chain(advice(report)).collect();
+    paragraphs.push(end.join("\n"));
+    paragraphs.join("\n\n") + "\n"
+}
+
+/// A line of the table.
+struct Row {
+    is_leak: bool,
+    cells: [String; 7],
+}
+
+const HEADER: [&str; 7] = ["FINDING", "CGROUP", "ATTACH TYPE", "PROGRAM", "LINK", "SLOTS", "OWNER"];
+
+fn rows(report: &Report) -> Vec<Row> {
+    let mut rows: Vec<Row> = report
+        .attachments
+        .iter()
+        .map(attached)
+        .chain(report.programs.iter().map(unattached))
+        .collect();
+    rows.sort_by_key(|row| !row.is_leak);
+    rows
+}
+
+fn attached(attachment: &Attachment) -> Row {
+    let cells = [
+        attachment.finding.to_string(),
+        path(&attachment.cgroup),
+        attachment.attach_type.to_string(),
+        program(&attachment.program),
+        attachment.link.map_or_else(|| "legacy".to_owned(), |link| link.id.to_string()),
+        format!("{}/{SLOTS}", attachment.slots_used),
+        attachment.owner.map_or_else(|| "-".to_owned(), owner),
+    ];
+    Row { is_leak: attachment.finding.is_leak(), cells }
+}
+
+fn unattached(unattached: &Program) -> Row {
+    let holder = unattached.holders.first().map(|holder| format!("held by {}", holder.pid));
+    let cells = [
+        unattached.finding.to_string(),
+        "-".to_owned(),
+        "-".to_owned(),
+        program(&unattached.program),
+        "-".to_owned(),
+        "-".to_owned(),
+        holder.unwrap_or_else(|| "-".to_owned()),
+    ];
+    Row { is_leak: unattached.finding.is_leak(), cells }
+}
+
+/// The table, or, where it does not fit, a list of the same.
+fn overview(rows: &[Row], width: Option<u16>, paint: &impl Fn(&str, &str) -> String) -> String {
+    let table = table(rows);
+    // One line for each row, because no cell has a line break: the lines can be painted one by one.
+    let widest = table.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+    if width.is_none_or(|width| widest <= usize::from(width)) {
+        let mut lines = table.lines();
+        let header = lines.next().map(|header| paint(BOLD, header));
+        let body = lines
+            .zip(rows)
+            .map(|(line, row)| if row.is_leak { paint(RED, line) } else { line.to_owned() });
+        return header.into_iter().chain(body).collect::<Vec<_>>().join("\n");
+    }
+    let entries: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let [finding, cgroup, attach_type, program, link, slots, owner] = &row.cells;
+            let head = format!("{finding}  {cgroup}");
+            let head = if row.is_leak { paint(RED, &head) } else { head };
+            let details = [
+                ("", attach_type),
+                ("program ", program),
+                ("link ", link),
+                ("slots ", slots),
+                ("owner ", owner),
+            ]
+            .iter()
+            .filter(|(_, value)| *value != "-")
+            .map(|(name, value)| format!("{name}{value}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+            format!("{head}\n    {details}")
+        })
+        .collect();
+    entries.join("\n")
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).force_no_tty().set_header(HEADER);
+    for row in rows {
+        table.add_row(&row.cells);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// For each kind of leak a paragraph with every leak of it, its reason, and what to do.
+fn leaks(report: &Report) -> Vec<String> {
+    let mut kinds: Vec<(Finding, &str, Vec<&Leak>)> = Vec::new();
+    for leak in &report.leaks {
+        match kinds
+            .iter_mut()
+            .find(|(finding, remedy, _)| (*finding, *remedy) == (leak.finding, &leak.remedy))
+        {
+            Some((_, _, alike)) => alike.push(leak),
+            None => kinds.push((leak.finding, &leak.remedy, vec![leak])),
+        }
+    }
+    kinds.into_iter().map(|(finding, remedy, alike)| kind(finding, remedy, &alike)).collect()
+}
+
+fn kind(finding: Finding, remedy: &str, alike: &[&Leak]) -> String {
+    let mut lines = vec![format!("{finding} ({}):", number(alike.len()))];
+    for leak in alike {
+        let place = leak.cgroup.as_ref().map(|cgroup| format!(" on {}", path(cgroup)));
+        let attach_type = leak.attach_type.map(|attach_type| format!(", {attach_type}"));
+        let what = [Some(format!("program {}", program(&leak.program))), place, attach_type];
+        let what: String = what.into_iter().flatten().collect();
+        lines.push(format!("  {what}:\n    {}", escape(&leak.reason)));
+    }
+    lines.push(format!("  -> {}", escape(remedy)));
+    lines.join("\n")
+}
+
+fn gaps(report: &Report) -> String {
+    let gaps = report.coverage.gaps.iter();
+    let lines = gaps.map(|gap| format!("\n  {}: {}", escape(&gap.what), escape(&gap.why)));
+    format!(
+        "Not seen, or not to be judged ({}):{}",
+        number(report.coverage.gaps.len()),
+        lines.collect::<String>()
+    )
+}
+
+/// The verdict, in one line.
+fn verdict(report: &Report) -> String {
+    let summary = &report.summary;
+    let found = match report.verdict {
+        Verdict::Leaks => leaked(report),
+        Verdict::Clean | Verdict::Incomplete => {
+            let types = count(report.coverage.attach_types.len(), "attach type");
+            let cgroups = count(
+                usize::try_from(report.coverage.cgroups_visited).unwrap_or(usize::MAX),
+                "cgroup",
+            );
+            format!("no leaked program in {cgroups} ({types} asked)")
+        }
+    };
+    let below = match report.root.as_str() {
+        "" | "/" => String::new(),
+        root => format!(" below {}", escape(root)),
+    };
+    let blind = match report.coverage.gaps.len() {
+        0 => String::new(),
+        gaps => format!(", but {} could not be seen or judged", count(gaps, "thing")),
+    };
+    format!(
+        "{}: {found}{below}{blind}; {} active, {} pinned, {} foreign",
+        report.verdict,
+        number(summary.active),
+        number(summary.pinned),
+        number(summary.foreign)
+    )
+}
+
+fn leaked(report: &Report) -> String {
+    let cgroups: HashSet<&Cgroup> =
+        report.leaks.iter().filter_map(|leak| leak.cgroup.as_ref()).collect();
+    let attached = report.leaks.iter().filter(|leak| leak.cgroup.is_some()).count();
+    let loose = report.leaks.len() - attached;
+    let attached = (attached > 0).then(|| {
+        format!("{} on {}", count(attached, "leaked attachment"), count(cgroups.len(), "cgroup"))
+    });
+    let loose = (loose > 0).then(|| format!("{} attached nowhere", count(loose, "leaked program")));
+    attached.into_iter().chain(loose).collect::<Vec<_>>().join(" and ")
+}
+
+fn advice(report: &Report) -> Option<String> {
+    match report.verdict {
+        Verdict::Clean => None,
+        Verdict::Incomplete => Some(
+            "No leak was seen, which proves nothing about what is listed above as not seen."
+                .to_owned(),
+        ),
+        Verdict::Leaks => {
+            let first = report.leaks.first()?.finding;
+            let explain = format!("Explain a finding: chadthrottle-audit explain {first}");
+            let removable = report.leaks.iter().filter(|leak| leak.remedy.contains(CLEAN)).count();
+            let remove = match removable {
+                0 => "There is nothing here that clean could remove; see above for what ends it.",
+                some if some == report.leaks.len() => {
+                    "Remove what is leaked: chadthrottle-audit clean"
+                }
+                _ => {
+                    "Remove what can be removed: chadthrottle-audit clean   (see above for the rest)"
+                }
+            };
+            Some(format!("{remove}\n{explain}"))
+        }
+    }
+}
+
+fn path(cgroup: &Cgroup) -> String {
+    match cgroup.path_hex.as_deref().and_then(from_hex) {
+        Some(bytes) => escape_bytes(&bytes),
+        None => escape(&cgroup.path),
+    }
+}
+
+fn from_hex(hex: &str) -> Option<Vec<u8>> {
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
+
+fn program(program: &ProgramInfo) -> String {
+    match &program.name {
+        Some(name) => format!("{} {}", program.id, escape(name)),
+        None => format!("{} ?", program.id),
+    }
+}
+
+fn owner(claim: Claim) -> String {
+    match (claim.alive, claim.source) {
+        (Some(true), Source::Holder) => format!("{} (holds it)", claim.pid),
+        (Some(true), _) => format!("{} (lives)", claim.pid),
+        (Some(false), _) => format!("{} (dead)", claim.pid),
+        (None, _) => format!("{} (unknown)", claim.pid),
+    }
+}
+
+fn count(number_of: usize, noun: &str) -> String {
+    format!("{} {noun}{}", number(number_of), if number_of == 1 { "" } else { "s" })
+}
+
+/// `10,000`.
+fn number(number: usize) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}

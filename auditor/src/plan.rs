@@ -129,9 +129,9 @@ pub fn plan(classified: &Classified<'_>) -> Vec<Step> {
         .collect()
 }
 
-/// The steps that end one leak; none if it is no leak.
+/// The steps that end one leak, which is always ours: of a program that could not be read none is.
 pub(crate) fn steps(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<Step> {
-    let Some(program) = leak.program.filter(|_| leak.finding.is_leak()) else { return Vec::new() };
+    let Some(program) = leak.program else { return Vec::new() };
     let lives = leak.owner.is_some_and(|claim| claim.alive == Some(true));
     let premise = if lives { Premise::OwnerLives } else { Premise::OwnerGone };
     actions(leak, classified)

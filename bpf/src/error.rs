@@ -155,7 +155,14 @@ impl Error {
                 "{needs}; as root it means that a program on this cgroup or above it was attached so \
                  that no other may join it ('bpftool cgroup tree' shows them)"
             )),
+            (Kind::Denied, Call::ReadProc) => {
+                Some(format!("{needs}; as root it means that a security policy hides it"))
+            }
             (Kind::Denied, _) => Some(needs),
+            (Kind::Vanished, Call::OpenCgroup) => Some(
+                "there is no such cgroup: give its directory, or its path below the cgroup2 mount"
+                    .to_owned(),
+            ),
             (Kind::Full, _) => Some(
                 "all 64 places are taken: 'chadthrottle-audit scan --all' shows by whom".to_owned(),
             ),

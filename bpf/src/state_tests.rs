@@ -69,7 +69,7 @@ proptest! {
         let elapsed = offers * step;
         // Where half a packet's time is below a nanosecond, the offered load is below twice the rate.
         let passed = (0..=offers).filter(|i| offer(&mut state, start + i * step, bytes)).count() as u64;
-        let allowed = (elapsed as u128 * u128::from(rate) / u128::from(NANOS)) as u64
+        let allowed = u64::try_from(u128::from(elapsed) * u128::from(rate) / u128::from(NANOS)).unwrap()
             + burst_ms * rate / 1_000;
         let got = passed * u64::from(bytes);
         let slack = allowed / 1_000 + 2 * u64::from(bytes);

@@ -96,7 +96,7 @@ impl<'a> Judged<'a> {
     }
 
     /// What makes it the same suspect in another look.
-    fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         Key {
             cgroup: self.place.map(|place| place.cgroup_id),
             attach_type: self.place.map(|place| place.attach_type),

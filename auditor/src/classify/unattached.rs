@@ -87,9 +87,10 @@ fn of_defunct_link<'a>(
 ) -> Judged<'a> {
     let standing = Standing::of(facts, program, Some(link.id), None);
     let mut judged = Judged::new(facts, program.id, Some(link.id));
-    // What the program's own pins and holders keep is the program, not this link.
+    // What the program's own pins and holders keep is the program, not this link. Only where nobody
+    // stands for the program are its pins as much without a purpose as the link's.
     let object = Object::Link(link.id);
-    judged.pins.retain(|pin| pin.object == object);
+    judged.pins.retain(|pin| pin.object == object || standing.nobody());
     judged.holders.retain(|holder| holder.objects.contains(&object));
     judged.owner = standing.claim;
     (judged.finding, judged.reason) = if standing.nobody() && !judged.pins.is_empty() {

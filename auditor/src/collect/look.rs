@@ -14,18 +14,27 @@ use bpf::{AttachType, Owner, ledger, objects};
 use super::attachments::{Attachments, shown};
 use super::host::Clock;
 use super::programs::Programs;
-use super::walk::walk;
+use super::walk::{Visitor, walk};
 use super::{gap, milliseconds};
 use crate::classify::Ours;
 use crate::snapshot::{
     Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Subject, Timings,
 };
 
+/// How much to look at. The paths are relative to the mount.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Extent<'a> {
+    /// A cgroup and everything below it.
+    Tree(&'a Path),
+    /// A cgroup without what is below it.
+    Alone(&'a Path),
+}
+
 /// What every look of one audit goes by.
 pub(super) struct Eye<'a> {
-    pub(super) root: &'a Cgroup,
-    /// Its path, relative to the mount.
-    pub(super) path: &'a Path,
+    /// Where the extent begins.
+    pub(super) cgroup: &'a Cgroup,
+    pub(super) extent: Extent<'a>,
     /// The attach types that the kernel knows and that were asked for.
     pub(super) types: &'a [AttachType],
     /// The kernel tells each program's own flags.
@@ -46,7 +55,12 @@ impl Eye<'_> {
 
         let start = Instant::now();
         let mut attachments = Attachments::new(self.types, self.program_flags, &mut programs);
-        walk(self.root.as_fd(), self.path, &mut attachments);
+        match self.extent {
+            Extent::Tree(path) => walk(self.cgroup.as_fd(), path, &mut attachments),
+            Extent::Alone(path) => {
+                attachments.visit(self.cgroup.as_fd(), self.cgroup.id(), path);
+            }
+        }
         let (attachments, mut coverage) = attachments.into_facts();
         timings.walk += milliseconds(start.elapsed().saturating_sub(programs.time));
         coverage.gaps.extend_from_slice(self.gaps);

@@ -20,11 +20,12 @@ use bpf::list::Query;
 use bpf::{AttachType, probe};
 use nix::errno::Errno;
 
+use self::attachments::shown;
 use self::host::{Clock, host};
 pub(crate) use self::look::object;
-use self::look::Eye;
+use self::look::{Extent, Eye};
 use crate::classify::{DEFAULT_PROGRAMS, Ours, suspects};
-use crate::snapshot::{Gap, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
+use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
 
 /// How often at most the host is looked at until nothing new is suspicious.
 const MAX_LOOKS: usize = 5;
@@ -69,92 +70,154 @@ impl Default for Options {
 /// # Errors
 /// When there is no cgroup2 hierarchy, no such cgroup, or no procfs.
 pub fn collect(options: &Options) -> anyhow::Result<Snapshot> {
-    let start = Instant::now();
-    let mount = cgroup2_mount()?;
-    let (root, path) = open_root(&mount, &options.root)?;
-    let scope = Scope {
-        root: path,
-        programs: match &options.programs[..] {
-            [] => vec![DEFAULT_PROGRAMS.to_owned()],
-            globs => globs.to_vec(),
-        },
-        attach_types: match &options.attach_types[..] {
-            [] => AttachType::all().collect(),
-            // Each once, in the kernel's order.
-            types => types.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
-        },
-    };
-    let (ours, mut gaps) = Ours::new(&scope.programs);
-    gaps.extend(hidden_root(&mount, &scope.root, &root));
-    let program_flags = match probe::support() {
-        Ok(support) => support.program_flags,
-        Err(error) => {
-            gaps.push(gap(Subject::Cgroups, "what this kernel can do", &error));
-            false
-        }
-    };
-    let types = known_types(&root, &scope.attach_types, program_flags, &mut gaps)?;
-    let host = host()?;
-    let clock = Clock::now()?;
-    let eye = Eye {
-        root: &root,
-        path: &scope.root,
-        types: &types,
-        program_flags,
-        ours: &ours,
-        all: options.all,
-        clock: &clock,
-        gaps: &gaps,
-    };
-
-    let mut timings = Timings::default();
-    let mut looks = vec![eye.look(&mut timings)];
-    let mut suspected = suspects(&looks[0], &host, &scope);
-    let mut taken = 1;
-    while !suspected.is_empty() && taken < MAX_LOOKS {
-        let settling = Instant::now();
-        sleep(options.settle);
-        timings.settle += milliseconds(settling.elapsed());
-        looks.push(eye.look(&mut timings));
-        looks.drain(..looks.len() - 2);
-        taken += 1;
-        let before = std::mem::replace(&mut suspected, suspects(&looks[1], &host, &scope));
-        if suspected.is_subset(&before) {
-            break;
-        }
-    }
-    Ok(Snapshot {
-        schema_version: SCHEMA_VERSION,
-        tool: Tool {
-            name: "chadthrottle-audit".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        },
-        host,
-        scope,
-        looks,
-        duration_ms: milliseconds(start.elapsed()),
-        timings_ms: timings,
-    })
+    Collector::new(options)?.snapshot(options.settle)
 }
 
-/// Opens the cgroup that a user named; its path is relative to the mount.
-fn open_root(mount: &Path, named: &Path) -> anyhow::Result<(Cgroup, PathBuf)> {
-    let path = resolve(mount, named);
+/// Looks at the host, as often as it is asked to.
+pub(crate) struct Collector {
+    mount: PathBuf,
+    scope: Scope,
+    /// The attach types of the scope that the kernel knows.
+    types: Vec<AttachType>,
+    program_flags: bool,
+    ours: Ours,
+    all: bool,
+    host: Host,
+    clock: Clock,
+    gaps: Vec<Gap>,
+}
+
+impl Collector {
+    /// Finds out what the kernel can do, and what of it is asked for.
+    ///
+    /// # Errors
+    /// When there is no cgroup2 hierarchy, no such cgroup, or no procfs.
+    pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
+        let mount = cgroup2_mount()?;
+        let mount = mount.canonicalize().unwrap_or(mount);
+        let path = relative(&mount, &options.root)?;
+        let root = Cgroup::open(&resolve(&mount, &path))?;
+        let scope = Scope {
+            root: path,
+            programs: match &options.programs[..] {
+                [] => vec![DEFAULT_PROGRAMS.to_owned()],
+                globs => globs.to_vec(),
+            },
+            attach_types: match &options.attach_types[..] {
+                [] => AttachType::all().collect(),
+                // Each once, in the kernel's order.
+                types => types.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+            },
+        };
+        let mut gaps: Vec<Gap> = hidden_root(&mount, &scope.root, &root).into_iter().collect();
+        let program_flags = match probe::support() {
+            Ok(support) => support.program_flags,
+            Err(error) => {
+                gaps.push(gap(Subject::Cgroups, "what this kernel can do", &error));
+                false
+            }
+        };
+        let types = known_types(&root, &scope.attach_types, program_flags, &mut gaps)?;
+        Ok(Self {
+            mount,
+            types,
+            program_flags,
+            // What is no glob is told of when the snapshot is classified.
+            ours: Ours::new(&scope.programs).0,
+            all: options.all,
+            host: host()?,
+            clock: Clock::now()?,
+            gaps,
+            scope,
+        })
+    }
+
+    /// Where the cgroup2 hierarchy is mounted.
+    pub(crate) fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Looks until nothing new is suspicious.
+    ///
+    /// # Errors
+    /// `Vanished` when the cgroup where the scope begins has gone.
+    pub(crate) fn snapshot(&self, settle: Duration) -> anyhow::Result<Snapshot> {
+        let start = Instant::now();
+        let mut timings = Timings::default();
+        let whole = Extent::Tree(&self.scope.root);
+        let mut looks = vec![self.look(whole, &mut timings)?];
+        let mut suspected = suspects(&looks[0], &self.host, &self.scope);
+        let mut taken = 1;
+        while !suspected.is_empty() && taken < MAX_LOOKS {
+            let settling = Instant::now();
+            sleep(settle);
+            timings.settle += milliseconds(settling.elapsed());
+            looks.push(self.look(whole, &mut timings)?);
+            looks.drain(..looks.len() - 2);
+            taken += 1;
+            let before =
+                std::mem::replace(&mut suspected, suspects(&looks[1], &self.host, &self.scope));
+            if suspected.is_subset(&before) {
+                break;
+            }
+        }
+        Ok(self.told(self.scope.clone(), looks, timings, start))
+    }
+
+    /// Looks once more at one cgroup, without what is below it; or, at None, at the whole scope.
+    ///
+    /// # Errors
+    /// `Vanished` when that cgroup has gone.
+    pub(crate) fn again(&self, cgroup: Option<&Path>) -> bpf::Result<Snapshot> {
+        let start = Instant::now();
+        let mut timings = Timings::default();
+        let extent = cgroup.map_or(Extent::Tree(&self.scope.root), Extent::Alone);
+        let look = self.look(extent, &mut timings)?;
+        let root = cgroup.unwrap_or(&self.scope.root).to_owned();
+        Ok(self.told(Scope { root, ..self.scope.clone() }, vec![look], timings, start))
+    }
+
+    fn look(&self, extent: Extent<'_>, timings: &mut Timings) -> bpf::Result<Look> {
+        let (Extent::Tree(path) | Extent::Alone(path)) = extent;
+        let cgroup = Cgroup::open(&resolve(&self.mount, path))?;
+        Ok(Eye {
+            cgroup: &cgroup,
+            extent,
+            types: &self.types,
+            program_flags: self.program_flags,
+            ours: &self.ours,
+            all: self.all,
+            clock: &self.clock,
+            gaps: &self.gaps,
+        }
+        .look(timings))
+    }
+
+    fn told(&self, scope: Scope, looks: Vec<Look>, timings: Timings, start: Instant) -> Snapshot {
+        Snapshot {
+            schema_version: SCHEMA_VERSION,
+            tool: Tool {
+                name: "chadthrottle-audit".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            host: self.host.clone(),
+            scope,
+            looks,
+            duration_ms: milliseconds(start.elapsed()),
+            timings_ms: timings,
+        }
+    }
+}
+
+/// The path of the cgroup that a user named, relative to the mount.
+fn relative(mount: &Path, named: &Path) -> anyhow::Result<PathBuf> {
     // A symbolic link, or a path with `..` in it, names a cgroup as well, but not as the kernel does.
-    let path = path
-        .canonicalize()
-        .with_context(|| format!("there is no cgroup {}", attachments::shown(&path)))?;
-    let relative = path
-        .strip_prefix(mount.canonicalize().unwrap_or_else(|_| mount.to_owned()))
-        .with_context(|| {
-            format!(
-                "{} is not below the cgroup2 mount, {}",
-                attachments::shown(&path),
-                mount.display()
-            )
-        })?;
-    let relative = Path::new("/").join(relative);
-    Ok((Cgroup::open(&path)?, relative))
+    let path = resolve(mount, named);
+    let path = path.canonicalize().with_context(|| format!("no cgroup {}", shown(&path)))?;
+    let relative = path.strip_prefix(mount).with_context(|| {
+        format!("{} is not below the cgroup2 mount, {}", shown(&path), shown(mount))
+    })?;
+    Ok(Path::new("/").join(relative))
 }
 
 /// A look at "everything" that does not begin at the hierarchy's true root is not one.

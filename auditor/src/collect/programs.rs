@@ -66,7 +66,8 @@ impl<'a> Programs<'a> {
     ) -> (Presence, Option<ThrottleFact>) {
         let may_have_state =
             |fact: &ProgramFact| self.ours.has(&fact.name) && !fact.map_ids.is_empty();
-        if self.unreadable.contains(&id) || self.facts.get(&id).is_some_and(|it| !may_have_state(it))
+        if self.unreadable.contains(&id)
+            || self.facts.get(&id).is_some_and(|it| !may_have_state(it))
         {
             return (Presence::Here, None);
         }

@@ -1,12 +1,10 @@
 //! The bugs of the history, each by its name, on the real kernel. Each of these tests was seen to fail
 //! with its bug put into the engine.
 
-mod common;
-
 use std::process::Command;
 
+use crate::common::*;
 use bpf::{CgroupBpf, LinuxBpf};
-use common::*;
 use throttle_core::mode::Wish;
 use throttle_core::target::Target;
 use throttle_core::{Error, Spec};

@@ -1,10 +1,8 @@
 //! The engine on the real kernel: add, change, remove, list, shut down.
 
-mod common;
-
+use crate::common::*;
 use bpf::limits::Traffic;
 use bpf::{CgroupBpf, LinuxBpf};
-use common::*;
 use throttle_core::mode::{Mode, Wish};
 use throttle_core::{Change, Direction, Error, Health, Spec};
 use vmtests::cgroup::{ScratchCgroup, remove_tree};

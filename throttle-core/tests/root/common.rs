@@ -1,5 +1,4 @@
 //! What the engine's tests on the real kernel share.
-#![allow(dead_code)] // Each test binary uses its own part.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -14,17 +13,17 @@ use throttle_core::mode::Wish;
 use throttle_core::settle::Settlement;
 use throttle_core::{Config, Engine, Spec};
 
-pub const INGRESS: AttachType = AttachType::INET_INGRESS;
-pub const EGRESS: AttachType = AttachType::INET_EGRESS;
-pub const BOTH: [AttachType; 2] = [INGRESS, EGRESS];
-pub const EVERY_MODE: [Wish; 3] = [Wish::Link, Wish::Pinned, Wish::Legacy];
+pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
+pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
+pub(crate) const BOTH: [AttachType; 2] = [INGRESS, EGRESS];
+pub(crate) const EVERY_MODE: [Wish; 3] = [Wish::Link, Wish::Pinned, Wish::Legacy];
 
-pub fn rate(bytes_per_second: u64) -> Rate {
+pub(crate) fn rate(bytes_per_second: u64) -> Rate {
     Rate::from_bytes_per_second(bytes_per_second).unwrap()
 }
 
 /// Both directions, 1 MB/s.
-pub fn spec(cgroup: &Path, attach: Wish) -> Spec {
+pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
     Spec {
         cgroup: cgroup.to_owned(),
         download: Some(rate(1_000_000)),
@@ -35,7 +34,7 @@ pub fn spec(cgroup: &Path, attach: Wish) -> Spec {
     }
 }
 
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         ledger: "/run/chadthrottle".into(),
         pins: "/sys/fs/bpf/chadthrottle".into(),
@@ -44,24 +43,24 @@ pub fn config() -> Config {
     }
 }
 
-pub fn start() -> Engine<LinuxBpf> {
+pub(crate) fn start() -> Engine<LinuxBpf> {
     let (engine, settlement) = start_and_settle();
     assert!(settlement.removed.is_empty() && settlement.failed.is_empty(), "{settlement:?}");
     engine
 }
 
-pub fn start_and_settle() -> (Engine<LinuxBpf>, Settlement) {
+pub(crate) fn start_and_settle() -> (Engine<LinuxBpf>, Settlement) {
     Engine::start(LinuxBpf::new().unwrap(), config()).unwrap()
 }
 
 /// An owner that died: this process's pid, but another start time.
-pub fn dead_owner() -> Owner {
+pub(crate) fn dead_owner() -> Owner {
     let owner = Owner::this_process("test").unwrap();
     Owner { start_time: owner.start_time - 1, ..owner }
 }
 
 /// Ids and names of the programs on a cgroup, in order.
-pub fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<(ProgramId, String)> {
+pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<(ProgramId, String)> {
     let list = list::query(&Cgroup::open(cgroup).unwrap(), attach_type, Scope::Local, false);
     list.unwrap()
         .programs
@@ -71,30 +70,30 @@ pub fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<(ProgramId, Strin
 }
 
 /// The names alone, for both directions.
-pub fn names(cgroup: &Path) -> Vec<String> {
+pub(crate) fn names(cgroup: &Path) -> Vec<String> {
     BOTH.iter().flat_map(|at| attached(cgroup, *at)).map(|(_, name)| name).collect()
 }
 
 /// A program of somebody else's.
-pub fn plant_foreign(cgroup: &Path, attach_type: AttachType, name: &str) -> ProgramId {
+pub(crate) fn plant_foreign(cgroup: &Path, attach_type: AttachType, name: &str) -> ProgramId {
     vmtests::leak::plant_named(name, cgroup, attach_type, AttachFlags::MULTI).unwrap()
 }
 
 /// Detaches a program, as somebody else would.
-pub fn detach(cgroup: &Path, attach_type: AttachType, id: ProgramId) {
+pub(crate) fn detach(cgroup: &Path, attach_type: AttachType, id: ProgramId) {
     let program = Program::open(id).unwrap();
     list::detach(program.as_fd(), &Cgroup::open(cgroup).unwrap(), attach_type, None).unwrap();
 }
 
 /// The entries of the ledger.
-pub fn ledger_files() -> Vec<PathBuf> {
+pub(crate) fn ledger_files() -> Vec<PathBuf> {
     let ledger = bpf::ledger::read(Path::new("/run/chadthrottle")).unwrap();
     assert!(ledger.unreadable.is_empty(), "{ledger:?}");
     ledger.entries.into_iter().map(|(path, _)| path).collect()
 }
 
 /// The pins on the bpffs of this test.
-pub fn pins() -> Vec<PathBuf> {
+pub(crate) fn pins() -> Vec<PathBuf> {
     let pins = bpf::pins::pins().unwrap();
     assert!(pins.unreadable.is_empty(), "{pins:?}");
     pins.pins.into_iter().map(|pin| pin.path).collect()

@@ -1,13 +1,11 @@
 //! What a crash leaves, and who tidies up after it.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
+use crate::common::*;
 use bpf::ledger::{Entry, Stage};
 use bpf::{LinuxBpf, Owner};
-use common::*;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::Wish;
 use throttle_core::settle::remove_recorded;

@@ -1,0 +1,233 @@
+//! Taking one step: make sure, act, make sure that it worked.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use bpf::cgroup::{Cgroup, resolve};
+use bpf::error::{Error, Kind};
+use bpf::link::Link;
+use bpf::list::{AttachFlags, ProgramList, Scope, detach, query};
+use bpf::probe::Support;
+use bpf::program::Program;
+use bpf::{AttachType, CgroupId, LinkId, ProgramId, objects, pins};
+
+use crate::collect::object;
+use crate::plan::{Action, Identity, Premise, Step};
+use crate::snapshot::Object;
+
+/// How often to try again when somebody changes the list between our look at it and the detaching.
+const ATTEMPTS: usize = 10;
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was taken, and a query shows that it worked.
+    Removed,
+    /// There was nothing left to do, or no longer a reason; why.
+    Gone(String),
+    /// There is nothing that this program may do; why, and what does help.
+    Left(String),
+    /// It was not taken, or it did not work.
+    Failed(Failure),
+}
+
+/// Why a step was not taken or did not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// A call failed.
+    Call(Error),
+    /// What was found right before acting is not what was judged. Nothing was touched.
+    Changed(String),
+    /// The call succeeded, but a query shows that it is still there.
+    StillThere,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => error.fmt(f),
+            Self::Changed(what) => write!(f, "{what}; nothing was touched: scan again"),
+            Self::StillThere => f.write_str("the kernel reports success, but it is still there"),
+        }
+    }
+}
+
+/// Why a step ends before its end.
+enum Stop {
+    Gone(String),
+    Failed(Failure),
+}
+
+impl From<Error> for Stop {
+    /// Whatever vanished in the meantime is what was asked for.
+    fn from(error: Error) -> Self {
+        if error.kind() == Kind::Vanished {
+            Self::Gone(format!("it has gone by itself ({error})"))
+        } else {
+            Self::Failed(Failure::Call(error))
+        }
+    }
+}
+
+fn changed(what: impl Into<String>) -> Stop {
+    Stop::Failed(Failure::Changed(what.into()))
+}
+
+fn gone(why: impl Into<String>) -> Stop {
+    Stop::Gone(why.into())
+}
+
+/// Takes steps.
+pub(super) struct Act {
+    mount: PathBuf,
+    support: Support,
+}
+
+impl Act {
+    pub(super) fn new(mount: &Path, support: Support) -> Self {
+        Self { mount: mount.to_owned(), support }
+    }
+
+    pub(super) fn take(&self, step: &Step) -> Outcome {
+        let taken = match &step.action {
+            Action::DetachLegacy { cgroup, cgroup_id, attach_type } => {
+                self.detach_legacy(step, cgroup, *cgroup_id, *attach_type)
+            }
+            Action::DetachLink { link, cgroup_id, attach_type } => {
+                detach_link(step, *link, *cgroup_id, *attach_type)
+            }
+            Action::Unpin { path, object } => unpin(step, path, *object),
+            Action::Cannot { why, .. } => return Outcome::Left(why.clone()),
+        };
+        match taken {
+            Ok(()) => Outcome::Removed,
+            Err(Stop::Gone(why)) => Outcome::Gone(why),
+            Err(Stop::Failed(failure)) => Outcome::Failed(failure),
+        }
+    }
+
+    fn detach_legacy(
+        &self,
+        step: &Step,
+        path: &Path,
+        id: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<(), Stop> {
+        let program = identified(step)?;
+        let cgroup = Cgroup::open(&resolve(&self.mount, path))?;
+        if cgroup.id() != id {
+            return Err(gone("its cgroup has been removed; another one has its name now"));
+        }
+        let ask = || query(&cgroup, attach_type, Scope::Local, self.support.program_flags);
+        for _ in 0..ATTEMPTS {
+            let list = ask()?;
+            let before = legacy_count(&list, step.program.id, id, attach_type)?;
+            if before == 0 {
+                return Err(gone("it has been detached in the meantime"));
+            }
+            // In such a list the kernel takes off whatever is there, whichever program is named.
+            if !is_multi(&list) && list.programs.len() != 1 {
+                return Err(changed("the list is not of the MULTI kind, and has more than this"));
+            }
+            let revision = list.revision.filter(|_| self.support.expected_revision);
+            match detach(program.as_fd(), &cgroup, attach_type, revision) {
+                Ok(()) => {}
+                Err(error) if error.kind() == Kind::Changed => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let after = legacy_count(&ask()?, step.program.id, id, attach_type)?;
+            return if after < before { Ok(()) } else { Err(Stop::Failed(Failure::StillThere)) };
+        }
+        Err(changed("the list changed each time that it was looked at"))
+    }
+}
+
+/// Opens the step's program, makes sure that it is the one that was judged, and that what the step
+/// presumes of its owner is still so. While it is open its id is its own.
+fn identified(step: &Step) -> Result<Program, Stop> {
+    let program = Program::open(step.program.id)?;
+    let found = program.info().identity();
+    let Identity { id, tag, loaded_at_ns, .. } = &step.program;
+    if (&found.id, &found.tag, &found.loaded_at_ns) != (id, tag, loaded_at_ns) {
+        return Err(gone(format!("program {id} has gone; another one has its id now")));
+    }
+    let lives = match program.owner()? {
+        Some(owner) => owner.is_alive()?,
+        None => None,
+    };
+    match (step.premise, lives) {
+        (Premise::OwnerGone, Some(true)) => Err(changed("its owner lives")),
+        (Premise::OwnerLives, Some(false)) => Err(changed("its owner has ended")),
+        _ => Ok(program),
+    }
+}
+
+/// How often the program is in the list without a link.
+fn legacy_count(
+    list: &ProgramList,
+    program: ProgramId,
+    cgroup: CgroupId,
+    attach_type: AttachType,
+) -> bpf::Result<usize> {
+    let attached = list.count(program);
+    if attached == 0 {
+        return Ok(0);
+    }
+    let is_here = |link: &&bpf::link::LinkInfo| {
+        link.program_id == program
+            && link.cgroup_id == Some(cgroup)
+            && link.attach_type == Some(attach_type)
+    };
+    let links = objects::cgroup_links()?;
+    Ok(attached.saturating_sub(links.iter().filter(is_here).count()))
+}
+
+/// Other programs may be in the list, and stay in it. (For LSM lists only the programs' flags tell.)
+fn is_multi(list: &ProgramList) -> bool {
+    let is_multi = |flags: AttachFlags| flags.contains(AttachFlags::MULTI);
+    is_multi(list.flags) || list.programs.iter().all(|it| it.flags.is_some_and(is_multi))
+}
+
+fn detach_link(
+    step: &Step,
+    id: LinkId,
+    cgroup: CgroupId,
+    attach_type: AttachType,
+) -> Result<(), Stop> {
+    let link = Link::open(id)?;
+    let _program = identified(step)?;
+    let info = link.info()?;
+    let Some(at) = info.cgroup_id else {
+        return Err(gone("the link has been detached in the meantime"));
+    };
+    if (info.program_id, at, info.attach_type) != (step.program.id, cgroup, Some(attach_type)) {
+        return Err(changed(format!("link {id} is another one now")));
+    }
+    link.detach()?;
+    match link.info()?.cgroup_id {
+        None => Ok(()),
+        Some(_) => Err(Stop::Failed(Failure::StillThere)),
+    }
+}
+
+fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
+    let _program = identified(step)?;
+    match pins::held_by(path)?.map(object) {
+        None => return Err(gone("the pin has been removed in the meantime")),
+        Some(found) if found != expected => {
+            return Err(changed("the pin holds something else now"));
+        }
+        Some(_) => {}
+    }
+    if let Object::Link(id) = expected
+        && Link::open(id)?.info()?.program_id != step.program.id
+    {
+        return Err(changed(format!("link {id} is another one now")));
+    }
+    pins::unpin(path)?;
+    match pins::held_by(path)? {
+        None => Ok(()),
+        Some(_) => Err(Stop::Failed(Failure::StillThere)),
+    }
+}

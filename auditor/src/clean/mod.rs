@@ -1,0 +1,137 @@
+//! Removing leaks, and just those.
+//!
+//! A scan is out of date as soon as it is made. So each cgroup with leaks is looked at once more right
+//! before anything is done there, and judged by the same rules; what is done is what that fresh judgement
+//! asks for, and only to leaks that the scan had confirmed. The [`act`] itself makes sure of what it
+//! touches once more, with the program open, so that its id cannot become another's.
+
+mod act;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use bpf::error::Kind;
+
+pub use self::act::{Failure, Outcome};
+use crate::classify::{Classified, Key, classify};
+use crate::collect::{Collector, Options};
+use crate::plan::{Step, steps};
+use crate::snapshot::Snapshot;
+
+/// Removes what a scan found.
+pub struct Cleaner {
+    collector: Collector,
+    act: act::Act,
+}
+
+/// What became of one step, or of a leak for which there is none any more.
+#[derive(Debug)]
+pub struct Done {
+    /// What it was about, for people: the leak as the scan had it.
+    pub leak: String,
+    /// The step; none where the leak is no longer one.
+    pub step: Option<Step>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Cleaner {
+    /// Finds out what the kernel can do.
+    ///
+    /// # Errors
+    /// As [`crate::collect::collect`]; `Denied` without the rights to remove anything.
+    pub fn new(options: &Options) -> anyhow::Result<Self> {
+        let collector = Collector::new(options)?;
+        let support = bpf::probe::support()?;
+        let act = act::Act::new(collector.mount(), support);
+        Ok(Self { collector, act })
+    }
+
+    /// As [`crate::collect::collect`].
+    ///
+    /// # Errors
+    /// When the cgroup where the scope begins has gone.
+    pub fn scan(&self, settle: std::time::Duration) -> anyhow::Result<Snapshot> {
+        self.collector.snapshot(settle)
+    }
+
+    /// Removes the leaks that the scan confirmed and that still are leaks, and tells of each as it goes.
+    /// Needs the rights of a scan, and `CAP_BPF`. Whatever fails, it goes on with the rest.
+    pub fn clean(&self, scanned: &Classified<'_>, mut tell: impl FnMut(Done)) {
+        // A place at a time: the fresher the look, the better. What has no place comes last; what is
+        // attached nowhere can be judged only by a look at everywhere.
+        let mut places: BTreeMap<Place, BTreeMap<Key, String>> = BTreeMap::new();
+        for leak in scanned.leaks() {
+            let cgroup = leak.place.map(|place| place.cgroup.clone());
+            places.entry(Place::of(cgroup)).or_default().insert(leak.key(), leak.to_string());
+        }
+        for (place, leaks) in places {
+            self.clean_place(&place, leaks, &mut tell);
+        }
+    }
+
+    fn clean_place(
+        &self,
+        place: &Place,
+        mut leaks: BTreeMap<Key, String>,
+        tell: &mut impl FnMut(Done),
+    ) {
+        let snapshot = match self.collector.again(place.cgroup()) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                for leak in leaks.into_values() {
+                    let outcome = if error.kind() == Kind::Vanished {
+                        Outcome::Gone("its cgroup has been removed".to_owned())
+                    } else {
+                        Outcome::Failed(Failure::Call(error.clone()))
+                    };
+                    tell(Done { leak, step: None, outcome });
+                }
+                return;
+            }
+        };
+        let fresh = classify(&snapshot);
+        let mut removed = BTreeSet::new();
+        for judged in fresh.leaks().filter(|leak| leak.place.is_some() == place.cgroup().is_some()) {
+            let Some(leak) = leaks.remove(&judged.key()) else { continue };
+            for step in steps(judged, &fresh) {
+                if let crate::plan::Action::Unpin { path, .. } = &step.action
+                    && !removed.insert(path.clone())
+                {
+                    continue;
+                }
+                let outcome = self.act.take(&step);
+                let is_failed = matches!(outcome, Outcome::Failed(_));
+                tell(Done { leak: leak.clone(), step: Some(step), outcome });
+                if is_failed {
+                    // Its later steps presume the earlier ones.
+                    break;
+                }
+            }
+        }
+        for leak in leaks.into_values() {
+            let outcome = Outcome::Gone("it is no longer a leak: left alone".to_owned());
+            tell(Done { leak, step: None, outcome });
+        }
+    }
+}
+
+/// A cgroup, or none, which is ordered last.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Cgroup(PathBuf),
+    Nowhere,
+}
+
+impl Place {
+    fn of(cgroup: Option<PathBuf>) -> Self {
+        cgroup.map_or(Self::Nowhere, Self::Cgroup)
+    }
+
+    fn cgroup(&self) -> Option<&Path> {
+        match self {
+            Self::Cgroup(path) => Some(path),
+            Self::Nowhere => None,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The auditor's pure parts: functions of values, tested without root on any host.
+
+mod attachments;
+mod common;
+mod output;
+mod plan;
+mod programs;
+mod recorded;
+mod verdict;

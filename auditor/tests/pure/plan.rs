@@ -1,0 +1,155 @@
+//! What is done about leaks, and what is not.
+
+use crate::common::*;
+use auditor::classify::{Finding, classify};
+use auditor::plan::{Action, Holder, Premise, Step, plan};
+use auditor::snapshot::{Object, Snapshot, Subject};
+use bpf::{CgroupId, LinkId, ProgramId};
+
+fn steps(host: &Snapshot) -> Vec<Step> {
+    plan(&classify(host))
+}
+
+fn actions(host: &Snapshot) -> Vec<Action> {
+    steps(host).into_iter().map(|step| step.action).collect()
+}
+
+fn detach_legacy() -> Action {
+    let cgroup = "/cgroup-9310".into();
+    Action::DetachLegacy { cgroup, cgroup_id: CgroupId(A), attach_type: IN }
+}
+
+fn detach_link() -> Action {
+    Action::DetachLink { link: LinkId(11), cgroup_id: CgroupId(A), attach_type: IN }
+}
+
+fn unpin(object: Object) -> Action {
+    Action::Unpin { path: "/sys/fs/bpf/x".into(), object }
+}
+
+#[test]
+fn an_orphan_is_detached_if_it_is_still_the_same_and_still_ownerless() {
+    let steps = steps(&orphan());
+    let [step] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(step.finding, Finding::OrphanedAttachment);
+    assert_eq!(step.premise, Premise::OwnerGone);
+    assert_eq!(step.action, detach_legacy());
+    assert_eq!(step.note, None);
+    let program = &step.program;
+    assert_eq!((program.id, program.loaded_at_ns), (ProgramId(41), 1_041));
+    assert_eq!((&program.name[..], &program.tag[..]), ("chadthrottle_in", "6b1f9c0a7e5d4321"));
+}
+
+#[test]
+fn an_orphaned_pin_is_removed_before_its_link_is_detached() {
+    let mut host = orphan();
+    host.link(11, 41, A, IN);
+    host.pin("/sys/fs/bpf/x", link(11));
+    assert_eq!(actions(&host), [unpin(link(11)), detach_link()]);
+}
+
+#[test]
+fn the_pin_of_a_program_that_is_attached_nowhere_is_removed() {
+    let mut host = orphan();
+    host.look().attachments.pop();
+    host.pin("/sys/fs/bpf/x", program(41));
+    assert_eq!(actions(&host), [unpin(program(41))]);
+    host.look().owners[0].alive = Some(true);
+    assert_eq!(actions(&host), [unpin(program(41))], "unattached, its owner lives");
+}
+
+#[test]
+fn a_pin_that_several_leaks_share_is_removed_once() {
+    let mut host = orphan();
+    host.attach(41, A, EG);
+    host.pin("/sys/fs/bpf/x", program(41));
+    let actions = actions(&host);
+    assert_eq!(actions.len(), 3);
+    assert_eq!(actions.iter().filter(|action| **action == unpin(program(41))).count(), 1);
+}
+
+#[test]
+fn a_pin_of_a_program_that_is_meant_elsewhere_stays() {
+    let mut host = orphan();
+    host.pin("/sys/fs/bpf/x", program(41));
+    host.attach(41, 77, IN);
+    host.record(&owner(4711), 41, 77);
+    assert_eq!(actions(&host), [detach_legacy()]);
+}
+
+#[test]
+fn a_pin_of_a_program_that_is_meant_elsewhere_stays_beside_an_orphaned_pin_of_its_link() {
+    let mut host = orphan();
+    host.link(11, 41, A, IN);
+    host.pin("/sys/fs/bpf/x", link(11));
+    host.pin("/sys/fs/bpf/y", program(41));
+    host.attach(41, 77, IN);
+    host.record(&owner(4711), 41, 77);
+    assert_eq!(actions(&host), [unpin(link(11)), detach_link()]);
+}
+
+#[test]
+fn what_a_living_owner_left_presumes_that_it_lives_and_says_what_stays() {
+    let mut host = orphan();
+    host.link(11, 41, A, IN);
+    host.look().owners[0].alive = Some(true);
+    host.look().attachments.last_mut().unwrap().state = Some(state(false));
+    host.hold(4711, &[link(11)]);
+    let steps = steps(&host);
+    let [step] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!((step.finding, step.premise), (Finding::DisarmedAttachment, Premise::OwnerLives));
+    assert_eq!(step.action, detach_link());
+    let note = step.note.as_ref().unwrap();
+    assert!(note.contains("until process 4711 (somebody) closes it"), "{note}");
+}
+
+#[test]
+fn what_a_process_holds_open_only_that_process_can_end() {
+    let mut host = orphan();
+    host.look().attachments.pop();
+    host.link(11, 41, 0, IN);
+    host.hold(99, &[link(11)]);
+    let [Action::Cannot { why, holders }] = &actions(&host)[..] else { panic!() };
+    assert!(why.starts_with("end process 99 (somebody)"), "{why}");
+    assert_eq!(holders[..], [Holder { pid: 99, comm: "somebody".into() }]);
+}
+
+#[test]
+fn what_nothing_visible_holds_is_said_to_be_out_of_reach() {
+    let mut host = orphan();
+    host.look().attachments.pop();
+    let [Action::Cannot { holders, .. }] = &actions(&host)[..] else { panic!() };
+    assert_eq!(holders[..], []);
+}
+
+#[test]
+fn a_link_that_nothing_visible_holds_is_detached_by_its_id() {
+    let mut host = orphan();
+    host.link(11, 41, A, IN);
+    assert_eq!(actions(&host), [detach_link()]);
+}
+
+#[test]
+fn nothing_is_removed_whose_owner_could_have_been_missed() {
+    let mut host = host();
+    host.program(41, None);
+    host.attach(41, A, IN);
+    assert_eq!(actions(&host), [detach_legacy()]);
+    host.gap(Subject::Processes);
+    assert!(matches!(actions(&host)[..], [Action::Cannot { .. }]));
+
+    let mut dead = orphan();
+    dead.gap(Subject::Processes);
+    assert_eq!(actions(&dead), [detach_legacy()], "the metadata's owner is known to be dead");
+}
+
+#[test]
+fn what_is_no_confirmed_leak_has_no_step() {
+    assert_eq!(steps(&host()), []);
+    let mut alive = orphan();
+    alive.look().owners[0].alive = Some(true);
+    assert_eq!(steps(&alive), []);
+    let mut unsettled = orphan();
+    unsettled.looks.insert(0, host().looks.remove(0));
+    assert_eq!(steps(&unsettled), []);
+}

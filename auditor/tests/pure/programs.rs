@@ -1,0 +1,181 @@
+//! The rules for what is attached nowhere.
+
+use crate::common::*;
+use auditor::classify::Finding::{
+    Active, DefunctLink, OrphanedPin, UnattachedProgram, UnreachableProgram,
+};
+use auditor::classify::{Verdict, classify};
+use auditor::snapshot::{Snapshot, Subject};
+
+/// A living owner's program 41, loaded and attached nowhere.
+fn idle() -> Snapshot {
+    let mut host = host();
+    let owner = owner(4711);
+    host.program(41, Some(&owner));
+    host.owner_lives(&owner, Some(true));
+    host.hold(4711, &[program(41)]);
+    host
+}
+
+#[test]
+fn a_program_of_an_owner_without_a_throttle_is_unattached() {
+    assert_eq!(programs(&idle()), [UnattachedProgram]);
+}
+
+#[test]
+fn the_other_direction_of_a_throttle_is_active() {
+    let mut host = idle();
+    host.program(42, Some(&owner(4711)));
+    host.attach(42, A, EG);
+    assert_eq!(programs(&host), [Active]);
+}
+
+#[test]
+fn anothers_throttle_does_not_excuse_an_idle_program() {
+    let mut host = idle();
+    host.program(42, Some(&owner(4712)));
+    host.owner_lives(&owner(4712), Some(true));
+    host.attach(42, A, EG);
+    assert_eq!(programs(&host), [UnattachedProgram]);
+}
+
+#[test]
+fn nothing_is_said_below_another_cgroup() {
+    let mut host = idle();
+    host.scope.root = "/system.slice".into();
+    host.link(11, 41, 0, IN);
+    assert_eq!(programs(&host), []);
+    assert_eq!(classify(&host).verdict, Verdict::Clean);
+}
+
+#[test]
+fn nothing_is_said_when_an_attach_type_of_the_program_was_not_asked_for() {
+    let mut host = idle();
+    host.scope.attach_types = vec![IN];
+    host.look().coverage.attach_types = vec![IN];
+    assert_eq!(programs(&host), []);
+    host.scope.attach_types = vec![IN, EG];
+    assert_eq!(programs(&host), [UnattachedProgram], "asked, even if this kernel knows only one");
+}
+
+#[test]
+fn nothing_is_said_of_programs_that_may_be_attached_outside_of_cgroups() {
+    for kind in ["lsm", "kprobe"] {
+        let mut host = idle();
+        host.look().programs.last_mut().unwrap().kind = kind.into();
+        assert_eq!(programs(&host), [], "{kind}");
+    }
+}
+
+#[test]
+fn a_cgroup_that_could_not_be_seen_makes_it_a_gap_and_not_a_leak() {
+    let mut host = idle();
+    host.look().coverage.cgroups_denied = 1;
+    let classified = classify(&host);
+    assert_eq!(programs(&host), []);
+    assert_eq!(classified.verdict, Verdict::Incomplete);
+    assert!(classified.gaps.iter().any(|gap| gap.what == "program 41 (chadthrottle_in)"));
+
+    host.look().coverage.cgroups_denied = 0;
+    host.gap(Subject::Cgroups);
+    assert_eq!(programs(&host), []);
+}
+
+#[test]
+fn a_gap_about_pins_hides_no_attachment() {
+    let mut host = idle();
+    host.gap(Subject::Pins);
+    assert_eq!(programs(&host), [UnattachedProgram]);
+}
+
+#[test]
+fn a_pinned_program_is_orphaned_with_its_owner_and_unattached_before() {
+    let mut host = idle();
+    host.look().holders.pop();
+    host.pin("/sys/fs/bpf/x", program(41));
+    assert_eq!(programs(&host), [UnattachedProgram]);
+    host.look().owners[0].alive = Some(false);
+    assert_eq!(programs(&host), [OrphanedPin]);
+    host.look().pins.clear();
+    assert_eq!(programs(&host), [UnreachableProgram]);
+}
+
+#[test]
+fn each_defunct_link_is_reported_beside_live_ones() {
+    let mut host = idle();
+    host.attach(41, A, IN);
+    host.link(11, 41, A, IN);
+    host.link(12, 41, 0, IN);
+    host.link(13, 41, 0, EG);
+    assert_eq!(programs(&host), [DefunctLink, DefunctLink]);
+    assert_eq!(attachments(&host), [Active]);
+}
+
+#[test]
+fn a_link_to_a_cgroup_that_is_not_in_the_tree_is_defunct() {
+    let mut host = idle();
+    host.link(11, 41, 5555, IN);
+    assert_eq!(programs(&host), [DefunctLink]);
+}
+
+#[test]
+fn a_link_that_could_be_alive_is_not_defunct() {
+    let mut unseen = idle();
+    unseen.link(11, 41, 5555, IN);
+    unseen.gap(Subject::Cgroups);
+    assert_eq!(programs(&unseen), [], "its cgroup may not have been seen");
+
+    let mut unasked = idle();
+    unasked.link(11, 41, 5555, IN);
+    unasked.look().coverage.attach_types = vec![EG];
+    assert_eq!(programs(&unasked), [], "its attach type was not asked for");
+
+    let mut unknown = idle();
+    unknown.link(11, 41, 5555, IN);
+    unknown.look().links[0].attach_type = None;
+    assert_eq!(programs(&unknown), [], "its attach type is unknown");
+
+    let mut present = idle();
+    present.link(11, 41, 1893, IN);
+    assert_eq!(programs(&present), [], "its cgroup has other programs, so it exists");
+}
+
+#[test]
+fn a_pinned_defunct_link_of_a_dead_owner_is_an_orphaned_pin_unless_recorded() {
+    let mut host = idle();
+    host.look().owners[0].alive = Some(false);
+    host.link(11, 41, 0, IN);
+    host.pin("/sys/fs/bpf/x", link(11));
+    assert_eq!(programs(&host), [OrphanedPin]);
+    host.record(&owner(4711), 41, A);
+    assert_eq!(programs(&host), [DefunctLink]);
+}
+
+#[test]
+fn a_pin_of_the_program_is_no_defunct_links_as_long_as_somebody_stands_for_the_program() {
+    let mut host = idle();
+    host.link(11, 41, 0, IN);
+    host.pin("/sys/fs/bpf/x", program(41));
+    assert_eq!(programs(&host), [DefunctLink]);
+    assert!(classify(&host).programs[0].pins.is_empty());
+    host.look().owners[0].alive = Some(false);
+    assert_eq!(programs(&host), [OrphanedPin]);
+}
+
+#[test]
+fn a_program_whose_owner_may_live_out_of_sight_is_a_gap_and_not_a_leak() {
+    let mut host = idle();
+    host.look().owners[0].alive = None;
+    host.look().holders.clear();
+    assert_eq!(programs(&host), [UnreachableProgram]);
+    host.gap(Subject::Processes);
+    assert_eq!(programs(&host), []);
+    assert!(classify(&host).gaps.iter().any(|gap| gap.what == "program 41 (chadthrottle_in)"));
+}
+
+#[test]
+fn programs_of_others_are_not_judged() {
+    let mut host = host();
+    host.look().attachments.clear();
+    assert_eq!(programs(&host), []);
+}

@@ -1,0 +1,119 @@
+//! How single findings come to a verdict, over one look or several.
+
+use crate::common::*;
+use auditor::classify::Finding::{Active, OrphanedAttachment};
+use auditor::classify::{Finding, Verdict, classify, suspects};
+use auditor::snapshot::{Snapshot, Subject};
+
+/// The looks of both, as one snapshot.
+fn then(before: &Snapshot, after: &Snapshot) -> Snapshot {
+    let looks = [before.looks.clone(), after.looks.clone()].concat();
+    Snapshot { looks, ..after.clone() }
+}
+
+#[test]
+fn a_single_look_is_judged_as_it_is() {
+    assert_eq!(classify(&orphan()).verdict, Verdict::Leaks);
+    assert_eq!(classify(&host()).verdict, Verdict::Clean);
+}
+
+#[test]
+fn a_suspect_that_stays_is_a_leak() {
+    assert_eq!(classify(&then(&orphan(), &orphan())).verdict, Verdict::Leaks);
+}
+
+#[test]
+fn a_suspect_that_is_gone_is_none() {
+    assert_eq!(classify(&then(&orphan(), &host())).verdict, Verdict::Clean);
+}
+
+#[test]
+fn a_suspect_that_is_new_in_the_last_look_is_a_gap() {
+    let snapshot = then(&host(), &orphan());
+    let classified = classify(&snapshot);
+    assert_eq!(classified.verdict, Verdict::Incomplete);
+    assert_eq!(attachments(&snapshot), [Active]);
+    assert!(classified.gaps[0].why.contains("still changing after 2 looks"));
+
+    let mut idle = host();
+    idle.program(41, None);
+    let snapshot = then(&host(), &idle);
+    assert_eq!(programs(&snapshot), []);
+    assert_eq!(classify(&snapshot).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn only_the_look_before_the_last_confirms() {
+    let snapshot = then(&then(&orphan(), &host()), &orphan());
+    assert_eq!(classify(&snapshot).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn a_suspect_at_another_place_is_another_suspect() {
+    let mut elsewhere = orphan();
+    elsewhere.look().attachments.last_mut().unwrap().attach_type = EG;
+    assert_eq!(classify(&then(&elsewhere, &orphan())).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn a_suspect_that_turns_from_one_finding_to_another_stays_one() {
+    let mut disarmed = orphan();
+    disarmed.look().owners[0].alive = Some(true);
+    disarmed.look().attachments.last_mut().unwrap().state = Some(state(false));
+    let snapshot = then(&disarmed, &orphan());
+    assert_eq!(attachments(&snapshot), [OrphanedAttachment]);
+}
+
+#[test]
+fn suspects_are_what_a_look_alone_would_call_leaks() {
+    let (orphan, host) = (orphan(), host());
+    assert_eq!(suspects(&orphan.looks[0], &orphan.host, &orphan.scope).len(), 1);
+    assert_eq!(suspects(&host.looks[0], &host.host, &host.scope).len(), 0);
+}
+
+#[test]
+fn any_gap_makes_it_incomplete_and_a_leak_wins_over_gaps() {
+    for about in
+        [Subject::Cgroups, Subject::Programs, Subject::Processes, Subject::Pins, Subject::Ledger]
+    {
+        let mut host = host();
+        host.gap(about);
+        assert_eq!(classify(&host).verdict, Verdict::Incomplete, "{about:?}");
+        let mut orphan = orphan();
+        orphan.gap(about);
+        assert_eq!(classify(&orphan).verdict, Verdict::Leaks, "{about:?}");
+        assert_eq!(classify(&orphan).gaps.len(), 1);
+    }
+}
+
+#[test]
+fn a_denied_cgroup_makes_it_incomplete_even_without_a_gap() {
+    let mut host = host();
+    host.look().coverage.cgroups_denied = 3;
+    assert_eq!(classify(&host).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn nothing_visited_is_never_clean() {
+    let mut host = host();
+    host.look().coverage.cgroups_visited = 0;
+    assert_eq!(classify(&host).verdict, Verdict::Incomplete);
+    host.looks.clear();
+    assert_eq!(classify(&host).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn exit_statuses_are_those_of_the_documentation() {
+    let statuses = [Verdict::Clean, Verdict::Leaks, Verdict::Incomplete].map(Verdict::exit_status);
+    assert_eq!(statuses, [0, 1, 2]);
+}
+
+#[test]
+fn findings_have_their_names_in_json_and_on_the_command_line() {
+    for finding in Finding::ALL {
+        assert_eq!(serde_json::to_value(finding).unwrap(), finding.name());
+        assert_eq!(finding.name().parse(), Ok(finding));
+    }
+    assert!("leak".parse::<Finding>().unwrap_err().to_string().contains("orphaned_pin"));
+    assert_eq!(Finding::ALL.iter().filter(|finding| finding.is_leak()).count(), 7);
+}

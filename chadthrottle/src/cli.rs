@@ -1,0 +1,155 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bpf::limits::{Burst, Rate, Traffic};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use throttle_core::mode::Wish;
+
+/// Limits the network rate of cgroups and processes with eBPF, and leaves nothing behind.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit status: 0 done, 1 failed, 2 bad usage or nothing of that name.\n\
+                  To look for throttles that others left behind: chadthrottle-audit scan"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Limit(LimitArgs),
+    List(ListArgs),
+    Rm(RmArgs),
+}
+
+/// Limit a cgroup, or the cgroup that a process lives in, until Ctrl-C or the duration's end
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("target").required(true).args(["cgroup", "pid"]),
+    group = ArgGroup::new("rates").required(true).multiple(true).args(["download", "upload"]),
+    after_help = "RATE is in bytes per second: 500K, 1.5M, 1G (powers of 1000), 512KiB, 2MiB (powers of \
+                  1024); or in bits per second, as in tc: 10mbit. From 1K to 100G.\n\
+                  TIME: 20ms, 1s, 5m, 1h30m.\n\n\
+                  Every process in the cgroup and below it shares the limit. A socket belongs to the \
+                  cgroup that it was made in: moving a process does not move its open connections.\n\n\
+                  Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer."
+)]
+pub(crate) struct LimitArgs {
+    /// The cgroup: its directory, or its path below the cgroup2 mount
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Option<PathBuf>,
+
+    /// A process: its cgroup is limited, with every other process in it
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+
+    /// The most that may be received
+    #[arg(long, value_name = "RATE")]
+    pub(crate) download: Option<Rate>,
+
+    /// The most that may be sent
+    #[arg(long, value_name = "RATE")]
+    pub(crate) upload: Option<Rate>,
+
+    /// How much may pass at once after a pause, as time at the rate; at most 1h
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_burst)]
+    pub(crate) burst: Burst,
+
+    /// Which traffic is limited, by the address of the other side
+    #[arg(long, value_name = "CLASS", default_value = "all")]
+    pub(crate) traffic: TrafficArg,
+
+    /// How the programs are attached
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) attach: AttachArg,
+
+    /// End by itself after this time
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+}
+
+/// Show every throttle on this host, also those of other processes
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// For people or for programs
+    #[arg(long, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// End pinned throttles
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Their ids, as `chadthrottle list` shows them
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TrafficArg {
+    /// All of it
+    All,
+    /// What is not local
+    Internet,
+    /// Private, link-local, loopback, multicast and broadcast addresses
+    Local,
+}
+
+impl From<TrafficArg> for Traffic {
+    fn from(traffic: TrafficArg) -> Self {
+        match traffic {
+            TrafficArg::All => Traffic::All,
+            TrafficArg::Internet => Traffic::Internet,
+            TrafficArg::Local => Traffic::Local,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AttachArg {
+    /// A link where the kernel has them
+    Auto,
+    /// Through a link: gone with this process, however it ends
+    Link,
+    /// Through a pinned link: stays until `chadthrottle rm`; this command returns at once
+    Pinned,
+    /// As before Linux 5.7: a crash leaves it until the next start
+    Legacy,
+}
+
+impl From<AttachArg> for Wish {
+    fn from(attach: AttachArg) -> Self {
+        match attach {
+            AttachArg::Auto => Wish::Auto,
+            AttachArg::Link => Wish::Link,
+            AttachArg::Pinned => Wish::Pinned,
+            AttachArg::Legacy => Wish::Legacy,
+        }
+    }
+}
+
+fn parse_burst(text: &str) -> Result<Burst, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    Burst::new(time).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,175 @@
+//! `chadthrottle limit`: arms a throttle, waits, and removes it.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use auditor::escape::escape_bytes;
+use bpf::{LinuxBpf, Owner};
+use std::os::unix::ffi::OsStrExt;
+use throttle_core::mode::Mode;
+use throttle_core::settle::Settlement;
+use throttle_core::target::{Neighbour, Target};
+use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
+
+use crate::cli::{AttachArg, LimitArgs};
+use crate::signals::{Signals, Woken};
+use crate::words::{Usage, count, print, say};
+
+/// How often to look whether the throttle is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How many neighbours are named.
+const NAMED: usize = 5;
+
+pub(crate) fn run(args: &LimitArgs) -> Result<()> {
+    if args.attach == AttachArg::Pinned && args.duration.is_some() {
+        return Err(Usage(
+            "--duration needs a process that waits for its end, and a pinned throttle has none: use \
+             --attach link, or end it with 'chadthrottle rm'",
+        )
+        .into());
+    }
+    let signals = Signals::block()?;
+    let target = match (&args.cgroup, args.pid) {
+        (Some(path), _) => Target::Cgroup(path.clone()),
+        (None, Some(pid)) => Target::Process(pid),
+        (None, None) => return Err(Usage("give --cgroup or --pid").into()),
+    };
+    let target = target.resolve()?;
+    let kernel = LinuxBpf::new()?;
+    let (mut engine, settlement) = Engine::start(kernel, config()?)?;
+    tell_of_settlement(&settlement);
+
+    let spec = Spec {
+        cgroup: target.cgroup,
+        download: args.download,
+        upload: args.upload,
+        burst: args.burst,
+        traffic: args.traffic.into(),
+        attach: args.attach.into(),
+    };
+    let started = engine.add(&spec)?;
+    started.note.map(say);
+    tell_of_neighbours(&target.neighbours);
+    print(&armed_line(&spec, &started))?;
+
+    if started.mode == Mode::Pinned {
+        engine.release(started.id)?;
+        return Ok(());
+    }
+    wait(&engine, started.id, &signals, args.duration)?;
+    let removed = engine.remove(started.id)?;
+    print(&summary(&removed))
+}
+
+fn config() -> Result<Config> {
+    let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
+    Ok(Config {
+        ledger: bpf::ledger::DEFAULT_DIR.into(),
+        pins: bpffs.join("chadthrottle"),
+        bpffs: bpf::pins::is_on_bpffs(bpffs)?,
+        owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
+    })
+}
+
+/// Until a signal comes, the time is up, or there is nothing left to limit.
+fn wait(
+    engine: &Engine<LinuxBpf>,
+    id: ThrottleId,
+    signals: &Signals,
+    duration: Option<Duration>,
+) -> Result<()> {
+    let end = duration.and_then(|duration| Instant::now().checked_add(duration));
+    let mut complete = true;
+    loop {
+        let look = Instant::now() + LOOK;
+        let until = end.map_or(look, |end| end.min(look));
+        if signals.wait_until(until)? == Woken::Signal || end == Some(until) {
+            return Ok(());
+        }
+        let Some(status) = engine.list().into_iter().find(|status| status.id == id) else {
+            return Ok(());
+        };
+        let mut healths = status.directions.iter().map(|direction| &direction.health);
+        if healths.clone().all(|health| matches!(health, Health::CgroupVanished)) {
+            say("the cgroup was removed: there is nothing left to limit");
+            return Ok(());
+        }
+        if complete && healths.any(|health| matches!(health, Health::DetachedByOthers)) {
+            say(
+                "somebody else has detached a program of this throttle: it does not limit any more",
+            );
+            complete = false;
+        }
+    }
+}
+
+fn tell_of_settlement(settlement: &Settlement) {
+    for (name, cgroup) in &settlement.removed {
+        say(&format!("removed throttle {name} on {}, whose owner had died", shown(cgroup)));
+    }
+    for (name, error) in &settlement.failed {
+        say(&format!("throttle {name}, whose owner has died, could not be removed: {error}"));
+    }
+    for (path, why) in &settlement.unreadable {
+        say(&format!("{} is left alone: {}", shown(path), auditor::escape::escape(why)));
+    }
+}
+
+fn tell_of_neighbours(neighbours: &[Neighbour]) {
+    if neighbours.is_empty() {
+        return;
+    }
+    let named: Vec<_> = neighbours
+        .iter()
+        .take(NAMED)
+        .map(|other| format!("{} ({})", other.pid, auditor::escape::escape(&other.comm)))
+        .collect();
+    let more = neighbours.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    say(&format!("the same cgroup holds, and so limits: {}{more}", named.join(", ")));
+}
+
+/// `armed: download 1 MB/s, upload 500 kB/s on /sys/fs/cgroup/x (link); Ctrl-C ends it`.
+fn armed_line(spec: &Spec, started: &Started) -> String {
+    let limits: Vec<_> = spec
+        .limits()
+        .iter()
+        .map(|(direction, limits)| format!("{direction} {}", limits.rate))
+        .collect();
+    let ends = match (&started.name, started.mode) {
+        (Some(name), Mode::Pinned) => format!("'chadthrottle rm {name}' ends it"),
+        _ => "Ctrl-C ends it".to_owned(),
+    };
+    format!("armed: {} on {} ({}); {ends}\n", limits.join(", "), shown(&spec.cgroup), started.mode)
+}
+
+fn summary(removed: &Removed) -> String {
+    let mut text = String::new();
+    for (direction, detached) in &removed.directions {
+        let what = match &detached.counters {
+            Ok(Some(counters)) => {
+                let mut what = format!(
+                    "passed {}, dropped {}",
+                    count(counters.passed),
+                    count(counters.dropped)
+                );
+                if counters.exempt.packets > 0 {
+                    // Writing to a String cannot fail.
+                    let _ = write!(what, ", not limited {}", count(counters.exempt));
+                }
+                what
+            }
+            Ok(None) => "the counters went with the cgroup".to_owned(),
+            Err(error) => format!("the counters cannot be read: {error}"),
+        };
+        let _ = writeln!(text, "{direction:<8}  {what}");
+    }
+    text
+}
+
+fn shown(path: &Path) -> String {
+    escape_bytes(path.as_os_str().as_bytes())
+}

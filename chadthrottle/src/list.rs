@@ -1,0 +1,101 @@
+//! `chadthrottle list`: every throttle on this host.
+
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Result, bail};
+use auditor::collect::{Options, collect};
+use auditor::escape::{escape, escape_bytes};
+use bpf::AttachType;
+use bpf::limits::Bytes;
+use bpf::state::Count;
+use comfy_table::{Table, presets};
+
+use crate::cli::{Format, ListArgs};
+use crate::throttles::{Row, Throttles, throttles};
+use crate::words::{count, print, say};
+
+pub(crate) fn run(args: &ListArgs) -> Result<()> {
+    let options = Options {
+        attach_types: vec![AttachType::INET_INGRESS, AttachType::INET_EGRESS],
+        ..Options::default()
+    };
+    let found = throttles(&collect(&options)?);
+    match args.format {
+        Format::Json => print(&(serde_json::to_string_pretty(&found)? + "\n"))?,
+        Format::Text => print(&text(&found))?,
+    }
+    if found.leaked > 0 {
+        say(&format!(
+            "{} programs are leaked: 'chadthrottle-audit scan' says which and why, 'chadthrottle-audit \
+             clean' removes them",
+            found.leaked
+        ));
+    }
+    for gap in &found.gaps {
+        say(&format!("{}: {}", escape(&gap.what), escape(&gap.why)));
+    }
+    if !found.gaps.is_empty() {
+        bail!("not everything could be seen, so there may be more");
+    }
+    Ok(())
+}
+
+fn text(found: &Throttles) -> String {
+    let mut text = String::new();
+    if found.rows.is_empty() {
+        text.push_str("no throttles\n");
+    } else {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).force_no_tty().set_header([
+            "ID",
+            "CGROUP",
+            "DIRECTION",
+            "RATE",
+            "BURST",
+            "TRAFFIC",
+            "ATTACH",
+            "OWNER",
+            "PASSED",
+            "DROPPED",
+        ]);
+        for row in &found.rows {
+            table.add_row(cells(row));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        text.push_str(&table.trim_fmt());
+        text.push('\n');
+    }
+    if found.unreadable > 0 {
+        let _ = writeln!(
+            text,
+            "{} more programs named chadthrottle* are attached, without a limit that can be read",
+            found.unreadable
+        );
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 10] {
+    let packets = |n: auditor::snapshot::Count| count(Count { packets: n.packets, bytes: n.bytes });
+    let owner = match (row.owner_pid, row.owner_alive) {
+        (None, _) => "-".to_owned(),
+        (Some(pid), Some(true)) => pid.to_string(),
+        (Some(pid), Some(false)) => format!("{pid} (ended)"),
+        (Some(pid), None) => format!("{pid} (elsewhere)"),
+    };
+    [
+        row.id.clone().unwrap_or_else(|| "-".to_owned()),
+        escape_bytes(row.cgroup.as_os_str().as_bytes()),
+        row.direction.to_string(),
+        format!("{}/s", Bytes(row.rate_bytes_per_second)),
+        format!("{} ms", row.burst_ms),
+        row.traffic.clone(),
+        row.attach.to_string(),
+        owner,
+        packets(row.passed),
+        packets(row.dropped),
+    ]
+}

@@ -1,0 +1,31 @@
+//! Limits the network rate of cgroups and processes, and leaves nothing behind.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod limit;
+mod list;
+mod rm;
+mod signals;
+mod throttles;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Limit(args) => limit::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Rm(args) => rm::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("chadthrottle: {error:#}");
+            ExitCode::from(words::exit_status(&error))
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Waiting to be told to end.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// SIGINT (Ctrl-C), SIGTERM and SIGHUP, kept from ending the process: they are waited for instead.
+///
+/// Made before anything is attached, so that there is no moment at which a signal could end the process
+/// with a throttle attached; one that comes early is seen by the first wait.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    fd: SignalFd,
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// One of the signals came.
+    Signal,
+    /// The time was up.
+    Timeout,
+}
+
+impl Signals {
+    pub(crate) fn block() -> Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            set.add(signal);
+        }
+        set.thread_block().context("cannot block signals")?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("cannot wait for signals")?;
+        Ok(Self { fd })
+    }
+
+    /// Waits for a signal until then.
+    pub(crate) fn wait_until(&self, deadline: Instant) -> Result<Woken> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Rounded up, so that the last millisecond is not spent in a busy loop.
+            let timeout = PollTimeout::try_from(left + Duration::from_micros(999))
+                .unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) if left.is_zero() => return Ok(Woken::Timeout),
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => {
+                    if self.fd.read_signal().context("cannot read a signal")?.is_some() {
+                        return Ok(Woken::Signal);
+                    }
+                }
+                Err(errno) => return Err(errno).context("cannot wait for signals"),
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Every throttle on this host, from a snapshot of the auditor's.
+
+use std::path::PathBuf;
+
+use auditor::classify::{Finding, Judged, classify};
+use auditor::report::{Gap, report};
+use auditor::snapshot::{Count, Look, Snapshot};
+use bpf::AttachType;
+use bpf::ledger::Entry;
+use serde::{Serialize, Serializer};
+use throttle_core::Direction;
+use throttle_core::mode::Mode;
+
+/// One direction of a throttle.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    /// The name in the ledger: what `rm` takes.
+    pub(crate) id: Option<String>,
+    #[serde(with = "bpf::serde_path")]
+    pub(crate) cgroup: PathBuf,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) direction: Direction,
+    pub(crate) rate_bytes_per_second: u64,
+    pub(crate) burst_ms: f64,
+    pub(crate) traffic: String,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) attach: Mode,
+    pub(crate) owner_pid: Option<u32>,
+    pub(crate) owner_alive: Option<bool>,
+    pub(crate) finding: Finding,
+    pub(crate) passed: Count,
+    pub(crate) dropped: Count,
+}
+
+fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}
+
+/// What the host has.
+#[derive(Debug, Serialize)]
+pub(crate) struct Throttles {
+    pub(crate) schema_version: u32,
+    #[serde(rename = "throttles")]
+    pub(crate) rows: Vec<Row>,
+    /// Attached programs that are named as ours but have no state of ours to read a limit from: those of
+    /// other versions, and of the historical throttle.
+    pub(crate) unreadable: usize,
+    /// Leaks of any kind, those in `throttles` included.
+    pub(crate) leaked: usize,
+    /// Not everything could be seen.
+    pub(crate) gaps: Vec<Gap>,
+}
+
+/// Reads them out of a snapshot.
+pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
+    let classified = classify(snapshot);
+    let ours: Vec<_> =
+        classified.attachments.iter().filter(|judged| judged.finding != Finding::Foreign).collect();
+    let rows: Vec<_> = match snapshot.looks.last() {
+        Some(look) => ours.iter().filter_map(|judged| row(judged, look)).collect(),
+        None => Vec::new(),
+    };
+    Throttles {
+        schema_version: 1,
+        unreadable: ours.len() - rows.len(),
+        rows,
+        leaked: classified.leaks().count(),
+        gaps: report(snapshot, &classified, false).coverage.gaps,
+    }
+}
+
+fn row(judged: &Judged<'_>, look: &Look) -> Option<Row> {
+    let place = judged.place?;
+    let state = place.state.as_ref()?;
+    let entry = entry_of(judged, place.attach_type, &look.ledger);
+    let owner = judged.program.and_then(|program| program.owner.as_ref());
+    let alive = |owner| look.owners.iter().find(|fact| &fact.owner == owner)?.alive;
+    Some(Row {
+        id: entry.map(|entry| entry.throttle.clone()),
+        cgroup: place.cgroup.clone(),
+        direction: Direction::of(place.attach_type)?,
+        rate_bytes_per_second: state.rate,
+        burst_ms: state.burst_ns as f64 / 1e6,
+        traffic: state.traffic.clone(),
+        attach: match judged.link {
+            None => Mode::Legacy,
+            Some(_) if judged.pins.is_empty() => Mode::Link,
+            Some(_) => Mode::Pinned,
+        },
+        owner_pid: owner.map(|owner| owner.pid),
+        owner_alive: owner.and_then(alive),
+        finding: judged.finding,
+        passed: state.passed,
+        dropped: state.dropped,
+    })
+}
+
+/// The ledger's entry for an attachment.
+fn entry_of<'a>(
+    judged: &Judged<'_>,
+    attach_type: AttachType,
+    ledger: &'a [Entry],
+) -> Option<&'a Entry> {
+    let program = judged.program?;
+    let place = judged.place?;
+    ledger.iter().find(|entry| {
+        entry.cgroup_id == place.cgroup_id
+            && entry.attachments.iter().any(|recorded| {
+                recorded.attach_type == attach_type
+                    && recorded.program_id == program.id
+                    && recorded.tag == program.tag
+                    && recorded.loaded_at_ns == program.loaded_at_ns
+            })
+    })
+}

@@ -1,0 +1,60 @@
+//! The command line, without root: what is typed wrong is said plainly, with exit status 2.
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use predicates::str::contains;
+
+fn chadthrottle() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_chadthrottle"))
+}
+
+fn refused(args: &[&str], why: &str) {
+    chadthrottle().args(args).assert().code(2).stdout("").stderr(contains(why));
+}
+
+#[test]
+fn nonsense_rates_are_refused_with_a_sentence() {
+    for rate in ["0", "-1M", "ten", "10Mb", "1e9", "", "500", "101G"] {
+        let rate = format!("--upload={rate}");
+        refused(&["limit", "--cgroup", "/x", &rate], "--upload <RATE>");
+    }
+    refused(&["limit", "--cgroup", "/x", "--upload", "fast"], "write bytes per second as 500K");
+    refused(&["limit", "--cgroup", "/x", "--upload", "0"], "between 1 kB/s (1K) and 100 GB/s");
+}
+
+#[test]
+fn a_target_and_a_rate_are_needed() {
+    refused(&["limit", "--upload", "1M"], "--cgroup <PATH>|--pid <PID>");
+    refused(&["limit", "--cgroup", "/x"], "--download <RATE>|--upload <RATE>");
+    refused(&["limit", "--cgroup", "/x", "--pid", "1", "--upload", "1M"], "cannot be used with");
+    refused(&["limit", "--pid", "0", "--upload", "1M"], "--pid");
+    refused(&["limit", "--pid", "-5", "--upload", "1M"], "-5");
+}
+
+#[test]
+fn times_are_checked() {
+    refused(&["limit", "--cgroup", "/x", "--upload", "1M", "--burst", "2h"], "at most 1h");
+    refused(&["limit", "--cgroup", "/x", "--upload", "1M", "--duration", "soon"], "--duration");
+}
+
+#[test]
+fn a_pinned_throttle_has_no_duration() {
+    refused(
+        &["limit", "--cgroup", "/x", "--upload", "1M", "--attach", "pinned", "--duration", "1s"],
+        "chadthrottle rm",
+    );
+}
+
+#[test]
+fn rm_needs_an_id() {
+    refused(&["rm"], "<ID>");
+}
+
+#[test]
+fn help_names_units_and_needs() {
+    chadthrottle()
+        .args(["limit", "--help"])
+        .assert()
+        .success()
+        .stdout(contains("10mbit").and(contains("CAP_BPF")).and(contains("Linux 5.12")));
+}

@@ -1,0 +1,347 @@
+//! The program as its users run it, on the real kernel.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use bpf::AttachType;
+use bpf::cgroup::Cgroup;
+use bpf::list::{Scope, query};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vmtests::cgroup::{ScratchCgroup, remove_tree};
+use vmtests::isolation::isolate;
+use vmtests::leak;
+use vmtests::traffic::{flood, socket};
+
+const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chadthrottle"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a finished command said.
+struct Said {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+fn finished(mut child: Child) -> Said {
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    Said { status: child.wait().unwrap(), stdout, stderr }
+}
+
+fn run(args: &[&str]) -> Said {
+    finished(program(args).spawn().unwrap())
+}
+
+/// `chadthrottle limit`, armed.
+struct Limit {
+    child: Child,
+    armed: String,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Limit {
+    fn start(args: &[&str]) -> Self {
+        let mut child = program(&[&["limit"], args].concat()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut armed = String::new();
+        stdout.read_line(&mut armed).unwrap();
+        if armed.is_empty() {
+            let mut stderr = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+            panic!("{stderr}");
+        }
+        Self { child, armed, stdout }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, signal).unwrap();
+    }
+
+    fn end(mut self) -> Said {
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        Said { status: self.child.wait().unwrap(), stdout, stderr }
+    }
+}
+
+fn programs(cgroup: &Path) -> usize {
+    let open = Cgroup::open(cgroup).unwrap();
+    [AttachType::INET_INGRESS, AttachType::INET_EGRESS]
+        .into_iter()
+        .map(|at| query(&open, at, Scope::Local, false).unwrap().programs.len())
+        .sum()
+}
+
+/// The kernel detaches when the last descriptor of a killed process is closed, which may take a moment.
+fn soon(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn text(cgroup: &ScratchCgroup) -> String {
+    cgroup.path().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn root_limit_arms_limits_and_says_what_it_did() {
+    isolate();
+    let cgroup = ScratchCgroup::new("limit");
+    let path = text(&cgroup);
+    let limit = Limit::start(&["--cgroup", &path, "--upload", "1M", "--burst", "20ms"]);
+    assert_eq!(limit.armed, format!("armed: upload 1 MB/s on {path} (link); Ctrl-C ends it\n"));
+    let receiver = socket(LOOPBACK);
+    let sender = {
+        let _inside = cgroup.enter();
+        socket(LOOPBACK)
+    };
+    let flood = flood(&sender, &receiver, 4_000_000, Duration::from_secs(1));
+    assert!((0.97..1.05).contains(&(flood.rate(LOOPBACK) / 1e6)), "{flood:?}");
+    limit.signal(Signal::SIGINT);
+    let said = limit.end();
+    assert!(said.status.success(), "{}", said.stderr);
+    let dropped = flood.sent - flood.received;
+    assert!(
+        said.stdout.contains(&format!("({} packets), dropped", flood.received)),
+        "{}",
+        said.stdout
+    );
+    assert!(said.stdout.contains(&format!("({dropped} packets)\n")), "{}", said.stdout);
+    assert_eq!(programs(cgroup.path()), 0);
+}
+
+#[test]
+fn root_every_way_of_ending_removes_everything() {
+    isolate();
+    let cgroup = ScratchCgroup::new("ends");
+    let path = text(&cgroup);
+    for attach in ["link", "legacy"] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let limit = Limit::start(&[
+                "--cgroup",
+                &path,
+                "--download",
+                "1M",
+                "--upload",
+                "1M",
+                "--attach",
+                attach,
+            ]);
+            assert_eq!(programs(cgroup.path()), 2);
+            limit.signal(signal);
+            let said = limit.end();
+            assert!(said.status.success(), "{attach} {signal}: {}", said.stderr);
+            assert_eq!(programs(cgroup.path()), 0, "{attach} {signal}");
+        }
+    }
+    let began = Instant::now();
+    let limit = Limit::start(&["--cgroup", &path, "--upload", "1M", "--duration", "300ms"]);
+    assert!(limit.end().status.success());
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(programs(cgroup.path()), 0);
+}
+
+#[test]
+fn root_sigkill_leaves_nothing_behind_in_link_mode() {
+    isolate();
+    let cgroup = ScratchCgroup::new("sigkill");
+    let limit = Limit::start(&["--cgroup", &text(&cgroup), "--download", "1M", "--upload", "1M"]);
+    assert_eq!(programs(cgroup.path()), 2);
+    limit.signal(Signal::SIGKILL);
+    limit.end();
+    soon("the kernel detaches", || programs(cgroup.path()) == 0);
+    assert!(bpf::ledger::read(Path::new("/run/chadthrottle")).unwrap().entries.is_empty());
+}
+
+#[test]
+fn root_after_a_sigkill_in_legacy_mode_the_next_start_tidies_up() {
+    isolate();
+    let (killed, other) = (ScratchCgroup::new("killed"), ScratchCgroup::new("other"));
+    let limit = Limit::start(&["--cgroup", &text(&killed), "--upload", "1M", "--attach", "legacy"]);
+    limit.signal(Signal::SIGKILL);
+    limit.end();
+    assert_eq!(programs(killed.path()), 1);
+    let next = Limit::start(&["--cgroup", &text(&other), "--upload", "1M"]);
+    assert_eq!(programs(killed.path()), 0);
+    next.signal(Signal::SIGTERM);
+    let said = next.end();
+    assert!(said.stderr.contains("whose owner had died"), "{}", said.stderr);
+}
+
+#[test]
+fn root_a_signal_that_comes_before_the_throttle_is_armed_is_not_lost() {
+    isolate();
+    let cgroup = ScratchCgroup::new("early");
+    for pause in 0..12 {
+        let child =
+            program(&["limit", "--cgroup", &text(&cgroup), "--upload", "1M", "--attach", "legacy"])
+                .spawn()
+                .unwrap();
+        std::thread::sleep(Duration::from_millis(2 * pause));
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        finished(child);
+        assert_eq!(programs(cgroup.path()), 0, "after {} ms", 2 * pause);
+    }
+    assert!(bpf::ledger::read(Path::new("/run/chadthrottle")).unwrap().entries.is_empty());
+}
+
+#[test]
+fn root_a_pinned_throttle_stays_until_rm() {
+    isolate();
+    let cgroup = ScratchCgroup::new("pinned");
+    let path = text(&cgroup);
+    let said = run(&[
+        "limit",
+        "--cgroup",
+        &path,
+        "--download",
+        "2M",
+        "--upload",
+        "1M",
+        "--attach",
+        "pinned",
+    ]);
+    assert!(said.status.success(), "{}", said.stderr);
+    assert!(said.stdout.contains("(pinned); 'chadthrottle rm 1' ends it"), "{}", said.stdout);
+    assert_eq!(programs(cgroup.path()), 2);
+
+    let list = run(&["list"]);
+    let rows: Vec<_> = list.stdout.lines().filter(|line| line.starts_with("1 ")).collect();
+    assert_eq!(rows.len(), 2, "{}", list.stdout);
+    assert!(
+        rows[0].contains("download") && rows[0].contains("2 MB/s") && rows[0].contains("pinned")
+    );
+
+    let wrong = run(&["rm", "7"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(wrong.stderr.contains("no pinned throttle '7'"), "{}", wrong.stderr);
+    let removed = run(&["rm", "1"]);
+    assert!(removed.status.success(), "{}", removed.stderr);
+    assert_eq!(removed.stdout, format!("removed 1 from {path}\n"));
+    assert_eq!(programs(cgroup.path()), 0);
+    assert!(!Path::new("/sys/fs/bpf/chadthrottle/1").exists());
+}
+
+#[test]
+fn root_list_shows_the_throttles_of_others_as_json() {
+    isolate();
+    let cgroup = ScratchCgroup::new("list");
+    let path = text(&cgroup);
+    let one = Limit::start(&["--cgroup", &path, "--download", "1M", "--traffic", "internet"]);
+    let two = Limit::start(&["--cgroup", &path, "--upload", "8mbit", "--attach", "legacy"]);
+    let said = run(&["list", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let of = |limit: &Limit| {
+        let rows = json["throttles"].as_array().unwrap();
+        let own = |row: &&serde_json::Value| row["owner_pid"] == limit.child.id();
+        let rows: Vec<_> = rows.iter().filter(own).cloned().collect();
+        assert_eq!(rows.len(), 1, "{json:#}");
+        rows[0].clone()
+    };
+    let (first, second) = (of(&one), of(&two));
+    assert_eq!(first["direction"], "download");
+    assert_eq!(first["traffic"], "internet");
+    assert_eq!(first["attach"], "link");
+    assert_eq!(first["cgroup"].as_str(), cgroup.relative().to_str());
+    assert_eq!(first["owner_alive"], true);
+    assert_eq!(second["rate_bytes_per_second"], 1_000_000);
+    assert_eq!(second["attach"], "legacy");
+    assert_eq!(second["finding"], "active");
+    for limit in [one, two] {
+        limit.signal(Signal::SIGTERM);
+        assert!(limit.end().status.success());
+    }
+}
+
+#[test]
+fn root_list_points_to_the_auditor_when_something_is_leaked() {
+    isolate();
+    let cgroup = ScratchCgroup::new("leaked");
+    leak::plant(cgroup.path(), AttachType::INET_EGRESS).unwrap();
+    let said = run(&["list"]);
+    assert!(said.stdout.contains("named chadthrottle*"), "{}", said.stdout);
+    assert!(said.stderr.contains("chadthrottle-audit scan"), "{}", said.stderr);
+}
+
+#[test]
+fn root_a_process_is_limited_through_its_cgroup_and_its_neighbours_are_named() {
+    isolate();
+    let cgroup = ScratchCgroup::new("pid");
+    let mut sleeps: Vec<_> = {
+        let _inside = cgroup.enter();
+        (0..2).map(|_| Command::new("sleep").arg("60").spawn().unwrap()).collect()
+    };
+    let limit = Limit::start(&["--pid", &sleeps[0].id().to_string(), "--upload", "1M"]);
+    assert!(limit.armed.contains(&text(&cgroup)), "{}", limit.armed);
+    for sleep in &mut sleeps {
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+    }
+    limit.signal(Signal::SIGTERM);
+    let said = limit.end();
+    assert!(said.status.success(), "{}", said.stderr);
+    let neighbour = format!("{} (sleep)", sleeps[1].id());
+    assert!(said.stderr.contains(&neighbour), "{}", said.stderr);
+    assert!(!said.stderr.contains(&sleeps[0].id().to_string()), "{}", said.stderr);
+    assert_eq!(programs(cgroup.path()), 0);
+}
+
+#[test]
+fn root_it_ends_by_itself_when_the_cgroup_is_removed() {
+    isolate();
+    let cgroup = ScratchCgroup::new("removed");
+    let limit = Limit::start(&["--cgroup", &text(&cgroup), "--upload", "1M"]);
+    remove_tree(cgroup.path()).unwrap();
+    let said = limit.end();
+    assert!(said.status.success(), "{}", said.stderr);
+    assert!(said.stderr.contains("the cgroup was removed"), "{}", said.stderr);
+}
+
+#[test]
+fn root_what_is_not_there_ends_with_two_and_a_sentence() {
+    isolate();
+    for (args, why) in [
+        (["--cgroup", "/chadtest-nowhere"], "there is no such cgroup"),
+        (["--cgroup", "/dev"], "there is no such cgroup"),
+        (["--pid", "4194303"], "there is no process 4194303"),
+    ] {
+        let said = run(&[&["limit", "--upload", "1M"], &args[..]].concat());
+        assert_eq!(said.status.code(), Some(2), "{}", said.stderr);
+        assert!(said.stderr.contains(why), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn root_without_rights_it_says_which_are_missing() {
+    use std::os::unix::process::CommandExt;
+    isolate();
+    let cgroup = ScratchCgroup::new("nobody");
+    let copy = Path::new("/run/chadthrottle-copy");
+    std::fs::copy(env!("CARGO_BIN_EXE_chadthrottle"), copy).unwrap();
+    let said = finished(
+        Command::new(copy)
+            .args(["limit", "--upload", "1M", "--cgroup", &text(&cgroup)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .uid(65_534)
+            .gid(65_534)
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(said.status.code(), Some(1), "{}", said.stderr);
+    assert!(said.stderr.contains("CAP_NET_ADMIN: run as root"), "{}", said.stderr);
+}

@@ -1,0 +1,6 @@
+//! The engine on the real kernel.
+
+mod common;
+mod engine;
+mod history;
+mod settle;

@@ -29,23 +29,62 @@ pub fn socket(address: IpAddr) -> UdpSocket {
 }
 
 /// What came of a flood.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Flood {
-    /// Datagrams sent.
-    pub sent: u64,
+    /// When each datagram was sent, after the first one.
+    times: Vec<Duration>,
+    /// The length of a packet, from the IP header on.
+    packet: u64,
     /// Sends that the kernel refused.
     pub refused: u64,
     /// Datagrams received.
     pub received: u64,
-    /// From the first send to the last.
-    pub time: Duration,
 }
 
 impl Flood {
-    /// Bytes per second that arrived, from the IP header on.
+    /// Datagrams sent.
     #[must_use]
-    pub fn rate(&self, address: IpAddr) -> f64 {
-        (self.received * packet_len(address)) as f64 / self.time.as_secs_f64()
+    pub fn sent(&self) -> u64 {
+        self.times.len() as u64
+    }
+
+    /// Bytes received, from the IP header on.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.received * self.packet
+    }
+
+    /// How many datagrams an ideal limit (bytes per second) lets through, at the times at which they were
+    /// really sent: a machine that is busy with other things, and sends late and in heaps, is no error of
+    /// the limit's.
+    #[must_use]
+    pub fn ideal(&self, rate: u64, burst: Duration) -> u64 {
+        let cost = Duration::from_secs_f64(self.packet as f64 / rate as f64);
+        let mut busy_until = Duration::ZERO;
+        let mut passed = 0;
+        for &now in &self.times {
+            busy_until = busy_until.max(now);
+            if busy_until <= now + burst {
+                busy_until += cost;
+                passed += 1;
+            }
+        }
+        passed
+    }
+
+    /// Fails unless what arrived is what that limit lets through, to one percent.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn assert_limited(&self, rate: u64, burst: Duration) {
+        let ideal = self.ideal(rate, burst);
+        assert!(ideal < self.sent(), "too little was sent for a limit of {rate} B/s to be seen");
+        let (received, sent) = (self.received, self.sent());
+        let error = received.abs_diff(ideal);
+        assert!(
+            error * 100 <= ideal + 100,
+            "{received} of {sent} datagrams arrived, {ideal} are right at {rate} B/s"
+        );
     }
 }
 
@@ -53,27 +92,28 @@ impl Flood {
 /// receiving as they come.
 ///
 /// # Panics
-/// When a socket fails in another way than by a full queue or a refused packet.
+/// When a socket fails in another way than by a refused packet.
 #[must_use]
 pub fn flood(sender: &UdpSocket, receiver: &UdpSocket, rate: u64, time: Duration) -> Flood {
     let to = receiver.local_addr().expect("an address");
-    let gap = Duration::from_secs_f64(packet_len(to.ip()) as f64 / rate as f64);
+    let packet = packet_len(to.ip());
+    let gap = Duration::from_secs_f64(packet as f64 / rate as f64);
     let payload = [0; PAYLOAD];
-    let mut flood = Flood { sent: 0, refused: 0, received: 0, time };
+    let mut flood = Flood { times: Vec::new(), packet, refused: 0, received: 0 };
     let start = Instant::now();
     let mut next = start;
     while next < start + time {
         while Instant::now() < next {
             flood.received += drain(receiver);
         }
+        flood.times.push(start.elapsed());
         match sender.send_to(&payload, to) {
-            Ok(_) => flood.sent += 1,
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => flood.refused += 1,
             Err(error) => panic!("{error}"),
         }
         next += gap;
     }
-    flood.time = start.elapsed();
     // The loopback device hands packets over in a softirq: the last ones are there in a moment.
     std::thread::sleep(Duration::from_millis(20));
     flood.received += drain(receiver);
@@ -90,5 +130,20 @@ fn drain(receiver: &UdpSocket) -> u64 {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return count,
             Err(error) => panic!("{error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ideal_limit_lets_its_rate_and_its_burst_through() {
+        let every_ms = (0..1_000).map(Duration::from_millis).collect();
+        let flood = Flood { times: every_ms, packet: 1_000, refused: 0, received: 0 };
+        // 0.5 MB/s: every other one, and 100 ms more at the start.
+        assert_eq!(flood.ideal(500_000, Duration::ZERO), 500);
+        assert_eq!(flood.ideal(500_000, Duration::from_millis(100)), 550);
+        assert_eq!(flood.ideal(2_000_000, Duration::ZERO), 1_000);
     }
 }

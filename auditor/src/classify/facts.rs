@@ -13,7 +13,7 @@ use crate::snapshot::{
 };
 
 /// The inode number of the initial pid namespace, the same on every kernel (`PROC_PID_INIT_INO`).
-const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
+pub(crate) const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
 
 /// A look with its indices.
 pub(super) struct Facts<'a> {
@@ -126,7 +126,9 @@ impl<'a> Facts<'a> {
 
     /// A process that holds something would have been seen.
     pub(super) fn sees_every_process(&self) -> bool {
-        self.host.pid_namespace == INITIAL_PID_NAMESPACE && !self.has_gap(Subject::Processes)
+        self.host.pid_namespace == INITIAL_PID_NAMESPACE
+            && !self.has_gap(Subject::Processes)
+            && !self.has_gap(Subject::HiddenProcesses)
     }
 
     /// Whatever is attached in scope was seen.

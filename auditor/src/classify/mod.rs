@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
+pub(crate) use self::facts::INITIAL_PID_NAMESPACE;
 pub use self::finding::{Finding, UnknownFinding, Verdict};
 pub use self::ours::DEFAULT_PROGRAMS;
 pub(crate) use self::ours::Ours;
@@ -207,7 +208,28 @@ fn judge<'a>(
     }
     let attachments = attached::judge(&facts, &mut gaps);
     let programs = unattached::judge(&facts, &attachments, &mut gaps);
+    if is_answered_for(&attachments, &programs, &gaps, look) {
+        gaps.retain(|gap| !is_about_processes(gap));
+    }
     (attachments, programs, gaps)
+}
+
+/// Somebody answers for everything of ours, so processes that could not be looked into do not matter:
+/// whatever they hold, no verdict would change. (Some systems hide a process even from root.)
+fn is_answered_for(
+    attachments: &[Judged<'_>],
+    programs: &[Judged<'_>],
+    gaps: &[Gap],
+    look: &Look,
+) -> bool {
+    let mut all = attachments.iter().chain(programs);
+    let unseen = |gaps: &[Gap]| gaps.iter().filter(|gap| is_about_processes(gap)).count();
+    // A gap that judging has added is one for which a holder was missed.
+    all.all(|judged| !judged.finding.is_leak()) && unseen(gaps) == unseen(&look.coverage.gaps)
+}
+
+fn is_about_processes(gap: &Gap) -> bool {
+    matches!(gap.about, Subject::Processes | Subject::HiddenProcesses)
 }
 
 fn gap(about: Subject, what: &str, why: String) -> Gap {

@@ -73,9 +73,7 @@ fn suspects_are_what_a_look_alone_would_call_leaks() {
 
 #[test]
 fn any_gap_makes_it_incomplete_and_a_leak_wins_over_gaps() {
-    for about in
-        [Subject::Cgroups, Subject::Programs, Subject::Processes, Subject::Pins, Subject::Ledger]
-    {
+    for about in [Subject::Cgroups, Subject::Programs, Subject::Pins, Subject::Ledger] {
         let mut host = host();
         host.gap(about);
         assert_eq!(classify(&host).verdict, Verdict::Incomplete, "{about:?}");
@@ -84,6 +82,29 @@ fn any_gap_makes_it_incomplete_and_a_leak_wins_over_gaps() {
         assert_eq!(classify(&orphan).verdict, Verdict::Leaks, "{about:?}");
         assert_eq!(classify(&orphan).gaps.len(), 1);
     }
+}
+
+#[test]
+fn a_process_that_hides_its_files_matters_only_where_nobody_answers_for_something() {
+    let mut answered = host();
+    answered.program(41, Some(&owner(7)));
+    answered.owner_lives(&owner(7), Some(true));
+    answered.attach(41, A, IN);
+    answered.gap(Subject::Processes);
+    assert_eq!(classify(&answered).verdict, Verdict::Clean);
+
+    let mut untold = host();
+    untold.program(41, Some(&owner(7)));
+    untold.owner_lives(&owner(7), None);
+    untold.attach(41, A, IN);
+    untold.gap(Subject::Processes);
+    assert_eq!(classify(&untold).verdict, Verdict::Incomplete);
+    assert_eq!(classify(&untold).gaps.len(), 2);
+
+    let mut orphan = orphan();
+    orphan.gap(Subject::Processes);
+    assert_eq!(classify(&orphan).verdict, Verdict::Leaks);
+    assert_eq!(classify(&orphan).gaps.len(), 1);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use throttle_core::{Config, Engine, Spec};
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
 pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
 pub(crate) const BOTH: [AttachType; 2] = [INGRESS, EGRESS];
+pub(crate) const BURST: Duration = Duration::from_millis(20);
 pub(crate) const EVERY_MODE: [Wish; 3] = [Wish::Link, Wish::Pinned, Wish::Legacy];
 
 pub(crate) fn rate(bytes_per_second: u64) -> Rate {
@@ -28,7 +29,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         cgroup: cgroup.to_owned(),
         download: Some(rate(1_000_000)),
         upload: Some(rate(1_000_000)),
-        burst: Burst::new(Duration::from_millis(20)).unwrap(),
+        burst: Burst::new(BURST).unwrap(),
         traffic: Traffic::All,
         attach,
     }

@@ -83,12 +83,18 @@ fn root_a_pinned_throttle_whose_owner_died_half_way_is_removed() {
 #[test]
 fn root_a_pinned_throttle_ends_with_its_cgroup() {
     isolate();
-    let cgroup = ScratchCgroup::new("gone");
-    crash(cgroup.path(), Wish::Pinned);
-    remove_tree(cgroup.path()).unwrap();
-    let (_engine, settlement) = start_and_settle();
-    assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
-    assert!(pins().is_empty() && ledger_files().is_empty());
+    for made_again in [false, true] {
+        let cgroup = ScratchCgroup::new("gone");
+        crash(cgroup.path(), Wish::Pinned);
+        remove_tree(cgroup.path()).unwrap();
+        if made_again {
+            // The same path, but not the cgroup that was meant.
+            std::fs::create_dir(cgroup.path()).unwrap();
+        }
+        let (_engine, settlement) = start_and_settle();
+        assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
+        assert!(pins().is_empty() && ledger_files().is_empty());
+    }
 }
 
 #[test]

@@ -31,6 +31,15 @@ pub fn explain(finding: Finding) -> String {
     lines.join("\n") + "\n"
 }
 
+/// The finding in one sentence.
+pub fn summary(finding: Finding) -> String {
+    let means = page(finding).means.replace('\n', " ");
+    match means.split_once(". ") {
+        Some((first, _)) => format!("{first}."),
+        None => means,
+    }
+}
+
 const NOTHING: &str = "Nothing.";
 
 fn page(finding: Finding) -> Page {

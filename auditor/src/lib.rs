@@ -7,7 +7,9 @@
 
 pub mod classify;
 pub mod clean;
+pub mod cli;
 pub mod collect;
+pub mod commands;
 pub mod escape;
 pub mod explain;
 pub mod plan;

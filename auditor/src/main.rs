@@ -1,4 +1,18 @@
-fn main() {
-    let s = auditor::collect::collect(&Default::default()).unwrap();
-    println!("{}", serde_json::to_string_pretty(&s).unwrap());
+//! The command line; see the library.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use auditor::cli::Cli;
+use auditor::commands::{FAILED, run};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            anstream::eprintln!("chadthrottle-audit: {error:#}");
+            FAILED.into()
+        }
+    }
 }

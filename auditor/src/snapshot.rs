@@ -150,6 +150,8 @@ pub enum Subject {
     Programs,
     /// Processes: whether they live, and what they hold.
     Processes,
+    /// What single processes hold that some policy hides even from one who may look into every other.
+    HiddenProcesses,
     /// Pins.
     Pins,
     /// Entries of the ledger.

@@ -92,7 +92,8 @@ impl Cleaner {
         };
         let fresh = classify(&snapshot);
         let mut removed = BTreeSet::new();
-        for judged in fresh.leaks().filter(|leak| leak.place.is_some() == place.cgroup().is_some()) {
+        for judged in fresh.leaks().filter(|leak| leak.place.is_some() == place.cgroup().is_some())
+        {
             let Some(leak) = leaks.remove(&judged.key()) else { continue };
             for step in steps(judged, &fresh) {
                 if let crate::plan::Action::Unpin { path, .. } = &step.action

@@ -12,11 +12,11 @@ use bpf::pins::{Held, pins};
 use bpf::{AttachType, Owner, ledger, objects};
 
 use super::attachments::{Attachments, shown};
-use super::host::Clock;
+use super::host::{Clock, may_look_into_processes};
 use super::programs::Programs;
 use super::walk::{Visitor, walk};
 use super::{gap, milliseconds};
-use crate::classify::Ours;
+use crate::classify::{INITIAL_PID_NAMESPACE, Ours};
 use crate::snapshot::{
     Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Subject, Timings,
 };
@@ -178,7 +178,16 @@ fn holder_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<HolderFact>
         gaps.push(gap(Subject::Processes, "processes", &error));
         bpf::holders::Holders::default()
     });
-    gaps.extend(merged(Subject::Processes, &found.unreadable));
+    if bpf::pid_namespace().ok() != Some(INITIAL_PID_NAMESPACE) {
+        gaps.push(Gap {
+            about: Subject::Processes,
+            what: "processes outside of this pid namespace".to_owned(),
+            why: "they cannot be seen from here: run the audit on the host".to_owned(),
+        });
+    }
+    let about =
+        if may_look_into_processes() { Subject::HiddenProcesses } else { Subject::Processes };
+    gaps.extend(merged(about, &found.unreadable));
     found
         .holders
         .into_iter()

@@ -1,14 +1,12 @@
 //! The engine: the throttles of one process.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use bpf::error::Kind;
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
 use bpf::limits::Limits;
-use bpf::state::Counters;
 use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner};
 
 use crate::attachment::{Attachment, Detached, identity};
@@ -18,6 +16,7 @@ use crate::ledger::LedgerDir;
 use crate::mode::{Decision, Facts, Mode, decide};
 use crate::settle::{Settlement, settle};
 use crate::spec::{Change, Direction, Spec};
+use crate::status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};
 
 /// Where an engine keeps what must outlive it, and whom it works for.
 #[derive(Debug, Clone)]
@@ -30,77 +29,6 @@ pub struct Config {
     pub bpffs: bool,
     /// This process.
     pub owner: Owner,
-}
-
-/// A throttle of one engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ThrottleId(u32);
-
-impl fmt::Display for ThrottleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A throttle was added.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
-    /// Its number in this engine.
-    pub id: ThrottleId,
-    /// Its name on this host, for one that outlives a crash.
-    pub name: Option<String>,
-    /// How it is attached.
-    pub mode: Mode,
-    /// What the user should know of that.
-    pub note: Option<&'static str>,
-}
-
-/// A throttle was removed, and seen to be gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removed {
-    /// For each direction what it did.
-    pub directions: BTreeMap<Direction, Detached>,
-}
-
-/// How a direction of a throttle is.
-#[derive(Debug)]
-pub enum Health {
-    /// Attached.
-    Attached,
-    /// The cgroup was removed; removing the throttle tidies up.
-    CgroupVanished,
-    /// Somebody else detached it.
-    DetachedByOthers,
-    /// The kernel could not be asked.
-    Unknown(Error),
-}
-
-/// One direction of a throttle, as it is now.
-#[derive(Debug)]
-pub struct DirectionStatus {
-    /// Which.
-    pub direction: Direction,
-    /// What it allows.
-    pub limits: Limits,
-    /// How it is.
-    pub health: Health,
-    /// What it did so far. `None` when the cgroup is gone.
-    pub counters: Result<Option<Counters>>,
-}
-
-/// A throttle, as it is now.
-#[derive(Debug)]
-pub struct ThrottleStatus {
-    /// Its number.
-    pub id: ThrottleId,
-    /// Its name on this host, if it has one.
-    pub name: Option<String>,
-    /// The cgroup's directory, when it was added.
-    pub cgroup: PathBuf,
-    /// How it is attached.
-    pub mode: Mode,
-    /// Its directions. One that is missing here was removed when removing the other failed.
-    pub directions: Vec<DirectionStatus>,
 }
 
 struct Throttle<B: CgroupBpf> {

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::engine::ThrottleId;
 use crate::mode::Refusal;
 use crate::spec::Direction;
+use crate::status::ThrottleId;
 
 /// The result of the engine's operations.
 pub type Result<T> = std::result::Result<T, Error>;

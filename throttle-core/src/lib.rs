@@ -16,11 +16,11 @@ pub mod ledger;
 pub mod mode;
 pub mod settle;
 mod spec;
+mod status;
 pub mod target;
 
 pub use attachment::{Attachment, Detached, NotDetached};
-pub use engine::{
-    Config, DirectionStatus, Engine, Health, Removed, Started, ThrottleId, ThrottleStatus,
-};
+pub use engine::{Config, Engine};
 pub use error::{Error, Result};
 pub use spec::{Change, Direction, Spec};
+pub use status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};

@@ -10,7 +10,7 @@ fn main() {
     println!("cargo::rerun-if-changed=programs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
 
-    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), "-Werror".to_owned()];
+    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned()];
     args.extend(multiarch_include());
     SkeletonBuilder::new()
         .source("programs/throttle.bpf.c")
@@ -21,7 +21,7 @@ fn main() {
             panic!("programs/throttle.bpf.c does not compile; is clang installed? Run scripts/setup: {error:?}")
         });
 
-    cc::Build::new().file("programs/native.c").warnings_into_errors(true).compile("chad_native");
+    cc::Build::new().file("programs/native.c").compile("chad_native");
 }
 
 /// Debian and Ubuntu keep `asm/types.h` below a folder named after the machine, which `-target bpf`

@@ -219,7 +219,10 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
     actions
 }
 
-/// The finding says that nobody lives who means it, but such a process could have been missed.
+/// The finding says that nobody lives who means it, but such a process could have been missed: the auditor
+/// lacks the right to look into others, or sees only those of its own namespace. A single process that some
+/// policy hides even from root is no reason, or nothing could ever be removed where there is one; the scan
+/// names it.
 fn is_owner_in_doubt(leak: &Judged<'_>, classified: &Classified<'_>) -> bool {
     leak.owner.is_none_or(|claim| claim.alive.is_none())
         && classified.gaps.iter().any(|gap| gap.about == Subject::Processes)

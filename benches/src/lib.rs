@@ -1,1 +1,9 @@
-//! Not written yet.
+//! What the benches share: hosts to look at, contestants, and tables.
+//!
+//! Figures drift with the machine and its load, so peers are always measured beside ours, in turns, in
+//! one run: it is the ratio that counts.
+#![forbid(unsafe_code)]
+
+pub mod contest;
+pub mod forest;
+pub mod scan;

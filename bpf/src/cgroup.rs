@@ -105,7 +105,12 @@ pub fn resolve(mount: &Path, named: &Path) -> PathBuf {
     if named.starts_with(mount) {
         return named.to_owned();
     }
-    mount.join(named.strip_prefix("/").unwrap_or(named))
+    below(mount, named)
+}
+
+/// The directory of a cgroup whose path relative to the mount is known.
+pub fn below(mount: &Path, relative: &Path) -> PathBuf {
+    mount.join(relative.strip_prefix("/").unwrap_or(relative))
 }
 
 /// An open cgroup: it stays the same cgroup, whatever becomes of its path.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::attach_type::AttachType;
 use crate::cgroup::Cgroup;
 use crate::error::{Call, Error, Result};
-use crate::list::{Query, Scope};
+use crate::list::{Query, Scope, place};
 use crate::sys;
 
 /// What the kernel can do.
@@ -55,21 +55,26 @@ fn knows(call: Call, answer: std::result::Result<(), Errno>) -> Result<bool> {
     }
 }
 
-/// The cgroup attach types that the kernel lets one ask for, found out on a cgroup that exists.
+/// Of these attach types those that the kernel knows, found out on a cgroup that exists.
+///
+/// `program_flags`: [`Support::program_flags`]; where the kernel has them, it tells of LSM programs only
+/// to who asks for them.
 ///
 /// # Errors
 /// `Denied` without `CAP_NET_ADMIN`; `Vanished` when the cgroup is gone.
-pub fn attach_types(cgroup: &Cgroup) -> Result<Vec<AttachType>> {
-    let mut query = Query::new(false);
+pub fn attach_types(
+    cgroup: &Cgroup,
+    asked: impl IntoIterator<Item = AttachType>,
+    program_flags: bool,
+) -> Result<Vec<AttachType>> {
+    let mut query = Query::new(program_flags);
     let mut known = Vec::new();
-    for attach_type in AttachType::all() {
+    for attach_type in asked {
         match query.ask(cgroup.as_fd(), attach_type, Scope::Local) {
             Ok(_) => known.push(attach_type),
+            // The kernel does not have it, so nothing can be attached there.
             Err(Errno::EINVAL | Errno::EOPNOTSUPP) => {}
-            Err(errno) => {
-                let target = format!("{} ({attach_type})", cgroup.path().display());
-                return Err(Error::new(Call::Query, target, errno));
-            }
+            Err(errno) => return Err(Error::new(Call::Query, place(cgroup, attach_type), errno)),
         }
     }
     Ok(known)

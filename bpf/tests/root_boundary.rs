@@ -60,7 +60,9 @@ fn root_every_attach_type_that_the_kernel_knows_is_found() {
     let mount = cgroup2_mount().unwrap();
     let root = Cgroup::open(&mount).unwrap();
     assert_eq!(root.id(), ROOT_CGROUP_ID);
-    let known = probe::attach_types(&root).unwrap();
+    let known =
+        probe::attach_types(&root, AttachType::all(), probe::support().unwrap().program_flags)
+            .unwrap();
     assert!(known.contains(&AttachType::INET_INGRESS) && known.contains(&EGRESS), "{known:?}");
     assert!(known.len() > 20, "{known:?}");
 }

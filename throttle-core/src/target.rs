@@ -55,7 +55,7 @@ impl Target {
                 if relative == Path::new("/") {
                     return Err(Error::RootCgroup(*pid));
                 }
-                let cgroup = cgroup::resolve(&mount, &relative);
+                let cgroup = cgroup::below(&mount, &relative);
                 let mut pids = Vec::new();
                 processes_below(&cgroup, &mut pids);
                 pids.retain(|other| other != pid);

@@ -118,7 +118,7 @@ pub fn enter(cgroup: &Path) -> Entered {
     let own = bpf::cgroup::of_process(std::process::id()).expect("this process has a cgroup");
     fs::write(cgroup.join("cgroup.procs"), "0")
         .unwrap_or_else(|error| panic!("{}: {error}", cgroup.display()));
-    Entered { back: bpf::cgroup::resolve(&mount, &own) }
+    Entered { back: bpf::cgroup::below(&mount, &own) }
 }
 
 impl Drop for Entered {

@@ -4,13 +4,13 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use bpf::cgroup::{Cgroup, resolve};
+use bpf::cgroup::{Cgroup, below};
 use bpf::error::{Error, Kind};
 use bpf::link::Link;
 use bpf::list::{AttachFlags, ProgramList, Scope, detach, query};
 use bpf::probe::Support;
 use bpf::program::Program;
-use bpf::{AttachType, CgroupId, LinkId, ProgramId, objects, pins};
+use bpf::{AttachType, CgroupId, LinkId, pins};
 
 use crate::collect::object;
 use crate::plan::{Action, Identity, Premise, Step};
@@ -115,18 +115,19 @@ impl Act {
         attach_type: AttachType,
     ) -> Result<(), Stop> {
         let program = identified(step)?;
-        let cgroup = Cgroup::open(&resolve(&self.mount, path))?;
+        let cgroup = Cgroup::open(&below(&self.mount, path))?;
         if cgroup.id() != id {
             return Err(gone("its cgroup has been removed; another one has its name now"));
         }
         let ask = || query(&cgroup, attach_type, Scope::Local, self.support.program_flags);
         for _ in 0..ATTEMPTS {
             let list = ask()?;
-            let before = legacy_count(&list, step.program.id, id, attach_type)?;
+            let before = list.count(step.program.id);
             if before == 0 {
                 return Err(gone("it has been detached in the meantime"));
             }
-            // In such a list the kernel takes off whatever is there, whichever program is named.
+            // In such a list the kernel takes off whatever is there, whichever program is named. (In one of
+            // the MULTI kind it takes the named one, and of that never what a link attaches.)
             if !is_multi(&list) && list.programs.len() != 1 {
                 return Err(changed("the list is not of the MULTI kind, and has more than this"));
             }
@@ -136,7 +137,7 @@ impl Act {
                 Err(error) if error.kind() == Kind::Changed => continue,
                 Err(error) => return Err(error.into()),
             }
-            let after = legacy_count(&ask()?, step.program.id, id, attach_type)?;
+            let after = ask()?.count(step.program.id);
             return if after < before { Ok(()) } else { Err(Stop::Failed(Failure::StillThere)) };
         }
         Err(changed("the list changed each time that it was looked at"))
@@ -161,26 +162,6 @@ fn identified(step: &Step) -> Result<Program, Stop> {
         (Premise::OwnerLives, Some(false)) => Err(changed("its owner has ended")),
         _ => Ok(program),
     }
-}
-
-/// How often the program is in the list without a link.
-fn legacy_count(
-    list: &ProgramList,
-    program: ProgramId,
-    cgroup: CgroupId,
-    attach_type: AttachType,
-) -> bpf::Result<usize> {
-    let attached = list.count(program);
-    if attached == 0 {
-        return Ok(0);
-    }
-    let is_here = |link: &&bpf::link::LinkInfo| {
-        link.program_id == program
-            && link.cgroup_id == Some(cgroup)
-            && link.attach_type == Some(attach_type)
-    };
-    let links = objects::cgroup_links()?;
-    Ok(attached.saturating_sub(links.iter().filter(is_here).count()))
 }
 
 /// Other programs may be in the list, and stay in it. (For LSM lists only the programs' flags tell.)
@@ -231,3 +212,7 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
         Some(_) => Err(Stop::Failed(Failure::StillThere)),
     }
 }
+
+#[cfg(test)]
+#[path = "act_tests.rs"]
+mod tests;

@@ -150,3 +150,7 @@ pub(super) fn shown(path: &Path) -> String {
 fn place(path: &Path, attach_type: AttachType) -> String {
     format!("{} ({attach_type})", shown(path))
 }
+
+#[cfg(test)]
+#[path = "attachments_tests.rs"]
+mod tests;

@@ -26,7 +26,7 @@ use crate::snapshot::{
 pub(super) enum Extent<'a> {
     /// A cgroup and everything below it.
     Tree(&'a Path),
-    /// A cgroup without what is below it.
+    /// A cgroup without what is below it, and of the programs only those that are attached to it.
     Alone(&'a Path),
 }
 
@@ -68,7 +68,9 @@ impl Eye<'_> {
 
         let start = Instant::now();
         let walk_time = std::mem::take(&mut programs.time);
-        programs.loaded();
+        if matches!(self.extent, Extent::Tree(_)) {
+            programs.loaded();
+        }
         let links = links(gaps);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
         // none, nobody has to search thousands of processes.

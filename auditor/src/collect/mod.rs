@@ -8,17 +8,14 @@ mod walk;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, cgroup2_mount, resolve};
-use bpf::error::{Call, Error, Kind};
-use bpf::list::Query;
+use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, below, cgroup2_mount, resolve};
+use bpf::error::Kind;
 use bpf::{AttachType, probe};
-use nix::errno::Errno;
 
 use self::attachments::shown;
 use self::host::{Clock, host};
@@ -96,7 +93,7 @@ impl Collector {
         let mount = cgroup2_mount()?;
         let mount = mount.canonicalize().unwrap_or(mount);
         let path = relative(&mount, &options.root)?;
-        let root = Cgroup::open(&resolve(&mount, &path))?;
+        let root = Cgroup::open(&below(&mount, &path))?;
         let scope = Scope {
             root: path,
             programs: match &options.programs[..] {
@@ -110,14 +107,13 @@ impl Collector {
             },
         };
         let mut gaps: Vec<Gap> = hidden_root(&mount, &scope.root, &root).into_iter().collect();
-        let program_flags = match probe::support() {
-            Ok(support) => support.program_flags,
-            Err(error) => {
-                gaps.push(gap(Subject::Cgroups, "what this kernel can do", &error));
-                false
-            }
-        };
+        let support = probe::support();
+        let program_flags = support.as_ref().is_ok_and(|support| support.program_flags);
         let types = known_types(&root, &scope.attach_types, program_flags, &mut gaps)?;
+        // Where nothing may be asked at all there is a gap that says so already.
+        if let (Err(error), false) = (&support, types.is_empty()) {
+            gaps.push(gap(Subject::Cgroups, "what this kernel can do", error));
+        }
         Ok(Self {
             mount,
             types,
@@ -179,7 +175,7 @@ impl Collector {
 
     fn look(&self, extent: Extent<'_>, timings: &mut Timings) -> bpf::Result<Look> {
         let (Extent::Tree(path) | Extent::Alone(path)) = extent;
-        let cgroup = Cgroup::open(&resolve(&self.mount, path))?;
+        let cgroup = Cgroup::open(&below(&self.mount, path))?;
         Ok(Eye {
             cgroup: &cgroup,
             extent,
@@ -240,24 +236,15 @@ fn known_types(
     program_flags: bool,
     gaps: &mut Vec<Gap>,
 ) -> anyhow::Result<Vec<AttachType>> {
-    let mut query = Query::new(program_flags);
-    let mut known = Vec::new();
-    for &attach_type in asked {
-        match query.ask(root.as_fd(), attach_type, bpf::list::Scope::Local) {
-            Ok(_) => known.push(attach_type),
-            // The kernel does not have it, so nothing can be attached there.
-            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => {}
-            Err(errno) => {
-                let error = Error::new(Call::Query, root.path().display().to_string(), errno);
-                if error.kind() != Kind::Denied {
-                    return Err(error.into());
-                }
-                // One gap for the right that is missing, not one for each of thousands of cgroups.
-                gaps.push(gap(Subject::Cgroups, "the programs attached to cgroups", &error));
-                return Ok(Vec::new());
-            }
+    let known = match probe::attach_types(root, asked.iter().copied(), program_flags) {
+        Ok(known) => known,
+        Err(error) if error.kind() == Kind::Denied => {
+            // One gap for the right that is missing, not one for each of thousands of cgroups.
+            gaps.push(gap(Subject::Cgroups, "the programs attached to cgroups", &error));
+            return Ok(Vec::new());
         }
-    }
+        Err(error) => return Err(error.into()),
+    };
     if known.is_empty() {
         bail!(
             "this kernel knows none of the attach types asked for: {}",

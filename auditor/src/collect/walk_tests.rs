@@ -1,6 +1,7 @@
 //! The walk does not care that directories are cgroups: these are ordinary ones.
 
 use std::fs;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -12,12 +13,14 @@ struct Visits {
     visited: Vec<PathBuf>,
     failed: Vec<(PathBuf, Errno)>,
     stopped: Vec<(PathBuf, Errno)>,
+    descriptors: Vec<RawFd>,
     /// Removed when `.0` is visited.
     removes: Option<(PathBuf, PathBuf)>,
 }
 
 impl Visitor for Visits {
-    fn visit(&mut self, _: BorrowedFd<'_>, _: CgroupId, path: &Path) {
+    fn visit(&mut self, cgroup: BorrowedFd<'_>, _: CgroupId, path: &Path) {
+        self.descriptors.push(cgroup.as_raw_fd());
         if let Some((_, remove)) = self.removes.take_if(|(when, _)| when == path) {
             fs::remove_dir_all(remove).unwrap();
         }
@@ -102,7 +105,7 @@ fn a_child_that_goes_before_it_is_opened_is_a_failure_of_its_own() {
 #[test]
 fn what_may_not_be_opened_is_a_failure_and_its_siblings_are_visited() {
     let root = tree(&["a/b", "c"]);
-    fs::set_permissions(root.path().join("a"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.path().join("a"), fs::Permissions::from_mode(0o000)).unwrap();
     let visits = walked(root.path(), Visits::default());
     assert!(visits.visited.contains(&"/r/c".into()));
     if !nix::unistd::geteuid().is_root() {
@@ -111,7 +114,7 @@ fn what_may_not_be_opened_is_a_failure_and_its_siblings_are_visited() {
 }
 
 #[test]
-fn a_tree_deeper_than_there_are_descriptors_is_walked_to_its_end() {
+fn a_deep_tree_takes_no_more_descriptors_than_a_flat_one() {
     const DEPTH: usize = 1_500;
     let root = tree(&[]);
     let mut here: OwnedFd = fs::File::open(root.path()).unwrap().into();
@@ -122,4 +125,6 @@ fn a_tree_deeper_than_there_are_descriptors_is_walked_to_its_end() {
     let visits = walked(root.path(), Visits::default());
     assert_eq!(visits.visited.len(), DEPTH + 1);
     assert_eq!((visits.failed, visits.stopped), (vec![], vec![]));
+    // The lowest free number is taken each time; other tests may have some as well.
+    assert!(visits.descriptors.iter().all(|&fd| fd < 256), "{:?}", visits.descriptors.last());
 }

@@ -138,6 +138,11 @@ fn nothing_is_removed_whose_owner_could_have_been_missed() {
     host.gap(Subject::Processes);
     assert!(matches!(actions(&host)[..], [Action::Cannot { .. }]));
 
+    let mut hiding = host.clone();
+    hiding.looks[0].coverage.gaps.clear();
+    hiding.gap(Subject::HiddenProcesses);
+    assert_eq!(actions(&hiding), [detach_legacy()], "one process that hides is no reason");
+
     let mut dead = orphan();
     dead.gap(Subject::Processes);
     assert_eq!(actions(&dead), [detach_legacy()], "the metadata's owner is known to be dead");

@@ -1,0 +1,179 @@
+//! Steps that are out of date by the time that they are taken. They need root.
+
+use bpf::list::attach;
+use bpf::throttle::load;
+use bpf::{Owner, ProgramId};
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+
+use super::*;
+use crate::classify::Finding;
+
+const INGRESS: AttachType = AttachType::INET_INGRESS;
+
+fn act() -> Act {
+    Act::new(&bpf::cgroup::cgroup2_mount().unwrap(), bpf::probe::support().unwrap())
+}
+
+fn put(cgroup: &ScratchCgroup, name: &str, flags: AttachFlags) -> Program {
+    let program = Program::load_pass(name, INGRESS).unwrap();
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    attach(program.as_fd(), &open, INGRESS, flags, None).unwrap();
+    program
+}
+
+fn step(program: &Program, action: Action) -> Step {
+    let info = program.info();
+    Step {
+        finding: Finding::OrphanedAttachment,
+        program: Identity {
+            id: info.id,
+            name: info.name.clone(),
+            tag: info.tag.clone(),
+            loaded_at_ns: info.loaded_at_ns,
+        },
+        premise: Premise::OwnerGone,
+        action,
+        note: None,
+    }
+}
+
+fn detach_from(cgroup: &ScratchCgroup) -> Action {
+    Action::DetachLegacy {
+        cgroup: cgroup.relative(),
+        cgroup_id: Cgroup::open(cgroup.path()).unwrap().id(),
+        attach_type: INGRESS,
+    }
+}
+
+fn ids(cgroup: &ScratchCgroup) -> Vec<ProgramId> {
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let list = query(&open, INGRESS, Scope::Local, false).unwrap();
+    list.programs.into_iter().map(|program| program.id).collect()
+}
+
+fn is_gone(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Gone(_))
+}
+
+fn is_changed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(Failure::Changed(_)))
+}
+
+#[test]
+fn root_a_program_with_the_same_id_but_another_identity_stays() {
+    let cgroup = ScratchCgroup::new("identity");
+    let program = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
+    let right = step(&program, detach_from(&cgroup));
+    let mut later = right.clone();
+    later.program.loaded_at_ns += 1;
+    let mut tagged = right.clone();
+    tagged.program.tag = "0".repeat(16);
+    for wrong in [later, tagged] {
+        assert!(is_gone(&act().take(&wrong)));
+        assert_eq!(ids(&cgroup), [program.info().id]);
+    }
+    assert_eq!(act().take(&right), Outcome::Removed);
+    assert_eq!(ids(&cgroup), []);
+}
+
+#[test]
+fn root_another_cgroup_at_the_path_is_not_touched() {
+    let cgroup = ScratchCgroup::new("path");
+    let program = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
+    let Action::DetachLegacy { cgroup: path, cgroup_id, attach_type } = detach_from(&cgroup) else {
+        unreachable!()
+    };
+    let cgroup_id = CgroupId(cgroup_id.0 + 1_000_000);
+    let wrong = Action::DetachLegacy { cgroup: path, cgroup_id, attach_type };
+    assert!(is_gone(&act().take(&step(&program, wrong))));
+    assert_eq!(ids(&cgroup), [program.info().id]);
+}
+
+#[test]
+fn root_a_foreign_program_in_a_list_that_is_not_multi_stays() {
+    for flags in [AttachFlags::OVERRIDE, AttachFlags::empty()] {
+        let cgroup = ScratchCgroup::new("single");
+        let ours = put(&cgroup, "chadtest_act", flags);
+        let foreign = put(&cgroup, "chadtest_other", flags);
+        assert!(is_gone(&act().take(&step(&ours, detach_from(&cgroup)))), "{flags:?}");
+        assert_eq!(ids(&cgroup), [foreign.info().id]);
+    }
+}
+
+#[test]
+fn root_of_one_program_only_the_legacy_attachment_goes_and_the_link_stays() {
+    let cgroup = ScratchCgroup::new("mixed");
+    let program = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let link = Link::create(program.as_fd(), &open, INGRESS).unwrap();
+    let step = step(&program, detach_from(&cgroup));
+    assert_eq!(act().take(&step), Outcome::Removed);
+    assert!(is_gone(&act().take(&step)));
+    assert_eq!(ids(&cgroup), [program.info().id]);
+    assert_eq!(link.info().unwrap().cgroup_id, Some(open.id()));
+}
+
+#[test]
+fn root_a_program_whose_owner_lives_is_not_taken_for_an_orphan() {
+    let cgroup = ScratchCgroup::new("premise");
+    let here = Owner::this_process("test").unwrap();
+    let dead = Owner { start_time: here.start_time + 1, ..here.clone() };
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    for (owner, wrong, right) in [
+        (here, Premise::OwnerGone, Premise::OwnerLives),
+        (dead, Premise::OwnerLives, Premise::OwnerGone),
+    ] {
+        let program = load(&owner).unwrap().ingress;
+        attach(program.as_fd(), &open, INGRESS, AttachFlags::MULTI, None).unwrap();
+        let mut step = step(&program, detach_from(&cgroup));
+        step.premise = wrong;
+        assert!(is_changed(&act().take(&step)), "{wrong:?}");
+        assert_eq!(ids(&cgroup), [program.info().id]);
+        step.premise = right;
+        assert_eq!(act().take(&step), Outcome::Removed, "{right:?}");
+    }
+}
+
+#[test]
+fn root_a_link_that_is_not_the_one_that_was_judged_stays() {
+    let cgroup = ScratchCgroup::new("link");
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let program = Program::load_pass("chadtest_act", INGRESS).unwrap();
+    let other = Program::load_pass("chadtest_act", INGRESS).unwrap();
+    let link = Link::create(program.as_fd(), &open, INGRESS).unwrap();
+    let detach =
+        |cgroup_id, attach_type| Action::DetachLink { link: link.id(), cgroup_id, attach_type };
+    let elsewhere = CgroupId(open.id().0 + 1_000_000);
+    for wrong in [
+        step(&other, detach(open.id(), INGRESS)),
+        step(&program, detach(elsewhere, INGRESS)),
+        step(&program, detach(open.id(), AttachType::INET_EGRESS)),
+    ] {
+        assert!(is_changed(&act().take(&wrong)), "{wrong:?}");
+        assert_eq!(ids(&cgroup), [program.info().id]);
+    }
+    let right = step(&program, detach(open.id(), INGRESS));
+    assert_eq!(act().take(&right), Outcome::Removed);
+    assert_eq!(ids(&cgroup), []);
+    assert!(is_gone(&act().take(&right)));
+}
+
+#[test]
+fn root_a_pin_of_something_else_stays() {
+    isolate();
+    let cgroup = ScratchCgroup::new("unpin");
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let program = Program::load_pass("chadtest_act", INGRESS).unwrap();
+    let path = Path::new("/sys/fs/bpf/pin");
+    let link = Link::create(program.as_fd(), &open, INGRESS).unwrap();
+    link.pin(path).unwrap();
+    let unpin = |object| step(&program, Action::Unpin { path: path.to_owned(), object });
+    for wrong in [Object::Link(LinkId(link.id().0 + 1)), Object::Program(program.info().id)] {
+        assert!(is_changed(&act().take(&unpin(wrong))), "{wrong:?}");
+        assert!(path.exists());
+    }
+    assert_eq!(act().take(&unpin(Object::Link(link.id()))), Outcome::Removed);
+    assert!(!path.exists());
+    assert!(is_gone(&act().take(&unpin(Object::Link(link.id())))));
+}

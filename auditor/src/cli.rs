@@ -1,0 +1,171 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use bpf::AttachType;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::classify::{DEFAULT_PROGRAMS, Finding};
+use crate::collect::Options;
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  clean
+  1  leaks
+  2  not everything could be seen, or something failed; bad usage too";
+
+/// Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
+#[derive(Debug, Parser)]
+#[command(name = "chadthrottle-audit", version, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look for leaks
+    #[command(after_help = EXIT_STATUS)]
+    Scan(Scan),
+    /// Remove what is leaked, and nothing else
+    ///
+    /// Each leak is judged once more right before it is removed, and each removal is verified. Then the
+    /// host is scanned again: the exit status is that of the second scan.
+    #[command(after_help = EXIT_STATUS)]
+    Clean(Clean),
+    /// Write down the facts, for `scan --from` to judge elsewhere, later, without root
+    Snapshot(Snapshot),
+    /// Say what a finding means, and what to do about it; without one, list them
+    Explain(Explain),
+}
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub struct ScopeArgs {
+    /// Only this cgroup and what is below it: its directory, or its path below the cgroup2 mount
+    #[arg(long, value_name = "CGROUP", default_value = "/")]
+    pub root: PathBuf,
+    /// Programs that count as ours, by name; may be given several times. The kernel keeps only the first
+    /// 15 characters of a name
+    #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
+    pub programs: Vec<String>,
+    /// Only this attach type, such as `cgroup_inet_ingress`; may be given several times [default: every one that
+    /// the kernel knows]
+    #[arg(long = "attach-type", value_name = "TYPE")]
+    pub attach_types: Vec<AttachType>,
+    /// How long to wait before looking at suspects a second time: a throttle that is just being set up or
+    /// taken down is no leak
+    #[arg(long, value_name = "TIME", default_value = "200ms")]
+    pub settle: humantime::Duration,
+}
+
+impl ScopeArgs {
+    /// The same for the collector. `all`: others' programs are of interest, too.
+    pub fn options(&self, all: bool) -> Options {
+        Options {
+            root: self.root.clone(),
+            programs: self.programs.clone(),
+            attach_types: self.attach_types.clone(),
+            all,
+            settle: self.settle.into(),
+        }
+    }
+}
+
+/// The arguments of `scan`.
+#[derive(Debug, Args)]
+pub struct Scan {
+    /// What to look at.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// List other people's programs, too, not only count them
+    #[arg(long)]
+    pub all: bool,
+    /// How to print the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Write the report to this file, in one go, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Judge a snapshot that `chadthrottle-audit snapshot` wrote, instead of this host; needs no root
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["root", "programs", "attach_types", "settle"]
+    )]
+    pub from: Option<PathBuf>,
+}
+
+/// The arguments of `clean`.
+#[derive(Debug, Args)]
+pub struct Clean {
+    /// What to look at.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+}
+
+/// The arguments of `snapshot`.
+#[derive(Debug, Args)]
+pub struct Snapshot {
+    /// What to look at.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Look for the pins and holders of other people's programs, too
+    #[arg(long)]
+    pub all: bool,
+    /// Write it to this file, in one go, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// The arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Which
+    pub finding: Option<Finding>,
+}
+
+/// How to print a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs; the shape is stable
+    Json,
+}
+
+fn glob(glob: &str) -> Result<String, String> {
+    globset::Glob::new(glob).map_err(|error| error.kind().to_string())?;
+    Ok(glob.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_options_everything_is_asked_for() {
+        let Command::Scan(scan) = Cli::parse_from(["chadthrottle-audit", "scan"]).command else {
+            panic!("not a scan");
+        };
+        let options = scan.scope.options(false);
+        assert_eq!(options.root, PathBuf::from("/"));
+        assert_eq!(options.programs, [DEFAULT_PROGRAMS]);
+        assert_eq!(options.attach_types, []);
+        assert_eq!(options.settle, crate::collect::DEFAULT_SETTLE);
+    }
+}

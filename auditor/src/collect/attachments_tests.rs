@@ -1,0 +1,88 @@
+//! What is made of cgroups that cannot be asked.
+
+use std::os::fd::AsFd;
+
+use bpf::ProgramId;
+use bpf::list::AttachedProgram;
+use bpf::program::Program;
+
+use super::*;
+use crate::classify::Ours;
+use crate::collect::host::Clock;
+
+fn told(errnos: &[Errno]) -> Coverage {
+    let (ours, _) = Ours::new(&[]);
+    let clock = Clock::now().unwrap();
+    let mut programs = Programs::new(&ours, &clock);
+    let types = [AttachType::INET_INGRESS];
+    let mut attachments = Attachments::new(&types, false, &mut programs);
+    for &errno in errnos {
+        attachments.fail(Path::new("/a"), errno);
+    }
+    attachments.into_facts().1
+}
+
+#[test]
+fn a_cgroup_that_vanished_is_counted_and_is_no_gap() {
+    let coverage = told(&[Errno::ENOENT, Errno::ENODEV]);
+    assert_eq!((coverage.cgroups_vanished, coverage.cgroups_denied), (2, 0));
+    assert_eq!(coverage.gaps, []);
+}
+
+#[test]
+fn a_denied_cgroup_is_a_gap() {
+    let coverage = told(&[Errno::EACCES, Errno::EPERM]);
+    assert_eq!((coverage.cgroups_vanished, coverage.cgroups_denied), (0, 2));
+    assert_eq!(coverage.gaps.len(), 2);
+    assert_eq!(coverage.gaps[0].about, Subject::Cgroups);
+    assert_eq!(coverage.gaps[0].what, "/a");
+}
+
+#[test]
+fn any_other_failure_is_a_gap_too() {
+    let coverage = told(&[Errno::EMFILE, Errno::ENOMEM, Errno::EIO]);
+    assert_eq!(coverage.gaps.len(), 3);
+}
+
+#[test]
+fn a_walk_that_stops_is_a_gap_even_where_something_vanished() {
+    let (ours, _) = Ours::new(&[]);
+    let clock = Clock::now().unwrap();
+    let mut programs = Programs::new(&ours, &clock);
+    let mut attachments = Attachments::new(&[], false, &mut programs);
+    attachments.stop(Path::new("/a"), Errno::ENOENT);
+    assert_eq!(attachments.into_facts().1.gaps.len(), 1);
+}
+
+#[test]
+fn root_a_list_of_which_a_program_has_gone_is_not_kept() {
+    let (ours, _) = Ours::new(&[]);
+    let clock = Clock::now().unwrap();
+    let mut programs = Programs::new(&ours, &clock);
+    let types = [AttachType::INET_INGRESS];
+    let mut attachments = Attachments::new(&types, false, &mut programs);
+    let here = Program::load_pass("chadtest_list", types[0]).unwrap();
+    let gone = ProgramId(2_000_000_000);
+    let mut list = ProgramList::default();
+    for id in [here.info().id, gone] {
+        list.programs.push(AttachedProgram { id, flags: None });
+    }
+    assert!(!attachments.read(&list, CgroupId(7), Path::new("/a"), types[0]));
+    list.programs.pop();
+    assert!(attachments.read(&list, CgroupId(7), Path::new("/a"), types[0]));
+    let (found, coverage) = attachments.into_facts();
+    assert_eq!(found.len(), 1);
+    assert_eq!(coverage.gaps, []);
+}
+
+#[test]
+fn where_nobody_may_ask_no_cgroup_counts_as_visited() {
+    let (ours, _) = Ours::new(&[]);
+    let clock = Clock::now().unwrap();
+    let mut programs = Programs::new(&ours, &clock);
+    let mut attachments = Attachments::new(&[], false, &mut programs);
+    let folder = std::fs::File::open("/").unwrap();
+    attachments.visit(folder.as_fd(), CgroupId(1), Path::new("/"));
+    let coverage = attachments.into_facts().1;
+    assert_eq!((coverage.cgroups_visited, coverage.cgroups_denied), (0, 1));
+}

@@ -1,0 +1,26 @@
+//! The subcommands.
+
+mod clean;
+mod explain;
+mod output;
+mod progress;
+mod scan;
+mod snapshot;
+
+use crate::cli::{Cli, Command};
+
+/// The exit status of a program that failed, or could not see everything.
+pub const FAILED: u8 = 2;
+
+/// Does what the command line asks for; returns the exit status.
+///
+/// # Errors
+/// What failed, on what, why, and what to do; the exit status is [`FAILED`] then.
+pub fn run(cli: &Cli) -> anyhow::Result<u8> {
+    match &cli.command {
+        Command::Scan(args) => scan::run(args),
+        Command::Clean(args) => clean::run(args),
+        Command::Snapshot(args) => snapshot::run(args),
+        Command::Explain(args) => explain::run(args),
+    }
+}

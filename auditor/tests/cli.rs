@@ -1,0 +1,169 @@
+//! The command line, as far as it goes without root.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command as StdCommand, Stdio};
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, starts_with};
+
+fn audit(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("chadthrottle-audit").unwrap();
+    command.args(args);
+    command
+}
+
+fn recorded(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots-in");
+    folder.join(format!("{name}.json")).into_os_string().into_string().unwrap()
+}
+
+#[test]
+fn bad_usage_ends_with_2_and_says_what_is_wrong() {
+    let usages: [(&[&str], &str); 9] = [
+        (&[], "Usage:"),
+        (&["scam"], "unrecognized subcommand 'scam'"),
+        (&["scan", "--attach-type", "xdp"], "'xdp' is no cgroup attach type"),
+        (&["scan", "--program", "a[b"], "invalid value 'a[b' for '--program <GLOB>'"),
+        (&["scan", "--settle", "soon"], "'soon' for '--settle <TIME>'"),
+        (&["scan", "--from", "x", "--root", "/a"], "cannot be used with"),
+        (&["scan", "--from", "x", "--program", "a"], "cannot be used with"),
+        (&["clean", "--yes", "--dry-run"], "cannot be used with"),
+        (&["explain", "leak"], "'leak' is no finding; there are active, pinned"),
+    ];
+    for (args, message) in usages {
+        audit(args).assert().code(2).stdout(is_empty()).stderr(contains(message));
+    }
+}
+
+#[test]
+fn help_and_version_tell_the_exit_status_and_the_version() {
+    audit(&["--help"]).assert().code(0).stdout(contains("Exit status:"));
+    audit(&["scan", "--help"]).assert().code(0).stdout(contains("Exit status:"));
+    audit(&["--version"]).assert().code(0).stdout(starts_with("chadthrottle-audit "));
+}
+
+#[test]
+fn explain_lists_the_findings_and_explains_one() {
+    let list = contains("orphaned_attachment").and(contains("active"));
+    audit(&["explain"]).assert().code(0).stdout(list).stderr(is_empty());
+    audit(&["explain", "orphaned_pin"])
+        .assert()
+        .code(0)
+        .stdout(starts_with("orphaned_pin: a leak\n"));
+}
+
+#[test]
+fn a_recorded_snapshot_is_judged_without_root() {
+    audit(&["scan", "--from", &recorded("active")])
+        .assert()
+        .code(0)
+        .stdout(contains("clean: no leaked program"));
+    audit(&["scan", "--from", &recorded("orphaned_attachment")])
+        .assert()
+        .code(1)
+        .stdout(contains("orphaned_attachment"));
+}
+
+#[test]
+fn json_is_one_object_with_the_verdict() {
+    let output =
+        audit(&["scan", "--format", "json", "--from", &recorded("stacked_duplicate")]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["schema_version"], 1);
+    assert_eq!(report["verdict"], "leaks");
+}
+
+#[test]
+fn the_report_goes_to_a_file_and_nothing_to_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.json");
+    let from = recorded("orphaned_pin");
+    audit(&["scan", "--format", "json", "--from", &from, "--output", file.to_str().unwrap()])
+        .assert()
+        .code(1)
+        .stdout(is_empty());
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(report["leaks"][0]["finding"], "orphaned_pin");
+}
+
+#[test]
+fn what_is_no_snapshot_is_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot");
+    let old = std::fs::read_to_string(recorded("active")).unwrap().replacen(
+        "\"schema_version\": 1",
+        "\"schema_version\": 9",
+        1,
+    );
+    let report = audit(&["scan", "--format", "json", "--from", &recorded("active")]).output();
+    let report = String::from_utf8(report.unwrap().stdout).unwrap();
+    for (text, message) in [
+        ("", "it is not a snapshot"),
+        ("{}", "it is not a snapshot"),
+        ("{\"schema_version\": 1, \"looks\": 3}", "it is not a snapshot"),
+        (&report, "it is not a snapshot"),
+        (&old, "it is a snapshot of version 9, and this program reads version 1"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        audit(&["scan", "--from", file.to_str().unwrap()])
+            .assert()
+            .code(2)
+            .stdout(is_empty())
+            .stderr(contains(message).and(contains(file.to_str().unwrap())));
+    }
+    audit(&["scan", "--from", "/nowhere/x"])
+        .assert()
+        .code(2)
+        .stderr(contains("cannot read the snapshot /nowhere/x").and(contains("No such file")));
+}
+
+#[test]
+fn a_cgroup_that_is_not_there_is_named() {
+    audit(&["scan", "--root", "/no/such/cgroup"])
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("no cgroup ").and(contains("/no/such/cgroup")));
+    audit(&["scan", "--root", "../../../../../../../../../tmp"])
+        .assert()
+        .code(2)
+        .stderr(contains("is not below the cgroup2 mount"));
+}
+
+#[test]
+fn clean_without_yes_and_without_a_terminal_refuses() {
+    audit(&["clean"]).assert().code(2).stdout(is_empty()).stderr(contains("--yes"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure_and_the_verdict_stays() {
+    let mut child = StdCommand::new(env!("CARGO_BIN_EXE_chadthrottle-audit"))
+        .args(["scan", "--format", "json", "--from", &recorded("orphaned_attachment")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let mut talk = String::new();
+    child.stderr.unwrap().read_to_string(&mut talk).unwrap();
+    assert_eq!(talk, "");
+}
+
+#[test]
+fn colour_is_for_terminals_and_for_those_who_do_not_refuse_it() {
+    let from = recorded("orphaned_attachment");
+    let plain = || contains("\x1b[").not();
+    audit(&["scan", "--from", &from]).assert().stdout(plain());
+    audit(&["scan", "--from", &from]).env("CLICOLOR_FORCE", "1").assert().stdout(contains("\x1b["));
+    audit(&["scan", "--from", &from])
+        .env("CLICOLOR_FORCE", "1")
+        .env("NO_COLOR", "1")
+        .assert()
+        .stdout(plain());
+}

@@ -1,0 +1,158 @@
+//! The cure: what is leaked goes, and nothing else does.
+
+use crate::common::*;
+use bpf::cgroup::Cgroup;
+use bpf::link::Link;
+use bpf::list::AttachFlags;
+use bpf::program::Program;
+use std::os::fd::AsFd;
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+
+const MULTI: AttachFlags = AttachFlags::MULTI;
+
+#[test]
+fn root_the_historical_leak_is_found_and_cleaned() {
+    let cgroup = ScratchCgroup::new("history");
+    let names = Names::new();
+    for attach_type in [INGRESS, EGRESS] {
+        plant(cgroup.path(), &names.leak, attach_type, MULTI);
+    }
+    let (status, report) = scan(cgroup.path(), &names.leak, &[]);
+    assert_eq!(status, 1);
+    assert_eq!(findings(&report), ["orphaned_attachment", "orphaned_attachment"]);
+    assert_eq!(report["verdict"], "leaks");
+
+    let output = clean(cgroup.path(), &names.leak);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!(attached(cgroup.path(), INGRESS), []);
+    assert_eq!(attached(cgroup.path(), EGRESS), []);
+
+    let (status, report) = scan(cgroup.path(), &names.leak, &[]);
+    assert_eq!((status, &report["verdict"]), (0, &"clean".into()));
+}
+
+#[test]
+fn root_the_leak_is_found_under_its_historical_name_without_options_but_the_root() {
+    let cgroup = ScratchCgroup::new("default");
+    let id = vmtests::leak::plant(cgroup.path(), INGRESS).unwrap();
+    let output = audit(&["scan", "--root"]).arg(cgroup.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("{id} chadthrottle_in")), "{text}");
+}
+
+#[test]
+fn root_foreign_programs_keep_their_place_and_order() {
+    let cgroup = ScratchCgroup::new("order");
+    let names = Names::new();
+    let mut foreign = Vec::new();
+    for round in 0..3 {
+        foreign.push(plant(cgroup.path(), &names.foreign, INGRESS, MULTI));
+        for _ in 0..round {
+            plant(cgroup.path(), &names.leak, INGRESS, MULTI);
+        }
+    }
+    plant(cgroup.path(), &names.leak, INGRESS, MULTI);
+    foreign.push(plant(cgroup.path(), &names.foreign, INGRESS, MULTI));
+    assert_eq!(attached(cgroup.path(), INGRESS).len(), 8);
+
+    let output = clean(cgroup.path(), &names.leak);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!(attached(cgroup.path(), INGRESS), foreign);
+}
+
+#[test]
+fn root_override_and_none_lists_are_cleaned_and_those_of_others_are_not() {
+    let names = Names::new();
+    for flags in [AttachFlags::OVERRIDE, AttachFlags::empty()] {
+        let cgroup = ScratchCgroup::new("kinds");
+        let theirs = cgroup.child("theirs");
+        let ours = cgroup.child("ours");
+        let foreign = plant(&theirs, &names.foreign, INGRESS, flags);
+        plant(&ours, &names.leak, INGRESS, flags);
+        let output = clean(cgroup.path(), &names.leak);
+        assert_eq!(output.status.code(), Some(0), "{flags:?} {}", shown(&output));
+        assert_eq!(attached(&ours, INGRESS), []);
+        assert_eq!(attached(&theirs, INGRESS), [foreign]);
+    }
+}
+
+#[test]
+fn root_a_full_list_is_cleaned() {
+    let cgroup = ScratchCgroup::new("full");
+    let names = Names::new();
+    for _ in 0..bpf::list::MAX_PROGRAMS {
+        plant(cgroup.path(), &names.leak, EGRESS, MULTI);
+    }
+    let (_, report) = scan(cgroup.path(), &names.leak, &[]);
+    assert_eq!(report["attachments"][0]["slots_used"], 64);
+    let output = clean(cgroup.path(), &names.leak);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!(attached(cgroup.path(), EGRESS), []);
+}
+
+#[test]
+fn root_what_a_living_process_holds_is_left_alone() {
+    let cgroup = ScratchCgroup::new("alive");
+    let names = Names::new();
+    let legacy = hold(cgroup.path(), &names.leak, INGRESS);
+    let program = Program::load_pass(&names.leak, EGRESS).unwrap();
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let link = Link::create(program.as_fd(), &open, EGRESS).unwrap();
+    let (status, report) = scan(cgroup.path(), &names.leak, &[]);
+    assert_eq!((status, findings(&report)), (0, vec!["active".to_owned(); 2]));
+
+    let output = clean(cgroup.path(), &names.leak);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!(attached(cgroup.path(), INGRESS), [legacy.info().id]);
+    assert_eq!(attached(cgroup.path(), EGRESS), [program.info().id]);
+    assert_eq!(link.info().unwrap().cgroup_id, Some(open.id()));
+}
+
+#[test]
+fn root_an_orphaned_pin_is_removed_and_its_link_ends() {
+    isolate();
+    let cgroup = ScratchCgroup::new("pin");
+    let names = Names::new();
+    let pin = std::path::Path::new("/sys/fs/bpf/link");
+    {
+        let program = Program::load_pass(&names.leak, EGRESS).unwrap();
+        let open = Cgroup::open(cgroup.path()).unwrap();
+        Link::create(program.as_fd(), &open, EGRESS).unwrap().pin(pin).unwrap();
+    }
+    let (status, report) = scan(cgroup.path(), &names.leak, &[]);
+    assert_eq!((status, findings(&report)), (1, vec!["orphaned_pin".to_owned()]));
+    let output = clean(cgroup.path(), &names.leak);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert!(!pin.exists());
+    assert_eq!(attached(cgroup.path(), EGRESS), []);
+}
+
+#[test]
+fn root_a_dry_run_changes_nothing() {
+    let cgroup = ScratchCgroup::new("dry");
+    let names = Names::new();
+    let leak = plant(cgroup.path(), &names.leak, INGRESS, MULTI);
+    let output = audit(&["clean", "--dry-run", "--program", &names.leak, "--root"])
+        .arg(cgroup.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(&format!("would detach program {leak} ({})", names.leak)), "{text}");
+    assert_eq!(attached(cgroup.path(), INGRESS), [leak]);
+}
+
+#[test]
+fn root_without_yes_and_without_a_terminal_nothing_is_done() {
+    let cgroup = ScratchCgroup::new("refuse");
+    let names = Names::new();
+    let leak = plant(cgroup.path(), &names.leak, INGRESS, MULTI);
+    let output =
+        audit(&["clean", "--program", &names.leak, "--root"]).arg(cgroup.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("--yes") && text.contains("--dry-run"), "{text}");
+    assert_eq!(attached(cgroup.path(), INGRESS), [leak]);
+}

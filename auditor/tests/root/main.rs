@@ -1,0 +1,9 @@
+//! The auditor on the real kernel. These tests need root.
+
+mod clean;
+mod common;
+mod findings;
+mod recheck;
+mod rights;
+mod walk;
+mod witness;

@@ -1,0 +1,169 @@
+//! What changes between the scan and the act. The library cleans, so that the moment can be chosen.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use auditor::classify::classify;
+use auditor::clean::{Cleaner, Outcome};
+use auditor::collect::Options;
+use bpf::cgroup::Cgroup;
+use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::list::{AttachFlags, detach};
+use bpf::program::Program;
+use bpf::state::ThrottleState;
+use bpf::throttle::load;
+use bpf::{CgroupBpf, LinuxBpf, Owner, ProgramId};
+use vmtests::cgroup::ScratchCgroup;
+
+use crate::common::*;
+
+const MULTI: AttachFlags = AttachFlags::MULTI;
+
+/// Scans, lets something happen, cleans.
+fn clean_after(root: &Path, program: &str, happens: impl FnOnce()) -> Vec<Outcome> {
+    let options = Options {
+        root: root.to_owned(),
+        programs: vec![program.to_owned()],
+        settle: Duration::from_millis(1),
+        ..Options::default()
+    };
+    let cleaner = Cleaner::new(&options).unwrap();
+    let snapshot = cleaner.scan(options.settle).unwrap();
+    let scanned = classify(&snapshot);
+    assert!(scanned.leaks().count() > 0, "the scan found a leak");
+    happens();
+    let mut outcomes = Vec::new();
+    cleaner.clean(&scanned, |done| outcomes.push(done.outcome));
+    outcomes
+}
+
+fn is_left_alone(outcomes: &[Outcome]) -> bool {
+    !outcomes.is_empty() && outcomes.iter().all(|outcome| matches!(outcome, Outcome::Gone(_)))
+}
+
+#[test]
+fn root_without_a_change_it_is_removed() {
+    let cgroup = ScratchCgroup::new("same");
+    let names = Names::new();
+    plant(cgroup.path(), &names.leak, INGRESS, MULTI);
+    assert_eq!(clean_after(cgroup.path(), &names.leak, || ()), [Outcome::Removed]);
+    assert_eq!(attached(cgroup.path(), INGRESS), []);
+}
+
+/// A process of somebody else's that has the program open.
+struct Holder(Child);
+
+impl Holder {
+    fn of(id: ProgramId) -> Self {
+        let program = Program::open(id).unwrap();
+        // A copy that survives exec.
+        let fd = program.as_fd().as_raw_fd();
+        let script = format!("exec sleep 60 <&{fd}");
+        nix::fcntl::fcntl(
+            program.as_fd(),
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )
+        .unwrap();
+        Self(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn root_a_process_that_turns_up_with_the_program_open_keeps_it() {
+    let cgroup = ScratchCgroup::new("holder");
+    let names = Names::new();
+    let leak = plant(cgroup.path(), &names.leak, INGRESS, MULTI);
+    let mut holder = None;
+    let outcomes = clean_after(cgroup.path(), &names.leak, || {
+        holder = Some(Holder::of(leak));
+    });
+    assert!(is_left_alone(&outcomes), "{outcomes:?}");
+    assert_eq!(attached(cgroup.path(), INGRESS), [leak]);
+}
+
+#[test]
+fn root_another_cgroup_under_the_same_name_is_left_alone() {
+    let cgroup = ScratchCgroup::new("again");
+    let names = Names::new();
+    let child = cgroup.child("child");
+    plant(&child, &names.leak, INGRESS, MULTI);
+    let mut second = None;
+    let outcomes = clean_after(cgroup.path(), &names.leak, || {
+        std::fs::remove_dir(&child).unwrap();
+        std::fs::create_dir(&child).unwrap();
+        second = Some(plant(&child, &names.leak, INGRESS, MULTI));
+    });
+    assert!(is_left_alone(&outcomes), "{outcomes:?}");
+    assert_eq!(attached(&child, INGRESS), [second.unwrap()]);
+}
+
+#[test]
+fn root_a_cgroup_that_has_gone_is_nothing_to_do() {
+    let cgroup = ScratchCgroup::new("went");
+    let names = Names::new();
+    let child = cgroup.child("child");
+    plant(&child, &names.leak, INGRESS, MULTI);
+    let outcomes = clean_after(cgroup.path(), &names.leak, || {
+        std::fs::remove_dir(&child).unwrap();
+    });
+    assert!(is_left_alone(&outcomes), "{outcomes:?}");
+}
+
+/// In such a list the kernel takes off whatever is there: this is where a careless cleaner does harm.
+#[test]
+fn root_a_foreign_program_that_took_the_place_in_an_override_list_stays() {
+    for flags in [AttachFlags::OVERRIDE, AttachFlags::empty()] {
+        let cgroup = ScratchCgroup::new("replaced");
+        let names = Names::new();
+        let leak = plant(cgroup.path(), &names.leak, INGRESS, flags);
+        let mut foreign = None;
+        // It lives on, but elsewhere.
+        let kept = Program::open(leak).unwrap();
+        let outcomes = clean_after(cgroup.path(), &names.leak, || {
+            foreign = Some(plant(cgroup.path(), &names.foreign, INGRESS, flags));
+        });
+        assert!(is_left_alone(&outcomes), "{flags:?} {outcomes:?}");
+        assert_eq!(attached(cgroup.path(), INGRESS), [foreign.unwrap()]);
+        drop(kept);
+    }
+}
+
+#[test]
+fn root_somebody_else_who_cleans_at_the_same_time_is_no_failure() {
+    let cgroup = ScratchCgroup::new("twice");
+    let names = Names::new();
+    let leak = plant(cgroup.path(), &names.leak, INGRESS, MULTI);
+    let outcomes = clean_after(cgroup.path(), &names.leak, || {
+        let program = Program::open(leak).unwrap();
+        detach(program.as_fd(), &Cgroup::open(cgroup.path()).unwrap(), INGRESS, None).unwrap();
+    });
+    assert!(is_left_alone(&outcomes), "{outcomes:?}");
+}
+
+#[test]
+fn root_a_throttle_that_is_armed_again_is_left_alone() {
+    let cgroup = ScratchCgroup::new("armed");
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let loaded = load(&Owner::this_process("test").unwrap()).unwrap();
+    bpf::list::attach(loaded.egress.as_fd(), &open, EGRESS, MULTI, None).unwrap();
+    let outcomes = clean_after(cgroup.path(), "chadthrottle*", || {
+        let limits = Limits {
+            rate: Rate::from_bytes_per_second(1_000_000).unwrap(),
+            burst: Burst::new(Duration::from_millis(20)).unwrap(),
+            traffic: Traffic::All,
+        };
+        let state = ThrottleState::armed(&limits, LinuxBpf::new().unwrap().now_ns());
+        loaded.egress.set_state(open.id(), EGRESS, &state).unwrap();
+    });
+    assert!(is_left_alone(&outcomes), "{outcomes:?}");
+    assert_eq!(attached(cgroup.path(), EGRESS), [loaded.egress.info().id]);
+}

@@ -2,7 +2,7 @@
 //!
 //! A scan is out of date as soon as it is made. So each cgroup with leaks is looked at once more right
 //! before anything is done there, and judged by the same rules; what is done is what that fresh judgement
-//! asks for, and only to leaks that the scan had confirmed. The [`act`] itself makes sure of what it
+//! asks for, and only to leaks that the scan had confirmed. The act itself makes sure of what it
 //! touches once more, with the program open, so that its id cannot become another's.
 
 mod act;

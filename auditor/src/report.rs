@@ -2,14 +2,15 @@
 //!
 //! Its shape is stable: fields may be added in [`SCHEMA_VERSION`] 1, never renamed or removed.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
 use serde::{Deserialize, Serialize};
 
-use crate::classify::{Claim, Classified, Finding, Judged, Verdict};
+use crate::classify::{Claim, Classified, DEFAULT_PROGRAMS, Finding, Judged, Verdict};
 use crate::plan::{remedy, steps};
-use crate::snapshot::{AttachmentFact, Snapshot, Timings, Tool};
+use crate::snapshot::{AttachmentFact, Scope, Snapshot, Timings, Tool};
 
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -51,6 +52,10 @@ pub struct Report {
     /// What was asked for: attachments at this cgroup and below it. For the text only.
     #[serde(skip)]
     pub root: String,
+    /// The options that ask for the same scope on the command line, each with a space before it. For the
+    /// text only.
+    #[serde(skip)]
+    pub scope_options: String,
 }
 
 /// A host, during one boot.
@@ -261,6 +266,31 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
             leaked: classified.leaks().count(),
         },
         root: snapshot.scope.root.to_string_lossy().into_owned(),
+        scope_options: scope_options(&snapshot.scope),
+    }
+}
+
+/// As a shell reads them.
+fn scope_options(scope: &Scope) -> String {
+    let root = (scope.root != Path::new("/"))
+        .then(|| format!(" --root {}", quoted(scope.root.as_os_str().as_bytes())));
+    let programs = (scope.programs != [DEFAULT_PROGRAMS]).then(|| {
+        let options = scope.programs.iter().map(|glob| quoted(glob.as_bytes()));
+        options.map(|glob| format!(" --program {glob}")).collect()
+    });
+    [root, programs].into_iter().flatten().collect()
+}
+
+/// A word for a shell: as it is where that is safe, else `'…'`, or `$'…'` where it could harm a terminal.
+fn quoted(word: &[u8]) -> String {
+    let is_plain = |c: &u8| c.is_ascii_alphanumeric() || b"/._-@:".contains(c);
+    let escaped = word.escape_ascii().to_string();
+    if !word.is_empty() && word.iter().all(is_plain) {
+        escaped
+    } else if escaped.as_bytes() == word {
+        format!("'{escaped}'")
+    } else {
+        format!("$'{escaped}'")
     }
 }
 

@@ -235,14 +235,12 @@ fn advice(report: &Report) -> Option<String> {
             let first = report.leaks.first()?.finding;
             let explain = format!("Explain a finding: chadthrottle-audit explain {first}");
             let removable = report.leaks.iter().filter(|leak| leak.remedy.contains(CLEAN)).count();
+            let clean = format!("chadthrottle-audit clean{}", report.scope_options);
             let remove = match removable {
-                0 => "There is nothing here that clean could remove; see above for what ends it.",
-                some if some == report.leaks.len() => {
-                    "Remove what is leaked: chadthrottle-audit clean"
-                }
-                _ => {
-                    "Remove what can be removed: chadthrottle-audit clean   (see above for the rest)"
-                }
+                0 => "There is nothing here that clean could remove; see above for what ends it."
+                    .to_owned(),
+                some if some == report.leaks.len() => format!("Remove what is leaked: {clean}"),
+                _ => format!("Remove what can be removed: {clean}   (see above for the rest)"),
             };
             Some(format!("{remove}\n{explain}"))
         }

@@ -1,5 +1,8 @@
 //! The report and its text where they are easily got wrong.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -83,6 +86,30 @@ fn an_audit_below_a_cgroup_says_so() {
     let mut host = host();
     host.scope.root = "/system.slice".into();
     assert!(text(&host).contains("29 attach types asked) below /system.slice; 0 active"));
+}
+
+#[test]
+fn the_command_that_cleans_names_the_same_scope() {
+    let command = |root: &[u8], programs: &[&str]| {
+        let mut orphan = orphan();
+        orphan.scope.root = OsStr::from_bytes(root).into();
+        orphan.scope.programs = programs.iter().map(|&glob| glob.to_owned()).collect();
+        let text = text(&orphan);
+        let line = text.lines().find_map(|line| line.strip_prefix("Remove what is leaked: "));
+        line.map(ToOwned::to_owned).unwrap()
+    };
+    let ours = ["chadthrottle*"];
+    assert_eq!(command(b"/", &ours), "chadthrottle-audit clean");
+    assert_eq!(command(b"/a.slice", &ours), "chadthrottle-audit clean --root /a.slice");
+    assert_eq!(command(b"/a b", &ours), "chadthrottle-audit clean --root '/a b'");
+    assert_eq!(
+        command(b"/it's\x1b\xff", &ours),
+        r"chadthrottle-audit clean --root $'/it\'s\x1b\xff'"
+    );
+    assert_eq!(
+        command(b"/", &["chad*", "x"]),
+        "chadthrottle-audit clean --program 'chad*' --program x"
+    );
 }
 
 #[test]

@@ -62,8 +62,11 @@ fn a_snapshot_and_a_report_come_back_from_json_as_they_were() {
         let snapshot = recorded(finding.name());
         let text = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
-        let written =
-            Report { root: String::new(), ..report(&snapshot, &classify(&snapshot), true) };
+        let written = Report {
+            root: String::new(),
+            scope_options: String::new(),
+            ..report(&snapshot, &classify(&snapshot), true)
+        };
         let text = serde_json::to_string(&written).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), written);
     }

@@ -276,7 +276,7 @@ fn scope_options(scope: &Scope) -> String {
         .then(|| format!(" --root {}", quoted(scope.root.as_os_str().as_bytes())));
     let programs = (scope.programs != [DEFAULT_PROGRAMS]).then(|| {
         let options = scope.programs.iter().map(|glob| quoted(glob.as_bytes()));
-        options.map(|glob| format!(" --program {glob}")).collect()
+        options.flat_map(|glob| [" --program ".to_owned(), glob]).collect()
     });
     [root, programs].into_iter().flatten().collect()
 }

@@ -7,6 +7,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Bytes per second, from 1 kB/s to 100 GB/s.
+///
+/// ```
+/// use bpf::limits::Rate;
+///
+/// let rate: Rate = "10mbit".parse()?;
+/// assert_eq!(rate.bytes_per_second(), 1_250_000);
+/// assert_eq!(rate.to_string(), "1.25 MB/s");
+/// assert!("0".parse::<Rate>().is_err());
+/// # Ok::<(), bpf::limits::RateError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Rate(u64);

@@ -53,7 +53,11 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let started = engine.add(&spec)?;
     started.note.map(say);
     tell_of_neighbours(&target.neighbours);
-    print(&armed_line(&spec, &started))?;
+    if let Err(error) = print(&armed_line(&spec, &started)) {
+        // Who asked for it does not know of it, and so could not end it.
+        engine.remove(started.id)?;
+        return Err(error);
+    }
 
     if started.mode == Mode::Pinned {
         engine.release(started.id)?;

@@ -237,6 +237,23 @@ fn root_a_pinned_throttle_stays_until_rm() {
 }
 
 #[test]
+fn root_a_throttle_that_cannot_be_told_of_does_not_stay() {
+    isolate();
+    let cgroup = ScratchCgroup::new("full");
+    for attach in ["link", "pinned", "legacy"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let status =
+            program(&["limit", "--cgroup", &text(&cgroup), "--upload", "1M", "--attach", attach])
+                .stdout(full)
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+        assert_eq!(status.code(), Some(1), "{attach}");
+        assert_eq!(programs(cgroup.path()), 0, "{attach}");
+    }
+}
+
+#[test]
 fn root_list_shows_the_throttles_of_others_as_json() {
     isolate();
     let cgroup = ScratchCgroup::new("list");

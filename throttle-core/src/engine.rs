@@ -159,7 +159,8 @@ impl<B: CgroupBpf> Engine<B> {
         limits: &[(Direction, Limits)],
     ) -> Result<Entry> {
         let lock = self.ledger.lock()?;
-        let name = self.ledger.free_name(&lock);
+        // A folder without an entry holds pins that nobody answers for: the auditor's to remove.
+        let name = self.ledger.free_name(&lock, |name| self.config.pins.join(name).exists());
         let attachments = limits
             .iter()
             .map(|(direction, _)| {

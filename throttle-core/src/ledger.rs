@@ -67,15 +67,18 @@ impl LedgerDir {
         bpf::ledger::read(&self.dir).map_err(|source| fail("list", &self.dir, source))
     }
 
-    /// A name that no file of the ledger has: the lowest number. Only for who holds the lock, and only
-    /// until they let go of it.
-    pub fn free_name(&self, _lock: &Locked) -> String {
+    /// A name for a new throttle: the lowest number that neither the ledger nor `is_taken` knows. Only for
+    /// who holds the lock, and only until they let go of it.
+    pub fn free_name(&self, _lock: &Locked, is_taken: impl Fn(&str) -> bool) -> String {
         let mut number: u64 = 1;
-        // A file under that name, readable or not, is somebody's.
-        while self.path(&number.to_string()).symlink_metadata().is_ok() {
+        loop {
+            let name = number.to_string();
+            // A file under that name, readable or not, is somebody's.
+            if self.path(&name).symlink_metadata().is_err() && !is_taken(&name) {
+                return name;
+            }
             number += 1;
         }
-        number.to_string()
     }
 
     /// Writes an entry, in one piece: a reader sees the old one or the new one.

@@ -77,7 +77,8 @@ fn torn_and_foreign_files_are_told_and_left_alone() {
     assert_eq!(names, ["1.json", "3.json", "4.json", "5.json"]);
     assert!(found.unreadable[3].1.contains("version 99"), "{:?}", found.unreadable[3]);
     // A name whose file cannot be read is taken all the same.
-    assert_eq!(ledger.free_name(&lock), "6");
+    assert_eq!(ledger.free_name(&lock, |_| false), "6");
+    assert_eq!(ledger.free_name(&lock, |name| name == "6"), "7");
 }
 
 #[test]

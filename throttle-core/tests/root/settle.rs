@@ -98,6 +98,19 @@ fn root_a_pinned_throttle_ends_with_its_cgroup() {
 }
 
 #[test]
+fn root_pins_without_an_entry_are_not_in_the_way() {
+    isolate();
+    let cgroup = ScratchCgroup::new("lost");
+    crash(cgroup.path(), Wish::Pinned);
+    fs::remove_file(&ledger_files()[0]).unwrap();
+    let mut engine = start();
+    let started = engine.add(&spec(cgroup.path(), Wish::Pinned)).unwrap();
+    assert_eq!(started.name.as_deref(), Some("2"));
+    engine.remove(started.id).unwrap();
+    assert_eq!((names(cgroup.path()).len(), pins().len()), (2, 2));
+}
+
+#[test]
 fn root_an_intent_that_came_to_nothing_is_forgotten() {
     isolate();
     let cgroup = ScratchCgroup::new("intent");

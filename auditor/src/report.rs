@@ -15,10 +15,9 @@ use crate::snapshot::{AttachmentFact, Scope, Snapshot, Timings, Tool};
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// `BPF_F_ALLOW_OVERRIDE`, `BPF_F_ALLOW_MULTI` and `BPF_F_PREORDER`.
+/// `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`.
 const OVERRIDE: u32 = 1;
 const MULTI: u32 = 2;
-const PREORDER: u32 = 64;
 
 /// One audit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,7 +105,8 @@ pub struct Attachment {
     pub program: ProgramInfo,
     /// Through which link; null for a legacy attachment.
     pub link: Option<Link>,
-    /// `multi`, `override`, `preorder`.
+    /// `multi` or `override`; neither for a list of one. (The kernel does not tell of `BPF_F_PREORDER`: seen
+    /// on 6.18.)
     pub attach_flags: Vec<String>,
     /// How many of the 64 slots of this cgroup and attach type are in use.
     pub slots_used: u32,
@@ -359,12 +359,11 @@ fn link(judged: &Judged<'_>) -> Option<Link> {
 }
 
 fn flags(place: &AttachmentFact) -> Vec<String> {
-    let list = [(OVERRIDE, "override"), (MULTI, "multi")]
-        .map(|(bit, name)| (place.list_flags & bit, name));
-    let program = (place.program_flags.unwrap_or_default() & PREORDER, "preorder");
-    list.into_iter()
-        .chain([program])
-        .filter(|(bit, _)| *bit != 0)
+    // Of an LSM list only the programs' own flags are told.
+    let flags = place.list_flags | place.program_flags.unwrap_or_default();
+    [(OVERRIDE, "override"), (MULTI, "multi")]
+        .into_iter()
+        .filter(|(bit, _)| flags & bit != 0)
         .map(|(_, name)| name.to_owned())
         .collect()
 }

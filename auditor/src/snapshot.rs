@@ -172,7 +172,8 @@ pub struct AttachmentFact {
     pub program_id: ProgramId,
     /// The flags of the list (`BPF_F_ALLOW_OVERRIDE` 1, `BPF_F_ALLOW_MULTI` 2, neither 0).
     pub list_flags: u32,
-    /// The flags of this program, where the kernel tells (6.0 and newer).
+    /// The flags of this program, where the kernel tells (6.0 and newer): those of its list, also for an LSM
+    /// list, whose `list_flags` are 0.
     pub program_flags: Option<u32>,
     /// How many programs are attached to this cgroup and attach type; the kernel's limit is 64.
     pub slots_used: u32,

@@ -44,7 +44,8 @@ pub enum Scope {
 pub struct AttachedProgram {
     /// Which.
     pub id: ProgramId,
-    /// Its own flags; for local queries on 6.0 and newer.
+    /// Its flags, for local queries on 6.0 and newer: those of its list (for LSM lists the only way to learn
+    /// them). The kernel does not keep [`AttachFlags::PREORDER`] there.
     pub flags: Option<AttachFlags>,
 }
 

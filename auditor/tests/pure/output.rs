@@ -72,7 +72,7 @@ fn attach_flags_have_names() {
         (0, None, &[]),
         (1, Some(1), &["override"]),
         (2, None, &["multi"]),
-        (2, Some(66), &["multi", "preorder"]),
+        (0, Some(2), &["multi"]),
     ];
     for (list, program, expected) in cases {
         let fact = host.look().attachments.last_mut().unwrap();

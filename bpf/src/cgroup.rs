@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -91,21 +91,31 @@ pub fn cgroup2_mount() -> Result<PathBuf> {
         })
 }
 
-/// The cgroup2 path in a `/proc/PID/cgroup` file: what stands behind `0::`, relative to the mount.
-/// ` (deleted)`, which the kernel appends for a cgroup that was removed, is taken off.
+/// The cgroup2 path in a `/proc/PID/cgroup` file: what stands behind `0::`, relative to the mount. For a
+/// cgroup that was removed the kernel appends ` (deleted)`, which a name may end in as well.
 pub fn parse_proc_cgroup(text: &[u8]) -> Option<PathBuf> {
     let path = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
-    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     Some(OsString::from_vec(path.to_vec()).into())
 }
 
-/// The directory of a cgroup named by a user: an absolute path below the mount is taken as it is, any
-/// other as relative to the mount, with or without a leading `/`.
+/// The directory of a cgroup named by a user: an absolute path below the mount is taken as it is, one that
+/// begins with `.` or `..` from the working directory, any other as relative to the mount, with or without a
+/// leading `/`.
 pub fn resolve(mount: &Path, named: &Path) -> PathBuf {
-    if named.starts_with(mount) {
-        return named.to_owned();
+    // Without a working directory there is nothing that `.` could mean.
+    let here = std::env::current_dir().unwrap_or_default();
+    resolve_from(&here, mount, named)
+}
+
+fn resolve_from(here: &Path, mount: &Path, named: &Path) -> PathBuf {
+    let first = named.components().next();
+    if matches!(first, Some(Component::CurDir | Component::ParentDir)) {
+        here.join(named)
+    } else if named.starts_with(mount) {
+        named.to_owned()
+    } else {
+        below(mount, named)
     }
-    below(mount, named)
 }
 
 /// The directory of a cgroup whose path relative to the mount is known.
@@ -213,16 +223,24 @@ mod tests {
     fn the_cgroup_of_a_process_is_the_line_of_hierarchy_zero() {
         let hybrid = b"9:name=systemd:/\n4:memory:/x\n0::/user.slice/a b\n";
         assert_eq!(parse_proc_cgroup(hybrid), Some("/user.slice/a b".into()));
-        assert_eq!(parse_proc_cgroup(b"0::/gone (deleted)\n"), Some("/gone".into()));
+        assert_eq!(parse_proc_cgroup(b"0::/gone (deleted)\n"), Some("/gone (deleted)".into()));
         assert_eq!(parse_proc_cgroup(b"4:memory:/x\n"), None);
     }
 
     #[test]
     fn a_cgroup_may_be_named_either_way() {
         let mount = Path::new("/sys/fs/cgroup");
-        for named in ["/sys/fs/cgroup/a/b", "/a/b", "a/b"] {
-            assert_eq!(resolve(mount, Path::new(named)), Path::new("/sys/fs/cgroup/a/b"));
+        let here = Path::new("/sys/fs/cgroup/a");
+        let resolved = |named: &str| resolve_from(here, mount, Path::new(named));
+        for named in ["/sys/fs/cgroup/a/b", "/a/b", "a/b", "./b", "../a/b"] {
+            let expected = if named.starts_with("..") {
+                "/sys/fs/cgroup/a/../a/b"
+            } else {
+                "/sys/fs/cgroup/a/b"
+            };
+            assert_eq!(resolved(named), Path::new(expected));
         }
-        assert_eq!(resolve(mount, Path::new("/")), Path::new("/sys/fs/cgroup/"));
+        assert_eq!(resolved("/"), Path::new("/sys/fs/cgroup/"));
+        assert_eq!(resolved("."), Path::new("/sys/fs/cgroup/a/."));
     }
 }

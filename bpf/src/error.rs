@@ -180,6 +180,18 @@ impl Error {
     }
 }
 
+/// The errno of a libbpf-rs error. It keeps the `std::io::Error` that it was made from to itself, and shows
+/// it only in its text, as `(os error 12)`.
+pub(crate) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Errno {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| {
+            let text = error.to_string();
+            let (_, number) = text.rsplit_once("(os error ")?;
+            number.split(')').next()?.parse().ok().map(Errno::from_raw)
+        })
+        .unwrap_or(Errno::EIO)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -222,6 +234,14 @@ mod tests {
         assert_eq!(Error::new(Call::Attach, "x", Errno::E2BIG).kind(), Kind::Full);
         assert_eq!(Error::new(Call::LinkCreate, "x", Errno::E2BIG).kind(), Kind::Full);
         assert_eq!(Error::new(Call::Load, "x", Errno::E2BIG).kind(), Kind::Other);
+    }
+
+    #[test]
+    fn the_errno_of_a_libbpf_error_is_found_below_its_contexts() {
+        use libbpf_rs::ErrorExt;
+        let error = libbpf_rs::Error::from_raw_os_error(12).context("outer").context("outermost");
+        assert_eq!(errno_of(&error), Errno::ENOMEM);
+        assert_eq!(errno_of(&fmt::Error), Errno::EIO);
     }
 
     #[test]

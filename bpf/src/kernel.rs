@@ -9,7 +9,7 @@ use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::ids::{CgroupId, LinkId, ProgramId};
 use crate::link::{Link, LinkInfo};
-use crate::list::{self, AttachFlags, ProgramList, Scope};
+use crate::list::{self, AttachFlags, AttachOptions, ProgramList, Scope};
 use crate::owner::Owner;
 use crate::pins;
 use crate::probe::{self, Support};
@@ -64,15 +64,16 @@ pub trait CgroupBpf {
         attach_type: AttachType,
         scope: Scope,
     ) -> Result<ProgramList>;
-    /// See [`list::attach`].
+    /// See [`list::attach_with`]; a revision is left out where the kernel has none.
     fn attach(
         &self,
         program: &Self::Program,
         cgroup: &Self::Cgroup,
         attach_type: AttachType,
         flags: AttachFlags,
+        expected_revision: Option<u64>,
     ) -> Result<()>;
-    /// See [`list::detach`].
+    /// See [`list::detach`]; a revision is left out where the kernel has none.
     fn detach(
         &self,
         program: &Self::Program,
@@ -188,8 +189,11 @@ impl CgroupBpf for LinuxBpf {
         cgroup: &Cgroup,
         attach_type: AttachType,
         flags: AttachFlags,
+        expected_revision: Option<u64>,
     ) -> Result<()> {
-        list::attach(program.as_fd(), cgroup, attach_type, flags, None)
+        let expected_revision = expected_revision.filter(|_| self.support.expected_revision);
+        let options = AttachOptions { flags, replace: None, expected_revision };
+        list::attach_with(program.as_fd(), cgroup, attach_type, &options)
     }
 
     fn detach(

@@ -153,12 +153,38 @@ pub fn query(
         .map_err(|errno| Error::new(Call::Query, place(cgroup, attach_type), errno))
 }
 
+/// What a legacy attachment asks for beside the place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttachOptions<'a> {
+    /// The kind of list, and how to join it.
+    pub flags: AttachFlags,
+    /// With [`AttachFlags::REPLACE`]: whose place to take.
+    pub replace: Option<BorrowedFd<'a>>,
+    /// Fail unless the list still has this revision (6.17; older kernels answer `EINVAL`).
+    pub expected_revision: Option<u64>,
+}
+
 /// Attaches a program the legacy way: it stays attached whatever becomes of this process, until it is
 /// detached or the cgroup goes. Needs `CAP_NET_ADMIN` (and `CAP_BPF`).
 ///
 /// # Errors
 /// `Full` when 64 are attached already; `Denied` without the right, or when the list has other flags or
-/// an ancestor allows no other program; `EINVAL` when this program is attached here already.
+/// an ancestor allows no other program; `EINVAL` when this program is attached here already; `Changed` when
+/// the revision is another one.
+pub fn attach_with(
+    program: BorrowedFd<'_>,
+    cgroup: &Cgroup,
+    attach_type: AttachType,
+    options: &AttachOptions<'_>,
+) -> Result<()> {
+    sys::prog_attach(program, cgroup.as_fd(), attach_type.kernel(), options)
+        .map_err(|errno| Error::new(Call::Attach, place(cgroup, attach_type), errno))
+}
+
+/// [`attach_with`] flags and the program to replace alone.
+///
+/// # Errors
+/// As [`attach_with`].
 pub fn attach(
     program: BorrowedFd<'_>,
     cgroup: &Cgroup,
@@ -166,8 +192,8 @@ pub fn attach(
     flags: AttachFlags,
     replace: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
-    sys::prog_attach(program, cgroup.as_fd(), attach_type.kernel(), flags.bits(), replace)
-        .map_err(|errno| Error::new(Call::Attach, place(cgroup, attach_type), errno))
+    let options = AttachOptions { flags, replace, expected_revision: None };
+    attach_with(program, cgroup, attach_type, &options)
 }
 
 /// Takes off a program that was attached the legacy way. Needs `CAP_NET_ADMIN`.

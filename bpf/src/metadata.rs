@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use libbpf_rs::btf::types::{DataSec, Var};
 use libbpf_rs::btf::{Btf, TypeId};
 use libbpf_sys as kernel;
-use nix::errno::Errno;
 
-use crate::error::{Call, Error, Result};
+use crate::error::{Call, Error, Result, errno_of};
 use crate::owner::Owner;
 use crate::program::{Program, open_map};
 
@@ -34,7 +33,7 @@ impl Program {
         let Some(section) = self.rodata()? else { return Ok(None) };
         let btf = Btf::from_prog_id(info.id.0).map_err(|error| {
             let target = format!("program {} ({})", info.id, info.name);
-            Error::new(Call::BtfLoad, target, Errno::EIO).with_detail(error.to_string())
+            Error::new(Call::BtfLoad, target, errno_of(&error)).with_detail(error.to_string())
         })?;
         Ok(Some(metadata_variables(&btf, &section)))
     }

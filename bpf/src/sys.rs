@@ -13,6 +13,8 @@ use std::path::Path;
 use libbpf_sys as sys;
 use nix::errno::Errno;
 
+use crate::list::AttachOptions;
+
 type Result<T> = std::result::Result<T, Errno>;
 
 /// The flag of `BPF_PROG_QUERY` that asks for what runs, with what ancestors contribute.
@@ -93,14 +95,14 @@ pub(crate) fn prog_attach(
     program: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     attach_type: u32,
-    flags: u32,
-    replace: Option<BorrowedFd<'_>>,
+    asked: &AttachOptions<'_>,
 ) -> Result<()> {
     let mut options = options!(sys::bpf_prog_attach_opts);
-    options.flags = flags;
-    if let Some(replace) = replace {
+    options.flags = asked.flags.bits();
+    if let Some(replace) = asked.replace {
         options.__bindgen_anon_1.replace_fd = replace.as_raw_fd();
     }
+    options.expected_revision = asked.expected_revision.unwrap_or(0);
     // SAFETY: `options` lives across the call and carries its own size.
     check(unsafe {
         sys::bpf_prog_attach_opts(

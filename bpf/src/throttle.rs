@@ -15,7 +15,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{PrintLevel, set_print};
 use nix::errno::Errno;
 
-use crate::error::{Call, Error, Result};
+use crate::error::{Call, Error, Result, errno_of};
 use crate::owner::Owner;
 use crate::program::Program;
 pub(crate) use skeleton::types;
@@ -90,15 +90,6 @@ fn write_c_chars(chars: &mut [c_char], text: &str) {
     let room = chars.len().saturating_sub(1);
     for (to, from) in chars[..room].iter_mut().zip(text.bytes()) {
         *to = from.cast_signed();
-    }
-}
-
-fn errno_of(error: &libbpf_rs::Error) -> Errno {
-    use libbpf_rs::ErrorKind;
-    match error.kind() {
-        ErrorKind::PermissionDenied => Errno::EPERM,
-        ErrorKind::NotFound => Errno::ENOENT,
-        _ => Errno::EINVAL,
     }
 }
 

@@ -90,7 +90,7 @@ fn root_detach_refuses_what_the_history_tried() {
 }
 
 #[test]
-fn root_a_detach_with_an_old_revision_is_refused() {
+fn root_an_attach_or_detach_with_an_old_revision_is_refused() {
     let Scratch { cgroup: _cgroup, open } = scratch("revision");
     let (one, two) = (pass("chadtest_one"), pass("chadtest_two"));
     attach(&one, &open, AttachFlags::MULTI).unwrap();
@@ -102,6 +102,17 @@ fn root_a_detach_with_an_old_revision_is_refused() {
     }
     let error = list::detach(one.as_fd(), &open, EGRESS, before.revision).unwrap_err();
     assert_eq!(error.kind(), Kind::Changed);
+    let three = pass("chadtest_three");
+    let mut options = list::AttachOptions {
+        flags: AttachFlags::MULTI,
+        expected_revision: before.revision,
+        ..Default::default()
+    };
+    let error = list::attach_with(three.as_fd(), &open, EGRESS, &options).unwrap_err();
+    assert_eq!(error.kind(), Kind::Changed);
+    options.expected_revision = local(&open).revision;
+    list::attach_with(three.as_fd(), &open, EGRESS, &options).unwrap();
+    list::detach(three.as_fd(), &open, EGRESS, None).unwrap();
     assert_eq!(local(&open).programs.len(), 2);
     list::detach(one.as_fd(), &open, EGRESS, local(&open).revision).unwrap();
     assert_eq!(local(&open).programs[0].id, two.info().id);

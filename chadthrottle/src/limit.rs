@@ -52,7 +52,10 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     };
     let started = engine.add(&spec)?;
     started.note.map(say);
-    tell_of_neighbours(&target.neighbours);
+    if target.is_root {
+        say("this is the root cgroup: the whole host is limited");
+    }
+    tell_of_neighbours(&target.neighbours, target.neighbours_hidden);
     if let Err(error) = print(&armed_line(&spec, &started)) {
         // Who asked for it does not know of it, and so could not end it.
         engine.remove(started.id)?;
@@ -122,7 +125,10 @@ fn tell_of_settlement(settlement: &Settlement) {
     }
 }
 
-fn tell_of_neighbours(neighbours: &[Neighbour]) {
+fn tell_of_neighbours(neighbours: &[Neighbour], hidden: bool) {
+    if hidden {
+        say("not every process of the cgroup could be found out; all of them are limited");
+    }
     if neighbours.is_empty() {
         return;
     }

@@ -27,8 +27,8 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     }
     if found.leaked > 0 {
         say(&format!(
-            "{} programs are leaked: 'chadthrottle-audit scan' says which and why, 'chadthrottle-audit \
-             clean' removes them",
+            "leaked programs: {}; 'chadthrottle-audit scan' says which and why, 'chadthrottle-audit clean' \
+             removes them",
             found.leaked
         ));
     }
@@ -71,7 +71,7 @@ fn text(found: &Throttles) -> String {
     if found.unreadable > 0 {
         let _ = writeln!(
             text,
-            "{} more programs named chadthrottle* are attached, without a limit that can be read",
+            "programs named chadthrottle* without a limit that can be read: {}",
             found.unreadable
         );
     }

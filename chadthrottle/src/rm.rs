@@ -2,14 +2,15 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use auditor::escape::escape_bytes;
 use bpf::LinuxBpf;
+use throttle_core::Error;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::settle::remove_recorded;
 
 use crate::cli::RmArgs;
-use crate::words::{print, say};
+use crate::words::print;
 
 pub(crate) fn run(args: &RmArgs) -> Result<()> {
     let kernel = LinuxBpf::new()?;
@@ -28,11 +29,6 @@ pub(crate) fn run(args: &RmArgs) -> Result<()> {
     match errors.len() {
         0 => Ok(()),
         1 => Err(errors.remove(0).into()),
-        failed => {
-            for error in &errors {
-                say(&error.to_string());
-            }
-            bail!("{failed} of {} throttles could not be removed", args.ids.len())
-        }
+        _ => Err(Error::Several(errors).into()),
     }
 }

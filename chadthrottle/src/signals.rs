@@ -28,9 +28,15 @@ pub(crate) enum Woken {
 
 impl Signals {
     pub(crate) fn block() -> Result<Self> {
+        let status = std::fs::read_to_string("/proc/self/status")
+            .context("cannot read which signals are ignored")?;
+        let ignored = ignored(&status);
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            set.add(signal);
+            // Whoever started this with a signal ignored (nohup, a shell's `&`) wants it to be.
+            if ignored & (1 << (signal as u32 - 1)) == 0 {
+                set.add(signal);
+            }
         }
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
@@ -57,5 +63,24 @@ impl Signals {
                 Err(errno) => return Err(errno).context("cannot wait for signals"),
             }
         }
+    }
+}
+
+/// The mask of ignored signals in a `/proc/PID/status` file (proc(5)).
+fn ignored(status: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"), 0x1001);
+        assert_eq!(ignored("Name:\tx\n"), 0);
     }
 }

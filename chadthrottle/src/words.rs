@@ -14,19 +14,23 @@ pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
         return 2;
     }
     match error.downcast_ref::<Error>() {
-        Some(
-            Error::NothingToLimit
-            | Error::RootCgroup(_)
-            | Error::NoSuchProcess(_)
-            | Error::NoSuchRecord(_)
-            | Error::OwnerLives { .. },
-        ) => 2,
-        Some(Error::Kernel(error))
-            if error.call() == Call::OpenCgroup && error.kind() != Kind::Denied =>
-        {
-            2
-        }
+        Some(error) if is_the_users(error) => 2,
         _ => 1,
+    }
+}
+
+/// Something was named that is not there, or cannot be had.
+fn is_the_users(error: &Error) -> bool {
+    match error {
+        Error::NothingToLimit
+        | Error::RootCgroup(_)
+        | Error::NoSuchProcess(_)
+        | Error::CgroupRemoved(_)
+        | Error::NoSuchRecord(_)
+        | Error::OwnerLives { .. } => true,
+        Error::Kernel(error) => error.call() == Call::OpenCgroup && error.kind() != Kind::Denied,
+        Error::Several(errors) => errors.iter().all(is_the_users),
+        _ => false,
     }
 }
 
@@ -78,6 +82,10 @@ mod tests {
     fn what_the_user_got_wrong_ends_with_two() {
         assert_eq!(exit_status(&Error::NoSuchProcess(1).into()), 2);
         assert_eq!(exit_status(&Usage("x").into()), 2);
+        let none = || Error::NoSuchRecord("7".to_owned());
+        assert_eq!(exit_status(&Error::Several(vec![none(), none()]).into()), 2);
+        let contended = Error::Contended("x".to_owned());
+        assert_eq!(exit_status(&Error::Several(vec![none(), contended]).into()), 1);
         assert_eq!(exit_status(&anyhow::anyhow!("x")), 1);
     }
 }

@@ -50,7 +50,11 @@ struct Limit {
 
 impl Limit {
     fn start(args: &[&str]) -> Self {
-        let mut child = program(&[&["limit"], args].concat()).spawn().unwrap();
+        Self::of(program(&[&["limit"], args].concat()))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut armed = String::new();
         stdout.read_line(&mut armed).unwrap();
@@ -229,6 +233,9 @@ fn root_a_pinned_throttle_stays_until_rm() {
     let wrong = run(&["rm", "7"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(wrong.stderr.contains("no pinned throttle '7'"), "{}", wrong.stderr);
+    let wrong = run(&["rm", "7", "8"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(wrong.stderr.contains("'7'") && wrong.stderr.contains("'8'"), "{}", wrong.stderr);
     let removed = run(&["rm", "1"]);
     assert!(removed.status.success(), "{}", removed.stderr);
     assert_eq!(removed.stdout, format!("removed 1 from {path}\n"));
@@ -315,6 +322,62 @@ fn root_a_process_is_limited_through_its_cgroup_and_its_neighbours_are_named() {
     assert!(said.stderr.contains(&neighbour), "{}", said.stderr);
     assert!(!said.stderr.contains(&sleeps[0].id().to_string()), "{}", said.stderr);
     assert_eq!(programs(cgroup.path()), 0);
+}
+
+#[test]
+fn root_a_cgroup_may_be_named_from_the_working_directory() {
+    isolate();
+    let cgroup = ScratchCgroup::new("here");
+    let child = cgroup.child("child");
+    for (named, expected) in [(".", cgroup.path()), ("./child", &child), ("..", cgroup.path())] {
+        let from = if named == ".." { &child } else { cgroup.path() };
+        let said = finished(
+            program(&["limit", "--upload", "1M", "--duration", "1ms", "--cgroup", named])
+                .current_dir(from)
+                .spawn()
+                .unwrap(),
+        );
+        let on = format!(" on {} (link)", expected.display());
+        assert!(said.stdout.contains(&on), "{named}: {} {}", said.stdout, said.stderr);
+        assert!(!said.stderr.contains("root cgroup"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn root_a_process_in_a_cgroup_with_a_misleading_name_is_limited_there() {
+    isolate();
+    let cgroup = ScratchCgroup::new("names");
+    let (other, own) = (cgroup.child("foo"), cgroup.child("foo (deleted)"));
+    let mut sleep = {
+        let _inside = vmtests::cgroup::enter(&own);
+        Command::new("sleep").arg("60").spawn().unwrap()
+    };
+    let limit = Limit::start(&["--pid", &sleep.id().to_string(), "--upload", "1M"]);
+    let counts = (programs(&other), programs(&own));
+    sleep.kill().unwrap();
+    sleep.wait().unwrap();
+    limit.signal(Signal::SIGTERM);
+    limit.end();
+    assert_eq!(counts, (0, 1));
+}
+
+#[test]
+fn root_a_signal_that_is_ignored_from_the_start_stays_ignored() {
+    isolate();
+    let cgroup = ScratchCgroup::new("nohup");
+    let mut command = Command::new("nohup");
+    command
+        .args([env!("CARGO_BIN_EXE_chadthrottle"), "limit", "--upload", "1M", "--cgroup"])
+        .arg(cgroup.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let limit = Limit::of(command);
+    limit.signal(Signal::SIGHUP);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(programs(cgroup.path()), 1);
+    limit.signal(Signal::SIGTERM);
+    assert!(limit.end().status.success());
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl<B: CgroupBpf> Attachment<B> {
                 Hold::Link(kernel.link_create(program, &cgroup, attach_type)?)
             }
             Mode::Legacy => {
-                kernel.attach(program, &cgroup, attach_type, AttachFlags::MULTI)?;
+                kernel.attach(program, &cgroup, attach_type, AttachFlags::MULTI, None)?;
                 Hold::Legacy
             }
         };
@@ -109,9 +109,14 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
-    fn arm(&self, kernel: &B) -> Result<()> {
+    fn arm(&mut self, kernel: &B) -> Result<()> {
         let state = ThrottleState::armed(&self.limits, kernel.now_ns());
-        Ok(kernel.set_state(self.program(), self.cgroup_id, self.attach_type, &state)?)
+        kernel.set_state(self.program(), self.cgroup_id, self.attach_type, &state)?;
+        // What came by between attaching and arming is none of this throttle's doing.
+        if let Some(counters) = kernel.counters(self.program(), self.cgroup_id, self.attach_type)? {
+            self.baseline.exempt = counters.exempt;
+        }
+        Ok(())
     }
 
     fn pin(&mut self, kernel: &B, path: Option<&Path>) -> Result<()> {

@@ -12,7 +12,7 @@ use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner};
 use crate::attachment::{Attachment, Detached, identity};
 use crate::error::{Error, Result};
 use crate::lane::{Lane, find_free};
-use crate::ledger::LedgerDir;
+use crate::ledger::{LedgerDir, Locked};
 use crate::mode::{Decision, Facts, Mode, decide};
 use crate::settle::{Settlement, settle};
 use crate::spec::{Change, Direction, Spec};
@@ -107,8 +107,10 @@ impl<B: CgroupBpf> Engine<B> {
             entry: None,
             gone: BTreeMap::new(),
         };
+        // Held until everything is attached and recorded as such: nobody finds the throttle half made.
+        let mut lock = None;
         if mode.outlives_a_crash() {
-            match self.announce(&cgroup, &lane, spec, mode, &limits) {
+            match self.announce(&cgroup, &lane, spec, mode, &limits, &mut lock) {
                 Ok(entry) => throttle.entry = Some(entry),
                 Err(error) => {
                     drop(lane);
@@ -117,8 +119,9 @@ impl<B: CgroupBpf> Engine<B> {
                 }
             }
         }
-        let attached = self.attach_all(&mut throttle, &cgroup, &lane, &limits);
+        let attached = self.attach_all(&mut throttle, &cgroup, &lane, &limits, lock.as_ref());
         drop(lane);
+        drop(lock);
         self.last_id += 1;
         let id = ThrottleId(self.last_id);
         let name = throttle.entry.as_ref().map(|entry| entry.throttle.clone());
@@ -157,10 +160,11 @@ impl<B: CgroupBpf> Engine<B> {
         spec: &Spec,
         mode: Mode,
         limits: &[(Direction, Limits)],
+        lock: &mut Option<Locked>,
     ) -> Result<Entry> {
-        let lock = self.ledger.lock()?;
+        let lock = lock.insert(self.ledger.lock()?);
         // A folder without an entry holds pins that nobody answers for: the auditor's to remove.
-        let name = self.ledger.free_name(&lock, |name| self.config.pins.join(name).exists());
+        let name = self.ledger.free_name(lock, |name| self.config.pins.join(name).exists());
         let attachments = limits
             .iter()
             .map(|(direction, _)| {
@@ -187,7 +191,7 @@ impl<B: CgroupBpf> Engine<B> {
             cgroup_id: self.kernel.cgroup_id(cgroup),
             attachments,
         };
-        self.ledger.write(&entry)?;
+        self.ledger.write(lock, &entry)?;
         Ok(entry)
     }
 
@@ -197,6 +201,7 @@ impl<B: CgroupBpf> Engine<B> {
         cgroup: &Rc<B::Cgroup>,
         lane: &Rc<Lane<B>>,
         limits: &[(Direction, Limits)],
+        lock: Option<&Locked>,
     ) -> Result<()> {
         let mut links: Vec<Option<LinkId>> = Vec::new();
         for (at, (direction, limits)) in limits.iter().enumerate() {
@@ -221,12 +226,12 @@ impl<B: CgroupBpf> Engine<B> {
                 }
             }
         }
-        if let Some(entry) = &mut throttle.entry {
+        if let (Some(entry), Some(lock)) = (&mut throttle.entry, lock) {
             entry.stage = Stage::Attached;
             for (recorded, link) in entry.attachments.iter_mut().zip(links) {
                 recorded.link_id = link;
             }
-            self.ledger.write(entry)?;
+            self.ledger.write(lock, entry)?;
         }
         Ok(())
     }
@@ -265,10 +270,15 @@ impl<B: CgroupBpf> Engine<B> {
     pub fn remove(&mut self, id: ThrottleId) -> Result<Removed> {
         let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
         let mut errors = Vec::new();
+        let mut lock = None;
         if let Some(entry) = &mut throttle.entry {
             // From here on it is not meant to persist, should this process die half way.
             entry.stage = Stage::Removing;
-            errors.extend(self.ledger.write(entry).err());
+            let marked = self.ledger.lock().and_then(|held| {
+                let held = lock.insert(held);
+                if self.ledger.has(held, entry) { self.ledger.write(held, entry) } else { Ok(()) }
+            });
+            errors.extend(marked.err());
         }
         let mut failed = 0;
         for attachment in std::mem::take(&mut throttle.attachments) {
@@ -287,11 +297,14 @@ impl<B: CgroupBpf> Engine<B> {
         if failed == 0 {
             // All is off the kernel: that the entry could not be marked before does not matter, if only
             // it can be removed now.
-            errors.clear();
-            if let Some(entry) = &throttle.entry {
-                errors.extend(self.ledger.remove(&self.ledger.path(&entry.throttle)).err());
+            if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {
+                errors.clear();
+                if self.ledger.has(lock, entry) {
+                    errors.extend(self.ledger.remove(&self.ledger.path(&entry.throttle)).err());
+                }
             }
         }
+        drop(lock);
         Error::collect(errors)?;
         let gone = self.throttles.remove(&id).map(|throttle| throttle.gone).unwrap_or_default();
         self.drop_unused_lanes();

@@ -51,7 +51,9 @@ pub enum Error {
     #[error("there is no pinned throttle '{0}'; 'chadthrottle list' shows those that there are")]
     NoSuchRecord(String),
     /// A recorded throttle whose process lives and holds it.
-    #[error("throttle '{name}' belongs to process {pid}, which still runs: end that process")]
+    #[error(
+        "throttle '{name}' is in the hands of process {pid}, which still runs: end that process"
+    )]
     OwnerLives {
         /// The throttle.
         name: String,
@@ -71,6 +73,21 @@ pub enum Error {
         /// Where on it.
         attach_type: bpf::AttachType,
     },
+    /// A recorded program exists, but neither its cgroup nor its pin can be found where they were.
+    #[error(
+        "program {program} still exists, but its cgroup cannot be found as {} (is cgroup2 mounted elsewhere \
+         now, or is the cgroup just going away?); 'chadthrottle-audit scan' finds it wherever it is",
+        cgroup.display()
+    )]
+    OutOfSight {
+        /// The program.
+        program: bpf::ProgramId,
+        /// Where its cgroup was.
+        cgroup: PathBuf,
+    },
+    /// The cgroup of a process was removed under it.
+    #[error("the cgroup of process {0} has been removed: move the process into one that exists")]
+    CgroupRemoved(u32),
     /// A list that changes faster than it can be read.
     #[error("the programs of {0} keep changing: try again")]
     Contended(String),

@@ -1,7 +1,7 @@
 //! Writing the ledger. Its format, and how it is read, is [`bpf::ledger`].
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, Result};
+
+/// What the names of files end in that are being written.
+const DRAFT: &str = ".json.draft";
 
 /// The folder of a ledger. Nothing is made before the first entry is written.
 #[derive(Debug, Clone)]
@@ -81,20 +84,52 @@ impl LedgerDir {
         }
     }
 
-    /// Writes an entry, in one piece: a reader sees the old one or the new one.
+    /// Writes an entry, in one piece: a reader sees the old one or the new one. Only for who holds the lock.
     ///
     /// # Errors
     /// When it cannot be written; the old one stays then.
-    pub fn write(&self, entry: &Entry) -> Result<()> {
+    pub fn write(&self, _lock: &Locked, entry: &Entry) -> Result<()> {
         let path = self.path(&entry.throttle);
+        let draft = self.dir.join(format!(".{}{DRAFT}", entry.throttle));
         let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.dir)?;
-            serde_json::to_writer_pretty(&mut file, entry)?;
-            file.write_all(b"\n")?;
-            file.persist(&path)?;
-            Ok(())
+            let mut text = serde_json::to_vec_pretty(entry)?;
+            text.push(b'\n');
+            fs::write(&draft, text)?;
+            fs::rename(&draft, &path)
         };
         write().map_err(|source| fail("write", &path, source))
+    }
+
+    /// Whether an entry is still the one that stands in the ledger: somebody may have removed it since, and
+    /// somebody else may have taken its name. What cannot be read under its name is taken for it.
+    pub fn has(&self, _lock: &Locked, entry: &Entry) -> bool {
+        match fs::read(self.path(&entry.throttle)) {
+            Ok(text) => bpf::ledger::parse(&text).map_or(true, |found| {
+                found.owner == entry.owner
+                    && found
+                        .attachments
+                        .iter()
+                        .map(|it| it.program_id)
+                        .eq(entry.attachments.iter().map(|it| it.program_id))
+            }),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+
+    /// Removes what writers that were killed half way have left: nobody is writing while this one holds the
+    /// lock.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed or a file not removed.
+    pub fn sweep(&self, _lock: &Locked) -> Result<()> {
+        let listing = fs::read_dir(&self.dir).map_err(|source| fail("list", &self.dir, source))?;
+        for file in listing {
+            let file = file.map_err(|source| fail("list", &self.dir, source))?;
+            if file.file_name().as_encoded_bytes().ends_with(DRAFT.as_bytes()) {
+                self.remove(&file.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes an entry. One that is gone already is what was asked for.

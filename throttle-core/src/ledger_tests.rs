@@ -34,16 +34,46 @@ fn ledger() -> (TempDir, LedgerDir) {
 #[test]
 fn an_entry_comes_back_as_it_was_written() {
     let (_dir, ledger) = ledger();
-    let _lock = ledger.lock().unwrap();
-    ledger.write(&entry("1")).unwrap();
+    let lock = ledger.lock().unwrap();
+    ledger.write(&lock, &entry("1")).unwrap();
     let attached = Entry { stage: Stage::Attached, ..entry("1") };
-    ledger.write(&attached).unwrap();
+    ledger.write(&lock, &attached).unwrap();
     let found = ledger.read().unwrap();
     assert_eq!(found.entries, [(ledger.path("1"), attached)]);
     assert!(found.unreadable.is_empty());
     ledger.remove(&ledger.path("1")).unwrap();
     ledger.remove(&ledger.path("1")).unwrap();
     assert!(ledger.read().unwrap().entries.is_empty());
+}
+
+#[test]
+fn an_entry_whose_name_somebody_else_has_taken_is_not_ours() {
+    let (_dir, ledger) = ledger();
+    let lock = ledger.lock().unwrap();
+    let ours = entry("1");
+    assert!(!ledger.has(&lock, &ours));
+    ledger.write(&lock, &ours).unwrap();
+    assert!(ledger.has(&lock, &Entry { stage: Stage::Removing, ..ours.clone() }));
+    let other = Entry { owner: Owner { pid: 8, ..ours.owner.clone() }, ..ours.clone() };
+    ledger.write(&lock, &other).unwrap();
+    assert!(!ledger.has(&lock, &ours));
+    fs::write(ledger.path("1"), "torn").unwrap();
+    assert!(ledger.has(&lock, &ours));
+}
+
+#[test]
+fn what_a_killed_writer_left_is_swept_away_and_nothing_else() {
+    let (_dir, ledger) = ledger();
+    let lock = ledger.lock().unwrap();
+    ledger.write(&lock, &entry("1")).unwrap();
+    for name in [".2.json.draft", "notes.txt", "3.json"] {
+        fs::write(ledger.dir.join(name), "x").unwrap();
+    }
+    ledger.sweep(&lock).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(&ledger.dir).unwrap().map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["1.json", "3.json", "lock", "notes.txt"]);
 }
 
 #[test]
@@ -57,7 +87,7 @@ fn a_ledger_that_nobody_has_written_is_empty() {
 fn torn_and_foreign_files_are_told_and_left_alone() {
     let (_dir, ledger) = ledger();
     let lock = ledger.lock().unwrap();
-    ledger.write(&entry("2")).unwrap();
+    ledger.write(&lock, &entry("2")).unwrap();
     let whole = fs::read(ledger.path("2")).unwrap();
     let bad: [(&str, &[u8]); 4] = [
         ("1.json", &whole[..whole.len() / 2]),

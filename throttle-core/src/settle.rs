@@ -41,6 +41,7 @@ pub fn settle<B: CgroupBpf>(kernel: &B, ledger: &LedgerDir, boot_id: &str) -> Re
         return Ok(settlement);
     }
     let lock = ledger.lock()?;
+    ledger.sweep(&lock)?;
     let found = ledger.read()?;
     settlement.unreadable = found.unreadable;
     for (path, entry) in found.entries {
@@ -94,12 +95,13 @@ pub fn remove_recorded<B: CgroupBpf>(
         .into_iter()
         .find(|(_, entry)| entry.throttle == name && entry.owner.boot_id == boot_id)
         .ok_or_else(none)?;
-    // A legacy one is detached by its owner; should the owner be dead, by anybody.
-    if !entry.persist && kernel.is_alive(&entry.owner)? != Some(false) {
+    // A legacy one, and any that is only half made or half removed, is its owner's for as long as that lives.
+    let is_released = entry.persist && entry.stage == Stage::Attached;
+    if !is_released && kernel.is_alive(&entry.owner)? != Some(false) {
         return Err(Error::OwnerLives { name: entry.throttle, pid: entry.owner.pid });
     }
     // Marked first: should this process die half way, the next start finishes the removal.
-    ledger.write(&Entry { stage: Stage::Removing, ..entry.clone() })?;
+    ledger.write(&lock, &Entry { stage: Stage::Removing, ..entry.clone() })?;
     remove_entry(kernel, ledger, &lock, &path, &entry)?;
     Ok(entry)
 }
@@ -117,7 +119,7 @@ fn remove_entry<B: CgroupBpf>(
     let errors: Vec<Error> = entry
         .attachments
         .iter()
-        .filter_map(|recorded| remove_attachment(kernel, cgroup.as_ref(), recorded).err())
+        .filter_map(|recorded| remove_attachment(kernel, entry, cgroup.as_ref(), recorded).err())
         .collect();
     Error::collect(errors)?;
     ledger.remove(path)
@@ -133,22 +135,30 @@ fn open_same_cgroup<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<Option<B:
     }
 }
 
+/// Ok means that the program is gone, or was seen to be off the cgroup, or the link that attached it to be
+/// detached.
 fn remove_attachment<B: CgroupBpf>(
     kernel: &B,
+    entry: &Entry,
     cgroup: Option<&B::Cgroup>,
     recorded: &RecordedAttachment,
 ) -> Result<()> {
     let program = match kernel.open_program(recorded.program_id) {
-        Ok(program) if kernel.identity(&program) == identity(recorded) => program,
-        // Gone, and with it everything that held it; or the id was given to another program since.
-        Ok(_) => return Ok(()),
-        Err(error) if is_vanished(&error) => return Ok(()),
+        // With another identity the id was given to another program since: ours is gone.
+        Ok(program) => (kernel.identity(&program) == identity(recorded)).then_some(program),
+        Err(error) if is_vanished(&error) => None,
         Err(error) => return Err(error.into()),
     };
-    if let Some(pin) = &recorded.pin {
-        remove_pinned(kernel, recorded, pin)?;
-    }
-    let Some(cgroup) = cgroup else { return Ok(()) };
+    let unpinned = match &recorded.pin {
+        Some(pin) => remove_pinned(kernel, program.is_some(), recorded, pin)?,
+        None => false,
+    };
+    let Some(program) = program else { return Ok(()) };
+    let Some(cgroup) = cgroup else {
+        // That no cgroup is found proves nothing of the program: only that its link is detached does.
+        let (program, cgroup) = (recorded.program_id, entry.cgroup_path.clone());
+        return if unpinned { Ok(()) } else { Err(Error::OutOfSight { program, cgroup }) };
+    };
     if recorded.pin.is_none() {
         detach_legacy(kernel, &program, recorded.program_id, cgroup, recorded.attach_type)?;
     }
@@ -163,23 +173,29 @@ fn remove_attachment<B: CgroupBpf>(
     }
 }
 
-/// Detaches the link that is pinned there and removes the pin, if they are ours.
+/// Detaches the link that is pinned there and removes the pin, if they are ours. Whether it did.
 fn remove_pinned<B: CgroupBpf>(
     kernel: &B,
+    program_exists: bool,
     recorded: &RecordedAttachment,
     pin: &Path,
-) -> Result<()> {
+) -> Result<bool> {
     let link = match kernel.link_open_pinned(pin) {
         Ok(link) => link,
-        Err(error) if is_vanished(&error) => return Ok(()),
+        Err(error) if is_vanished(&error) => {
+            // The folder for it may be there all the same.
+            kernel.unpin(pin)?;
+            return Ok(false);
+        }
         Err(error) => return Err(error.into()),
     };
-    if kernel.link_info(&link)?.program_id != recorded.program_id {
+    if !program_exists || kernel.link_info(&link)?.program_id != recorded.program_id {
         // Somebody else's, under our name: not ours to touch.
-        return Ok(());
+        return Ok(false);
     }
     kernel.link_detach(&link)?;
-    Ok(kernel.unpin(pin)?)
+    kernel.unpin(pin)?;
+    Ok(kernel.link_info(&link)?.cgroup_id.is_none())
 }
 
 fn identity(recorded: &RecordedAttachment) -> ProgramIdentity {

@@ -33,6 +33,10 @@ pub struct Resolved {
     pub cgroup: PathBuf,
     /// For a process: the others that live in its cgroup or below, and will be limited with it.
     pub neighbours: Vec<Neighbour>,
+    /// Some cgroups below could not be asked for their processes, so there may be more neighbours.
+    pub neighbours_hidden: bool,
+    /// It is the root cgroup: the whole host is limited.
+    pub is_root: bool,
 }
 
 impl Target {
@@ -45,7 +49,11 @@ impl Target {
         let mount = cgroup::cgroup2_mount()?;
         match self {
             Target::Cgroup(named) => {
-                Ok(Resolved { cgroup: cgroup::resolve(&mount, named), neighbours: Vec::new() })
+                let path = cgroup::resolve(&mount, named);
+                // As the kernel names it, for messages and the ledger; one that does not exist stays as it is.
+                let cgroup = path.canonicalize().unwrap_or(path);
+                let is_root = mount.canonicalize().is_ok_and(|mount| mount == cgroup);
+                Ok(Resolved { cgroup, neighbours: Vec::new(), neighbours_hidden: false, is_root })
             }
             Target::Process(pid) => {
                 let relative = cgroup::of_process(*pid).map_err(|error| match error.kind() {
@@ -56,27 +64,43 @@ impl Target {
                     return Err(Error::RootCgroup(*pid));
                 }
                 let cgroup = cgroup::below(&mount, &relative);
+                if is_removed(&cgroup, *pid) {
+                    return Err(Error::CgroupRemoved(*pid));
+                }
                 let mut pids = Vec::new();
-                processes_below(&cgroup, &mut pids);
+                let complete = processes_below(&cgroup, &mut pids);
                 pids.retain(|other| other != pid);
                 pids.sort_unstable();
                 let neighbours = pids.into_iter().filter_map(neighbour).collect();
-                Ok(Resolved { cgroup, neighbours })
+                Ok(Resolved { cgroup, neighbours, neighbours_hidden: !complete, is_root: false })
             }
         }
     }
 }
 
-/// The pids in a cgroup and below. What goes away or cannot be read meanwhile is not named: this is to
-/// warn the user, and nothing rests on it.
-fn processes_below(path: &Path, pids: &mut Vec<u32>) {
-    pids.extend(cgroup::processes(path).unwrap_or_default());
-    let Ok(listing) = fs::read_dir(path) else { return };
+/// The kernel appends ` (deleted)` to the path of a cgroup that was removed, but a cgroup may also be called
+/// that: then the process is in it.
+fn is_removed(cgroup: &Path, pid: u32) -> bool {
+    cgroup.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
+        && !cgroup::processes(cgroup).is_ok_and(|pids| pids.contains(&pid))
+}
+
+/// The pids in a cgroup and below, and whether that is all of them. What goes away meanwhile is no loss.
+fn processes_below(path: &Path, pids: &mut Vec<u32>) -> bool {
+    let mut complete = match cgroup::processes(path) {
+        Ok(own) => {
+            pids.extend(own);
+            true
+        }
+        Err(error) => error.kind() == Kind::Vanished,
+    };
+    let Ok(listing) = fs::read_dir(path) else { return !path.exists() && complete };
     for entry in listing.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            processes_below(&entry.path(), pids);
+            complete &= processes_below(&entry.path(), pids);
         }
     }
+    complete
 }
 
 fn neighbour(pid: u32) -> Option<Neighbour> {

@@ -111,6 +111,112 @@ fn root_pins_without_an_entry_are_not_in_the_way() {
 }
 
 #[test]
+fn root_a_legacy_throttle_whose_cgroup_was_removed_is_settled_once_its_program_is_gone() {
+    isolate();
+    let cgroup = ScratchCgroup::new("removed");
+    crash(cgroup.path(), Wish::Legacy);
+    // The engine that crashed keeps its programs open in this process: only the record is looked at.
+    remove_tree(cgroup.path()).unwrap();
+    let (_engine, settlement) = start_and_settle();
+    assert_eq!((settlement.removed.len(), settlement.failed.len()), (0, 1), "{settlement:?}");
+    assert!(matches!(settlement.failed[0].1, Error::Several(_)), "{settlement:?}");
+    assert_eq!(ledger_files().len(), 1);
+    edit(|entry| {
+        for attachment in &mut entry.attachments {
+            attachment.program_id = bpf::ProgramId(u32::MAX);
+        }
+    });
+    let (_engine, settlement) = start_and_settle();
+    assert_eq!((settlement.removed.len(), settlement.failed.len()), (1, 0), "{settlement:?}");
+}
+
+#[test]
+fn root_a_program_whose_cgroup_cannot_be_found_is_not_taken_for_gone() {
+    isolate();
+    let cgroup = ScratchCgroup::new("elsewhere");
+    for wish in [Wish::Legacy, Wish::Pinned] {
+        crash(cgroup.path(), wish);
+        let true_pins = pins();
+        // As if cgroup2 (and bpffs) were mounted elsewhere now.
+        edit(|entry| {
+            entry.stage = Stage::Removing;
+            entry.cgroup_path = "/nowhere".into();
+            for attachment in &mut entry.attachments {
+                attachment.pin = attachment.pin.as_ref().map(|_| "/sys/fs/bpf/nowhere/x".into());
+            }
+        });
+        let (_engine, settlement) = start_and_settle();
+        assert_eq!((settlement.removed.len(), settlement.failed.len()), (0, 1), "{settlement:?}");
+        assert!(settlement.failed[0].1.to_string().contains("cannot be found as /nowhere"));
+        assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (2, 1), "{wish:?}");
+
+        edit(|entry| {
+            entry.cgroup_path = cgroup.path().to_owned();
+            for (attachment, pin) in entry.attachments.iter_mut().zip(true_pins) {
+                attachment.pin = Some(pin);
+            }
+        });
+        let (_engine, settlement) = start_and_settle();
+        assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
+        assert!(names(cgroup.path()).is_empty() && pins().is_empty(), "{wish:?}");
+    }
+}
+
+#[test]
+fn root_what_its_owner_is_still_making_or_removing_is_not_removed_by_name() {
+    isolate();
+    let cgroup = ScratchCgroup::new("making");
+    let mut engine = start();
+    let name = engine.add(&spec(cgroup.path(), Wish::Pinned)).unwrap().name.unwrap();
+    let (kernel, ledger) = (LinuxBpf::new().unwrap(), LedgerDir::new("/run/chadthrottle"));
+    let rm = || remove_recorded(&kernel, &ledger, &name, &config().owner.boot_id);
+    for stage in [Stage::Intent, Stage::Removing] {
+        edit(|entry| entry.stage = stage);
+        assert!(matches!(rm(), Err(Error::OwnerLives { .. })), "{stage:?}");
+        assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (2, 1));
+    }
+    edit(|entry| entry.stage = Stage::Attached);
+    rm().unwrap();
+    assert!(names(cgroup.path()).is_empty());
+}
+
+#[test]
+fn root_a_name_that_was_given_to_another_throttle_is_not_written_or_removed() {
+    isolate();
+    let (one, two) = (ScratchCgroup::new("one"), ScratchCgroup::new("two"));
+    let mut engine = start();
+    let id = engine.add(&spec(one.path(), Wish::Pinned)).unwrap().id;
+    let (kernel, ledger) = (LinuxBpf::new().unwrap(), LedgerDir::new("/run/chadthrottle"));
+    remove_recorded(&kernel, &ledger, "1", &config().owner.boot_id).unwrap();
+    crash(two.path(), Wish::Pinned);
+    // This engine's throttle is gone, and "1" is another's.
+    engine.remove(id).unwrap();
+    assert_eq!((names(two.path()).len(), pins().len(), ledger_files().len()), (2, 2, 1));
+}
+
+#[test]
+fn root_folders_for_pins_that_were_never_made_are_removed() {
+    isolate();
+    let cgroup = ScratchCgroup::new("folder");
+    crash(cgroup.path(), Wish::Pinned);
+    for pin in pins() {
+        fs::remove_file(pin).unwrap();
+    }
+    edit(|entry| entry.stage = Stage::Intent);
+    for attach_type in BOTH {
+        let open = bpf::cgroup::Cgroup::open(cgroup.path()).unwrap();
+        for link in bpf::objects::cgroup_links().unwrap() {
+            if link.cgroup_id == Some(open.id()) && link.attach_type == Some(attach_type) {
+                bpf::link::Link::open(link.id).unwrap().detach().unwrap();
+            }
+        }
+    }
+    let (_engine, settlement) = start_and_settle();
+    assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
+    assert!(!Path::new("/sys/fs/bpf/chadthrottle/1").exists());
+}
+
+#[test]
 fn root_an_intent_that_came_to_nothing_is_forgotten() {
     isolate();
     let cgroup = ScratchCgroup::new("intent");

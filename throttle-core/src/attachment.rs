@@ -220,9 +220,10 @@ impl<B: CgroupBpf> Attachment<B> {
         );
         let detached = match &self.hold {
             Hold::Link(link) => kernel.link_detach(link).map_err(Error::from),
-            Hold::Pinned(link, path) => {
-                kernel.link_detach(link).and_then(|()| kernel.unpin(path)).map_err(Error::from)
-            }
+            Hold::Pinned(link, path) => kernel
+                .link_detach(link)
+                .and_then(|()| unpin_if_ours(kernel, link, path))
+                .map_err(Error::from),
             Hold::Legacy => {
                 detach_legacy(kernel, self.program(), self.program, &self.cgroup, self.attach_type)
             }
@@ -271,6 +272,15 @@ fn prepare<B: CgroupBpf>(
         kernel.set_state(program, cgroup, attach_type, &ThrottleState::disarmed())?;
     }
     Ok(kernel.counters(program, cgroup, attach_type)?.unwrap_or_default())
+}
+
+/// Removes the pin of a link, unless somebody else has unpinned it and something else is there now.
+fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> bpf::Result<()> {
+    match kernel.link_open_pinned(path) {
+        Ok(found) if kernel.link_id(&found) != kernel.link_id(link) => Ok(()),
+        Err(error) if error.kind() != Kind::Vanished => Err(error),
+        _ => kernel.unpin(path),
+    }
 }
 
 /// Takes a program off that was attached the legacy way. Ok if it is not on the list (any more), or the

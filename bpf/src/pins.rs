@@ -41,7 +41,8 @@ pub struct Pins {
     pub unreadable: Vec<Error>,
 }
 
-/// Walks every bpffs mount.
+/// Walks every bpffs mount of this mount namespace; others' pins cannot be seen from here. Needs root: a
+/// bpffs is its makers' alone. Each pin is opened for a moment, and nothing is left behind.
 ///
 /// # Errors
 /// When the mounts cannot be read; what is wrong below one is in [`Pins::unreadable`].

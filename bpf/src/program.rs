@@ -142,7 +142,8 @@ impl Program {
     }
 
     /// The throttle's state at one place. `None` when the program was never attached there, or the cgroup
-    /// is gone, or the program is not one of ours.
+    /// is gone, or the program is not one of ours. Needs `CAP_SYS_ADMIN` for a program that this process has
+    /// not loaded itself (its maps are opened by id), `CAP_BPF` otherwise.
     ///
     /// # Errors
     /// When a map cannot be opened or read.
@@ -156,7 +157,8 @@ impl Program {
         Ok(state.first().copied().map(ThrottleState))
     }
 
-    /// Writes the throttle's state at one place; takes effect with the next packet.
+    /// Writes the throttle's state at one place; takes effect with the next packet, and stays for as long as
+    /// the cgroup and the program live, attached or not. Rights as for [`Program::state`].
     ///
     /// # Errors
     /// `Vanished` when the program was never attached there, or the cgroup is gone.
@@ -173,7 +175,8 @@ impl Program {
             .map_err(fail)
     }
 
-    /// What the throttle did at one place, summed over all CPUs. `None` as in [`Program::state`].
+    /// What the throttle did at one place, summed over all CPUs, since the program was first attached there.
+    /// `None` and rights as for [`Program::state`].
     ///
     /// # Errors
     /// When a map cannot be opened or read.

@@ -88,6 +88,9 @@ impl<B: CgroupBpf> Engine<B> {
 
     /// Adds a throttle: all of its directions, or none.
     ///
+    /// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`; for a throttle that outlives a crash also the right to
+    /// write the ledger. What stays if the process dies depends on the mode: see [`Mode`].
+    ///
     /// # Errors
     /// When it cannot be attached or recorded. What was attached already is detached again; should even
     /// that fail, the error says so, and the throttle stays in [`Engine::list`] to be removed.
@@ -236,7 +239,8 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(())
     }
 
-    /// Changes limits in place: nothing is detached, the counters go on.
+    /// Changes limits in place: nothing is detached, the counters go on. Takes effect with the next packet.
+    /// Needs `CAP_BPF`.
     ///
     /// # Errors
     /// When there is no such throttle or direction (nothing is changed then), or a direction's state
@@ -262,7 +266,8 @@ impl<B: CgroupBpf> Engine<B> {
 
     /// Removes a throttle. Ok means that a query showed every program of it to be gone.
     ///
-    /// That the cgroup was removed before, or its processes have ended, is a normal case.
+    /// That the cgroup was removed before, or its processes have ended, is a normal case. Needs
+    /// `CAP_NET_ADMIN`. If the process dies half way, the next start removes the rest of what outlives it.
     ///
     /// # Errors
     /// When something could not be detached or shown to be gone. What is gone is gone; the rest stays in

@@ -1,5 +1,6 @@
 //! Pins: files in a bpffs that hold a program or a link.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -51,9 +52,13 @@ pub fn pins() -> Result<Pins> {
     for mount in mounts("bpf")? {
         walk(&mount.point, &mut found);
     }
-    // One bpffs may be mounted in several places; each file is a pin once for each path, which is
-    // harmless: unlinking one unlinks both.
+    // One bpffs may be mounted in several places; each file is a pin once for each path, which is harmless:
+    // unlinking one unlinks both. But mounts may also lie on top of or within each other, and then what is
+    // seen is met more than once.
     found.pins.sort_by(|a, b| a.path.cmp(&b.path));
+    found.pins.dedup();
+    let mut seen = HashSet::new();
+    found.unreadable.retain(|error| seen.insert(error.to_string()));
     Ok(found)
 }
 

@@ -7,7 +7,9 @@ use std::fmt::Write;
 
 /// The text with every character that is not plainly visible written out: `\n`, `\x1b`, `\u{202e}`.
 ///
-/// A backslash stays single, because unit names are full of them (`system\x2dd.slice`).
+/// A backslash stays single, because unit names are full of them (`system\x2dd.slice`). So this is to be read,
+/// not to be read back: a byte 0xff and a name that spells out `\xff` look alike. The JSON report tells them
+/// apart (`path_hex`).
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -109,8 +109,8 @@ fn page(finding: Finding) -> Page {
             does: "A pinned link goes on throttling, and uses one of 64 slots. A pinned program that is\n\
                    attached nowhere only takes memory.",
             by_hand: "bpftool -f link show        (-f: with pins)\nbpftool -f prog show\nls /sys/fs/bpf/chadthrottle /run/chadthrottle",
-            clean: "It makes sure that the pin still holds the same thing, removes the file, and detaches\n\
-                    what is attached.",
+            clean: "It detaches what is attached, makes sure that the pin still holds the same thing, and\n\
+                    removes the file.",
         },
         Finding::DefunctLink => Page {
             means: "A link that attaches nothing any more, but still exists and holds its program.",
@@ -139,8 +139,9 @@ fn page(finding: Finding) -> Page {
             does: "On a dying cgroup it limits what is left of its sockets. A link that attaches it goes on\n\
                    throttling. Otherwise it only takes memory.",
             by_hand: "bpftool prog show id ID\nbpftool link show\ngrep -s prog_id: /proc/[0-9]*/fdinfo/*     (as root, on the host)\nfindmnt -t bpf              (other mounts of bpffs)",
-            clean: "It detaches a link that it can reach by its id. For all else it says what it knows and\n\
-                    exits with 1: run the audit on the host, outside of any container.",
+            clean: "Nothing: whatever holds it is out of sight, and so may be the record that means it. It\n\
+                    says what it knows and exits with 1. End it where it is held: in another mount, pid\n\
+                    or cgroup namespace, or by ending the process that has it.",
         },
     }
 }

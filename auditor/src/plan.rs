@@ -79,7 +79,7 @@ pub enum Action {
         /// Where on it.
         attach_type: AttachType,
     },
-    /// Detach a link. A link that is gone by then was ended by the step before, and all is well.
+    /// Detach a link. One that is gone by then has ended by itself, and all is well.
     DetachLink {
         /// The link.
         link: LinkId,
@@ -153,7 +153,7 @@ pub(crate) fn remedy(steps: &[Step]) -> String {
     let detaches =
         has(|action| matches!(action, Action::DetachLegacy { .. } | Action::DetachLink { .. }));
     let clean = match (unpins, detaches) {
-        (true, true) => Some(format!("{CLEAN} unpins and detaches it")),
+        (true, true) => Some(format!("{CLEAN} detaches and unpins it")),
         (true, false) => Some(format!("{CLEAN} removes the pin")),
         (false, true) => Some(format!("{CLEAN} detaches it")),
         (false, false) => None,
@@ -171,7 +171,7 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
                    be looked at, so one that means it may have been missed";
         return vec![(Action::Cannot { why: why.to_owned(), holders: Vec::new() }, None)];
     }
-    let mut actions: Vec<(Action, Option<String>)> = leak
+    let unpins: Vec<(Action, Option<String>)> = leak
         .pins
         .iter()
         // The program's pins are somebody's who has it at another place, unless they are the finding.
@@ -180,7 +180,15 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
         })
         .map(|pin| (Action::Unpin { path: pin.path.clone(), object: pin.object }, None))
         .collect();
+    // Detaching comes first: without its pin a link may be gone before anybody can see that it is.
+    let mut actions = Vec::new();
     match (leak.place, leak.link) {
+        (Some(_), Some(_)) if leak.finding == Finding::UnreachableProgram => {
+            let why = "something out of sight holds it, and may mean it: a pin on the bpffs of another mount \
+                       namespace, or a process or a file descriptor that cannot be seen from here; end it \
+                       there";
+            actions.push((Action::Cannot { why: why.to_owned(), holders: Vec::new() }, None));
+        }
         (Some(place), Some(link)) => {
             let action = Action::DetachLink {
                 link: link.id,
@@ -208,7 +216,7 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
                 format!("end {}: only that closes the file descriptor", processes(&leak.holders));
             actions.push((Action::Cannot { why, holders: holders(&leak.holders) }, None));
         }
-        (None, _) if actions.is_empty() => {
+        (None, _) if unpins.is_empty() => {
             let why = "nothing to act on from here: a dying cgroup lets go of it when its last socket \
                        closes, and another cgroup or pid namespace has to be audited from inside or from \
                        the host";
@@ -216,6 +224,7 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
         }
         (None, _) => {}
     }
+    actions.extend(unpins);
     actions
 }
 

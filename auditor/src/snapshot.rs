@@ -129,6 +129,22 @@ pub struct Coverage {
     pub gaps: Vec<Gap>,
 }
 
+impl Coverage {
+    /// Adds what a look that this one continues has visited. `known` are gaps that are in both.
+    pub(crate) fn continue_from(&mut self, before: &Self, known: &[Gap]) {
+        // What is asked again was visited before.
+        self.cgroups_visited = before.cgroups_visited;
+        self.cgroups_vanished += before.cgroups_vanished;
+        self.cgroups_denied += before.cgroups_denied;
+        let of_cgroups = before
+            .gaps
+            .iter()
+            .filter(|gap| gap.about == Subject::Cgroups && !known.contains(gap))
+            .cloned();
+        self.gaps.extend(of_cgroups);
+    }
+}
+
 /// Something that could not be seen. One gap makes the audit incomplete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
@@ -146,8 +162,10 @@ pub struct Gap {
 pub enum Subject {
     /// Cgroups, and with them what is attached there.
     Cgroups,
-    /// Programs, links and maps.
+    /// Programs and maps: whose a program is, and what its state says.
     Programs,
+    /// Links: without them nobody knows which attachments are legacy ones.
+    Links,
     /// Processes: whether they live, and what they hold.
     Processes,
     /// What single processes hold that some policy hides even from one who may look into every other.

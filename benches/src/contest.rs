@@ -3,14 +3,25 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use crate::forest::Forest;
+use crate::forest::{Attached, Forest};
 use crate::scan::{TWO_TYPES, as_process, bpftool};
+
+/// How many times as fast as bpftool the auditor has to be at least, with two attach types.
+const LEAST_TWO_TYPES: f64 = 4.0;
+/// With all attach types.
+const LEAST_ALL_TYPES: f64 = 2.0;
+/// How much memory it may use at most.
+const MOST_MEGABYTES: f64 = 32.0;
 
 /// One row of the table: the same tree, looked at in three ways.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// How many cgroups.
     pub cgroups: usize,
+    /// How many attachments.
+    pub attachments: usize,
+    /// What they are.
+    pub attached: Attached,
     /// `bpftool cgroup tree`.
     pub bpftool: Duration,
     /// The auditor as a process, with the two attach types of a throttle.
@@ -40,6 +51,8 @@ impl Row {
         }
         Ok(Self {
             cgroups: forest.cgroups,
+            attachments: forest.attachments,
+            attached: forest.attached,
             bpftool: median(theirs),
             two_types: median(two),
             all_types: median(all),
@@ -52,21 +65,40 @@ impl Row {
         let ratio = |time: Duration| self.bpftool.as_secs_f64() / time.as_secs_f64();
         (ratio(self.two_types), ratio(self.all_types))
     }
+
+    /// What of this is not good enough, for people; nothing where all is. The ratios are to a peer in the
+    /// same run, so the machine and its load do not matter much.
+    pub fn misses(&self) -> Vec<String> {
+        let (two, all) = self.ratios();
+        let memory = self.peak_kilobytes as f64 / 1_000.0;
+        let of = format!("{} cgroups, {} {}", self.cgroups, self.attachments, self.attached.name());
+        let ratios = [("two attach types", two, LEAST_TWO_TYPES), ("all", all, LEAST_ALL_TYPES)];
+        let slow = ratios.into_iter().filter(|(_, ratio, least)| ratio < least).map(
+            |(types, ratio, least)| {
+                format!("{of}: {types}: {ratio:.2} times as fast as bpftool, less than {least}")
+            },
+        );
+        let big = (memory > MOST_MEGABYTES)
+            .then(|| format!("{of}: {memory:.1} MB, more than {MOST_MEGABYTES}"));
+        slow.chain(big).collect()
+    }
 }
 
 /// The rows as a Markdown table.
 pub fn markdown(rows: &[Row]) -> String {
     let mut table = String::from(
-        "| cgroups | `bpftool cgroup tree` | `scan`, two attach types | `scan`, all attach types | peak memory |\n\
-         | ---: | ---: | ---: | ---: | ---: |\n",
+        "| cgroups | attachments | `bpftool cgroup tree` | `scan`, two attach types | `scan`, all attach types | peak memory |\n\
+         | ---: | --- | ---: | ---: | ---: | ---: |\n",
     );
     for row in rows {
         let (two, all) = row.ratios();
         // Writing to a String cannot fail.
         let _ = writeln!(
             table,
-            "| {} | {} ms | {} ms, **{two:.1} times** as fast | {} ms, **{all:.1} times** as fast | {:.1} MB |",
+            "| {} | {} {} | {} ms | {} ms, **{two:.1} times** as fast | {} ms, **{all:.1} times** as fast | {:.1} MB |",
             row.cgroups,
+            row.attachments,
+            row.attached.name(),
             row.bpftool.as_millis(),
             row.two_types.as_millis(),
             row.all_types.as_millis(),
@@ -96,14 +128,34 @@ mod tests {
         let ms = Duration::from_millis;
         let row = Row {
             cgroups: 10_000,
+            attachments: 100,
+            attached: Attached::Leaks,
             bpftool: ms(500),
             two_types: ms(50),
             all_types: ms(200),
             peak_kilobytes: 5_120,
         };
         let table = markdown(&[row]);
-        let expected = "| 10000 | 500 ms | 50 ms, **10.0 times** as fast | 200 ms, **2.5 times** as fast | 5.1 MB |";
+        let expected = "| 10000 | 100 leaked | 500 ms | 50 ms, **10.0 times** as fast | 200 ms, **2.5 times** as fast | 5.1 MB |";
         assert_eq!(table.lines().nth(2), Some(expected));
+    }
+
+    #[test]
+    fn what_is_not_good_enough_is_named() {
+        let ms = Duration::from_millis;
+        let good = Row {
+            cgroups: 10_000,
+            attachments: 100,
+            attached: Attached::Foreign,
+            bpftool: ms(400),
+            two_types: ms(100),
+            all_types: ms(200),
+            peak_kilobytes: 32_000,
+        };
+        assert_eq!(good.misses(), Vec::<String>::new());
+        let bad = Row { two_types: ms(101), all_types: ms(201), peak_kilobytes: 32_100, ..good };
+        assert_eq!(bad.misses().len(), 3, "{:?}", bad.misses());
+        assert!(bad.misses()[0].starts_with("10000 cgroups, 100 foreign: two attach types: 3.96"));
     }
 
     #[test]

@@ -10,15 +10,42 @@ use bpf::list::{AttachFlags, attach};
 use bpf::program::Program;
 use vmtests::cgroup::ScratchCgroup;
 
+/// The name of the programs that the auditor is told are ours, as the kernel keeps it.
+pub const OURS: &str = "chadtest_leak";
+
+/// What is attached to the cgroups of a forest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// Programs that are none of ours.
+    Foreign,
+    /// Leaks: programs of ours that nobody holds.
+    Leaks,
+}
+
+impl Attached {
+    /// For the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Leaks => "leaked",
+        }
+    }
+}
+
 /// Cgroups have this many children, or none.
 const CHILDREN: usize = 99;
 
-/// A scratch cgroup with a tree below it, two levels deep, on which programs of nobody are attached.
+/// A scratch cgroup with a tree below it, two levels deep, on which programs are attached the legacy way,
+/// one on a cgroup.
 /// Dropping it removes all.
 pub struct Forest {
     scratch: ScratchCgroup,
     /// How many cgroups there are, the scratch cgroup not counted.
     pub cgroups: usize,
+    /// How many attachments there are.
+    pub attachments: usize,
+    /// What they are.
+    pub attached: Attached,
 }
 
 impl Forest {
@@ -26,9 +53,14 @@ impl Forest {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn plant(cgroups: usize, attachments: usize) -> anyhow::Result<Self> {
+    pub fn plant(cgroups: usize, attachments: usize, attached: Attached) -> anyhow::Result<Self> {
         let scratch = ScratchCgroup::new("forest");
-        let forest = Self { cgroups: cgroups / (CHILDREN + 1) * (CHILDREN + 1), scratch };
+        let cgroups = cgroups / (CHILDREN + 1) * (CHILDREN + 1);
+        let mut forest = Self { scratch, cgroups, attachments: 0, attached };
+        let name = match attached {
+            Attached::Foreign => "chadtest_forest",
+            Attached::Leaks => OURS,
+        };
         let every = (cgroups / attachments.max(1)).max(1);
         for number in 0..forest.cgroups {
             let (parent, child) = (number / (CHILDREN + 1), number % (CHILDREN + 1));
@@ -43,9 +75,10 @@ impl Forest {
                 } else {
                     AttachType::INET_EGRESS
                 };
-                let program = Program::load_pass("chadtest_forest", attach_type)?;
+                let program = Program::load_pass(name, attach_type)?;
                 let cgroup = Cgroup::open(&path)?;
                 attach(program.as_fd(), &cgroup, attach_type, AttachFlags::MULTI, None)?;
+                forest.attachments += 1;
             }
         }
         Ok(forest)

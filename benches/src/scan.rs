@@ -12,6 +12,8 @@ use auditor::collect::{Options, collect};
 use bpf::AttachType;
 use clap::Parser;
 
+use crate::forest::OURS;
+
 /// A process that finds this among its variables is the auditor; see [`be_the_auditor_if_asked`].
 const ROLE: &str = "CHADTHROTTLE_BENCH_AUDIT";
 
@@ -35,8 +37,12 @@ pub fn be_the_auditor_if_asked() -> Option<ExitCode> {
 /// # Errors
 /// When it cannot, or does not see everything.
 pub fn in_process(root: &Path, types: &[AttachType]) -> anyhow::Result<()> {
-    let options =
-        Options { root: root.to_owned(), attach_types: types.to_vec(), ..Options::default() };
+    let options = Options {
+        root: root.to_owned(),
+        attach_types: types.to_vec(),
+        programs: vec![OURS.to_owned()],
+        ..Options::default()
+    };
     let snapshot = collect(&options)?;
     let verdict = classify(&snapshot).verdict;
     ensure!(verdict.exit_status() != 2, "the audit is {verdict}");
@@ -48,7 +54,8 @@ pub fn in_process(root: &Path, types: &[AttachType]) -> anyhow::Result<()> {
 /// # Errors
 /// When it fails, or does not see everything.
 pub fn as_process(root: &Path, types: &[AttachType]) -> anyhow::Result<u64> {
-    let mut args: Vec<OsString> = vec!["scan".into(), "--root".into(), root.into()];
+    let mut args: Vec<OsString> =
+        vec!["scan".into(), "--program".into(), OURS.into(), "--root".into(), root.into()];
     for attach_type in types {
         args.extend(["--attach-type".into(), attach_type.name().into()]);
     }

@@ -1,11 +1,20 @@
 //! Scratch cgroups.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// What the names of all scratch cgroups begin with.
 pub const PREFIX: &str = "chadtest";
@@ -80,25 +89,61 @@ impl Drop for ScratchCgroup {
     }
 }
 
-/// Removes a cgroup and everything below it.
+/// Removes a cgroup and everything below it, however deep: whole paths would be longer than the kernel
+/// takes, so each cgroup is opened from its parent and removed from there, with two descriptors at a time.
 ///
 /// # Errors
 /// `EBUSY` while a process lives in one of them.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let listing = match fs::read_dir(path) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
     };
-    for entry in listing {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
+    let mut here = open(parent, FOLDER, Mode::empty())?;
+    // Of each cgroup from the top to `here`, what is to be removed in it.
+    let mut levels = vec![vec![CString::new(name.as_bytes())?]];
+    while let Some(names) = levels.last_mut() {
+        let Some(name) = names.last() else {
+            levels.pop();
+            if let Some(name) = levels.last_mut().and_then(Vec::pop) {
+                here = openat(&here, c"..", FOLDER, Mode::empty())?;
+                unless_gone(unlinkat(&here, name.as_c_str(), UnlinkatFlags::RemoveDir))?;
+            }
+            continue;
+        };
+        if let Some(below) = unless_gone(openat(&here, name.as_c_str(), FOLDER, Mode::empty()))? {
+            here = below;
+            levels.push(folders(&here)?);
+        } else {
+            names.pop();
         }
     }
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    Ok(())
+}
+
+const FOLDER: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// The names of the folders in a folder.
+fn folders(folder: &OwnedFd) -> nix::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    let listing = unless_gone(Dir::openat(folder, c".", FOLDER, Mode::empty()))?;
+    let Some(mut listing) = listing else { return Ok(names) };
+    for entry in listing.iter() {
+        let entry = entry?;
+        let is_folder = entry.file_type() == Some(Type::Directory)
+            && !matches!(entry.file_name().to_bytes(), b"." | b"..");
+        if is_folder {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// What has gone already is what was asked for.
+fn unless_gone<T>(done: nix::Result<T>) -> nix::Result<Option<T>> {
+    match done {
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+        done => done.map(Some),
     }
 }
 
@@ -126,5 +171,41 @@ impl Drop for Entered {
         if let Err(error) = fs::write(self.back.join("cgroup.procs"), "0") {
             eprintln!("{}: {error}", self.back.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_a_tree_of_any_depth_and_width_is_removed() {
+        const DEPTH: usize = 1_000;
+        let cgroup = ScratchCgroup::new("remove");
+        cgroup.child("a/b");
+        cgroup.child("c");
+        let mut here = open(cgroup.path(), FOLDER, Mode::empty()).unwrap();
+        for _ in 0..DEPTH {
+            nix::sys::stat::mkdirat(&here, "deep", Mode::S_IRWXU).unwrap();
+            here = openat(&here, "deep", FOLDER, Mode::empty()).unwrap();
+        }
+        drop(here);
+        remove_tree(cgroup.path()).unwrap();
+        assert!(!cgroup.path().exists());
+        remove_tree(cgroup.path()).unwrap();
+    }
+
+    #[test]
+    fn root_a_tree_with_a_process_in_it_is_busy() {
+        let cgroup = ScratchCgroup::new("busy");
+        cgroup.child("a");
+        let entered = enter(&cgroup.child("b"));
+        assert_eq!(
+            remove_tree(cgroup.path()).unwrap_err().raw_os_error(),
+            Some(Errno::EBUSY as i32)
+        );
+        drop(entered);
+        remove_tree(cgroup.path()).unwrap();
+        assert!(!cgroup.path().exists());
     }
 }

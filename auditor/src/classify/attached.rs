@@ -2,7 +2,8 @@
 
 use bpf::LinkId;
 
-use super::duplicates::duplicates;
+use super::doubt::Doubt;
+use super::duplicates::{Duplicate, duplicates};
 use super::facts::Facts;
 use super::reason::{nobody, owner};
 use super::standing::Standing;
@@ -55,36 +56,69 @@ fn others<'a>(
     Judged { finding: Finding::Foreign, reason, ..judged }
 }
 
-/// Judges one attachment of ours: the first of the rows that applies.
+/// Judges one attachment of ours, unless that rests on what could not be seen.
 fn ours<'a>(
     facts: &Facts<'a>,
     fact: &'a AttachmentFact,
     link: Option<LinkId>,
     standing: &Standing<'a>,
-    duplicate: Option<String>,
+    duplicate: Option<Duplicate>,
     gaps: &mut Vec<Gap>,
 ) -> Judged<'a> {
     let judged = Judged { owner: standing.claim, ..judged(facts, fact, link) };
-    let strangers = &judged.holders;
     let how = if link.is_some() { "attached through a link" } else { "attached the legacy way" };
+    let pins = pins_without_purpose(facts, &judged);
+    let doubt_of_duplicate = duplicate.as_ref().and_then(|it| it.doubt);
+    let (finding, reason) = row(&judged, standing, how, &pins, duplicate);
+    let doubt = match finding {
+        None => standing.doubt,
+        Some(finding) if finding.is_leak() => Doubt::of_everything(facts)
+            .or(doubt_of_duplicate.filter(|_| finding == Finding::StackedDuplicate)),
+        Some(_) => None,
+    };
+    if let Some(doubt) = doubt {
+        let what = doubt.what(standing);
+        gaps.push(Gap {
+            about: doubt.about(),
+            what: judged.to_string(),
+            why: format!("{what}{}", doubt.help()),
+        });
+        return Judged { finding: Finding::Active, reason: format!("{how}; {what}"), ..judged };
+    }
+    let finding = finding.unwrap_or(Finding::Active);
+    // An orphaned pin is reported, and later removed, as just those.
+    let pins = if finding == Finding::OrphanedPin { pins } else { judged.pins };
+    Judged { finding, reason, pins, ..judged }
+}
+
+/// The first of the rows that applies, and why; none where nobody stands for it that was seen, but
+/// somebody may.
+fn row(
+    judged: &Judged<'_>,
+    standing: &Standing<'_>,
+    how: &str,
+    pins: &[&PinFact],
+    duplicate: Option<Duplicate>,
+) -> (Option<Finding>, String) {
+    let strangers = &judged.holders;
     // A link that is open in a process has somebody who holds it, but nobody who means it: to the cgroup
     // it is as orphaned as a legacy attachment. One that nobody visible holds is out of reach instead.
-    let is_in_reach = link.is_none() || !strangers.is_empty();
-    let disarmed = fact.state.as_ref().is_some_and(|state| !state.armed);
-    let pins = pins_without_purpose(facts, &judged);
+    let is_in_reach = judged.link.is_none() || !strangers.is_empty();
+    let state = judged.place.and_then(|place| place.state.as_ref());
+    let disarmed = state.is_some_and(|state| !state.armed);
 
     let (finding, reason) = if standing.nobody() && pins.is_empty() && is_in_reach {
         let at = judged.program.map_or("some time ago", |program| &program.loaded_at);
         let reason = format!("{how}, loaded {at}, and {}", nobody(standing, strangers));
         (Finding::OrphanedAttachment, reason)
-    } else if let Some(why) = duplicate {
+    } else if let Some(Duplicate { why, .. }) = duplicate {
         (Finding::StackedDuplicate, format!("{how}, but {why}"))
     } else if disarmed && standing.living().is_some() {
         let reason = format!("{how} and disarmed: {} has removed this throttle", owner(standing));
         (Finding::DisarmedAttachment, reason)
     } else if standing.nobody() && !pins.is_empty() {
         let reason =
-            format!("kept by the pin {}, but {}", paths(&pins), nobody(standing, strangers));
+            format!("kept by the pin {}, but {}", paths(pins), nobody(standing, strangers));
         (Finding::OrphanedPin, reason)
     } else if standing.nobody() {
         let reason =
@@ -106,22 +140,9 @@ fn ours<'a>(
     } else if standing.living().is_some() {
         (Finding::Active, format!("{how}; {} lives", owner(standing)))
     } else {
-        gaps.push(Gap {
-            about: Subject::Processes,
-            what: judged.to_string(),
-            why: format!(
-                "whether {} lives cannot be told from here; run the audit on the host, as root",
-                owner(standing)
-            ),
-        });
-        (
-            Finding::Active,
-            format!("{how}; whether {} lives cannot be told from here", owner(standing)),
-        )
+        return (None, String::new());
     };
-    // An orphaned pin is reported, and later removed, as just those.
-    let pins = if finding == Finding::OrphanedPin { pins } else { judged.pins };
-    Judged { finding, reason, pins, ..judged }
+    (Some(finding), reason)
 }
 
 /// The pins that may be all that keeps a thing: those of its link, and those of its program unless

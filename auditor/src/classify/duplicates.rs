@@ -4,8 +4,19 @@ use std::collections::HashMap;
 
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
+use super::doubt::Doubt;
 use super::facts::Facts;
-use super::standing::Standing;
+use super::standing::{Source, Standing};
+use crate::snapshot::Subject;
+
+/// Why an attachment is one too many.
+#[derive(Debug, Clone)]
+pub(super) struct Duplicate {
+    /// In a sentence.
+    pub(super) why: String,
+    /// What this rests on and could not be seen.
+    pub(super) doubt: Option<Doubt>,
+}
 
 /// For each attachment, by position, why it is one too many; none where it is not.
 ///
@@ -19,7 +30,7 @@ use super::standing::Standing;
 pub(super) fn duplicates(
     facts: &Facts<'_>,
     standings: &[Option<Standing<'_>>],
-) -> Vec<Option<String>> {
+) -> Vec<Option<Duplicate>> {
     let mut why = vec![None; standings.len()];
     same_program(facts, standings, &mut why);
     same_name(facts, standings, &mut why);
@@ -29,7 +40,11 @@ pub(super) fn duplicates(
 /// One program at one place.
 type Place = (CgroupId, AttachType, ProgramId);
 
-fn same_program(facts: &Facts<'_>, standings: &[Option<Standing<'_>>], why: &mut [Option<String>]) {
+fn same_program(
+    facts: &Facts<'_>,
+    standings: &[Option<Standing<'_>>],
+    why: &mut [Option<Duplicate>],
+) {
     let mut at: HashMap<Place, Vec<(usize, Option<LinkId>)>> = HashMap::new();
     for (index, (fact, link)) in facts.attachments().enumerate() {
         if standings[index].is_some() {
@@ -44,8 +59,13 @@ fn same_program(facts: &Facts<'_>, standings: &[Option<Standing<'_>>], why: &mut
             Some(link) => format!("link {link}"),
             None => "another attachment".to_owned(),
         };
-        for (index, _) in several {
-            why[index] = Some(format!("the same program is attached here through {kept} as well"));
+        for (index, link) in several {
+            // Which of two links is meant, the ledger says.
+            let is_in_doubt = link.is_some() && facts.has_gap(Subject::Ledger);
+            why[index] = Some(Duplicate {
+                why: format!("the same program is attached here through {kept} as well"),
+                doubt: is_in_doubt.then_some(Doubt::Ledger),
+            });
         }
     }
 }
@@ -59,7 +79,12 @@ fn is_recorded(facts: &Facts<'_>, program: ProgramId, link: Option<LinkId>) -> b
 /// Programs of one name and one owner at one place.
 type Series<'a> = (u32, CgroupId, AttachType, &'a str);
 
-fn same_name(facts: &Facts<'_>, standings: &[Option<Standing<'_>>], why: &mut [Option<String>]) {
+fn same_name(facts: &Facts<'_>, standings: &[Option<Standing<'_>>], why: &mut [Option<Duplicate>]) {
+    // That a program has no state and no record is known only where those could be read.
+    let unread = [(Subject::Ledger, Doubt::Ledger), (Subject::Programs, Doubt::Programs)]
+        .into_iter()
+        .find_map(|(about, doubt)| facts.has_gap(about).then_some(doubt));
+    let unheld = facts.has_gap(Subject::Processes).then_some(Doubt::Holders);
     let mut at: HashMap<Series<'_>, Vec<(u64, ProgramId, usize)>> = HashMap::new();
     for (index, (fact, _)) in facts.attachments().enumerate() {
         let (Some(standing), Some(program)) = (&standings[index], facts.program(fact.program_id))
@@ -76,9 +101,18 @@ fn same_name(facts: &Facts<'_>, standings: &[Option<Standing<'_>>], why: &mut [O
         several.sort_unstable();
         let Some((_, kept, _)) = several.pop() else { continue };
         for (_, _, index) in several {
-            why[index] = Some(format!(
-                "process {pid} has loaded program {kept} of the same name since, and attached it here too"
-            ));
+            // An owner who is known only for holding it may not be the only one who does.
+            let is_holder = standings[index]
+                .as_ref()
+                .and_then(Standing::living)
+                .is_some_and(|owner| owner.source == Source::Holder);
+            why[index] = Some(Duplicate {
+                why: format!(
+                    "process {pid} has loaded program {kept} of the same name since, and attached it here \
+                     too"
+                ),
+                doubt: unread.or(unheld.filter(|_| is_holder)),
+            });
         }
     }
 }

@@ -106,6 +106,12 @@ impl<'a> Facts<'a> {
         holders
     }
 
+    /// A pin or a process that keeps the link, or, without one, the program, was seen.
+    pub(super) fn is_kept(&self, program: ProgramId, link: Option<LinkId>) -> bool {
+        let object = link.map_or(Object::Program(program), Object::Link);
+        self.pins.contains_key(&object) || self.holders.contains_key(&object)
+    }
+
     /// Whether the owner lives; None where that cannot be told.
     pub(super) fn lives(&self, owner: &Owner) -> Option<bool> {
         if owner.boot_id != self.host.boot_id {
@@ -138,7 +144,8 @@ impl<'a> Facts<'a> {
             && !self.has_gap(Subject::Cgroups)
     }
 
-    fn has_gap(&self, about: Subject) -> bool {
+    /// Something of that kind could not be seen.
+    pub(super) fn has_gap(&self, about: Subject) -> bool {
         self.look.coverage.gaps.iter().any(|gap| gap.about == about)
     }
 

@@ -4,13 +4,16 @@
 //! the same suspect ([`Key`]); one that is new there is still changing, and makes the audit incomplete
 //! instead. A snapshot with a single look is judged as it is: every suspect counts.
 //!
-//! Three rules keep "unknown" apart from "no":
+//! Four rules keep "unknown" apart from "no":
+//! - what rests on a fact that could not be seen is not judged, and that is a gap ([`Subject`] says what
+//!   kind of fact each gap hides);
 //! - what cannot be judged is a gap, and one gap makes an audit without leaks incomplete, never clean;
 //! - an attachment that cannot be judged is listed as active, with a reason that says so;
 //! - a program without attachments that cannot be judged is named in the gap only.
 
 mod attached;
 mod correlate;
+mod doubt;
 mod duplicates;
 mod facts;
 mod finding;
@@ -135,6 +138,13 @@ pub struct Key {
     program: ProgramId,
     link: Option<LinkId>,
     pin: Option<PathBuf>,
+}
+
+impl Key {
+    /// The cgroup that it is attached to, if it is attached.
+    pub(crate) fn cgroup(&self) -> Option<CgroupId> {
+        self.cgroup
+    }
 }
 
 /// Judges a snapshot.

@@ -11,7 +11,7 @@ pub(super) fn owner(standing: &Standing<'_>) -> String {
             format!("process {}, which holds it,", claim.pid)
         }
         Some(claim) if claim.alive.is_none() => {
-            format!("its owner, process {} of another pid namespace,", claim.pid)
+            format!("its owner, process {} of another pid or time namespace,", claim.pid)
         }
         Some(claim) => format!("its owner, process {},", claim.pid),
     }

@@ -4,8 +4,9 @@ use bpf::ledger::{Entry, Stage};
 use bpf::{AttachType, CgroupId, LinkId};
 use serde::{Deserialize, Serialize};
 
+use super::doubt::Doubt;
 use super::facts::Facts;
-use crate::snapshot::ProgramFact;
+use crate::snapshot::{ProgramFact, Subject};
 
 /// Where it is known from who the owner is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +39,8 @@ pub(super) struct Standing<'a> {
     pub(super) kept: Option<&'a Entry>,
     /// Any entry of the ledger that names it.
     pub(super) recorded: Option<&'a Entry>,
-    /// No living owner was seen, but one may live where the auditor cannot look.
-    pub(super) unknown: bool,
+    /// Nobody was seen who stands for it, but somebody may where the auditor could not look.
+    pub(super) doubt: Option<Doubt>,
 }
 
 impl<'a> Standing<'a> {
@@ -76,16 +77,15 @@ impl<'a> Standing<'a> {
             Some(Claim { pid: holder.pid, alive: Some(true), source: Source::Holder })
         };
         let living = named.iter().find(|claim| claim.alive == Some(true)).copied().or_else(holder);
+        let kept =
+            entries.iter().copied().find(|entry| entry.persist && entry.stage == Stage::Attached);
+        let doubt =
+            || of_owner(facts, program, &named).or_else(|| of_keeper(facts, program, link, place));
         Self {
             claim: living.or(named.first().copied()),
-            kept: entries
-                .iter()
-                .copied()
-                .find(|entry| entry.persist && entry.stage == Stage::Attached),
+            kept,
             recorded: entries.first().copied(),
-            unknown: living.is_none()
-                && named.iter().any(|claim| claim.alive.is_none())
-                && !facts.sees_every_process(),
+            doubt: if living.is_none() && kept.is_none() { doubt() } else { None },
         }
     }
 
@@ -96,6 +96,38 @@ impl<'a> Standing<'a> {
 
     /// Nobody stands for it, as far as can be known.
     pub(super) fn nobody(&self) -> bool {
-        self.living().is_none() && self.kept.is_none() && !self.unknown
+        self.living().is_none() && self.kept.is_none() && self.doubt.is_none()
+    }
+}
+
+/// An owner may live out of sight. One that is known to be dead does not, whatever could not be seen.
+fn of_owner(facts: &Facts<'_>, program: &ProgramFact, named: &[Claim]) -> Option<Doubt> {
+    if named.iter().any(|claim| claim.alive.is_none()) && !facts.sees_every_process() {
+        Some(Doubt::Owner)
+    } else if program.owner.is_none() && facts.has_gap(Subject::Programs) {
+        Some(Doubt::Programs)
+    } else if named.is_empty() && facts.has_gap(Subject::Processes) {
+        Some(Doubt::Holders)
+    } else {
+        None
+    }
+}
+
+/// A record may mean it to stay, or a pin may keep it, out of sight. A legacy attachment that is not
+/// pinned is never meant to stay, so it needs neither.
+fn of_keeper(
+    facts: &Facts<'_>,
+    program: &ProgramFact,
+    link: Option<LinkId>,
+    place: Option<(CgroupId, AttachType)>,
+) -> Option<Doubt> {
+    let is_pinned = !facts.pins(program.id, link).is_empty();
+    let is_legacy = place.is_some() && link.is_none();
+    if facts.has_gap(Subject::Ledger) && (is_pinned || !is_legacy) {
+        Some(Doubt::Ledger)
+    } else if facts.has_gap(Subject::Pins) && !is_legacy && !facts.is_kept(program.id, link) {
+        Some(Doubt::Pins)
+    } else {
+        None
     }
 }

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use bpf::{AttachType, ProgramId};
 
 use super::attached::paths;
+use super::doubt::Doubt;
 use super::facts::Facts;
 use super::reason::{nobody, owner, processes};
-use super::standing::Standing;
+use super::standing::{Source, Standing};
 use super::{Finding, Judged};
 use crate::snapshot::{Gap, LinkFact, Object, ProgramFact, Subject};
 
@@ -16,7 +17,8 @@ use crate::snapshot::{Gap, LinkFact, Object, ProgramFact, Subject};
 /// - Below a root other than `/` nothing is judged: what is attached elsewhere was not looked for.
 /// - "Attached nowhere" presumes that every attach type of the program's type was asked for. Where that
 ///   was not asked, nothing is said. Where it was, but cgroups could not be seen, it is a gap, not a leak.
-/// - A defunct link, or a pin that nobody stands for, is what it is whatever else could not be seen.
+/// - A defunct link, or a pin that nobody stands for, is what it is whatever cgroups could not be seen. What
+///   needs a record, a pin, an owner or a link that could not be seen is a gap as well ([`Doubt`]).
 /// - An owner that lives and throttles something keeps programs for the other direction and for its next
 ///   throttle: such a program is active.
 pub(super) fn judge<'a>(
@@ -36,6 +38,7 @@ pub(super) fn judge<'a>(
         .collect();
     let mut judged = Vec::new();
     let mut unjudged = Vec::new();
+    let mut doubted = Vec::new();
     for program in facts.look.programs.iter().filter(|program| facts.ours.has(&program.name)) {
         let mut has_link = false;
         for link in facts.look.links.iter().filter(|link| link.program_id == program.id) {
@@ -51,6 +54,7 @@ pub(super) fn judge<'a>(
             Judgement::Made(it) => judged.push(it),
             Judgement::NotAsked => {}
             Judgement::NotSeen => unjudged.push(program),
+            Judgement::InDoubt(doubt, why) => doubted.push((program, doubt, why)),
         }
     }
     if !unjudged.is_empty() {
@@ -62,6 +66,11 @@ pub(super) fn judge<'a>(
                 .to_owned(),
         });
     }
+    gaps.extend(doubted.into_iter().map(|(program, doubt, why)| Gap {
+        about: doubt.about(),
+        what: named(&[program]),
+        why,
+    }));
     judged
 }
 
@@ -115,8 +124,10 @@ enum Judgement<'a> {
     Made(Judged<'a>),
     /// The user did not ask for every place where it may be attached.
     NotAsked,
-    /// It may be attached where the auditor could not look, or owned by whom it could not see.
+    /// It may be attached where the auditor could not look.
     NotSeen,
+    /// It rests on something else that could not be seen; the words for the gap.
+    InDoubt(Doubt, String),
 }
 
 fn of_program<'a>(
@@ -127,22 +138,34 @@ fn of_program<'a>(
     let standing = Standing::of(facts, program, None, None);
     let judged = Judged { owner: standing.claim, ..Judged::new(facts, program.id, None) };
     let at = &program.loaded_at;
-    let (finding, reason) = if standing.nobody() && !judged.pins.is_empty() {
+    // One that is only known for holding it may not be the only one who does, and the others may throttle.
+    let is_held_alone = standing.living().is_none_or(|it| it.source != Source::Holder)
+        || !facts.has_gap(Subject::Processes);
+    let doubt = Doubt::of_everything(facts)
+        .or(standing.doubt)
+        .or((!is_held_alone).then_some(Doubt::Holders));
+    let is_throttling = || standing.living().is_some_and(|claim| throttling.contains(&claim.pid));
+    let (finding, reason) = if doubt.is_none() && standing.nobody() && !judged.pins.is_empty() {
         let reason = format!(
             "kept by the pin {}, but {}",
             paths(&judged.pins),
             nobody(&standing, &judged.holders)
         );
         (Finding::OrphanedPin, reason)
+    } else if let Some(doubt) = doubt
+        .filter(|_| !is_throttling() && (!judged.pins.is_empty() || was_asked_for(facts, program)))
+    {
+        let why = format!("attached nowhere; {}{}", doubt.what(&standing), doubt.help());
+        return Judgement::InDoubt(doubt, why);
     } else if !was_asked_for(facts, program) {
         return Judgement::NotAsked;
-    } else if standing.living().is_some_and(|claim| throttling.contains(&claim.pid)) {
+    } else if is_throttling() {
         let reason = format!(
             "attached nowhere now; {} throttles and keeps it for the other direction or for its next throttle",
             owner(&standing)
         );
         (Finding::Active, reason)
-    } else if !facts.sees_every_cgroup() || standing.unknown {
+    } else if !facts.sees_every_cgroup() {
         return Judgement::NotSeen;
     } else if !judged.holders.is_empty() {
         let by = processes(&judged.holders);

@@ -208,8 +208,19 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
     }
     pins::unpin(path)?;
     match pins::held_by(path)? {
-        None => Ok(()),
+        None => {
+            remove_folder_of(path);
+            Ok(())
+        }
         Some(_) => Err(Stop::Failed(Failure::StillThere)),
+    }
+}
+
+/// Removes the folder that a throttle's pins were in, if it is empty now. Others' folders stay.
+fn remove_folder_of(pin: &Path) {
+    let above = pin.parent().and_then(Path::parent).and_then(Path::file_name);
+    if above.is_some_and(|name| name == "chadthrottle") {
+        pins::remove_empty_folder_of(pin);
     }
 }
 

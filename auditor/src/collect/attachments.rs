@@ -1,8 +1,10 @@
 //! What is attached where: one query for each cgroup and attach type.
 
-use std::os::fd::BorrowedFd;
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use bpf::cgroup::{Cgroup, below};
 use bpf::error::{Call, Error, Kind};
 use bpf::list::{ProgramList, Query, Scope};
 use bpf::{AttachType, CgroupId};
@@ -12,7 +14,7 @@ use super::gap;
 use super::programs::{Presence, Programs};
 use super::walk::Visitor;
 use crate::escape::escape_bytes;
-use crate::snapshot::{AttachmentFact, Coverage, Gap, Subject};
+use crate::snapshot::{AttachmentFact, Coverage, Gap, Look, Subject};
 
 /// How often a list is asked for again when a program of it went away before it could be read.
 const ATTEMPTS: usize = 10;
@@ -45,6 +47,24 @@ impl<'a, 'b> Attachments<'a, 'b> {
     pub(super) fn into_facts(mut self) -> (Vec<AttachmentFact>, Coverage) {
         self.found.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
         (self.found, self.coverage)
+    }
+
+    /// Asks cgroups again that a look has found something attached to.
+    pub(super) fn revisit(&mut self, mount: &Path, before: &Look, cgroups: &HashSet<CgroupId>) {
+        let paths: BTreeMap<CgroupId, &Path> = before
+            .attachments
+            .iter()
+            .filter(|fact| cgroups.contains(&fact.cgroup_id))
+            .map(|fact| (fact.cgroup_id, fact.cgroup.as_path()))
+            .collect();
+        for (id, path) in paths {
+            match Cgroup::open(&below(mount, path)) {
+                Ok(cgroup) if cgroup.id() == id => self.visit(cgroup.as_fd(), id, path),
+                // Another one has its name: this one has gone.
+                Ok(_) => self.coverage.cgroups_vanished += 1,
+                Err(error) => self.lose(&error, shown(path)),
+            }
+        }
     }
 
     /// Asks one cgroup for one attach type, and for the programs in the answer.

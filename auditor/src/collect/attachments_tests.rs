@@ -12,7 +12,7 @@ use crate::collect::host::Clock;
 
 fn told(errnos: &[Errno]) -> Coverage {
     let (ours, _) = Ours::new(&[]);
-    let clock = Clock::now().unwrap();
+    let clock = Clock::now(0).unwrap();
     let mut programs = Programs::new(&ours, &clock);
     let types = [AttachType::INET_INGRESS];
     let mut attachments = Attachments::new(&types, false, &mut programs);
@@ -47,7 +47,7 @@ fn any_other_failure_is_a_gap_too() {
 #[test]
 fn a_walk_that_stops_is_a_gap_even_where_something_vanished() {
     let (ours, _) = Ours::new(&[]);
-    let clock = Clock::now().unwrap();
+    let clock = Clock::now(0).unwrap();
     let mut programs = Programs::new(&ours, &clock);
     let mut attachments = Attachments::new(&[], false, &mut programs);
     attachments.stop(Path::new("/a"), Errno::ENOENT);
@@ -57,7 +57,7 @@ fn a_walk_that_stops_is_a_gap_even_where_something_vanished() {
 #[test]
 fn root_a_list_of_which_a_program_has_gone_is_not_kept() {
     let (ours, _) = Ours::new(&[]);
-    let clock = Clock::now().unwrap();
+    let clock = Clock::now(0).unwrap();
     let mut programs = Programs::new(&ours, &clock);
     let types = [AttachType::INET_INGRESS];
     let mut attachments = Attachments::new(&types, false, &mut programs);
@@ -78,7 +78,7 @@ fn root_a_list_of_which_a_program_has_gone_is_not_kept() {
 #[test]
 fn where_nobody_may_ask_no_cgroup_counts_as_visited() {
     let (ours, _) = Ours::new(&[]);
-    let clock = Clock::now().unwrap();
+    let clock = Clock::now(0).unwrap();
     let mut programs = Programs::new(&ours, &clock);
     let mut attachments = Attachments::new(&[], false, &mut programs);
     let folder = std::fs::File::open("/").unwrap();

@@ -32,6 +32,29 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(digits.trim(), 16).ok()
 }
 
+/// By how much the time namespace of this process shifts the time since boot, in nanoseconds
+/// (`time_namespaces(7)`); none where that cannot be told.
+///
+/// The start times of processes in `/proc` are shifted by it as well, but not what owners have written
+/// down elsewhere.
+pub(super) fn boottime_offset() -> Option<i64> {
+    match std::fs::read_to_string("/proc/self/timens_offsets") {
+        Ok(text) => parse_offset(&text),
+        // A kernel without time namespaces.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(0),
+        Err(_) => None,
+    }
+}
+
+/// The offset in a `/proc/PID/timens_offsets` file: `boottime SECONDS NANOSECONDS`.
+fn parse_offset(text: &str) -> Option<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
+    let mut numbers = line.split_ascii_whitespace();
+    let mut next = || numbers.next()?.parse::<i64>().ok();
+    let (seconds, nanoseconds) = (next()?, next()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
 /// Turns the kernel's times since boot into wall-clock times.
 pub(super) struct Clock {
     boot: SystemTime,
@@ -39,11 +62,15 @@ pub(super) struct Clock {
 
 impl Clock {
     /// The wall clock may be set while the host runs: what is true now is taken for the whole boot.
-    pub(super) fn now() -> anyhow::Result<Self> {
+    /// `offset` is the [`boottime_offset`]: the times of programs are not shifted.
+    pub(super) fn now(offset: i64) -> anyhow::Result<Self> {
         let since_boot =
             clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
-        let boot = SystemTime::now()
-            .checked_sub(since_boot.into())
+        let shift = Duration::from_nanos(offset.unsigned_abs());
+        let now = SystemTime::now();
+        let now = if offset < 0 { now.checked_sub(shift) } else { now.checked_add(shift) };
+        let boot = now
+            .and_then(|now| now.checked_sub(since_boot.into()))
             .context("the wall clock is set to a time before this boot")?;
         Ok(Self { boot })
     }
@@ -65,6 +92,17 @@ mod tests {
         let status = "Name:\tx\nCapPrm:\tff\nCapEff:\t00000000000a0000\n";
         assert_eq!(effective(status), Some(0xa_0000));
         assert_eq!(effective("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read_to_the_nanosecond() {
+        let text = "monotonic           5         6\nboottime       100000         7\n";
+        assert_eq!(parse_offset(text), Some(100_000_000_000_007));
+        assert_eq!(parse_offset("monotonic 0 0\nboottime -2 500000000\n"), Some(-1_500_000_000));
+        assert_eq!(parse_offset("monotonic 0 0\nboottime 0 0\n"), Some(0));
+        for wrong in ["", "monotonic 0 0\n", "boottime 1\n", "boottime x 0\n"] {
+            assert_eq!(parse_offset(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

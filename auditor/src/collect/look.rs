@@ -9,7 +9,7 @@ use bpf::cgroup::Cgroup;
 use bpf::error::Error;
 use bpf::holders::holders;
 use bpf::pins::{Held, pins};
-use bpf::{AttachType, Owner, ledger, objects};
+use bpf::{AttachType, CgroupId, Owner, ledger, objects};
 
 use super::attachments::{Attachments, shown};
 use super::host::{Clock, may_look_into_processes};
@@ -28,12 +28,16 @@ pub(super) enum Extent<'a> {
     Tree(&'a Path),
     /// A cgroup without what is below it, and of the programs only those that are attached to it.
     Alone(&'a Path),
+    /// Of what a look has found attached, only what is attached to these cgroups is asked for again.
+    Some(&'a Look, &'a HashSet<CgroupId>),
 }
 
 /// What every look of one audit goes by.
 pub(super) struct Eye<'a> {
     /// Where the extent begins.
     pub(super) cgroup: &'a Cgroup,
+    /// Where the cgroup2 hierarchy is mounted.
+    pub(super) mount: &'a Path,
     pub(super) extent: Extent<'a>,
     /// The attach types that the kernel knows and that were asked for.
     pub(super) types: &'a [AttachType],
@@ -43,6 +47,8 @@ pub(super) struct Eye<'a> {
     /// Look for the pins and holders of others' programs, too.
     pub(super) all: bool,
     pub(super) clock: &'a Clock,
+    /// The start times of processes are those that owners know of themselves.
+    pub(super) has_true_times: bool,
     /// What could not be seen from the start.
     pub(super) gaps: &'a [Gap],
 }
@@ -60,17 +66,25 @@ impl Eye<'_> {
             Extent::Alone(path) => {
                 attachments.visit(self.cgroup.as_fd(), self.cgroup.id(), path);
             }
+            Extent::Some(before, cgroups) => attachments.revisit(self.mount, before, cgroups),
         }
-        let (attachments, mut coverage) = attachments.into_facts();
+        let (mut attachments, mut coverage) = attachments.into_facts();
         timings.walk += milliseconds(start.elapsed().saturating_sub(programs.time));
         coverage.gaps.extend_from_slice(self.gaps);
-        let gaps = &mut coverage.gaps;
 
         let start = Instant::now();
         let walk_time = std::mem::take(&mut programs.time);
-        if matches!(self.extent, Extent::Tree(_)) {
+        if !matches!(self.extent, Extent::Alone(_)) {
             programs.loaded();
         }
+        if let Extent::Some(before, cgroups) = self.extent {
+            let elsewhere = before.attachments.iter().filter(|it| !cgroups.contains(&it.cgroup_id));
+            // A program that has gone is attached nowhere any more.
+            attachments.extend(elsewhere.filter(|it| !programs.is_gone(it.program_id)).cloned());
+            attachments.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
+            coverage.continue_from(&before.coverage, self.gaps);
+        }
+        let gaps = &mut coverage.gaps;
         let links = links(gaps);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
         // none, nobody has to search thousands of processes.
@@ -79,7 +93,8 @@ impl Eye<'_> {
         gaps.extend(more);
         let ledger = ledger_entries(gaps);
         let owned = programs.iter().filter_map(|program| program.owner.as_ref());
-        let owners = owners(owned.chain(ledger.iter().map(|entry| &entry.owner)), gaps);
+        let owned = owned.chain(ledger.iter().map(|entry| &entry.owner));
+        let owners = owners(owned, self.has_true_times, gaps);
         timings.objects += milliseconds(walk_time + start.elapsed());
 
         let known: HashSet<Object> = programs
@@ -118,7 +133,7 @@ fn timed<T>(total: &mut f64, part: impl FnOnce() -> T) -> T {
 
 fn links(gaps: &mut Vec<Gap>) -> Vec<LinkFact> {
     let links = objects::cgroup_links().unwrap_or_else(|error| {
-        gaps.push(gap(Subject::Programs, "links", &error));
+        gaps.push(gap(Subject::Links, "links", &error));
         Vec::new()
     });
     links
@@ -147,18 +162,39 @@ fn ledger_entries(gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {
 }
 
 /// Each owner once.
-fn owners<'a>(owners: impl Iterator<Item = &'a Owner>, gaps: &mut Vec<Gap>) -> Vec<OwnerFact> {
+fn owners<'a>(
+    owners: impl Iterator<Item = &'a Owner>,
+    has_true_times: bool,
+    gaps: &mut Vec<Gap>,
+) -> Vec<OwnerFact> {
     let mut seen = HashSet::new();
-    owners
+    let mut is_in_doubt = false;
+    let facts = owners
         .filter(|owner| seen.insert(*owner))
         .map(|owner| {
-            let alive = owner.is_alive().unwrap_or_else(|error| {
+            let mut alive = owner.is_alive().unwrap_or_else(|error| {
                 gaps.push(gap(Subject::Processes, format!("process {}", owner.pid), &error));
                 None
             });
+            // It may be the one, with a start time that only looks like another one's. (One that is of
+            // another boot is dead whatever the time.)
+            if alive.is_some() && !has_true_times && bpf::start_time(owner.pid) != Ok(None) {
+                alive = None;
+                is_in_doubt = true;
+            }
             OwnerFact { owner: owner.clone(), alive }
         })
-        .collect()
+        .collect();
+    if is_in_doubt {
+        gaps.push(Gap {
+            about: Subject::Processes,
+            what: "whether owners live".to_owned(),
+            why: "the audit runs in a time namespace (see /proc/self/timens_offsets), where the start \
+                  times of processes are not those that owners know of: run the audit on the host"
+                .to_owned(),
+        });
+    }
+    facts
 }
 
 fn pin_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<PinFact> {

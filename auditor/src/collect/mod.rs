@@ -6,7 +6,7 @@ mod look;
 mod programs;
 mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -15,17 +15,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, below, cgroup2_mount, resolve};
 use bpf::error::Kind;
-use bpf::{AttachType, probe};
+use bpf::{AttachType, CgroupId, probe};
 
 use self::attachments::shown;
-use self::host::{Clock, host};
+use self::host::{Clock, boottime_offset, host};
 pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
-use crate::classify::{DEFAULT_PROGRAMS, Ours, suspects};
+use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, suspects};
 use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
 
 /// How often at most the host is looked at until nothing new is suspicious.
 const MAX_LOOKS: usize = 5;
+
+/// The longest path that the kernel takes, with its NUL (`limits.h`).
+const PATH_MAX: usize = 4096;
 
 /// The time between two looks, unless somebody says otherwise.
 pub const DEFAULT_SETTLE: Duration = Duration::from_millis(200);
@@ -62,7 +65,11 @@ impl Default for Options {
 /// without it the snapshot has gaps that say so. Changes nothing and leaves nothing behind.
 ///
 /// A look that shows suspects is followed by another one, until it shows none that the one before did
-/// not, so that a throttle that is just being set up or taken down is not taken for a leak.
+/// not, so that a throttle that is just being set up or taken down is not taken for a leak. The later ones
+/// ask only the cgroups of the suspects again, and take what is attached elsewhere from the look before:
+/// what is attached meanwhile to another cgroup is not in the report. Everything else (programs, links,
+/// processes, pins, the ledger) is read anew. Where a suspect is attached nowhere every cgroup is asked
+/// again, because it may have been attached to any of them.
 ///
 /// # Errors
 /// When there is no cgroup2 hierarchy, no such cgroup, or no procfs.
@@ -81,6 +88,8 @@ pub(crate) struct Collector {
     all: bool,
     host: Host,
     clock: Clock,
+    /// The start times of processes are those that owners know of themselves.
+    has_true_times: bool,
     gaps: Vec<Gap>,
 }
 
@@ -114,6 +123,7 @@ impl Collector {
         if let (Err(error), false) = (&support, types.is_empty()) {
             gaps.push(gap(Subject::Cgroups, "what this kernel can do", error));
         }
+        let boottime_offset = boottime_offset();
         Ok(Self {
             mount,
             types,
@@ -122,7 +132,8 @@ impl Collector {
             ours: Ours::new(&scope.programs).0,
             all: options.all,
             host: host()?,
-            clock: Clock::now()?,
+            clock: Clock::now(boottime_offset.unwrap_or(0))?,
+            has_true_times: boottime_offset == Some(0),
             gaps,
             scope,
         })
@@ -148,7 +159,11 @@ impl Collector {
             let settling = Instant::now();
             sleep(settle);
             timings.settle += milliseconds(settling.elapsed());
-            looks.push(self.look(whole, &mut timings)?);
+            let before = &looks[looks.len() - 1];
+            let cgroups = cgroups_of(&suspected).filter(|it| self.can_be_opened(before, it));
+            let extent = cgroups.as_ref().map_or(whole, |cgroups| Extent::Some(before, cgroups));
+            let look = self.look(extent, &mut timings)?;
+            looks.push(look);
             looks.drain(..looks.len() - 2);
             taken += 1;
             let before =
@@ -158,6 +173,13 @@ impl Collector {
             }
         }
         Ok(self.told(self.scope.clone(), looks, timings, start))
+    }
+
+    /// None of the cgroups has a path that is longer than the kernel takes. (A walk gets there all the same.)
+    fn can_be_opened(&self, look: &Look, cgroups: &HashSet<CgroupId>) -> bool {
+        let longest = PATH_MAX - self.mount.as_os_str().len() - 1;
+        let mut suspects = look.attachments.iter().filter(|it| cgroups.contains(&it.cgroup_id));
+        suspects.all(|it| it.cgroup.as_os_str().len() < longest)
     }
 
     /// Looks once more at one cgroup, without what is below it; or, at None, at the whole scope.
@@ -174,16 +196,21 @@ impl Collector {
     }
 
     fn look(&self, extent: Extent<'_>, timings: &mut Timings) -> bpf::Result<Look> {
-        let (Extent::Tree(path) | Extent::Alone(path)) = extent;
+        let path = match extent {
+            Extent::Tree(path) | Extent::Alone(path) => path,
+            Extent::Some(..) => &self.scope.root,
+        };
         let cgroup = Cgroup::open(&below(&self.mount, path))?;
         Ok(Eye {
             cgroup: &cgroup,
+            mount: &self.mount,
             extent,
             types: &self.types,
             program_flags: self.program_flags,
             ours: &self.ours,
             all: self.all,
             clock: &self.clock,
+            has_true_times: self.has_true_times,
             gaps: &self.gaps,
         }
         .look(timings))
@@ -203,6 +230,11 @@ impl Collector {
             timings_ms: timings,
         }
     }
+}
+
+/// The cgroups that the suspects are attached to; none if one of them is attached nowhere.
+fn cgroups_of(suspects: &BTreeSet<Key>) -> Option<HashSet<CgroupId>> {
+    suspects.iter().map(Key::cgroup).collect()
 }
 
 /// The path of the cgroup that a user named, relative to the mount.

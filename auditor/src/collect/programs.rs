@@ -118,6 +118,11 @@ impl<'a> Programs<'a> {
         }
     }
 
+    /// It is not loaded any more, as far as loaded programs could be read.
+    pub(super) fn is_gone(&self, id: ProgramId) -> bool {
+        !self.facts.contains_key(&id) && self.gaps.is_empty()
+    }
+
     /// Any of ours was read.
     pub(super) fn has_ours(&self) -> bool {
         self.facts.values().any(|fact| self.ours.has(&fact.name))

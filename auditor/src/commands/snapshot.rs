@@ -2,23 +2,22 @@
 
 use super::progress::Progress;
 use super::{FAILED, output};
+use crate::classify::classify;
 use crate::cli::Snapshot;
 use crate::collect::collect;
+use crate::escape::escape;
 
-/// 0, or 2 when not everything could be seen. What the facts come to is for `scan --from` to say.
+/// 0, or 2 when not everything could be seen that a verdict needs, by the same rule as `scan`. What the
+/// facts come to is for `scan --from` to say.
 pub(super) fn run(args: &Snapshot) -> anyhow::Result<u8> {
     let snapshot = {
         let _progress = Progress::start("Looking at cgroups, programs and processes");
         collect(&args.scope.options(args.all))?
     };
     output::write(args.output.as_deref(), &(serde_json::to_string_pretty(&snapshot)? + "\n"))?;
-    let gaps = snapshot.looks.last().map(|look| look.coverage.gaps.as_slice()).unwrap_or_default();
-    for gap in gaps {
-        anstream::eprintln!(
-            "not seen: {}: {}",
-            crate::escape::escape(&gap.what),
-            crate::escape::escape(&gap.why)
-        );
+    let gaps = classify(&snapshot).gaps;
+    for gap in &gaps {
+        anstream::eprintln!("not seen: {}: {}", escape(&gap.what), escape(&gap.why));
     }
     Ok(if gaps.is_empty() { 0 } else { FAILED })
 }

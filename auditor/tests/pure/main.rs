@@ -2,6 +2,7 @@
 
 mod attachments;
 mod common;
+mod gaps;
 mod output;
 mod plan;
 mod programs;

@@ -115,18 +115,59 @@ fn root_an_orphaned_pin_is_removed_and_its_link_ends() {
     isolate();
     let cgroup = ScratchCgroup::new("pin");
     let names = Names::new();
-    let pin = std::path::Path::new("/sys/fs/bpf/link");
+    let folder = std::path::Path::new("/sys/fs/bpf/chadthrottle/1");
+    std::fs::create_dir_all(folder).unwrap();
+    let pin = folder.join("link");
     {
         let program = Program::load_pass(&names.leak, EGRESS).unwrap();
         let open = Cgroup::open(cgroup.path()).unwrap();
-        Link::create(program.as_fd(), &open, EGRESS).unwrap().pin(pin).unwrap();
+        Link::create(program.as_fd(), &open, EGRESS).unwrap().pin(&pin).unwrap();
     }
     let (status, report) = scan(cgroup.path(), &names.leak, &[]);
     assert_eq!((status, findings(&report)), (1, vec!["orphaned_pin".to_owned()]));
     let output = clean(cgroup.path(), &names.leak);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    assert!(!pin.exists());
+    assert!(!folder.exists());
+    assert!(folder.parent().unwrap().exists());
     assert_eq!(attached(cgroup.path(), EGRESS), []);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("detached program"), "{text}");
+    assert!(lines[1].starts_with("unpinned /sys/fs/bpf/chadthrottle/1/link"), "{text}");
+}
+
+#[test]
+fn root_a_throttle_that_is_pinned_in_another_mount_namespace_is_left_alone() {
+    let cgroup = ScratchCgroup::new("mounts");
+    let names = Names::new();
+    // The thread that pins it has mounts of its own, and stays until it is asked to end.
+    let (pinned, is_pinned) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let (cgroup, names) = (&cgroup, &names);
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            isolate();
+            let program = Program::load_pass(&names.leak, EGRESS).unwrap();
+            let open = Cgroup::open(cgroup.path()).unwrap();
+            let link = Link::create(program.as_fd(), &open, EGRESS).unwrap();
+            link.pin(std::path::Path::new("/sys/fs/bpf/link")).unwrap();
+            drop((program, link));
+            pinned.send(()).unwrap();
+            let _ = ended.recv();
+        });
+        is_pinned.recv().unwrap();
+        let (status, report) = scan(cgroup.path(), &names.leak, &[]);
+        assert_eq!((status, findings(&report)), (1, vec!["unreachable_program".to_owned()]));
+        let output = clean(cgroup.path(), &names.leak);
+        assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+        assert!(
+            shown(&output).contains("the bpffs of another mount namespace"),
+            "{}",
+            shown(&output)
+        );
+        assert_eq!(attached(cgroup.path(), EGRESS).len(), 1);
+        drop(end);
+    });
 }
 
 #[test]

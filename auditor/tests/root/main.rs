@@ -3,6 +3,7 @@
 mod clean;
 mod common;
 mod findings;
+mod gaps;
 mod listing;
 mod recheck;
 mod rights;

@@ -167,3 +167,63 @@ fn root_a_throttle_that_is_armed_again_is_left_alone() {
     assert!(is_left_alone(&outcomes), "{outcomes:?}");
     assert_eq!(attached(cgroup.path(), EGRESS), [loaded.egress.info().id]);
 }
+
+/// What is found in the first look of a scan, and what in the last.
+fn looks(root: &Path, program: &str, settle: Duration) -> auditor::snapshot::Snapshot {
+    let options = Options {
+        root: root.to_owned(),
+        programs: vec![program.to_owned()],
+        settle,
+        ..Options::default()
+    };
+    auditor::collect::collect(&options).unwrap()
+}
+
+#[test]
+fn root_a_later_look_asks_only_the_cgroups_of_suspects_again() {
+    let cgroup = ScratchCgroup::new("partial");
+    let names = Names::new();
+    let (leaking, other, gone) =
+        (cgroup.child("leaking"), cgroup.child("other"), cgroup.child("gone"));
+    plant(&leaking, &names.leak, INGRESS, MULTI);
+    plant(&other, &names.foreign, INGRESS, MULTI);
+    plant(&gone, &names.foreign, INGRESS, MULTI);
+    let (path, name) = (other.clone(), names.foreign.clone());
+    let meanwhile = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        plant(&path, &name, EGRESS, MULTI);
+        plant(&leaking, &name, EGRESS, MULTI);
+        std::fs::remove_dir(&gone).unwrap();
+    });
+    let snapshot = looks(cgroup.path(), &names.leak, Duration::from_millis(1_500));
+    meanwhile.join().unwrap();
+    let [first, second] = &snapshot.looks[..] else { panic!("{}", snapshot.looks.len()) };
+    assert_eq!(first.coverage.cgroups_visited, second.coverage.cgroups_visited);
+    let at = |look: &auditor::snapshot::Look, name: &str| {
+        look.attachments.iter().filter(|it| it.cgroup.ends_with(name)).count()
+    };
+    let counts = ["leaking", "other", "gone"].map(|name| (at(first, name), at(second, name)));
+    assert_eq!(counts, [(1, 2), (1, 1), (1, 0)], "what its program's end tells is told");
+    assert_eq!(classify(&snapshot).leaks().count(), 1);
+}
+
+#[test]
+fn root_a_program_that_is_attached_while_the_audit_waits_is_not_unattached() {
+    let cgroup = ScratchCgroup::new("late");
+    let names = Names::new();
+    plant(&cgroup.child("leaking"), &names.leak, INGRESS, MULTI);
+    let program = Program::load_pass(&names.leak, EGRESS).unwrap();
+    let late = cgroup.child("late");
+    let fd = program.as_fd().try_clone_to_owned().unwrap();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            std::thread::sleep(Duration::from_millis(700));
+            let open = Cgroup::open(&late).unwrap();
+            bpf::list::attach(fd.as_fd(), &open, EGRESS, MULTI, None).unwrap();
+        });
+        let snapshot = looks(Path::new("/"), &names.leak, Duration::from_secs(2));
+        let classified = classify(&snapshot);
+        assert_eq!(classified.programs, []);
+        assert!(classified.attachments.iter().any(|it| it.program_id == program.info().id));
+    });
+}

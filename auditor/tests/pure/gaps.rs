@@ -1,0 +1,182 @@
+//! What rests on something that could not be seen is not judged, and nothing is done about it.
+
+use crate::common::*;
+use auditor::classify::Finding::{
+    Active, DefunctLink, OrphanedAttachment, OrphanedPin, StackedDuplicate, UnreachableProgram,
+};
+use auditor::classify::{Verdict, classify};
+use auditor::plan::plan;
+use auditor::snapshot::{Snapshot, Subject};
+
+/// The attachment is listed as active, with a gap, and has no step.
+fn is_not_judged(mut host: Snapshot, about: Subject) {
+    assert_eq!(classify(&host).verdict, Verdict::Leaks, "without a gap it is a leak");
+    host.gap(about);
+    let classified = classify(&host);
+    assert_eq!(classified.verdict, Verdict::Incomplete, "{:?}", classified.leaks().next());
+    assert_eq!(attachments(&host).into_iter().find(|finding| *finding != Active), None);
+    assert_eq!(programs(&host), []);
+    assert!(classified.gaps.len() > 1, "what is not judged is named");
+    assert!(classified.gaps.iter().all(|gap| gap.about == about), "{:?}", classified.gaps);
+    assert_eq!(plan(&classified), []);
+}
+
+/// A dead owner's program 41 on cgroup A through link 11.
+fn linked() -> Snapshot {
+    let mut host = orphan();
+    host.link(11, 41, A, IN);
+    host
+}
+
+fn pinned() -> Snapshot {
+    let mut host = linked();
+    host.pin("/sys/fs/bpf/x", link(11));
+    host
+}
+
+#[test]
+fn without_the_whole_ledger_a_pin_may_be_meant() {
+    assert_eq!(attachments(&pinned()), [OrphanedPin]);
+    is_not_judged(pinned(), Subject::Ledger);
+    let mut host = pinned();
+    host.gap(Subject::Ledger);
+    let classified = classify(&host);
+    let why = &classified.gaps[1].why;
+    assert!(why.starts_with("not to be judged: the ledger cannot be read"), "{why}");
+    let listed = classified.attachments.last().unwrap();
+    assert!(listed.reason.contains("not to be judged"), "{}", listed.reason);
+    assert_eq!(listed.pins.len(), 1);
+}
+
+#[test]
+fn without_the_whole_ledger_the_pin_of_a_program_may_be_meant() {
+    let mut nowhere = orphan();
+    nowhere.look().attachments.pop();
+    nowhere.pin("/sys/fs/bpf/x", program(41));
+    assert_eq!(programs(&nowhere), [OrphanedPin]);
+    is_not_judged(nowhere, Subject::Ledger);
+    let mut legacy = orphan();
+    legacy.pin("/sys/fs/bpf/x", program(41));
+    is_not_judged(legacy, Subject::Ledger);
+}
+
+#[test]
+fn without_the_whole_ledger_a_link_that_something_out_of_sight_holds_may_be_meant() {
+    assert_eq!(attachments(&linked()), [UnreachableProgram]);
+    is_not_judged(linked(), Subject::Ledger);
+}
+
+#[test]
+fn without_the_whole_ledger_which_of_two_links_is_meant_is_unknown() {
+    let mut host = linked();
+    host.look().owners[0].alive = Some(true);
+    host.attach(41, A, IN);
+    host.link(12, 41, A, IN);
+    assert_eq!(attachments(&host), [StackedDuplicate, Active]);
+    is_not_judged(host, Subject::Ledger);
+}
+
+#[test]
+fn a_record_changes_nothing_about_a_legacy_attachment_without_a_pin_or_a_defunct_link() {
+    let mut legacy = orphan();
+    legacy.gap(Subject::Ledger);
+    assert_eq!(attachments(&legacy), [OrphanedAttachment]);
+
+    // Recorded or not it holds nothing that is attached: but the program's own pin may be meant.
+    let mut defunct = orphan();
+    defunct.look().attachments.pop();
+    defunct.link(11, 41, 0, IN);
+    defunct.pin("/sys/fs/bpf/x", link(11));
+    defunct.pin("/sys/fs/bpf/y", program(41));
+    defunct.gap(Subject::Ledger);
+    assert_eq!(programs(&defunct), [DefunctLink]);
+    assert_eq!(plan(&classify(&defunct)).len(), 1);
+}
+
+#[test]
+fn without_the_list_of_links_nothing_attached_is_judged() {
+    is_not_judged(orphan(), Subject::Links);
+
+    let mut stacked = host();
+    stacked.program(41, None);
+    stacked.attach(41, A, IN);
+    stacked.attach(41, A, IN);
+    stacked.hold(99, &[program(41)]);
+    assert_eq!(attachments(&stacked), [StackedDuplicate, Active]);
+    is_not_judged(stacked, Subject::Links);
+
+    let mut disarmed = orphan();
+    disarmed.look().owners[0].alive = Some(true);
+    disarmed.look().attachments.last_mut().unwrap().state = Some(state(false));
+    is_not_judged(disarmed, Subject::Links);
+
+    let mut nowhere = orphan();
+    nowhere.look().attachments.pop();
+    is_not_judged(nowhere, Subject::Links);
+}
+
+#[test]
+fn without_a_look_into_every_process_one_without_metadata_may_have_an_owner() {
+    let mut unnamed = host();
+    unnamed.program(41, None);
+    unnamed.attach(41, A, IN);
+    is_not_judged(unnamed.clone(), Subject::Processes);
+    unnamed.gap(Subject::HiddenProcesses);
+    assert_eq!(attachments(&unnamed), [OrphanedAttachment], "one process that hides is no reason");
+
+    let mut dead = orphan();
+    dead.gap(Subject::Processes);
+    assert_eq!(attachments(&dead), [OrphanedAttachment], "its owner is known to be dead");
+
+    let mut recorded = host();
+    recorded.program(41, None);
+    recorded.attach(41, A, IN);
+    recorded.record(&owner(4711), 41, A).persist = false;
+    recorded.owner_lives(&owner(4711), Some(false));
+    recorded.gap(Subject::Processes);
+    assert_eq!(attachments(&recorded), [OrphanedAttachment], "the ledger's is known to be dead");
+}
+
+#[test]
+fn without_a_look_into_every_process_a_visible_holder_may_not_be_the_only_one() {
+    let mut host = host();
+    for id in [41, 42] {
+        host.program(id, None);
+        host.attach(id, A, IN);
+    }
+    host.hold(99, &[program(41), program(42)]);
+    assert_eq!(attachments(&host), [StackedDuplicate, Active]);
+    is_not_judged(host, Subject::Processes);
+
+    let mut idle = crate::common::host();
+    idle.program(41, None);
+    idle.hold(99, &[program(41)]);
+    is_not_judged(idle, Subject::Processes);
+}
+
+#[test]
+fn without_every_pin_a_link_without_a_visible_holder_is_not_judged() {
+    is_not_judged(linked(), Subject::Pins);
+    // What others hold, or what the program's pin keeps, is not the link.
+    let mut beside = linked();
+    beside.hold(99, &[program(41)]);
+    beside.pin("/sys/fs/bpf/x", program(41));
+    is_not_judged(beside, Subject::Pins);
+
+    let mut held = linked();
+    held.hold(99, &[link(11)]);
+    held.gap(Subject::Pins);
+    assert_eq!(attachments(&held), [OrphanedAttachment]);
+
+    let mut nowhere = orphan();
+    nowhere.look().attachments.pop();
+    is_not_judged(nowhere, Subject::Pins);
+}
+
+#[test]
+fn without_what_programs_say_of_themselves_one_without_metadata_may_have_an_owner() {
+    let mut unnamed = host();
+    unnamed.program(41, None);
+    unnamed.attach(41, A, IN);
+    is_not_judged(unnamed, Subject::Programs);
+}

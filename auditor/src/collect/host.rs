@@ -38,13 +38,26 @@ fn effective(status: &str) -> Option<u64> {
 /// The start times of processes in `/proc` are shifted by it as well, but not what owners have written
 /// down elsewhere.
 pub(super) fn boottime_offset() -> Option<i64> {
-    match std::fs::read_to_string("/proc/self/timens_offsets") {
-        Ok(text) => parse_offset(&text),
+    let namespace = |name| std::fs::read_link(format!("/proc/self/ns/{name}"));
+    let own = match namespace("time") {
+        Ok(own) => own,
         // A kernel without time namespaces.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(0),
-        Err(_) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(0),
+        Err(_) => return None,
+    };
+    if own.as_os_str() == INITIAL_TIME_NAMESPACE {
+        return Some(0);
     }
+    // The file tells of the namespace that children are born into; only where that is this one, too, does it
+    // tell anything.
+    if namespace("time_for_children").ok()? != own {
+        return None;
+    }
+    parse_offset(&std::fs::read_to_string("/proc/self/timens_offsets").ok()?)
 }
+
+/// `PROC_TIME_INIT_INO` of the kernel.
+const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
 
 /// The offset in a `/proc/PID/timens_offsets` file: `boottime SECONDS NANOSECONDS`.
 fn parse_offset(text: &str) -> Option<i64> {

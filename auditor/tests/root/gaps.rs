@@ -122,7 +122,8 @@ fn root_in_a_time_namespace_a_living_owner_is_not_taken_for_dead() {
     throttle.egress.set_state(open.id(), EGRESS, &state).unwrap();
     let shifted = |more: &[&str]| {
         let output = Command::new("unshare")
-            .args(["-T", "--boottime", "100000", "--"])
+            // Before 6.3 only children are in the new namespace.
+            .args(["--fork", "-T", "--boottime", "100000", "--"])
             .args(more)
             .arg(env!("CARGO_BIN_EXE_chadthrottle-audit"))
             .args(["scan", "--format", "json", "--program", "chadthrottle*", "--root"])

@@ -106,6 +106,17 @@ fn root_without_the_right_to_look_into_processes_what_one_holds_is_not_judged() 
     assert_eq!(attached(cgroup.path(), INGRESS), [held.info().id]);
 }
 
+/// Makes an attached throttle one that its owner means.
+fn arm(egress: &Program, cgroup: &Cgroup) {
+    let limits = bpf::limits::Limits {
+        rate: bpf::limits::Rate::MAX,
+        burst: bpf::limits::Burst::DEFAULT,
+        traffic: bpf::limits::Traffic::All,
+    };
+    let state = bpf::state::ThrottleState::armed(&limits, 0);
+    egress.set_state(cgroup.id(), EGRESS, &state).unwrap();
+}
+
 #[test]
 fn root_in_a_time_namespace_a_living_owner_is_not_taken_for_dead() {
     let cgroup = ScratchCgroup::new("time");
@@ -113,13 +124,7 @@ fn root_in_a_time_namespace_a_living_owner_is_not_taken_for_dead() {
     let open = Cgroup::open(cgroup.path()).unwrap();
     let flags = bpf::list::AttachFlags::MULTI;
     bpf::list::attach(throttle.egress.as_fd(), &open, EGRESS, flags, None).unwrap();
-    let limits = bpf::limits::Limits {
-        rate: bpf::limits::Rate::from_bytes_per_second(1_000_000).unwrap(),
-        burst: bpf::limits::Burst::new(std::time::Duration::from_millis(20)).unwrap(),
-        traffic: bpf::limits::Traffic::All,
-    };
-    let state = bpf::state::ThrottleState::armed(&limits, 0);
-    throttle.egress.set_state(open.id(), EGRESS, &state).unwrap();
+    arm(&throttle.egress, &open);
     let shifted = |more: &[&str]| {
         let output = Command::new("unshare")
             // Before 6.3 only children are in the new namespace.
@@ -161,13 +166,7 @@ fn root_a_snapshot_is_as_complete_as_the_scan_that_would_be_made_of_it() {
     let throttle = bpf::throttle::load(&Owner::this_process("test").unwrap()).unwrap();
     let open = Cgroup::open(cgroup.path()).unwrap();
     let _link = Link::create(throttle.egress.as_fd(), &open, EGRESS).unwrap();
-    let limits = bpf::limits::Limits {
-        rate: bpf::limits::Rate::from_bytes_per_second(1_000_000).unwrap(),
-        burst: bpf::limits::Burst::new(std::time::Duration::from_millis(20)).unwrap(),
-        traffic: bpf::limits::Traffic::All,
-    };
-    let state = bpf::state::ThrottleState::armed(&limits, 0);
-    throttle.egress.set_state(open.id(), EGRESS, &state).unwrap();
+    arm(&throttle.egress, &open);
     for command in ["scan", "snapshot"] {
         let output = without_ptrace(&[command], cgroup.path());
         assert_eq!(output.status.code(), Some(0), "{}", shown(&output));

@@ -44,6 +44,7 @@ pub enum Call {
     Query,
     LinkCreate,
     LinkDetach,
+    LinkUpdate,
     ObjPin,
     ObjGet,
     Unpin,
@@ -67,6 +68,7 @@ impl Call {
             Call::Query => "BPF_PROG_QUERY",
             Call::LinkCreate => "BPF_LINK_CREATE",
             Call::LinkDetach => "BPF_LINK_DETACH",
+            Call::LinkUpdate => "BPF_LINK_UPDATE",
             Call::ObjPin => "BPF_OBJ_PIN",
             Call::ObjGet => "BPF_OBJ_GET",
             Call::Unpin => "unlink",
@@ -91,6 +93,7 @@ impl Call {
             }
             Call::NextId | Call::FdById | Call::BtfLoad => "CAP_SYS_ADMIN",
             Call::LinkDetach
+            | Call::LinkUpdate
             | Call::ObjPin
             | Call::ObjGet
             | Call::Info

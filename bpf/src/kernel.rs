@@ -99,6 +99,8 @@ pub trait CgroupBpf {
     fn link_pin(&self, link: &Self::Link, path: &Path) -> Result<()>;
     /// See [`Link::open_pinned`].
     fn link_open_pinned(&self, path: &Path) -> Result<Self::Link>;
+    /// Whether there is anything at a path below the bpffs, a folder too.
+    fn pin_exists(&self, path: &Path) -> bool;
     /// See [`pins::unpin`]; removes the folder too when that was the last pin in it.
     fn unpin(&self, path: &Path) -> Result<()>;
 
@@ -235,6 +237,10 @@ impl CgroupBpf for LinuxBpf {
 
     fn link_open_pinned(&self, path: &Path) -> Result<Link> {
         Link::open_pinned(path)
+    }
+
+    fn pin_exists(&self, path: &Path) -> bool {
+        path.symlink_metadata().is_ok()
     }
 
     fn unpin(&self, path: &Path) -> Result<()> {

@@ -104,6 +104,16 @@ impl Link {
         }
     }
 
+    /// Puts another program into the link's place (5.7); with `old`, only if that is the one it has.
+    ///
+    /// # Errors
+    /// `Denied` when `old` is not the one; `Vanished` when the link is defunct; `EINVAL` when the program is
+    /// of another type.
+    pub fn update(&self, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Result<()> {
+        sys::link_update(self.fd.as_fd(), new, old)
+            .map_err(|errno| Error::new(Call::LinkUpdate, format!("link {}", self.id), errno))
+    }
+
     /// Pins the link: from now on it outlives this process. The folder must be in a bpffs.
     ///
     /// # Errors

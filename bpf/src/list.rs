@@ -210,7 +210,31 @@ pub fn detach(
     attach_type: AttachType,
     expected_revision: Option<u64>,
 ) -> Result<()> {
-    sys::prog_detach(Some(program), Some(cgroup.as_fd()), attach_type.kernel(), expected_revision)
+    let options = DetachOptions { flags: AttachFlags::empty(), expected_revision };
+    detach_with(Some(program), cgroup, attach_type, &options)
+}
+
+/// What a detach can be asked beside the place. Right is only no flags at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DetachOptions {
+    /// The kernel refuses any (`EINVAL`): here so that it can be shown to.
+    pub flags: AttachFlags,
+    /// Fail unless the list still has this revision (6.17; older kernels answer `EINVAL`).
+    pub expected_revision: Option<u64>,
+}
+
+/// [`detach`] with everything that the call takes, also what it should not be given: no program (where the
+/// list is of the MULTI kind that is `EINVAL`, anywhere else it takes off what is there), and flags.
+///
+/// # Errors
+/// As [`detach`].
+pub fn detach_with(
+    program: Option<BorrowedFd<'_>>,
+    cgroup: &Cgroup,
+    attach_type: AttachType,
+    options: &DetachOptions,
+) -> Result<()> {
+    sys::prog_detach(program, Some(cgroup.as_fd()), attach_type.kernel(), options)
         .map_err(|errno| Error::new(Call::Detach, place(cgroup, attach_type), errno))
 }
 

@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 
 use crate::error::{Call, Error, Kind, Result};
-use crate::ids::ProgramId;
+use crate::ids::{MapId, ProgramId};
 use crate::link::{LinkInfo, cgroup_link};
-use crate::program::Program;
+use crate::program::{Program, open_map};
 use crate::sys::{self, ObjectKind};
 
 /// The ids of every loaded program, ascending. Needs `CAP_SYS_ADMIN`.
@@ -48,6 +48,22 @@ pub fn cgroup_links() -> Result<Vec<LinkInfo>> {
         links.extend(cgroup_link(raw));
     }
     Ok(links)
+}
+
+/// The name of every map. Needs `CAP_SYS_ADMIN`. Maps that go away in the meantime are left out.
+///
+/// # Errors
+/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+pub fn map_names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for id in ids(ObjectKind::Map, "maps")? {
+        match open_map(MapId(id)) {
+            Ok(map) => names.push(map.name),
+            Err(error) if error.kind() == Kind::Vanished => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(names)
 }
 
 fn ids(kind: ObjectKind, name: &str) -> Result<Vec<u32>> {

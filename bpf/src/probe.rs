@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::attach_type::AttachType;
 use crate::cgroup::Cgroup;
 use crate::error::{Call, Error, Result};
-use crate::list::{Query, Scope, place};
+use crate::list::{DetachOptions, Query, Scope, place};
 use crate::sys;
 
 /// What the kernel can do.
@@ -35,6 +35,7 @@ pub struct Support {
 pub fn support() -> Result<Support> {
     let ingress = AttachType::INET_INGRESS.kernel();
     let mut flags = [0; 1];
+    let revised = DetachOptions { expected_revision: Some(1), ..Default::default() };
     Ok(Support {
         links: knows(Call::LinkCreate, sys::link_create(None, None, ingress).map(drop))?,
         link_detach: knows(Call::LinkDetach, sys::link_detach(None))?,
@@ -42,7 +43,7 @@ pub fn support() -> Result<Support> {
             Call::Query,
             sys::prog_query(None, ingress, 0, &mut [0; 1], Some(&mut flags)).1,
         )?,
-        expected_revision: knows(Call::Detach, sys::prog_detach(None, None, ingress, Some(1)))?,
+        expected_revision: knows(Call::Detach, sys::prog_detach(None, None, ingress, &revised))?,
     })
 }
 

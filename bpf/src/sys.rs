@@ -13,7 +13,7 @@ use std::path::Path;
 use libbpf_sys as sys;
 use nix::errno::Errno;
 
-use crate::list::AttachOptions;
+use crate::list::{AttachOptions, DetachOptions};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -115,16 +115,16 @@ pub(crate) fn prog_attach(
     .map(drop)
 }
 
-/// `BPF_PROG_DETACH`. It takes no attach flags: the kernel answers `EINVAL` to them.
-/// `None` for a descriptor sends -1, for the probes.
+/// `BPF_PROG_DETACH`. `None` for a descriptor sends -1.
 pub(crate) fn prog_detach(
     program: Option<BorrowedFd<'_>>,
     target: Option<BorrowedFd<'_>>,
     attach_type: u32,
-    expected_revision: Option<u64>,
+    asked: &DetachOptions,
 ) -> Result<()> {
     let mut options = options!(sys::bpf_prog_detach_opts);
-    options.expected_revision = expected_revision.unwrap_or(0);
+    options.flags = asked.flags.bits();
+    options.expected_revision = asked.expected_revision.unwrap_or(0);
     // SAFETY: `options` lives across the call and carries its own size.
     check(unsafe {
         sys::bpf_prog_detach_opts(raw(program), raw(target), attach_type, &raw const options)
@@ -149,6 +149,22 @@ pub(crate) fn link_create(
 pub(crate) fn link_detach(link: Option<BorrowedFd<'_>>) -> Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { sys::bpf_link_detach(raw(link)) }).map(drop)
+}
+
+/// `BPF_LINK_UPDATE`; with `old`, only if that is the program that the link has.
+pub(crate) fn link_update(
+    link: BorrowedFd<'_>,
+    new: BorrowedFd<'_>,
+    old: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    let mut options = options!(sys::bpf_link_update_opts);
+    if let Some(old) = old {
+        options.flags = sys::BPF_F_REPLACE;
+        options.old_prog_fd = old.as_raw_fd().cast_unsigned();
+    }
+    // SAFETY: `options` lives across the call and carries its own size.
+    check(unsafe { sys::bpf_link_update(link.as_raw_fd(), new.as_raw_fd(), &raw const options) })
+        .map(drop)
 }
 
 /// `BPF_OBJ_PIN`.

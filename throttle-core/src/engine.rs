@@ -167,7 +167,9 @@ impl<B: CgroupBpf> Engine<B> {
     ) -> Result<Entry> {
         let lock = lock.insert(self.ledger.lock()?);
         // A folder without an entry holds pins that nobody answers for: the auditor's to remove.
-        let name = self.ledger.free_name(lock, |name| self.config.pins.join(name).exists());
+        let name = self
+            .ledger
+            .free_name(lock, |name| self.kernel.pin_exists(&self.config.pins.join(name)));
         let attachments = limits
             .iter()
             .map(|(direction, _)| {

@@ -1,10 +1,13 @@
-//! What tests on a real kernel stand on: scratch cgroups, private namespaces, and the historical leak.
+//! The harness: what proves that throttles leave nothing behind, on a model of the kernel and on real ones.
 //!
-//! A test that uses this needs root and carries `root_` in its name, and runs in a process of its own
+//! A test on a real kernel needs root and carries `root_` in its name, and runs in a process of its own
 //! (as cargo-nextest does): it may enter namespaces and cgroups.
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
 pub mod isolation;
+pub mod lab;
 pub mod leak;
+pub mod model;
 pub mod traffic;
+pub mod vm;

@@ -1,0 +1,599 @@
+//! A kernel: its objects, who holds them, and its calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use bpf::link::LinkInfo;
+use bpf::list::{AttachFlags, AttachedProgram, ProgramList, Scope};
+use bpf::state::{Counters, ThrottleState};
+use bpf::{AttachType, CgroupId, LinkId, ProgramId};
+use nix::errno::Errno;
+
+use super::Version;
+use super::list::{self, Hold, List};
+use super::tree::Tree;
+
+/// A process's number. 0 is whoever watches from outside.
+pub type Pid = u32;
+
+/// A kernel.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    version: Version,
+    clock: u64,
+    pub(crate) tree: Tree,
+    programs: BTreeMap<ProgramId, ProgramObject>,
+    links: BTreeMap<LinkId, LinkObject>,
+    pins: BTreeMap<PathBuf, LinkId>,
+    folders: BTreeSet<PathBuf>,
+    descriptors: BTreeMap<Descriptor, (Pid, Object)>,
+    storage: BTreeMap<(Load, CgroupId, AttachType), Storage>,
+    processes: BTreeMap<Pid, Process>,
+    last_number: u32,
+}
+
+/// An open file's number, in all processes together.
+pub(crate) type Descriptor = u32;
+type Load = u32;
+
+/// What an open file is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Object {
+    Cgroup,
+    Program(ProgramId),
+    Link(LinkId),
+}
+
+/// A loaded program.
+#[derive(Debug, Clone)]
+pub(crate) struct ProgramObject {
+    pub(crate) name: String,
+    pub(crate) attach_type: AttachType,
+    /// Which programs share its maps; `None` for one that has no state.
+    load: Option<Load>,
+    pub(crate) loaded_at: u64,
+}
+
+#[derive(Debug, Clone)]
+struct LinkObject {
+    program: ProgramId,
+    attach_type: AttachType,
+    /// `None`: defunct.
+    cgroup: Option<CgroupId>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Storage {
+    state: ThrottleState,
+    counters: Counters,
+}
+
+/// A process.
+#[derive(Debug, Clone)]
+struct Process {
+    /// Where it lives; `None` for one whose cgroup does not matter.
+    cgroup: Option<CgroupId>,
+}
+
+impl Kernel {
+    /// A kernel that has booted, with one cgroup at `root`.
+    pub fn boot(version: Version, root: &Path) -> Self {
+        Self {
+            version,
+            clock: 1_000_000_000,
+            tree: Tree::new(root),
+            programs: BTreeMap::new(),
+            links: BTreeMap::new(),
+            pins: BTreeMap::new(),
+            folders: BTreeSet::new(),
+            descriptors: BTreeMap::new(),
+            storage: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            last_number: 0,
+        }
+    }
+
+    /// Which one.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    fn number(&mut self) -> u32 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    pub(crate) fn now(&mut self) -> u64 {
+        self.clock += 1_000;
+        self.clock
+    }
+
+    // Processes and their files.
+
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// `ENOENT` when its cgroup does not exist.
+    pub(crate) fn spawn(&mut self, cgroup: Option<&Path>) -> nix::Result<Pid> {
+        let cgroup = match cgroup {
+            Some(path) => Some(self.tree.find(path).ok_or(Errno::ENOENT)?),
+            None => None,
+        };
+        if let Some(node) = cgroup.and_then(|id| self.tree.node_mut(id)) {
+            node.processes += 1;
+        }
+        let pid = self.number();
+        self.processes.insert(pid, Process { cgroup });
+        Ok(pid)
+    }
+
+    pub(crate) fn is_alive(&self, pid: Pid) -> bool {
+        self.processes.contains_key(&pid)
+    }
+
+    /// Ends a process, however it ends: its files are closed.
+    pub(crate) fn end(&mut self, pid: Pid) {
+        if let Some(node) =
+            self.processes.remove(&pid).and_then(|it| self.tree.node_mut(it.cgroup?))
+        {
+            node.processes -= 1;
+        }
+        self.descriptors.retain(|_, (holder, _)| *holder != pid);
+        self.reap();
+    }
+
+    pub(crate) fn move_to(&mut self, pid: Pid, cgroup: &Path) -> nix::Result<()> {
+        let new = self.tree.find(cgroup).ok_or(Errno::ENOENT)?;
+        let process = self.processes.get_mut(&pid).ok_or(Errno::ESRCH)?;
+        let old = process.cgroup.replace(new);
+        if let Some(node) = old.and_then(|id| self.tree.node_mut(id)) {
+            node.processes -= 1;
+        }
+        if let Some(node) = self.tree.node_mut(new) {
+            node.processes += 1;
+        }
+        Ok(())
+    }
+
+    /// The cgroup of a process.
+    pub(crate) fn cgroup_of(&self, pid: Pid) -> Option<PathBuf> {
+        Some(self.tree.node(self.processes.get(&pid)?.cgroup?)?.path.clone())
+    }
+
+    fn open(&mut self, process: Pid, object: Object) -> Descriptor {
+        let descriptor = self.number();
+        self.descriptors.insert(descriptor, (process, object));
+        descriptor
+    }
+
+    pub(crate) fn close(&mut self, descriptor: Descriptor) {
+        if self.descriptors.remove(&descriptor).is_some() {
+            self.reap();
+        }
+    }
+
+    /// How many files a process has open.
+    pub(crate) fn open_files(&self, pid: Pid) -> usize {
+        self.descriptors.values().filter(|(holder, _)| *holder == pid).count()
+    }
+
+    /// Lets go of what nobody holds any more.
+    fn reap(&mut self) {
+        while let Some((cgroup, lists)) = self.tree.take_released() {
+            for entry in lists.values().flat_map(|list| &list.entries) {
+                if let Hold::Link(id) = entry.hold {
+                    self.links.entry(id).and_modify(|link| link.cgroup = None);
+                }
+            }
+            self.storage.retain(|(_, id, _), _| *id != cgroup);
+        }
+        let held = |object: Object| self.descriptors.values().any(|(_, held)| *held == object);
+        let released: Vec<LinkId> = self
+            .links
+            .keys()
+            .copied()
+            .filter(|&id| !held(Object::Link(id)) && !self.pins.values().any(|pin| *pin == id))
+            .collect();
+        for id in released {
+            self.leave_list(id);
+            self.links.remove(&id);
+        }
+        let mut needed: BTreeSet<ProgramId> = self.links.values().map(|it| it.program).collect();
+        needed.extend(self.descriptors.values().filter_map(|(_, object)| match object {
+            Object::Program(id) => Some(*id),
+            _ => None,
+        }));
+        needed.extend(self.tree.all_lists().flat_map(|(_, _, list)| &list.entries).filter_map(
+            |entry| match entry.hold {
+                Hold::Program(id) => Some(id),
+                Hold::Link(_) => None,
+            },
+        ));
+        self.programs.retain(|id, _| needed.contains(id));
+        let loads: BTreeSet<_> = self.programs.values().filter_map(|it| it.load).collect();
+        self.storage.retain(|(load, _, _), _| loads.contains(load));
+    }
+
+    fn leave_list(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(cgroup) = link.cgroup.take() else { return };
+        let attach_type = link.attach_type;
+        if let Ok(list) = self.tree.list_mut(cgroup, attach_type) {
+            // It is there: its cgroup is known only while it is.
+            let _ = list.detach(Some(Hold::Link(id)));
+        }
+    }
+
+    // Cgroups and sockets.
+
+    pub(crate) fn remove_cgroup(&mut self, path: &Path) -> nix::Result<()> {
+        self.tree.remove(path)?;
+        self.reap();
+        Ok(())
+    }
+
+    /// A socket that was made in a cgroup belongs to it.
+    pub(crate) fn open_socket(&mut self, cgroup: &Path) -> nix::Result<CgroupId> {
+        let id = self.tree.find(cgroup).ok_or(Errno::ENOENT)?;
+        let node = self.tree.node_mut(id).ok_or(Errno::ENOENT)?;
+        node.sockets += 1;
+        Ok(id)
+    }
+
+    pub(crate) fn close_socket(&mut self, cgroup: CgroupId) {
+        if let Some(node) = self.tree.node_mut(cgroup) {
+            node.sockets -= 1;
+        }
+        self.reap();
+    }
+
+    /// A packet comes by, to or from a socket of the cgroup.
+    pub(crate) fn packet(&mut self, cgroup: CgroupId, attach_type: AttachType) {
+        for (whose, entry) in list::effective(self.tree.lists(cgroup, attach_type)) {
+            let Some(load) =
+                self.program_of(entry.hold).and_then(|id| self.programs.get(&id)?.load)
+            else {
+                continue;
+            };
+            let storage = self.storage.entry((load, whose, attach_type)).or_default();
+            let counters = &mut storage.counters;
+            // Nothing here sends as much as any limit forbids.
+            let count =
+                if storage.state.is_armed() { &mut counters.passed } else { &mut counters.exempt };
+            count.packets += 1;
+            count.bytes += 100;
+        }
+    }
+
+    // Programs.
+
+    /// Loads programs that share their maps, or one that has none.
+    pub(crate) fn load(
+        &mut self,
+        process: Pid,
+        programs: &[(&str, AttachType)],
+        with_state: bool,
+    ) -> Vec<(ProgramId, Descriptor)> {
+        let load = with_state.then(|| self.number());
+        let load_one = |&(name, attach_type): &(&str, AttachType)| {
+            let id = ProgramId(self.number());
+            let name = name.chars().take(15).collect();
+            let loaded_at = self.now();
+            self.programs.insert(id, ProgramObject { name, attach_type, load, loaded_at });
+            (id, self.open(process, Object::Program(id)))
+        };
+        programs.iter().map(load_one).collect()
+    }
+
+    pub(crate) fn open_program(&mut self, process: Pid, id: ProgramId) -> nix::Result<Descriptor> {
+        self.programs.get(&id).ok_or(Errno::ENOENT)?;
+        Ok(self.open(process, Object::Program(id)))
+    }
+
+    pub(crate) fn program(&self, id: ProgramId) -> Option<&ProgramObject> {
+        self.programs.get(&id)
+    }
+
+    /// Every loaded program.
+    pub fn programs(&self) -> impl Iterator<Item = (ProgramId, &str)> {
+        self.programs.iter().map(|(&id, program)| (id, program.name.as_str()))
+    }
+
+    /// How many loads have maps.
+    pub(crate) fn loads(&self) -> usize {
+        self.programs.values().filter_map(|program| program.load).collect::<BTreeSet<_>>().len()
+    }
+
+    fn program_of(&self, hold: Hold) -> Option<ProgramId> {
+        match hold {
+            Hold::Program(id) => Some(id),
+            Hold::Link(id) => self.links.get(&id).map(|link| link.program),
+        }
+    }
+
+    /// Whether the kernel takes a program for an attach type at all. A `cgroup_skb` program that may return
+    /// only 0 and 1 goes for either direction; any other has to be loaded for just this one.
+    fn check_type(&self, id: ProgramId, attach_type: AttachType) -> nix::Result<()> {
+        let program = self.programs.get(&id).ok_or(Errno::EBADF)?;
+        let same_type = program.attach_type.program_type() == attach_type.program_type();
+        let either_way = program.attach_type.program_type() == "cgroup_skb"
+            && !(program.load.is_some() && program.attach_type == AttachType::INET_EGRESS);
+        if same_type && (either_way || program.attach_type == attach_type) {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        }
+    }
+
+    // Attaching.
+
+    /// `BPF_PROG_ATTACH`.
+    pub(crate) fn attach(
+        &mut self,
+        program: ProgramId,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        flags: AttachFlags,
+        replace: Option<ProgramId>,
+        expected_revision: Option<u64>,
+    ) -> nix::Result<()> {
+        let mut known = AttachFlags::OVERRIDE | AttachFlags::MULTI | AttachFlags::REPLACE;
+        if self.version.since(6, 15) {
+            known |= AttachFlags::PREORDER;
+        }
+        if !known.contains(flags) {
+            return Err(Errno::EINVAL);
+        }
+        self.check_revision_known(expected_revision)?;
+        self.check_type(program, attach_type)?;
+        self.tree.online(cgroup)?;
+        self.join(Hold::Program(program), cgroup, attach_type, flags, replace, expected_revision)?;
+        self.ensure_storage(program, cgroup, attach_type);
+        self.reap();
+        Ok(())
+    }
+
+    fn check_revision_known(&self, expected: Option<u64>) -> nix::Result<()> {
+        if expected.is_some() && !self.version.since(6, 17) { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    fn join(
+        &mut self,
+        hold: Hold,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        flags: AttachFlags,
+        replace: Option<ProgramId>,
+        expected_revision: Option<u64>,
+    ) -> nix::Result<()> {
+        list::check_flags(flags, replace.is_some())?;
+        self.check_revision(cgroup, attach_type, expected_revision)?;
+        let ancestors = self.tree.lists(cgroup, attach_type).filter(|(id, _)| *id != cgroup);
+        if !list::ancestors_allow(ancestors.map(|(_, list)| list)) {
+            return Err(Errno::EPERM);
+        }
+        self.tree.list_mut(cgroup, attach_type)?.attach(hold, flags, replace)
+    }
+
+    fn check_revision(
+        &self,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        expected: Option<u64>,
+    ) -> nix::Result<()> {
+        let revision = self.tree.list(cgroup, attach_type).map_or(1, |list| list.revision);
+        if expected.is_some_and(|expected| expected != revision) {
+            return Err(Errno::ESTALE);
+        }
+        Ok(())
+    }
+
+    /// State is made when a program comes to a place first, and stays when it leaves.
+    fn ensure_storage(&mut self, id: ProgramId, cgroup: CgroupId, attach_type: AttachType) {
+        if let Some(load) = self.programs.get(&id).and_then(|program| program.load) {
+            self.storage.entry((load, cgroup, attach_type)).or_default();
+        }
+    }
+
+    /// `BPF_PROG_DETACH`. A program of another type counts as none.
+    pub(crate) fn detach(
+        &mut self,
+        program: Option<ProgramId>,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        flags: AttachFlags,
+        expected_revision: Option<u64>,
+    ) -> nix::Result<()> {
+        if !flags.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        self.check_revision_known(expected_revision)?;
+        self.tree.online(cgroup)?;
+        self.check_revision(cgroup, attach_type, expected_revision)?;
+        let named = program.filter(|id| {
+            self.programs.get(id).is_some_and(|program| {
+                program.attach_type.program_type() == attach_type.program_type()
+            })
+        });
+        self.tree.list_mut(cgroup, attach_type)?.detach(named.map(Hold::Program))?;
+        self.reap();
+        Ok(())
+    }
+
+    /// `BPF_PROG_QUERY`.
+    pub(crate) fn query(
+        &self,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        scope: Scope,
+    ) -> nix::Result<ProgramList> {
+        self.tree.online(cgroup)?;
+        let none = List::default();
+        let list = self.tree.list(cgroup, attach_type).unwrap_or(&none);
+        Ok(match scope {
+            Scope::Local => ProgramList {
+                programs: self.attached(list.entries.iter().map(|entry| entry.hold), || {
+                    self.version.since(6, 0).then_some(list.flags)
+                }),
+                flags: list.flags,
+                revision: self.version.since(6, 17).then_some(list.revision),
+            },
+            Scope::Effective => {
+                let effective = list::effective(self.tree.lists(cgroup, attach_type));
+                ProgramList {
+                    programs: self.attached(effective.iter().map(|(_, entry)| entry.hold), || None),
+                    flags: AttachFlags::empty(),
+                    revision: None,
+                }
+            }
+        })
+    }
+
+    fn attached(
+        &self,
+        holds: impl Iterator<Item = Hold>,
+        flags: impl Fn() -> Option<AttachFlags>,
+    ) -> Vec<AttachedProgram> {
+        holds
+            .filter_map(|hold| Some(AttachedProgram { id: self.program_of(hold)?, flags: flags() }))
+            .collect()
+    }
+
+    // Links.
+
+    /// `BPF_LINK_CREATE`.
+    pub(crate) fn link_create(
+        &mut self,
+        process: Pid,
+        program: ProgramId,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> nix::Result<(LinkId, Descriptor)> {
+        self.check_type(program, attach_type)?;
+        self.tree.online(cgroup)?;
+        let id = LinkId(self.number());
+        self.join(Hold::Link(id), cgroup, attach_type, AttachFlags::MULTI, None, None)?;
+        self.ensure_storage(program, cgroup, attach_type);
+        self.links.insert(id, LinkObject { program, attach_type, cgroup: Some(cgroup) });
+        Ok((id, self.open(process, Object::Link(id))))
+    }
+
+    pub(crate) fn link_info(&self, id: LinkId) -> nix::Result<LinkInfo> {
+        let link = self.links.get(&id).ok_or(Errno::EBADF)?;
+        Ok(LinkInfo {
+            id,
+            program_id: link.program,
+            cgroup_id: link.cgroup,
+            attach_type: Some(link.attach_type),
+        })
+    }
+
+    /// `BPF_LINK_UPDATE`.
+    pub(crate) fn link_update(
+        &mut self,
+        id: LinkId,
+        new: ProgramId,
+        old: Option<ProgramId>,
+    ) -> nix::Result<()> {
+        let link = self.links.get(&id).ok_or(Errno::EBADF)?;
+        let cgroup = link.cgroup.ok_or(Errno::ENOLINK)?;
+        if old.is_some_and(|old| old != link.program) {
+            return Err(Errno::EPERM);
+        }
+        let attach_type = link.attach_type;
+        let program_type = self.programs.get(&new).ok_or(Errno::EBADF)?.attach_type.program_type();
+        if program_type != attach_type.program_type() {
+            return Err(Errno::EINVAL);
+        }
+        self.links.entry(id).and_modify(|link| link.program = new);
+        self.tree.list_mut(cgroup, attach_type)?.revision += 1;
+        self.reap();
+        Ok(())
+    }
+
+    /// `BPF_LINK_DETACH`. Of a defunct link too.
+    pub(crate) fn link_detach(&mut self, id: LinkId) -> nix::Result<()> {
+        self.links.get(&id).ok_or(Errno::EBADF)?;
+        self.leave_list(id);
+        Ok(())
+    }
+
+    /// Every link.
+    pub(crate) fn links(&self) -> impl Iterator<Item = LinkId> {
+        self.links.keys().copied()
+    }
+
+    // Pins.
+
+    /// `BPF_OBJ_PIN`, and the folder for it.
+    pub(crate) fn pin(&mut self, id: LinkId, path: &Path) -> nix::Result<()> {
+        self.folders.extend(path.parent().map(Path::to_owned));
+        if self.pins.contains_key(path) {
+            return Err(Errno::EEXIST);
+        }
+        self.pins.insert(path.to_owned(), id);
+        Ok(())
+    }
+
+    pub(crate) fn open_pinned(
+        &mut self,
+        process: Pid,
+        path: &Path,
+    ) -> nix::Result<(LinkId, Descriptor)> {
+        let id = *self.pins.get(path).ok_or(Errno::ENOENT)?;
+        Ok((id, self.open(process, Object::Link(id))))
+    }
+
+    pub(crate) fn unpin(&mut self, path: &Path) {
+        self.pins.remove(path);
+        if let Some(folder) = path.parent()
+            && !self.pins.keys().any(|pin| pin.parent() == Some(folder))
+        {
+            self.folders.remove(folder);
+        }
+        self.reap();
+    }
+
+    pub(crate) fn pin_exists(&self, path: &Path) -> bool {
+        self.pins.contains_key(path) || self.folders.contains(path)
+    }
+
+    /// Every pin and every folder that was made for one.
+    pub(crate) fn pins(&self) -> impl Iterator<Item = &Path> {
+        self.pins.keys().chain(&self.folders).map(PathBuf::as_path)
+    }
+
+    // State.
+
+    pub(crate) fn state(
+        &self,
+        program: ProgramId,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Option<(ThrottleState, Counters)> {
+        let load = self.programs.get(&program)?.load?;
+        let storage = self.storage.get(&(load, cgroup, attach_type))?;
+        Some((storage.state, storage.counters))
+    }
+
+    pub(crate) fn set_state(
+        &mut self,
+        program: ProgramId,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+        state: ThrottleState,
+    ) -> nix::Result<()> {
+        let load = self.programs.get(&program).and_then(|it| it.load).ok_or(Errno::EOPNOTSUPP)?;
+        self.storage.get_mut(&(load, cgroup, attach_type)).ok_or(Errno::ENOENT)?.state = state;
+        Ok(())
+    }
+
+    pub(crate) fn open_cgroup(
+        &mut self,
+        process: Pid,
+        path: &Path,
+    ) -> nix::Result<(CgroupId, Descriptor)> {
+        let id = self.tree.find(path).ok_or(Errno::ENOENT)?;
+        Ok((id, self.open(process, Object::Cgroup)))
+    }
+}

@@ -87,30 +87,40 @@ pub struct Ledger {
 /// When the folder itself cannot be listed; what is wrong with one file is in
 /// [`Ledger::unreadable`] instead.
 pub fn read(dir: &Path) -> io::Result<Ledger> {
-    let mut ledger = Ledger::default();
     let listing = match fs::read_dir(dir) {
         Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledger),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ledger::default()),
         Err(error) => return Err(error),
     };
-    for file in listing {
-        let path = file?.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
+    let paths = listing.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;
+    let entries = paths.into_iter().filter(|path| is_entry(path));
+    Ok(Ledger::collect(entries.map(|path| (fs::read(&path), path))))
+}
+
+/// Whether a file is the ledger's, by its name.
+pub fn is_entry(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+impl Ledger {
+    /// Sorts what was read of the ledger's files.
+    pub fn collect(files: impl IntoIterator<Item = (io::Result<Vec<u8>>, PathBuf)>) -> Self {
+        let mut ledger = Self::default();
+        for (read, path) in files {
+            match read {
+                Ok(text) => match parse(&text) {
+                    Ok(entry) => ledger.entries.push((path, entry)),
+                    Err(why) => ledger.unreadable.push((path, why)),
+                },
+                // Its owner has just removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => ledger.unreadable.push((path, error.to_string())),
+            }
         }
-        match fs::read(&path) {
-            Ok(text) => match parse(&text) {
-                Ok(entry) => ledger.entries.push((path, entry)),
-                Err(why) => ledger.unreadable.push((path, why)),
-            },
-            // Its owner has just removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => ledger.unreadable.push((path, error.to_string())),
-        }
+        ledger.entries.sort_by(|a, b| a.0.cmp(&b.0));
+        ledger.unreadable.sort();
+        ledger
     }
-    ledger.entries.sort_by(|a, b| a.0.cmp(&b.0));
-    ledger.unreadable.sort();
-    Ok(ledger)
 }
 
 /// Reads one entry.
@@ -130,4 +140,59 @@ pub fn parse(text: &[u8]) -> Result<Entry, String> {
         ));
     }
     serde_json::from_slice(text).map_err(|error| format!("not a ledger entry: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+
+    fn entry() -> Entry {
+        Entry {
+            schema_version: SCHEMA_VERSION,
+            throttle: "backup".into(),
+            owner: Owner::this_process("1").unwrap(),
+            stage: Stage::Attached,
+            persist: true,
+            cgroup_path: "/sys/fs/cgroup/a".into(),
+            cgroup_id: CgroupId(9_310),
+            attachments: Vec::new(),
+        }
+    }
+
+    fn text(entry: &Entry) -> Vec<u8> {
+        serde_json::to_vec(entry).unwrap()
+    }
+
+    #[test]
+    fn an_entry_of_another_version_is_refused_before_it_is_understood() {
+        assert_eq!(parse(&text(&entry())), Ok(entry()));
+        let why = parse(br#"{"schema_version": 2, "all": "else"}"#).unwrap_err();
+        assert!(why.starts_with("written in version 2 of the ledger"), "{why}");
+    }
+
+    #[test]
+    fn every_entry_of_a_ledger_is_read_or_told() {
+        let folder = Folder::new("ledger");
+        let b = folder.file("b.json", text(&entry()));
+        let a = folder.file("a.json", text(&entry()));
+        let torn = folder.file("torn.json", "{");
+        let denied = folder.path().join("folder.json");
+        fs::create_dir(&denied).unwrap();
+        folder.file("lock", "");
+        // Its owner removes it between the listing and the reading.
+        folder.link("gone.json", "gone");
+
+        let ledger = read(folder.path()).unwrap();
+        assert_eq!(ledger.entries, [(a, entry()), (b, entry())]);
+        let unreadable: Vec<_> = ledger.unreadable.into_iter().map(|(path, _)| path).collect();
+        assert_eq!(unreadable, [denied, torn]);
+    }
+
+    #[test]
+    fn only_a_folder_that_does_not_exist_is_an_empty_ledger() {
+        let folder = Folder::new("no-ledger");
+        assert!(read(&folder.path().join("gone")).unwrap().entries.is_empty());
+        assert!(read(&folder.file("file", "")).is_err());
+    }
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use auditor::escape::escape_bytes;
 use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
+use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::Mode;
 use throttle_core::settle::Settlement;
 use throttle_core::target::{Neighbour, Target};
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
 fn config() -> Result<Config> {
     let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
     Ok(Config {
-        ledger: bpf::ledger::DEFAULT_DIR.into(),
+        ledger: LedgerDir::new(bpf::ledger::DEFAULT_DIR),
         pins: bpffs.join("chadthrottle"),
         bpffs: bpf::pins::is_on_bpffs(bpffs)?,
         owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,

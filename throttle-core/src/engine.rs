@@ -21,8 +21,8 @@ use crate::status::{DirectionStatus, Health, Removed, Started, ThrottleId, Throt
 /// Where an engine keeps what must outlive it, and whom it works for.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The ledger's folder: [`bpf::ledger::DEFAULT_DIR`].
-    pub ledger: PathBuf,
+    /// The ledger: in [`bpf::ledger::DEFAULT_DIR`].
+    pub ledger: LedgerDir,
     /// The folder for pins, on a bpffs: `/sys/fs/bpf/chadthrottle`.
     pub pins: PathBuf,
     /// That folder is on a bpffs (see [`bpf::pins::is_on_bpffs`]).
@@ -51,7 +51,6 @@ struct Throttle<B: CgroupBpf> {
 pub struct Engine<B: CgroupBpf> {
     kernel: B,
     config: Config,
-    ledger: LedgerDir,
     lanes: Vec<Rc<Lane<B>>>,
     throttles: BTreeMap<ThrottleId, Throttle<B>>,
     last_id: u32,
@@ -64,16 +63,9 @@ impl<B: CgroupBpf> Engine<B> {
     /// When the ledger cannot be read. What could not be settled is in the [`Settlement`]; it does not
     /// keep the engine from starting.
     pub fn start(kernel: B, config: Config) -> Result<(Self, Settlement)> {
-        let ledger = LedgerDir::new(&config.ledger);
-        let settlement = settle(&kernel, &ledger, &config.owner.boot_id)?;
-        let engine = Self {
-            kernel,
-            config,
-            ledger,
-            lanes: Vec::new(),
-            throttles: BTreeMap::new(),
-            last_id: 0,
-        };
+        let settlement = settle(&kernel, &config.ledger, &config.owner.boot_id)?;
+        let engine =
+            Self { kernel, config, lanes: Vec::new(), throttles: BTreeMap::new(), last_id: 0 };
         Ok((engine, settlement))
     }
 
@@ -165,9 +157,10 @@ impl<B: CgroupBpf> Engine<B> {
         limits: &[(Direction, Limits)],
         lock: &mut Option<Locked>,
     ) -> Result<Entry> {
-        let lock = lock.insert(self.ledger.lock()?);
+        let lock = lock.insert(self.config.ledger.lock()?);
         // A folder without an entry holds pins that nobody answers for: the auditor's to remove.
         let name = self
+            .config
             .ledger
             .free_name(lock, |name| self.kernel.pin_exists(&self.config.pins.join(name)));
         let attachments = limits
@@ -196,7 +189,7 @@ impl<B: CgroupBpf> Engine<B> {
             cgroup_id: self.kernel.cgroup_id(cgroup),
             attachments,
         };
-        self.ledger.write(lock, &entry)?;
+        self.config.ledger.write(lock, &entry)?;
         Ok(entry)
     }
 
@@ -236,7 +229,7 @@ impl<B: CgroupBpf> Engine<B> {
             for (recorded, link) in entry.attachments.iter_mut().zip(links) {
                 recorded.link_id = link;
             }
-            self.ledger.write(lock, entry)?;
+            self.config.ledger.write(lock, entry)?;
         }
         Ok(())
     }
@@ -281,9 +274,13 @@ impl<B: CgroupBpf> Engine<B> {
         if let Some(entry) = &mut throttle.entry {
             // From here on it is not meant to persist, should this process die half way.
             entry.stage = Stage::Removing;
-            let marked = self.ledger.lock().and_then(|held| {
+            let marked = self.config.ledger.lock().and_then(|held| {
                 let held = lock.insert(held);
-                if self.ledger.has(held, entry) { self.ledger.write(held, entry) } else { Ok(()) }
+                if self.config.ledger.has(held, entry) {
+                    self.config.ledger.write(held, entry)
+                } else {
+                    Ok(())
+                }
             });
             errors.extend(marked.err());
         }
@@ -306,8 +303,10 @@ impl<B: CgroupBpf> Engine<B> {
             // it can be removed now.
             if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {
                 errors.clear();
-                if self.ledger.has(lock, entry) {
-                    errors.extend(self.ledger.remove(&self.ledger.path(&entry.throttle)).err());
+                if self.config.ledger.has(lock, entry) {
+                    errors.extend(
+                        self.config.ledger.remove(&self.config.ledger.path(&entry.throttle)).err(),
+                    );
                 }
             }
         }

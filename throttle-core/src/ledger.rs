@@ -1,15 +1,13 @@
 //! Writing the ledger. Its format, and how it is read, is [`bpf::ledger`].
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use bpf::ledger::{Entry, Ledger};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, Result};
+use crate::files::{FileSystem, Files, Lock};
 
 /// What the names of files end in that are being written.
 const DRAFT: &str = ".json.draft";
@@ -18,24 +16,30 @@ const DRAFT: &str = ".json.draft";
 #[derive(Debug, Clone)]
 pub struct LedgerDir {
     dir: PathBuf,
+    files: Rc<dyn Files>,
 }
 
 /// The ledger is this process's alone until this is dropped (or the process dies).
 #[must_use = "dropping this lets others in"]
 #[derive(Debug)]
 pub struct Locked {
-    _lock: Flock<File>,
+    _lock: Box<dyn Lock>,
 }
 
 impl LedgerDir {
     /// The ledger in that folder.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self::on(Rc::new(FileSystem), dir)
+    }
+
+    /// The ledger in that folder of other files than the file system's.
+    pub fn on(files: Rc<dyn Files>, dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), files }
     }
 
     /// Whether there is a folder at all.
     pub fn exists(&self) -> bool {
-        self.dir.exists()
+        self.files.exists(&self.dir)
     }
 
     /// Waits until no other process is naming or settling throttles, and keeps them out. Owners hold this
@@ -44,22 +48,11 @@ impl LedgerDir {
     /// # Errors
     /// When the folder or the lock file cannot be made: without root.
     pub fn lock(&self) -> Result<Locked> {
-        let make = || fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.dir);
-        make().map_err(|source| fail("make the folder", &self.dir, source))?;
+        let made = self.files.make_folder(&self.dir);
+        made.map_err(|source| fail("make the folder", &self.dir, source))?;
         let path = self.dir.join("lock");
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|source| fail("open", &path, source))?;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusive) {
-                Ok(lock) => return Ok(Locked { _lock: lock }),
-                Err((again, Errno::EINTR)) => file = again,
-                Err((_, errno)) => return Err(fail("lock", &path, errno.into())),
-            }
-        }
+        let lock = self.files.lock(&path).map_err(|source| fail("lock", &path, source))?;
+        Ok(Locked { _lock: lock })
     }
 
     /// Every entry, and every file that is none.
@@ -67,7 +60,12 @@ impl LedgerDir {
     /// # Errors
     /// When the folder cannot be listed.
     pub fn read(&self) -> Result<Ledger> {
-        bpf::ledger::read(&self.dir).map_err(|source| fail("list", &self.dir, source))
+        let files = self.list()?.into_iter().filter(|path| bpf::ledger::is_entry(path));
+        Ok(Ledger::collect(files.map(|path| (self.files.read(&path), path))))
+    }
+
+    fn list(&self) -> Result<Vec<PathBuf>> {
+        self.files.list(&self.dir).map_err(|source| fail("list", &self.dir, source))
     }
 
     /// A name for a new throttle: the lowest number that neither the ledger nor `is_taken` knows. Only for
@@ -77,7 +75,7 @@ impl LedgerDir {
         loop {
             let name = number.to_string();
             // A file under that name, readable or not, is somebody's.
-            if self.path(&name).symlink_metadata().is_err() && !is_taken(&name) {
+            if !self.files.exists(&self.path(&name)) && !is_taken(&name) {
                 return name;
             }
             number += 1;
@@ -94,8 +92,8 @@ impl LedgerDir {
         let write = || -> io::Result<()> {
             let mut text = serde_json::to_vec_pretty(entry)?;
             text.push(b'\n');
-            fs::write(&draft, text)?;
-            fs::rename(&draft, &path)
+            self.files.write(&draft, &text)?;
+            self.files.rename(&draft, &path)
         };
         write().map_err(|source| fail("write", &path, source))
     }
@@ -103,7 +101,7 @@ impl LedgerDir {
     /// Whether an entry is still the one that stands in the ledger: somebody may have removed it since, and
     /// somebody else may have taken its name. What cannot be read under its name is taken for it.
     pub fn has(&self, _lock: &Locked, entry: &Entry) -> bool {
-        match fs::read(self.path(&entry.throttle)) {
+        match self.files.read(&self.path(&entry.throttle)) {
             Ok(text) => bpf::ledger::parse(&text).map_or(true, |found| {
                 found.owner == entry.owner
                     && found
@@ -122,11 +120,10 @@ impl LedgerDir {
     /// # Errors
     /// When the folder cannot be listed or a file not removed.
     pub fn sweep(&self, _lock: &Locked) -> Result<()> {
-        let listing = fs::read_dir(&self.dir).map_err(|source| fail("list", &self.dir, source))?;
-        for file in listing {
-            let file = file.map_err(|source| fail("list", &self.dir, source))?;
-            if file.file_name().as_encoded_bytes().ends_with(DRAFT.as_bytes()) {
-                self.remove(&file.path())?;
+        for path in self.list()? {
+            let name = path.file_name().unwrap_or_default();
+            if name.as_encoded_bytes().ends_with(DRAFT.as_bytes()) {
+                self.remove(&path)?;
             }
         }
         Ok(())
@@ -137,7 +134,7 @@ impl LedgerDir {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(&self, path: &Path) -> Result<()> {
-        match fs::remove_file(path) {
+        match self.files.remove(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(fail("remove", path, source))
             }

@@ -115,10 +115,10 @@ fn torn_and_foreign_files_are_told_and_left_alone() {
 fn two_owners_cannot_hold_the_lock_at_once() {
     let (_dir, ledger) = ledger();
     let lock = ledger.lock().unwrap();
-    let other = ledger.clone();
+    let folder = ledger.dir.clone();
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let _lock = other.lock().unwrap();
+        let _lock = LedgerDir::new(folder).lock().unwrap();
         sender.send(()).unwrap();
     });
     assert!(receiver.recv_timeout(std::time::Duration::from_millis(100)).is_err());

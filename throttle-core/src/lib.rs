@@ -4,13 +4,14 @@
 //! and is forgotten only when a query has shown that its program is gone. What the end of the process
 //! would not undo is written ahead into the ledger, from which the next start settles what a crash left.
 //!
-//! It has no system call of its own but those on the ledger's files: the kernel is behind
-//! [`bpf::CgroupBpf`].
+//! It has no system call of its own: the kernel is behind [`bpf::CgroupBpf`], the ledger's files are behind
+//! [`files::Files`].
 #![forbid(unsafe_code)]
 
 mod attachment;
 mod engine;
 mod error;
+pub mod files;
 mod lane;
 pub mod ledger;
 pub mod mode;

@@ -9,6 +9,7 @@ use bpf::limits::{Burst, Rate, Traffic};
 use bpf::list::{self, AttachFlags, Scope};
 use bpf::program::Program;
 use bpf::{AttachType, LinuxBpf, Owner, ProgramId};
+use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::Wish;
 use throttle_core::settle::Settlement;
 use throttle_core::{Config, Engine, Spec};
@@ -37,7 +38,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
 
 pub(crate) fn config() -> Config {
     Config {
-        ledger: "/run/chadthrottle".into(),
+        ledger: LedgerDir::new("/run/chadthrottle"),
         pins: "/sys/fs/bpf/chadthrottle".into(),
         bpffs: true,
         owner: Owner::this_process("test").unwrap(),

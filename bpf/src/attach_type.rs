@@ -136,6 +136,16 @@ mod tests {
     fn the_two_inet_types_are_the_kernels_first_two() {
         assert_eq!(AttachType::INET_INGRESS.name(), "cgroup_inet_ingress");
         assert_eq!(AttachType::INET_EGRESS.kernel(), 1);
+        let first = AttachType::all().take(2);
+        assert!(first.eq([AttachType::INET_INGRESS, AttachType::INET_EGRESS]));
+    }
+
+    #[test]
+    fn a_type_is_printed_under_its_name_and_knows_its_programs() {
+        let lsm: AttachType = "lsm_cgroup".parse().unwrap();
+        assert_eq!(format!("{lsm:>12}|"), "  lsm_cgroup|");
+        assert_eq!(lsm.program_type(), "lsm");
+        assert_eq!(AttachType::INET_EGRESS.program_type(), "cgroup_skb");
     }
 
     #[test]

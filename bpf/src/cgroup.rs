@@ -197,6 +197,8 @@ pub(crate) fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
@@ -211,6 +213,12 @@ mod tests {
         assert_eq!(mounts[0].point, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(mounts[1].root, Path::new("/a b"));
         assert_eq!(mounts[1].point, Path::new("/mnt/tab\tnew\nback\\"));
+    }
+
+    #[test]
+    fn digits_without_a_backslash_are_no_escape() {
+        let mounts = parse_mountinfo(b"1 2 0:3 / /run/user/1000 rw - tmpfs tmpfs rw");
+        assert_eq!(mounts[0].point, Path::new("/run/user/1000"));
     }
 
     #[test]
@@ -242,5 +250,35 @@ mod tests {
         }
         assert_eq!(resolved("/"), Path::new("/sys/fs/cgroup/"));
         assert_eq!(resolved("."), Path::new("/sys/fs/cgroup/a/."));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(resolve(mount, Path::new("./b")), here.join("b"));
+    }
+
+    #[test]
+    fn only_mounts_of_the_kind_are_given() {
+        let mounts = mounts("proc").unwrap();
+        assert!(mounts.iter().any(|mount| mount.point == Path::new("/proc")));
+        assert!(mounts.iter().all(|mount| mount.kind == "proc"));
+    }
+
+    #[test]
+    fn this_process_is_in_its_cgroup() {
+        let relative = of_process(std::process::id()).unwrap();
+        assert!(relative.is_absolute(), "{}", relative.display());
+        let cgroup = below(&cgroup2_mount().unwrap(), &relative);
+        assert!(processes(&cgroup).unwrap().contains(&std::process::id()));
+    }
+
+    #[test]
+    fn what_is_no_directory_of_a_cgroup_is_not_opened() {
+        let errno = |path: &str| Cgroup::open(Path::new(path)).unwrap_err().errno();
+        assert_eq!(errno("/proc"), Errno::EINVAL);
+        assert_eq!(errno("/proc/self/stat"), Errno::ENOTDIR);
+        assert_eq!(errno("/proc/no such directory"), Errno::ENOENT);
+    }
+
+    #[test]
+    fn in_messages_a_path_is_plain_text() {
+        assert_eq!(shown(OsStr::from_bytes(b"/a b\n\xff").as_ref()), r"/a b\n\xff");
     }
 }

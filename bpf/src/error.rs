@@ -225,6 +225,7 @@ mod tests {
     fn an_error_says_what_failed_on_what_why_and_what_to_do() {
         let error = Error::new(Call::Query, "/sys/fs/cgroup/a", Errno::EPERM);
         assert_eq!(error.kind(), Kind::Denied);
+        assert_eq!(error.target(), "/sys/fs/cgroup/a");
         assert_eq!(
             error.to_string(),
             "BPF_PROG_QUERY on /sys/fs/cgroup/a: Operation not permitted (EPERM); \
@@ -237,6 +238,40 @@ mod tests {
         assert_eq!(Error::new(Call::Attach, "x", Errno::E2BIG).kind(), Kind::Full);
         assert_eq!(Error::new(Call::LinkCreate, "x", Errno::E2BIG).kind(), Kind::Full);
         assert_eq!(Error::new(Call::Load, "x", Errno::E2BIG).kind(), Kind::Other);
+    }
+
+    #[test]
+    fn what_the_kernel_answered_means_something_to_the_caller() {
+        for (errno, kind) in [
+            (Errno::EACCES, Kind::Denied),
+            (Errno::ENOENT, Kind::Vanished),
+            (Errno::ENODEV, Kind::Vanished),
+            (Errno::ENOLINK, Kind::Vanished),
+            (Errno::ESRCH, Kind::Vanished),
+            (Errno::ESTALE, Kind::Changed),
+            (Errno::ENOSYS, Kind::Unsupported),
+            (Errno::EOPNOTSUPP, Kind::Unsupported),
+        ] {
+            assert_eq!(Error::new(Call::Detach, "x", errno).kind(), kind, "{errno}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_done_about_it_is_said() {
+        for (call, errno, advice) in [
+            (Call::Attach, Errno::EPERM, "no other may join it"),
+            (Call::LinkCreate, Errno::EPERM, "no other may join it"),
+            (Call::ReadProc, Errno::EACCES, "a security policy hides it"),
+            (Call::OpenCgroup, Errno::ENOENT, "there is no such cgroup"),
+            (Call::LinkCreate, Errno::E2BIG, "all 64 places are taken"),
+            (Call::Detach, Errno::ESTALE, "try again"),
+            (Call::Load, Errno::EINVAL, "Linux 5.12 or newer"),
+            (Call::ObjPin, Errno::ENOENT, "mount -t bpf"),
+        ] {
+            let hint = Error::new(call, "x", errno).hint().unwrap_or_default();
+            assert!(hint.contains(advice), "{call:?}: {hint}");
+        }
+        assert_eq!(Error::new(Call::Detach, "x", Errno::EINVAL).hint(), None);
     }
 
     #[test]

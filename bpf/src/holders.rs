@@ -112,6 +112,7 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     #[test]
     fn a_file_is_read_for_what_it_is() {
@@ -121,5 +122,55 @@ mod tests {
         assert_eq!(parse_fdinfo(link), Some(Held::Link(LinkId(3))));
         assert_eq!(parse_fdinfo(b"pos:\t0\n"), None);
         assert_eq!(parse_fdinfo(b"prog_id:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_process_holds_what_its_open_files_say_each_thing_once() {
+        let process = Folder::new("holder");
+        for (fd, target, info) in [
+            ("3", "anon_inode:bpf-prog", "prog_id:\t17\n"),
+            ("4", "anon_inode:bpf_link", "link_id:\t3\nprog_id:\t17\n"),
+            ("5", "anon_inode:bpf-prog", "prog_id:\t17\n"),
+            ("6", "anon_inode:bpf-map", "link_id:\t9\n"),
+        ] {
+            process.link(&format!("fd/{fd}"), target);
+            process.file(&format!("fdinfo/{fd}"), info);
+        }
+        // Closed after its name was read: it has no information any more.
+        process.link("fd/7", "anon_inode:bpf-prog");
+        let held = [Held::Program(ProgramId(17)), Held::Link(LinkId(3))];
+        assert_eq!(held_by_process(process.path()).unwrap(), held);
+    }
+
+    #[test]
+    fn an_open_file_that_cannot_be_read_is_an_error_and_not_nothing() {
+        let no_link = Folder::new("no-link");
+        no_link.file("fd/3", "");
+        assert!(held_by_process(no_link.path()).is_err());
+
+        let no_info = Folder::new("no-info");
+        no_info.link("fd/3", "anon_inode:bpf-prog");
+        no_info.file("fdinfo/3/x", "");
+        assert!(held_by_process(no_info.path()).is_err());
+    }
+
+    #[test]
+    fn the_name_of_a_process_is_read_without_its_newline() {
+        let process = Folder::new("comm");
+        process.file("comm", "a b\n");
+        assert_eq!(comm(process.path()), "a b");
+    }
+
+    #[test]
+    fn only_what_went_away_is_gone() {
+        let is_gone = |errno| is_gone(&io::Error::from_raw_os_error(errno));
+        use nix::libc::{EACCES, ENOENT, ESRCH};
+        assert_eq!([ENOENT, ESRCH, EACCES].map(is_gone), [true, true, false]);
+    }
+
+    #[test]
+    fn who_holds_nothing_is_no_holder() {
+        // On a host without any, too: this process's parent can be looked into, and it is none.
+        assert!(holders().unwrap().holders.iter().all(|holder| !holder.held.is_empty()));
     }
 }

@@ -3,6 +3,8 @@
 mod attach_type;
 pub mod cgroup;
 pub mod error;
+#[cfg(test)]
+mod folder;
 pub mod holders;
 mod ids;
 pub mod kernel;

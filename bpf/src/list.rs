@@ -242,3 +242,23 @@ pub fn detach_with(
 pub(crate) fn place(cgroup: &Cgroup, attach_type: AttachType) -> String {
     format!("{} ({attach_type})", shown(cgroup.path()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_counted_as_often_as_it_is_attached() {
+        let programs = [7, 8, 7].map(|id| AttachedProgram { id: ProgramId(id), flags: None });
+        let list = ProgramList { programs: programs.into(), ..ProgramList::default() };
+        assert_eq!([7, 8, 9].map(|id| list.count(ProgramId(id))), [2, 1, 0]);
+    }
+
+    #[test]
+    fn messages_name_the_cgroup_and_the_attach_type() {
+        let mount = crate::cgroup::cgroup2_mount().unwrap();
+        let cgroup = Cgroup::open(&mount).unwrap();
+        let expected = format!("{} (cgroup_inet_egress)", mount.display());
+        assert_eq!(place(&cgroup, AttachType::INET_EGRESS), expected);
+    }
+}

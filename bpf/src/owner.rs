@@ -131,6 +131,20 @@ mod tests {
     }
 
     #[test]
+    fn the_boot_and_the_pid_namespace_are_told_as_the_kernel_names_them() {
+        let boot = boot_id().unwrap();
+        let lengths: Vec<usize> = boot.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12], "{boot:?} is no uuid");
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
+        assert_eq!(namespace.to_str(), Some(&*format!("pid:[{}]", pid_namespace().unwrap())));
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_has_no_start_time() {
+        assert_eq!(start_time(u32::MAX), Ok(None));
+    }
+
+    #[test]
     fn the_start_time_is_found_behind_any_name() {
         let stat = |name: &str, state: &str| {
             format!("7 ({name}) {state} 1 7 7 0 -1 4 5 0 0 0 1 2 0 0 20 0 1 0 4242 99 1\n")

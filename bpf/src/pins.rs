@@ -176,3 +176,77 @@ pub fn remove_empty_folder_of(pin: &Path) {
 pub fn is_on_bpffs(path: &Path) -> Result<bool> {
     Ok(mounts("bpf")?.iter().any(|mount| path.starts_with(&mount.point)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::folder::Folder;
+
+    fn walked(folder: &Path) -> Pins {
+        let mut found = Pins::default();
+        walk(folder, &mut found);
+        found
+    }
+
+    #[test]
+    fn a_holding_file_is_known_by_what_its_link_points_to() {
+        let of = |target: &str| HoldingFile::of(Path::new(target));
+        assert_eq!(of("anon_inode:bpf-prog"), Some(HoldingFile::Program));
+        assert_eq!(of("anon_inode:bpf_link"), Some(HoldingFile::Link));
+        assert_eq!(of("anon_inode:bpf-link"), Some(HoldingFile::Link));
+        assert_eq!(of("anon_inode:bpf-map"), None);
+    }
+
+    #[test]
+    fn every_file_below_is_looked_at_but_no_link_in_the_file_system() {
+        let folder = Folder::new("walk");
+        // A file of another file system cannot be opened as a pin, which shows that it was tried.
+        let file = folder.file("a/b/file", "");
+        folder.link("a/link", &file);
+        let found = walked(folder.path());
+        assert_eq!(found.pins, []);
+        let [error] = &found.unreadable[..] else { panic!("{found:?}") };
+        assert_eq!((error.target(), error.kind()), (&*shown(&file), Kind::Denied));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_told_unless_it_is_gone() {
+        let folder = Folder::new("listed");
+        let file = folder.file("file", "");
+        assert_eq!(walked(&file).unreadable[0].errno(), Errno::ENOTDIR);
+        assert!(walked(&folder.path().join("gone")).unreadable.is_empty());
+    }
+
+    #[test]
+    fn a_pin_that_is_gone_is_unpinned_and_one_that_stays_is_an_error() {
+        let folder = Folder::new("unpin");
+        let pin = folder.file("a/pin", "");
+        unpin(&pin).unwrap();
+        assert!(!pin.exists());
+        unpin(&pin).unwrap();
+        assert_eq!(unpin(&folder.path().join("a")).unwrap_err().errno(), Errno::EISDIR);
+    }
+
+    #[test]
+    fn the_folder_of_a_pin_is_its_owners_alone_and_goes_when_it_is_empty() {
+        let folder = Folder::new("folder");
+        let pin = folder.path().join("a/b/pin");
+        make_folder_for(&pin).unwrap();
+        let made = pin.parent().unwrap();
+        assert_eq!(made.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::write(&pin, "").unwrap();
+        remove_empty_folder_of(&pin);
+        assert!(made.exists());
+        std::fs::remove_file(&pin).unwrap();
+        remove_empty_folder_of(&pin);
+        assert!(!made.exists());
+    }
+
+    #[test]
+    fn no_other_file_system_is_taken_for_a_bpffs() {
+        assert_eq!(is_on_bpffs(Path::new("/proc/self")), Ok(false));
+    }
+}

@@ -80,3 +80,20 @@ pub fn attach_types(
     }
     Ok(known)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_kernel_must_know_to_answer_is_taken_for_support() {
+        let knows = |answer| knows(Call::LinkCreate, answer);
+        assert_eq!(knows(Ok(())), Ok(true));
+        assert_eq!(knows(Err(Errno::EBADF)), Ok(true));
+        for errno in [Errno::EINVAL, Errno::E2BIG, Errno::ENOSYS] {
+            assert_eq!(knows(Err(errno)), Ok(false), "{errno}");
+        }
+        let denied = Error::new(Call::LinkCreate, "this kernel", Errno::EPERM);
+        assert_eq!(knows(Err(Errno::EPERM)), Err(denied), "no answer is not a no");
+    }
+}

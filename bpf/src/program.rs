@@ -257,3 +257,14 @@ fn storage_key(cgroup: CgroupId, attach_type: AttachType) -> types::bpf_cgroup_s
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throttles_storage_lies_under_its_cgroup_and_its_attach_type() {
+        let key = storage_key(CgroupId(9_310), AttachType::INET_EGRESS);
+        assert_eq!((key.cgroup_inode_id, key.attach_type), (9_310, kernel::BPF_CGROUP_INET_EGRESS));
+    }
+}

@@ -55,17 +55,17 @@ impl LedgerDir {
         Ok(Locked { _lock: lock })
     }
 
-    /// Every entry, and every file that is none.
+    /// Every entry, and every file that is none. A folder that does not exist is an empty ledger.
     ///
     /// # Errors
     /// When the folder cannot be listed.
     pub fn read(&self) -> Result<Ledger> {
-        let files = self.list()?.into_iter().filter(|path| bpf::ledger::is_entry(path));
+        let listed = match self.files.list(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed.map_err(|source| fail("list", &self.dir, source))?,
+        };
+        let files = listed.into_iter().filter(|path| bpf::ledger::is_entry(path));
         Ok(Ledger::collect(files.map(|path| (self.files.read(&path), path))))
-    }
-
-    fn list(&self) -> Result<Vec<PathBuf>> {
-        self.files.list(&self.dir).map_err(|source| fail("list", &self.dir, source))
     }
 
     /// A name for a new throttle: the lowest number that neither the ledger nor `is_taken` knows. Only for
@@ -120,7 +120,8 @@ impl LedgerDir {
     /// # Errors
     /// When the folder cannot be listed or a file not removed.
     pub fn sweep(&self, _lock: &Locked) -> Result<()> {
-        for path in self.list()? {
+        let listed = self.files.list(&self.dir);
+        for path in listed.map_err(|source| fail("list", &self.dir, source))? {
             let name = path.file_name().unwrap_or_default();
             if name.as_encoded_bytes().ends_with(DRAFT.as_bytes()) {
                 self.remove(&path)?;

@@ -111,6 +111,11 @@ fn is_gone(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use nix::libc::{EACCES, ENOENT, ESRCH};
+
     use super::*;
     use crate::folder::Folder;
 
@@ -143,6 +148,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_closed_while_it_is_looked_at_is_passed_over() {
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Relaxed) {
+                    drop(std::fs::File::open("/proc/self/stat"));
+                }
+            });
+            // Sure to meet many that are listed, and gone when their turn comes.
+            let answers = [(); 2_000].map(|()| held_by_process(Path::new("/proc/self")));
+            is_done.store(true, Relaxed);
+            assert!(answers.iter().all(|held| held.as_ref().is_ok_and(Vec::is_empty)));
+        });
+    }
+
+    #[test]
     fn an_open_file_that_cannot_be_read_is_an_error_and_not_nothing() {
         let no_link = Folder::new("no-link");
         no_link.file("fd/3", "");
@@ -164,7 +185,6 @@ mod tests {
     #[test]
     fn only_what_went_away_is_gone() {
         let is_gone = |errno| is_gone(&io::Error::from_raw_os_error(errno));
-        use nix::libc::{EACCES, ENOENT, ESRCH};
         assert_eq!([ENOENT, ESRCH, EACCES].map(is_gone), [true, true, false]);
     }
 

@@ -89,6 +89,8 @@ pub trait CgroupBpf {
         cgroup: &Self::Cgroup,
         attach_type: AttachType,
     ) -> Result<Self::Link>;
+    /// See [`Link::open`].
+    fn link_open(&self, id: LinkId) -> Result<Self::Link>;
     /// The id of an open link.
     fn link_id(&self, link: &Self::Link) -> LinkId;
     /// See [`Link::info`].
@@ -216,6 +218,10 @@ impl CgroupBpf for LinuxBpf {
         attach_type: AttachType,
     ) -> Result<Link> {
         Link::create(program.as_fd(), cgroup, attach_type)
+    }
+
+    fn link_open(&self, id: LinkId) -> Result<Link> {
+        Link::open(id)
     }
 
     fn link_id(&self, link: &Link) -> LinkId {

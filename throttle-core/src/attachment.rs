@@ -138,11 +138,6 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
-    /// Where it is.
-    pub fn place(&self) -> (CgroupId, AttachType) {
-        (self.cgroup_id, self.attach_type)
-    }
-
     /// Where on the cgroup.
     pub fn attach_type(&self) -> AttachType {
         self.attach_type
@@ -159,10 +154,6 @@ impl<B: CgroupBpf> Attachment<B> {
             Hold::Link(link) | Hold::Pinned(link, _) => Some(kernel.link_id(link)),
             Hold::Legacy => None,
         }
-    }
-
-    pub(crate) fn lane(&self) -> &Rc<Lane<B>> {
-        &self.lane
     }
 
     fn program(&self) -> &B::Program {

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use bpf::error::Kind;
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
 use bpf::limits::Limits;
-use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner};
+use bpf::{CgroupBpf, LinkId, Owner};
 
 use crate::attachment::{Attachment, Detached, identity};
 use crate::error::{Error, Result};
-use crate::lane::{Lane, find_free};
+use crate::lane::{Lane, Place, find_free};
 use crate::ledger::{LedgerDir, Locked};
 use crate::mode::{Decision, Facts, Mode, decide};
 use crate::settle::{Settlement, settle};
@@ -34,6 +34,9 @@ pub struct Config {
 struct Throttle<B: CgroupBpf> {
     cgroup: PathBuf,
     mode: Mode,
+    lane: Rc<Lane<B>>,
+    /// Where it was to be attached; its own until it is removed.
+    places: Vec<Place>,
     attachments: Vec<Attachment<B>>,
     entry: Option<Entry>,
     /// Directions that are gone already, of a throttle whose removal has failed in the other.
@@ -93,11 +96,16 @@ impl<B: CgroupBpf> Engine<B> {
         }
         let Decision { mode, note } = self.decide(spec)?;
         let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
-        let lane = self.lane_for(self.kernel.cgroup_id(&cgroup), &limits)?;
+        let cgroup_id = self.kernel.cgroup_id(&cgroup);
+        let places: Vec<Place> =
+            limits.iter().map(|(direction, _)| (cgroup_id, direction.attach_type())).collect();
+        let lane = self.lane_for(&places)?;
 
         let mut throttle = Throttle {
             cgroup: spec.cgroup.clone(),
             mode,
+            lane: Rc::clone(&lane),
+            places,
             attachments: Vec::new(),
             entry: None,
             gone: BTreeMap::new(),
@@ -108,7 +116,7 @@ impl<B: CgroupBpf> Engine<B> {
             match self.announce(&cgroup, &lane, spec, mode, &limits, &mut lock) {
                 Ok(entry) => throttle.entry = Some(entry),
                 Err(error) => {
-                    drop(lane);
+                    drop((lane, throttle));
                     self.drop_unused_lanes();
                     return Err(error);
                 }
@@ -131,15 +139,9 @@ impl<B: CgroupBpf> Engine<B> {
     }
 
     /// A load with these places free.
-    fn lane_for(
-        &mut self,
-        cgroup: CgroupId,
-        limits: &[(Direction, Limits)],
-    ) -> Result<Rc<Lane<B>>> {
-        let places: Vec<(CgroupId, AttachType)> =
-            limits.iter().map(|(direction, _)| (cgroup, direction.attach_type())).collect();
-        let attachments = self.throttles.values().flat_map(|throttle| &throttle.attachments);
-        if let Some(lane) = find_free(&self.lanes, &attachments, &places) {
+    fn lane_for(&mut self, places: &[Place]) -> Result<Rc<Lane<B>>> {
+        let taken = self.throttles.values().map(|it| (&it.lane, it.places.as_slice()));
+        if let Some(lane) = find_free(&self.lanes, &taken, places) {
             return Ok(lane);
         }
         let lane = Rc::new(Lane { programs: self.kernel.load(&self.config.owner)? });

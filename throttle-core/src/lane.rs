@@ -9,25 +9,25 @@ use bpf::CgroupBpf;
 use bpf::throttle::Loaded;
 use bpf::{AttachType, CgroupId};
 
-use crate::attachment::Attachment;
-
-/// One load. Every attachment that runs one of its programs holds it, so that it goes with the last one.
+/// One load. Every throttle that runs its programs holds it, so that it goes with the last one.
 pub(crate) struct Lane<B: CgroupBpf> {
     pub(crate) programs: Loaded<B::Program>,
 }
 
-/// The first lane that has all of these places free.
+/// A (cgroup, attach type).
+pub(crate) type Place = (CgroupId, AttachType);
+
+/// The first lane that has all of these places free, where each throttle has a lane and places on it. It has
+/// them until it is removed, also those that it was detached from already: its record still names them.
 pub(crate) fn find_free<'a, B: CgroupBpf + 'a>(
     lanes: &[Rc<Lane<B>>],
-    attachments: &(impl Iterator<Item = &'a Attachment<B>> + Clone),
-    places: &[(CgroupId, AttachType)],
+    taken: &(impl Iterator<Item = (&'a Rc<Lane<B>>, &'a [Place])> + Clone),
+    places: &[Place],
 ) -> Option<Rc<Lane<B>>> {
-    lanes
-        .iter()
-        .find(|lane| {
-            !attachments.clone().any(|attachment| {
-                Rc::ptr_eq(attachment.lane(), lane) && places.contains(&attachment.place())
-            })
+    let is_taken = |lane: &Rc<Lane<B>>| {
+        taken.clone().any(|(other, its)| {
+            Rc::ptr_eq(other, lane) && its.iter().any(|place| places.contains(place))
         })
-        .cloned()
+    };
+    lanes.iter().find(|lane| !is_taken(lane)).cloned()
 }

@@ -103,12 +103,13 @@ impl LedgerDir {
     pub fn has(&self, _lock: &Locked, entry: &Entry) -> bool {
         match self.files.read(&self.path(&entry.throttle)) {
             Ok(text) => bpf::ledger::parse(&text).map_or(true, |found| {
+                // One load serves many cgroups, but each place once: this is as good as a name of its own.
+                let programs = |entry: &Entry| -> Vec<_> {
+                    entry.attachments.iter().map(|it| it.program_id).collect()
+                };
                 found.owner == entry.owner
-                    && found
-                        .attachments
-                        .iter()
-                        .map(|it| it.program_id)
-                        .eq(entry.attachments.iter().map(|it| it.program_id))
+                    && found.cgroup_id == entry.cgroup_id
+                    && programs(&found) == programs(entry)
             }),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         }

@@ -66,7 +66,8 @@ fn settle_entry<B: CgroupBpf>(
         // What another boot wrote stands for nothing.
         return ledger.remove(path).map(|()| false);
     }
-    let cgroup_exists = open_same_cgroup(kernel, entry)?.is_some();
+    let cgroup_exists =
+        open_same_cgroup(kernel, entry)?.is_some() || is_linked_still(kernel, entry)?;
     if is_meant(entry, kernel.is_alive(&entry.owner)?, cgroup_exists) {
         return Ok(false);
     }
@@ -135,6 +136,18 @@ fn open_same_cgroup<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<Option<B:
     }
 }
 
+/// Whether a pinned link of the entry is attached to its cgroup: then that exists, wherever it is mounted now.
+fn is_linked_still<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
+    for pin in entry.attachments.iter().filter_map(|recorded| recorded.pin.as_ref()) {
+        match kernel.link_open_pinned(pin).and_then(|link| kernel.link_info(&link)) {
+            Ok(info) if info.cgroup_id == Some(entry.cgroup_id) => return Ok(true),
+            Err(error) if !is_vanished(&error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
 /// Ok means that the program is gone, or was seen to be off the cgroup, or the link that attached it to be
 /// detached.
 fn remove_attachment<B: CgroupBpf>(
@@ -143,24 +156,28 @@ fn remove_attachment<B: CgroupBpf>(
     cgroup: Option<&B::Cgroup>,
     recorded: &RecordedAttachment,
 ) -> Result<()> {
-    let program = match kernel.open_program(recorded.program_id) {
-        // With another identity the id was given to another program since: ours is gone.
-        Ok(program) => (kernel.identity(&program) == identity(recorded)).then_some(program),
-        Err(error) if is_vanished(&error) => None,
+    let (program, id_is_anothers) = match kernel.open_program(recorded.program_id) {
+        Ok(program) if kernel.identity(&program) == identity(recorded) => (Some(program), false),
+        // The id was given to another program since: ours is gone.
+        Ok(_) => (None, true),
+        Err(error) if is_vanished(&error) => (None, false),
         Err(error) => return Err(error.into()),
     };
     let unpinned = match &recorded.pin {
-        Some(pin) => remove_pinned(kernel, program.is_some(), recorded, pin)?,
+        Some(pin) => remove_pinned(kernel, id_is_anothers, recorded, pin)?,
         None => false,
     };
-    let Some(program) = program else { return Ok(()) };
+    if id_is_anothers {
+        return Ok(());
+    }
     let Some(cgroup) = cgroup else {
-        // That no cgroup is found proves nothing of the program: only that its link is detached does.
-        let (program, cgroup) = (recorded.program_id, entry.cgroup_path.clone());
-        return if unpinned { Ok(()) } else { Err(Error::OutOfSight { program, cgroup }) };
+        // That no cgroup is found proves nothing of the program: only that its link is gone does.
+        let (id, cgroup) = (recorded.program_id, entry.cgroup_path.clone());
+        let is_gone = program.is_none() || unpinned || is_link_gone(kernel, recorded)?;
+        return if is_gone { Ok(()) } else { Err(Error::OutOfSight { program: id, cgroup }) };
     };
-    if recorded.pin.is_none() {
-        detach_legacy(kernel, &program, recorded.program_id, cgroup, recorded.attach_type)?;
+    if let (Some(program), None) = (&program, &recorded.pin) {
+        detach_legacy(kernel, program, recorded.program_id, cgroup, recorded.attach_type)?;
     }
     match kernel.query(cgroup, recorded.attach_type, Scope::Local) {
         Ok(list) if list.count(recorded.program_id) > 0 => Err(Error::StillAttached {
@@ -176,7 +193,7 @@ fn remove_attachment<B: CgroupBpf>(
 /// Detaches the link that is pinned there and removes the pin, if they are ours. Whether it did.
 fn remove_pinned<B: CgroupBpf>(
     kernel: &B,
-    program_exists: bool,
+    id_is_anothers: bool,
     recorded: &RecordedAttachment,
     pin: &Path,
 ) -> Result<bool> {
@@ -189,13 +206,23 @@ fn remove_pinned<B: CgroupBpf>(
         }
         Err(error) => return Err(error.into()),
     };
-    if !program_exists || kernel.link_info(&link)?.program_id != recorded.program_id {
+    if id_is_anothers || kernel.link_info(&link)?.program_id != recorded.program_id {
         // Somebody else's, under our name: not ours to touch.
         return Ok(false);
     }
     kernel.link_detach(&link)?;
     kernel.unpin(pin)?;
     Ok(kernel.link_info(&link)?.cgroup_id.is_none())
+}
+
+/// Whether the link that attached it is gone, or defunct. `false` where none was recorded: there may be one.
+fn is_link_gone<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -> Result<bool> {
+    let Some(id) = recorded.link_id else { return Ok(false) };
+    match kernel.link_open(id).and_then(|link| kernel.link_info(&link)) {
+        Ok(info) => Ok(info.program_id != recorded.program_id || info.cgroup_id.is_none()),
+        Err(error) if is_vanished(&error) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn identity(recorded: &RecordedAttachment) -> ProgramIdentity {

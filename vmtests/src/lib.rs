@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod gate;
 pub mod isolation;
 pub mod lab;
 pub mod leak;

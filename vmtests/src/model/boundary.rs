@@ -285,6 +285,12 @@ impl CgroupBpf for Model {
         Ok(ModelLink { id, _file: self.file(descriptor) })
     }
 
+    fn link_open(&self, id: LinkId) -> Result<ModelLink> {
+        let opened = self.kernel.borrow_mut().open_link(self.process, id);
+        let fail = |errno| Error::new(Call::FdById, format!("link {id}"), errno);
+        Ok(ModelLink { id, _file: self.file(opened.map_err(fail)?) })
+    }
+
     fn link_id(&self, link: &ModelLink) -> LinkId {
         link.id
     }

@@ -478,6 +478,12 @@ impl Kernel {
         Ok((id, self.open(process, Object::Link(id))))
     }
 
+    /// `BPF_LINK_GET_FD_BY_ID`.
+    pub(crate) fn open_link(&mut self, process: Pid, id: LinkId) -> nix::Result<Descriptor> {
+        self.links.get(&id).ok_or(Errno::ENOENT)?;
+        Ok(self.open(process, Object::Link(id)))
+    }
+
     pub(crate) fn link_info(&self, id: LinkId) -> nix::Result<LinkInfo> {
         let link = self.links.get(&id).ok_or(Errno::EBADF)?;
         Ok(LinkInfo {

@@ -1,0 +1,191 @@
+//! The engine as one owner runs it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::{AttachType, CgroupBpf, Owner};
+use throttle_core::files::Files;
+use throttle_core::ledger::LedgerDir;
+use throttle_core::mode::Wish;
+use throttle_core::settle::remove_recorded;
+use throttle_core::{Change, Config, Direction, Engine, Spec, ThrottleId};
+
+use super::faulty::{Control, Faulty, FaultyFiles};
+use super::step::How;
+use super::system::{Claim, Handle, Rates, Request, Whom};
+
+/// Where everything is kept, and who the owner is.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The ledger's files.
+    pub files: Rc<dyn Files>,
+    /// The ledger's folder.
+    pub ledger: PathBuf,
+    /// The folder for pins.
+    pub pins: PathBuf,
+    /// The owner.
+    pub owner: Owner,
+}
+
+/// Finds the cgroup of a process.
+pub type Resolve = Box<dyn Fn(u32) -> Result<PathBuf, String>>;
+
+/// An engine, with the numbers that its user gave the throttles.
+pub struct EngineOwner<B: CgroupBpf> {
+    engine: Engine<Faulty<B>>,
+    handles: BTreeMap<ThrottleId, Handle>,
+    resolve: Resolve,
+}
+
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn ledger(setting: &Setting, control: &Rc<Control>) -> LedgerDir {
+    let files = FaultyFiles::new(Rc::clone(&setting.files), Rc::clone(control));
+    LedgerDir::on(Rc::new(files), &setting.ledger)
+}
+
+impl<B: CgroupBpf> EngineOwner<B> {
+    /// Starts it. What it could not settle is no failure: it is told, and the next start tries again.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn start(
+        kernel: B,
+        control: &Rc<Control>,
+        setting: &Setting,
+        resolve: Resolve,
+    ) -> Result<Self, String> {
+        let config = Config {
+            ledger: ledger(setting, control),
+            pins: setting.pins.clone(),
+            bpffs: true,
+            owner: setting.owner.clone(),
+        };
+        let kernel = Faulty::new(kernel, Rc::clone(control));
+        let (engine, _settlement) = Engine::start(kernel, config).map_err(said)?;
+        Ok(Self { engine, handles: BTreeMap::new(), resolve })
+    }
+
+    /// Adds a throttle.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn add(&mut self, request: &Request) -> Result<(), String> {
+        let cgroup = match &request.whom {
+            Whom::Cgroup(path) => path.clone(),
+            Whom::Process(pid) => (self.resolve)(*pid)?,
+        };
+        let rates = limits(&request.rates)?;
+        let spec = Spec {
+            cgroup,
+            download: rates.get(&Direction::Download).map(|limits| limits.rate),
+            upload: rates.get(&Direction::Upload).map(|limits| limits.rate),
+            burst: Burst::DEFAULT,
+            traffic: Traffic::All,
+            attach: match request.how {
+                How::Link => Wish::Link,
+                How::Pinned => Wish::Pinned,
+                How::Legacy => Wish::Legacy,
+            },
+        };
+        let added = self.engine.add(&spec);
+        match added {
+            Ok(started) => {
+                self.handles.insert(started.id, request.handle);
+                Ok(())
+            }
+            Err(error) => {
+                // What could not be taken back stays in the engine's list.
+                for status in self.engine.list() {
+                    self.handles.entry(status.id).or_insert(request.handle);
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn id(&self, handle: Handle) -> Result<ThrottleId, String> {
+        let found = self.handles.iter().find(|(_, known)| **known == handle);
+        found.map(|(id, _)| *id).ok_or_else(|| format!("there is no throttle {handle}"))
+    }
+
+    /// Changes a throttle's rates.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn change(&mut self, handle: Handle, rates: &Rates) -> Result<(), String> {
+        let rates = limits(rates)?;
+        let change = Change {
+            download: rates.get(&Direction::Download).map(|limits| limits.rate),
+            upload: rates.get(&Direction::Upload).map(|limits| limits.rate),
+            ..Change::default()
+        };
+        let id = self.id(handle)?;
+        self.engine.change(id, &change).map_err(said)
+    }
+
+    /// Removes a throttle.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn remove(&mut self, handle: Handle) -> Result<(), String> {
+        let id = self.id(handle)?;
+        self.engine.remove(id).map_err(said)?;
+        self.handles.remove(&id);
+        Ok(())
+    }
+
+    /// What the engine lists.
+    pub fn claims(&self) -> Vec<Claim> {
+        let counted = |direction: &throttle_core::DirectionStatus| {
+            let counters = direction.counters.as_ref().ok().copied().flatten()?;
+            Some((direction.direction.attach_type(), counters))
+        };
+        self.engine
+            .list()
+            .iter()
+            .filter_map(|status| {
+                Some(Claim {
+                    handle: *self.handles.get(&status.id)?,
+                    counters: status.directions.iter().filter_map(counted).collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn shut_down(&mut self) -> Result<(), String> {
+        self.engine.shut_down().map(drop).map_err(said)
+    }
+}
+
+/// Removes a recorded throttle by its name, as a process that does just that.
+///
+/// # Errors
+/// What the engine says.
+pub fn remove_by_name<B: CgroupBpf>(
+    kernel: B,
+    control: &Rc<Control>,
+    setting: &Setting,
+    name: &str,
+) -> Result<(), String> {
+    let kernel = Faulty::new(kernel, Rc::clone(control));
+    let ledger = ledger(setting, control);
+    remove_recorded(&kernel, &ledger, name, &setting.owner.boot_id).map(drop).map_err(said)
+}
+
+fn limits(rates: &Rates) -> Result<BTreeMap<Direction, Limits>, String> {
+    let one = |(&attach_type, &rate): (&AttachType, &u64)| {
+        let direction = Direction::of(attach_type).ok_or("no direction")?;
+        let rate = Rate::from_bytes_per_second(rate).map_err(said)?;
+        Ok((direction, Limits { rate, burst: Burst::DEFAULT, traffic: Traffic::All }))
+    };
+    rates.iter().map(one).collect()
+}

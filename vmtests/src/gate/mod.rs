@@ -1,0 +1,18 @@
+//! The gate: random and exhaustive sequences of what can happen to a throttle system, on the model of the
+//! kernel and on real ones, and the proof that it can fail.
+//!
+//! A [`step::Step`] is one thing that happens. A [`trial::Trial`] takes steps on a machine ([`crate::lab::Lab`])
+//! and a throttle system ([`system::System`]), and compares after each what is there with what ought to be
+//! ([`expected::Expected`]).
+
+pub mod engine;
+pub mod expected;
+pub mod faulty;
+pub mod in_model;
+pub mod memory;
+pub mod on_model;
+pub mod plan;
+pub mod random;
+pub mod step;
+pub mod system;
+pub mod trial;

@@ -1,0 +1,193 @@
+//! Random sequences, and the shortest that fails.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest_state_machine::ReferenceStateMachine;
+
+use super::plan::{PRELUDE, Plan};
+use super::step::Step;
+use super::trial::{Checked, Property, Tally, Violation};
+
+/// How long to search.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// At most so many sequences.
+    pub cases: u64,
+    /// And no longer than this; shrinking may take as long once more.
+    pub time: Duration,
+    /// Steps in a sequence, at most.
+    pub steps: usize,
+    /// What the sequences are drawn from.
+    pub seed: u64,
+}
+
+impl Budget {
+    /// From the environment: `PROPTEST_CASES`, `GATE_SECONDS`, `GATE_SEED` (a new one where none is given).
+    ///
+    /// # Panics
+    /// When one of them is no number.
+    pub fn from_env(cases: u64, time: Duration, steps: usize) -> Self {
+        let number = |name: &str| -> Option<u64> {
+            let text = std::env::var(name).ok()?;
+            Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+        };
+        let asked = number("PROPTEST_CASES").is_some() || number("GATE_SECONDS").is_some();
+        Self {
+            // Who asks for a time means as many as it allows, and the other way round.
+            cases: number("PROPTEST_CASES").unwrap_or(if asked { u64::MAX } else { cases }),
+            time: number("GATE_SECONDS").map_or(time, Duration::from_secs),
+            steps,
+            seed: number("GATE_SEED").unwrap_or_else(rand_seed),
+        }
+    }
+}
+
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) >> 16
+}
+
+/// A sequence that fails, as short as it could be made.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What does not hold.
+    pub violation: Violation,
+    /// The sequence.
+    pub steps: Vec<Step>,
+    /// How many sequences it took to find.
+    pub cases: u64,
+}
+
+/// What a search came to.
+#[derive(Debug, Clone)]
+pub struct Search {
+    /// What was done.
+    pub tally: Tally,
+    /// What was found.
+    pub failure: Option<Failure>,
+    /// What the sequences were drawn from.
+    pub seed: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Draws sequences until the budget is spent or one fails.
+pub fn search(budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -> Search {
+    let began = Instant::now();
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&budget.seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let strategy = Plan::sequential_strategy(1..=budget.steps);
+    let mut tally = Tally::default();
+    let mut failure = None;
+    while tally.sequences < budget.cases && began.elapsed() < budget.time {
+        let drawn = strategy.new_tree(&mut runner);
+        let mut tree = match drawn {
+            Ok(tree) => tree,
+            Err(why) => {
+                let violation = Violation::new(Property::GateIsRight, why.to_string());
+                failure = Some(Failure { violation, steps: Vec::new(), cases: tally.sequences });
+                break;
+            }
+        };
+        let steps = sequence(tree.current().seen());
+        match run(&steps) {
+            Ok(more) => tally += more,
+            Err(violation) => {
+                let until = Instant::now() + budget.time.min(Duration::from_secs(20));
+                let first = Failure { violation, steps, cases: tally.sequences + 1 };
+                failure = Some(shrink(&mut tree, first, until, &mut run));
+                break;
+            }
+        }
+    }
+    Search { tally, failure, seed: budget.seed, took: began.elapsed() }
+}
+
+fn sequence(drawn: &[Step]) -> Vec<Step> {
+    PRELUDE.iter().chain(drawn).copied().collect()
+}
+
+fn shrink<T: ValueTree>(
+    tree: &mut T,
+    mut best: Failure,
+    until: Instant,
+    run: &mut impl FnMut(&[Step]) -> Checked<Tally>,
+) -> Failure
+where
+    T::Value: Drawn,
+{
+    let cases = best.cases;
+    while Instant::now() < until {
+        if !tree.simplify() {
+            break;
+        }
+        loop {
+            let steps = sequence(tree.current().seen());
+            if let Err(violation) = run(&steps) {
+                best = Failure { violation, steps, cases };
+                break;
+            }
+            if Instant::now() > until || !tree.complicate() {
+                break;
+            }
+        }
+    }
+    drop_needless(best, until, run)
+}
+
+/// Takes out whatever single step is not needed; proptest's own shrinking keeps to the plan's rough picture.
+fn drop_needless(
+    mut best: Failure,
+    until: Instant,
+    run: &mut impl FnMut(&[Step]) -> Checked<Tally>,
+) -> Failure {
+    let mut at = best.steps.len();
+    while at > 0 && Instant::now() < until {
+        at -= 1;
+        let mut fewer = best.steps.clone();
+        fewer.remove(at);
+        if let Err(violation) = run(&fewer) {
+            best = Failure { violation, steps: fewer, cases: best.cases };
+        }
+    }
+    best
+}
+
+/// What the strategy draws: a state, steps, and a counter of those that were taken.
+trait Drawn {
+    /// The steps; all of them count as taken, so that shrinking takes none for superfluous.
+    fn seen(&self) -> &[Step];
+}
+
+impl<S> Drawn for (S, Vec<Step>, Option<Arc<AtomicUsize>>) {
+    fn seen(&self) -> &[Step] {
+        if let Some(taken) = &self.2 {
+            taken.store(self.1.len(), Ordering::SeqCst);
+        }
+        &self.1
+    }
+}
+
+impl Failure {
+    /// As a list that a person can follow and the gate can run again.
+    pub fn listing(&self, kept_in: Option<&PathBuf>) -> String {
+        let mut text = String::new();
+        for (at, step) in self.steps.iter().enumerate() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {:>2}. {step}", at + 1);
+        }
+        let _ = writeln!(text, "  {}", self.violation);
+        if let Some(path) = kept_in {
+            let _ = writeln!(text, "  again: cargo run -p vmtests -- replay {}", path.display());
+        }
+        text
+    }
+}

@@ -1,0 +1,143 @@
+//! What the gate asks of a throttle system, whichever it is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use bpf::state::Counters;
+use bpf::{AttachType, ProgramId};
+use serde::{Deserialize, Serialize};
+use throttle_core::files::Files;
+
+use super::step::{Fault, How, Step};
+
+/// A throttle's number, given by who asks for it; unique in a trial.
+pub type Handle = u32;
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome<T> {
+    /// It says that it is done.
+    Done(T),
+    /// It says that it failed, and why.
+    Failed(String),
+    /// The process was killed half way.
+    Died,
+}
+
+/// Whom to limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whom {
+    /// A cgroup, by its directory.
+    Cgroup(PathBuf),
+    /// A process.
+    Process(u32),
+}
+
+/// Bytes per second in each direction that is limited.
+pub type Rates = BTreeMap<AttachType, u64>;
+
+/// A throttle that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its number.
+    pub handle: Handle,
+    /// For whom.
+    pub whom: Whom,
+    /// How much.
+    pub rates: Rates,
+    /// How.
+    pub how: How,
+}
+
+/// A throttle that a living owner says it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which.
+    pub handle: Handle,
+    /// What it did, where the owner tells that.
+    #[serde(with = "counters_by_type")]
+    pub counters: BTreeMap<AttachType, Counters>,
+}
+
+/// A throttle that is recorded to outlive its owner and can be removed by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its name.
+    pub name: String,
+    /// Its cgroup.
+    pub cgroup: PathBuf,
+    /// Its programs.
+    pub programs: Vec<ProgramId>,
+}
+
+/// A system under test. It runs as two owners (0 and 1), each a process that can be killed.
+pub trait System {
+    /// Whether it can take this step at all. What it never can is not counted as tested.
+    fn offers(&self, step: &Step) -> bool;
+
+    /// Starts an owner; it settles what dead owners left.
+    fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()>;
+    /// Adds a throttle.
+    fn add(&mut self, owner: usize, request: &Request, fault: Option<Fault>) -> Outcome<()>;
+    /// Changes a throttle's rates.
+    fn change(
+        &mut self,
+        owner: usize,
+        handle: Handle,
+        rates: &Rates,
+        fault: Option<Fault>,
+    ) -> Outcome<()>;
+    /// Removes a throttle.
+    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<()>;
+    /// What the owner says it has.
+    fn claims(&mut self, owner: usize) -> Vec<Claim>;
+    /// Removes everything and ends. Tells how many files are open that were not when it started.
+    fn shut_down(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<usize>;
+    /// Kills an owner.
+    fn kill(&mut self, owner: usize);
+
+    /// Removes a throttle that outlived its owner, by its name.
+    fn remove_recorded(&mut self, name: &str, fault: Option<Fault>) -> Outcome<()>;
+    /// The throttles that can be removed so.
+    fn recorded(&self) -> Vec<Recorded>;
+    /// The ledger's files and folder, if it has one.
+    fn ledger(&self) -> Option<(Rc<dyn Files>, PathBuf)>;
+
+    /// Whether the fault of the last operation came to pass: it may have made fewer calls.
+    fn fault_struck(&self) -> bool;
+}
+
+/// Counters have no serialised form of their own.
+mod counters_by_type {
+    use bpf::state::Count;
+    use serde::{Deserializer, Serializer};
+
+    use super::{AttachType, BTreeMap, Counters, Deserialize, Serialize};
+
+    type Plain = BTreeMap<AttachType, [u64; 6]>;
+
+    pub(super) fn serialize<S: Serializer>(
+        counters: &BTreeMap<AttachType, Counters>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let plain = |it: &Counters| {
+            let [e, p, d] = [it.exempt, it.passed, it.dropped];
+            [e.packets, e.bytes, p.packets, p.bytes, d.packets, d.bytes]
+        };
+        let plain: Plain = counters.iter().map(|(&at, it)| (at, plain(it))).collect();
+        plain.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<AttachType, Counters>, D::Error> {
+        let counters = |[ep, eb, pp, pb, dp, db]: [u64; 6]| Counters {
+            exempt: Count { packets: ep, bytes: eb },
+            passed: Count { packets: pp, bytes: pb },
+            dropped: Count { packets: dp, bytes: db },
+        };
+        let plain = Plain::deserialize(deserializer)?;
+        Ok(plain.into_iter().map(|(at, it)| (at, counters(it))).collect())
+    }
+}

@@ -1,0 +1,294 @@
+//! Comparing what is there with what ought to be.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bpf::list::Scope;
+use bpf::{AttachType, CgroupBpf, ProgramId};
+
+use super::{Checked, Property, Trial, Violation};
+use crate::gate::expected::{Part, Standing, Throttle};
+use crate::gate::step::{Place, Way};
+use crate::gate::system::{Handle, System};
+use crate::lab::Lab;
+
+fn unasked(error: &bpf::Error) -> Violation {
+    Violation::new(Property::GateIsRight, format!("the kernel cannot be asked: {error}"))
+}
+
+impl<L: Lab, S: System> Trial<L, S> {
+    /// Everything.
+    pub(super) fn check(&mut self) -> Checked {
+        self.settle_to(|trial| trial.check_lists(&BTreeSet::new()))?;
+        self.check_rates()?;
+        self.check_claims()
+    }
+
+    /// What the kernel does a little later may take its time.
+    pub(super) fn settle_to<T>(&mut self, look: impl Fn(&mut Self) -> Checked<T>) -> Checked<T> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match look(self) {
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(2)),
+                looked => return looked,
+            }
+        }
+    }
+
+    /// The cgroups that there are.
+    pub(super) fn places(&self) -> Vec<PathBuf> {
+        let below = Place::ALL.iter().map(|place| place.below(&self.top));
+        let exists = |path: &PathBuf| self.expected.model.open_cgroup(path).is_ok();
+        std::iter::once(self.top.clone()).chain(below.filter(exists)).collect()
+    }
+
+    pub(super) fn programs_above(&self) -> bpf::Result<Vec<ProgramId>> {
+        let mut above = Vec::new();
+        for way in Way::BOTH {
+            above.extend(self.real_list(&self.top, way.attach_type(), Scope::Effective)?);
+        }
+        Ok(above)
+    }
+
+    fn real_list(
+        &self,
+        path: &Path,
+        attach_type: AttachType,
+        scope: Scope,
+    ) -> bpf::Result<Vec<ProgramId>> {
+        let cgroup = self.lab.open_cgroup(path)?;
+        let list = self.lab.query(&cgroup, attach_type, scope)?;
+        let ids = list.programs.iter().map(|program| program.id);
+        Ok(ids.filter(|id| !self.above.contains(id)).collect())
+    }
+
+    /// Every list, local and effective. Of the uncertain throttles it is learnt what there is of them.
+    fn check_lists(&mut self, uncertain: &BTreeSet<Handle>) -> Checked {
+        for path in self.places() {
+            for way in Way::BOTH {
+                self.check_list(&path, way.attach_type(), uncertain)?;
+            }
+        }
+        for path in self.places() {
+            for way in Way::BOTH {
+                self.check_effective(&path, way.attach_type())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_list(
+        &mut self,
+        path: &Path,
+        attach_type: AttachType,
+        uncertain: &BTreeSet<Handle>,
+    ) -> Checked {
+        let real =
+            self.real_list(path, attach_type, Scope::Local).map_err(|error| unasked(&error))?;
+        let stand_ins = self.expected.list(path, attach_type, Scope::Local);
+        let mut rest = real.iter().copied().peekable();
+        let (mut bound, mut missing) = (Vec::new(), Vec::new());
+        let known: BTreeSet<_> =
+            stand_ins.iter().filter_map(|id| self.expected.real.get(id)).copied().collect();
+        for &stand_in in &stand_ins {
+            let fits = |id: &ProgramId| match self.expected.real.get(&stand_in) {
+                Some(expected) => expected == id,
+                None => !known.contains(id),
+            };
+            if let Some(id) = rest.next_if(fits) {
+                bound.push((stand_in, id));
+                continue;
+            }
+            let whose = self.expected.whose(stand_in).map(|throttle| throttle.handle);
+            if !whose.is_some_and(|handle| uncertain.contains(&handle)) {
+                let (path, real) = (path.display(), &real);
+                return Err(match whose {
+                    None => Violation::new(
+                        Property::NeighboursStay,
+                        format!("a program of others is not where it was on {path}: {real:?}"),
+                    ),
+                    Some(handle) => self.list_differs(handle, &stand_ins, path, attach_type, real),
+                });
+            }
+            missing.push(stand_in);
+        }
+        if let Some(extra) = rest.next() {
+            return Err(self.explain_extra(extra, path, attach_type));
+        }
+        self.expected.real.extend(bound);
+        for stand_in in missing {
+            self.expected.detach_stand_in(stand_in);
+        }
+        Ok(())
+    }
+
+    /// A program of ours is not where it ought to be: it is missing, or something stands in its place.
+    fn list_differs(
+        &self,
+        handle: Handle,
+        stand_ins: &[ProgramId],
+        path: std::path::Display<'_>,
+        attach_type: AttachType,
+        real: &[ProgramId],
+    ) -> Violation {
+        let ours: BTreeSet<_> =
+            stand_ins.iter().filter_map(|id| self.expected.real.get(id)).collect();
+        match real.iter().find(|id| self.is_former(**id) && !ours.contains(id)) {
+            Some(&extra) => Violation::new(
+                Property::GoneMeansGone,
+                format!("program {extra} of ours is still on {path} ({attach_type})"),
+            ),
+            None => Violation::new(
+                Property::LimitsHold,
+                format!("throttle {handle} is not on {path} ({attach_type}): {real:?}"),
+            ),
+        }
+    }
+
+    /// It was bound to something that was expected once.
+    fn is_former(&self, id: ProgramId) -> bool {
+        self.expected.real.values().any(|real| *real == id)
+    }
+
+    fn explain_extra(&self, id: ProgramId, path: &Path, attach_type: AttachType) -> Violation {
+        let (property, how) = if self.is_former(id) {
+            (Property::GoneMeansGone, "is still there")
+        } else {
+            (Property::NothingUnaccounted, "is there, and nobody answers for it")
+        };
+        let name = self.lab.program_name(id).ok().flatten().unwrap_or_default();
+        let path = path.display();
+        Violation::new(property, format!("program {id} {name} on {path} ({attach_type}) {how}"))
+    }
+
+    fn check_effective(&self, path: &Path, attach_type: AttachType) -> Checked {
+        let real =
+            self.real_list(path, attach_type, Scope::Effective).map_err(|error| unasked(&error))?;
+        let expected: Vec<_> = self
+            .expected
+            .list(path, attach_type, Scope::Effective)
+            .iter()
+            .filter_map(|id| self.expected.real.get(id).copied())
+            .collect();
+        if real == expected {
+            return Ok(());
+        }
+        let path = path.display();
+        Err(Violation::new(
+            Property::NeighboursStay,
+            format!("on {path} ({attach_type}) run {real:?}, not {expected:?}"),
+        ))
+    }
+
+    /// Learns what there is of throttles of which that cannot be known.
+    pub(super) fn resolve(&mut self, uncertain: &[Handle]) -> Checked {
+        let uncertain: BTreeSet<_> = uncertain.iter().copied().collect();
+        self.settle_to(|trial| trial.check_lists(&uncertain))
+    }
+
+    /// The programs of a throttle that are attached.
+    pub(super) fn attached_parts(&self, throttle: &Throttle) -> Vec<ProgramId> {
+        let attached = throttle.parts.iter().filter(|part| self.is_attached(part));
+        attached
+            .filter_map(|part| self.expected.real.get(&part.stand_in(&self.expected.model)))
+            .copied()
+            .collect()
+    }
+
+    /// Whether a part is expected to be on its cgroup's list.
+    pub(super) fn is_attached(&self, part: &Part) -> bool {
+        let list = self.expected.list(&part.path, part.attach_type, Scope::Local);
+        list.contains(&part.stand_in(&self.expected.model))
+    }
+
+    /// The throttle that has one of these programs on that cgroup: on its list now, or at least once. (One load
+    /// serves a place again when a throttle has left it.)
+    pub(super) fn handle_of(&self, cgroup: &Path, programs: &[ProgramId]) -> Option<Handle> {
+        let has = |throttle: &&Throttle, now: bool| {
+            throttle.parts.iter().any(|part| {
+                let real = self.expected.real.get(&part.stand_in(&self.expected.model));
+                part.path == cgroup
+                    && real.is_some_and(|id| programs.contains(id))
+                    && (!now || self.is_attached(part))
+            })
+        };
+        let mut throttles = self.expected.throttles.iter().filter(|throttle| !throttle.torn);
+        let found = throttles.clone().find(|it| has(it, true));
+        found.or_else(|| throttles.find(|it| has(it, false))).map(|throttle| throttle.handle)
+    }
+
+    /// Every throttle that is meant limits to the rate that was asked for.
+    fn check_rates(&mut self) -> Checked {
+        let mut seen = Vec::new();
+        for throttle in &self.expected.throttles {
+            if !matches!(throttle.standing, Standing::Held(_) | Standing::Released) {
+                continue;
+            }
+            for part in &throttle.parts {
+                let stand_in = part.stand_in(&self.expected.model);
+                let Some(&id) = self.expected.real.get(&stand_in) else { continue };
+                if !self.is_attached(part) {
+                    continue;
+                }
+                let rate = self.rate(id, &part.path, part.attach_type).map_err(|e| unasked(&e))?;
+                // A removal that failed half way may have ended the limit already.
+                let disarmed = throttle.removing && rate == 0;
+                if !disarmed && !part.rates.contains(&rate) {
+                    let (handle, rates) = (throttle.handle, &part.rates);
+                    let what = format!("throttle {handle} limits to {rate}, not {rates:?}");
+                    return Err(Violation::new(Property::LimitsHold, what));
+                }
+                seen.push((throttle.handle, part.attach_type, rate));
+            }
+        }
+        for (handle, attach_type, rate) in seen {
+            let parts = self.expected.throttle_mut(handle).map(|it| &mut it.parts);
+            for part in parts.into_iter().flatten().filter(|it| it.attach_type == attach_type) {
+                part.rates.retain(|known| *known == rate || rate == 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn rate(&self, id: ProgramId, path: &Path, attach_type: AttachType) -> bpf::Result<u64> {
+        let cgroup = self.lab.cgroup_id(&self.lab.open_cgroup(path)?);
+        let state = self.lab.state(&self.lab.open_program(id)?, cgroup, attach_type)?;
+        Ok(state.map_or(0, |state| state.rate()))
+    }
+
+    /// Every owner lists what it has, and what its throttles count only grows.
+    fn check_claims(&mut self) -> Checked {
+        for owner in 0..self.running.len() {
+            if !self.running[owner] {
+                continue;
+            }
+            let claims = self.system.claims(owner);
+            let claimed: BTreeSet<_> = claims.iter().map(|claim| claim.handle).collect();
+            let held: BTreeSet<_> = self.expected.held_by(owner).into_iter().collect();
+            if claimed != held {
+                return Err(Violation::new(
+                    Property::ToldTheTruth,
+                    format!("owner {owner} lists {claimed:?}, and has {held:?}"),
+                ));
+            }
+            for claim in claims {
+                for (attach_type, now) in claim.counters {
+                    let key = (claim.handle, attach_type);
+                    let before = self.counters.insert(key, now).unwrap_or_default();
+                    let grown = [
+                        (before.exempt, now.exempt),
+                        (before.passed, now.passed),
+                        (before.dropped, now.dropped),
+                    ];
+                    if grown.iter().any(|(a, b)| b.packets < a.packets || b.bytes < a.bytes) {
+                        let what = format!("throttle {}: {before:?}, then {now:?}", claim.handle);
+                        return Err(Violation::new(Property::CountersGrow, what));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

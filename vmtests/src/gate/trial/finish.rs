@@ -1,0 +1,148 @@
+//! The end of a trial: everything is taken down in good order, and then nothing may be left.
+
+use std::path::Path;
+
+use bpf::list::{AttachFlags, Scope};
+
+use super::{Checked, Property, Tally, Trial, Violation};
+use crate::gate::expected::Standing;
+use crate::gate::step::{Place, Way};
+use crate::gate::system::System;
+use crate::lab::Lab;
+
+/// Somebody else, who looks and cleans up. The errors are what they say.
+pub trait Witness<L: Lab> {
+    /// Removes what nobody answers for any more, below that cgroup.
+    ///
+    /// # Errors
+    /// When it could not.
+    fn clean(&mut self, lab: &L, top: &Path) -> Result<(), String>;
+    /// Says that nothing of ours is left below that cgroup.
+    ///
+    /// # Errors
+    /// What is left.
+    fn confirm(&mut self, lab: &L, top: &Path) -> Result<(), String>;
+}
+
+/// A careful person with nothing but the kernel's calls.
+#[derive(Debug, Clone, Copy)]
+pub struct ByHand;
+
+impl<L: Lab> Witness<L> for ByHand {
+    fn clean(&mut self, lab: &L, top: &Path) -> Result<(), String> {
+        let said = |error: bpf::Error| error.to_string();
+        for pin in lab.census().map_err(said)?.pins {
+            if let Ok(link) = lab.link_open_pinned(Path::new(&pin)) {
+                lab.link_detach(&link).map_err(said)?;
+                lab.unpin(Path::new(&pin)).map_err(said)?;
+            }
+        }
+        let ours = lab.census().map_err(said)?.programs;
+        for place in Place::ALL {
+            let Ok(cgroup) = lab.open_cgroup(&place.below(top)) else { continue };
+            for attach_type in Way::BOTH.map(Way::attach_type) {
+                let list = lab.query(&cgroup, attach_type, Scope::Local).map_err(said)?;
+                for id in list.programs.iter().map(|it| it.id).filter(|id| ours.contains(id)) {
+                    let program = lab.open_program(id).map_err(said)?;
+                    let none = AttachFlags::empty();
+                    lab.detach_with(Some(&program), &cgroup, attach_type, none, None)
+                        .map_err(said)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm(&mut self, lab: &L, _top: &Path) -> Result<(), String> {
+        let census = lab.census().map_err(|error| error.to_string())?;
+        if census.is_empty() { Ok(()) } else { Err(format!("{census:?}")) }
+    }
+}
+
+fn left(what: impl Into<String>) -> Violation {
+    Violation::new(Property::NothingLeft, what)
+}
+
+impl<L: Lab, S: System> Trial<L, S> {
+    /// Takes everything down: living owners shut down, a new one starts and ends, pinned throttles are removed
+    /// by name, what was lost on purpose is cleaned up. Then nothing may be left but the others' programs,
+    /// where they were, and when their cgroups are gone not even those.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn finish(mut self, witness: &mut impl Witness<L>) -> Checked<Tally> {
+        for owner in 0..2 {
+            self.shut_down(owner, None)?;
+        }
+        self.start(0, None)?;
+        for _ in self.system.recorded() {
+            self.remove_pinned(0, None)?;
+        }
+        self.shut_down(0, None)?;
+        // A removed cgroup lives on, with its programs, as long as a socket that was made in it.
+        self.processes.clear();
+        self.sockets.clear();
+        let lost = self.expected.standing(Standing::Lost);
+        if !lost.is_empty() {
+            witness.clean(&self.lab, &self.top).map_err(left)?;
+            lost.into_iter().for_each(|handle| self.expected.remove(handle));
+        }
+        // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
+        // or in that of a pinned throttle that was made with the same load.
+        self.start(0, None)?;
+        self.shut_down(0, None)?;
+        // A pinned one whose cgroup was removed, or which somebody else took off.
+        for handle in self.expected.standing(Standing::Released) {
+            self.expected.remove(handle);
+        }
+        self.check()?;
+        self.confirm(witness)?;
+        self.check_ledger()?;
+        self.take_down_the_world()?;
+        self.confirm(witness)?;
+        Ok(self.tally)
+    }
+
+    fn confirm(&mut self, witness: &mut impl Witness<L>) -> Checked {
+        // The kernel lets go of what was detached a little later.
+        self.settle_to(|trial| {
+            let census = trial.lab.census().map_err(|error| left(error.to_string()))?;
+            if census.is_empty() { Ok(()) } else { Err(left(format!("{census:?}"))) }
+        })?;
+        witness.confirm(&self.lab, &self.top).map_err(left)
+    }
+
+    /// Nothing but the lock, and what others have put there.
+    fn check_ledger(&self) -> Checked {
+        let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
+        let found = files.list(&folder).unwrap_or_default();
+        let ours = |path: &&std::path::PathBuf| {
+            !self.junk.contains(path) && path.file_name().is_some_and(|name| name != "lock")
+        };
+        let remaining: Vec<_> = found.iter().filter(ours).collect();
+        if !remaining.is_empty() {
+            return Err(left(format!("the ledger has {remaining:?}")));
+        }
+        for path in found.iter().filter(|path| self.junk.contains(path)) {
+            files.remove(path).map_err(|error| left(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn take_down_the_world(&mut self) -> Checked {
+        while !self.neighbours.is_empty() {
+            self.neighbour_leaves(0)?;
+        }
+        for place in Place::ALL.into_iter().rev() {
+            self.remove_cgroup(place)?;
+        }
+        self.settle_to(|trial| trial.check_everything_is_gone())
+    }
+
+    fn check_everything_is_gone(&self) -> Checked {
+        let still = Place::ALL
+            .into_iter()
+            .find(|place| self.lab.open_cgroup(&place.below(&self.top)).is_ok());
+        still.map_or(Ok(()), |place| Err(left(format!("cgroup {place:?}"))))
+    }
+}

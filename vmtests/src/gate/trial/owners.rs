@@ -1,0 +1,320 @@
+//! What owners do, and what is expected of how they say it ended.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::{Checked, Property, Trial, Violation, nth};
+use crate::gate::expected::{Part, Standing};
+use crate::gate::step::{Fault, How, Target, Way, Ways};
+use crate::gate::system::{Handle, Outcome, Rates, Recorded, Request, System, Whom};
+use crate::lab::Lab;
+
+fn lied(what: String) -> Violation {
+    Violation::new(Property::ToldTheTruth, what)
+}
+
+impl<L: Lab, S: System> Trial<L, S> {
+    /// A fault that a step may have. Not where a record was overwritten: what becomes of that throttle then
+    /// depends on how far the operation came.
+    fn allowed(&self, owner: usize, fault: Option<Fault>) -> Option<Fault> {
+        let torn = |handle: &Handle| self.expected.throttle(*handle).is_some_and(|it| it.torn);
+        fault.filter(|_| !self.expected.held_by(owner).iter().any(torn))
+    }
+
+    fn note_fault<T>(&mut self, outcome: &Outcome<T>) {
+        match outcome {
+            Outcome::Died => self.tally.crashes += 1,
+            _ if self.system.fault_struck() => self.tally.faults += 1,
+            _ => {}
+        }
+    }
+
+    fn new_rates(&mut self, ways: impl IntoIterator<Item = Way>) -> Rates {
+        let mut rate = || {
+            self.last_rate += 1;
+            self.last_rate
+        };
+        ways.into_iter().map(|way| (way.attach_type(), rate())).collect()
+    }
+
+    pub(super) fn start(&mut self, owner: u8, fault: Option<Fault>) -> Checked<bool> {
+        let owner = usize::from(owner) % 2;
+        if self.running[owner] {
+            return Ok(false);
+        }
+        let outcome = self.system.start(owner, fault);
+        self.note_fault(&outcome);
+        let struck = self.system.fault_struck();
+        match &outcome {
+            Outcome::Done(()) => self.running[owner] = true,
+            Outcome::Failed(why) if !struck => {
+                return Err(lied(format!("owner {owner} does not start: {why}")));
+            }
+            _ => {}
+        }
+        let settles = matches!(outcome, Outcome::Done(())) && !struck;
+        let adrift = self.expected.standing(Standing::Adrift);
+        self.resolve(&adrift)?;
+        for handle in adrift {
+            self.judge_adrift(handle, settles)?;
+        }
+        Ok(true)
+    }
+
+    /// After a start that nothing kept from settling, what was adrift is gone, or is recorded to stay.
+    fn judge_adrift(&mut self, handle: Handle, settled: bool) -> Checked {
+        let Some(throttle) = self.expected.throttle(handle) else { return Ok(()) };
+        let left = self.attached_parts(throttle);
+        if left.is_empty() {
+            if settled {
+                self.expected.remove(handle);
+            }
+            return Ok(());
+        }
+        let is_recorded = |it: &Recorded| self.handle_of(&it.cgroup, &it.programs) == Some(handle);
+        if self.system.recorded().iter().any(is_recorded) {
+            self.set_standing(handle, Standing::Released);
+        } else if settled {
+            return Err(Violation::new(
+                Property::NothingUnaccounted,
+                format!(
+                    "throttle {handle} of a dead owner is still attached after a start: {left:?}"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn set_standing(&mut self, handle: Handle, standing: Standing) {
+        if let Some(throttle) = self.expected.throttle_mut(handle) {
+            throttle.standing = standing;
+        }
+    }
+
+    fn runs(&self, owner: u8) -> Option<usize> {
+        let owner = usize::from(owner) % 2;
+        self.running[owner].then_some(owner)
+    }
+
+    /// Who is limited, for the system and as a cgroup.
+    fn resolve_target(&self, target: Target) -> Option<(Whom, PathBuf)> {
+        match target {
+            Target::Cgroup(place) => {
+                let path = place.below(&self.top);
+                Some((Whom::Cgroup(path.clone()), path))
+            }
+            Target::Process(which) => {
+                let (real, model) = &self.processes[nth(&self.processes, which)?];
+                let pid = self.expected.model.pid(model);
+                let path = self.expected.model.cgroup_of(pid)?;
+                Some((Whom::Process(self.lab.pid(real)), path))
+            }
+        }
+    }
+
+    pub(super) fn add(
+        &mut self,
+        owner: u8,
+        target: Target,
+        ways: Ways,
+        how: How,
+        fault: Option<Fault>,
+    ) -> Checked<bool> {
+        let Some(owner) = self.runs(owner) else { return Ok(false) };
+        let Some((whom, path)) = self.resolve_target(target) else { return Ok(false) };
+        let fault = self.allowed(owner, fault);
+        self.last_handle += 1;
+        let handle = self.last_handle;
+        let rates = self.new_rates(Way::BOTH.into_iter().filter(|way| ways.has(*way)));
+        let request = Request { handle, whom, rates, how };
+
+        let allowed = self.expected.add(owner, handle, &path, &request.rates, how);
+        let outcome = self.system.add(owner, &request, fault);
+        self.note_fault(&outcome);
+        let half_way = matches!(outcome, Outcome::Died)
+            || matches!(outcome, Outcome::Failed(_)) && self.system.fault_struck();
+        if half_way && allowed.is_err() {
+            // The kernel allows one direction, perhaps, and that far it may have come.
+            self.expected.add_what_can_be(owner, handle, &path, &request.rates, how);
+        }
+        match (outcome, allowed) {
+            (Outcome::Failed(_), _) if half_way => self.after_failure(owner, &[handle])?,
+            (Outcome::Died, _) => self.after_death(owner, &[handle])?,
+            (Outcome::Done(()), Ok(())) | (Outcome::Failed(_), Err(_)) => {}
+            (Outcome::Done(()), Err(error)) => {
+                let what = format!("throttle {handle} was added, where the kernel says: {error}");
+                return Err(lied(what));
+            }
+            (Outcome::Failed(why), Ok(())) => {
+                return Err(lied(format!("throttle {handle} was refused for no reason: {why}")));
+            }
+        }
+        Ok(true)
+    }
+
+    /// An operation on these failed: those that their owner still lists may be half there, the others must be
+    /// gone.
+    fn after_failure(&mut self, owner: usize, handles: &[Handle]) -> Checked {
+        let claimed: BTreeSet<_> =
+            self.system.claims(owner).into_iter().map(|claim| claim.handle).collect();
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            handles.iter().copied().partition(|handle| claimed.contains(handle));
+        for handle in gone {
+            self.expected.remove(handle);
+        }
+        self.mark_as_being_removed(&kept);
+        self.resolve(&kept)
+    }
+
+    fn mark_as_being_removed(&mut self, handles: &[Handle]) {
+        for handle in handles {
+            if let Some(throttle) = self.expected.throttle_mut(*handle) {
+                throttle.removing = true;
+            }
+        }
+    }
+
+    fn after_death(&mut self, owner: usize, in_work: &[Handle]) -> Checked {
+        self.running[owner] = false;
+        // Of one whose removal had failed, the pin may have been gone.
+        let held = self.expected.held_by(owner);
+        let removing =
+            |handle: &Handle| self.expected.throttle(*handle).is_some_and(|it| it.removing);
+        let mut uncertain: Vec<_> = held.into_iter().filter(removing).collect();
+        uncertain.extend(in_work);
+        self.expected.owner_died(owner, in_work);
+        self.resolve(&uncertain)
+    }
+
+    fn pick(&self, owner: u8, throttle: u8) -> Option<(usize, Handle)> {
+        let owner = self.runs(owner)?;
+        let held = self.expected.held_by(owner);
+        Some((owner, held[nth(&held, throttle)?]))
+    }
+
+    pub(super) fn change(
+        &mut self,
+        owner: u8,
+        throttle: u8,
+        fault: Option<Fault>,
+    ) -> Checked<bool> {
+        let Some((owner, handle)) = self.pick(owner, throttle) else { return Ok(false) };
+        let fault = self.allowed(owner, fault);
+        let Some(throttle) = self.expected.throttle(handle) else { return Ok(false) };
+        // After a removal that failed half way some directions are no more, and cannot be changed.
+        let is_there = |part: &&Part| !throttle.removing || self.is_attached(part);
+        let types: Vec<_> =
+            throttle.parts.iter().filter(is_there).map(|part| part.attach_type).collect();
+        let ways: Vec<_> =
+            Way::BOTH.into_iter().filter(|way| types.contains(&way.attach_type())).collect();
+        if ways.is_empty() {
+            return Ok(false);
+        }
+        let cgroup_is_gone = throttle.parts.iter().any(|part| !self.expected.is_online(part));
+        let rates = self.new_rates(ways);
+        let outcome = self.system.change(owner, handle, &rates, fault);
+        self.note_fault(&outcome);
+        if let Some(throttle) = self.expected.throttle_mut(handle) {
+            for part in &mut throttle.parts {
+                if let Outcome::Done(()) = outcome {
+                    part.rates.clear();
+                }
+                part.rates.extend(rates.get(&part.attach_type));
+            }
+        }
+        match outcome {
+            Outcome::Failed(why) if !self.system.fault_struck() && !cgroup_is_gone => {
+                Err(lied(format!("throttle {handle} cannot be changed: {why}")))
+            }
+            Outcome::Died => self.after_death(owner, &[]).map(|()| true),
+            _ => Ok(true),
+        }
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        owner: u8,
+        throttle: u8,
+        fault: Option<Fault>,
+    ) -> Checked<bool> {
+        let Some((owner, handle)) = self.pick(owner, throttle) else { return Ok(false) };
+        let fault = self.allowed(owner, fault);
+        let outcome = self.system.remove(owner, handle, fault);
+        self.note_fault(&outcome);
+        match outcome {
+            Outcome::Done(()) => self.expected.remove(handle),
+            Outcome::Failed(why) if !self.system.fault_struck() => {
+                return Err(lied(format!("throttle {handle} cannot be removed: {why}")));
+            }
+            Outcome::Failed(_) => self.after_failure(owner, &[handle])?,
+            Outcome::Died => self.after_death(owner, &[handle])?,
+        }
+        Ok(true)
+    }
+
+    pub(super) fn shut_down(&mut self, owner: u8, fault: Option<Fault>) -> Checked<bool> {
+        let Some(owner) = self.runs(owner) else { return Ok(false) };
+        let fault = self.allowed(owner, fault);
+        let held = self.expected.held_by(owner);
+        let outcome = self.system.shut_down(owner, fault);
+        self.note_fault(&outcome);
+        match outcome {
+            Outcome::Done(open) => {
+                self.running[owner] = false;
+                held.into_iter().for_each(|handle| self.expected.remove(handle));
+                if open > 0 {
+                    let what = format!("owner {owner} shut down with {open} files open");
+                    return Err(Violation::new(Property::NothingLeft, what));
+                }
+            }
+            Outcome::Failed(why) if !self.system.fault_struck() => {
+                return Err(lied(format!("owner {owner} cannot shut down: {why}")));
+            }
+            Outcome::Failed(_) => self.after_failure(owner, &held)?,
+            Outcome::Died => self.after_death(owner, &held)?,
+        }
+        Ok(true)
+    }
+
+    pub(super) fn kill(&mut self, owner: u8) -> Checked<bool> {
+        let Some(owner) = self.runs(owner) else { return Ok(false) };
+        self.tally.crashes += 1;
+        self.system.kill(owner);
+        self.after_death(owner, &[])?;
+        Ok(true)
+    }
+
+    pub(super) fn remove_pinned(&mut self, which: u8, fault: Option<Fault>) -> Checked<bool> {
+        let recorded = self.system.recorded();
+        let Some(at) = nth(&recorded, which) else { return Ok(false) };
+        let record = &recorded[at];
+        let handle = self.handle_of(&record.cgroup, &record.programs);
+        let outcome = self.system.remove_recorded(&record.name, fault);
+        self.note_fault(&outcome);
+        let struck = self.system.fault_struck();
+        if let Outcome::Failed(why) = &outcome
+            && !struck
+        {
+            return Err(lied(format!("pinned throttle {} cannot be removed: {why}", record.name)));
+        }
+        let Some(handle) = handle else { return Ok(true) };
+        let held = self
+            .expected
+            .throttle(handle)
+            .is_some_and(|it| matches!(it.standing, Standing::Held(_)));
+        match outcome {
+            // Its owner still lists it: somebody else took it away.
+            Outcome::Done(()) if held => self.expected.detach_all(handle),
+            Outcome::Done(()) => self.expected.remove(handle),
+            _ => {
+                if held {
+                    self.mark_as_being_removed(&[handle]);
+                } else {
+                    self.set_standing(handle, Standing::Adrift);
+                }
+                self.resolve(&[handle])?;
+            }
+        }
+        Ok(true)
+    }
+}

@@ -278,7 +278,7 @@ impl<B: CgroupBpf> Engine<B> {
             entry.stage = Stage::Removing;
             let marked = self.config.ledger.lock().and_then(|held| {
                 let held = lock.insert(held);
-                if self.config.ledger.has(held, entry) {
+                if self.config.ledger.has(held, entry)? {
                     self.config.ledger.write(held, entry)
                 } else {
                     Ok(())
@@ -305,11 +305,11 @@ impl<B: CgroupBpf> Engine<B> {
             // it can be removed now.
             if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {
                 errors.clear();
-                if self.config.ledger.has(lock, entry) {
-                    errors.extend(
-                        self.config.ledger.remove(&self.config.ledger.path(&entry.throttle)).err(),
-                    );
-                }
+                let removed = self.config.ledger.has(lock, entry).and_then(|is_ours| {
+                    let path = self.config.ledger.path(&entry.throttle);
+                    if is_ours { self.config.ledger.remove(&path) } else { Ok(()) }
+                });
+                errors.extend(removed.err());
             }
         }
         drop(lock);

@@ -99,20 +99,25 @@ impl LedgerDir {
     }
 
     /// Whether an entry is still the one that stands in the ledger: somebody may have removed it since, and
-    /// somebody else may have taken its name. What cannot be read under its name is taken for it.
-    pub fn has(&self, _lock: &Locked, entry: &Entry) -> bool {
-        match self.files.read(&self.path(&entry.throttle)) {
-            Ok(text) => bpf::ledger::parse(&text).map_or(true, |found| {
-                // One load serves many cgroups, but each place once: this is as good as a name of its own.
-                let programs = |entry: &Entry| -> Vec<_> {
-                    entry.attachments.iter().map(|it| it.program_id).collect()
-                };
-                found.owner == entry.owner
-                    && found.cgroup_id == entry.cgroup_id
-                    && programs(&found) == programs(entry)
-            }),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
-        }
+    /// somebody else may have taken its name. What is no entry under its name is taken for it: it was damaged.
+    ///
+    /// # Errors
+    /// When the file cannot be read: then it may be anybody's.
+    pub fn has(&self, _lock: &Locked, entry: &Entry) -> Result<bool> {
+        let path = self.path(&entry.throttle);
+        let text = match self.files.read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            read => read.map_err(|source| fail("read", &path, source))?,
+        };
+        // One load serves many cgroups, but each place once: this is as good as a name of its own.
+        let programs = |entry: &Entry| -> Vec<_> {
+            entry.attachments.iter().map(|it| it.program_id).collect()
+        };
+        Ok(bpf::ledger::parse(&text).map_or(true, |found| {
+            found.owner == entry.owner
+                && found.cgroup_id == entry.cgroup_id
+                && programs(&found) == programs(entry)
+        }))
     }
 
     /// Removes what writers that were killed half way have left: nobody is writing while this one holds the

@@ -51,14 +51,14 @@ fn an_entry_whose_name_somebody_else_has_taken_is_not_ours() {
     let (_dir, ledger) = ledger();
     let lock = ledger.lock().unwrap();
     let ours = entry("1");
-    assert!(!ledger.has(&lock, &ours));
+    assert!(!ledger.has(&lock, &ours).unwrap());
     ledger.write(&lock, &ours).unwrap();
-    assert!(ledger.has(&lock, &Entry { stage: Stage::Removing, ..ours.clone() }));
+    assert!(ledger.has(&lock, &Entry { stage: Stage::Removing, ..ours.clone() }).unwrap());
     let other = Entry { owner: Owner { pid: 8, ..ours.owner.clone() }, ..ours.clone() };
     ledger.write(&lock, &other).unwrap();
-    assert!(!ledger.has(&lock, &ours));
+    assert!(!ledger.has(&lock, &ours).unwrap());
     fs::write(ledger.path("1"), "torn").unwrap();
-    assert!(ledger.has(&lock, &ours));
+    assert!(ledger.has(&lock, &ours).unwrap());
 }
 
 #[test]

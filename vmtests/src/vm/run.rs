@@ -1,0 +1,326 @@
+//! All kernels, one after another or some at once.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+use quick_junit::Report;
+
+use super::Args;
+use super::accel::{self, Accel};
+use super::command::{find, tail};
+use super::kernels::{Bootable, Cache, Found};
+use super::machine::{self, Files};
+use super::matrix::{Kernel, Limits, Matrix, Way};
+use super::progress::Progress;
+use super::report;
+use super::stop::Stop;
+use super::suite::{Built, Suite};
+use super::verdict::{self, Problem, Run};
+use super::vng::{Boot, Settings};
+
+/// How much of a console is shown.
+const CONSOLE_LINES: usize = 30;
+
+/// What every machine of a run has in common.
+struct Plan<'a> {
+    args: &'a Args,
+    workspace: PathBuf,
+    out: PathBuf,
+    vng: PathBuf,
+    accel: Accel,
+    limits: Limits,
+    suite: Option<Suite>,
+    stop: Stop,
+    progress: Progress,
+}
+
+/// Does what the arguments say, and returns the exit status.
+///
+/// # Errors
+/// When it comes to no run at all.
+pub fn run(args: &Args) -> Result<u8> {
+    let stop = Stop::on_signals()?;
+    let text =
+        fs::read_to_string(&args.matrix).with_context(|| args.matrix.display().to_string())?;
+    let matrix = Matrix::parse(&text).with_context(|| args.matrix.display().to_string())?;
+    let workspace =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?.to_owned();
+    let target = workspace.join("target");
+    let vng = vng(args, &target);
+    let cache = Cache {
+        dir: target.join("kernels"),
+        vng: vng.as_ref().map_or_else(|_| PathBuf::from("vng"), Clone::clone),
+        refresh: args.refresh,
+    };
+    if args.list {
+        print!("{}", matrix.to_string_for(&cache));
+        return Ok(0);
+    }
+    let progress = Progress::new();
+    let kernels = matrix.select(&args.kernels)?;
+    let out = args.out.clone().unwrap_or_else(|| target.join("vm"));
+    let out = std::path::absolute(&out).with_context(|| out.display().to_string())?;
+    fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    // Nobody shall take an earlier run's results for this one's.
+    let _ = fs::remove_file(out.join("junit.xml"));
+    let vng = vng?;
+    let suite = match &args.command {
+        Some(_) => None,
+        None => Some(Suite::list(&workspace, &out, &built(args, &workspace, &out)?, &args.filter)?),
+    };
+
+    let mut runs: Vec<Option<Run>> = Vec::new();
+    let mut queue = VecDeque::new();
+    let mut not_here = Vec::new();
+    for kernel in kernels {
+        match cache.get(kernel, |text| progress.say(&format!("{}: {text}", kernel.name))) {
+            Ok(Found::Here(bootable)) => {
+                queue.push_back((runs.len(), kernel, bootable));
+                runs.push(None);
+            }
+            Ok(Found::NotHere(why)) if args.kernels.is_empty() => {
+                not_here.push(format!("{}: not available here: {why}", kernel.name));
+            }
+            Ok(Found::NotHere(why)) => {
+                runs.push(Some(Run::not_started(&kernel.name, Problem::CouldNot(why))));
+            }
+            Err(error) => {
+                let problem = Problem::CouldNot(format!("{error:#}"));
+                runs.push(Some(Run::not_started(&kernel.name, problem)));
+            }
+        }
+    }
+    if runs.is_empty() {
+        bail!("no kernel can be had here; {}", not_here.join("; "));
+    }
+    let image =
+        queue.iter().map(|(_, _, bootable)| bootable.run.as_path()).find(|run| run.is_file());
+    let accel = accel::choose(args.accel, image);
+    if !queue.is_empty() {
+        progress.say(&accel.to_string());
+    }
+    let limits = Limits {
+        run: args.limit.unwrap_or(matrix.limits.run),
+        boot: args.limit.map_or(matrix.limits.boot, |limit| limit.min(matrix.limits.boot)),
+    };
+    let plan = Plan { args, workspace, out, vng, accel, limits, suite, stop, progress };
+    plan.all(&Mutex::new(queue), &Mutex::new(&mut runs));
+    let runs = runs.into_iter().flatten().collect::<Vec<_>>();
+    plan.show(&runs, &not_here)?;
+    Ok(verdict::exit_status(&runs))
+}
+
+/// What `scripts/setup test` installed, or what the system has.
+fn vng(args: &Args, target: &Path) -> Result<PathBuf> {
+    let own = target.join("tools/venv/bin/vng");
+    let found = match &args.vng {
+        Some(file) => Some(file.clone()),
+        None if own.is_file() => Some(own),
+        None => find("vng"),
+    };
+    found.context("virtme-ng is not here; `scripts/setup test` installs it")
+}
+
+fn built(args: &Args, workspace: &Path, out: &Path) -> Result<Built> {
+    match (&args.binaries_metadata, &args.cargo_metadata) {
+        (Some(binaries), Some(metadata)) => Ok(Built {
+            binaries: binaries.canonicalize().with_context(|| binaries.display().to_string())?,
+            metadata: metadata.canonicalize().with_context(|| metadata.display().to_string())?,
+        }),
+        _ => Built::make(workspace, out),
+    }
+}
+
+type Queue<'a> = Mutex<VecDeque<(usize, &'a Kernel, Bootable)>>;
+
+impl Plan<'_> {
+    /// Runs all of the queue, some at once.
+    fn all(&self, queue: &Queue<'_>, runs: &Mutex<&mut Vec<Option<Run>>>) {
+        self.stop.machines_run();
+        let work = || {
+            while let Some((index, kernel, bootable)) =
+                queue.lock().ok().and_then(|mut queue| queue.pop_front())
+            {
+                let run = if self.stop.flag().load(Ordering::Relaxed) {
+                    Run::not_started(&kernel.name, Problem::Stopped)
+                } else {
+                    self.one(kernel, &bootable).unwrap_or_else(|error| {
+                        Run::not_started(&kernel.name, Problem::CouldNot(format!("{error:#}")))
+                    })
+                };
+                if let Ok(mut runs) = runs.lock() {
+                    runs[index] = Some(run);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..self.args.jobs {
+                scope.spawn(work);
+            }
+        });
+    }
+
+    /// Boots a kernel and runs what is to be run.
+    fn one(&self, kernel: &Kernel, bootable: &Bootable) -> Result<Run> {
+        let dir = self.out.join(&kernel.name);
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        let tmp = tempfile::Builder::new()
+            .prefix("vmtests-")
+            .tempdir()
+            .context("a temporary directory")?;
+        let word = format!("vm{}", fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim());
+        let file = dir.join("settings");
+        self.settings(kernel, &word)?.write(&file)?;
+        let boot = Boot {
+            vng: &self.vng,
+            kernel: &bootable.run,
+            accel: &self.accel,
+            cpus: self.args.cpus,
+            memory: &self.args.memory,
+            tmp: tmp.path(),
+        };
+        let mut visible = vec![self.workspace.as_path(), file.as_path(), bootable.run.as_path()];
+        visible.extend(self.suite.iter().flat_map(|suite| &suite.reads).map(PathBuf::as_path));
+        let (console, log) = (dir.join("console.log"), dir.join("tests.log"));
+        let expected = self.suite.as_ref().map(|suite| &suite.expected);
+        let shown =
+            self.progress.kernel(&kernel.name, expected.map_or(0, std::collections::BTreeSet::len));
+        let transcript = machine::run(
+            &mut boot.command(&file, &visible),
+            &word,
+            self.limits,
+            Files { console: &console, log: &log },
+            self.stop.flag(),
+            |line| shown.heard(line),
+        );
+        let transcript = transcript.inspect_err(|_| shown.done("could not be run"))?;
+        if let Some(xml) = &transcript.junit {
+            fs::write(dir.join("junit.xml"), xml)?;
+        }
+        let said = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
+        let run = Run::judge(kernel, expected, transcript, last_words(&said));
+        let end = match run.problems.as_slice() {
+            [] => "passed".into(),
+            problems => problems[0].to_string().lines().next().unwrap_or_default().to_owned(),
+        };
+        shown.done(&end);
+        Ok(run)
+    }
+
+    /// What the guest's script is told.
+    fn settings(&self, kernel: &Kernel, word: &str) -> Result<Settings> {
+        let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/bin");
+        let path = format!(
+            "{}:{}/target/tools/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            guest.display(),
+            self.workspace.display()
+        );
+        let mut env = vec![
+            ("PATH", path),
+            // What is expected of this kernel: a test compares.
+            ("VMTESTS_KERNEL", serde_json::to_string(kernel)?),
+            ("INSTA_UPDATE", "no".into()),
+            // One exec less for each test, a tenth of a second of an emulated processor.
+            ("NEXTEST_DOUBLE_SPAWN", "0".into()),
+        ];
+        if let Some(home) = std::env::var("HOME").ok().filter(|home| !home.is_empty()) {
+            env.push(("HOME", home));
+        }
+        let command = self.args.command.clone().unwrap_or_default();
+        let shell = || vec!["bash".into(), "-c".into(), command];
+        Ok(Settings {
+            word: word.into(),
+            workspace: self.workspace.clone(),
+            tests: self.suite.as_ref().map_or_else(shell, |suite| suite.command.clone()),
+            junit: self.suite.as_ref().map(|suite| suite.junit.clone()),
+            scratch: self.suite.as_ref().map(|suite| suite.scratch.clone()).unwrap_or_default(),
+            env,
+        })
+    }
+
+    /// The table, what went wrong, and one line for all of it.
+    fn show(&self, runs: &[Run], not_here: &[String]) -> Result<()> {
+        let file = self.out.join("junit.xml");
+        let text = report::junit(runs).to_string().context("the JUnit file")?;
+        fs::write(&file, text).with_context(|| file.display().to_string())?;
+        let host = self.args.host_junit.as_deref().map(host_run).transpose()?;
+        println!("{}", report::table(host.iter().chain(runs)));
+        if runs.iter().any(|run| run.took.is_some()) {
+            println!("{}", self.accel);
+        }
+        for run in runs {
+            for problem in &run.problems {
+                println!("{}: {problem}", run.kernel);
+            }
+            if !run.console.is_empty() {
+                println!("{}: the end of its console:\n{}", run.kernel, run.console);
+            }
+        }
+        for line in not_here {
+            println!("{line}");
+        }
+        println!(
+            "details: {}/KERNEL/{{tests,console}}.log, {}",
+            self.out.display(),
+            file.display()
+        );
+        println!("{}", report::closing_line(runs));
+        Ok(())
+    }
+}
+
+/// The host's own kernel, as the root tests saw it.
+fn host_run(file: &Path) -> Result<Run> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let report = Report::deserialize_from_str(&text).with_context(|| file.display().to_string())?;
+    let uname = nix::sys::utsname::uname().context("uname")?;
+    Ok(Run::of_host(&uname.release().to_string_lossy(), report))
+}
+
+/// The end of a console, without what a terminal would take for commands.
+fn last_words(console: &str) -> String {
+    let lines = console.lines().map(|line| {
+        line.chars().filter(|char| !char.is_control() || *char == '\t').collect::<String>()
+    });
+    let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
+    // What counts of a panic is its beginning; what follows is the way there.
+    let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
+    let from = panic.map_or(0, |line| line.saturating_sub(CONSOLE_LINES / 2));
+    let upto = panic.map_or(lines.len(), |line| lines.len().min(line + CONSOLE_LINES / 2));
+    tail(&lines[from..upto].join("\n"), CONSOLE_LINES)
+}
+
+impl Matrix {
+    /// The matrix for people: what is there, and what this system has of it.
+    fn to_string_for(&self, cache: &Cache) -> String {
+        let line = |kernel: &Kernel| {
+            let ways: Vec<_> = kernel.get.iter().map(Way::to_string).collect();
+            let default = if kernel.default { "*" } else { " " };
+            format!("{default} {:8} {}: {}", kernel.name, ways.join(", or "), cache.state(kernel))
+        };
+        let lines: Vec<_> = self.kernels.iter().map(line).collect();
+        format!("{}\n* run when no --kernel is named\n", lines.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_lines_without_control_characters() {
+        assert_eq!(last_words("a\u{1b}[2J\r\n\n  \nb\tc\n"), "a[2J\nb\tc");
+    }
+
+    #[test]
+    fn last_words_hold_the_panic_however_long_its_trace_is() {
+        let text = ["before\n".repeat(50), "Kernel panic\n".into(), "trace\n".repeat(50)].concat();
+        let words = last_words(&text);
+        assert!(words.contains("before\nKernel panic\ntrace\n"), "{words}");
+        assert!(words.lines().count() <= CONSOLE_LINES);
+    }
+}

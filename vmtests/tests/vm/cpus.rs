@@ -1,0 +1,77 @@
+//! Several processors.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bpf::limits::{Burst, Rate, Traffic};
+use bpf::{LinuxBpf, Owner};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use throttle_core::ledger::LedgerDir;
+use throttle_core::mode::Wish;
+use throttle_core::{Config, Engine, Spec};
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+use vmtests::traffic::{PAYLOAD, packet_len, socket};
+
+/// The numbers in a list as the kernel writes it: `0-1,3`.
+fn cpus(file: &str) -> Vec<usize> {
+    let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/{file}")).unwrap();
+    let range = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        from.parse::<usize>().unwrap()..=to.parse().unwrap()
+    };
+    text.trim().split(',').flat_map(range).collect()
+}
+
+#[test]
+fn vm_packets_sent_from_two_processors_are_counted_to_the_last_one() {
+    const EACH: u64 = 500;
+    let online = cpus("online");
+    assert!(online.len() > 1, "{online:?}: give the machine more processors");
+    isolate();
+    let cgroup = ScratchCgroup::new("cpus");
+    let config = Config {
+        ledger: LedgerDir::new("/run/chadthrottle"),
+        pins: "/sys/fs/bpf/chadthrottle".into(),
+        bpffs: true,
+        owner: Owner::this_process("test").unwrap(),
+    };
+    let (mut engine, _) = Engine::start(LinuxBpf::new().unwrap(), config).unwrap();
+    engine
+        .add(&Spec {
+            cgroup: cgroup.path().to_owned(),
+            download: None,
+            upload: Some(Rate::from_bytes_per_second(10_000_000_000).unwrap()),
+            burst: Burst::new(Duration::from_secs(1)).unwrap(),
+            traffic: Traffic::All,
+            attach: Wish::Link,
+        })
+        .unwrap();
+
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let receiver = socket(here);
+    let to = receiver.local_addr().unwrap();
+    let entered = cgroup.enter();
+    std::thread::scope(|scope| {
+        for &cpu in &online[..2] {
+            let sender = socket(here);
+            scope.spawn(move || {
+                let mut set = CpuSet::new();
+                set.set(cpu).unwrap();
+                sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+                for _ in 0..EACH {
+                    sender.send_to(&[0; PAYLOAD], to).unwrap();
+                }
+            });
+        }
+    });
+    drop(entered);
+
+    let status = &engine.list()[0];
+    let counters = status.directions[0].counters.as_ref().unwrap().unwrap();
+    assert_eq!(counters.seen(), counters.passed, "{counters:?}");
+    assert_eq!(counters.passed.packets, 2 * EACH);
+    assert_eq!(counters.passed.bytes, 2 * EACH * packet_len(here));
+    engine.shut_down().unwrap();
+}

@@ -1,0 +1,12 @@
+//! What the host cannot show: other kernels, queueing disciplines, several processors, a layout with
+//! cgroup2 alone, rights taken away. `vmtests vm` runs these in its machines and nowhere else, because
+//! their names begin with `vm_`.
+#![forbid(unsafe_code)]
+
+mod common;
+mod cpus;
+mod interrupted;
+mod kernel;
+mod layout;
+mod qdiscs;
+mod rights;

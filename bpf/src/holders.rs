@@ -111,12 +111,14 @@ fn is_gone(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::Relaxed;
 
     use nix::libc::{EACCES, ENOENT, ESRCH};
 
     use super::*;
+    use crate::error::Kind;
     use crate::folder::Folder;
 
     #[test]
@@ -160,6 +162,22 @@ mod tests {
             let answers = [(); 2_000].map(|()| held_by_process(Path::new("/proc/self")));
             is_done.store(true, Relaxed);
             assert!(answers.iter().all(|held| held.as_ref().is_ok_and(Vec::is_empty)));
+        });
+    }
+
+    #[test]
+    fn a_process_that_ends_while_it_is_looked_at_is_passed_over() {
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Relaxed) {
+                    drop(Command::new("true").status());
+                }
+            });
+            let found = [(); 50].map(|()| holders());
+            is_done.store(true, Relaxed);
+            let mut unreadable = found.iter().flat_map(|found| &found.as_ref().unwrap().unreadable);
+            assert_eq!(unreadable.find(|error| error.kind() == Kind::Vanished), None);
         });
     }
 

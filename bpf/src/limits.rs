@@ -269,10 +269,33 @@ mod tests {
             ("10mbit", 1_250_000),
             ("0.5gbit", 62_500_000),
             ("8kbit", 1_000),
+            ("8kibit", 1_024),
+            ("1mibit", 131_072),
+            ("1gibit", 134_217_728),
+            ("000000000001000", 1_000),
             ("1000", 1_000),
             ("12.000001K", 12_000),
         ] {
             assert_eq!(rate(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_of_bytes_in_json_and_stays_within_its_range() {
+        let rate: Rate = serde_json::from_str("1250000").unwrap();
+        assert_eq!(serde_json::to_string(&rate).unwrap(), "1250000");
+        assert!(serde_json::from_str::<Rate>("999").is_err());
+    }
+
+    #[test]
+    fn a_rate_and_a_class_of_traffic_are_printed_in_columns() {
+        assert_eq!(format!("{:>10}|", Rate(1_250_000)), " 1.25 MB/s|");
+        for (traffic, expected) in [
+            (Traffic::All, "all     |"),
+            (Traffic::Internet, "internet|"),
+            (Traffic::Local, "local   |"),
+        ] {
+            assert_eq!(format!("{traffic:8}|"), expected);
         }
     }
 
@@ -327,5 +350,6 @@ mod tests {
     fn a_burst_is_at_most_an_hour() {
         assert_eq!(Burst::new(Duration::from_secs(3_600)), Ok(Burst::MAX));
         assert_eq!(Burst::new(Duration::from_millis(3_600_001)), Err(BurstError));
+        assert_eq!(Burst::default().as_duration(), Duration::from_millis(250));
     }
 }

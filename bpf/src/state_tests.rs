@@ -125,6 +125,85 @@ fn the_widest_numbers_do_not_overflow() {
 }
 
 #[test]
+fn limits_are_encoded_in_the_finest_ticks_that_their_rate_needs() {
+    let burst = Duration::from_millis(250);
+    // At 6 kB/s a byte's cost is not whole (…666.7), at 100 GB/s a nanosecond is too coarse for it.
+    for (rate, tick_shift, cost, longest_packet) in
+        [(6_000, 0, 2_796_202_666_667, 174_762_666_666), (100_000_000_000, 13, 167_772, 85_899_264)]
+    {
+        let state = ThrottleState::armed(&limits(rate, burst), DAY).0;
+        assert_eq!((state.tick_shift, state.cost), (tick_shift, cost), "{rate}");
+        assert_eq!(state.tolerance, 250_000_000 << tick_shift);
+        assert_eq!(state.tat, DAY << tick_shift);
+        assert_eq!(state.horizon, state.tolerance + longest_packet + (NANOS << tick_shift));
+    }
+}
+
+#[test]
+fn limits_are_read_back_as_they_were_written() {
+    for traffic in [Traffic::All, Traffic::Internet, Traffic::Local] {
+        let limits = Limits { traffic, ..limits(125_000, Duration::from_millis(20)) };
+        let state = ThrottleState::armed(&limits, NANOS);
+        assert_eq!((state.rate(), state.burst_ns()), (125_000, 20_000_000));
+        assert_eq!(state.traffic(), Some(traffic));
+        assert_eq!(state, ThrottleState::armed(&limits, NANOS));
+        assert_ne!(state, ThrottleState::armed(&limits, NANOS + 1));
+    }
+    let mut newer = ThrottleState::disarmed();
+    newer.0.traffic = types::throttle_traffic(9);
+    assert_eq!(newer.traffic(), None);
+}
+
+#[test]
+fn a_change_keeps_as_time_what_was_used_up_as_far_as_the_new_limits_allow() {
+    let burst = Duration::from_millis(250);
+    let now = DAY;
+    let (slow, fast) = (limits(6_000, burst), limits(100_000_000_000, burst));
+    for (old, new) in [(slow, fast), (fast, slow), (slow, slow)] {
+        let armed = ThrottleState::armed(&old, now);
+        let types::throttle_state { tick_shift, horizon, .. } = armed.0;
+        // How far the TAT is ahead after the change, in nanoseconds.
+        let kept = |ahead: u64| {
+            let mut state = armed;
+            state.0.tat += ahead;
+            let changed = state.changed_to(&new, now).0;
+            (changed.tat - (now << changed.tick_shift)) >> changed.tick_shift
+        };
+        assert_eq!(kept(0), 0);
+        assert_eq!(kept(100_000_000 << tick_shift), 100_000_000);
+        let limit = ThrottleState::armed(&new, now).0;
+        let furthest = (limit.horizon >> limit.tick_shift) - NANOS;
+        assert_eq!(kept(horizon), furthest.min(horizon >> tick_shift), "at the horizon");
+        assert_eq!(kept(horizon + 1), 0, "beyond it a TAT lies in the past");
+    }
+    let disarmed = ThrottleState::disarmed().changed_to(&slow, now);
+    assert_eq!(disarmed, ThrottleState::armed(&slow, now));
+}
+
+#[test]
+fn counters_add_up_and_what_is_counted_since_is_never_below_zero() {
+    let count = |packets, bytes| Count { packets, bytes };
+    let one = Counters::from(types::throttle_counters {
+        exempt_packets: 1,
+        exempt_bytes: 20,
+        passed_packets: 3,
+        passed_bytes: 400,
+        dropped_packets: 5,
+        dropped_bytes: 6_000,
+    });
+    assert_eq!(
+        (one.exempt, one.passed, one.dropped),
+        (count(1, 20), count(3, 400), count(5, 6_000))
+    );
+    assert_eq!(one.seen(), count(9, 6_420));
+    let three: Counters = [one; 3].into_iter().sum();
+    assert_eq!(three.seen(), [one.seen(); 3].into_iter().sum());
+    assert_eq!(three.since(&one), one + one);
+    assert_eq!((one + one).dropped, count(10, 12_000));
+    assert_eq!(one.since(&three), Counters::default(), "the counters of another program");
+}
+
+#[test]
 fn a_packet_larger_than_the_burst_passes_and_is_paid_for() {
     // 20 ms at 125 kB/s are 2,500 bytes; a GSO packet has 64 kB, one of BIG TCP up to 512 kB.
     let mut state = ThrottleState::armed(&limits(125_000, Duration::from_millis(20)), NANOS);

@@ -245,3 +245,21 @@ fn is_about_processes(gap: &Gap) -> bool {
 fn gap(about: Subject, what: &str, why: String) -> Gap {
     Gap { about, what: what.to_owned(), why }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_is_looked_for_again_where_it_is_attached() {
+        let cgroups = |recorded: &str| -> Vec<Option<CgroupId>> {
+            let snapshot: Snapshot = serde_json::from_str(recorded).unwrap();
+            let suspects = suspects(&snapshot.looks[0], &snapshot.host, &snapshot.scope);
+            suspects.iter().map(Key::cgroup).collect()
+        };
+        let orphaned = include_str!("../../tests/snapshots-in/orphaned_attachment.json");
+        assert_eq!(cgroups(orphaned), [4821, 9310, 9310].map(|id| Some(CgroupId(id))));
+        let unattached = include_str!("../../tests/snapshots-in/unattached_program.json");
+        assert!(cgroups(unattached).iter().all(Option::is_none));
+    }
+}

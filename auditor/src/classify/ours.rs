@@ -80,9 +80,13 @@ mod tests {
 
     #[test]
     fn a_glob_is_cut_where_the_kernel_cuts_a_name() {
-        for glob in
-            ["chadthrottle*", "chadthrottle_in*", "chadthrottle_ingress*", "chadthrottle_ingress"]
-        {
+        for glob in [
+            "chadthrottle*",
+            "chadthrottle_in*",
+            "chadthrottle_in?ress",
+            "chadthrottle_ingress*",
+            "chadthrottle_ingress",
+        ] {
             assert!(ours(glob, "chadthrottle_in"), "{glob}");
         }
         assert!(!ours("chadthrottle_ingress*", "chadthrottle_eg"));
@@ -99,6 +103,7 @@ mod tests {
     #[test]
     fn a_wildcard_claims_no_more_than_it_matches() {
         assert!(!ours("*_fw_of_somebody", "chadthrottle_in"));
+        assert!(!ours("*_fw_of_somebody", "x_fw_of_somebod"));
         assert!(!ours("chad*_ingress_all", "chadthrottle_in"));
     }
 

@@ -116,6 +116,43 @@ fn without_the_list_of_links_nothing_attached_is_judged() {
 }
 
 #[test]
+fn a_gap_says_what_to_do_where_more_rights_or_another_place_would_close_it() {
+    let ends_with = |host: &Snapshot, end: &str| {
+        let why = classify(host).gaps.pop().unwrap().why;
+        assert!(why.ends_with(end), "{why}");
+    };
+    let mut unnamed = host();
+    unnamed.program(41, None);
+    unnamed.attach(41, A, IN);
+    unnamed.gap(Subject::Processes);
+    ends_with(&unnamed, "could be looked at; run the audit as root, outside of any pid namespace");
+
+    let mut untold = orphan();
+    untold.look().owners[0].alive = None;
+    untold.gap(Subject::Processes);
+    ends_with(
+        &untold,
+        "whether its owner, process 4711 of another pid or time namespace, lives cannot be told from here; \
+         run the audit on the host, as root",
+    );
+
+    let mut unread = linked();
+    unread.gap(Subject::Ledger);
+    ends_with(&unread, "may have it as meant to stay");
+}
+
+#[test]
+fn what_somebody_stands_for_is_judged_whatever_could_not_be_seen() {
+    let mut host = orphan();
+    host.look().owners[0].alive = Some(true);
+    host.gap(Subject::Links);
+    let classified = classify(&host);
+    assert_eq!(classified.gaps.len(), 1);
+    let reason = &classified.attachments.last().unwrap().reason;
+    assert_eq!(reason, "attached the legacy way; its owner, process 4711, lives");
+}
+
+#[test]
 fn without_a_look_into_every_process_one_without_metadata_may_have_an_owner() {
     let mut unnamed = host();
     unnamed.program(41, None);

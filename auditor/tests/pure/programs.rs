@@ -4,7 +4,7 @@ use crate::common::*;
 use auditor::classify::Finding::{
     Active, DefunctLink, OrphanedPin, UnattachedProgram, UnreachableProgram,
 };
-use auditor::classify::{Verdict, classify};
+use auditor::classify::{Source, Verdict, classify};
 use auditor::snapshot::{Snapshot, Subject};
 
 /// A living owner's program 41, loaded and attached nowhere.
@@ -20,6 +20,8 @@ fn idle() -> Snapshot {
 #[test]
 fn a_program_of_an_owner_without_a_throttle_is_unattached() {
     assert_eq!(programs(&idle()), [UnattachedProgram]);
+    let owner = classify(&idle()).programs[0].owner.unwrap();
+    assert_eq!((owner.pid, owner.alive, owner.source), (4711, Some(true), Source::Metadata));
 }
 
 #[test]
@@ -28,6 +30,8 @@ fn the_other_direction_of_a_throttle_is_active() {
     host.program(42, Some(&owner(4711)));
     host.attach(42, A, EG);
     assert_eq!(programs(&host), [Active]);
+    host.gap(Subject::Links);
+    assert_eq!(programs(&host), [Active], "attached or not, its owner has use for it");
 }
 
 #[test]
@@ -59,6 +63,18 @@ fn nothing_is_said_when_an_attach_type_of_the_program_was_not_asked_for() {
 }
 
 #[test]
+fn what_was_not_asked_for_is_in_doubt_only_where_a_pin_would_be_orphaned() {
+    let mut host = idle();
+    host.look().owners[0].alive = Some(false);
+    host.scope.attach_types = vec![IN];
+    host.gap(Subject::Links);
+    assert_eq!(classify(&host).gaps.len(), 1);
+    host.pin("/sys/fs/bpf/x", program(41));
+    assert_eq!(classify(&host).gaps.len(), 2);
+    assert_eq!(programs(&host), []);
+}
+
+#[test]
 fn nothing_is_said_of_programs_that_may_be_attached_outside_of_cgroups() {
     for kind in ["lsm", "kprobe"] {
         let mut host = idle();
@@ -79,13 +95,19 @@ fn a_cgroup_that_could_not_be_seen_makes_it_a_gap_and_not_a_leak() {
     host.look().coverage.cgroups_denied = 0;
     host.gap(Subject::Cgroups);
     assert_eq!(programs(&host), []);
+
+    host.look().coverage.gaps.clear();
+    host.look().coverage.cgroups_visited = 0;
+    assert_eq!(programs(&host), []);
 }
 
 #[test]
-fn a_gap_about_pins_hides_no_attachment() {
-    let mut host = idle();
-    host.gap(Subject::Pins);
-    assert_eq!(programs(&host), [UnattachedProgram]);
+fn what_an_owner_who_lives_left_idle_rests_on_no_pin_record_or_other_process() {
+    for about in [Subject::Pins, Subject::Ledger, Subject::Processes] {
+        let mut host = idle();
+        host.gap(about);
+        assert_eq!(programs(&host), [UnattachedProgram], "{about:?}");
+    }
 }
 
 #[test]

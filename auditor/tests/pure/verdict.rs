@@ -119,6 +119,10 @@ fn a_denied_cgroup_makes_it_incomplete_even_without_a_gap() {
     let mut host = host();
     host.look().coverage.cgroups_denied = 3;
     assert_eq!(classify(&host).verdict, Verdict::Incomplete);
+    host.gap(Subject::Pins);
+    assert_eq!(classify(&host).gaps.len(), 2, "a gap about something else does not name it");
+    host.gap(Subject::Cgroups);
+    assert_eq!(classify(&host).gaps.len(), 2, "one that names it is not told twice");
 }
 
 #[test]

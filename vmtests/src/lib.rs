@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod differential;
 pub mod gate;
 pub mod isolation;
 pub mod lab;

@@ -189,7 +189,7 @@ impl CgroupBpf for Model {
             links: version.since(5, 7),
             link_detach: version.since(5, 9),
             program_flags: version.since(6, 0),
-            expected_revision: version.since(6, 17),
+            expected_revision: version.has_revisions(),
         })
     }
 

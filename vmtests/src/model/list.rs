@@ -42,17 +42,46 @@ impl Default for List {
 /// The kinds of list.
 const KINDS: AttachFlags = AttachFlags::OVERRIDE.union(AttachFlags::MULTI);
 
+/// `BPF_F_BEFORE`: insert at the beginning (there is no naming a neighbour here).
+pub const BEFORE: AttachFlags = AttachFlags::from_bits_retain(1 << 3);
+/// `BPF_F_AFTER`: insert at the end, as without it.
+pub const AFTER: AttachFlags = AttachFlags::from_bits_retain(1 << 4);
+/// `BPF_F_ID`: the neighbour is named by its id.
+pub const ID: AttachFlags = AttachFlags::from_bits_retain(1 << 5);
+/// `BPF_F_LINK`: the neighbour is a link.
+pub const LINK: AttachFlags = AttachFlags::from_bits_retain(1 << 13);
+/// All that say where to insert (6.17).
+pub const INSERTION: AttachFlags = BEFORE.union(AFTER).union(ID).union(LINK);
+
 /// What is wrong with the flags themselves, whatever the list.
 ///
 /// # Errors
 /// `EINVAL`.
-pub fn check_flags(flags: AttachFlags, replaces: bool) -> nix::Result<()> {
+pub fn check_flags(flags: AttachFlags) -> nix::Result<()> {
     let both_kinds = flags.contains(KINDS);
-    let replace_alone = flags.contains(AttachFlags::REPLACE) && !flags.contains(AttachFlags::MULTI);
-    if both_kinds || replace_alone || replaces != flags.contains(AttachFlags::REPLACE) {
+    let replaces = flags.contains(AttachFlags::REPLACE);
+    let replace_alone = replaces && !flags.contains(AttachFlags::MULTI);
+    let replace_and_insert = replaces && flags.intersects(BEFORE.union(AFTER));
+    if both_kinds || replace_alone || replace_and_insert {
         return Err(Errno::EINVAL);
     }
     Ok(())
+}
+
+/// Where a new entry goes.
+fn insertion_point(flags: AttachFlags, length: usize) -> nix::Result<usize> {
+    let (before, after) = (flags.contains(BEFORE), flags.contains(AFTER));
+    if flags.intersects(ID.union(LINK)) {
+        if before == after || flags.contains(LINK) {
+            return Err(Errno::EINVAL);
+        }
+        // No neighbour's id is ever given: it is 0, which no program has.
+        return Err(Errno::ENOENT);
+    }
+    if before && after && length > 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(if before { 0 } else { length })
 }
 
 impl List {
@@ -66,6 +95,8 @@ impl List {
     /// # Errors
     /// `EPERM`: the list is of another kind. `E2BIG`: it is full. `EINVAL`: that is attached already.
     /// `ENOENT`: what is to be replaced is not there.
+    ///
+    /// The flags have passed [`check_flags`].
     pub fn attach(
         &mut self,
         hold: Hold,
@@ -84,7 +115,7 @@ impl List {
         let entry = Entry { hold, preorder: flags.contains(AttachFlags::PREORDER) };
         match taken_over {
             Some(at) => self.entries[at] = entry,
-            None => self.entries.push(entry),
+            None => self.entries.insert(insertion_point(flags, self.entries.len())?, entry),
         }
         self.flags = kind;
         self.revision += 1;

@@ -106,9 +106,21 @@ fn preordered_programs_run_first_the_furthest_ancestors_before_all() {
 
 #[test]
 fn flags_that_contradict_each_other_are_refused_before_the_list_is_looked_at() {
-    assert_eq!(check_flags(OVERRIDE | MULTI, false), Err(Errno::EINVAL));
-    assert_eq!(check_flags(AttachFlags::REPLACE, true), Err(Errno::EINVAL));
-    assert_eq!(check_flags(MULTI, true), Err(Errno::EINVAL));
-    assert_eq!(check_flags(MULTI | AttachFlags::REPLACE, false), Err(Errno::EINVAL));
-    assert_eq!(check_flags(MULTI | AttachFlags::REPLACE, true), Ok(()));
+    const REPLACE: AttachFlags = AttachFlags::REPLACE;
+    for wrong in [OVERRIDE | MULTI, REPLACE, OVERRIDE | REPLACE, MULTI | REPLACE | BEFORE] {
+        assert_eq!(check_flags(wrong), Err(Errno::EINVAL), "{wrong:?}");
+    }
+    assert_eq!(check_flags(MULTI | REPLACE), Ok(()));
+}
+
+#[test]
+fn a_program_is_inserted_at_either_end() {
+    let mut list = list(MULTI, &[1, 2]);
+    list.attach(program(3), MULTI | BEFORE, None).unwrap();
+    list.attach(program(4), MULTI | AFTER, None).unwrap();
+    let order: Vec<_> = list.entries.iter().map(|entry| entry.hold).collect();
+    assert_eq!(order, [3, 1, 2, 4].map(program));
+    assert_eq!(list.attach(program(5), MULTI | BEFORE | AFTER, None), Err(Errno::EINVAL));
+    assert_eq!(list.attach(program(5), MULTI | BEFORE | ID, None), Err(Errno::ENOENT));
+    assert_eq!(list.attach(program(5), MULTI | ID, None), Err(Errno::EINVAL));
 }

@@ -1,8 +1,7 @@
 //! What this kernel can do, asked without side effects.
 //!
-//! Most questions are a call with a descriptor that cannot be valid: a kernel that knows the call or the
-//! field gets as far as the descriptor and answers `EBADF`, one that does not answers `EINVAL` before. Whether
-//! lists have revisions cannot be asked so: 6.6 to 6.16 know the field, and pass it over for cgroups.
+//! Each question is a call with a descriptor that cannot be valid: a kernel that knows the call or the
+//! field gets as far as the descriptor and answers `EBADF`, one that does not answers `EINVAL` before.
 
 use std::os::fd::AsFd;
 
@@ -10,9 +9,9 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::attach_type::AttachType;
-use crate::cgroup::{Cgroup, cgroup2_mount};
-use crate::error::{Call, Error, Kind, Result};
-use crate::list::{Query, Scope, place, query};
+use crate::cgroup::Cgroup;
+use crate::error::{Call, Error, Result};
+use crate::list::{DetachOptions, Query, Scope, place};
 use crate::sys;
 
 /// What the kernel can do.
@@ -25,7 +24,7 @@ pub struct Support {
     pub link_detach: bool,
     /// `BPF_PROG_QUERY` tells each program's own flags (6.0).
     pub program_flags: bool,
-    /// Lists of cgroups have a revision, which attaching and detaching can expect (6.17).
+    /// `BPF_PROG_DETACH` takes the revision that the list is expected to have (6.17).
     pub expected_revision: bool,
 }
 
@@ -36,6 +35,7 @@ pub struct Support {
 pub fn support() -> Result<Support> {
     let ingress = AttachType::INET_INGRESS.kernel();
     let mut flags = [0; 1];
+    let revised = DetachOptions { expected_revision: Some(1), ..Default::default() };
     Ok(Support {
         links: knows(Call::LinkCreate, sys::link_create(None, None, ingress).map(drop))?,
         link_detach: knows(Call::LinkDetach, sys::link_detach(None))?,
@@ -43,19 +43,8 @@ pub fn support() -> Result<Support> {
             Call::Query,
             sys::prog_query(None, ingress, 0, &mut [0; 1], Some(&mut flags)).1,
         )?,
-        expected_revision: has_revisions()?,
+        expected_revision: knows(Call::Detach, sys::prog_detach(None, None, ingress, &revised))?,
     })
-}
-
-/// Whether a list tells a revision: that of the root, because every host has it. Where no cgroup2 is mounted,
-/// there is no list either.
-fn has_revisions() -> Result<bool> {
-    let root = match cgroup2_mount().and_then(|mount| Cgroup::open(&mount)) {
-        Ok(root) => root,
-        Err(error) if error.kind() == Kind::Vanished => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    Ok(query(&root, AttachType::INET_INGRESS, Scope::Local, false)?.revision.is_some())
 }
 
 /// Reads the answer to a call that cannot succeed.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use vmtests::gate::historical::{Bug, Historical};
 use vmtests::gate::in_model::TheEngine;
 use vmtests::gate::on_model;
 use vmtests::gate::random::{Budget, search};
+use vmtests::gate::step::Step;
 use vmtests::model::Version;
 
 #[test]
@@ -17,3 +19,37 @@ fn random_sequences_on_the_model_leave_nothing_behind() {
         panic!("after {} sequences:\n{}", failure.cases, failure.listing(None));
     }
 }
+
+/// The gate can fail: it does for each bug of the history, and for none without.
+#[test]
+fn every_bug_of_the_history_is_caught() {
+    let mut missed = Vec::new();
+    for bug in std::iter::once(None).chain(Bug::ALL.map(Some)) {
+        let budget = Budget { cases: 3_000, time: Duration::from_secs(30), steps: 40, seed: SEED };
+        let run = |steps: &[Step]| {
+            on_model::run(Historical(bug), Version::NEWEST, &Historical::steps(steps))
+        };
+        let found = search(&budget, run);
+        let name = bug.map_or("none".to_owned(), |bug| bug.to_string());
+        match &found.failure {
+            Some(failure) => println!(
+                "{name:<38} {:<24} {:>5} cases {:>2} steps {:>6.2?}\n{}",
+                failure.violation.property,
+                failure.cases,
+                failure.steps.len(),
+                found.took,
+                failure.listing(None)
+            ),
+            None => println!(
+                "{name:<38} {:>5} cases, nothing found, {:.2?}",
+                found.tally.sequences, found.took
+            ),
+        }
+        if found.failure.is_none() != bug.is_none() {
+            missed.push(name);
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
+const SEED: u64 = 20_261_123;

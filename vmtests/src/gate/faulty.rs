@@ -68,7 +68,7 @@ impl Control {
     }
 
     /// Makes a call, or not.
-    fn call<T>(&self, call: impl FnOnce() -> T, fail: impl FnOnce(Errno) -> T) -> T {
+    pub(super) fn call<T>(&self, call: impl FnOnce() -> T, fail: impl FnOnce(Errno) -> T) -> T {
         if self.dead.get() {
             return fail(Errno::ESRCH);
         }

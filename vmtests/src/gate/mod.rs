@@ -8,6 +8,7 @@
 pub mod engine;
 pub mod expected;
 pub mod faulty;
+pub mod historical;
 pub mod in_model;
 pub mod memory;
 pub mod on_model;

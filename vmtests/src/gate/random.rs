@@ -82,8 +82,10 @@ pub fn search(budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -
     let began = Instant::now();
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&budget.seed.to_le_bytes());
+    // Preconditions turn many a drawn step down, and millions are drawn.
+    let config = Config { max_local_rejects: u32::MAX, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut runner = TestRunner::new_with_rng(config, rng);
     let strategy = Plan::sequential_strategy(1..=budget.steps);
     let mut tally = Tally::default();
     let mut failure = None;

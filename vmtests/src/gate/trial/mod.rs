@@ -38,6 +38,8 @@ pub enum Property {
     LimitsHold,
     /// What the kernel allows is done, what it does not is refused, and an owner lists what it has.
     ToldTheTruth,
+    /// Where one call fails, no more fails than what it was for.
+    OneFailureIsOne,
     /// Counters only grow.
     CountersGrow,
     /// In the end there is nothing.
@@ -54,6 +56,7 @@ impl fmt::Display for Property {
             Self::NothingUnaccounted => "nothing unaccounted for",
             Self::LimitsHold => "limits hold",
             Self::ToldTheTruth => "told the truth",
+            Self::OneFailureIsOne => "one failure is one",
             Self::CountersGrow => "counters only grow",
             Self::NothingLeft => "nothing left",
             Self::GateIsRight => "the gate is right",

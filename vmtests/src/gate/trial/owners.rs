@@ -270,7 +270,14 @@ impl<L: Lab, S: System> Trial<L, S> {
             Outcome::Failed(why) if !self.system.fault_struck() => {
                 return Err(lied(format!("owner {owner} cannot shut down: {why}")));
             }
-            Outcome::Failed(_) => self.after_failure(owner, &held)?,
+            Outcome::Failed(why) => {
+                self.after_failure(owner, &held)?;
+                let left = self.expected.held_by(owner);
+                if left.len() > 1 {
+                    let what = format!("one call failed, and {left:?} were not removed: {why}");
+                    return Err(Violation::new(Property::OneFailureIsOne, what));
+                }
+            }
             Outcome::Died => self.after_death(owner, &held)?,
         }
         Ok(true)

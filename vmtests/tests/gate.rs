@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vmtests::gate::exhaustive::{ALPHABET, Extent, exhaust};
 use vmtests::gate::historical::{Bug, Historical};
 use vmtests::gate::in_model::TheEngine;
 use vmtests::gate::on_model;
@@ -53,3 +54,22 @@ fn every_bug_of_the_history_is_caught() {
 }
 
 const SEED: u64 = 20_261_123;
+
+#[test]
+fn every_short_sequence_with_a_mishap_at_every_call_leaves_nothing_behind() {
+    let number = |name: &str, or: usize| {
+        std::env::var(name).map_or(or, |text| text.parse().expect("a number"))
+    };
+    let extent = Extent {
+        depth: number("GATE_DEPTH", 5),
+        depth_with_mishap: number("GATE_DEPTH_WITH_MISHAP", 3),
+        time: Duration::from_secs(number("GATE_EXHAUSTIVE_SECONDS", 60) as u64),
+    };
+    let all =
+        exhaust(TheEngine, Version::NEWEST, &extent, &(0..ALPHABET.len()).collect::<Vec<_>>());
+    println!("{:?} {:?} {} {:?}", all.sequences, all.tally, all.complete, all.took);
+    if let Some(failure) = all.failure {
+        panic!("{}", failure.listing(None));
+    }
+    assert!(all.complete);
+}

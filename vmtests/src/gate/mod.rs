@@ -6,6 +6,7 @@
 //! ([`expected::Expected`]).
 
 pub mod engine;
+pub mod exhaustive;
 pub mod expected;
 pub mod faulty;
 pub mod historical;

@@ -1,0 +1,240 @@
+//! Every sequence up to a depth over a small alphabet, with a crash and a fault at every possible call.
+//!
+//! A step that has nothing to do (removing where there is nothing) is not taken: the sequence is that without
+//! it. Each sequence has at most one mishap; where it comes, it is tried at every call that the step makes, in
+//! every way. What a step comes upon does not depend on what the others around it are called, so each sequence
+//! is run once from the start, and no state is taken for another because it looks alike.
+
+use std::time::{Duration, Instant};
+
+use super::in_model::Program;
+use super::on_model::trial;
+use super::random::Failure;
+use super::step::{Fail, Fault, How, Kind, Mishap, Place, Step, Target, Way, Ways};
+use super::trial::{ByHand, Checked, Tally};
+use crate::model::Version;
+
+/// What is there at the start: a cgroup and its child, and an owner.
+const START: [Step; 3] = [
+    Step::CreateCgroup(Place::A),
+    Step::CreateCgroup(Place::AB),
+    Step::Start { owner: 0, fault: None },
+];
+
+/// What can happen: throttles on parent and child, a foreign program, and all that ends them.
+pub const ALPHABET: [Step; 10] = [
+    Step::Add {
+        owner: 0,
+        target: Target::Cgroup(Place::A),
+        ways: Ways::Upload,
+        how: How::Pinned,
+        fault: None,
+    },
+    Step::Add {
+        owner: 0,
+        target: Target::Cgroup(Place::AB),
+        ways: Ways::Both,
+        how: How::Legacy,
+        fault: None,
+    },
+    Step::Add {
+        owner: 0,
+        target: Target::Cgroup(Place::AB),
+        ways: Ways::Upload,
+        how: How::Link,
+        fault: None,
+    },
+    Step::Remove { owner: 0, throttle: 0, fault: None },
+    Step::Neighbour { place: Place::AB, way: Way::Upload, kind: Kind::Multi },
+    Step::NeighbourLeaves(0),
+    Step::RemoveCgroup(Place::AB),
+    Step::Kill { owner: 0 },
+    Step::Start { owner: 0, fault: None },
+    Step::ShutDown { owner: 0, fault: None },
+];
+
+/// What can go wrong at a call. One errno stands for all: which one it is matters to no rule but `ENOENT`.
+pub const MISHAPS: [Mishap; 4] =
+    [Mishap::DieBefore, Mishap::DieAfter, Mishap::Fail(Fail::EPERM), Mishap::Fail(Fail::ENOENT)];
+
+/// What a search is to cover.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// Steps in a sequence.
+    pub depth: usize,
+    /// Steps in a sequence with a mishap.
+    pub depth_with_mishap: usize,
+    /// No longer than this; what was not looked at by then is told.
+    pub time: Duration,
+}
+
+/// What was covered.
+#[derive(Debug, Clone, Default)]
+pub struct Covered {
+    /// What was done.
+    pub tally: Tally,
+    /// Sequences without a mishap, and with one.
+    pub sequences: [u64; 2],
+    /// Everything that was to be covered was.
+    pub complete: bool,
+    /// The first sequence that failed.
+    pub failure: Option<Failure>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Runs every sequence of the extent whose first step is one of these (indices into the [`ALPHABET`]), so that
+/// several threads can share the work.
+pub fn exhaust<P: Program + Copy>(
+    program: P,
+    version: Version,
+    extent: &Extent,
+    first: &[usize],
+) -> Covered {
+    let began = Instant::now();
+    let mut search = Search {
+        program,
+        version,
+        extent: *extent,
+        until: began + extent.time,
+        covered: Covered { complete: true, ..Covered::default() },
+    };
+    for &at in first {
+        let steps = vec![ALPHABET[at]];
+        search.from(&steps);
+        search.with_mishaps(&steps);
+    }
+    search.covered.took = began.elapsed();
+    search.covered
+}
+
+struct Search<P> {
+    program: P,
+    version: Version,
+    extent: Extent,
+    until: Instant,
+    covered: Covered,
+}
+
+/// How a sequence ended.
+struct Ran {
+    /// Its last step had something to do.
+    applied: bool,
+    /// The mishap came to pass.
+    struck: bool,
+}
+
+impl<P: Program + Copy> Search<P> {
+    /// Runs a sequence, and all that begin with it.
+    fn from(&mut self, steps: &[Step]) {
+        if self.is_over() {
+            return;
+        }
+        let Some(ran) = self.run(steps, None) else { return };
+        if !ran.applied {
+            return;
+        }
+        self.covered.sequences[0] += 1;
+        if steps.len() == self.extent.depth {
+            return;
+        }
+        let mut longer = steps.to_vec();
+        for step in ALPHABET {
+            longer.push(step);
+            self.from(&longer);
+            longer.pop();
+        }
+    }
+
+    /// Runs a sequence whose last step has a mishap, at each of its calls, and all that begin with that; and
+    /// the same for every longer sequence whose steps so far have none.
+    fn with_mishaps(&mut self, steps: &[Step]) {
+        let Some((last, before)) = steps.split_last() else { return };
+        let mut sequence = before.to_vec();
+        for mishap in MISHAPS {
+            for nth in 1.. {
+                let faulty = last.with_fault(Some(Fault { nth, mishap }));
+                if faulty.fault().is_none() || self.is_over() {
+                    break;
+                }
+                sequence.push(faulty);
+                let struck = self.after_mishap(&sequence);
+                sequence.pop();
+                if !struck {
+                    break;
+                }
+            }
+        }
+        if steps.len() < self.extent.depth_with_mishap && !self.is_over() {
+            let mut longer = steps.to_vec();
+            for step in ALPHABET {
+                longer.push(step);
+                self.with_mishaps(&longer);
+                longer.pop();
+            }
+        }
+    }
+
+    /// Runs a sequence with a mishap in it, and all that begin with it. Tells whether it came to pass.
+    fn after_mishap(&mut self, steps: &[Step]) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        let mishap = steps.iter().position(|step| step.fault().is_some());
+        let Some(ran) = self.run(steps, mishap) else { return false };
+        if !ran.struck || !ran.applied {
+            return ran.struck;
+        }
+        self.covered.sequences[1] += 1;
+        if steps.len() < self.extent.depth_with_mishap {
+            let mut longer = steps.to_vec();
+            for step in ALPHABET {
+                longer.push(step);
+                self.after_mishap(&longer);
+                longer.pop();
+            }
+        }
+        true
+    }
+
+    fn is_over(&mut self) -> bool {
+        if Instant::now() > self.until {
+            self.covered.complete = false;
+        }
+        !self.covered.complete || self.covered.failure.is_some()
+    }
+
+    /// Runs one sequence from the start to the end. `None`: it failed.
+    fn run(&mut self, steps: &[Step], mishap: Option<usize>) -> Option<Ran> {
+        match self.try_run(steps, mishap) {
+            Ok((tally, ran)) => {
+                self.covered.tally += tally;
+                Some(ran)
+            }
+            Err(violation) => {
+                let steps = START.iter().chain(steps).copied().collect();
+                let cases = self.covered.sequences.iter().sum();
+                self.covered.failure = Some(Failure { violation, steps, cases });
+                None
+            }
+        }
+    }
+
+    fn try_run(&self, steps: &[Step], mishap: Option<usize>) -> Checked<(Tally, Ran)> {
+        let mut trial = trial(self.program, self.version)?;
+        for step in &START {
+            trial.step(step)?;
+        }
+        let mut ran = Ran { applied: false, struck: false };
+        for (at, step) in steps.iter().enumerate() {
+            ran.applied = trial.step(step)?;
+            if mishap == Some(at) {
+                ran.struck = ran.applied && trial.fault_struck();
+            }
+            if !ran.applied {
+                break;
+            }
+        }
+        Ok((trial.finish(&mut ByHand)?, ran))
+    }
+}

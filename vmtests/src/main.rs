@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use vmtests::gate::proved;
 use vmtests::vm;
 
 /// Proves on real kernels that throttles leave nothing behind
@@ -16,11 +17,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Vm(vm::Args),
+    Vm(Box<vm::Args>),
+    Proved(proved::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Vm(args) => vm::main(&args),
+        Command::Proved(args) => proved::main(&args),
     }
 }

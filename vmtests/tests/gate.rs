@@ -2,74 +2,116 @@
 
 use std::time::Duration;
 
-use vmtests::gate::exhaustive::{ALPHABET, Extent, exhaust};
+use vmtests::gate::exhaustive::{ALPHABET, Covered, Extent, exhaust};
 use vmtests::gate::historical::{Bug, Historical};
 use vmtests::gate::in_model::TheEngine;
 use vmtests::gate::on_model;
-use vmtests::gate::random::{Budget, search};
+use vmtests::gate::random::{Budget, Search, search};
+use vmtests::gate::report::Report;
 use vmtests::gate::step::Step;
+use vmtests::gate::trial::Tally;
 use vmtests::model::Version;
 
+fn model(version: Version) -> String {
+    format!("the model of {version}")
+}
+
+/// On the newest rules, and on the oldest that are modelled: without revisions.
 #[test]
 fn random_sequences_on_the_model_leave_nothing_behind() {
-    let budget = Budget::from_env(2_000, Duration::from_secs(20), 40);
-    println!("seed {}", budget.seed);
-    let found = search(&budget, |steps| on_model::run(TheEngine, Version::NEWEST, steps));
-    println!("{:?} in {:?}", found.tally, found.took);
-    if let Some(failure) = found.failure {
-        panic!("after {} sequences:\n{}", failure.cases, failure.listing(None));
+    for version in [Version::NEWEST, Version::OLDEST] {
+        let budget = Budget::from_env(1_500, Duration::from_secs(30), 40);
+        println!("seed {}", budget.seed);
+        let found = search(&budget, |steps| on_model::run(TheEngine, version, steps));
+        if let Some(failure) = &found.failure {
+            panic!(
+                "seed {}, after {} sequences:\n{}",
+                found.seed,
+                failure.cases,
+                failure.listing(None)
+            );
+        }
+        let Search { tally, took, seed, .. } = found;
+        let method = format!("at random, seed {seed}");
+        let system = "the engine".to_owned();
+        println!("{}", Report { system, machine: model(version), method, tally, took });
+    }
+}
+
+#[test]
+fn every_short_sequence_with_a_mishap_at_every_call_leaves_nothing_behind() {
+    let number = |name: &str, or: u64| {
+        std::env::var(name).map_or(or, |text| text.parse().expect("a number"))
+    };
+    let size = |name, or| usize::try_from(number(name, or)).expect("a small number");
+    let extent = Extent {
+        depth: size("GATE_DEPTH", 5),
+        depth_with_mishap: size("GATE_DEPTH_WITH_MISHAP", 3),
+        time: Duration::from_secs(number("GATE_EXHAUSTIVE_SECONDS", 120)),
+    };
+    let covered = on_two_threads(&extent);
+    let [plain, with_mishap] = covered.sequences;
+    let method = format!(
+        "every one of {plain} to depth {} and {with_mishap} with a mishap to depth {}",
+        extent.depth, extent.depth_with_mishap
+    );
+    if let Some(failure) = &covered.failure {
+        panic!("{}", failure.listing(None));
+    }
+    assert!(covered.complete, "{method}, and then the time was up");
+    let system = "the engine".to_owned();
+    let Covered { tally, took, .. } = covered;
+    println!("{}", Report { system, machine: model(Version::NEWEST), method, tally, took });
+}
+
+fn on_two_threads(extent: &Extent) -> Covered {
+    let halves = [0, 1].map(|odd| (odd..ALPHABET.len()).step_by(2).collect::<Vec<_>>());
+    let run = |half: &[usize]| exhaust(TheEngine, Version::NEWEST, extent, half);
+    let [one, two] = std::thread::scope(|scope| {
+        let other = scope.spawn(|| run(&halves[1]));
+        [run(&halves[0]), other.join().expect("the other half ends")]
+    });
+    let mut tally = one.tally;
+    tally += two.tally;
+    Covered {
+        tally,
+        sequences: [one.sequences[0] + two.sequences[0], one.sequences[1] + two.sequences[1]],
+        complete: one.complete && two.complete,
+        failure: one.failure.or(two.failure),
+        took: one.took.max(two.took),
     }
 }
 
 /// The gate can fail: it does for each bug of the history, and for none without.
 #[test]
 fn every_bug_of_the_history_is_caught() {
-    let mut missed = Vec::new();
+    let mut wrong = Vec::new();
+    println!("{:<38} {:<24} {:>6} {:>6} {:>8}", "BUG", "CAUGHT BY", "CASES", "STEPS", "SECONDS");
     for bug in std::iter::once(None).chain(Bug::ALL.map(Some)) {
-        let budget = Budget { cases: 3_000, time: Duration::from_secs(30), steps: 40, seed: SEED };
-        let run = |steps: &[Step]| {
-            on_model::run(Historical(bug), Version::NEWEST, &Historical::steps(steps))
+        let (name, found) = (name(bug), search_for(bug));
+        let (caught_by, cases, steps) = match &found.failure {
+            Some(it) => (it.violation.property.to_string(), it.cases, it.steps.len()),
+            None => ("-".to_owned(), found.tally.sequences, 0),
         };
-        let found = search(&budget, run);
-        let name = bug.map_or("none".to_owned(), |bug| bug.to_string());
-        match &found.failure {
-            Some(failure) => println!(
-                "{name:<38} {:<24} {:>5} cases {:>2} steps {:>6.2?}\n{}",
-                failure.violation.property,
-                failure.cases,
-                failure.steps.len(),
-                found.took,
-                failure.listing(None)
-            ),
-            None => println!(
-                "{name:<38} {:>5} cases, nothing found, {:.2?}",
-                found.tally.sequences, found.took
-            ),
-        }
+        let seconds = found.took.as_secs_f64();
+        println!("{name:<38} {caught_by:<24} {cases:>6} {steps:>6} {seconds:>8.2}");
         if found.failure.is_none() != bug.is_none() {
-            missed.push(name);
+            let listing = found.failure.map(|failure| failure.listing(None));
+            wrong.push(format!("{name}: {}", listing.unwrap_or_default()));
         }
     }
-    assert!(missed.is_empty(), "{missed:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-const SEED: u64 = 20_261_123;
+fn name(bug: Option<Bug>) -> String {
+    bug.map_or("(none)".to_owned(), |bug| bug.to_string())
+}
 
-#[test]
-fn every_short_sequence_with_a_mishap_at_every_call_leaves_nothing_behind() {
-    let number = |name: &str, or: usize| {
-        std::env::var(name).map_or(or, |text| text.parse().expect("a number"))
-    };
-    let extent = Extent {
-        depth: number("GATE_DEPTH", 5),
-        depth_with_mishap: number("GATE_DEPTH_WITH_MISHAP", 3),
-        time: Duration::from_secs(number("GATE_EXHAUSTIVE_SECONDS", 60) as u64),
-    };
-    let all =
-        exhaust(TheEngine, Version::NEWEST, &extent, &(0..ALPHABET.len()).collect::<Vec<_>>());
-    println!("{:?} {:?} {} {:?}", all.sequences, all.tally, all.complete, all.took);
-    if let Some(failure) = all.failure {
-        panic!("{}", failure.listing(None));
-    }
-    assert!(all.complete);
+/// Always the same sequences: whether a bug is found is no matter of luck.
+fn search_for(bug: Option<Bug>) -> Search {
+    let budget =
+        Budget { cases: 3_000, time: Duration::from_secs(30), steps: 40, seed: 20_261_123 };
+    search(&budget, |steps: &[Step]| -> Result<Tally, _> {
+        on_model::run(Historical(bug), Version::NEWEST, &Historical::steps(steps))
+    })
 }

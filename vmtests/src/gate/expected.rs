@@ -105,7 +105,9 @@ impl Expected {
             match attach(&self.model, path, attach_type, rate, how) {
                 Ok(part) => parts.push(part),
                 Err(error) => {
-                    parts.iter_mut().for_each(|part| detach(&self.model, part));
+                    for part in &mut parts {
+                        detach(&self.model, part);
+                    }
                     return Err(error);
                 }
             }
@@ -169,7 +171,9 @@ impl Expected {
     /// Takes all of a throttle's programs off.
     pub fn detach_all(&mut self, handle: Handle) {
         for throttle in self.throttles.iter_mut().filter(|it| it.handle == handle) {
-            throttle.parts.iter_mut().for_each(|part| detach(&self.model, part));
+            for part in &mut throttle.parts {
+                detach(&self.model, part);
+            }
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Control {
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").field("calls", &self.calls).field("plan", &self.plan).finish()
+        f.debug_struct("Control").field("plan", &self.plan).finish_non_exhaustive()
     }
 }
 

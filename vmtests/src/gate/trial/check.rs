@@ -103,13 +103,15 @@ impl<L: Lab, S: System> Trial<L, S> {
             }
             let whose = self.expected.whose(stand_in).map(|throttle| throttle.handle);
             if !whose.is_some_and(|handle| uncertain.contains(&handle)) {
-                let (path, real) = (path.display(), &real);
                 return Err(match whose {
                     None => Violation::new(
                         Property::NeighboursStay,
-                        format!("a program of others is not where it was on {path}: {real:?}"),
+                        format!(
+                            "others' program is not where it was on {}: {real:?}",
+                            path.display()
+                        ),
                     ),
-                    Some(handle) => self.list_differs(handle, &stand_ins, path, attach_type, real),
+                    Some(handle) => self.list_differs(handle, &stand_ins, path, attach_type, &real),
                 });
             }
             missing.push(stand_in);
@@ -129,10 +131,11 @@ impl<L: Lab, S: System> Trial<L, S> {
         &self,
         handle: Handle,
         stand_ins: &[ProgramId],
-        path: std::path::Display<'_>,
+        path: &Path,
         attach_type: AttachType,
         real: &[ProgramId],
     ) -> Violation {
+        let path = path.display();
         let ours: BTreeSet<_> =
             stand_ins.iter().filter_map(|id| self.expected.real.get(id)).collect();
         match real.iter().find(|id| self.is_former(**id) && !ours.contains(id)) {

@@ -85,7 +85,9 @@ impl<L: Lab, S: System> Trial<L, S> {
         let lost = self.expected.standing(Standing::Lost);
         if !lost.is_empty() {
             witness.clean(&self.lab, &self.top).map_err(left)?;
-            lost.into_iter().for_each(|handle| self.expected.remove(handle));
+            for handle in lost {
+                self.expected.remove(handle);
+            }
         }
         // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
         // or in that of a pinned throttle that was made with the same load.

@@ -261,7 +261,9 @@ impl<L: Lab, S: System> Trial<L, S> {
         match outcome {
             Outcome::Done(open) => {
                 self.running[owner] = false;
-                held.into_iter().for_each(|handle| self.expected.remove(handle));
+                for handle in held {
+                    self.expected.remove(handle);
+                }
                 if open > 0 {
                     let what = format!("owner {owner} shut down with {open} files open");
                     return Err(Violation::new(Property::NothingLeft, what));

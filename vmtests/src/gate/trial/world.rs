@@ -48,13 +48,11 @@ impl<L: Lab> Attached<L> {
     }
 
     fn detach(self, lab: &L, attach_type: AttachType) -> Result<(), Errno> {
-        let detached = match &self.link {
-            Some(link) => lab.link_detach(link),
-            None => {
-                let none = AttachFlags::empty();
-                lab.detach_with(Some(&self.program), &self.cgroup, attach_type, none, None)
-            }
-        };
+        let none = AttachFlags::empty();
+        let detached = self.link.as_ref().map_or_else(
+            || lab.detach_with(Some(&self.program), &self.cgroup, attach_type, none, None),
+            |link| lab.link_detach(link),
+        );
         detached.map_err(|error| error.errno())
     }
 }

@@ -45,9 +45,9 @@ fn every_short_sequence_with_a_mishap_at_every_call_leaves_nothing_behind() {
     };
     let size = |name, or| usize::try_from(number(name, or)).expect("a small number");
     let extent = Extent {
-        depth: size("GATE_DEPTH", 5),
+        depth: size("GATE_DEPTH", 6),
         depth_with_mishap: size("GATE_DEPTH_WITH_MISHAP", 3),
-        time: Duration::from_secs(number("GATE_EXHAUSTIVE_SECONDS", 120)),
+        time: Duration::from_secs(number("GATE_EXHAUSTIVE_SECONDS", 400)),
     };
     let covered = on_two_threads(&extent);
     let [plain, with_mishap] = covered.sequences;

@@ -34,6 +34,11 @@ test: ## Run every test, also those that need root
 	@scripts/setup test
 	@scripts/test
 
+.PHONY: gate
+gate: ## Prove on the model, this kernel and others that throttles leave nothing behind
+	@scripts/setup test
+	@scripts/test gate
+
 .PHONY: build
 build: ## Build everything, optimised
 	@scripts/setup build

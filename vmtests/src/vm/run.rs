@@ -227,8 +227,10 @@ impl Plan<'_> {
             // One exec less for each test, a tenth of a second of an emulated processor.
             ("NEXTEST_DOUBLE_SPAWN", "0".into()),
         ];
-        if let Some(home) = std::env::var("HOME").ok().filter(|home| !home.is_empty()) {
-            env.push(("HOME", home));
+        // How long the gate runs in there, and from which seed.
+        for name in ["HOME", "GATE_SECONDS", "GATE_SEED", "PROPTEST_CASES"] {
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+            env.extend(value.map(|value| (name, value)));
         }
         let command = self.args.command.clone().unwrap_or_default();
         let shell = || vec!["bash".into(), "-c".into(), command];

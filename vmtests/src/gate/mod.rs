@@ -5,6 +5,7 @@
 //! and a throttle system ([`system::System`]), and compares after each what is there with what ought to be
 //! ([`expected::Expected`]).
 
+pub mod agent;
 pub mod engine;
 pub mod exhaustive;
 pub mod expected;
@@ -12,6 +13,7 @@ pub mod faulty;
 pub mod historical;
 pub mod in_model;
 pub mod memory;
+pub mod on_kernel;
 pub mod on_model;
 pub mod plan;
 pub mod proved;

@@ -82,6 +82,9 @@ impl<L: Lab, S: System> Trial<L, S> {
         // A removed cgroup lives on, with its programs, as long as a socket that was made in it.
         self.processes.clear();
         self.sockets.clear();
+        // The auditor says of what is no entry: remove it if no throttle needs it. Before, it judges nothing that
+        // may have been recorded there.
+        self.remove_junk()?;
         let lost = self.expected.standing(Standing::Lost);
         if !lost.is_empty() {
             witness.clean(&self.lab, &self.top).map_err(left)?;
@@ -89,6 +92,7 @@ impl<L: Lab, S: System> Trial<L, S> {
                 self.expected.remove(handle);
             }
         }
+        self.wait_until_nothing_is_left()?;
         // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
         // or in that of a pinned throttle that was made with the same load.
         self.start(0, None)?;
@@ -98,37 +102,43 @@ impl<L: Lab, S: System> Trial<L, S> {
             self.expected.remove(handle);
         }
         self.check()?;
-        self.confirm(witness)?;
         self.check_ledger()?;
+        self.confirm(witness)?;
         self.take_down_the_world()?;
         self.confirm(witness)?;
         Ok(self.tally)
     }
 
     fn confirm(&mut self, witness: &mut impl Witness<L>) -> Checked {
-        // The kernel lets go of what was detached a little later.
-        self.settle_to(|trial| {
-            let census = trial.lab.census().map_err(|error| left(error.to_string()))?;
-            if census.is_empty() { Ok(()) } else { Err(left(format!("{census:?}"))) }
-        })?;
+        self.wait_until_nothing_is_left()?;
         witness.confirm(&self.lab, &self.top).map_err(left)
     }
 
-    /// Nothing but the lock, and what others have put there.
-    fn check_ledger(&self) -> Checked {
-        let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
-        let found = files.list(&folder).unwrap_or_default();
-        let ours = |path: &&std::path::PathBuf| {
-            !self.junk.contains(path) && path.file_name().is_some_and(|name| name != "lock")
-        };
-        let remaining: Vec<_> = found.iter().filter(ours).collect();
-        if !remaining.is_empty() {
-            return Err(left(format!("the ledger has {remaining:?}")));
-        }
-        for path in found.iter().filter(|path| self.junk.contains(path)) {
-            files.remove(path).map_err(|error| left(error.to_string()))?;
+    /// The kernel lets go of what was detached, and of what was on a removed cgroup, a little later.
+    fn wait_until_nothing_is_left(&mut self) -> Checked {
+        self.settle_to(|trial| {
+            let census = trial.lab.census().map_err(|error| left(error.to_string()))?;
+            if census.is_empty() { Ok(()) } else { Err(left(format!("{census:?}"))) }
+        })
+    }
+
+    fn remove_junk(&mut self) -> Checked {
+        let Some((files, _)) = self.system.ledger() else { return Ok(()) };
+        for path in std::mem::take(&mut self.junk) {
+            // A torn record that its owner has removed since is gone already.
+            if files.exists(&path) {
+                files.remove(&path).map_err(|error| left(error.to_string()))?;
+            }
         }
         Ok(())
+    }
+
+    /// Nothing but the lock.
+    fn check_ledger(&self) -> Checked {
+        let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
+        let mut found = files.list(&folder).unwrap_or_default();
+        found.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
+        if found.is_empty() { Ok(()) } else { Err(left(format!("the ledger has {found:?}"))) }
     }
 
     fn take_down_the_world(&mut self) -> Checked {

@@ -73,11 +73,18 @@ pub fn load(owner: &Owner) -> Result<Loaded> {
             .map_err(|error| Error::from_io(Call::Load, "the packet programs", &error))
     };
     let program = |program: std::os::fd::BorrowedFd<'_>| {
-        Program::with_maps(
+        let program = Program::with_maps(
             own(program)?,
             own(skeleton.maps.chad_state.as_fd())?,
             own(skeleton.maps.chad_counters.as_fd())?,
-        )
+        )?;
+        // libbpf asks the kernel whether it takes names, and where that one call fails for whatever reason it
+        // loads without. Nobody would know such a program for ours, nor its maps.
+        if !program.info().name.starts_with("chadthrottle_") {
+            let error = Error::new(Call::Load, "the packet programs", Errno::ENODATA);
+            return Err(error.with_detail("they were loaded without their names: try again"));
+        }
+        Ok(program)
     };
     Ok(Loaded {
         ingress: program(skeleton.progs.chadthrottle_ingress.as_fd())?,

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod on_kernel;
 pub mod on_model;
 pub mod plan;
+pub mod program;
 pub mod proved;
 pub mod random;
 pub mod report;

@@ -76,6 +76,11 @@ pub trait System {
     /// Whether it can take this step at all. What it never can is not counted as tested.
     fn offers(&self, step: &Step) -> bool;
 
+    /// Whether adding a throttle starts a process that settles what dead owners left.
+    fn settles_with_each_add(&self) -> bool {
+        false
+    }
+
     /// Starts an owner; it settles what dead owners left.
     fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()>;
     /// Adds a throttle.

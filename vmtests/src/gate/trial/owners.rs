@@ -140,7 +140,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         match (outcome, allowed) {
             (Outcome::Failed(_), _) if half_way => self.after_failure(owner, &[handle])?,
             (Outcome::Died, _) => self.after_death(owner, &[handle])?,
-            (Outcome::Done(()), Ok(())) | (Outcome::Failed(_), Err(_)) => {}
+            (Outcome::Done(()), Ok(())) | (Outcome::Failed(_), Err(_)) => self.resolve(&[])?,
             (Outcome::Done(()), Err(error)) => {
                 let what = format!("throttle {handle} was added, where the kernel says: {error}");
                 return Err(lied(what));

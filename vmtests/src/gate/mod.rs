@@ -5,6 +5,8 @@
 //! and a throttle system ([`system::System`]), and compares after each what is there with what ought to be
 //! ([`expected::Expected`]).
 
+pub mod agent;
+pub mod binaries;
 pub mod engine;
 pub mod exhaustive;
 pub mod expected;
@@ -12,11 +14,15 @@ pub mod faulty;
 pub mod historical;
 pub mod in_model;
 pub mod memory;
+pub mod on_kernel;
 pub mod on_model;
 pub mod plan;
+pub mod program;
 pub mod proved;
 pub mod random;
+pub mod regressions;
 pub mod report;
 pub mod step;
 pub mod system;
 pub mod trial;
+pub mod witness;

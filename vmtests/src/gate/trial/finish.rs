@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bpf::list::{AttachFlags, Scope};
 
+use super::ledger::is_junk;
 use super::{Checked, Property, Tally, Trial, Violation};
 use crate::gate::expected::Standing;
 use crate::gate::step::{Place, Way};
@@ -84,6 +85,9 @@ impl<L: Lab, S: System> Trial<L, S> {
         self.sockets.clear();
         let lost = self.expected.standing(Standing::Lost);
         if !lost.is_empty() {
+            // Told which files cannot be read, an operator removes them: nobody else could tell what they
+            // stood for, and until then no witness judges anything that they may have meant to stay.
+            self.remove_junk()?;
             witness.clean(&self.lab, &self.top).map_err(left)?;
             for handle in lost {
                 self.expected.remove(handle);
@@ -98,8 +102,9 @@ impl<L: Lab, S: System> Trial<L, S> {
             self.expected.remove(handle);
         }
         self.check()?;
-        self.confirm(witness)?;
+        // First, because nobody can tell what a file stands for that cannot be read, also no witness.
         self.check_ledger()?;
+        self.confirm(witness)?;
         self.take_down_the_world()?;
         self.confirm(witness)?;
         Ok(self.tally)
@@ -109,24 +114,33 @@ impl<L: Lab, S: System> Trial<L, S> {
         // The kernel lets go of what was detached a little later.
         self.settle_to(|trial| {
             let census = trial.lab.census().map_err(|error| left(error.to_string()))?;
+            let census = census.without(&trial.before);
             if census.is_empty() { Ok(()) } else { Err(left(format!("{census:?}"))) }
         })?;
         witness.confirm(&self.lab, &self.top).map_err(left)
     }
 
     /// Nothing but the lock, and what others have put there.
-    fn check_ledger(&self) -> Checked {
+    fn check_ledger(&mut self) -> Checked {
+        self.remove_junk()?;
         let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
-        let found = files.list(&folder).unwrap_or_default();
-        let ours = |path: &&std::path::PathBuf| {
-            !self.junk.contains(path) && path.file_name().is_some_and(|name| name != "lock")
-        };
-        let remaining: Vec<_> = found.iter().filter(ours).collect();
-        if !remaining.is_empty() {
-            return Err(left(format!("the ledger has {remaining:?}")));
+        let mut remaining = files.list(&folder).unwrap_or_default();
+        remaining.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
+        if remaining.is_empty() {
+            Ok(())
+        } else {
+            Err(left(format!("the ledger has {remaining:?}")))
         }
-        for path in found.iter().filter(|path| self.junk.contains(path)) {
-            files.remove(path).map_err(|error| left(error.to_string()))?;
+    }
+
+    /// Removes the files that were damaged or are nobody's. What has such a file's name now and can be read is
+    /// something else.
+    fn remove_junk(&mut self) -> Checked {
+        let Some((files, _)) = self.system.ledger() else { return Ok(()) };
+        for path in std::mem::take(&mut self.junk) {
+            if files.read(&path).is_ok_and(|text| is_junk(&text)) {
+                files.remove(&path).map_err(|error| left(error.to_string()))?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,6 @@
+//! The engine as a process for the gate: see `vmtests::gate::agent`.
+#![forbid(unsafe_code)]
+
+fn main() -> anyhow::Result<()> {
+    vmtests::gate::agent::serve()
+}

@@ -1,0 +1,47 @@
+//! The gate on the kernel that runs, with the engine and with the program as real processes.
+
+use std::time::Duration;
+
+use vmtests::gate::on_kernel::Kernel;
+use vmtests::gate::random::{Budget, Search, search};
+use vmtests::gate::regressions;
+use vmtests::gate::report::Report;
+use vmtests::gate::step::Step;
+use vmtests::gate::trial::{Checked, Tally};
+use vmtests::gate::witness::Often;
+
+/// Runs what is kept, then sequences at random, and prints what was done.
+fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) {
+    println!("seed {}", budget.seed);
+    for (path, kept) in regressions::all(&regressions::folder()).expect("what is kept is read") {
+        if let Err(violation) = run(&kept.steps) {
+            panic!("{} ({}): {violation}", path.display(), kept.why);
+        }
+    }
+    let Search { tally, failure, seed, took } = search(budget, run);
+    if let Some(failure) = failure {
+        let kept = regressions::keep(&failure, seed);
+        let listing = failure.listing(kept.as_ref().ok());
+        panic!("seed {seed}, after {} sequences, {took:.1?}:\n{listing}", failure.cases);
+    }
+    let machine = Report::this_kernel();
+    let method = format!("at random, seed {seed}");
+    let system = system.to_owned();
+    println!("{}", Report { system, machine, method, tally, took });
+}
+
+#[test]
+fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
+    vmtests::isolation::isolate();
+    let budget = Budget::from_env(110, Duration::from_secs(45), 40);
+    let mut kernel = Kernel::new(Often::EveryNth(20)).expect("the gate gets ready");
+    prove("the engine", &budget, |steps| kernel.run_engine(steps));
+}
+
+#[test]
+fn root_random_sequences_of_the_program_on_this_kernel_leave_nothing_behind() {
+    vmtests::isolation::isolate();
+    let budget = Budget::from_env(30, Duration::from_secs(45), 30);
+    let mut kernel = Kernel::new(Often::EveryNth(10)).expect("the gate gets ready");
+    prove("the program", &budget, |steps| kernel.run_program(steps));
+}

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod commands;
 pub mod engine;
 pub mod exhaustive;
 pub mod expected;

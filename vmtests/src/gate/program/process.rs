@@ -123,7 +123,7 @@ impl Process {
         }
         match status.code() {
             Some(code) => Ok((End::Exit(code, stderr), struck)),
-            None if is_killed(status) && self.is_to_die && struck => Ok((End::Killed, true)),
+            None if is_killed(status) && self.is_to_die => Ok((End::Killed, true)),
             None => Err(format!("it ended by itself: {status}: {stderr}")),
         }
     }

@@ -37,7 +37,7 @@ fn random_sequences_on_the_model_leave_nothing_behind() {
         println!("seed {}", budget.seed);
         let found = search(&budget, |steps| on_model::run(TheEngine, version, steps));
         if let Some(failure) = &found.failure {
-            let kept = regressions::keep(failure, found.seed);
+            let kept = regressions::keep(failure, "the engine", found.seed);
             let listing = failure.listing(kept.as_ref().ok());
             panic!("seed {}, after {} sequences:\n{listing}", found.seed, failure.cases);
         }

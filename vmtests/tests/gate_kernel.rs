@@ -20,7 +20,7 @@ fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<
     }
     let Search { tally, failure, seed, took } = search(budget, run);
     if let Some(failure) = failure {
-        let kept = regressions::keep(&failure, seed);
+        let kept = regressions::keep(&failure, system, seed);
         let listing = failure.listing(kept.as_ref().ok());
         panic!("seed {seed}, after {} sequences, {took:.1?}:\n{listing}", failure.cases);
     }

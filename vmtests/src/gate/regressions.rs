@@ -58,18 +58,19 @@ pub fn all(folder: &Path) -> Result<Vec<(PathBuf, Regression)>> {
 ///
 /// # Errors
 /// When it cannot be written even there.
-pub fn keep(failure: &Failure, seed: u64) -> io::Result<PathBuf> {
+pub fn keep(failure: &Failure, system: &str, seed: u64) -> io::Result<PathBuf> {
     let temporary = std::env::temp_dir();
-    keep_in(&folder(), failure, seed).or_else(|_| keep_in(&temporary, failure, seed))
+    keep_in(&folder(), failure, system, seed)
+        .or_else(|_| keep_in(&temporary, failure, system, seed))
 }
 
-fn keep_in(folder: &Path, failure: &Failure, seed: u64) -> io::Result<PathBuf> {
+fn keep_in(folder: &Path, failure: &Failure, system: &str, seed: u64) -> io::Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let why = failure.violation.to_string();
     let mut text = serde_json::to_string_pretty(&Regression { why, steps: failure.steps.clone() })?;
     text.push('\n');
-    let property = failure.violation.property.to_string().replace(' ', "-");
-    let path = folder.join(format!("{property}-{seed}.json"));
+    let name = format!("{system} {} {seed}.json", failure.violation.property).replace(' ', "-");
+    let path = folder.join(name);
     fs::write(&path, text)?;
     Ok(path)
 }
@@ -86,7 +87,7 @@ mod tests {
         assert_eq!(all(&dir.path().join("none")).unwrap(), []);
         let violation = Violation { property: Property::NothingLeft, what: "a pin".to_owned() };
         let failure = Failure { violation, steps: PRELUDE.to_vec(), cases: 3 };
-        let path = keep_in(dir.path(), &failure, 7).unwrap();
+        let path = keep_in(dir.path(), &failure, "the engine", 7).unwrap();
         let why = "nothing left: a pin".to_owned();
         let kept = Regression { why, steps: PRELUDE.to_vec() };
         assert_eq!(all(dir.path()).unwrap(), [(path, kept)]);

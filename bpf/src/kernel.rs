@@ -238,7 +238,7 @@ impl CgroupBpf for LinuxBpf {
 
     fn link_pin(&self, link: &Link, path: &Path) -> Result<()> {
         pins::make_folder_for(path)?;
-        link.pin(path)
+        link.pin(path).inspect_err(|_| pins::remove_empty_folder_of(path))
     }
 
     fn link_open_pinned(&self, path: &Path) -> Result<Link> {

@@ -192,6 +192,18 @@ fn root_a_link_that_is_dropped_detaches() {
 }
 
 #[test]
+fn root_a_pin_that_cannot_be_made_leaves_no_folder() {
+    isolate();
+    let Scratch { cgroup: _cgroup, open } = scratch("nopin");
+    let link = Link::create(pass("chadtest_nopin").as_fd(), &open, EGRESS).unwrap();
+    // A bpffs takes no name with a dot.
+    let path = PathBuf::from("/sys/fs/bpf/chadtest/a.link");
+    let error = LinuxBpf::new().unwrap().link_pin(&link, &path).unwrap_err();
+    assert_eq!(error.errno(), Errno::EPERM);
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[test]
 fn root_pins_are_found_opened_and_removed() {
     isolate();
     // A bpffs on top of a bpffs: one place in the tree, two lines in mountinfo.

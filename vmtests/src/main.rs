@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use vmtests::gate::proved;
+use vmtests::gate::{commands, proved};
 use vmtests::vm;
 
 /// Proves on real kernels that throttles leave nothing behind
@@ -19,11 +19,13 @@ struct Cli {
 enum Command {
     Vm(Box<vm::Args>),
     Proved(proved::Args),
+    Replay(commands::ReplayArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Vm(args) => vm::main(&args),
         Command::Proved(args) => proved::main(&args),
+        Command::Replay(args) => commands::replay(&args),
     }
 }

@@ -7,10 +7,23 @@ use vmtests::gate::historical::{Bug, Historical};
 use vmtests::gate::in_model::TheEngine;
 use vmtests::gate::on_model;
 use vmtests::gate::random::{Budget, Search, search};
+use vmtests::gate::regressions;
 use vmtests::gate::report::Report;
 use vmtests::gate::step::Step;
 use vmtests::gate::trial::Tally;
 use vmtests::model::Version;
+
+/// What failed once, here or on a kernel, does not fail again.
+#[test]
+fn sequences_that_are_kept_hold_on_the_model() {
+    for (path, kept) in regressions::all(&regressions::folder()).expect("what is kept is read") {
+        for version in [Version::NEWEST, Version::OLDEST] {
+            if let Err(violation) = on_model::run(TheEngine, version, &kept.steps) {
+                panic!("{} ({}), {version}: {violation}", path.display(), kept.why);
+            }
+        }
+    }
+}
 
 fn model(version: Version) -> String {
     format!("the model of {version}")
@@ -24,12 +37,9 @@ fn random_sequences_on_the_model_leave_nothing_behind() {
         println!("seed {}", budget.seed);
         let found = search(&budget, |steps| on_model::run(TheEngine, version, steps));
         if let Some(failure) = &found.failure {
-            panic!(
-                "seed {}, after {} sequences:\n{}",
-                found.seed,
-                failure.cases,
-                failure.listing(None)
-            );
+            let kept = regressions::keep(failure, "the engine", found.seed);
+            let listing = failure.listing(kept.as_ref().ok());
+            panic!("seed {}, after {} sequences:\n{listing}", found.seed, failure.cases);
         }
         let Search { tally, took, seed, .. } = found;
         let method = format!("at random, seed {seed}");

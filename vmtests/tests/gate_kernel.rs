@@ -1,50 +1,47 @@
-//! The gate on the running kernel.
+//! The gate on the kernel that runs, with the engine and with the program as real processes.
 
-use std::path::Path;
 use std::time::Duration;
 
-use vmtests::gate::agent::Agents;
-use vmtests::gate::on_kernel::{Machine, Programs, Tools};
-use vmtests::gate::program::TheProgram;
-use vmtests::gate::random::{Budget, search};
+use vmtests::gate::on_kernel::Kernel;
+use vmtests::gate::random::{Budget, Search, search};
+use vmtests::gate::regressions;
 use vmtests::gate::report::Report;
-use vmtests::gate::system::System;
+use vmtests::gate::step::Step;
+use vmtests::gate::trial::{Checked, Tally};
+use vmtests::gate::witness::Often;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_engine-agent");
-
-/// Random sequences; the system is made anew for each.
-fn search_on_this_kernel<S: System>(name: &str, budget: &Budget, system: impl Fn(&Programs) -> S) {
-    let machine = Machine::isolated();
-    let programs = Programs::beside(Path::new(AGENT));
-    let mut tools = Tools::new(programs.clone());
+/// Runs what is kept, then sequences at random, and prints what was done.
+fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) {
     println!("seed {}", budget.seed);
-    let found = search(budget, |steps| machine.run(system(&programs), steps, &mut tools));
-    if let Some(failure) = &found.failure {
-        panic!(
-            "seed {}, after {} sequences:\n{}",
-            found.seed,
-            failure.cases,
-            failure.listing(None)
-        );
+    for (path, kept) in regressions::all(&regressions::folder()).expect("what is kept is read") {
+        if let Err(violation) = run(&kept.steps) {
+            panic!("{} ({}): {violation}", path.display(), kept.why);
+        }
     }
-    let method = format!(
-        "at random, seed {}, the auditor and bpftool asked {} times",
-        found.seed, tools.looks
-    );
-    let (system, machine) = (name.to_owned(), Report::this_kernel());
-    println!("{}", Report { system, machine, method, tally: found.tally, took: found.took });
+    let Search { tally, failure, seed, took } = search(budget, run);
+    if let Some(failure) = failure {
+        let kept = regressions::keep(&failure, system, seed);
+        let listing = failure.listing(kept.as_ref().ok());
+        panic!("seed {seed}, after {} sequences, {took:.1?}:\n{listing}", failure.cases);
+    }
+    let machine = Report::this_kernel();
+    let method = format!("at random, seed {seed}");
+    let system = system.to_owned();
+    println!("{}", Report { system, machine, method, tally, took });
 }
 
 #[test]
 fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
-    let budget = Budget::from_env(130, Duration::from_secs(150), 40);
-    search_on_this_kernel("the engine", &budget, |_| Agents::new(Path::new(AGENT)));
+    vmtests::isolation::isolate();
+    let budget = Budget::from_env(110, Duration::from_secs(45), 40);
+    let mut kernel = Kernel::new(Often::EveryNth(20)).expect("the gate gets ready");
+    prove("the engine", &budget, |steps| kernel.run_engine(steps));
 }
 
 #[test]
 fn root_random_sequences_of_the_program_on_this_kernel_leave_nothing_behind() {
-    let budget = Budget::from_env(25, Duration::from_secs(90), 30);
-    search_on_this_kernel("the program", &budget, |programs| {
-        TheProgram::new(&programs.path("chadthrottle"))
-    });
+    vmtests::isolation::isolate();
+    let budget = Budget::from_env(30, Duration::from_secs(45), 30);
+    let mut kernel = Kernel::new(Often::EveryNth(10)).expect("the gate gets ready");
+    prove("the program", &budget, |steps| kernel.run_program(steps));
 }

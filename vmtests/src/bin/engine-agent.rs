@@ -1,6 +1,6 @@
-//! One owner of the gate on the kernel: an engine that does what it is told on standard input.
+//! The engine as a process for the gate: see `vmtests::gate::agent`.
 #![forbid(unsafe_code)]
 
 fn main() -> anyhow::Result<()> {
-    vmtests::gate::agent::serve(std::io::stdin().lock(), std::io::stdout().lock())
+    vmtests::gate::agent::serve()
 }

@@ -6,6 +6,8 @@
 //! ([`expected::Expected`]).
 
 pub mod agent;
+pub mod binaries;
+pub mod commands;
 pub mod engine;
 pub mod exhaustive;
 pub mod expected;
@@ -19,7 +21,9 @@ pub mod plan;
 pub mod program;
 pub mod proved;
 pub mod random;
+pub mod regressions;
 pub mod report;
 pub mod step;
 pub mod system;
 pub mod trial;
+pub mod witness;

@@ -120,6 +120,13 @@ pub enum Mishap {
     Fail(Fail),
 }
 
+impl Mishap {
+    /// Whether the process dies of it.
+    pub fn is_death(self) -> bool {
+        matches!(self, Self::DieBefore | Self::DieAfter)
+    }
+}
+
 /// The errnos that are injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

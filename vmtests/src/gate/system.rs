@@ -75,6 +75,11 @@ pub struct Recorded {
 pub trait System {
     /// Whether it can take this step at all. What it never can is not counted as tested.
     fn offers(&self, step: &Step) -> bool;
+    /// Each throttle has a process of its own: adding one is a start, which settles, and a pinned one is let go
+    /// of as soon as it is there.
+    fn is_a_process_for_each_throttle(&self) -> bool {
+        false
+    }
 
     /// Whether adding a throttle starts a process that settles what dead owners left.
     fn settles_with_each_add(&self) -> bool {

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use bpf::cgroup::Cgroup;
 use bpf::error::Kind;
@@ -18,6 +19,9 @@ use nix::errno::Errno;
 
 use super::{Attach, Census, Lab};
 use crate::cgroup::enter;
+
+/// How long a packet to oneself may take: one that does not come is an error, and not waited for for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process with a socket.
 #[derive(Debug)]
@@ -45,7 +49,12 @@ fn errno(error: &std::io::Error) -> Errno {
 }
 
 fn bound_socket() -> nix::Result<UdpSocket> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| errno(&error))
+    let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let patient = bound.and_then(|socket| {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(socket)
+    });
+    patient.map_err(|error| errno(&error))
 }
 
 fn is_ours(name: &str) -> bool {

@@ -43,6 +43,16 @@ impl Census {
     pub fn is_empty(&self) -> bool {
         self.programs.is_empty() && self.links.is_empty() && self.pins.is_empty() && self.maps == 0
     }
+
+    /// What has come since an earlier one.
+    #[must_use]
+    pub fn without(mut self, earlier: &Self) -> Self {
+        self.programs.retain(|id| !earlier.programs.contains(id));
+        self.links.retain(|id| !earlier.links.contains(id));
+        self.pins.retain(|pin| !earlier.pins.contains(pin));
+        self.maps = self.maps.saturating_sub(earlier.maps);
+        self
+    }
 }
 
 /// A machine.

@@ -1,104 +1,101 @@
-//! The process's side.
+//! The agent's side.
 
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
 use std::rc::Rc;
 
+use anyhow::{Context, Result};
 use bpf::{LinuxBpf, Owner};
 use nix::sys::signal::{Signal, raise};
 use throttle_core::files::FileSystem;
 use throttle_core::target::Target;
 
-use super::{Answer, Asked, Question};
+use super::protocol::{Answer, Asked, Said, What};
 use crate::gate::engine::{EngineOwner, Setting, remove_by_name};
 use crate::gate::faulty::Control;
-use crate::gate::in_model::PINS;
 
-/// Answers until nobody asks any more.
+/// Does what is asked on standard input, until that ends.
 ///
 /// # Errors
-/// When the process cannot find out about itself and the kernel, or nobody listens.
-pub fn serve(questions: impl BufRead, mut answers: impl Write) -> anyhow::Result<()> {
+/// When a line is no request, or cannot be answered: the gate is broken.
+pub fn serve() -> Result<()> {
     let mut agent = Agent::new()?;
-    for line in questions.lines() {
-        let asked: Asked = serde_json::from_str(&line?)?;
-        serde_json::to_writer(&mut answers, &agent.answer(&asked))?;
-        answers.write_all(b"\n")?;
-        answers.flush()?;
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let asked = serde_json::from_str(&line).with_context(|| format!("no request: {line}"))?;
+        let answer = agent.answer(asked)?;
+        let mut out = io::stdout().lock();
+        serde_json::to_writer(&mut out, &answer)?;
+        out.write_all(b"\n")?;
+        out.flush()?;
     }
     Ok(())
 }
 
 struct Agent {
     kernel: LinuxBpf,
-    setting: Setting,
     control: Rc<Control>,
-    engine: Option<EngineOwner<LinuxBpf>>,
-    files_at_start: usize,
+    setting: Setting,
+    owner: Option<EngineOwner<LinuxBpf>>,
 }
 
 impl Agent {
-    fn new() -> anyhow::Result<Self> {
+    fn new() -> Result<Self> {
         let setting = Setting {
             files: Rc::new(FileSystem),
             ledger: bpf::ledger::DEFAULT_DIR.into(),
-            pins: PINS.into(),
+            pins: std::path::Path::new(bpf::pins::DEFAULT_BPFFS).join("chadthrottle"),
             owner: Owner::this_process("gate")?,
         };
+        // A process that sends this to itself does not come back from the call.
         let control = Control::new(Box::new(|| {
-            // Nothing comes after it.
             let _ = raise(Signal::SIGKILL);
         }));
-        let files_at_start = open_files()?;
-        let kernel = LinuxBpf::new()?;
-        Ok(Self { kernel, setting, control, engine: None, files_at_start })
+        Ok(Self { kernel: LinuxBpf::new()?, control, setting, owner: None })
     }
 
-    fn answer(&mut self, asked: &Asked) -> Answer {
+    fn answer(&mut self, asked: Asked) -> Result<Answer> {
         self.control.plan(asked.fault);
-        let mut answer = Answer::default();
-        let done = match &asked.question {
-            Question::Start => self.start(),
-            Question::RemoveRecorded(name) => {
-                remove_by_name(self.kernel, &self.control, &self.setting, name)
-            }
-            other => self.with_engine(other, &mut answer),
-        };
-        answer.failed = done.err();
-        answer.struck = self.control.struck();
+        let result = self.act(asked.what);
+        let struck = self.control.struck();
+        // Nothing goes wrong later that was planned for now.
         self.control.plan(None);
-        if let Ok(open) = open_files() {
-            answer.open_files = open.saturating_sub(self.files_at_start);
-        }
-        answer
+        let said = result.unwrap_or_else(Said::Failed);
+        Ok(Answer { said, struck, open_files: open_files()? })
     }
 
-    fn start(&mut self) -> Result<(), String> {
-        let resolve = |pid| -> Result<PathBuf, String> {
-            let resolved = Target::Process(pid).resolve().map_err(|error| error.to_string())?;
-            Ok(resolved.cgroup)
-        };
-        let started =
-            EngineOwner::start(self.kernel, &self.control, &self.setting, Box::new(resolve))?;
-        self.engine = Some(started);
-        Ok(())
-    }
-
-    fn with_engine(&mut self, question: &Question, answer: &mut Answer) -> Result<(), String> {
-        let engine = self.engine.as_mut().ok_or("the engine was not started")?;
-        match question {
-            Question::Add(request) => engine.add(request),
-            Question::Change(handle, rates) => engine.change(*handle, rates),
-            Question::Remove(handle) => engine.remove(*handle),
-            Question::ShutDown => engine.shut_down(),
-            Question::Claims | Question::Start | Question::RemoveRecorded(_) => {
-                answer.claims = engine.claims();
-                Ok(())
+    fn act(&mut self, what: What) -> Result<Said, String> {
+        match what {
+            What::Start => {
+                let resolve = |pid| {
+                    let resolved = Target::Process(pid).resolve();
+                    resolved.map(|it| it.cgroup).map_err(|error| error.to_string())
+                };
+                let resolve = Box::new(resolve);
+                let started =
+                    EngineOwner::start(self.kernel, &self.control, &self.setting, resolve)?;
+                self.owner = Some(started);
+            }
+            What::Add(request) => self.owner()?.add(&request)?,
+            What::Change { handle, rates } => self.owner()?.change(handle, &rates)?,
+            What::Remove(handle) => self.owner()?.remove(handle)?,
+            What::Claims => return Ok(Said::Claims(self.owner()?.claims())),
+            What::ShutDown => {
+                self.owner()?.shut_down()?;
+                self.owner = None;
+            }
+            What::RemoveRecorded(name) => {
+                remove_by_name(self.kernel, &self.control, &self.setting, &name)?;
             }
         }
+        Ok(Said::Done)
+    }
+
+    fn owner(&mut self) -> Result<&mut EngineOwner<LinuxBpf>, String> {
+        self.owner.as_mut().ok_or_else(|| "the engine was not started".to_owned())
     }
 }
 
-fn open_files() -> io::Result<usize> {
+/// With the one that lists them.
+fn open_files() -> Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
 }

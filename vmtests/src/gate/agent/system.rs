@@ -1,110 +1,105 @@
-//! The gate's side.
+//! The engine as a system of processes.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
-use nix::sys::signal::Signal;
 use throttle_core::files::{FileSystem, Files};
 
-use super::{Answer, Asked, Question};
+use super::child::Agent;
+use super::protocol::{Answer, Asked, Said, What};
+use crate::gate::binaries;
 use crate::gate::in_model::recorded;
 use crate::gate::step::{Fault, Step};
 use crate::gate::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System};
 
-/// Owners that are processes.
+/// Two owners, each an agent. Dropping this kills and reaps all that run.
+///
+/// A process that has shut down and has no more files open than a new one is as good as a new one, and is
+/// started again as one: an exec takes a tenth of a second where the processor is emulated.
 #[derive(Debug)]
-pub struct Agents {
+pub struct AgentSystem {
     program: PathBuf,
-    boot_id: String,
     owners: [Option<Agent>; 2],
-    /// Started ahead: on an emulated processor that takes a tenth of a second.
+    /// Started ahead, or left over.
     spare: Option<Agent>,
+    boot_id: String,
     struck: bool,
 }
 
-#[derive(Debug)]
-struct Agent {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may be dead already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Agent {
-    fn spawn(program: &Path) -> Self {
-        let spawned = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        let (Some(questions), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            unreachable!("both were asked for")
-        };
-        Self { child, questions, answers: BufReader::new(answers) }
-    }
-
-    /// Asks, and waits for the answer. `None`: it was killed.
-    fn ask(&mut self, asked: &Asked) -> Option<Answer> {
-        let mut line = serde_json::to_vec(asked).expect("a question can be written down");
-        line.push(b'\n');
-        // If it is dead, the answer will not come.
-        let _ = self.questions.write_all(&line);
-        let mut answer = String::new();
-        let read = self.answers.read_line(&mut answer);
-        if read.is_ok_and(|length| length > 0) {
-            return Some(serde_json::from_str(&answer).expect("an answer is one"));
-        }
-        let status = self.child.wait().expect("the agent can be waited for");
-        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "the agent ended: {status}");
-        None
-    }
-}
-
-impl Agents {
-    /// Owners that run this program, the binary `engine-agent`.
+impl AgentSystem {
+    /// None runs yet.
     ///
-    /// # Panics
-    /// When the kernel does not tell its boot.
-    pub fn new(program: &Path) -> Self {
-        let boot_id = bpf::boot_id().expect("this boot has an id");
-        let program = program.to_owned();
-        Self { program, boot_id, owners: [None, None], spare: None, struck: false }
+    /// # Errors
+    /// When the agent was not built.
+    pub fn new() -> Result<Self, String> {
+        let program = binaries::find("engine-agent")?;
+        let boot_id = bpf::boot_id().map_err(|error| error.to_string())?;
+        let spare = Some(Agent::spawn(&program)?);
+        Ok(Self { program, owners: [None, None], spare, boot_id, struck: false })
     }
 
-    fn new_agent(&mut self) -> Agent {
-        let spare = self.spare.replace(Agent::spawn(&self.program));
-        spare.unwrap_or_else(|| Agent::spawn(&self.program))
+    fn take_spare(&mut self) -> Result<Agent, String> {
+        self.spare.take().map_or_else(|| Agent::spawn(&self.program), Ok)
     }
 
-    fn ask(&mut self, owner: usize, question: Question, fault: Option<Fault>) -> Outcome<Answer> {
-        let Some(agent) = self.owners[owner].as_mut() else {
+    /// Lets an owner do something.
+    fn run(&mut self, owner: usize, what: What, fault: Option<Fault>) -> Outcome<Answer> {
+        let Some(mut agent) = self.owners[owner].take() else {
             return Outcome::Failed(format!("owner {owner} does not run"));
         };
-        let answer = agent.ask(&Asked { question, fault });
-        if answer.is_none() {
-            self.owners[owner] = None;
+        let outcome = self.ask(&mut agent, what, fault);
+        if outcome.is_alive() {
+            self.owners[owner] = Some(agent);
         }
-        self.outcome(answer)
+        outcome.into()
     }
 
-    fn outcome(&mut self, answer: Option<Answer>) -> Outcome<Answer> {
-        self.struck = answer.as_ref().is_none_or(|answer| answer.struck);
-        match answer {
-            None => Outcome::Died,
-            Some(Answer { failed: Some(why), .. }) => Outcome::Failed(why),
-            Some(answer) => Outcome::Done(answer),
+    fn ask(&mut self, agent: &mut Agent, what: What, fault: Option<Fault>) -> Asking {
+        self.struck = false;
+        match agent.ask(&Asked { what, fault }) {
+            Ok(Some(answer)) => {
+                self.struck = answer.struck;
+                match answer.said {
+                    Said::Failed(why) => Asking::Failed(why),
+                    Said::Done | Said::Claims(_) => Asking::Done(answer),
+                }
+            }
+            Ok(None) => {
+                self.struck = true;
+                Asking::Died
+            }
+            Err(why) => Asking::Broken(why),
         }
     }
 }
 
-fn without_answer(outcome: Outcome<Answer>) -> Outcome<()> {
+/// How asking an agent ended.
+enum Asking {
+    Done(Answer),
+    Failed(String),
+    Died,
+    /// It ended as it never should.
+    Broken(String),
+}
+
+impl Asking {
+    fn is_alive(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Failed(_))
+    }
+}
+
+impl From<Asking> for Outcome<Answer> {
+    fn from(asking: Asking) -> Self {
+        match asking {
+            Asking::Done(answer) => Self::Done(answer),
+            // The fault did not strike as far as anybody knows, so this is taken for a failure without a reason.
+            Asking::Failed(why) | Asking::Broken(why) => Self::Failed(why),
+            Asking::Died => Self::Died,
+        }
+    }
+}
+
+fn without<T>(outcome: Outcome<T>) -> Outcome<()> {
     match outcome {
         Outcome::Done(_) => Outcome::Done(()),
         Outcome::Failed(why) => Outcome::Failed(why),
@@ -112,22 +107,34 @@ fn without_answer(outcome: Outcome<Answer>) -> Outcome<()> {
     }
 }
 
-impl System for Agents {
+impl System for AgentSystem {
     fn offers(&self, _step: &Step) -> bool {
         true
     }
 
     fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()> {
-        self.owners[owner] = Some(self.new_agent());
-        let outcome = self.ask(owner, Question::Start, fault);
-        if !matches!(outcome, Outcome::Done(_)) {
-            self.owners[owner] = None;
+        let mut agent = match self.take_spare() {
+            Ok(agent) => agent,
+            Err(why) => return Outcome::Failed(why),
+        };
+        let outcome = self.ask(&mut agent, What::Start, fault);
+        match &outcome {
+            Asking::Done(answer) => {
+                agent.open_files = answer.open_files;
+                self.owners[owner] = Some(agent);
+            }
+            Asking::Failed(_) => self.spare = Some(agent),
+            Asking::Died | Asking::Broken(_) => {}
         }
-        without_answer(outcome)
+        if self.spare.is_none() {
+            // It gets ready while others work. Should it fail, it will again when it is needed.
+            self.spare = Agent::spawn(&self.program).ok();
+        }
+        without(outcome.into())
     }
 
     fn add(&mut self, owner: usize, request: &Request, fault: Option<Fault>) -> Outcome<()> {
-        without_answer(self.ask(owner, Question::Add(request.clone()), fault))
+        without(self.run(owner, What::Add(request.clone()), fault))
     }
 
     fn change(
@@ -137,28 +144,34 @@ impl System for Agents {
         rates: &Rates,
         fault: Option<Fault>,
     ) -> Outcome<()> {
-        without_answer(self.ask(owner, Question::Change(handle, rates.clone()), fault))
+        without(self.run(owner, What::Change { handle, rates: rates.clone() }, fault))
     }
 
     fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<()> {
-        without_answer(self.ask(owner, Question::Remove(handle), fault))
+        without(self.run(owner, What::Remove(handle), fault))
     }
 
     fn claims(&mut self, owner: usize) -> Vec<Claim> {
         let struck = self.struck;
-        let claims = match self.ask(owner, Question::Claims, None) {
-            Outcome::Done(answer) => answer.claims,
-            Outcome::Failed(_) | Outcome::Died => Vec::new(),
-        };
+        let outcome = self.run(owner, What::Claims, None);
         self.struck = struck;
-        claims
+        match outcome {
+            Outcome::Done(Answer { said: Said::Claims(claims), .. }) => claims,
+            // Who says nothing claims nothing; where there is something, that is a lie.
+            _ => Vec::new(),
+        }
     }
 
     fn shut_down(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<usize> {
-        match self.ask(owner, Question::ShutDown, fault) {
+        match self.run(owner, What::ShutDown, fault) {
             Outcome::Done(answer) => {
-                self.owners[owner] = None;
-                Outcome::Done(answer.open_files)
+                let agent = self.owners[owner].take();
+                let at_start = agent.as_ref().map_or(0, |agent| agent.open_files);
+                let open = answer.open_files.saturating_sub(at_start);
+                if open == 0 && self.spare.is_none() {
+                    self.spare = agent;
+                }
+                Outcome::Done(open)
             }
             Outcome::Failed(why) => Outcome::Failed(why),
             Outcome::Died => Outcome::Died,
@@ -166,14 +179,20 @@ impl System for Agents {
     }
 
     fn kill(&mut self, owner: usize) {
+        // Dropping kills, and waits until it is dead.
         self.owners[owner] = None;
     }
 
     fn remove_recorded(&mut self, name: &str, fault: Option<Fault>) -> Outcome<()> {
-        let mut agent = self.new_agent();
-        let question = Question::RemoveRecorded(name.to_owned());
-        let answer = agent.ask(&Asked { question, fault });
-        without_answer(self.outcome(answer))
+        let mut agent = match self.take_spare() {
+            Ok(agent) => agent,
+            Err(why) => return Outcome::Failed(why),
+        };
+        let outcome = self.ask(&mut agent, What::RemoveRecorded(name.to_owned()), fault);
+        if outcome.is_alive() {
+            self.spare = Some(agent);
+        }
+        without(outcome.into())
     }
 
     fn recorded(&self) -> Vec<Recorded> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bpf::list::{AttachFlags, Scope};
 
+use super::ledger::is_junk;
 use super::{Checked, Property, Tally, Trial, Violation};
 use crate::gate::expected::Standing;
 use crate::gate::step::{Place, Way};
@@ -87,6 +88,9 @@ impl<L: Lab, S: System> Trial<L, S> {
         self.remove_junk()?;
         let lost = self.expected.standing(Standing::Lost);
         if !lost.is_empty() {
+            // Told which files cannot be read, an operator removes them: nobody else could tell what they
+            // stood for, and until then no witness judges anything that they may have meant to stay.
+            self.remove_junk()?;
             witness.clean(&self.lab, &self.top).map_err(left)?;
             for handle in lost {
                 self.expected.remove(handle);
@@ -94,15 +98,17 @@ impl<L: Lab, S: System> Trial<L, S> {
         }
         self.wait_until_nothing_is_left()?;
         // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
-        // or in that of a pinned throttle that was made with the same load.
-        self.start(0, None)?;
-        self.shut_down(0, None)?;
+        // or in that of a pinned throttle that was made with the same load. Each start tries again.
+        self.settle_to(|trial| {
+            trial.start(0, None)?;
+            trial.shut_down(0, None)?;
+            trial.check_ledger()
+        })?;
         // A pinned one whose cgroup was removed, or which somebody else took off.
         for handle in self.expected.standing(Standing::Released) {
             self.expected.remove(handle);
         }
         self.check()?;
-        self.check_ledger()?;
         self.confirm(witness)?;
         self.take_down_the_world()?;
         self.confirm(witness)?;
@@ -110,23 +116,34 @@ impl<L: Lab, S: System> Trial<L, S> {
     }
 
     fn confirm(&mut self, witness: &mut impl Witness<L>) -> Checked {
-        self.wait_until_nothing_is_left()?;
+        // The kernel lets go of what was detached a little later.
+        self.settle_to(|trial| {
+            let census = trial.lab.census().map_err(|error| left(error.to_string()))?;
+            let census = census.without(&trial.before);
+            if census.is_empty() { Ok(()) } else { Err(left(format!("{census:?}"))) }
+        })?;
         witness.confirm(&self.lab, &self.top).map_err(left)
     }
 
-    /// The kernel lets go of what was detached, and of what was on a removed cgroup, a little later.
-    fn wait_until_nothing_is_left(&mut self) -> Checked {
-        self.settle_to(|trial| {
-            let census = trial.lab.census().map_err(|error| left(error.to_string()))?;
-            if census.is_empty() { Ok(()) } else { Err(left(format!("{census:?}"))) }
-        })
+    /// Nothing but the lock, and what others have put there.
+    fn check_ledger(&mut self) -> Checked {
+        self.remove_junk()?;
+        let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
+        let mut remaining = files.list(&folder).unwrap_or_default();
+        remaining.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
+        if remaining.is_empty() {
+            Ok(())
+        } else {
+            Err(left(format!("the ledger has {remaining:?}")))
+        }
     }
 
+    /// Removes the files that were damaged or are nobody's. What has such a file's name now and can be read is
+    /// something else.
     fn remove_junk(&mut self) -> Checked {
         let Some((files, _)) = self.system.ledger() else { return Ok(()) };
         for path in std::mem::take(&mut self.junk) {
-            // A torn record that its owner has removed since is gone already.
-            if files.exists(&path) {
+            if files.read(&path).is_ok_and(|text| is_junk(&text)) {
                 files.remove(&path).map_err(|error| left(error.to_string()))?;
             }
         }

@@ -24,7 +24,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         };
         match damage {
             Damage::Junk => {
-                let path = write(format!("junk{}.json", self.junk.len()), b"no entry")?;
+                let path = write(format!("junk{}.json", self.junk.len()), JUNK)?;
                 self.junk.push(path);
             }
             Damage::Draft => drop(write(".7.json.draft".to_owned(), b"{")?),
@@ -33,7 +33,7 @@ impl<L: Lab, S: System> Trial<L, S> {
                 let recorded = self.records()?;
                 let Some(at) = nth(&recorded, which) else { return Ok(false) };
                 let (handle, path) = &recorded[at];
-                files.write(path, b"torn").map_err(failed)?;
+                files.write(path, TORN).map_err(failed)?;
                 self.junk.push(path.clone());
                 if let Some(throttle) = self.expected.throttle_mut(*handle) {
                     throttle.torn = true;
@@ -59,6 +59,14 @@ impl<L: Lab, S: System> Trial<L, S> {
         });
         Ok(records.collect())
     }
+}
+
+const JUNK: &[u8] = b"no entry";
+const TORN: &[u8] = b"torn";
+
+/// Whether a file's contents are such that nobody can tell what it stood for.
+pub(super) fn is_junk(text: &[u8]) -> bool {
+    text == JUNK || text == TORN
 }
 
 const OTHER_BOOT: &str = r#"{"schema_version":1,"throttle":"900","owner":{"pid":1,"start_time":1,

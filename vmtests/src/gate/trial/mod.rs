@@ -22,7 +22,7 @@ use world::Neighbour;
 use super::expected::Expected;
 use super::step::Step;
 use super::system::{Handle, System};
-use crate::lab::Lab;
+use crate::lab::{Census, Lab};
 use crate::model::{ModelProcess, ModelSocket, Version};
 
 /// What must hold.
@@ -123,6 +123,8 @@ pub struct Trial<L: Lab, S: System> {
     junk: Vec<PathBuf>,
     /// Programs that run above all this; none of this trial's business.
     above: Vec<ProgramId>,
+    /// What of ours there was before; others' real throttles, say.
+    before: Census,
     last_handle: Handle,
     last_rate: u64,
     tally: Tally,
@@ -146,6 +148,7 @@ impl<L: Lab, S: System> Trial<L, S> {
             processes: Vec::new(),
             sockets: Vec::new(),
             expected: Expected::new(version, top),
+            before: lab.census()?,
             lab,
             top: top.to_owned(),
             patience,
@@ -161,10 +164,6 @@ impl<L: Lab, S: System> Trial<L, S> {
         Ok(trial)
     }
 
-    /// debug
-    pub fn lab_kernel(&self) -> &L {
-        &self.lab
-    }
     /// What was done so far.
     pub fn tally(&self) -> Tally {
         self.tally

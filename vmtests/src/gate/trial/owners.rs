@@ -42,15 +42,21 @@ impl<L: Lab, S: System> Trial<L, S> {
         if self.running[owner] {
             return Ok(false);
         }
+        if self.settle(owner, fault)? {
+            self.running[owner] = true;
+        }
+        Ok(true)
+    }
+
+    /// Starts an owner, and judges what that has settled. Tells whether it runs.
+    fn settle(&mut self, owner: usize, fault: Option<Fault>) -> Checked<bool> {
         let outcome = self.system.start(owner, fault);
         self.note_fault(&outcome);
         let struck = self.system.fault_struck();
-        match &outcome {
-            Outcome::Done(()) => self.running[owner] = true,
-            Outcome::Failed(why) if !struck => {
-                return Err(lied(format!("owner {owner} does not start: {why}")));
-            }
-            _ => {}
+        if let Outcome::Failed(why) = &outcome
+            && !struck
+        {
+            return Err(lied(format!("owner {owner} does not start: {why}")));
         }
         let settles = matches!(outcome, Outcome::Done(())) && !struck;
         let adrift = self.expected.standing(Standing::Adrift);
@@ -58,7 +64,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         for handle in adrift {
             self.judge_adrift(handle, settles)?;
         }
-        Ok(true)
+        Ok(matches!(outcome, Outcome::Done(())))
     }
 
     /// After a start that nothing kept from settling, what was adrift is gone, or is recorded to stay.
@@ -123,6 +129,12 @@ impl<L: Lab, S: System> Trial<L, S> {
         let Some(owner) = self.runs(owner) else { return Ok(false) };
         let Some((whom, path)) = self.resolve_target(target) else { return Ok(false) };
         let fault = self.allowed(owner, fault);
+        let has_its_own = self.system.is_a_process_for_each_throttle();
+        if has_its_own && !self.expected.standing(Standing::Adrift).is_empty() {
+            // Its start would settle before it attaches anything: that is done apart, so that what comes of
+            // the one is not taken for the other's doing.
+            self.settle(owner, None)?;
+        }
         self.last_handle += 1;
         let handle = self.last_handle;
         let rates = self.new_rates(Way::BOTH.into_iter().filter(|way| ways.has(*way)));
@@ -140,7 +152,10 @@ impl<L: Lab, S: System> Trial<L, S> {
         match (outcome, allowed) {
             (Outcome::Failed(_), _) if half_way => self.after_failure(owner, &[handle])?,
             (Outcome::Died, _) => self.after_death(owner, &[handle])?,
-            (Outcome::Done(()), Ok(())) | (Outcome::Failed(_), Err(_)) => self.resolve(&[])?,
+            (Outcome::Done(()), Ok(())) if has_its_own && how == How::Pinned => {
+                self.set_standing(handle, Standing::Released);
+            }
+            (Outcome::Done(()), Ok(())) | (Outcome::Failed(_), Err(_)) => {}
             (Outcome::Done(()), Err(error)) => {
                 let what = format!("throttle {handle} was added, where the kernel says: {error}");
                 return Err(lied(what));

@@ -1,0 +1,84 @@
+//! The gate's commands: running a sequence again that was kept.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+
+use super::in_model::TheEngine;
+use super::on_kernel::Kernel;
+use super::on_model;
+use super::random::Failure;
+use super::regressions;
+use super::trial::Tally;
+use super::witness::Often;
+use crate::model::Version;
+
+/// Run a sequence of the gate again that was kept as a file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 it holds, 1 it fails, 2 it could not be run.")]
+pub struct ReplayArgs {
+    /// The sequence: a file that the gate wrote
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// On what; the running kernel needs root
+    #[arg(long, value_enum, default_value_t = Machine::Model)]
+    on: Machine,
+    /// Which throttle system, where it runs on the kernel
+    #[arg(long, value_enum, default_value_t = Tested::Engine)]
+    system: Tested,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Machine {
+    /// The model of the running kernel's version
+    Model,
+    /// The running kernel
+    Kernel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tested {
+    /// The engine
+    Engine,
+    /// The program `chadthrottle`
+    Program,
+}
+
+/// Runs a sequence again.
+pub fn replay(args: &ReplayArgs) -> ExitCode {
+    match try_replay(args) {
+        Ok(Ok(tally)) => {
+            let Tally { steps, faults, crashes, .. } = tally;
+            println!("it holds: {steps} steps, {faults} faults, {crashes} crashes, nothing left");
+            ExitCode::SUCCESS
+        }
+        Ok(Err(failure)) => {
+            print!("{}", failure.listing(None));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("vmtests: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn try_replay(args: &ReplayArgs) -> Result<Result<Tally, Failure>> {
+    let steps = regressions::read(&args.file)?.steps;
+    let done = match args.on {
+        Machine::Model => on_model::run(TheEngine, Version::running(), &steps),
+        Machine::Kernel => {
+            if !nix::unistd::geteuid().is_root() {
+                return Err(anyhow!("the running kernel needs root"));
+            }
+            crate::isolation::isolate();
+            let mut kernel = Kernel::new(Often::Always).map_err(|why| anyhow!(why))?;
+            match args.system {
+                Tested::Engine => kernel.run_engine(&steps),
+                Tested::Program => kernel.run_program(&steps),
+            }
+        }
+    };
+    Ok(done.map_err(|violation| Failure { violation, steps, cases: 1 }))
+}

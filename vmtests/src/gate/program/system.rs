@@ -1,0 +1,238 @@
+//! The program as a system.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bpf::AttachType;
+use throttle_core::files::{FileSystem, Files};
+
+use super::process::{End, Process};
+use super::strace::Skip;
+use crate::gate::binaries;
+use crate::gate::in_model::recorded;
+use crate::gate::step::{Fault, How, Step};
+use crate::gate::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System, Whom};
+
+/// No cgroup: `limit` on it settles, as each start does, and then has nothing to limit.
+const NOWHERE: &str = "/chadtest-nowhere";
+/// What it says then.
+const NO_SUCH_CGROUP: &str = "there is no such cgroup";
+/// What `limit` says when it ends by itself.
+const NOTHING_LEFT_TO_LIMIT: &str = "the cgroup was removed";
+
+/// Before it settles, the program asks the kernel what it can do.
+const SETTLING: Skip = Skip { bpf: 4, open: 8 };
+/// And before it attaches anything, libbpf asks it much more.
+const ADDING: Skip = Skip { bpf: 34, open: 10 };
+
+/// Two owners, each the processes of its throttles. Dropping this kills and reaps them all.
+///
+/// When one of an owner's processes is killed at a call, the others are killed with it. Pinned throttles are
+/// nobody's from the start: their processes end when they are armed.
+#[derive(Debug)]
+pub struct ProgramSystem {
+    program: PathBuf,
+    owners: [Vec<(Handle, Process)>; 2],
+    boot_id: String,
+    struck: bool,
+}
+
+impl ProgramSystem {
+    /// Nothing runs yet.
+    ///
+    /// # Errors
+    /// When the program was not built.
+    pub fn new() -> Result<Self, String> {
+        let program = binaries::find("chadthrottle")?;
+        let boot_id = bpf::boot_id().map_err(|error| error.to_string())?;
+        Ok(Self { program, owners: [Vec::new(), Vec::new()], boot_id, struck: false })
+    }
+
+    fn run(&mut self, words: &[&str], fault: Option<Fault>, skip: Skip) -> Result<End, String> {
+        self.end(Process::start(&self.program, words, fault, skip)?)
+    }
+
+    fn end(&mut self, process: Process) -> Result<End, String> {
+        self.struck = false;
+        let (end, struck) = process.end()?;
+        self.struck = struck;
+        Ok(end)
+    }
+
+    fn try_add(
+        &mut self,
+        owner: usize,
+        request: &Request,
+        fault: Option<Fault>,
+    ) -> Result<Outcome<()>, String> {
+        let words = words(request);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let mut process = Process::start(&self.program, &words, fault, ADDING)?;
+        let is_armed = process.line()?.starts_with("armed: ");
+        if !is_armed || request.how == How::Pinned {
+            let end = self.end(process)?;
+            if let (End::Exit(0, _), false) = (&end, is_armed) {
+                return Err("it ended well, and never said that it was armed".to_owned());
+            }
+            return Ok(outcome(end));
+        }
+        self.struck = process.at_peace()?;
+        if process.has_ended().is_some() {
+            return Ok(outcome(self.end(process)?));
+        }
+        self.owners[owner].push((request.handle, process));
+        Ok(Outcome::Done(()))
+    }
+
+    fn try_remove(
+        &mut self,
+        mut process: Process,
+        fault: Option<Fault>,
+    ) -> Result<Outcome<()>, String> {
+        let by_itself = process.has_ended().is_some();
+        process.interrupt(fault)?;
+        let end = self.end(process)?;
+        if let (true, End::Exit(0, stderr)) = (by_itself, &end)
+            && !stderr.contains(NOTHING_LEFT_TO_LIMIT)
+        {
+            return Err(format!("it had ended by itself: {stderr}"));
+        }
+        Ok(outcome(end))
+    }
+
+    /// Who is killed at a call takes the owner's others with it.
+    fn told(&mut self, owner: usize, outcome: Result<Outcome<()>, String>) -> Outcome<()> {
+        let outcome = outcome.unwrap_or_else(|why| {
+            // Nothing that was planned: a failure without a reason.
+            self.struck = false;
+            Outcome::Failed(why)
+        });
+        if outcome == Outcome::Died {
+            self.kill(owner);
+        }
+        outcome
+    }
+}
+
+fn outcome(end: End) -> Outcome<()> {
+    match end {
+        End::Exit(0, _) => Outcome::Done(()),
+        End::Exit(code, stderr) => Outcome::Failed(format!("exit status {code}: {stderr}")),
+        End::Killed => Outcome::Died,
+    }
+}
+
+fn words(request: &Request) -> Vec<String> {
+    let mut words = vec!["limit".to_owned()];
+    match &request.whom {
+        Whom::Cgroup(path) => words.extend(["--cgroup".to_owned(), path.display().to_string()]),
+        Whom::Process(pid) => words.extend(["--pid".to_owned(), pid.to_string()]),
+    }
+    for (&attach_type, rate) in &request.rates {
+        let ingress = attach_type == AttachType::INET_INGRESS;
+        words.push(if ingress { "--download" } else { "--upload" }.to_owned());
+        words.push(rate.to_string());
+    }
+    let how = match request.how {
+        How::Link => "link",
+        How::Pinned => "pinned",
+        How::Legacy => "legacy",
+    };
+    words.extend(["--attach".to_owned(), how.to_owned()]);
+    words
+}
+
+impl System for ProgramSystem {
+    fn offers(&self, step: &Step) -> bool {
+        !matches!(step, Step::Change { .. })
+    }
+
+    fn is_a_process_for_each_throttle(&self) -> bool {
+        true
+    }
+
+    fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()> {
+        let words = ["limit", "--cgroup", NOWHERE, "--upload", "1M"];
+        let ended = self.run(&words, fault, SETTLING).map(|end| match end {
+            End::Exit(_, stderr) if stderr.contains(NO_SUCH_CGROUP) => Outcome::Done(()),
+            End::Exit(code, stderr) => Outcome::Failed(format!("exit status {code}: {stderr}")),
+            End::Killed => Outcome::Died,
+        });
+        self.told(owner, ended)
+    }
+
+    fn add(&mut self, owner: usize, request: &Request, fault: Option<Fault>) -> Outcome<()> {
+        let added = self.try_add(owner, request, fault);
+        self.told(owner, added)
+    }
+
+    fn change(&mut self, _: usize, _: Handle, _: &Rates, _: Option<Fault>) -> Outcome<()> {
+        Outcome::Failed("the program changes nothing".to_owned())
+    }
+
+    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<()> {
+        let Some(at) = self.owners[owner].iter().position(|(known, _)| *known == handle) else {
+            self.struck = false;
+            return Outcome::Failed(format!("there is no throttle {handle}"));
+        };
+        let (_, process) = self.owners[owner].remove(at);
+        let removed = self.try_remove(process, fault);
+        self.told(owner, removed)
+    }
+
+    /// Those whose processes run, or have ended in good order because there was nothing left to limit.
+    fn claims(&mut self, owner: usize) -> Vec<Claim> {
+        let is_well = |process: &mut Process| process.has_ended().is_none_or(|it| it.success());
+        let mut claims = Vec::new();
+        for (handle, process) in &mut self.owners[owner] {
+            if is_well(process) {
+                claims.push(Claim { handle: *handle, counters: BTreeMap::new() });
+            }
+        }
+        claims
+    }
+
+    fn shut_down(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<usize> {
+        let (mut struck, mut failures) = (false, Vec::new());
+        let handles: Vec<_> = self.owners[owner].iter().map(|(handle, _)| *handle).collect();
+        for (at, handle) in handles.into_iter().enumerate() {
+            // It strikes the first; the others have nothing to fear.
+            let outcome = self.remove(owner, handle, fault.filter(|_| at == 0));
+            struck |= self.struck;
+            match outcome {
+                Outcome::Done(()) => {}
+                Outcome::Failed(why) => failures.push(why),
+                Outcome::Died => return Outcome::Died,
+            }
+        }
+        self.struck = struck;
+        if failures.is_empty() { Outcome::Done(0) } else { Outcome::Failed(failures.join("; ")) }
+    }
+
+    fn kill(&mut self, owner: usize) {
+        // Dropping kills, and waits until they are dead.
+        self.owners[owner].clear();
+    }
+
+    fn remove_recorded(&mut self, name: &str, fault: Option<Fault>) -> Outcome<()> {
+        let removed = self.run(&["rm", name], fault, SETTLING).map(outcome);
+        removed.unwrap_or_else(|why| {
+            self.struck = false;
+            Outcome::Failed(why)
+        })
+    }
+
+    fn recorded(&self) -> Vec<Recorded> {
+        let files: Rc<dyn Files> = Rc::new(FileSystem);
+        recorded(&files, Path::new(bpf::ledger::DEFAULT_DIR), &self.boot_id)
+    }
+
+    fn ledger(&self) -> Option<(Rc<dyn Files>, PathBuf)> {
+        Some((Rc::new(FileSystem), bpf::ledger::DEFAULT_DIR.into()))
+    }
+
+    fn fault_struck(&self) -> bool {
+        self.struck
+    }
+}

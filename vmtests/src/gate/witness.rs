@@ -1,0 +1,150 @@
+//! Programs that know nothing of the gate, and say whether anything is left: the auditor, and bpftool.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bpf::LinuxBpf;
+use serde_json::Value;
+
+use super::binaries;
+use super::trial::Witness;
+use crate::lab::Census;
+
+/// How long the kernel may take to let go of what was detached.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often they are asked. The gate itself asks the kernel after every sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Often {
+    /// After every sequence.
+    Always,
+    /// After the first, and then after every nth.
+    EveryNth(u32),
+}
+
+/// The auditor and bpftool.
+#[derive(Debug)]
+pub struct Independent {
+    auditor: PathBuf,
+    often: Often,
+    confirmed: u32,
+    /// Numbers of programs that were there before.
+    before: BTreeSet<u64>,
+}
+
+impl Independent {
+    /// They are asked that often, and do not count what was there before.
+    ///
+    /// # Errors
+    /// When the auditor was not built.
+    pub fn new(often: Often, before: &Census) -> Result<Self, String> {
+        let auditor = binaries::find("chadthrottle-audit")?;
+        let before = before.programs.iter().map(|id| u64::from(id.0)).collect();
+        Ok(Self { auditor, often, confirmed: 0, before })
+    }
+
+    fn is_due(&mut self) -> bool {
+        let count = self.confirmed;
+        self.confirmed += 1;
+        match self.often {
+            Often::Always => true,
+            Often::EveryNth(nth) => count.is_multiple_of(nth.max(1)),
+        }
+    }
+
+    fn audit(&self, top: &Path) -> Result<(), String> {
+        let mut command = Command::new(&self.auditor);
+        let output = run(command.args(["scan", "--format", "json", "--root"]).arg(top))?;
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("the auditor's report: {error}: {}", shown(&output)))?;
+        if output.status.success() && report["verdict"] == "clean" {
+            return Ok(());
+        }
+        Err(format!("the auditor does not say that all is clean: {}", shown(&output)))
+    }
+
+    /// bpftool shows no program, no link and no attachment of ours.
+    fn bpftool(&self, top: &Path) -> Result<(), String> {
+        // Links first: a link keeps its program, so each link's program is in the later answer.
+        let links = ask_bpftool(&["link", "show"])?;
+        let programs = ask_bpftool(&["prog", "show"])?;
+        let ours = |of: &Value| -> Vec<u64> {
+            let named = list(of).filter(|it| is_ours(it));
+            named
+                .filter_map(|it| it["id"].as_u64())
+                .filter(|id| !self.before.contains(id))
+                .collect()
+        };
+        let programs = ours(&programs);
+        let links: Vec<_> = list(&links)
+            .filter(|link| link["prog_id"].as_u64().is_some_and(|id| programs.contains(&id)))
+            .collect();
+        if !programs.is_empty() {
+            return Err(format!("bpftool shows programs {programs:?}, links {links:?}"));
+        }
+        let tree = ask_bpftool(&["cgroup", "tree", &top.to_string_lossy()])?;
+        let attached = list(&tree).flat_map(|cgroup| list(&cgroup["programs"]));
+        let attached: Vec<_> = attached.filter(|program| is_ours(program)).collect();
+        if attached.is_empty() { Ok(()) } else { Err(format!("bpftool shows {attached:?}")) }
+    }
+}
+
+impl Witness<LinuxBpf> for Independent {
+    fn clean(&mut self, _lab: &LinuxBpf, top: &Path) -> Result<(), String> {
+        let mut command = Command::new(&self.auditor);
+        let output = run(command.args(["clean", "--yes", "--root"]).arg(top))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("the auditor cannot clean up: {}", shown(&output)))
+    }
+
+    fn confirm(&mut self, _lab: &LinuxBpf, top: &Path) -> Result<(), String> {
+        if !self.is_due() {
+            return Ok(());
+        }
+        self.audit(top)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.bpftool(top) {
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)),
+                looked => return looked,
+            }
+        }
+    }
+}
+
+fn run(command: &mut Command) -> Result<Output, String> {
+    command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))
+}
+
+fn ask_bpftool(words: &[&str]) -> Result<Value, String> {
+    // Where distributions put it, and users' paths do not lead.
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let output = run(Command::new("bpftool").env("PATH", path).arg("-j").args(words))?;
+    let said = || format!("bpftool {}: {}", words.join(" "), shown(&output));
+    if !output.status.success() {
+        return Err(said());
+    }
+    if output.stdout.is_empty() {
+        // Where there is nothing, some versions say nothing.
+        return Ok(Value::Array(Vec::new()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|_| said())
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn is_ours(program: &Value) -> bool {
+    program["name"].as_str().is_some_and(|name| name.starts_with("chadthrottle"))
+}
+
+fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+}

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use quick_junit::{Report as Junit, TestCase};
 
 use super::report::{MARK, Report};
@@ -17,11 +17,15 @@ pub struct Args {
     /// Files that nextest and `vmtests vm` have written
     #[arg(value_name = "JUNIT", required = true)]
     files: Vec<PathBuf>,
+
+    /// Fail where a machine has taken fewer steps
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    at_least: u64,
 }
 
 /// Reads the files and prints what they prove.
 pub fn main(args: &Args) -> ExitCode {
-    match run(&args.files) {
+    match run(&args.files, args.at_least) {
         Ok(words) => {
             print!("{words}");
             ExitCode::SUCCESS
@@ -33,13 +37,28 @@ pub fn main(args: &Args) -> ExitCode {
     }
 }
 
-fn run(files: &[PathBuf]) -> Result<String> {
+fn run(files: &[PathBuf], at_least: u64) -> Result<String> {
     let mut reports = Vec::new();
     for file in files {
         reports.extend(read(file)?);
     }
     ensure!(!reports.is_empty(), "no test of the gate is in these files: nothing was proved");
-    Ok(words(&reports))
+    let machines = by_machine(&reports);
+    if let Some((machine, tally)) = machines.iter().find(|(_, tally)| tally.steps < at_least) {
+        bail!(
+            "on {machine} only {} steps were taken, not the {at_least} that are asked for",
+            tally.steps
+        );
+    }
+    Ok(words(&machines))
+}
+
+fn by_machine(reports: &[Report]) -> BTreeMap<&str, Tally> {
+    let mut machines: BTreeMap<&str, Tally> = BTreeMap::new();
+    for report in reports {
+        *machines.entry(&report.machine).or_default() += report.tally;
+    }
+    machines
 }
 
 fn read(file: &Path) -> Result<Vec<Report>> {
@@ -59,15 +78,11 @@ fn reports_of(case: &TestCase) -> Vec<Report> {
 }
 
 /// One line for each machine, and what all of it says together.
-fn words(reports: &[Report]) -> String {
-    let mut machines: BTreeMap<&str, Tally> = BTreeMap::new();
+fn words(machines: &BTreeMap<&str, Tally>) -> String {
     let mut all = Tally::default();
-    for report in reports {
-        *machines.entry(&report.machine).or_default() += report.tally;
-        all += report.tally;
-    }
     let mut text = String::new();
-    for (machine, tally) in &machines {
+    for (machine, tally) in machines {
+        all += *tally;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "proved on {machine}: {}", counts(tally));
     }
@@ -109,7 +124,7 @@ mod tests {
     fn what_was_done_is_added_up_by_machine() {
         let reports =
             [report("kernel 6.1", 10), report("kernel 6.1", 5), report("the model of 6.18", 100)];
-        let words = words(&reports);
+        let words = words(&by_machine(&reports));
         assert!(words.contains("proved on kernel 6.1: 2 sequences, 15 steps,"), "{words}");
         assert!(words.contains("in all: 3 sequences, 115 steps,"), "{words}");
         assert!(words.contains("on 1 kernels and 1 models"), "{words}");
@@ -130,11 +145,13 @@ mod tests {
             path
         };
         let good = file("good.xml", 0, &format!("running\n{}\n", report("kernel 6.1", 10)));
-        assert!(run(std::slice::from_ref(&good)).unwrap().contains("10 steps"));
+        assert!(run(std::slice::from_ref(&good), 10).unwrap().contains("10 steps"));
+        let few = run(std::slice::from_ref(&good), 11).unwrap_err().to_string();
+        assert!(few.contains("only 10 steps"), "{few}");
         let failed = file("failed.xml", 1, &report("kernel 6.1", 10).to_string());
-        assert!(run(&[good.clone(), failed]).unwrap_err().to_string().contains("has failures"));
+        assert!(run(&[good.clone(), failed], 0).unwrap_err().to_string().contains("has failures"));
         let silent = file("silent.xml", 0, "nothing");
-        assert!(run(&[silent]).unwrap_err().to_string().contains("nothing was proved"));
-        assert!(run(&[good, dir.path().join("none")]).is_err());
+        assert!(run(&[silent], 0).unwrap_err().to_string().contains("nothing was proved"));
+        assert!(run(&[good, dir.path().join("none")], 0).is_err());
     }
 }

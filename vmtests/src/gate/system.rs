@@ -81,11 +81,6 @@ pub trait System {
         false
     }
 
-    /// Whether adding a throttle starts a process that settles what dead owners left.
-    fn settles_with_each_add(&self) -> bool {
-        false
-    }
-
     /// Starts an owner; it settles what dead owners left.
     fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()>;
     /// Adds a throttle.

@@ -187,10 +187,7 @@ impl<L: Lab, S: System> Trial<L, S> {
 
     /// Learns what there is of throttles of which that cannot be known.
     pub(super) fn resolve(&mut self, uncertain: &[Handle]) -> Checked {
-        let mut uncertain: BTreeSet<_> = uncertain.iter().copied().collect();
-        if self.system.settles_with_each_add() {
-            uncertain.extend(self.expected.standing(Standing::Adrift));
-        }
+        let uncertain: BTreeSet<_> = uncertain.iter().copied().collect();
         self.settle_to(|trial| trial.check_lists(&uncertain))
     }
 

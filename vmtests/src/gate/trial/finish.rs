@@ -83,9 +83,6 @@ impl<L: Lab, S: System> Trial<L, S> {
         // A removed cgroup lives on, with its programs, as long as a socket that was made in it.
         self.processes.clear();
         self.sockets.clear();
-        // The auditor says of what is no entry: remove it if no throttle needs it. Before, it judges nothing that
-        // may have been recorded there.
-        self.remove_junk()?;
         let lost = self.expected.standing(Standing::Lost);
         if !lost.is_empty() {
             // Told which files cannot be read, an operator removes them: nobody else could tell what they
@@ -96,7 +93,6 @@ impl<L: Lab, S: System> Trial<L, S> {
                 self.expected.remove(handle);
             }
         }
-        self.wait_until_nothing_is_left()?;
         // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
         // or in that of a pinned throttle that was made with the same load. Each start tries again.
         self.settle_to(|trial| {
@@ -148,14 +144,6 @@ impl<L: Lab, S: System> Trial<L, S> {
             }
         }
         Ok(())
-    }
-
-    /// Nothing but the lock.
-    fn check_ledger(&self) -> Checked {
-        let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
-        let mut found = files.list(&folder).unwrap_or_default();
-        found.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
-        if found.is_empty() { Ok(()) } else { Err(left(format!("the ledger has {found:?}"))) }
     }
 
     fn take_down_the_world(&mut self) -> Checked {

@@ -6,12 +6,12 @@ use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bpf::LinuxBpf;
+use bpf::{CgroupBpf, LinuxBpf};
 use serde_json::Value;
 
 use super::binaries;
 use super::trial::Witness;
-use crate::lab::Census;
+use crate::lab::{Census, Lab};
 
 /// How long the kernel may take to let go of what was detached.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -93,13 +93,13 @@ impl Independent {
 }
 
 impl Witness<LinuxBpf> for Independent {
-    fn clean(&mut self, _lab: &LinuxBpf, top: &Path) -> Result<(), String> {
+    fn clean(&mut self, lab: &LinuxBpf, top: &Path) -> Result<(), String> {
         let mut command = Command::new(&self.auditor);
         let output = run(command.args(["clean", "--yes", "--root"]).arg(top))?;
-        if output.status.success() {
-            return Ok(());
+        if !output.status.success() {
+            return Err(format!("the auditor cannot clean up: {}", shown(&output)));
         }
-        Err(format!("the auditor cannot clean up: {}", shown(&output)))
+        unpin_defunct(lab)
     }
 
     fn confirm(&mut self, _lab: &LinuxBpf, top: &Path) -> Result<(), String> {
@@ -114,6 +114,39 @@ impl Witness<LinuxBpf> for Independent {
                 looked => return looked,
             }
         }
+    }
+}
+
+/// What is attached nowhere any more the auditor judges only where it looks at the whole host, and that is
+/// more than the gate may have cleaned: this bpffs is its own, the rest of the host is not. So the pins of links
+/// whose cgroups are gone are removed here, if no record names them.
+fn unpin_defunct(lab: &LinuxBpf) -> Result<(), String> {
+    let said = |error: bpf::Error| error.to_string();
+    // A link is defunct a moment after its cgroup is gone.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let ledger = bpf::ledger::read(Path::new(bpf::ledger::DEFAULT_DIR))
+            .map_err(|error| error.to_string())?;
+        let attachments = ledger.entries.iter().flat_map(|(_, entry)| &entry.attachments);
+        let recorded: BTreeSet<_> = attachments.filter_map(|it| it.pin.clone()).collect();
+        let mut is_done = true;
+        for pin in lab.census().map_err(said)?.pins.into_iter().map(PathBuf::from) {
+            // Folders are among them; theirs go with the last pin.
+            if recorded.contains(&pin) || !pin.is_file() {
+                continue;
+            }
+            let link = lab.link_open_pinned(&pin).map_err(said)?;
+            if lab.link_info(&link).map_err(said)?.cgroup_id.is_none() {
+                lab.unpin(&pin).map_err(said)?;
+            } else {
+                is_done = false;
+            }
+        }
+        // What is not done by then, the gate will find.
+        if is_done || Instant::now() > deadline {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(2));
     }
 }
 

@@ -99,7 +99,7 @@ impl Witness<LinuxBpf> for Independent {
         if !output.status.success() {
             return Err(format!("the auditor cannot clean up: {}", shown(&output)));
         }
-        unpin_defunct(lab)
+        unpin_defunct(*lab)
     }
 
     fn confirm(&mut self, _lab: &LinuxBpf, top: &Path) -> Result<(), String> {
@@ -120,7 +120,7 @@ impl Witness<LinuxBpf> for Independent {
 /// What is attached nowhere any more the auditor judges only where it looks at the whole host, and that is
 /// more than the gate may have cleaned: this bpffs is its own, the rest of the host is not. So the pins of links
 /// whose cgroups are gone are removed here, if no record names them.
-fn unpin_defunct(lab: &LinuxBpf) -> Result<(), String> {
+fn unpin_defunct(lab: LinuxBpf) -> Result<(), String> {
     let said = |error: bpf::Error| error.to_string();
     // A link is defunct a moment after its cgroup is gone.
     let deadline = Instant::now() + PATIENCE;

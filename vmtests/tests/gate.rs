@@ -10,7 +10,7 @@ use vmtests::gate::random::{Budget, Search, search};
 use vmtests::gate::regressions;
 use vmtests::gate::report::Report;
 use vmtests::gate::step::Step;
-use vmtests::gate::trial::Tally;
+use vmtests::gate::trial::{Property, Tally};
 use vmtests::model::Version;
 
 /// What failed once, here or on a kernel, does not fail again.
@@ -105,7 +105,15 @@ fn every_bug_of_the_history_is_caught() {
         };
         let seconds = found.took.as_secs_f64();
         println!("{name:<38} {caught_by:<24} {cases:>6} {steps:>6} {seconds:>8.2}");
-        if found.failure.is_none() != bug.is_none() {
+        // Not if it was the gate itself that failed, and without a bug not after fewer than all sequences.
+        let is_caught =
+            found.failure.as_ref().is_some_and(|it| it.violation.property != Property::GateIsRight);
+        let is_right = if bug.is_some() {
+            is_caught
+        } else {
+            found.failure.is_none() && found.tally.sequences == SEQUENCES
+        };
+        if !is_right {
             let listing = found.failure.map(|failure| failure.listing(None));
             wrong.push(format!("{name}: {}", listing.unwrap_or_default()));
         }
@@ -117,10 +125,12 @@ fn name(bug: Option<Bug>) -> String {
     bug.map_or("(none)".to_owned(), |bug| bug.to_string())
 }
 
+const SEQUENCES: u64 = 3_000;
+
 /// Always the same sequences: whether a bug is found is no matter of luck.
 fn search_for(bug: Option<Bug>) -> Search {
     let budget =
-        Budget { cases: 3_000, time: Duration::from_secs(30), steps: 40, seed: 20_261_123 };
+        Budget { cases: SEQUENCES, time: Duration::from_secs(30), steps: 40, seed: 20_261_123 };
     search(&budget, |steps: &[Step]| -> Result<Tally, _> {
         on_model::run(Historical(bug), Version::NEWEST, &Historical::steps(steps))
     })

@@ -32,7 +32,6 @@ fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<
 
 #[test]
 fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
-    vmtests::isolation::isolate();
     let budget = Budget::from_env(140, Duration::from_secs(150), 40);
     let mut kernel = Kernel::new(Often::EveryNth(20)).expect("the gate gets ready");
     prove("the engine", &budget, |steps| kernel.run_engine(steps));
@@ -40,7 +39,6 @@ fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
 
 #[test]
 fn root_random_sequences_of_the_program_on_this_kernel_leave_nothing_behind() {
-    vmtests::isolation::isolate();
     let budget = Budget::from_env(30, Duration::from_secs(60), 30);
     let mut kernel = Kernel::new(Often::EveryNth(10)).expect("the gate gets ready");
     prove("the program", &budget, |steps| kernel.run_program(steps));

@@ -72,7 +72,6 @@ fn try_replay(args: &ReplayArgs) -> Result<Result<Tally, Failure>> {
             if !nix::unistd::geteuid().is_root() {
                 return Err(anyhow!("the running kernel needs root"));
             }
-            crate::isolation::isolate();
             let mut kernel = Kernel::new(Often::Always).map_err(|why| anyhow!(why))?;
             match args.system {
                 Tested::Engine => kernel.run_engine(&steps),

@@ -14,6 +14,7 @@ use super::system::System;
 use super::trial::{Checked, Property, Tally, Trial, Violation};
 use super::witness::{Independent, Often};
 use crate::cgroup::ScratchCgroup;
+use crate::isolation::isolate;
 use crate::lab::{Census, Lab};
 use crate::model::Version;
 
@@ -33,11 +34,17 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Gets ready: others are asked as often as that whether anything is left.
+    /// Gets ready: enters namespaces of its own (see [`isolate`]), for ledger and pins are removed whenever a
+    /// sequence fails, and nobody else's may be among them. Others are asked as often as that whether anything
+    /// is left.
     ///
     /// # Errors
-    /// Without root, or when a program is missing.
+    /// When a program is missing.
+    ///
+    /// # Panics
+    /// Without root.
     pub fn new(often: Often) -> Result<Self, String> {
+        isolate();
         let said = |error: bpf::Error| error.to_string();
         let lab = LinuxBpf::new().map_err(said)?;
         let before = lab.census().map_err(said)?;

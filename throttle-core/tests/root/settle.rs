@@ -1,6 +1,8 @@
 //! What a crash leaves, and who tidies up after it.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use std::path::Path;
 
 use crate::common::*;
@@ -91,7 +93,15 @@ fn root_a_pinned_throttle_ends_with_its_cgroup() {
             // The same path, but not the cgroup that was meant.
             std::fs::create_dir(cgroup.path()).unwrap();
         }
-        let (_engine, settlement) = start_and_settle();
+        // The kernel takes the link off a removed cgroup a moment later; until then it is attached.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let settlement = loop {
+            let (_engine, settlement) = start_and_settle();
+            if !settlement.removed.is_empty() || Instant::now() > deadline {
+                break settlement;
+            }
+            sleep(Duration::from_millis(10));
+        };
         assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
         assert!(pins().is_empty() && ledger_files().is_empty());
     }

@@ -286,7 +286,6 @@ impl<B: CgroupBpf> Engine<B> {
             });
             errors.extend(marked.err());
         }
-        let mut failed = 0;
         for attachment in std::mem::take(&mut throttle.attachments) {
             let direction = Direction::of(attachment.attach_type());
             match attachment.detach(&self.kernel) {
@@ -296,11 +295,10 @@ impl<B: CgroupBpf> Engine<B> {
                 Err(stuck) => {
                     throttle.attachments.push(stuck.attachment);
                     errors.push(stuck.error);
-                    failed += 1;
                 }
             }
         }
-        if failed == 0 {
+        if throttle.attachments.is_empty() {
             // All is off the kernel: that the entry could not be marked before does not matter, if only
             // it can be removed now.
             if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {

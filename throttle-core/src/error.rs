@@ -118,3 +118,41 @@ fn join(errors: &[Error]) -> String {
 fn as_root(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::PermissionDenied { "; run as root" } else { "" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(kind: io::ErrorKind) -> Error {
+        Error::Ledger { action: "write", path: "/run/x/1.json".into(), source: kind.into() }
+    }
+
+    #[test]
+    fn who_lacks_the_right_is_told_who_has_it_and_nobody_else() {
+        let denied = ledger(io::ErrorKind::PermissionDenied).to_string();
+        assert!(denied.starts_with("cannot write /run/x/1.json: "), "{denied}");
+        assert!(denied.ends_with("; run as root"), "{denied}");
+        let full = ledger(io::ErrorKind::StorageFull).to_string();
+        assert!(
+            !full.contains("root")
+                && full.ends_with(&io::Error::from(io::ErrorKind::StorageFull).to_string())
+        );
+    }
+
+    #[test]
+    fn of_several_errors_every_one_is_told() {
+        let several =
+            Error::Several(vec![Error::NoSuchProcess(7), Error::RootCgroup(8)]).to_string();
+        assert!(several.starts_with("there is no process 7; and process 8 lives in"), "{several}");
+    }
+
+    #[test]
+    fn one_error_is_itself_and_several_are_several() {
+        Error::collect(Vec::new()).unwrap();
+        let one = Error::collect(vec![Error::NothingToLimit]).unwrap_err();
+        assert!(matches!(one, Error::NothingToLimit));
+        let both = vec![Error::NothingToLimit, Error::NoSuchThrottle(ThrottleId(3))];
+        let both = Error::collect(both).unwrap_err();
+        assert!(both.to_string().ends_with("there is no throttle 3"), "{both}");
+    }
+}

@@ -132,7 +132,11 @@ mod tests {
                     (Wish::Legacy, Mode::Legacy),
                 ] {
                     match decide(wish, &facts) {
-                        Ok(decision) => assert_eq!(decision.mode, mode),
+                        Ok(decision) => {
+                            assert_eq!(decision.mode, mode);
+                            assert!(links || wish == Wish::Legacy);
+                            assert!(facts.bpffs || wish != Wish::Pinned);
+                        }
                         Err(Refusal::NoLinks) => assert!(!links && wish != Wish::Legacy),
                         Err(Refusal::NoBpffs) => assert!(links && !bpffs && wish == Wish::Pinned),
                     }
@@ -145,5 +149,11 @@ mod tests {
     fn only_a_link_goes_with_its_process() {
         assert!(!Mode::Link.outlives_a_crash());
         assert!(Mode::Pinned.outlives_a_crash() && Mode::Legacy.outlives_a_crash());
+    }
+
+    #[test]
+    fn a_mode_is_called_as_its_option_is() {
+        let names = [Mode::Link, Mode::Pinned, Mode::Legacy].map(|mode| format!("{mode:<7}"));
+        assert_eq!(names, ["link   ", "pinned ", "legacy "]);
     }
 }

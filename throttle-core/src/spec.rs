@@ -103,3 +103,22 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direction_is_that_of_its_attach_type_alone() {
+        for direction in [Direction::Download, Direction::Upload] {
+            assert_eq!(Direction::of(direction.attach_type()), Some(direction));
+        }
+        assert_eq!(Direction::of(AttachType::from_kernel(2).unwrap()), None);
+    }
+
+    #[test]
+    fn a_direction_is_called_as_its_option_is() {
+        let names = [Direction::Download, Direction::Upload].map(|it| format!("{it:<9}"));
+        assert_eq!(names, ["download ", "upload   "]);
+    }
+}

@@ -107,3 +107,7 @@ fn neighbour(pid: u32) -> Option<Neighbour> {
     let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(Neighbour { pid, comm: String::from_utf8_lossy(&comm).trim_end().to_owned() })
 }
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;

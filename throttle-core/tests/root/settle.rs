@@ -1,9 +1,9 @@
 //! What a crash leaves, and who tidies up after it.
 
 use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use std::path::Path;
 
 use crate::common::*;
 use bpf::ledger::{Entry, Stage};

@@ -1,0 +1,378 @@
+//! What dead owners left behind: settled at the next start, or removed by its name.
+
+use crate::common::*;
+use bpf::ledger::{Entry, Stage};
+use bpf::{CgroupBpf, Owner};
+use throttle_core::Error;
+use throttle_core::mode::Wish;
+use throttle_core::settle::{Settlement, remove_recorded};
+use vmtests::lab::Lab;
+
+/// As if cgroup2 were mounted elsewhere now.
+fn mounted_elsewhere(entry: &mut Entry) {
+    entry.cgroup_path = "/nowhere".into();
+}
+
+/// As if the bpffs were.
+fn pins_elsewhere(entry: &mut Entry) {
+    for attachment in &mut entry.attachments {
+        attachment.pin = Some("/sys/fs/bpf/nowhere/x".into());
+    }
+}
+
+#[track_caller]
+fn assert_removed(settlement: &Settlement, names: &[&str]) {
+    let removed: Vec<_> = settlement.removed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(removed, names, "{settlement:?}");
+    assert!(settlement.failed.is_empty() && settlement.unreadable.is_empty(), "{settlement:?}");
+}
+
+#[track_caller]
+fn assert_failed(settlement: &Settlement) {
+    assert!(settlement.removed.is_empty() && settlement.failed.len() == 1, "{settlement:?}");
+}
+
+#[test]
+fn the_next_start_says_what_it_removed() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Legacy);
+    let settlement = host.settle();
+    assert_eq!(settlement.removed, [("1".to_owned(), cgroup)]);
+    assert!(host.is_clean());
+    assert_removed(&host.settle(), &[]);
+}
+
+#[test]
+fn a_file_that_is_no_entry_is_told_of_and_left_alone() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.edit(|entry| entry.schema_version = 99);
+    let settlement = host.settle();
+    assert_eq!(settlement.unreadable.len(), 1, "{settlement:?}");
+    assert_eq!(host.attached(&cgroup), 2);
+}
+
+#[test]
+fn an_entry_of_another_boot_is_forgotten_and_nothing_is_removed() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Legacy);
+    host.edit(|entry| entry.owner.boot_id = "another".to_owned());
+    assert_removed(&host.settle(), &[]);
+    assert!(host.entries().is_empty());
+    assert_eq!(host.attached(&cgroup), 2);
+}
+
+#[test]
+fn a_pinned_throttle_that_was_not_finished_is_removed() {
+    for stage in [Stage::Intent, Stage::Removing] {
+        let host = Host::boot();
+        host.crash(&host.cgroup("a"), Wish::Pinned);
+        host.edit(|entry| entry.stage = stage);
+        assert_removed(&host.settle(), &["1"]);
+        assert!(host.is_clean(), "{stage:?}");
+    }
+}
+
+#[test]
+fn a_pinned_throttle_ends_with_its_cgroup() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    // Another one of that name is not its.
+    host.cgroup("a");
+    assert_removed(&host.settle(), &["1"]);
+    assert!(host.is_clean());
+}
+
+#[test]
+fn what_a_living_owner_has_is_not_settled() {
+    for wish in [Wish::Pinned, Wish::Legacy] {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        let mut engine = host.process().start();
+        engine.add(&spec(&cgroup, wish)).unwrap();
+        assert_removed(&host.settle(), &[]);
+        assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1));
+    }
+}
+
+#[test]
+fn by_its_name_only_that_throttle_of_this_boot_is_removed() {
+    let host = Host::boot();
+    assert!(matches!(host.remove_recorded("1"), Err(Error::NoSuchRecord(_))));
+    assert!(!host.ledger().exists());
+    let (one, two) = (host.cgroup("a"), host.cgroup("b"));
+    host.crash(&one, Wish::Pinned);
+    host.crash(&two, Wish::Pinned);
+    let removed = host.remove_recorded("2").unwrap();
+    assert_eq!((removed.throttle.as_str(), removed.cgroup_path), ("2", two.clone()));
+    assert_eq!((host.attached(&one), host.attached(&two), host.entries().len()), (2, 0, 1));
+    assert!(matches!(host.remove_recorded("2"), Err(Error::NoSuchRecord(_))));
+    host.edit(|entry| entry.owner.boot_id = "another".to_owned());
+    assert!(matches!(host.remove_recorded("1"), Err(Error::NoSuchRecord(_))));
+    assert_eq!((host.attached(&one), host.entries().len()), (2, 1));
+}
+
+#[test]
+fn what_is_in_a_living_owners_hands_is_not_removed_by_its_name() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    let process = host.process();
+    let mut engine = process.start();
+    engine.add(&spec(&cgroup, Wish::Pinned)).unwrap();
+    for (stage, persist) in
+        [(Stage::Intent, true), (Stage::Removing, true), (Stage::Attached, false)]
+    {
+        host.edit(|entry| (entry.stage, entry.persist) = (stage, persist));
+        let error = host.remove_recorded("1").unwrap_err();
+        let pid = process.kernel.process();
+        assert!(matches!(error, Error::OwnerLives { pid: told, .. } if told == pid), "{error}");
+        assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1));
+    }
+    host.edit(|entry| (entry.stage, entry.persist) = (Stage::Attached, true));
+    host.remove_recorded("1").unwrap();
+    assert_eq!((host.attached(&cgroup), host.entries().len()), (0, 0));
+}
+
+/// Where its owner is dead, nobody else can.
+#[test]
+fn what_a_dead_owner_has_not_finished_can_be_removed_by_its_name() {
+    for wish in [Wish::Pinned, Wish::Legacy] {
+        let host = Host::boot();
+        host.crash(&host.cgroup("a"), wish);
+        host.edit(|entry| entry.stage = Stage::Removing);
+        host.remove_recorded("1").unwrap();
+        assert!(host.is_clean(), "{wish:?}");
+    }
+}
+
+/// Should it die half way, the next start finishes the removal.
+#[test]
+fn a_removal_by_name_that_fails_is_marked_as_one() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    let pins: Vec<_> = host.entries()[0].attachments.iter().map(|it| it.pin.clone()).collect();
+    host.edit(pins_elsewhere);
+    assert!(matches!(host.remove_recorded("1"), Err(Error::Several(_))));
+    assert_eq!(host.entries()[0].stage, Stage::Removing);
+    host.edit(|entry| {
+        for (attachment, pin) in entry.attachments.iter_mut().zip(pins) {
+            attachment.pin = pin;
+        }
+    });
+    assert_removed(&host.settle(), &["1"]);
+    assert!(host.is_clean());
+}
+
+#[test]
+fn a_pinned_throttle_stays_where_only_its_cgroup_is_mounted_elsewhere() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.edit(mounted_elsewhere);
+    assert_removed(&host.settle(), &[]);
+    assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1));
+    // Its pins are enough to take it off.
+    host.edit(|entry| entry.stage = Stage::Removing);
+    assert_removed(&host.settle(), &["1"]);
+    assert!(host.is_clean());
+}
+
+#[test]
+fn a_program_whose_cgroup_cannot_be_found_is_not_taken_for_gone() {
+    for wish in [Wish::Pinned, Wish::Legacy] {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        host.crash(&cgroup, wish);
+        host.edit(|entry| {
+            mounted_elsewhere(entry);
+            if wish == Wish::Pinned {
+                pins_elsewhere(entry);
+            }
+        });
+        let settlement = host.settle();
+        assert_failed(&settlement);
+        assert!(settlement.failed[0].1.to_string().contains("cannot be found as /nowhere"));
+        assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1), "{wish:?}");
+    }
+}
+
+#[test]
+fn where_its_cgroup_cannot_be_found_a_program_that_is_gone_was_taken_off() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Legacy);
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    assert_removed(&host.settle(), &["1"]);
+    assert!(host.is_clean());
+}
+
+/// The other throttle keeps the programs, which are the same, so that only the links can tell.
+#[test]
+fn where_its_cgroup_cannot_be_found_a_program_whose_link_is_gone_was_taken_off() {
+    for elsewhere in [false, true] {
+        let host = Host::boot();
+        let (cgroup, other) = (host.cgroup("a"), host.cgroup("b"));
+        host.crash_with(&[spec(&cgroup, Wish::Pinned), spec(&other, Wish::Pinned)]);
+        for attachment in &host.entries()[0].attachments {
+            let pin = attachment.pin.as_ref().unwrap();
+            if elsewhere {
+                // Defunct, while its pin is there still, where nobody looks.
+                let link = host.kernel.link_open_pinned(pin).unwrap();
+                host.kernel.link_detach(&link).unwrap();
+            } else {
+                host.kernel.unpin(pin).unwrap();
+            }
+        }
+        host.edit(|entry| {
+            mounted_elsewhere(entry);
+            pins_elsewhere(entry);
+        });
+        assert_removed(&host.settle(), &["1"]);
+        assert_eq!(host.attached(&other), 2);
+    }
+}
+
+/// Its owner died before it wrote down which links there are.
+#[test]
+fn where_its_cgroup_cannot_be_found_a_program_whose_pinned_link_was_detached_was_taken_off() {
+    let host = Host::boot();
+    let (cgroup, other) = (host.cgroup("a"), host.cgroup("b"));
+    host.crash_with(&[spec(&cgroup, Wish::Pinned), spec(&other, Wish::Pinned)]);
+    host.edit(|entry| {
+        mounted_elsewhere(entry);
+        entry.stage = Stage::Intent;
+        for attachment in &mut entry.attachments {
+            attachment.link_id = None;
+        }
+    });
+    assert_removed(&host.settle(), &["1"]);
+    assert_eq!((host.attached(&cgroup), host.attached(&other)), (0, 2));
+}
+
+/// A number can be given to another link, of another program.
+#[test]
+fn a_link_that_has_the_number_of_ours_is_not_taken_for_it() {
+    let host = Host::boot();
+    let (cgroup, other, third) = (host.cgroup("a"), host.cgroup("b"), host.cgroup("c"));
+    host.crash_with(&[spec(&cgroup, Wish::Pinned), spec(&other, Wish::Pinned)]);
+    host.crash(&third, Wish::Pinned);
+    let entries = host.entries();
+    for attachment in &entries[0].attachments {
+        host.kernel.unpin(attachment.pin.as_ref().unwrap()).unwrap();
+    }
+    host.edit(|entry| {
+        mounted_elsewhere(entry);
+        pins_elsewhere(entry);
+        for (ours, theirs) in entry.attachments.iter_mut().zip(&entries[2].attachments) {
+            ours.link_id = theirs.link_id;
+        }
+    });
+    assert_removed(&host.settle(), &["1"]);
+    assert_eq!((host.attached(&other), host.attached(&third)), (2, 2));
+}
+
+#[test]
+fn a_pin_of_anothers_link_is_not_touched() {
+    let host = Host::boot();
+    let (cgroup, other) = (host.cgroup("a"), host.cgroup("b"));
+    host.crash(&cgroup, Wish::Pinned);
+    host.crash(&other, Wish::Pinned);
+    let entries = host.entries();
+    for attachment in &entries[0].attachments {
+        host.kernel.unpin(attachment.pin.as_ref().unwrap()).unwrap();
+    }
+    host.edit(|entry| {
+        entry.stage = Stage::Removing;
+        for (ours, theirs) in entry.attachments.iter_mut().zip(&entries[1].attachments) {
+            ours.pin.clone_from(&theirs.pin);
+        }
+    });
+    assert_removed(&host.settle(), &["1"]);
+    assert_eq!(host.attached(&other), 2);
+    host.remove_recorded("2").unwrap();
+    assert!(host.is_clean());
+}
+
+/// As if ours had gone, and the kernel had given its id to another.
+#[test]
+fn a_program_that_has_the_id_of_ours_is_not_touched() {
+    for wish in [Wish::Pinned, Wish::Legacy] {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        host.crash(&cgroup, wish);
+        host.edit(|entry| {
+            entry.stage = Stage::Removing;
+            for attachment in &mut entry.attachments {
+                attachment.loaded_at_ns += 1;
+            }
+        });
+        assert_removed(&host.settle(), &["1"]);
+        assert_eq!(host.attached(&cgroup), 2, "{wish:?}");
+        assert!(host.entries().is_empty());
+    }
+}
+
+/// Its pins are gone, but somebody holds its links: said to be removed it must not be.
+#[test]
+fn a_program_that_is_on_its_cgroup_still_is_told_of() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.edit(|entry| {
+        entry.stage = Stage::Removing;
+        pins_elsewhere(entry);
+    });
+    let settlement = host.settle();
+    assert_failed(&settlement);
+    assert!(settlement.failed[0].1.to_string().contains("still attached"), "{settlement:?}");
+    assert_eq!(host.entries().len(), 1);
+}
+
+#[test]
+fn the_folder_of_pins_that_were_never_made_is_removed() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.edit(|entry| entry.stage = Stage::Intent);
+    for attachment in &host.entries()[0].attachments {
+        let pin = attachment.pin.as_ref().unwrap();
+        // Keeps the folder.
+        let link = host.kernel.link_open_pinned(pin).unwrap();
+        host.kernel.link_pin(&link, &pin.with_file_name("keeps")).ok();
+        host.kernel.unpin(pin).unwrap();
+        host.kernel.link_detach(&link).unwrap();
+    }
+    assert_removed(&host.settle(), &["1"]);
+    assert!(host.entries().is_empty());
+}
+
+#[test]
+fn one_that_cannot_be_settled_keeps_no_other_from_it() {
+    let host = Host::boot();
+    let (cgroup, other) = (host.cgroup("a"), host.cgroup("b"));
+    host.crash_with(&[spec(&cgroup, Wish::Legacy), spec(&other, Wish::Legacy)]);
+    host.edit(mounted_elsewhere);
+    let settlement = host.settle();
+    let removed: Vec<_> = settlement.removed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!((removed, settlement.failed.len()), (vec!["2"], 1), "{settlement:?}");
+    assert_eq!((host.attached(&cgroup), host.attached(&other)), (2, 0));
+}
+
+/// Of the dead one's number another process may have been given.
+#[test]
+fn a_removal_by_name_needs_no_owner_that_can_be_asked_for() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    let living = host.process().config.owner;
+    host.edit(|entry| entry.owner = Owner { pid: living.pid, ..entry.owner.clone() });
+    let process = host.process();
+    remove_recorded(&process.faulty(), &process.config.ledger, "1", BOOT).unwrap();
+    assert!(host.is_clean());
+}

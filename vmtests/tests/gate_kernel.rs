@@ -32,7 +32,7 @@ fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<
 
 #[test]
 fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
-    let budget = Budget::from_env(140, Duration::from_secs(100), 40);
+    let budget = Budget::from_env(140, Duration::from_secs(150), 40);
     let mut kernel = Kernel::new(Often::EveryNth(20)).expect("the gate gets ready");
     prove("the engine", &budget, |steps| kernel.run_engine(steps));
 }

@@ -26,6 +26,17 @@ const QUICK: [&str; 8] = [
     "loglevel=4",
 ];
 
+/// The same where the processors are emulated. Together: four times as many of the gate's steps per second,
+/// with two machines on two processors.
+const EMULATED: [&str; 2] = [
+    // QEMU finds translated code by its address: a program that lies elsewhere each time is translated
+    // each time.
+    "norandmaps",
+    // Emulated processors that wait for one another take time from the other machine. The others are
+    // there: who needs them brings them online.
+    "maxcpus=1",
+];
+
 /// Where the guest has file systems of its own, so that it does not see the host's.
 const HIDDEN: [&str; 6] =
     ["/run", "/var/tmp", "/var/log", "/var/cache", "/var/lib/private", "/dev"];
@@ -104,6 +115,9 @@ impl Boot<'_> {
         if !self.accel.kvm {
             // An older processor's instructions are fewer to emulate.
             command.args(["--disable-kvm", "--qemu-opts=-cpu Nehalem"]);
+            for option in EMULATED {
+                command.args(["--append", option]);
+            }
         }
         // The directory comes first so that its udevadm is the guest's.
         let path = format!("PATH={GUEST}/bin:/bin:/sbin:/usr/bin:/usr/sbin");
@@ -201,10 +215,11 @@ mod tests {
             let command = boot.command(Path::new("/s"), &[Path::new("/run/x")]);
             command.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
-        assert!(words(false).contains(&"--disable-kvm".to_owned()));
-        assert!(
-            !words(true).iter().any(|word| word == "--disable-kvm" || word.contains("Nehalem"))
-        );
+        for word in ["--disable-kvm", "norandmaps", "maxcpus=1"] {
+            assert!(words(false).contains(&word.to_owned()));
+            assert!(!words(true).contains(&word.to_owned()));
+        }
+        assert!(!words(true).iter().any(|word| word.contains("Nehalem")));
         assert!(words(true).contains(&"--rodir=/run/x".to_owned()));
     }
 }

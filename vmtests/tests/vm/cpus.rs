@@ -1,5 +1,6 @@
 //! Several processors.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 use vmtests::traffic::{PAYLOAD, packet_len, socket};
 
+const CPUS: &str = "/sys/devices/system/cpu";
+
 /// The numbers in a list as the kernel writes it: `0-1,3`.
 fn cpus(file: &str) -> Vec<usize> {
-    let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/{file}")).unwrap();
+    let text = fs::read_to_string(format!("{CPUS}/{file}")).unwrap();
     let range = |part: &str| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
         from.parse::<usize>().unwrap()..=to.parse().unwrap()
@@ -24,9 +27,35 @@ fn cpus(file: &str) -> Vec<usize> {
     text.trim().split(',').flat_map(range).collect()
 }
 
+/// Processors that were brought online; dropping this takes them off again. (Emulated guests boot with one.)
+struct Online(Vec<usize>);
+
+impl Online {
+    fn all() -> Self {
+        let online = cpus("online");
+        let mut brought = Self(Vec::new());
+        for cpu in cpus("present").into_iter().filter(|cpu| !online.contains(cpu)) {
+            fs::write(format!("{CPUS}/cpu{cpu}/online"), "1").unwrap();
+            brought.0.push(cpu);
+        }
+        brought
+    }
+}
+
+impl Drop for Online {
+    fn drop(&mut self) {
+        for cpu in &self.0 {
+            if let Err(error) = fs::write(format!("{CPUS}/cpu{cpu}/online"), "0") {
+                eprintln!("processor {cpu} stays online: {error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn vm_packets_sent_from_two_processors_are_counted_to_the_last_one() {
     const EACH: u64 = 500;
+    let _all = Online::all();
     let online = cpus("online");
     assert!(online.len() > 1, "{online:?}: give the machine more processors");
     isolate();

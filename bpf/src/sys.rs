@@ -1,12 +1,14 @@
 //! `bpf(2)`: every call that the project makes itself, one safe function each.
 //!
-//! This file and the skeleton that libbpf-cargo generates hold the project's only `unsafe`. The calls go
+//! This module and the skeleton that libbpf-cargo generates hold the project's only `unsafe`. The calls go
 //! through libbpf's low-level functions, which fill in `union bpf_attr` and leave unknown fields zero, so
 //! that older kernels accept them. libbpf 1.x returns the negated errno.
 
+mod map;
+
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,6 +16,7 @@ use libbpf_sys as sys;
 use nix::errno::Errno;
 
 use crate::list::{AttachOptions, DetachOptions};
+pub(crate) use map::{Map, Plain, bytes_of, from_bytes};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -305,97 +308,9 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
     Ok(RawLink { id: raw.id, program_id: raw.prog_id, cgroup })
 }
 
-/// A map, with the sizes that its keys and values have in user space.
-#[derive(Debug)]
-pub(crate) struct Map {
-    fd: OwnedFd,
-    pub kind: u32,
-    pub name: String,
-    key_size: usize,
-    /// For a map with one value for each CPU: all of them, each rounded up to 8 bytes.
-    pub value_size: usize,
-}
-
-impl Map {
-    /// Asks the kernel for the sizes.
-    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
-        let mut raw = sys::bpf_map_info::default();
-        // SAFETY: `fd` is a map's, or the kernel says EINVAL; every pointer in `raw` is null.
-        unsafe { info(fd.as_fd(), &mut raw) }?;
-        let value_size = if raw.type_ == sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE {
-            (raw.value_size as usize).next_multiple_of(8) * possible_cpus()?
-        } else {
-            raw.value_size as usize
-        };
-        Ok(Self {
-            fd,
-            kind: raw.type_,
-            name: c_chars(&raw.name),
-            key_size: raw.key_size as usize,
-            value_size,
-        })
-    }
-
-    /// `BPF_MAP_LOOKUP_ELEM`. `None` when there is nothing under that key.
-    ///
-    /// Only for the kinds of map whose sizes [`Map::from_fd`] knows: arrays and cgroup storage.
-    pub(crate) fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut value = vec![0; self.value_size];
-        if key.len() != self.key_size || !self.has_known_sizes() {
-            return Err(Errno::EINVAL);
-        }
-        // SAFETY: key and value have the sizes that the kernel reads and writes for this map.
-        let ret = unsafe {
-            sys::bpf_map_lookup_elem(
-                self.fd.as_raw_fd(),
-                key.as_ptr().cast(),
-                value.as_mut_ptr().cast(),
-            )
-        };
-        match check(ret) {
-            Ok(_) => Ok(Some(value)),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// `BPF_MAP_UPDATE_ELEM` of a value that is there already.
-    pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        if key.len() != self.key_size || value.len() != self.value_size || !self.has_known_sizes() {
-            return Err(Errno::EINVAL);
-        }
-        // SAFETY: key and value have the sizes that the kernel reads for this map.
-        check(unsafe {
-            sys::bpf_map_update_elem(
-                self.fd.as_raw_fd(),
-                key.as_ptr().cast(),
-                value.as_ptr().cast(),
-                sys::BPF_EXIST.into(),
-            )
-        })
-        .map(drop)
-    }
-
-    fn has_known_sizes(&self) -> bool {
-        [
-            sys::BPF_MAP_TYPE_ARRAY,
-            sys::BPF_MAP_TYPE_CGROUP_STORAGE,
-            sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
-        ]
-        .contains(&self.kind)
-    }
-}
-
 /// The text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.
 fn c_chars(chars: &[std::ffi::c_char]) -> String {
     chars.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).map(char::from).collect()
-}
-
-/// How many CPUs can ever be there: the number of values in a map with one for each.
-fn possible_cpus() -> Result<usize> {
-    // SAFETY: no memory is passed.
-    let cpus = check(unsafe { sys::libbpf_num_possible_cpus() })?;
-    usize::try_from(cpus).map_err(|_| Errno::EINVAL)
 }
 
 /// The smallest program of a type, `return 1`, which every cgroup hook takes for "go on".
@@ -428,25 +343,4 @@ pub(crate) fn program_type_name(kind: u32) -> String {
         (!name.is_null()).then(|| CStr::from_ptr(name))
     };
     name.map_or_else(|| format!("type {kind}"), |name| name.to_string_lossy().into_owned())
-}
-
-/// The kernel's plain structures as bytes, for keys and values of maps.
-pub(crate) trait Plain: Copy + Default {}
-
-impl Plain for crate::throttle::types::bpf_cgroup_storage_key {}
-impl Plain for crate::throttle::types::throttle_state {}
-impl Plain for crate::throttle::types::throttle_counters {}
-
-/// The bytes of a plain structure.
-pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
-    // SAFETY: the generated structures are `repr(C)`, hold only numbers, and have explicit padding fields
-    // that `Default` zeroes; the slice has the value's own size and lifetime.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), mem::size_of::<T>()) }
-}
-
-/// A plain structure from its bytes. `None` when there are too few.
-pub(crate) fn from_bytes<T: Plain>(bytes: &[u8]) -> Option<T> {
-    // SAFETY: there are enough bytes, any bytes are a valid T (only numbers), and the read is unaligned.
-    (bytes.len() >= mem::size_of::<T>())
-        .then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }

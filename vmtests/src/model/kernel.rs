@@ -161,6 +161,11 @@ impl Kernel {
         Some(self.tree.node(self.processes.get(&pid)?.cgroup?)?.path.clone())
     }
 
+    /// Where a cgroup is, unless it was removed.
+    pub(crate) fn cgroup_path(&self, id: CgroupId) -> Option<PathBuf> {
+        Some(self.tree.online(id).ok()?.path.clone())
+    }
+
     fn open(&mut self, process: Pid, object: Object) -> Descriptor {
         let descriptor = self.number();
         self.descriptors.insert(descriptor, (process, object));

@@ -13,10 +13,12 @@
 //! done at once. `docs/kernel-model.md` says more.
 
 mod boundary;
+mod handles;
 pub mod kernel;
+mod lab;
 pub mod list;
 mod tree;
 mod version;
 
-pub use boundary::{Model, ModelCgroup, ModelLink, ModelProcess, ModelProgram, ModelSocket};
+pub use handles::{Model, ModelCgroup, ModelLink, ModelProcess, ModelProgram, ModelSocket};
 pub use version::Version;

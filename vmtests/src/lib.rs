@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod differential;
+pub mod env;
 pub mod gate;
 pub mod isolation;
 pub mod lab;

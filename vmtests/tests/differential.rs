@@ -9,6 +9,7 @@ use vmtests::cgroup::ScratchCgroup;
 use vmtests::differential::{
     Budget, Call, Compared, Difference, Regression, compare, replay, search,
 };
+use vmtests::gate::report::{Agreement, Report};
 use vmtests::model::{Model, Version};
 
 const PINS: &str = "/sys/fs/bpf/chadtest-differential";
@@ -54,12 +55,14 @@ fn root_the_model_agrees_with_this_kernel() {
     // Declared before anything that lies in it, so it is dropped last.
     let scratch = ScratchCgroup::new("differential");
     let kernel = LinuxBpf::new().expect("the kernel is asked what it can do");
-    let count = Cell::new(0);
+    let (count, counted) = (Cell::new(0), Cell::new(0));
     let mut beside = |calls: &[Call], later: Duration| {
         count.set(count.get() + 1);
         let root: PathBuf = scratch.path().join(count.get().to_string());
         let model = Model::boot(version, scratch.path(), Path::new(PINS));
-        compare(model, kernel, &root, Path::new(PINS), calls, later)
+        let compared = compare(model, kernel, &root, Path::new(PINS), calls, later)?;
+        counted.set(counted.get() + u64::try_from(compared.calls).unwrap_or(u64::MAX));
+        Ok(compared)
     };
     let replayed = replayed(&mut beside);
     let report = search(budget, beside).unwrap_or_else(|(sequences, difference)| {
@@ -67,6 +70,8 @@ fn root_the_model_agrees_with_this_kernel() {
         panic!("{}", told(&found_by, &difference))
     });
     println!("model and Linux {version} agree: {replayed} kept sequences, then {report}");
+    let (machine, calls) = (Report::this_kernel(), counted.get());
+    println!("{}", Agreement { machine, sequences: count.get(), calls });
 }
 
 #[test]

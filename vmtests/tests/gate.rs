@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use vmtests::gate::exhaustive::{ALPHABET, Covered, Extent, exhaust};
+use vmtests::env::number;
+use vmtests::gate::exhaustive::{Alphabet, Covered, Extent, SMALL, WIDE, exhaust};
 use vmtests::gate::historical::{Bug, Historical};
 use vmtests::gate::in_model::TheEngine;
 use vmtests::gate::on_model;
@@ -33,7 +34,7 @@ fn model(version: Version) -> String {
 #[test]
 fn random_sequences_on_the_model_leave_nothing_behind() {
     for version in [Version::NEWEST, Version::OLDEST] {
-        let budget = Budget::from_env(1_500, Duration::from_secs(30), 40);
+        let budget = Budget::from_env(25_000, Duration::from_secs(60), 40);
         println!("seed {}", budget.seed);
         let found = search(&budget, |steps| on_model::run(TheEngine, version, steps));
         if let Some(failure) = &found.failure {
@@ -50,19 +51,23 @@ fn random_sequences_on_the_model_leave_nothing_behind() {
 
 #[test]
 fn every_short_sequence_with_a_mishap_at_every_call_leaves_nothing_behind() {
-    let number = |name: &str, or: u64| {
-        std::env::var(name).map_or(or, |text| text.parse().expect("a number"))
-    };
-    let size = |name, or| usize::try_from(number(name, or)).expect("a small number");
-    let extent = Extent {
-        depth: size("GATE_DEPTH", 6),
-        depth_with_mishap: size("GATE_DEPTH_WITH_MISHAP", 3),
-        time: Duration::from_secs(number("GATE_EXHAUSTIVE_SECONDS", 400)),
-    };
-    let covered = on_two_threads(&extent);
+    let size = |name, or| usize::try_from(number(name).unwrap_or(or)).expect("a small number");
+    let time = Duration::from_secs(number("GATE_EXHAUSTIVE_SECONDS").unwrap_or(400));
+    let depth = size("GATE_DEPTH", 6);
+    let depth_with_mishap = size("GATE_DEPTH_WITH_MISHAP", 4);
+    exhaust_and_tell("small", SMALL, Version::NEWEST, Extent { depth, depth_with_mishap, time });
+    // With so many more steps this is as deep as it goes in the same time.
+    let (depth, depth_with_mishap) = (depth.saturating_sub(2), depth_with_mishap.saturating_sub(2));
+    for version in [Version::NEWEST, Version::OLDEST] {
+        exhaust_and_tell("wide", WIDE, version, Extent { depth, depth_with_mishap, time });
+    }
+}
+
+fn exhaust_and_tell(name: &str, alphabet: Alphabet, version: Version, extent: Extent) {
+    let covered = on_two_threads(alphabet, version, &extent);
     let [plain, with_mishap] = covered.sequences;
     let method = format!(
-        "every one of {plain} to depth {} and {with_mishap} with a mishap to depth {}",
+        "every one of {plain} to depth {} and {with_mishap} with a mishap to depth {} of the {name} alphabet",
         extent.depth, extent.depth_with_mishap
     );
     if let Some(failure) = &covered.failure {
@@ -71,12 +76,12 @@ fn every_short_sequence_with_a_mishap_at_every_call_leaves_nothing_behind() {
     assert!(covered.complete, "{method}, and then the time was up");
     let system = "the engine".to_owned();
     let Covered { tally, took, .. } = covered;
-    println!("{}", Report { system, machine: model(Version::NEWEST), method, tally, took });
+    println!("{}", Report { system, machine: model(version), method, tally, took });
 }
 
-fn on_two_threads(extent: &Extent) -> Covered {
-    let halves = [0, 1].map(|odd| (odd..ALPHABET.len()).step_by(2).collect::<Vec<_>>());
-    let run = |half: &[usize]| exhaust(TheEngine, Version::NEWEST, extent, half);
+fn on_two_threads(alphabet: Alphabet, version: Version, extent: &Extent) -> Covered {
+    let halves = [0, 1].map(|odd| (odd..alphabet.steps.len()).step_by(2).collect::<Vec<_>>());
+    let run = |half: &[usize]| exhaust(TheEngine, version, alphabet, extent, half);
     let [one, two] = std::thread::scope(|scope| {
         let other = scope.spawn(|| run(&halves[1]));
         [run(&halves[0]), other.join().expect("the other half ends")]
@@ -129,8 +134,13 @@ const SEQUENCES: u64 = 3_000;
 
 /// Always the same sequences: whether a bug is found is no matter of luck.
 fn search_for(bug: Option<Bug>) -> Search {
-    let budget =
-        Budget { cases: SEQUENCES, time: Duration::from_secs(30), steps: 40, seed: 20_261_123 };
+    let budget = Budget {
+        cases: SEQUENCES,
+        steps: u64::MAX,
+        time: Duration::from_secs(30),
+        longest: 40,
+        seed: 20_261_123,
+    };
     search(&budget, |steps: &[Step]| -> Result<Tally, _> {
         on_model::run(Historical(bug), Version::NEWEST, &Historical::steps(steps))
     })

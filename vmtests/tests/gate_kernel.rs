@@ -8,7 +8,7 @@ use vmtests::gate::regressions;
 use vmtests::gate::report::Report;
 use vmtests::gate::step::Step;
 use vmtests::gate::trial::{Checked, Tally};
-use vmtests::gate::witness::Often;
+use vmtests::gate::witness;
 
 /// Runs what is kept, then sequences at random, and prints what was done.
 fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) {
@@ -32,14 +32,14 @@ fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<
 
 #[test]
 fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
-    let budget = Budget::from_env(140, Duration::from_secs(150), 40);
-    let mut kernel = Kernel::new(Often::EveryNth(20)).expect("the gate gets ready");
+    let budget = Budget::from_env(2_000, Duration::from_secs(200), 40);
+    let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
     prove("the engine", &budget, |steps| kernel.run_engine(steps));
 }
 
 #[test]
 fn root_random_sequences_of_the_program_on_this_kernel_leave_nothing_behind() {
-    let budget = Budget::from_env(30, Duration::from_secs(60), 30);
-    let mut kernel = Kernel::new(Often::EveryNth(10)).expect("the gate gets ready");
+    let budget = Budget::from_env(150, Duration::from_secs(100), 30);
+    let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
     prove("the program", &budget, |steps| kernel.run_program(steps));
 }

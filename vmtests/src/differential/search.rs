@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::call::Call;
 use super::compare::{Compared, Difference, LATER};
 use super::strategy::calls;
+use crate::env::number;
 
 /// How long a sequence that was found may be made shorter for.
 const SHRINKING: Duration = Duration::from_secs(60);
@@ -35,11 +36,6 @@ impl Budget {
     /// # Panics
     /// When one of them is not a number.
     pub fn from_env(seconds: u64) -> Self {
-        let number = |name| {
-            std::env::var(name).ok().map(|text| {
-                text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is not a number"))
-            })
-        };
         let clock =
             std::time::UNIX_EPOCH.elapsed().map_or(0, |time| u64::from(time.subsec_nanos()));
         Self {

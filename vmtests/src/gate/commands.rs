@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail, ensure};
 
 use super::in_model::TheEngine;
 use super::on_kernel::Kernel;
@@ -11,7 +11,6 @@ use super::on_model;
 use super::random::Failure;
 use super::regressions;
 use super::trial::Tally;
-use super::witness::Often;
 use crate::model::Version;
 
 /// Run a sequence of the gate again that was kept as a file
@@ -24,9 +23,9 @@ pub struct ReplayArgs {
     /// On what; the running kernel needs root
     #[arg(long, value_enum, default_value_t = Machine::Model)]
     on: Machine,
-    /// Which throttle system, where it runs on the kernel
-    #[arg(long, value_enum, default_value_t = Tested::Engine)]
-    system: Tested,
+    /// Which throttle system: the engine, or on the running kernel the program as well [default: engine]
+    #[arg(long, value_enum)]
+    system: Option<Tested>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -66,14 +65,19 @@ pub fn replay(args: &ReplayArgs) -> ExitCode {
 
 fn try_replay(args: &ReplayArgs) -> Result<Result<Tally, Failure>> {
     let steps = regressions::read(&args.file)?.steps;
+    ensure!(!steps.is_empty(), "{}: no steps: nothing would be tried", args.file.display());
+    let system = args.system.unwrap_or(Tested::Engine);
     let done = match args.on {
+        Machine::Model if system == Tested::Program => {
+            bail!("the program runs on the running kernel only: --on kernel --system program");
+        }
         Machine::Model => on_model::run(TheEngine, Version::running(), &steps),
         Machine::Kernel => {
             if !nix::unistd::geteuid().is_root() {
-                return Err(anyhow!("the running kernel needs root"));
+                bail!("the running kernel needs root: run it as root, with sudo say");
             }
-            let mut kernel = Kernel::new(Often::Always).map_err(|why| anyhow!(why))?;
-            match args.system {
+            let mut kernel = Kernel::new(1).map_err(|why| anyhow!(why))?;
+            match system {
                 Tested::Engine => kernel.run_engine(&steps),
                 Tested::Program => kernel.run_program(&steps),
             }

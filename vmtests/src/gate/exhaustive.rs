@@ -1,4 +1,4 @@
-//! Every sequence up to a depth over a small alphabet, with a crash and a fault at every possible call.
+//! Every sequence up to a depth over an alphabet, with a crash and a fault at every possible call.
 //!
 //! A step that has nothing to do (removing where there is nothing) is not taken: the sequence is that without
 //! it. Each sequence has at most one mishap; where it comes, it is tried at every call that the step makes, in
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::in_model::Program;
 use super::on_model::trial;
 use super::random::Failure;
-use super::step::{Fail, Fault, How, Kind, Mishap, Place, Step, Target, Way, Ways};
+use super::step::{Damage, Fail, Fault, How, Kind, Mishap, Place, Step, Target, Way, Ways};
 use super::trial::{ByHand, Checked, Tally};
 use crate::model::Version;
 
@@ -21,41 +21,91 @@ const START: [Step; 3] = [
     Step::Start { owner: 0, fault: None },
 ];
 
-/// What can happen: throttles on parent and child, a foreign program, and all that ends them.
-pub const ALPHABET: [Step; 10] = [
-    Step::Add {
-        owner: 0,
-        target: Target::Cgroup(Place::A),
-        ways: Ways::Upload,
-        how: How::Pinned,
-        fault: None,
-    },
-    Step::Add {
-        owner: 0,
-        target: Target::Cgroup(Place::AB),
-        ways: Ways::Both,
-        how: How::Legacy,
-        fault: None,
-    },
-    Step::Add {
-        owner: 0,
-        target: Target::Cgroup(Place::AB),
-        ways: Ways::Upload,
-        how: How::Link,
-        fault: None,
-    },
-    Step::Remove { owner: 0, throttle: 0, fault: None },
-    Step::Neighbour { place: Place::AB, way: Way::Upload, kind: Kind::Multi },
-    Step::NeighbourLeaves(0),
-    Step::RemoveCgroup(Place::AB),
-    Step::Kill { owner: 0 },
-    Step::Start { owner: 0, fault: None },
-    Step::ShutDown { owner: 0, fault: None },
-];
+/// What the sequences are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Alphabet {
+    /// What can happen.
+    pub steps: &'static [Step],
+    /// What can go wrong at a call.
+    pub mishaps: &'static [Mishap],
+}
 
-/// What can go wrong at a call. One errno stands for all: which one it is matters to no rule but `ENOENT`.
-pub const MISHAPS: [Mishap; 4] =
-    [Mishap::DieBefore, Mishap::DieAfter, Mishap::Fail(Fail::EPERM), Mishap::Fail(Fail::ENOENT)];
+const fn add(owner: u8, place: Place, ways: Ways, how: How) -> Step {
+    Step::Add { owner, target: Target::Cgroup(place), ways, how, fault: None }
+}
+
+const ADD_PINNED: Step = add(0, Place::A, Ways::Upload, How::Pinned);
+const ADD_LEGACY: Step = add(0, Place::AB, Ways::Both, How::Legacy);
+const ADD_LINK: Step = add(0, Place::AB, Ways::Upload, How::Link);
+const REMOVE: Step = Step::Remove { owner: 0, throttle: 0, fault: None };
+const NEIGHBOUR: Step = Step::Neighbour { place: Place::AB, way: Way::Upload, kind: Kind::Multi };
+const KILL: Step = Step::Kill { owner: 0 };
+const START_AGAIN: Step = Step::Start { owner: 0, fault: None };
+const SHUT_DOWN: Step = Step::ShutDown { owner: 0, fault: None };
+
+/// For depth: throttles on parent and child in each mode, a foreign program, and all that ends them.
+pub const SMALL: Alphabet = Alphabet {
+    steps: &[
+        ADD_PINNED,
+        ADD_LEGACY,
+        ADD_LINK,
+        REMOVE,
+        NEIGHBOUR,
+        Step::NeighbourLeaves(0),
+        Step::RemoveCgroup(Place::AB),
+        KILL,
+        START_AGAIN,
+        SHUT_DOWN,
+    ],
+    // One errno stands for all: which one it is matters to no rule but `ENOENT`. WIDE has each.
+    mishaps: &[
+        Mishap::DieBefore,
+        Mishap::DieAfter,
+        Mishap::Fail(Fail::EPERM),
+        Mishap::Fail(Fail::ENOENT),
+    ],
+};
+
+/// For breadth: two owners, changes, removal by name, lists of every kind, a damaged ledger, every errno.
+pub const WIDE: Alphabet = Alphabet {
+    steps: &[
+        ADD_PINNED,
+        ADD_LEGACY,
+        ADD_LINK,
+        add(0, Place::AB, Ways::Both, How::Pinned),
+        add(1, Place::AB, Ways::Both, How::Legacy),
+        add(1, Place::A, Ways::Download, How::Pinned),
+        Step::Change { owner: 0, throttle: 0, fault: None },
+        REMOVE,
+        Step::Remove { owner: 1, throttle: 0, fault: None },
+        Step::RemovePinned { throttle: 0, fault: None },
+        NEIGHBOUR,
+        Step::Neighbour { place: Place::AB, way: Way::Upload, kind: Kind::None },
+        Step::Neighbour { place: Place::A, way: Way::Upload, kind: Kind::Override },
+        Step::NeighbourLeaves(0),
+        Step::Stranger(0),
+        Step::RemoveCgroup(Place::AB),
+        Step::HoldSocket(Place::AB),
+        Step::Damage(Damage::Junk),
+        Step::Damage(Damage::Torn(0)),
+        KILL,
+        Step::Kill { owner: 1 },
+        START_AGAIN,
+        Step::Start { owner: 1, fault: None },
+        SHUT_DOWN,
+        Step::ShutDown { owner: 1, fault: None },
+    ],
+    mishaps: &[
+        Mishap::DieBefore,
+        Mishap::DieAfter,
+        Mishap::Fail(Fail::EPERM),
+        Mishap::Fail(Fail::ENOMEM),
+        Mishap::Fail(Fail::E2BIG),
+        Mishap::Fail(Fail::EBUSY),
+        Mishap::Fail(Fail::ENOENT),
+        Mishap::Fail(Fail::EINTR),
+    ],
+};
 
 /// What a search is to cover.
 #[derive(Debug, Clone, Copy)]
@@ -83,11 +133,12 @@ pub struct Covered {
     pub took: Duration,
 }
 
-/// Runs every sequence of the extent whose first step is one of these (indices into the [`ALPHABET`]), so that
+/// Runs every sequence of the extent whose first step is one of these (indices into the alphabet), so that
 /// several threads can share the work.
 pub fn exhaust<P: Program + Copy>(
     program: P,
     version: Version,
+    alphabet: Alphabet,
     extent: &Extent,
     first: &[usize],
 ) -> Covered {
@@ -95,12 +146,13 @@ pub fn exhaust<P: Program + Copy>(
     let mut search = Search {
         program,
         version,
+        alphabet,
         extent: *extent,
         until: began + extent.time,
         covered: Covered { complete: true, ..Covered::default() },
     };
     for &at in first {
-        let steps = vec![ALPHABET[at]];
+        let steps = vec![alphabet.steps[at]];
         search.from(&steps);
         search.with_mishaps(&steps);
     }
@@ -111,6 +163,7 @@ pub fn exhaust<P: Program + Copy>(
 struct Search<P> {
     program: P,
     version: Version,
+    alphabet: Alphabet,
     extent: Extent,
     until: Instant,
     covered: Covered,
@@ -139,7 +192,7 @@ impl<P: Program + Copy> Search<P> {
             return;
         }
         let mut longer = steps.to_vec();
-        for step in ALPHABET {
+        for &step in self.alphabet.steps {
             longer.push(step);
             self.from(&longer);
             longer.pop();
@@ -151,7 +204,7 @@ impl<P: Program + Copy> Search<P> {
     fn with_mishaps(&mut self, steps: &[Step]) {
         let Some((last, before)) = steps.split_last() else { return };
         let mut sequence = before.to_vec();
-        for mishap in MISHAPS {
+        for &mishap in self.alphabet.mishaps {
             for nth in 1.. {
                 let faulty = last.with_fault(Some(Fault { nth, mishap }));
                 if faulty.fault().is_none() || self.is_over() {
@@ -167,7 +220,7 @@ impl<P: Program + Copy> Search<P> {
         }
         if steps.len() < self.extent.depth_with_mishap && !self.is_over() {
             let mut longer = steps.to_vec();
-            for step in ALPHABET {
+            for &step in self.alphabet.steps {
                 longer.push(step);
                 self.with_mishaps(&longer);
                 longer.pop();
@@ -188,7 +241,7 @@ impl<P: Program + Copy> Search<P> {
         self.covered.sequences[1] += 1;
         if steps.len() < self.extent.depth_with_mishap {
             let mut longer = steps.to_vec();
-            for step in ALPHABET {
+            for &step in self.alphabet.steps {
                 longer.push(step);
                 self.after_mishap(&longer);
                 longer.pop();

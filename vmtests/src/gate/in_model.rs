@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bpf::Owner;
-use bpf::ledger::Stage;
 use throttle_core::files::Files;
-use throttle_core::ledger::LedgerDir;
 
 use super::engine::{EngineOwner, Setting, remove_by_name};
 use super::faulty::Control;
 use super::memory::MemoryFiles;
+use super::records::Records;
 use super::step::{Fault, Step};
 use super::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System};
 use crate::model::Model;
@@ -41,6 +40,8 @@ pub trait Program {
     fn remove_recorded(&self, at: &Process, name: &str) -> Result<(), String>;
     /// Whether `remove_recorded` and damages of the ledger are for it.
     fn has_ledger(&self) -> bool;
+    /// See [`System::tells_counters`].
+    fn tells_counters(&self) -> bool;
 }
 
 /// A process of a [`Program`]. The errors are what it says.
@@ -71,6 +72,7 @@ pub struct InModel<P: Program> {
     program: P,
     kernel: Model,
     files: Rc<dyn Files>,
+    records: Records,
     owners: [Option<(Process, P::Running)>; 2],
     struck: bool,
 }
@@ -78,8 +80,10 @@ pub struct InModel<P: Program> {
 impl<P: Program> InModel<P> {
     /// On that kernel.
     pub fn new(program: P, kernel: &Model) -> Self {
-        let files = Rc::new(MemoryFiles::default());
-        Self { program, kernel: kernel.clone(), files, owners: [None, None], struck: false }
+        let files: Rc<dyn Files> = Rc::new(MemoryFiles::default());
+        let records = Records::new(Rc::clone(&files), Path::new(LEDGER), BOOT);
+        let kernel = kernel.clone();
+        Self { program, kernel, files, records, owners: [None, None], struck: false }
     }
 
     fn new_process(&self) -> Process {
@@ -167,6 +171,10 @@ impl<P: Program> System for InModel<P> {
         self.program.offers(step)
     }
 
+    fn tells_counters(&self) -> bool {
+        self.program.tells_counters()
+    }
+
     fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()> {
         let process = self.new_process();
         let started = under(&process.control, fault, || self.program.start(&process));
@@ -240,35 +248,16 @@ impl<P: Program> System for InModel<P> {
     }
 
     fn recorded(&self) -> Vec<Recorded> {
-        if !self.program.has_ledger() {
-            return Vec::new();
-        }
-        recorded(&self.files, Path::new(LEDGER), BOOT)
+        if self.program.has_ledger() { self.records.recorded() } else { Vec::new() }
     }
 
     fn ledger(&self) -> Option<(Rc<dyn Files>, PathBuf)> {
-        self.program.has_ledger().then(|| (Rc::clone(&self.files), LEDGER.into()))
+        self.program.has_ledger().then(|| self.records.place())
     }
 
     fn fault_struck(&self) -> bool {
         self.struck
     }
-}
-
-/// The throttles of this boot in a ledger that outlive their owners on purpose.
-pub(super) fn recorded(files: &Rc<dyn Files>, folder: &Path, boot_id: &str) -> Vec<Recorded> {
-    let ledger = LedgerDir::on(Rc::clone(files), folder).read().unwrap_or_default();
-    ledger
-        .entries
-        .into_iter()
-        .filter(|(_, entry)| entry.owner.boot_id == boot_id)
-        .filter(|(_, entry)| entry.persist && entry.stage == Stage::Attached)
-        .map(|(_, entry)| Recorded {
-            name: entry.throttle,
-            cgroup: entry.cgroup_path,
-            programs: entry.attachments.iter().map(|it| it.program_id).collect(),
-        })
-        .collect()
 }
 
 /// The engine.
@@ -293,6 +282,10 @@ impl Program for TheEngine {
     }
 
     fn has_ledger(&self) -> bool {
+        true
+    }
+
+    fn tells_counters(&self) -> bool {
         true
     }
 }

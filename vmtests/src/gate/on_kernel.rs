@@ -12,7 +12,7 @@ use super::program::ProgramSystem;
 use super::step::Step;
 use super::system::System;
 use super::trial::{Checked, Property, Tally, Trial, Violation};
-use super::witness::{Independent, Often};
+use super::witness::Independent;
 use crate::cgroup::ScratchCgroup;
 use crate::isolation::isolate;
 use crate::lab::{Census, Lab};
@@ -35,20 +35,20 @@ pub struct Kernel {
 
 impl Kernel {
     /// Gets ready: enters namespaces of its own (see [`isolate`]), for ledger and pins are removed whenever a
-    /// sequence fails, and nobody else's may be among them. Others are asked as often as that whether anything
-    /// is left.
+    /// sequence fails, and nobody else's may be among them. The witnesses are asked after the first sequence
+    /// and then after every so many whether anything is left.
     ///
     /// # Errors
     /// When a program is missing.
     ///
     /// # Panics
     /// Without root.
-    pub fn new(often: Often) -> Result<Self, String> {
+    pub fn new(every: u64) -> Result<Self, String> {
         isolate();
         let said = |error: bpf::Error| error.to_string();
         let lab = LinuxBpf::new().map_err(said)?;
         let before = lab.census().map_err(said)?;
-        Ok(Self { lab, patience: PATIENCE, witness: Independent::new(often, &before)?, before })
+        Ok(Self { lab, patience: PATIENCE, witness: Independent::new(every, &before)?, before })
     }
 
     /// Takes these steps with the engine in processes of its own, and takes everything down.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use quick_junit::{Report as Junit, TestCase};
+use quick_junit::Report as Junit;
 
-use super::report::{MARK, Report};
+use super::report::{AGREES, Agreement, MARK, Report};
 use super::trial::Tally;
 
 /// Say in words what the gate's tests have proved, from their `JUnit` files
@@ -38,71 +38,132 @@ pub fn main(args: &Args) -> ExitCode {
 }
 
 fn run(files: &[PathBuf], at_least: u64) -> Result<String> {
-    let mut reports = Vec::new();
+    let mut said = Said::default();
     for file in files {
-        reports.extend(read(file)?);
+        said.read(file)?;
     }
-    ensure!(!reports.is_empty(), "no test of the gate is in these files: nothing was proved");
-    let machines = by_machine(&reports);
-    for (machine, tally) in &machines {
-        // A model is a hundred times as fast as a kernel.
-        let needed = if machine.starts_with("kernel ") { at_least } else { 10 * at_least };
-        ensure!(
-            tally.steps >= needed,
-            "on {machine} only {} steps were taken, not the {needed} that are asked for",
-            tally.steps
-        );
-        ensure!(
-            tally.faults > 0 && tally.crashes > 0,
-            "on {machine} no call was made to fail, or no owner was killed"
-        );
+    ensure!(!said.reports.is_empty(), "no test of the gate is in these files: nothing was proved");
+    let machines = said.by_machine();
+    for (machine, proof) in &machines {
+        proof.check(machine, at_least)?;
     }
     Ok(words(&machines))
 }
 
-fn by_machine(reports: &[Report]) -> BTreeMap<&str, Tally> {
-    let mut machines: BTreeMap<&str, Tally> = BTreeMap::new();
-    for report in reports {
-        *machines.entry(&report.machine).or_default() += report.tally;
+/// What the tests have said.
+#[derive(Debug, Default)]
+struct Said {
+    reports: Vec<Report>,
+    agreements: Vec<Agreement>,
+}
+
+/// What was done on one machine.
+#[derive(Debug, Clone, Copy, Default)]
+struct Proof {
+    tally: Tally,
+    /// Calls on which the model of the kernel agreed with it.
+    agreed: u64,
+}
+
+impl Said {
+    fn read(&mut self, file: &Path) -> Result<()> {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file).with_context(|| {
+            format!("{shown} cannot be read: run `make test` or `make gate` first")
+        })?;
+        let junit =
+            Junit::deserialize_from_str(&text).with_context(|| format!("{shown}: no JUnit"))?;
+        ensure!(
+            junit.failures + junit.errors == 0,
+            "{shown} has failures: nothing is proved by it"
+        );
+        let cases = junit.test_suites.iter().flat_map(|suite| &suite.test_cases);
+        let outputs = cases.filter_map(|case| case.system_out.as_ref());
+        for line in outputs.flat_map(|output| output.as_str().lines()) {
+            let read = if line.starts_with(MARK) {
+                line.parse().map(|report| self.reports.push(report))
+            } else if line.starts_with(AGREES) {
+                line.parse().map(|agreement| self.agreements.push(agreement))
+            } else {
+                continue;
+            };
+            read.map_err(|why: String| anyhow!("{shown}: {why}"))?;
+        }
+        Ok(())
     }
-    machines
+
+    fn by_machine(&self) -> BTreeMap<&str, Proof> {
+        let mut machines: BTreeMap<&str, Proof> = BTreeMap::new();
+        for report in &self.reports {
+            machines.entry(&report.machine).or_default().tally += report.tally;
+        }
+        for agreement in &self.agreements {
+            machines.entry(&agreement.machine).or_default().agreed += agreement.calls;
+        }
+        machines
+    }
 }
 
-fn read(file: &Path) -> Result<Vec<Report>> {
-    let shown = file.display();
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("{shown} cannot be read: run `make test` or `make gate` first"))?;
-    let junit = Junit::deserialize_from_str(&text).with_context(|| format!("{shown}: no JUnit"))?;
-    ensure!(junit.failures + junit.errors == 0, "{shown} has failures: nothing is proved by it");
-    let cases = junit.test_suites.iter().flat_map(|suite| &suite.test_cases);
-    let reports = cases.flat_map(reports_of).collect::<std::result::Result<_, _>>();
-    reports.map_err(|why| anyhow!("{shown}: {why}"))
+fn is_kernel(machine: &str) -> bool {
+    machine.starts_with("kernel ")
 }
 
-fn reports_of(case: &TestCase) -> Vec<std::result::Result<Report, String>> {
-    let Some(output) = &case.system_out else { return Vec::new() };
-    let lines = output.as_str().lines().filter(|line| line.starts_with(MARK));
-    lines.map(str::parse).collect()
+impl Proof {
+    /// Whether enough was done.
+    fn check(&self, machine: &str, at_least: u64) -> Result<()> {
+        // A model is a hundred times as fast as a kernel.
+        let needed = if is_kernel(machine) { at_least } else { 10 * at_least };
+        ensure!(
+            self.tally.steps >= needed,
+            "on {machine} only {} steps were taken, not the {needed} that are asked for",
+            self.tally.steps
+        );
+        ensure!(
+            self.tally.faults > 0 && self.tally.crashes > 0,
+            "on {machine} no call was made to fail, or no owner was killed"
+        );
+        ensure!(
+            self.agreed > 0 || !is_kernel(machine),
+            "{machine} was not compared with its model, which says what is expected there"
+        );
+        Ok(())
+    }
 }
 
 /// One line for each machine, and what all of it says together.
-fn words(machines: &BTreeMap<&str, Tally>) -> String {
+fn words(machines: &BTreeMap<&str, Proof>) -> String {
     let mut all = Tally::default();
     let mut text = String::new();
-    for (machine, tally) in machines {
+    for (machine, Proof { tally, agreed }) in machines {
         all += *tally;
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "proved on {machine}: {}", counts(tally));
+        let _ = write!(text, "proved on {machine}: {}", counts(tally));
+        let _ = match agreed {
+            0 => writeln!(text),
+            calls => writeln!(text, "; its model agreed with it in {calls} calls"),
+        };
     }
-    let kernels = machines.keys().filter(|machine| machine.starts_with("kernel ")).count();
+    let kernels = machines.keys().filter(|machine| is_kernel(machine)).count();
     let _ = writeln!(
         text,
-        "proved in all: {}, on {kernels} kernels and {} models of one: after each sequence nothing of ours \
-         was left, and every program of others was where it had been",
+        "proved in all: {}, on {} and {}: after each sequence nothing of ours was left, and every program of \
+         others was where it had been",
         counts(&all),
-        machines.len() - kernels
+        several(kernels, "kernel"),
+        several(machines.len() - kernels, "model of a kernel"),
     );
     text
+}
+
+/// `1 kernel`, `2 kernels`, `2 models of a kernel`.
+fn several(count: usize, what: &str) -> String {
+    if count == 1 {
+        return format!("1 {what}");
+    }
+    let (noun, rest) = what
+        .split_once(' ')
+        .map_or((what, String::new()), |(noun, rest)| (noun, format!(" {rest}")));
+    format!("{count} {noun}s{rest}")
 }
 
 fn counts(tally: &Tally) -> String {
@@ -128,14 +189,44 @@ mod tests {
         }
     }
 
+    fn agreement(machine: &str) -> Agreement {
+        Agreement { machine: machine.to_owned(), sequences: 1, calls: 30 }
+    }
+
     #[test]
     fn what_was_done_is_added_up_by_machine() {
-        let reports =
-            [report("kernel 6.1", 10), report("kernel 6.1", 5), report("the model of 6.18", 100)];
-        let words = words(&by_machine(&reports));
+        let reports = vec![
+            report("kernel 6.1", 10),
+            report("kernel 6.1", 5),
+            report("the model of 6.18", 100),
+        ];
+        let said = Said { reports, agreements: vec![agreement("kernel 6.1")] };
+        let words = words(&said.by_machine());
         assert!(words.contains("proved on kernel 6.1: 2 sequences, 15 steps,"), "{words}");
+        assert!(words.contains("killed; its model agreed with it in 30 calls\n"), "{words}");
         assert!(words.contains("in all: 3 sequences, 115 steps,"), "{words}");
-        assert!(words.contains("on 1 kernels and 1 models"), "{words}");
+        assert!(words.contains("on 1 kernel and 1 model of a kernel:"), "{words}");
+        assert_eq!(several(2, "model of a kernel"), "2 models of a kernel");
+    }
+
+    #[test]
+    fn too_little_is_no_proof() {
+        let proof = Proof { tally: report("", 10).tally, agreed: 1 };
+        let check = |proof: Proof, machine: &str, at_least| {
+            proof.check(machine, at_least).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(proof, "kernel 6.1", 10), Ok(()));
+        let few = check(proof, "kernel 6.1", 11).unwrap_err();
+        assert!(few.contains("only 10 steps were taken, not the 11"), "{few}");
+        let few = check(proof, "the model of 6.1", 2).unwrap_err();
+        assert!(few.contains("only 10 steps were taken, not the 20"), "{few}");
+        let calm = Proof { tally: Tally { faults: 0, ..proof.tally }, ..proof };
+        assert!(check(calm, "kernel 6.1", 0).unwrap_err().contains("made to fail"));
+        let immortal = Proof { tally: Tally { crashes: 0, ..proof.tally }, ..proof };
+        assert!(check(immortal, "kernel 6.1", 0).unwrap_err().contains("owner was killed"));
+        let alone = Proof { agreed: 0, ..proof };
+        assert!(check(alone, "kernel 6.1", 0).unwrap_err().contains("not compared"));
+        assert_eq!(check(alone, "the model of 6.1", 1), Ok(()));
     }
 
     #[test]
@@ -152,10 +243,12 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let good = file("good.xml", 0, &format!("running\n{}\n", report("kernel 6.1", 10)));
+        let lines = format!("running\n{}\n{}\n", report("kernel 6.1", 10), agreement("kernel 6.1"));
+        let good = file("good.xml", 0, &lines);
         assert!(run(std::slice::from_ref(&good), 10).unwrap().contains("10 steps"));
-        let few = run(std::slice::from_ref(&good), 11).unwrap_err().to_string();
-        assert!(few.contains("only 10 steps"), "{few}");
+        assert!(run(std::slice::from_ref(&good), 11).is_err());
+        let garbled = file("garbled.xml", 0, "agrees: with nobody");
+        assert!(run(&[good.clone(), garbled], 0).unwrap_err().to_string().contains("not a line"));
         let failed = file("failed.xml", 1, &report("kernel 6.1", 10).to_string());
         assert!(run(&[good.clone(), failed], 0).unwrap_err().to_string().contains("has failures"));
         let silent = file("silent.xml", 0, "nothing");

@@ -13,38 +13,48 @@ use proptest_state_machine::ReferenceStateMachine;
 use super::plan::{PRELUDE, Plan};
 use super::step::Step;
 use super::trial::{Checked, Property, Tally, Violation};
+use crate::env::number;
 
-/// How long to search.
+/// What a search does at least, even if that is more than its steps: on a fast machine it costs nothing.
+const LEAST: Duration = Duration::from_secs(5);
+
+/// How long to search: until one of these is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// At most so many sequences.
+    /// So many sequences.
     pub cases: u64,
-    /// And no longer than this; shrinking may take as long once more.
+    /// So many steps, in five seconds or more.
+    pub steps: u64,
+    /// This time; shrinking may take as long once more.
     pub time: Duration,
     /// Steps in a sequence, at most.
-    pub steps: usize,
+    pub longest: usize,
     /// What the sequences are drawn from.
     pub seed: u64,
 }
 
 impl Budget {
-    /// From the environment: `PROPTEST_CASES`, `GATE_SECONDS`, `GATE_SEED` (a new one where none is given).
+    /// So many steps, in no more than this time, unless the environment asks for something else: so many
+    /// sequences (`PROPTEST_CASES`), as much as goes into so many seconds (`GATE_SECONDS`). The seed is
+    /// `GATE_SEED`, or a new one.
     ///
     /// # Panics
     /// When one of them is no number.
-    pub fn from_env(cases: u64, time: Duration, steps: usize) -> Self {
-        let number = |name: &str| -> Option<u64> {
-            let text = std::env::var(name).ok()?;
-            Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
-        };
-        let asked = number("PROPTEST_CASES").is_some() || number("GATE_SECONDS").is_some();
+    pub fn from_env(steps: u64, time: Duration, longest: usize) -> Self {
+        let (cases, seconds) = (number("PROPTEST_CASES"), number("GATE_SECONDS"));
         Self {
-            // Who asks for a time means as many as it allows, and the other way round.
-            cases: number("PROPTEST_CASES").unwrap_or(if asked { u64::MAX } else { cases }),
-            time: number("GATE_SECONDS").map_or(time, Duration::from_secs),
-            steps,
+            cases: cases.unwrap_or(u64::MAX),
+            // Who asks for a time, or for sequences, means as many steps as that comes to.
+            steps: if cases.or(seconds).is_some() { u64::MAX } else { steps },
+            time: seconds.map_or(time, Duration::from_secs),
+            longest,
             seed: number("GATE_SEED").unwrap_or_else(rand_seed),
         }
+    }
+
+    fn is_spent(&self, done: &Tally, took: Duration) -> bool {
+        let has_steps = done.steps >= self.steps && took >= LEAST;
+        done.sequences >= self.cases || has_steps || took >= self.time
     }
 }
 
@@ -86,10 +96,10 @@ pub fn search(budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -
     let config = Config { max_local_rejects: u32::MAX, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let strategy = Plan::sequential_strategy(1..=budget.steps);
+    let strategy = Plan::sequential_strategy(1..=budget.longest);
     let mut tally = Tally::default();
     let mut failure = None;
-    while tally.sequences < budget.cases && began.elapsed() < budget.time {
+    while !budget.is_spent(&tally, began.elapsed()) {
         let drawn = strategy.new_tree(&mut runner);
         let mut tree = match drawn {
             Ok(tree) => tree,

@@ -33,17 +33,13 @@ pub fn read(file: &Path) -> Result<Regression> {
     serde_json::from_slice(&text).with_context(|| format!("{}: no sequence", file.display()))
 }
 
-/// All that are kept in a folder, by the names of their files; none where there is no folder.
+/// All that are kept in a folder, by the names of their files.
 ///
 /// # Errors
-/// When one cannot be read, or is none.
+/// When the folder or one of them cannot be read, or one is none.
 pub fn all(folder: &Path) -> Result<Vec<(PathBuf, Regression)>> {
-    let listed = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed.with_context(|| folder.display().to_string())?,
-    };
     let mut files = Vec::new();
-    for file in listed {
+    for file in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = file?.path();
         if path.extension().is_some_and(|it| it == "json") {
             files.push(path);
@@ -84,7 +80,11 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(all(&dir.path().join("none")).unwrap(), []);
+        assert_eq!(all(dir.path()).unwrap(), []);
+        assert!(
+            all(&dir.path().join("none")).is_err(),
+            "where nothing is looked at, nothing is found"
+        );
         let violation = Violation { property: Property::NothingLeft, what: "a pin".to_owned() };
         let failure = Failure { violation, steps: PRELUDE.to_vec(), cases: 3 };
         let path = keep_in(dir.path(), &failure, "the engine", 7).unwrap();

@@ -55,7 +55,7 @@ pub struct Request {
 pub struct Claim {
     /// Which.
     pub handle: Handle,
-    /// What it did, where the owner tells that.
+    /// What it did; a direction whose counters could not be read is not among them.
     #[serde(with = "counters_by_type")]
     pub counters: BTreeMap<AttachType, Counters>,
 }
@@ -79,6 +79,11 @@ pub trait System {
     /// of as soon as it is there.
     fn is_a_process_for_each_throttle(&self) -> bool {
         false
+    }
+
+    /// Its owners tell what their throttles have counted.
+    fn tells_counters(&self) -> bool {
+        true
     }
 
     /// Starts an owner; it settles what dead owners left.

@@ -11,49 +11,53 @@ use serde_json::Value;
 
 use super::binaries;
 use super::trial::Witness;
+use crate::env::number;
 use crate::lab::{Census, Lab};
 
 /// How long the kernel may take to let go of what was detached.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often they are asked. The gate itself asks the kernel after every sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Often {
-    /// After every sequence.
-    Always,
-    /// After the first sequence, and then after every nth.
-    EveryNth(u32),
+/// After how many sequences they are asked again, unless the environment says otherwise (`GATE_WITNESS_EVERY`):
+/// after each. On an emulated processor one look takes as long as a sequence; the gate itself asks the kernel
+/// after every sequence anyhow.
+///
+/// # Panics
+/// When the environment says something else than a number.
+pub fn every() -> u64 {
+    number("GATE_WITNESS_EVERY").unwrap_or(1)
 }
 
 /// The auditor and bpftool.
 #[derive(Debug)]
 pub struct Independent {
     auditor: PathBuf,
-    often: Often,
-    confirmed: u32,
+    /// They are asked after the first sequence, and then after every so many.
+    every: u64,
+    confirmed: u64,
     /// Numbers of programs that were there before.
     before: BTreeSet<u64>,
+    /// And of maps, as bpftool told them.
+    maps_before: BTreeSet<u64>,
 }
 
 impl Independent {
-    /// They are asked that often, and do not count what was there before.
+    /// They are asked after the first sequence and then after every so many, and do not count what was there
+    /// before.
     ///
     /// # Errors
-    /// When the auditor was not built.
-    pub fn new(often: Often, before: &Census) -> Result<Self, String> {
+    /// When the auditor was not built, or bpftool is not there.
+    pub fn new(every: u64, before: &Census) -> Result<Self, String> {
         let auditor = binaries::find("chadthrottle-audit")?;
         let before = before.programs.iter().map(|id| u64::from(id.0)).collect();
-        Ok(Self { auditor, often, confirmed: 0, before })
+        let maps_before = our_maps()?;
+        Ok(Self { auditor, every, confirmed: 0, before, maps_before })
     }
 
     fn is_due(&mut self) -> bool {
         // Each sequence is confirmed twice, with its cgroups and without them.
         let count = self.confirmed / 2;
         self.confirmed += 1;
-        match self.often {
-            Often::Always => true,
-            Often::EveryNth(nth) => count.is_multiple_of(nth.max(1)),
-        }
+        count.is_multiple_of(self.every.max(1))
     }
 
     fn audit(&self, top: &Path) -> Result<(), String> {
@@ -67,7 +71,7 @@ impl Independent {
         Err(format!("the auditor does not say that all is clean: {}", shown(&output)))
     }
 
-    /// bpftool shows no program, no link and no attachment of ours.
+    /// bpftool shows no program, no link, no map and no attachment of ours.
     fn bpftool(&self, top: &Path) -> Result<(), String> {
         // Links first: a link keeps its program, so each link's program is in the later answer.
         let links = ask_bpftool(&["link", "show"])?;
@@ -85,6 +89,10 @@ impl Independent {
             .collect();
         if !programs.is_empty() {
             return Err(format!("bpftool shows programs {programs:?}, links {links:?}"));
+        }
+        let maps: Vec<_> = our_maps()?.difference(&self.maps_before).copied().collect();
+        if !maps.is_empty() {
+            return Err(format!("bpftool shows maps {maps:?}"));
         }
         let tree = ask_bpftool(&["cgroup", "tree", &top.to_string_lossy()])?;
         let attached = list(&tree).flat_map(|cgroup| list(&cgroup["programs"]));
@@ -168,6 +176,14 @@ fn ask_bpftool(words: &[&str]) -> Result<Value, String> {
         return Ok(Value::Array(Vec::new()));
     }
     serde_json::from_slice(&output.stdout).map_err(|_| said())
+}
+
+/// Maps of a throttle's kind.
+fn our_maps() -> Result<BTreeSet<u64>, String> {
+    let maps = ask_bpftool(&["map", "show"])?;
+    let ours =
+        list(&maps).filter(|map| map["name"].as_str().is_some_and(|name| name.starts_with("chad")));
+    Ok(ours.filter_map(|map| map["id"].as_u64()).collect())
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

@@ -227,6 +227,9 @@ impl Plan<'_> {
             // One exec less for each test, a tenth of a second of an emulated processor.
             ("NEXTEST_DOUBLE_SPAWN", "0".into()),
         ];
+        if !self.accel.kvm {
+            env.push(("GATE_WITNESS_EVERY", "10".into()));
+        }
         // From which seed the gate runs in there. It stays as long as it is: a guest has its limit.
         for name in ["HOME", "GATE_SEED"] {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());

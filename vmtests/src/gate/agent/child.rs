@@ -1,20 +1,25 @@
 //! A running agent, seen from the gate.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::protocol::{Answer, Asked};
+use crate::gate::lines::Lines;
+
+/// How long an answer may take: long enough for an emulated processor that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process; dropping this kills it.
 #[derive(Debug)]
 pub(super) struct Agent {
     child: Child,
     to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    from: Lines<ChildStdout>,
     /// Files that were open when it had started its engine.
     pub(super) open_files: usize,
 }
@@ -29,7 +34,7 @@ impl Agent {
             .map_err(|error| failed(&error))?;
         let (to, from) = (child.stdin.take(), child.stdout.take());
         let (Some(to), Some(from)) = (to, from) else { return Err(failed(&"no pipes")) };
-        Ok(Self { child, to, from: BufReader::new(from), open_files: 0 })
+        Ok(Self { child, to, from: Lines::new(from, PATIENCE), open_files: 0 })
     }
 
     /// `None`: it was killed half way.
@@ -38,9 +43,9 @@ impl Agent {
         line.push('\n');
         // An agent that cannot be written to has ended, which the answer, or that there is none, will tell.
         let sent = self.to.write_all(line.as_bytes());
-        let mut answer = String::new();
-        let read = self.from.read_line(&mut answer).map_err(|error| error.to_string())?;
-        if read > 0 {
+        let answer = self.from.next();
+        let answer = answer.map_err(|error| format!("the agent: {error}; it was asked {line}"))?;
+        if !answer.is_empty() {
             return serde_json::from_str(&answer)
                 .map(Some)
                 .map_err(|error| format!("the agent's answer: {error}: {answer}"));

@@ -1,14 +1,14 @@
 //! The engine as a system of processes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use throttle_core::files::{FileSystem, Files};
+use throttle_core::files::Files;
 
 use super::child::Agent;
 use super::protocol::{Answer, Asked, Said, What};
 use crate::gate::binaries;
-use crate::gate::in_model::recorded;
+use crate::gate::records::Records;
 use crate::gate::step::{Fault, Step};
 use crate::gate::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System};
 
@@ -22,7 +22,7 @@ pub struct AgentSystem {
     owners: [Option<Agent>; 2],
     /// Started ahead, or left over.
     spare: Option<Agent>,
-    boot_id: String,
+    records: Records,
     struck: bool,
 }
 
@@ -33,9 +33,9 @@ impl AgentSystem {
     /// When the agent was not built.
     pub fn new() -> Result<Self, String> {
         let program = binaries::find("engine-agent")?;
-        let boot_id = bpf::boot_id().map_err(|error| error.to_string())?;
+        let records = Records::of_this_host()?;
         let spare = Some(Agent::spawn(&program)?);
-        Ok(Self { program, owners: [None, None], spare, boot_id, struck: false })
+        Ok(Self { program, owners: [None, None], spare, records, struck: false })
     }
 
     fn take_spare(&mut self) -> Result<Agent, String> {
@@ -196,12 +196,11 @@ impl System for AgentSystem {
     }
 
     fn recorded(&self) -> Vec<Recorded> {
-        let files: Rc<dyn Files> = Rc::new(FileSystem);
-        recorded(&files, Path::new(bpf::ledger::DEFAULT_DIR), &self.boot_id)
+        self.records.recorded()
     }
 
     fn ledger(&self) -> Option<(Rc<dyn Files>, PathBuf)> {
-        Some((Rc::new(FileSystem), bpf::ledger::DEFAULT_DIR.into()))
+        Some(self.records.place())
     }
 
     fn fault_struck(&self) -> bool {

@@ -114,6 +114,10 @@ impl Program for Historical {
     fn has_ledger(&self) -> bool {
         false
     }
+
+    fn tells_counters(&self) -> bool {
+        false
+    }
 }
 
 impl Running for Backend {

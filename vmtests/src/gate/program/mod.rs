@@ -2,6 +2,7 @@
 //! strace.
 
 mod process;
+mod skip;
 mod strace;
 mod system;
 

@@ -1,6 +1,6 @@
 //! One run of the program.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -9,18 +9,20 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::strace::{Skip, Strace, pid_of};
+use super::skip::Skip;
+use super::strace::{Strace, pid_of};
 use crate::gate::agent::is_killed;
+use crate::gate::lines::Lines;
 use crate::gate::step::Fault;
 
-/// How long a run may take to end when it ought to.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a run may take to say something, and to end, when it ought to.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process; dropping this kills it.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    stdout: Lines<ChildStdout>,
     strace: Option<Strace>,
     /// What goes wrong may be that it is killed.
     is_to_die: bool,
@@ -55,7 +57,7 @@ impl Process {
         let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", program.display());
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let Some(stdout) = child.stdout.take() else { return Err(failed(&"no pipe")) };
-        let stdout = BufReader::new(stdout);
+        let stdout = Lines::new(stdout, PATIENCE);
         let mut process = Self { child, stdout, strace: None, is_to_die: false };
         if let Some(fault) = fault {
             let pid = pid_of(&process.child);
@@ -78,9 +80,7 @@ impl Process {
 
     /// The next line that it prints; empty when there is none any more.
     pub(super) fn line(&mut self) -> Result<String, String> {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).map_err(|error| error.to_string())?;
-        Ok(line)
+        self.stdout.next().map_err(|error| error.to_string())
     }
 
     /// Nothing goes wrong any more. Tells whether anything did.

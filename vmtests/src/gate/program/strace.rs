@@ -1,7 +1,6 @@
 //! Faults and death at the nth system call of a process that knows nothing of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,22 +8,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::process::PATIENCE;
+use super::skip::Skip;
+use crate::gate::lines::Lines;
 use crate::gate::step::{Fault, Mishap};
-
-/// How many calls of a kind are left in peace: those of the dynamic linker, of asking the kernel what it can
-/// do and of loading programs, which are many and leave nothing behind.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Skip {
-    pub(super) bpf: u16,
-    pub(super) open: u16,
-}
 
 /// strace, attached to a process.
 #[derive(Debug)]
 pub(super) struct Strace {
     child: Child,
     // Kept open: it goes on to tell what it does.
-    stderr: BufReader<ChildStderr>,
+    stderr: Lines<ChildStderr>,
     report: PathBuf,
 }
 
@@ -52,9 +46,8 @@ impl Strace {
             .spawn()
             .map_err(|error| format!("strace: {error}; install the package strace"))?;
         let Some(stderr) = child.stderr.take() else { return Err("strace: no pipe".to_owned()) };
-        let mut strace = Self { child, stderr: BufReader::new(stderr), report };
-        let mut said = String::new();
-        strace.stderr.read_line(&mut said).map_err(|error| format!("strace: {error}"))?;
+        let mut strace = Self { child, stderr: Lines::new(stderr, PATIENCE), report };
+        let said = strace.stderr.next().map_err(|error| format!("strace: {error}"))?;
         // By then it has interrupted the process, which comes to no call that is not seen.
         if said.contains("attached") { Ok(strace) } else { Err(format!("strace says: {said}")) }
     }

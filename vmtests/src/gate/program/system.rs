@@ -1,30 +1,25 @@
 //! The program as a system.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use bpf::AttachType;
-use throttle_core::files::{FileSystem, Files};
+use throttle_core::files::Files;
 
 use super::process::{End, Process};
-use super::strace::Skip;
+use super::skip::{Skip, Skips};
 use crate::gate::binaries;
-use crate::gate::in_model::recorded;
+use crate::gate::records::Records;
 use crate::gate::step::{Fault, How, Step};
 use crate::gate::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System, Whom};
 
 /// No cgroup: `limit` on it settles, as each start does, and then has nothing to limit.
-const NOWHERE: &str = "/chadtest-nowhere";
+pub(super) const NOWHERE: &str = "/chadtest-nowhere";
 /// What it says then.
 const NO_SUCH_CGROUP: &str = "there is no such cgroup";
 /// What `limit` says when it ends by itself.
 const NOTHING_LEFT_TO_LIMIT: &str = "the cgroup was removed";
-
-/// Before it settles, the program asks the kernel what it can do.
-const SETTLING: Skip = Skip { bpf: 4, open: 8 };
-/// And before it attaches anything, libbpf asks it much more.
-const ADDING: Skip = Skip { bpf: 34, open: 10 };
 
 /// Two owners, each the processes of its throttles. Dropping this kills and reaps them all.
 ///
@@ -34,7 +29,8 @@ const ADDING: Skip = Skip { bpf: 34, open: 10 };
 pub struct ProgramSystem {
     program: PathBuf,
     owners: [Vec<(Handle, Process)>; 2],
-    boot_id: String,
+    records: Records,
+    skips: Skips,
     struck: bool,
 }
 
@@ -42,11 +38,12 @@ impl ProgramSystem {
     /// Nothing runs yet.
     ///
     /// # Errors
-    /// When the program was not built.
+    /// When the program was not built, or strace is not there.
     pub fn new() -> Result<Self, String> {
         let program = binaries::find("chadthrottle")?;
-        let boot_id = bpf::boot_id().map_err(|error| error.to_string())?;
-        Ok(Self { program, owners: [Vec::new(), Vec::new()], boot_id, struck: false })
+        let records = Records::of_this_host()?;
+        let skips = Skips::of(&program)?;
+        Ok(Self { program, owners: [Vec::new(), Vec::new()], records, skips, struck: false })
     }
 
     fn run(&mut self, words: &[&str], fault: Option<Fault>, skip: Skip) -> Result<End, String> {
@@ -68,7 +65,7 @@ impl ProgramSystem {
     ) -> Result<Outcome<()>, String> {
         let words = words(request);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let mut process = Process::start(&self.program, &words, fault, ADDING)?;
+        let mut process = Process::start(&self.program, &words, fault, self.skips.adding)?;
         let is_armed = process.line()?.starts_with("armed: ");
         if !is_armed || request.how == How::Pinned {
             let end = self.end(process)?;
@@ -152,9 +149,14 @@ impl System for ProgramSystem {
         true
     }
 
+    /// `limit` prints them in the end, for people; meanwhile the trial reads them itself.
+    fn tells_counters(&self) -> bool {
+        false
+    }
+
     fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()> {
         let words = ["limit", "--cgroup", NOWHERE, "--upload", "1M"];
-        let ended = self.run(&words, fault, SETTLING).map(|end| match end {
+        let ended = self.run(&words, fault, self.skips.settling).map(|end| match end {
             End::Exit(_, stderr) if stderr.contains(NO_SUCH_CGROUP) => Outcome::Done(()),
             End::Exit(code, stderr) => Outcome::Failed(format!("exit status {code}: {stderr}")),
             End::Killed => Outcome::Died,
@@ -216,7 +218,7 @@ impl System for ProgramSystem {
     }
 
     fn remove_recorded(&mut self, name: &str, fault: Option<Fault>) -> Outcome<()> {
-        let removed = self.run(&["rm", name], fault, SETTLING).map(outcome);
+        let removed = self.run(&["rm", name], fault, self.skips.settling).map(outcome);
         removed.unwrap_or_else(|why| {
             self.struck = false;
             Outcome::Failed(why)
@@ -224,12 +226,11 @@ impl System for ProgramSystem {
     }
 
     fn recorded(&self) -> Vec<Recorded> {
-        let files: Rc<dyn Files> = Rc::new(FileSystem);
-        recorded(&files, Path::new(bpf::ledger::DEFAULT_DIR), &self.boot_id)
+        self.records.recorded()
     }
 
     fn ledger(&self) -> Option<(Rc<dyn Files>, PathBuf)> {
-        Some((Rc::new(FileSystem), bpf::ledger::DEFAULT_DIR.into()))
+        Some(self.records.place())
     }
 
     fn fault_struck(&self) -> bool {

@@ -11,7 +11,7 @@ use bpf::{AttachType, CgroupBpf, ProgramId};
 use super::{Checked, Property, Trial, Violation};
 use crate::gate::expected::{Part, Standing, Throttle};
 use crate::gate::step::{Place, Way};
-use crate::gate::system::{Handle, System};
+use crate::gate::system::{Claim, Handle, System};
 use crate::lab::Lab;
 
 fn unasked(error: &bpf::Error) -> Violation {
@@ -261,7 +261,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         Ok(state.map_or(0, |state| state.rate()))
     }
 
-    /// Every owner lists what it has, and what its throttles count only grows.
+    /// Every owner lists what it has.
     fn check_claims(&mut self) -> Checked {
         for owner in 0..self.running.len() {
             if !self.running[owner] {
@@ -277,19 +277,35 @@ impl<L: Lab, S: System> Trial<L, S> {
                 ));
             }
             for claim in claims {
-                for (attach_type, now) in claim.counters {
-                    let key = (claim.handle, attach_type);
-                    let before = self.counters.insert(key, now).unwrap_or_default();
-                    let grown = [
-                        (before.exempt, now.exempt),
-                        (before.passed, now.passed),
-                        (before.dropped, now.dropped),
-                    ];
-                    if grown.iter().any(|(a, b)| b.packets < a.packets || b.bytes < a.bytes) {
-                        let what = format!("throttle {}: {before:?}, then {now:?}", claim.handle);
-                        return Err(Violation::new(Property::CountersGrow, what));
-                    }
-                }
+                self.check_counters(&claim)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An owner tells of every throttle that is attached what it has counted, and that only grows.
+    fn check_counters(&mut self, claim: &Claim) -> Checked {
+        let Claim { handle, counters } = claim;
+        let parts = self.expected.throttle(*handle).map(|it| &it.parts).into_iter().flatten();
+        let untold = parts
+            .filter(|part| self.system.tells_counters() && self.is_attached(part))
+            .find(|part| !counters.contains_key(&part.attach_type));
+        if let Some(part) = untold {
+            let at = part.attach_type;
+            let what = format!("what throttle {handle} has counted ({at}) is not told");
+            return Err(Violation::new(Property::CountersGrow, what));
+        }
+        for (&attach_type, &now) in counters {
+            let key = (*handle, attach_type);
+            let before = self.counters.insert(key, now).unwrap_or_default();
+            let grown = [
+                (before.exempt, now.exempt),
+                (before.passed, now.passed),
+                (before.dropped, now.dropped),
+            ];
+            if grown.iter().any(|(a, b)| b.packets < a.packets || b.bytes < a.bytes) {
+                let what = format!("throttle {handle}: {before:?}, then {now:?}");
+                return Err(Violation::new(Property::CountersGrow, what));
             }
         }
         Ok(())

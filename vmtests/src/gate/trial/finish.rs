@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use bpf::ledger::Entry;
 use bpf::list::{AttachFlags, Scope};
+use throttle_core::ledger::LedgerDir;
 
 use super::ledger::is_junk;
 use super::{Checked, Property, Tally, Trial, Violation};
@@ -94,7 +96,11 @@ impl<L: Lab, S: System> Trial<L, S> {
             }
         }
         // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
-        // or in that of a pinned throttle that was made with the same load. Each start tries again.
+        // or in that of a pinned throttle that was made with the same load. Each start tries again; no other
+        // record needs a second one.
+        self.start(0, None)?;
+        self.shut_down(0, None)?;
+        self.check_records_left()?;
         self.settle_to(|trial| {
             trial.start(0, None)?;
             trial.shut_down(0, None)?;
@@ -131,6 +137,25 @@ impl<L: Lab, S: System> Trial<L, S> {
             Ok(())
         } else {
             Err(left(format!("the ledger has {remaining:?}")))
+        }
+    }
+
+    /// Whatever record is left is that of a throttle whose cgroup is gone.
+    fn check_records_left(&self) -> Checked {
+        let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
+        let ledger =
+            LedgerDir::on(files, folder).read().map_err(|error| left(error.to_string()))?;
+        let is_there = |entry: &&Entry| {
+            let cgroup = self.lab.open_cgroup(&entry.cgroup_path);
+            cgroup.is_ok_and(|cgroup| self.lab.cgroup_id(&cgroup) == entry.cgroup_id)
+        };
+        match ledger.entries.iter().map(|(_, entry)| entry).find(is_there) {
+            None => Ok(()),
+            Some(entry) => Err(left(format!(
+                "the record of throttle {} stays, whose cgroup is there: {}",
+                entry.throttle,
+                entry.cgroup_path.display()
+            ))),
         }
     }
 

@@ -1,11 +1,14 @@
 //! What others do: each thing is done on the machine and on the model of what is expected, and must come out
 //! the same.
 
+use std::path::PathBuf;
+
 use bpf::list::{AttachFlags, MAX_PROGRAMS, Scope};
-use bpf::{AttachType, CgroupBpf};
+use bpf::{AttachType, CgroupBpf, ProgramId};
 use nix::errno::Errno;
 
 use super::{Checked, Property, Trial, Violation, nth};
+use crate::gate::expected::Part;
 use crate::gate::step::{How, Kind, Place, Way};
 use crate::gate::system::System;
 use crate::lab::{Attach, Lab};
@@ -16,6 +19,14 @@ pub(super) struct Neighbour<L: Lab> {
     attach_type: AttachType,
     real: Attached<L>,
     model: Attached<Model>,
+}
+
+/// A program of ours that a packet goes through.
+#[derive(Debug)]
+struct Passed {
+    program: ProgramId,
+    path: PathBuf,
+    attach_type: AttachType,
 }
 
 struct Attached<L: Lab> {
@@ -129,10 +140,57 @@ impl<L: Lab, S: System> Trial<L, S> {
         true
     }
 
+    /// A process sends itself a packet, and every throttle that it passes counts it, once in each direction.
     pub(super) fn send(&mut self, which: u8) -> Checked<bool> {
         let Some(at) = nth(&self.processes, which) else { return Ok(false) };
+        let passed = self.passed_by(at);
+        let before = self.seen(&passed)?;
         let (real, model) = &self.processes[at];
-        Ok(same("send", self.lab.send(real), self.expected.model.send(model))?.is_some())
+        let sent = same("send", self.lab.send(real), self.expected.model.send(model))?.is_some();
+        let expected: Vec<_> = before.iter().map(|count| count + u64::from(sent)).collect();
+        self.settle_to(|trial| {
+            let now = trial.seen(&passed)?;
+            if now == expected {
+                return Ok(());
+            }
+            let what = format!(
+                "a packet went by {passed:?}, which had seen {before:?} packets and now {now:?}"
+            );
+            Err(Violation::new(Property::CountersGrow, what))
+        })?;
+        Ok(sent)
+    }
+
+    /// The programs of ours that a packet of that process's socket goes through: one direction after the other.
+    fn passed_by(&self, process: usize) -> Vec<Passed> {
+        let (_, model) = &self.processes[process];
+        // Of a removed cgroup nothing can be asked any more.
+        let Some(cgroup) = self.expected.model.socket_cgroup(model) else { return Vec::new() };
+        let parts = self.expected.throttles.iter().flat_map(|throttle| &throttle.parts);
+        let goes_through = |part: &&Part| {
+            let list = self.expected.list(&cgroup, part.attach_type, Scope::Effective);
+            list.contains(&part.stand_in(&self.expected.model)) && self.is_attached(part)
+        };
+        let passed = parts.filter(goes_through).filter_map(|part| {
+            let program = *self.expected.real.get(&part.stand_in(&self.expected.model))?;
+            Some(Passed { program, path: part.path.clone(), attach_type: part.attach_type })
+        });
+        passed.collect()
+    }
+
+    /// How many packets each of them has counted; none of them dropped any, for nothing here sends as much as a
+    /// limit forbids.
+    fn seen(&self, passed: &[Passed]) -> Checked<Vec<u64>> {
+        let count = |it: &Passed| -> bpf::Result<u64> {
+            let cgroup = self.lab.cgroup_id(&self.lab.open_cgroup(&it.path)?);
+            let program = self.lab.open_program(it.program)?;
+            let counters = self.lab.counters(&program, cgroup, it.attach_type)?.unwrap_or_default();
+            Ok(counters.exempt.packets + counters.passed.packets)
+        };
+        let counts = passed.iter().map(count).collect::<bpf::Result<_>>();
+        counts.map_err(|error| {
+            Violation::new(Property::CountersGrow, format!("counters cannot be read: {error}"))
+        })
     }
 
     pub(super) fn neighbour(&mut self, place: Place, way: Way, kind: Kind) -> Checked<bool> {

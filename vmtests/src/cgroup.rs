@@ -2,10 +2,12 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -20,10 +22,29 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 pub const PREFIX: &str = "chadtest";
 
 /// A cgroup of the test's own directly below the cgroup2 mount, removed with everything below it when
-/// this is dropped.
+/// this is dropped. When the test is killed, what lives in it is killed too, and it is removed then.
 #[derive(Debug)]
 pub struct ScratchCgroup {
     path: PathBuf,
+    /// Ends with this process, and then does what dropping would have done.
+    watcher: Option<Child>,
+}
+
+/// Waits until the test has ended. A word before that says that nothing is left to do.
+const WATCHER: &str = r#"read -r word && exit
+echo 1 >"$1/cgroup.kill"
+for try in 1 2 3 4 5 6 7 8 9; do
+	find "$1" -depth -type d -exec rmdir {} + 2>/dev/null
+	[ -d "$1" ] || exit 0
+	sleep 0.2
+done"#;
+
+fn watch(path: &Path) -> io::Result<Child> {
+    let mut watcher = Command::new("sh");
+    watcher.args(["-c", WATCHER, "watcher"]).arg(path);
+    // A group of its own: Ctrl-C is for the test.
+    watcher.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    watcher.spawn()
 }
 
 impl ScratchCgroup {
@@ -39,7 +60,10 @@ impl ScratchCgroup {
         let path = mount.join(format!("{PREFIX}-{}-{count}-{label}", std::process::id()));
         fs::create_dir(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run as root", path.display()));
-        Self { path }
+        // A virtual machine goes with all that is in it, and an exec is dear there.
+        let watcher = std::env::var_os("VMTESTS_KERNEL").is_none().then(|| watch(&path));
+        let watcher = watcher.map(|started| started.expect("sh starts"));
+        Self { path, watcher }
     }
 
     /// Its directory.
@@ -77,6 +101,18 @@ impl ScratchCgroup {
 
 impl Drop for ScratchCgroup {
     fn drop(&mut self) {
+        self.remove();
+        let Some(watcher) = &mut self.watcher else { return };
+        if let Some(mut word) = watcher.stdin.take() {
+            // One that has ended already need not be told.
+            let _ = word.write_all(b"done\n");
+        }
+        let _ = watcher.wait();
+    }
+}
+
+impl ScratchCgroup {
+    fn remove(&self) {
         // The processes of a test end a moment after it has waited for them.
         let deadline = Instant::now() + Duration::from_secs(5);
         while let Err(error) = remove_tree(&self.path) {
@@ -176,6 +212,10 @@ impl Drop for Entered {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use nix::sys::signal::Signal;
+
     use super::*;
 
     #[test]
@@ -193,6 +233,20 @@ mod tests {
         remove_tree(cgroup.path()).unwrap();
         assert!(!cgroup.path().exists());
         remove_tree(cgroup.path()).unwrap();
+    }
+
+    #[test]
+    fn root_when_a_test_is_killed_its_cgroup_goes_with_all_that_lives_in_it() {
+        let cgroup = ScratchCgroup::new("killed");
+        cgroup.child("a/b");
+        let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(cgroup.path().join("a/cgroup.procs"), sleeper.id().to_string()).unwrap();
+        let mut watcher = watch(cgroup.path()).unwrap();
+        // As the kernel closes it.
+        drop(watcher.stdin.take());
+        assert!(watcher.wait().unwrap().success());
+        assert!(!cgroup.path().exists());
+        assert_eq!(sleeper.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
     }
 
     #[test]

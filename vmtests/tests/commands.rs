@@ -32,6 +32,9 @@ fn what_cannot_be_replayed_is_no_success() {
     assert.code(2).stderr(contains("nothing would be tried"));
     let assert = vmtests().arg("replay").arg(file.with_extension("none")).assert();
     assert.code(2).stderr(contains("sequence.none"));
+    let (_dir, file) = sequence(r#"[{"remove_cgroup": "a"}]"#);
+    let assert = vmtests().arg("replay").arg(&file).assert();
+    assert.code(2).stderr(contains("nothing was tried"));
     let (_dir, file) = sequence(r#"[{"create_cgroup": "a"}]"#);
     let assert = vmtests().arg("replay").arg(&file).args(["--system", "program"]).assert();
     assert.code(2).stderr(contains("--on kernel"));

@@ -39,7 +39,7 @@ fn random_sequences_on_the_model_leave_nothing_behind() {
         let found = search(&budget, |steps| on_model::run(TheEngine, version, steps));
         if let Some(failure) = &found.failure {
             let kept = regressions::keep(failure, "the engine", found.seed);
-            let listing = failure.listing(kept.as_ref().ok());
+            let listing = failure.listing(kept.as_ref().ok(), "");
             panic!("seed {}, after {} sequences:\n{listing}", found.seed, failure.cases);
         }
         let Search { tally, took, seed, .. } = found;
@@ -71,7 +71,8 @@ fn exhaust_and_tell(name: &str, alphabet: Alphabet, version: Version, extent: Ex
         extent.depth, extent.depth_with_mishap
     );
     if let Some(failure) = &covered.failure {
-        panic!("{}", failure.listing(None));
+        let kept = regressions::keep(failure, "the engine", 0);
+        panic!("{}", failure.listing(kept.as_ref().ok(), ""));
     }
     assert!(covered.complete, "{method}, and then the time was up");
     let system = "the engine".to_owned();
@@ -119,7 +120,7 @@ fn every_bug_of_the_history_is_caught() {
             found.failure.is_none() && found.tally.sequences == SEQUENCES
         };
         if !is_right {
-            let listing = found.failure.map(|failure| failure.listing(None));
+            let listing = found.failure.map(|failure| failure.listing(None, ""));
             wrong.push(format!("{name}: {}", listing.unwrap_or_default()));
         }
     }

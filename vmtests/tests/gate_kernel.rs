@@ -21,7 +21,8 @@ fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<
     let Search { tally, failure, seed, took } = search(budget, run);
     if let Some(failure) = failure {
         let kept = regressions::keep(&failure, system, seed);
-        let listing = failure.listing(kept.as_ref().ok());
+        let options = format!(" --on kernel --system {}", system.trim_start_matches("the "));
+        let listing = failure.listing(kept.as_ref().ok(), &options);
         panic!("seed {seed}, after {} sequences, {took:.1?}:\n{listing}", failure.cases);
     }
     let machine = Report::this_kernel();

@@ -47,13 +47,17 @@ enum Tested {
 /// Runs a sequence again.
 pub fn replay(args: &ReplayArgs) -> ExitCode {
     match try_replay(args) {
+        Ok(Ok(tally)) if tally.steps == 0 => {
+            eprintln!("vmtests: not one of the steps had anything to do: nothing was tried");
+            ExitCode::from(2)
+        }
         Ok(Ok(tally)) => {
             let Tally { steps, faults, crashes, .. } = tally;
             println!("it holds: {steps} steps, {faults} faults, {crashes} crashes, nothing left");
             ExitCode::SUCCESS
         }
         Ok(Err(failure)) => {
-            print!("{}", failure.listing(None));
+            print!("{}", failure.listing(None, ""));
             ExitCode::FAILURE
         }
         Err(error) => {

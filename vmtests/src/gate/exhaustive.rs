@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use super::in_model::Program;
-use super::on_model::trial;
-use super::random::Failure;
+use super::on_model::{self, trial};
+use super::random::{Failure, drop_needless};
 use super::step::{Damage, Fail, Fault, How, Kind, Mishap, Place, Step, Target, Way, Ways};
 use super::trial::{ByHand, Checked, Tally};
 use crate::model::Version;
@@ -106,6 +106,9 @@ pub const WIDE: Alphabet = Alphabet {
         Mishap::Fail(Fail::EINTR),
     ],
 };
+
+/// How long a sequence that fails may be made shorter for.
+const SHORTENING: Duration = Duration::from_secs(20);
 
 /// What a search is to cover.
 #[derive(Debug, Clone, Copy)]
@@ -261,13 +264,19 @@ impl<P: Program + Copy> Search<P> {
     fn run(&mut self, steps: &[Step], mishap: Option<usize>) -> Option<Ran> {
         match self.try_run(steps, mishap) {
             Ok((tally, ran)) => {
-                self.covered.tally += tally;
+                // One whose last step did nothing, or whose mishap never came, is a shorter one again.
+                if ran.applied && (mishap.is_none() || ran.struck) {
+                    self.covered.tally += tally;
+                }
                 Some(ran)
             }
             Err(violation) => {
                 let steps = START.iter().chain(steps).copied().collect();
                 let cases = self.covered.sequences.iter().sum();
-                self.covered.failure = Some(Failure { violation, steps, cases });
+                let found = Failure { violation, steps, cases };
+                let until = Instant::now() + SHORTENING;
+                let mut run = |steps: &[Step]| on_model::run(self.program, self.version, steps);
+                self.covered.failure = Some(drop_needless(found, until, &mut run));
                 None
             }
         }

@@ -165,7 +165,7 @@ fn fails_alike(best: &Failure, done: Checked<Tally>) -> Option<Violation> {
 }
 
 /// Takes out whatever single step is not needed; proptest's own shrinking keeps to the plan's rough picture.
-fn drop_needless(
+pub(super) fn drop_needless(
     mut best: Failure,
     until: Instant,
     run: &mut impl FnMut(&[Step]) -> Checked<Tally>,
@@ -198,8 +198,8 @@ impl<S> Drawn for (S, Vec<Step>, Option<Arc<AtomicUsize>>) {
 }
 
 impl Failure {
-    /// As a list that a person can follow and the gate can run again.
-    pub fn listing(&self, kept_in: Option<&PathBuf>) -> String {
+    /// As a list that a person can follow and the gate can run again: `replay` takes these options then.
+    pub fn listing(&self, kept_in: Option<&PathBuf>, options: &str) -> String {
         let mut text = String::new();
         for (at, step) in self.steps.iter().enumerate() {
             // Writing to a String cannot fail.
@@ -210,7 +210,11 @@ impl Failure {
         let json = serde_json::to_string(&self.steps).unwrap_or_default();
         let _ = writeln!(text, "  as JSON: {{\"why\": \"\", \"steps\": {json}}}");
         if let Some(path) = kept_in {
-            let _ = writeln!(text, "  again: cargo run -p vmtests -- replay {}", path.display());
+            let _ = writeln!(
+                text,
+                "  again: cargo run -p vmtests -- replay {}{options}",
+                path.display()
+            );
         }
         text
     }

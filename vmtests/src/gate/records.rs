@@ -35,8 +35,12 @@ impl Records {
     }
 
     /// The throttles that outlive their owners on purpose.
+    ///
+    /// # Panics
+    /// When the ledger cannot be read: nobody is in the gate's way there.
     pub(super) fn recorded(&self) -> Vec<Recorded> {
-        let ledger = LedgerDir::on(Rc::clone(&self.files), &self.folder).read().unwrap_or_default();
+        let ledger = LedgerDir::on(Rc::clone(&self.files), &self.folder).read();
+        let ledger = ledger.unwrap_or_else(|error| panic!("the ledger cannot be read: {error}"));
         let entries = ledger.entries.into_iter().map(|(_, entry)| entry);
         entries
             .filter(|entry| entry.owner.boot_id == self.boot_id)

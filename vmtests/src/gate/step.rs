@@ -298,6 +298,16 @@ impl Step {
         }
     }
 
+    /// Whether the kernel does a part of it after it has answered: files are closed with a process and a socket,
+    /// and what a removed cgroup had ends a moment later. What an owner says is done has to be done.
+    pub fn is_finished_later(&self) -> bool {
+        let dies = self.fault().is_some_and(|fault| fault.mishap.is_death());
+        dies || matches!(
+            self,
+            Self::RemoveCgroup(_) | Self::End(_) | Self::CloseSocket(_) | Self::Kill { .. }
+        )
+    }
+
     /// The same step with this going wrong; as it is where nothing can.
     #[must_use]
     pub fn with_fault(mut self, new: Option<Fault>) -> Self {

@@ -3,6 +3,7 @@
 //! Its user is alone in its namespaces, with loopback up (see [`crate::isolation::isolate`]), and is a single
 //! thread: it enters cgroups to make sockets in them.
 
+use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bpf::cgroup::Cgroup;
-use bpf::error::Kind;
+use bpf::error::{Call, Error, Kind};
 use bpf::link::Link;
 use bpf::list::{self, AttachFlags, AttachOptions, DetachOptions};
 use bpf::program::Program;
@@ -158,7 +159,11 @@ impl Lab for LinuxBpf {
                 programs.push(id);
             }
         }
-        let pins = files_below(&Path::new(bpf::pins::DEFAULT_BPFFS).join("chadthrottle"));
+        let pins = Path::new(bpf::pins::DEFAULT_BPFFS).join("chadthrottle");
+        let pins = files_below(&pins).map_err(|error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+            Error::new(Call::ObjGet, pins.display().to_string(), errno)
+        })?;
         let maps = objects::map_names()?.iter().filter(|name| name.starts_with("chad")).count();
         let links = links.iter().filter(|link| programs.contains(&link.program_id));
         Ok(Census { links: links.map(|link| link.id).collect(), programs, pins, maps })
@@ -166,14 +171,19 @@ impl Lab for LinuxBpf {
 }
 
 /// Files and folders below a folder; none where there is no such folder.
-fn files_below(folder: &Path) -> Vec<String> {
-    let Ok(listing) = std::fs::read_dir(folder) else { return Vec::new() };
-    listing
-        .flatten()
-        .flat_map(|entry| {
-            let mut found = files_below(&entry.path());
-            found.push(entry.path().display().to_string());
-            found
-        })
-        .collect()
+fn files_below(folder: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let gone = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    };
+    let listing = match std::fs::read_dir(folder) {
+        Err(error) if gone(&error) => return Ok(found),
+        listing => listing?,
+    };
+    for entry in listing {
+        let path = entry?.path();
+        found.extend(files_below(&path)?);
+        found.push(path.display().to_string());
+    }
+    Ok(found)
 }

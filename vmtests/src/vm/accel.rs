@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use clap::ValueEnum;
 
 use super::command::tail;
@@ -41,15 +42,22 @@ impl std::fmt::Display for Accel {
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Decides, with that image for a try if there is one.
-pub fn choose(wish: Wish, image: Option<&Path>) -> Accel {
+///
+/// # Errors
+/// When KVM is asked for and does not run a kernel: virtme-ng would emulate without a word.
+pub fn choose(wish: Wish, image: Option<&Path>) -> anyhow::Result<Accel> {
+    let accel = match wish {
+        Wish::Tcg => Accel { kvm: false, why: "asked for".into() },
+        Wish::Kvm | Wish::Auto => look(Path::new("/dev/kvm"), image),
+    };
+    ensure!(accel.kvm || wish != Wish::Kvm, "KVM is asked for: {}", accel.why);
+    Ok(accel)
+}
+
+fn look(device: &Path, image: Option<&Path>) -> Accel {
     let accel = |kvm, why: &str| Accel { kvm, why: why.into() };
-    match wish {
-        Wish::Kvm => return accel(true, "asked for"),
-        Wish::Tcg => return accel(false, "asked for"),
-        Wish::Auto => {}
-    }
-    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        return accel(false, &format!("/dev/kvm: {error}"));
+    if let Err(error) = OpenOptions::new().read(true).write(true).open(device) {
+        return accel(false, &format!("{}: {error}", device.display()));
     }
     match image.map(fails) {
         None => accel(true, "/dev/kvm is there; no kernel to try it with"),
@@ -98,7 +106,17 @@ mod tests {
 
     #[test]
     fn a_wish_is_granted_and_said() {
-        assert_eq!(choose(Wish::Tcg, None).to_string(), "TCG, no KVM (asked for)");
-        assert_eq!(choose(Wish::Kvm, None).to_string(), "KVM (asked for)");
+        assert_eq!(choose(Wish::Tcg, None).unwrap().to_string(), "TCG, no KVM (asked for)");
+        let none = look(Path::new("/nowhere/kvm"), None);
+        assert!(!none.kvm && none.why.starts_with("/nowhere/kvm: No such file"), "{none}");
+    }
+
+    #[test]
+    fn kvm_that_does_not_run_is_no_kvm() {
+        // No kernel: QEMU ends at once, with KVM or without.
+        let image = Path::new("/dev/null");
+        let error = choose(Wish::Kvm, Some(image)).unwrap_err().to_string();
+        assert!(error.starts_with("KVM is asked for: /dev/kvm"), "{error}");
+        assert!(!choose(Wish::Auto, Some(image)).unwrap().kvm);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use quick_junit::Report;
 
 use super::Args;
@@ -75,16 +75,13 @@ pub fn run(args: &Args) -> Result<u8> {
 
     let mut runs: Vec<Option<Run>> = Vec::new();
     let mut queue = VecDeque::new();
-    let mut not_here = Vec::new();
     for kernel in kernels {
         match cache.get(kernel, |text| progress.say(&format!("{}: {text}", kernel.name))) {
             Ok(Found::Here(bootable)) => {
                 queue.push_back((runs.len(), kernel, bootable));
                 runs.push(None);
             }
-            Ok(Found::NotHere(why)) if args.kernels.is_empty() => {
-                not_here.push(format!("{}: not available here: {why}", kernel.name));
-            }
+            // What was not looked at has not passed.
             Ok(Found::NotHere(why)) => {
                 runs.push(Some(Run::not_started(&kernel.name, Problem::CouldNot(why))));
             }
@@ -94,12 +91,9 @@ pub fn run(args: &Args) -> Result<u8> {
             }
         }
     }
-    if runs.is_empty() {
-        bail!("no kernel can be had here; {}", not_here.join("; "));
-    }
     let image =
         queue.iter().map(|(_, _, bootable)| bootable.run.as_path()).find(|run| run.is_file());
-    let accel = accel::choose(args.accel, image);
+    let accel = accel::choose(args.accel, image)?;
     if !queue.is_empty() {
         progress.say(&accel.to_string());
     }
@@ -110,7 +104,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let plan = Plan { args, workspace, out, vng, accel, limits, suite, stop, progress };
     plan.all(&Mutex::new(queue), &Mutex::new(&mut runs));
     let runs = runs.into_iter().flatten().collect::<Vec<_>>();
-    plan.show(&runs, &not_here)?;
+    plan.show(&runs)?;
     Ok(verdict::exit_status(&runs))
 }
 
@@ -227,11 +221,11 @@ impl Plan<'_> {
             // One exec less for each test, a tenth of a second of an emulated processor.
             ("NEXTEST_DOUBLE_SPAWN", "0".into()),
         ];
-        if !self.accel.kvm {
+        if !self.accel.kvm && std::env::var_os("GATE_WITNESS_EVERY").is_none() {
             env.push(("GATE_WITNESS_EVERY", "10".into()));
         }
         // From which seed the gate runs in there. It stays as long as it is: a guest has its limit.
-        for name in ["HOME", "GATE_SEED"] {
+        for name in ["HOME", "GATE_SEED", "GATE_WITNESS_EVERY"] {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());
             env.extend(value.map(|value| (name, value)));
         }
@@ -248,7 +242,7 @@ impl Plan<'_> {
     }
 
     /// The table, what went wrong, and one line for all of it.
-    fn show(&self, runs: &[Run], not_here: &[String]) -> Result<()> {
+    fn show(&self, runs: &[Run]) -> Result<()> {
         let file = self.out.join("junit.xml");
         let text = report::junit(runs).to_string().context("the JUnit file")?;
         fs::write(&file, text).with_context(|| file.display().to_string())?;
@@ -264,9 +258,6 @@ impl Plan<'_> {
             if !run.console.is_empty() {
                 println!("{}: the end of its console:\n{}", run.kernel, run.console);
             }
-        }
-        for line in not_here {
-            println!("{line}");
         }
         println!(
             "details: {}/KERNEL/{{tests,console}}.log, {}",

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_the_guest_would_hide_is_mounted_and_nothing_else() {
-        let visible = ["/work/main", "/var/tmp/x/target", "/var/tmp/x", "/variety", "/tmp/y"];
+        let visible = ["/src/project", "/var/tmp/x/target", "/var/tmp/x", "/variety", "/tmp/y"];
         let dirs = mounts(&visible.map(Path::new));
         assert_eq!(dirs.into_iter().collect::<Vec<_>>(), [PathBuf::from("/var/tmp/x")]);
     }

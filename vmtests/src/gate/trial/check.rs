@@ -1,11 +1,12 @@
 //! Comparing what is there with what ought to be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bpf::list::Scope;
+use bpf::state::Counters;
 use bpf::{AttachType, CgroupBpf, ProgramId};
 
 use super::{Checked, Property, Trial, Violation};
@@ -19,16 +20,24 @@ fn unasked(error: &bpf::Error) -> Violation {
 }
 
 impl<L: Lab, S: System> Trial<L, S> {
-    /// Everything.
-    pub(super) fn check(&mut self) -> Checked {
-        self.settle_to(|trial| trial.check_lists(&BTreeSet::new()))?;
-        self.check_rates()?;
+    /// Everything; the lists within that time.
+    pub(super) fn check(&mut self, patience: Duration) -> Checked {
+        self.settle_within(patience, |trial| trial.check_lists(&BTreeSet::new()))?;
+        self.check_throttles()?;
         self.check_claims()
     }
 
     /// What the kernel does a little later may take its time.
     pub(super) fn settle_to<T>(&mut self, look: impl Fn(&mut Self) -> Checked<T>) -> Checked<T> {
-        let deadline = Instant::now() + self.patience;
+        self.settle_within(self.patience, look)
+    }
+
+    fn settle_within<T>(
+        &mut self,
+        patience: Duration,
+        look: impl Fn(&mut Self) -> Checked<T>,
+    ) -> Checked<T> {
+        let deadline = Instant::now() + patience;
         loop {
             match look(self) {
                 Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(2)),
@@ -222,8 +231,8 @@ impl<L: Lab, S: System> Trial<L, S> {
         found.or_else(|| throttles.find(|it| has(it, false))).map(|throttle| throttle.handle)
     }
 
-    /// Every throttle that is meant limits to the rate that was asked for.
-    fn check_rates(&mut self) -> Checked {
+    /// Every throttle that is meant limits to the rate that was asked for, and counts on.
+    fn check_throttles(&mut self) -> Checked {
         let mut seen = Vec::new();
         for throttle in &self.expected.throttles {
             if !matches!(throttle.standing, Standing::Held(_) | Standing::Released) {
@@ -235,7 +244,7 @@ impl<L: Lab, S: System> Trial<L, S> {
                 if !self.is_attached(part) {
                     continue;
                 }
-                let rate = self.rate(id, &part.path, part.attach_type).map_err(|e| unasked(&e))?;
+                let (rate, counted) = self.read(id, part).map_err(|error| unasked(&error))?;
                 // A removal that failed half way may have ended the limit already.
                 let disarmed = throttle.removing && rate == 0;
                 if !disarmed && !part.rates.contains(&rate) {
@@ -243,10 +252,11 @@ impl<L: Lab, S: System> Trial<L, S> {
                     let what = format!("throttle {handle} limits to {rate}, not {rates:?}");
                     return Err(Violation::new(Property::LimitsHold, what));
                 }
-                seen.push((throttle.handle, part.attach_type, rate));
+                seen.push((throttle.handle, part.attach_type, rate, counted));
             }
         }
-        for (handle, attach_type, rate) in seen {
+        for (handle, attach_type, rate, counted) in seen {
+            grown(&mut self.counted, handle, attach_type, counted)?;
             let parts = self.expected.throttle_mut(handle).map(|it| &mut it.parts);
             for part in parts.into_iter().flatten().filter(|it| it.attach_type == attach_type) {
                 part.rates.retain(|known| *known == rate || rate == 0);
@@ -255,10 +265,13 @@ impl<L: Lab, S: System> Trial<L, S> {
         Ok(())
     }
 
-    fn rate(&self, id: ProgramId, path: &Path, attach_type: AttachType) -> bpf::Result<u64> {
-        let cgroup = self.lab.cgroup_id(&self.lab.open_cgroup(path)?);
-        let state = self.lab.state(&self.lab.open_program(id)?, cgroup, attach_type)?;
-        Ok(state.map_or(0, |state| state.rate()))
+    /// The rate to which a program limits, and what it has counted.
+    fn read(&self, id: ProgramId, part: &Part) -> bpf::Result<(u64, Counters)> {
+        let cgroup = self.lab.cgroup_id(&self.lab.open_cgroup(&part.path)?);
+        let program = self.lab.open_program(id)?;
+        let state = self.lab.state(&program, cgroup, part.attach_type)?;
+        let counters = self.lab.counters(&program, cgroup, part.attach_type)?;
+        Ok((state.map_or(0, |state| state.rate()), counters.unwrap_or_default()))
     }
 
     /// Every owner lists what it has.
@@ -283,7 +296,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         Ok(())
     }
 
-    /// An owner tells of every throttle that is attached what it has counted, and that only grows.
+    /// An owner tells of every throttle that is attached what it has counted.
     fn check_counters(&mut self, claim: &Claim) -> Checked {
         let Claim { handle, counters } = claim;
         let parts = self.expected.throttle(*handle).map(|it| &it.parts).into_iter().flatten();
@@ -296,18 +309,25 @@ impl<L: Lab, S: System> Trial<L, S> {
             return Err(Violation::new(Property::CountersGrow, what));
         }
         for (&attach_type, &now) in counters {
-            let key = (*handle, attach_type);
-            let before = self.counters.insert(key, now).unwrap_or_default();
-            let grown = [
-                (before.exempt, now.exempt),
-                (before.passed, now.passed),
-                (before.dropped, now.dropped),
-            ];
-            if grown.iter().any(|(a, b)| b.packets < a.packets || b.bytes < a.bytes) {
-                let what = format!("throttle {handle}: {before:?}, then {now:?}");
-                return Err(Violation::new(Property::CountersGrow, what));
-            }
+            grown(&mut self.told, *handle, attach_type, now)?;
         }
         Ok(())
     }
+}
+
+/// Counters only grow.
+fn grown(
+    known: &mut BTreeMap<(Handle, AttachType), Counters>,
+    handle: Handle,
+    at: AttachType,
+    now: Counters,
+) -> Checked {
+    let before = known.insert((handle, at), now).unwrap_or_default();
+    let pairs =
+        [(before.exempt, now.exempt), (before.passed, now.passed), (before.dropped, now.dropped)];
+    if pairs.iter().all(|(a, b)| b.packets >= a.packets && b.bytes >= a.bytes) {
+        return Ok(());
+    }
+    let what = format!("throttle {handle} ({at}): {before:?}, then {now:?}");
+    Err(Violation::new(Property::CountersGrow, what))
 }

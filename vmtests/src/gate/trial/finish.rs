@@ -1,6 +1,9 @@
 //! The end of a trial: everything is taken down in good order, and then nothing may be left.
 
+use std::io;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use bpf::ledger::Entry;
 use bpf::list::{AttachFlags, Scope};
@@ -98,19 +101,21 @@ impl<L: Lab, S: System> Trial<L, S> {
         // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
         // or in that of a pinned throttle that was made with the same load. Each start tries again; no other
         // record needs a second one.
-        self.start(0, None)?;
-        self.shut_down(0, None)?;
-        self.check_records_left()?;
-        self.settle_to(|trial| {
-            trial.start(0, None)?;
-            trial.shut_down(0, None)?;
-            trial.check_ledger()
-        })?;
+        let deadline = Instant::now() + self.patience;
+        loop {
+            self.start(0, None)?;
+            self.shut_down(0, None)?;
+            self.check_records_left()?;
+            match self.check_ledger() {
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(2)),
+                checked => break checked?,
+            }
+        }
         // A pinned one whose cgroup was removed, or which somebody else took off.
         for handle in self.expected.standing(Standing::Released) {
             self.expected.remove(handle);
         }
-        self.check()?;
+        self.check(self.patience)?;
         self.confirm(witness)?;
         self.take_down_the_world()?;
         self.confirm(witness)?;
@@ -131,7 +136,10 @@ impl<L: Lab, S: System> Trial<L, S> {
     fn check_ledger(&mut self) -> Checked {
         self.remove_junk()?;
         let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
-        let mut remaining = files.list(&folder).unwrap_or_default();
+        let mut remaining = match files.list(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed.map_err(|error| left(format!("{}: {error}", folder.display())))?,
+        };
         remaining.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
         if remaining.is_empty() {
             Ok(())

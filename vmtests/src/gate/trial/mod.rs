@@ -118,7 +118,10 @@ pub struct Trial<L: Lab, S: System> {
     patience: Duration,
     expected: Expected,
     running: [bool; 2],
-    counters: BTreeMap<(Handle, AttachType), Counters>,
+    /// What the programs have counted, in all that their load was used for.
+    counted: BTreeMap<(Handle, AttachType), Counters>,
+    /// And what their owners tell of it: since the throttle was added.
+    told: BTreeMap<(Handle, AttachType), Counters>,
     /// Files in the ledger's folder that are nobody's.
     junk: Vec<PathBuf>,
     /// Programs that run above all this; none of this trial's business.
@@ -153,7 +156,8 @@ impl<L: Lab, S: System> Trial<L, S> {
             top: top.to_owned(),
             patience,
             running: [false; 2],
-            counters: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            told: BTreeMap::new(),
             junk: Vec::new(),
             above: Vec::new(),
             last_handle: 0,
@@ -183,7 +187,8 @@ impl<L: Lab, S: System> Trial<L, S> {
             return Ok(false);
         }
         self.tally.steps += 1;
-        self.check()?;
+        let patience = if step.is_finished_later() { self.patience } else { Duration::ZERO };
+        self.check(patience)?;
         Ok(true)
     }
 

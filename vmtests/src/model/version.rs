@@ -15,7 +15,7 @@ pub struct Version {
 impl Version {
     /// The oldest that the packet programs load on.
     pub const OLDEST: Self = Self::new(5, 12);
-    /// The newest whose rules are modelled.
+    /// What the model is where nobody asks for a version. Of later ones it has the rules that were met.
     pub const NEWEST: Self = Self::new(6, 18);
     // Stable releases that were seen to have newer kernels' rules; which ones got them first is not known.
     const PATCHED_6_1: Self = Self::new(6, 1).patch(192);

@@ -19,9 +19,17 @@ use vmtests::model::Version;
 fn sequences_that_are_kept_hold_on_the_model() {
     for (path, kept) in regressions::all(&regressions::folder()).expect("what is kept is read") {
         for version in [Version::NEWEST, Version::OLDEST] {
-            if let Err(violation) = on_model::run(TheEngine, version, &kept.steps) {
-                panic!("{} ({}), {version}: {violation}", path.display(), kept.why);
-            }
+            let done = on_model::run(TheEngine, version, &kept.steps);
+            let tally = done.unwrap_or_else(|violation| {
+                panic!("{} ({}), {version}: {violation}", path.display(), kept.why)
+            });
+            // Calls that were added or left out since may have moved it to where it does no harm.
+            let is_planned = kept.steps.iter().any(|step| step.fault().is_some());
+            assert!(
+                tally.faults + tally.crashes > 0 || !is_planned,
+                "{}: nothing goes wrong in it any more: number the call anew",
+                path.display()
+            );
         }
     }
 }

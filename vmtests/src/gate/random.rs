@@ -23,7 +23,8 @@ const LEAST: Duration = Duration::from_secs(5);
 pub struct Budget {
     /// So many sequences.
     pub cases: u64,
-    /// So many steps, in five seconds or more.
+    /// So many steps, in five seconds or more, and a call that was made to fail and an owner that was killed
+    /// among them.
     pub steps: u64,
     /// This time; shrinking may take as long once more.
     pub time: Duration,
@@ -53,8 +54,8 @@ impl Budget {
     }
 
     fn is_spent(&self, done: &Tally, took: Duration) -> bool {
-        let has_steps = done.steps >= self.steps && took >= LEAST;
-        done.sequences >= self.cases || has_steps || took >= self.time
+        let is_enough = done.steps >= self.steps && done.faults > 0 && done.crashes > 0;
+        done.sequences >= self.cases || (is_enough && took >= LEAST) || took >= self.time
     }
 }
 

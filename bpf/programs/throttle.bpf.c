@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The packet programs. Needs Linux 5.12 (atomic compare-and-swap).
+ * The packet programs: whether a packet conforms. Needs Linux 5.12 (atomic compare-and-swap). And the
+ * sockops program (sockops.h), which sees to it that TCP sends and is sent no more than that.
  *
- * One load serves every cgroup of its owner: state and counters lie in cgroup storage, one of each for
- * every (cgroup, attach type) that the program is attached to, and reached without a look-up.
+ * One load serves every cgroup of its owner: state and counters lie in cgroup storage and are reached
+ * without a look-up. There is one state for each cgroup, and counters for each (cgroup, attach type)
+ * that a program is attached to.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/in.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "flow.h"
 #include "gcra.h"
 #include "throttle.h"
 #include "traffic.h"
 
 /*
- * Verdicts. A dropped packet that is sent returns 2, not 0: with 0 the sender's sendto() fails with
- * EPERM, with 2 the packet is lost as in a full queue, and TCP is told of the congestion.
+ * Verdicts. A dropped packet that is sent returns 2, not 0: with 0 a sendto() fails with EPERM, with 2
+ * the packet is lost as in a full queue. TCP loses nothing: the segment was not sent, to its mind, and
+ * stays in its queue.
  */
 #define PASS 1
 #define DROP_INGRESS 0
@@ -32,10 +38,19 @@ const volatile __u32 bpf_metadata_owner_pidns = 0;
 const volatile char bpf_metadata_owner_boot[40] = "";
 const volatile char bpf_metadata_version[24] = "";
 
+/*
+ * The mark of a packet that one of these programs has dropped. All programs of a cgroup and of those
+ * above it run for every packet, whatever the others said; by this mark the later ones know that the
+ * packet goes nowhere, and do not charge it. Nobody sees it, for the packet is freed, and nobody must
+ * know it: whoever may set marks (CAP_NET_RAW suffices) could otherwise send what no throttle charges. So
+ * it is a random number that the owners of this host's throttles share; 0: drops are not marked.
+ */
+const volatile __u32 dropped_mark = 0;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
-	__type(key, struct bpf_cgroup_storage_key);
-	__type(value, struct throttle_state);
+	__type(key, __u64); /* the cgroup alone: shared by its attach types (5.9) */
+	__type(value, struct throttle_cgroup);
 } chad_state SEC(".maps");
 
 struct {
@@ -43,6 +58,19 @@ struct {
 	__type(key, struct bpf_cgroup_storage_key);
 	__type(value, struct throttle_counters);
 } chad_counters SEC(".maps");
+
+static __always_inline int limits_class(const struct throttle_state *state, int local)
+{
+	return state->traffic == TRAFFIC_ALL || local == (state->traffic == TRAFFIC_LOCAL);
+}
+
+/* What of the time that is to come packets have taken already, in ticks. */
+static __always_inline __u64 ticks_ahead(const struct throttle_state *state, __u64 tat, __u64 now)
+{
+	__u64 ahead = tat - now;
+
+	return ahead > state->horizon ? 0 : ahead;
+}
 
 /* Is the other side of this packet a local address? Anything that is neither IPv4 nor IPv6 is. */
 static __always_inline int is_local(struct __sk_buff *skb, int egress)
@@ -62,17 +90,45 @@ static __always_inline int is_local(struct __sk_buff *skb, int egress)
 	return 1;
 }
 
-static __always_inline int is_limited(struct __sk_buff *skb, struct throttle_state *state,
+static __always_inline int is_limited(struct __sk_buff *skb, const struct throttle_state *state,
 				      int egress)
 {
-	if (!state->cost)
+	if (!state->cost || (dropped_mark && skb->mark == dropped_mark))
 		return 0;
-	if (state->traffic == TRAFFIC_ALL)
-		return 1;
-	return is_local(skb, egress) == (state->traffic == TRAFFIC_LOCAL);
+	return state->traffic == TRAFFIC_ALL || limits_class(state, is_local(skb, egress));
 }
 
-static __always_inline int admit(struct throttle_state *state, __u32 bytes)
+/* The headers that each segment has, from IP on. */
+static __always_inline __u32 header_bytes(struct __sk_buff *skb)
+{
+	__u32 ip = 40;
+	__u8 byte = 0, protocol = 0;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		bpf_skb_load_bytes(skb, 0, &byte, 1);
+		bpf_skb_load_bytes(skb, IPV4_PROTOCOL, &protocol, 1);
+		ip = (byte & 15) * 4;
+	} else {
+		bpf_skb_load_bytes(skb, IPV6_NEXT_HEADER, &protocol, 1);
+	}
+	if (protocol == IPPROTO_UDP)
+		return ip + 8;
+	byte = 5 << 4;
+	bpf_skb_load_bytes(skb, ip + 12, &byte, 1);
+	return ip + (byte >> 4) * 4;
+}
+
+/* The bytes that go over the wire: what GSO or GRO has put together has one header here, and many there. */
+static __always_inline __u32 wire_bytes(struct __sk_buff *skb)
+{
+	__u32 segments = skb->gso_segs;
+
+	if (segments < 2)
+		return skb->len;
+	return skb->len + (segments - 1) * header_bytes(skb);
+}
+
+static __always_inline int admit(struct throttle_state *state, __u32 bytes, __u64 *ahead)
 {
 	__u32 tick_shift = state->tick_shift & 31;
 	__u64 cost = gcra_cost(state->cost, tick_shift, bytes);
@@ -82,6 +138,7 @@ static __always_inline int admit(struct throttle_state *state, __u32 bytes)
 	for (int race = 0; race < MAX_RACES; race++) {
 		__u64 next, found;
 
+		*ahead = ticks_ahead(state, tat, now);
 		if (!gcra_admit(tat, now, cost, state->tolerance, state->horizon, &next))
 			return 0;
 		found = __sync_val_compare_and_swap(&state->tat, tat, next);
@@ -92,11 +149,24 @@ static __always_inline int admit(struct throttle_state *state, __u32 bytes)
 	return 0;
 }
 
-static __always_inline int throttle(struct __sk_buff *skb, int egress)
+/*
+ * Senders that understand it (ECT) are told of congestion before packets are lost: the more likely, the
+ * fuller the second half of the burst.
+ */
+static __always_inline void notify(struct __sk_buff *skb, const struct throttle_state *state,
+				   __u64 ahead)
 {
-	struct throttle_state *state = bpf_get_local_storage(&chad_state, 0);
+	__u64 half = state->tolerance / 2;
+
+	if (ahead > half && ((half >> 16) * (bpf_get_prandom_u32() >> 16)) < ahead - half)
+		bpf_skb_ecn_set_ce(skb);
+}
+
+static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state *state, int egress)
+{
 	struct throttle_counters *counters = bpf_get_local_storage(&chad_counters, 0);
-	__u32 bytes = skb->len;
+	__u32 bytes = wire_bytes(skb);
+	__u64 ahead;
 
 	/* Atomic although they are this CPU's own: a softirq may interrupt between load and store. */
 	if (!is_limited(skb, state, egress)) {
@@ -104,26 +174,38 @@ static __always_inline int throttle(struct __sk_buff *skb, int egress)
 		__sync_fetch_and_add(&counters->exempt_bytes, bytes);
 		return PASS;
 	}
-	if (admit(state, bytes)) {
+	/* Not atomic: what is lost in a race matters little to a smoothed rate. */
+	if (!egress)
+		state->flow.arrived += bytes;
+	if (admit(state, bytes, &ahead)) {
 		__sync_fetch_and_add(&counters->passed_packets, 1);
 		__sync_fetch_and_add(&counters->passed_bytes, bytes);
+		notify(skb, state, ahead);
 		return PASS;
 	}
 	__sync_fetch_and_add(&counters->dropped_packets, 1);
 	__sync_fetch_and_add(&counters->dropped_bytes, bytes);
+	if (dropped_mark)
+		skb->mark = dropped_mark;
 	return egress ? DROP_EGRESS : DROP_INGRESS;
 }
 
 SEC("cgroup_skb/ingress")
 int chadthrottle_ingress(struct __sk_buff *skb)
 {
-	return throttle(skb, 0);
+	struct throttle_cgroup *cgroup = bpf_get_local_storage(&chad_state, 0);
+
+	return throttle(skb, &cgroup->download, 0);
 }
 
 SEC("cgroup_skb/egress")
 int chadthrottle_egress(struct __sk_buff *skb)
 {
-	return throttle(skb, 1);
+	struct throttle_cgroup *cgroup = bpf_get_local_storage(&chad_state, 0);
+
+	return throttle(skb, &cgroup->upload, 1);
 }
+
+#include "sockops.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -16,12 +16,24 @@ enum throttle_traffic {
 };
 
 /*
- * One throttle in one direction: the value of the map chad_state, one for each (cgroup, attach type).
- * Written by user space as a whole; the program writes nothing but tat. All zero, as the kernel makes
- * it when a program is attached: disarmed, every packet passes.
+ * What the windows that are offered to senders are steered by (see flow.h). Written by the programs
+ * alone; all zero: nothing is known yet.
+ */
+struct throttle_flow {
+	__u64 arrived; /* bytes of limited packets, also of those that were dropped */
+	__u64 arrived_before; /* the same at the last update */
+	__u64 updated; /* when that was, in nanoseconds */
+	__u64 fair_rate; /* bytes per second for each sender */
+	__u64 rtt; /* nanoseconds, smoothed over all connections */
+	__u64 cut; /* the last update has cut the fair rate */
+};
+
+/*
+ * One throttle in one direction. Written by user space as a whole; the programs write nothing but tat
+ * and flow. All zero, as the kernel makes it when a program is attached: disarmed, every packet passes.
  */
 struct throttle_state {
-	__u64 rate; /* bytes per second, for people to read; the program uses cost */
+	__u64 rate; /* bytes per second, for people to read, and for flow.h; the rest uses cost */
 	__u64 burst_ns; /* nanoseconds, for people to read; the program uses tolerance */
 	__u64 cost; /* of one byte, in 2^-24 ns; 0 = disarmed */
 	__u64 tolerance; /* ticks that tat may run ahead of the clock before packets are dropped */
@@ -29,14 +41,25 @@ struct throttle_state {
 	__u64 tat; /* theoretical arrival time of the next packet, in ticks, modulo 2^64 */
 	__u32 tick_shift; /* a tick is 2^-tick_shift ns */
 	enum throttle_traffic traffic;
+	struct throttle_flow flow; /* of the download */
+};
+
+/*
+ * Both directions: the value of the map chad_state, one for each cgroup. In one value, because the
+ * sockops program paces by the upload's tat and offers windows by the download's.
+ */
+struct throttle_cgroup {
+	struct throttle_state download;
+	struct throttle_state upload;
 };
 
 /*
  * What became of the packets: the value of the map chad_counters, one for each CPU and (cgroup, attach
- * type). Every packet seen is in exactly one of the three pairs. Bytes count from the IP header on.
+ * type). Every packet seen is in exactly one of the three pairs. Bytes count from the IP header on, for
+ * each segment that GSO or GRO has put together.
  */
 struct throttle_counters {
-	__u64 exempt_packets; /* disarmed, or not of the class of traffic that is limited */
+	__u64 exempt_packets; /* not limited: disarmed, of another class, dropped by another throttle */
 	__u64 exempt_bytes;
 	__u64 passed_packets;
 	__u64 passed_bytes;

@@ -9,9 +9,11 @@
 #include <linux/types.h>
 
 /* Offsets from the IP header, where a cgroup_skb program's packet begins. */
+#define IPV4_PROTOCOL 9
 #define IPV4_SOURCE 12
 #define IPV4_DESTINATION 16
 #define IPV4_ADDRESS_BYTES 4
+#define IPV6_NEXT_HEADER 6
 #define IPV6_SOURCE 8
 #define IPV6_DESTINATION 24
 #define IPV6_ADDRESS_BYTES 16

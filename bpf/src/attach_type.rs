@@ -52,6 +52,8 @@ impl AttachType {
     pub const INET_INGRESS: Self = Self(0);
     /// Packets that a socket of the cgroup sends.
     pub const INET_EGRESS: Self = Self(1);
+    /// What becomes of TCP sockets of the cgroup.
+    pub const SOCK_OPS: Self = Self(3);
 
     /// Every cgroup attach type that this build knows, in the kernel's order. The running kernel may
     /// know fewer: see [`crate::probe`].
@@ -136,6 +138,7 @@ mod tests {
     fn the_two_inet_types_are_the_kernels_first_two() {
         assert_eq!(AttachType::INET_INGRESS.name(), "cgroup_inet_ingress");
         assert_eq!(AttachType::INET_EGRESS.kernel(), 1);
+        assert_eq!(AttachType::SOCK_OPS.name(), "cgroup_sock_ops");
         let first = AttachType::all().take(2);
         assert!(first.eq([AttachType::INET_INGRESS, AttachType::INET_EGRESS]));
     }

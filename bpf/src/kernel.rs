@@ -51,7 +51,7 @@ pub trait CgroupBpf {
     fn cgroup_id(&self, cgroup: &Self::Cgroup) -> CgroupId;
 
     /// See [`throttle::load`].
-    fn load(&self, owner: &Owner) -> Result<Loaded<Self::Program>>;
+    fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded<Self::Program>>;
     /// See [`Program::open`].
     fn open_program(&self, id: ProgramId) -> Result<Self::Program>;
     /// The identity of an open program.
@@ -171,8 +171,8 @@ impl CgroupBpf for LinuxBpf {
         cgroup.id()
     }
 
-    fn load(&self, owner: &Owner) -> Result<Loaded> {
-        throttle::load(owner)
+    fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded> {
+        throttle::load(owner, mark, tcp)
     }
 
     fn open_program(&self, id: ProgramId) -> Result<Program> {

@@ -4,6 +4,7 @@
 //! field gets as far as the descriptor and answers `EBADF`, one that does not answers `EINVAL` before.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,13 @@ pub struct Support {
     pub program_flags: bool,
     /// `BPF_PROG_DETACH` takes the revision that the list is expected to have (6.17).
     pub expected_revision: bool,
+    /// The kernel tells its own types (`CONFIG_DEBUG_INFO_BTF`), without which the program for TCP cannot be
+    /// loaded; what else that one needs every kernel has that runs the packet programs.
+    pub tcp: bool,
 }
+
+/// Where the kernel tells its types.
+const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Asks this kernel.
 ///
@@ -44,6 +51,7 @@ pub fn support() -> Result<Support> {
             sys::prog_query(None, ingress, 0, &mut [0; 1], Some(&mut flags)).1,
         )?,
         expected_revision: knows(Call::Detach, sys::prog_detach(None, None, ingress, &revised))?,
+        tcp: Path::new(KERNEL_TYPES).exists(),
     })
 }
 

@@ -55,11 +55,12 @@ pub struct Program {
     maps: OnceCell<Option<ThrottleMaps>>,
 }
 
-/// The two maps of a packet program of ours.
+/// The maps of a program of ours.
 #[derive(Debug)]
 struct ThrottleMaps {
     state: Map,
-    counters: Map,
+    /// The packet programs count, that for TCP does not.
+    counters: Option<Map>,
 }
 
 impl Program {
@@ -89,12 +90,16 @@ impl Program {
         Ok(Self { fd, info, maps: OnceCell::new() })
     }
 
-    /// A packet program of ours with its maps at hand, which spares looking them up by id (and the
+    /// A program of ours with its maps at hand, which spares looking them up by id (and the
     /// `CAP_SYS_ADMIN` that this takes).
-    pub(crate) fn with_maps(program: OwnedFd, state: OwnedFd, counters: OwnedFd) -> Result<Self> {
+    pub(crate) fn with_maps(
+        program: OwnedFd,
+        state: OwnedFd,
+        counters: Option<OwnedFd>,
+    ) -> Result<Self> {
         let program = Self::from_fd(program)?;
         let open = |fd| Map::from_fd(fd).map_err(|errno| program.fail(Call::Info, errno));
-        let maps = ThrottleMaps { state: open(state)?, counters: open(counters)? };
+        let maps = ThrottleMaps { state: open(state)?, counters: counters.map(open).transpose()? };
         Ok(Self { maps: OnceCell::from(Some(maps)), ..program })
     }
 
@@ -141,9 +146,10 @@ impl Program {
             .ok_or_else(|| Error::new(Call::ReadProc, path, Errno::ENODATA))
     }
 
-    /// The throttle's state at one place. `None` when the program was never attached there, or the cgroup
-    /// is gone, or the program is not one of ours. Needs `CAP_SYS_ADMIN` for a program that this process has
-    /// not loaded itself (its maps are opened by id), `CAP_BPF` otherwise.
+    /// The throttle's state at one place; for TCP's place that of whichever direction is limited. `None` when
+    /// no program of this load was ever attached to the cgroup, or it is gone, or the program is not one of
+    /// ours. Needs `CAP_SYS_ADMIN` for a program that this process has not loaded itself (its maps are opened
+    /// by id), `CAP_BPF` otherwise.
     ///
     /// # Errors
     /// When a map cannot be opened or read.
@@ -153,15 +159,17 @@ impl Program {
         attach_type: AttachType,
     ) -> Result<Option<ThrottleState>> {
         let Some(maps) = self.maps()? else { return Ok(None) };
-        let state = self.lookup::<types::throttle_state>(&maps.state, cgroup, attach_type)?;
-        Ok(state.first().copied().map(ThrottleState))
+        let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
+        Ok(both.first().map(|both| ThrottleState::of(both, attach_type)))
     }
 
     /// Writes the throttle's state at one place; takes effect with the next packet, and stays for as long as
-    /// the cgroup and the program live, attached or not. Rights as for [`Program::state`].
+    /// the cgroup and the program live, attached or not. (What the other direction's packets use up of their
+    /// burst during the write itself, microseconds, is not charged.) Rights as for [`Program::state`].
     ///
     /// # Errors
-    /// `Vanished` when the program was never attached there, or the cgroup is gone.
+    /// `Vanished` when no program of this load was ever attached to the cgroup, or it is gone; `EINVAL` for
+    /// a place that has no state of its own.
     pub fn set_state(
         &self,
         cgroup: CgroupId,
@@ -170,9 +178,10 @@ impl Program {
     ) -> Result<()> {
         let fail = |errno| self.fail(Call::MapUpdate, errno);
         let maps = self.maps()?.ok_or_else(|| fail(Errno::EOPNOTSUPP))?;
-        maps.state
-            .update(bytes_of(&storage_key(cgroup, attach_type)), bytes_of(&state.0))
-            .map_err(fail)
+        let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
+        let mut both = both.first().copied().ok_or_else(|| fail(Errno::ENOENT))?;
+        state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
+        maps.state.update(bytes_of(&cgroup.0), bytes_of(&both)).map_err(fail)
     }
 
     /// What the throttle did at one place, summed over all CPUs, since the program was first attached there.
@@ -181,28 +190,23 @@ impl Program {
     /// # Errors
     /// When a map cannot be opened or read.
     pub fn counters(&self, cgroup: CgroupId, attach_type: AttachType) -> Result<Option<Counters>> {
-        let Some(maps) = self.maps()? else { return Ok(None) };
-        let counters =
-            self.lookup::<types::throttle_counters>(&maps.counters, cgroup, attach_type)?;
+        let Some(map) = self.maps()?.and_then(|maps| maps.counters.as_ref()) else {
+            return Ok(None);
+        };
+        let key = storage_key(cgroup, attach_type);
+        let counters = self.lookup::<types::throttle_counters>(map, bytes_of(&key))?;
         Ok((!counters.is_empty()).then(|| counters.into_iter().map(Counters::from).sum()))
     }
 
-    /// Every value under a place's key: one, or one for each CPU; none when there is nothing.
-    fn lookup<T: Plain>(
-        &self,
-        map: &Map,
-        cgroup: CgroupId,
-        attach_type: AttachType,
-    ) -> Result<Vec<T>> {
-        let bytes = map
-            .lookup(bytes_of(&storage_key(cgroup, attach_type)))
-            .map_err(|errno| self.fail(Call::MapLookup, errno))?
-            .unwrap_or_default();
+    /// Every value under a key: one, or one for each CPU; none when there is nothing.
+    fn lookup<T: Plain>(&self, map: &Map, key: &[u8]) -> Result<Vec<T>> {
+        let bytes =
+            map.lookup(key).map_err(|errno| self.fail(Call::MapLookup, errno))?.unwrap_or_default();
         let size = size_of::<T>().next_multiple_of(8);
         Ok(bytes.chunks_exact(size).filter_map(from_bytes).collect())
     }
 
-    /// The maps, if they are those of a packet program of ours.
+    /// The maps, if they are those of a program of ours.
     fn maps(&self) -> Result<Option<&ThrottleMaps>> {
         if self.maps.get().is_none() {
             // Another thread cannot have come first: a OnceCell is not Sync.
@@ -217,7 +221,7 @@ impl Program {
             let map = open_map(*id)?;
             match (map.name.as_str(), map.kind) {
                 ("chad_state", kernel::BPF_MAP_TYPE_CGROUP_STORAGE)
-                    if map.value_size == size_of::<types::throttle_state>() =>
+                    if map.value_size == size_of::<types::throttle_cgroup>() =>
                 {
                     state = Some(map);
                 }
@@ -229,7 +233,7 @@ impl Program {
                 _ => {}
             }
         }
-        Ok(state.zip(counters).map(|(state, counters)| ThrottleMaps { state, counters }))
+        Ok(state.map(|state| ThrottleMaps { state, counters }))
     }
 
     fn fail(&self, call: Call, errno: Errno) -> Error {

@@ -3,6 +3,7 @@
 //!
 //! The arithmetic belongs to `programs/gcra.h`; here are the numbers that it works with.
 
+use crate::attach_type::AttachType;
 use crate::limits::{Limits, Traffic};
 use crate::sys::bytes_of;
 use crate::throttle::types;
@@ -51,6 +52,7 @@ impl ThrottleState {
             horizon: tolerance + longest_packet + ticks(NANOS),
             tat: ticks(now),
             tick_shift,
+            flow: types::throttle_flow::default(),
             traffic: match limits.traffic {
                 Traffic::All => types::throttle_traffic::TRAFFIC_ALL,
                 Traffic::Internet => types::throttle_traffic::TRAFFIC_INTERNET,
@@ -70,8 +72,32 @@ impl ThrottleState {
             let ahead_ns = if ahead > old.horizon { 0 } else { ahead >> old.tick_shift };
             let furthest_ns = (new.horizon >> new.tick_shift) - NANOS;
             new.tat = new.tat.wrapping_add(ahead_ns.min(furthest_ns) << new.tick_shift);
+            // What is known of the senders' number stays true: each gets as large a part as before.
+            let part =
+                u128::from(old.flow.fair_rate) * u128::from(new.rate) / u128::from(old.rate.max(1));
+            new.flow =
+                types::throttle_flow { fair_rate: u64::try_from(part).unwrap_or(0), ..old.flow };
         }
         next
+    }
+
+    /// The state of one direction; for TCP's place that of whichever is limited, the upload first.
+    pub(crate) fn of(both: &types::throttle_cgroup, attach_type: AttachType) -> Self {
+        match attach_type {
+            AttachType::INET_INGRESS => Self(both.download),
+            AttachType::SOCK_OPS if both.upload.cost == 0 => Self(both.download),
+            _ => Self(both.upload),
+        }
+    }
+
+    /// Puts it where it belongs. `None` for a place that has no state of its own.
+    pub(crate) fn put(&self, both: &mut types::throttle_cgroup, at: AttachType) -> Option<()> {
+        match at {
+            AttachType::INET_INGRESS => both.download = self.0,
+            AttachType::INET_EGRESS => both.upload = self.0,
+            _ => return None,
+        }
+        Some(())
     }
 
     /// It limits.

@@ -15,34 +15,44 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{PrintLevel, set_print};
 use nix::errno::Errno;
 
+use crate::attach_type::AttachType;
 use crate::error::{Call, Error, Result, errno_of};
 use crate::owner::Owner;
 use crate::program::Program;
 pub(crate) use skeleton::types;
 
-/// The two packet programs of one load. They share their maps: one load serves any number of cgroups,
-/// each once.
+/// The programs of one load. They share their maps: one load serves any number of cgroups, each once.
 #[derive(Debug)]
 pub struct Loaded<P = Program> {
     /// `chadthrottle_ingress`.
     pub ingress: P,
     /// `chadthrottle_egress`.
     pub egress: P,
+    /// `chadthrottle_sockops`, where the kernel can load it.
+    pub sockops: Option<P>,
 }
 
 impl<P> Loaded<P> {
-    /// The program for an attach type: ingress for one, egress for every other.
-    pub fn program(&self, attach_type: crate::AttachType) -> &P {
-        if attach_type == crate::AttachType::INET_INGRESS { &self.ingress } else { &self.egress }
+    /// The program for an attach type: egress for any that has none of its own, which the kernel then
+    /// refuses there.
+    pub fn program(&self, attach_type: AttachType) -> &P {
+        match (attach_type, &self.sockops) {
+            (AttachType::INET_INGRESS, _) => &self.ingress,
+            (AttachType::SOCK_OPS, Some(sockops)) => sockops,
+            _ => &self.egress,
+        }
     }
 }
 
-/// Loads the packet programs. Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`. They are attached nowhere
-/// yet, and go with their last holder: nothing stays behind if the process dies.
+/// Loads the programs; that for TCP only if asked for. `mark` is by what they tell each other, and those of
+/// other loads that have the same, that a packet was dropped already: a secret, or 0 for none.
+/// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`,
+/// and for TCP what [`crate::probe::Support::tcp`] tells. They are attached nowhere yet, and go with their
+/// last holder: nothing stays behind if the process dies.
 ///
 /// # Errors
 /// `Denied` without the rights; otherwise with what libbpf and the verifier said.
-pub fn load(owner: &Owner) -> Result<Loaded> {
+pub fn load(owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded> {
     // libbpf reports through one callback for the whole process: one load at a time.
     static LOADING: Mutex<()> = Mutex::new(());
     let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,10 +66,13 @@ pub fn load(owner: &Owner) -> Result<Loaded> {
     };
     let mut storage = MaybeUninit::uninit();
     let mut open = skeleton::ThrottleSkelBuilder::default().open(&mut storage).map_err(fail)?;
+    open.progs.chadthrottle_sockops.set_autoload(tcp);
+    open.maps.chad_sockets.set_autocreate(tcp).map_err(fail)?;
     let Some(rodata) = open.maps.rodata_data.as_deref_mut() else {
         let error = Error::new(Call::Load, "the packet programs", Errno::EINVAL);
         return Err(error.with_detail("the object has no read-only data to write the owner into"));
     };
+    rodata.dropped_mark = mark;
     rodata.bpf_metadata_owner_pid = owner.pid;
     rodata.bpf_metadata_owner_start = owner.start_time;
     rodata.bpf_metadata_owner_pidns = owner.pid_namespace;
@@ -72,11 +85,12 @@ pub fn load(owner: &Owner) -> Result<Loaded> {
         fd.try_clone_to_owned()
             .map_err(|error| Error::from_io(Call::Load, "the packet programs", &error))
     };
-    let program = |program: std::os::fd::BorrowedFd<'_>| {
+    let counters = skeleton.maps.chad_counters.as_fd();
+    let program = |program: std::os::fd::BorrowedFd<'_>, counters: Option<_>| {
         let program = Program::with_maps(
             own(program)?,
             own(skeleton.maps.chad_state.as_fd())?,
-            own(skeleton.maps.chad_counters.as_fd())?,
+            counters.map(own).transpose()?,
         )?;
         // libbpf asks the kernel whether it takes names, and where that one call fails for whatever reason it
         // loads without. Nobody would know such a program for ours, nor its maps.
@@ -87,8 +101,11 @@ pub fn load(owner: &Owner) -> Result<Loaded> {
         Ok(program)
     };
     Ok(Loaded {
-        ingress: program(skeleton.progs.chadthrottle_ingress.as_fd())?,
-        egress: program(skeleton.progs.chadthrottle_egress.as_fd())?,
+        ingress: program(skeleton.progs.chadthrottle_ingress.as_fd(), Some(counters))?,
+        egress: program(skeleton.progs.chadthrottle_egress.as_fd(), Some(counters))?,
+        sockops: tcp
+            .then(|| program(skeleton.progs.chadthrottle_sockops.as_fd(), None))
+            .transpose()?,
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bpf::limits::{Burst, Rate, Traffic};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use throttle_core::mode::Wish;
+use throttle_core::mode::{TcpWish, Wish};
 
 /// Limits the network rate of cgroups and processes with eBPF, and leaves nothing behind.
 #[derive(Debug, Parser)]
@@ -66,6 +66,10 @@ pub(crate) struct LimitArgs {
     /// How the programs are attached
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) attach: AttachArg,
+
+    /// How TCP is held to the limit
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub(crate) tcp: TcpArg,
 
     /// End by itself after this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -133,6 +137,26 @@ impl From<AttachArg> for Wish {
             AttachArg::Link => Wish::Link,
             AttachArg::Pinned => Wish::Pinned,
             AttachArg::Legacy => Wish::Legacy,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TcpArg {
+    /// Shaped where the kernel can
+    Auto,
+    /// Its sockets are paced, and offer windows that fit: next to nothing is lost
+    Shape,
+    /// Packets above the limit are dropped, as of everything else
+    Police,
+}
+
+impl From<TcpArg> for TcpWish {
+    fn from(tcp: TcpArg) -> Self {
+        match tcp {
+            TcpArg::Auto => TcpWish::Auto,
+            TcpArg::Shape => TcpWish::Shape,
+            TcpArg::Police => TcpWish::Police,
         }
     }
 }

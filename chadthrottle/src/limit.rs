@@ -9,6 +9,7 @@ use auditor::escape::escape_bytes;
 use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
 use throttle_core::ledger::LedgerDir;
+use throttle_core::mark;
 use throttle_core::mode::Mode;
 use throttle_core::settle::Settlement;
 use throttle_core::target::{Neighbour, Target};
@@ -50,9 +51,10 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         burst: args.burst,
         traffic: args.traffic.into(),
         attach: args.attach.into(),
+        tcp: args.tcp.into(),
     };
     let started = engine.add(&spec)?;
-    started.note.map(say);
+    started.notes.iter().for_each(|note| say(note));
     if target.is_root {
         say("this is the root cgroup: the whole host is limited");
     }
@@ -79,6 +81,18 @@ fn config() -> Result<Config> {
         pins: bpffs.join("chadthrottle"),
         bpffs: bpf::pins::is_on_bpffs(bpffs)?,
         owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
+        mark: mark(),
+    })
+}
+
+/// Without it the throttle does what it should, but for one thing.
+fn mark() -> u32 {
+    mark::shared(Path::new(bpf::ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
+        say(&format!(
+            "{}/mark: {error}; so a limit on a cgroup above charges for what this one drops",
+            bpf::ledger::DEFAULT_DIR
+        ));
+        0
     })
 }
 
@@ -91,6 +105,7 @@ fn wait(
 ) -> Result<()> {
     let end = duration.and_then(|duration| Instant::now().checked_add(duration));
     let mut complete = true;
+    let mut tcp_complete = true;
     loop {
         let look = Instant::now() + LOOK;
         let until = end.map_or(look, |end| end.min(look));
@@ -100,6 +115,13 @@ fn wait(
         let Some(status) = engine.list().into_iter().find(|status| status.id == id) else {
             return Ok(());
         };
+        if tcp_complete && matches!(status.tcp_health, Some(Health::DetachedByOthers)) {
+            say(
+                "somebody else has detached the program that shapes TCP: its packets above the limit are \
+                 dropped now",
+            );
+            tcp_complete = false;
+        }
         let mut healths = status.directions.iter().map(|direction| &direction.health);
         if healths.clone().all(|health| matches!(health, Health::CgroupVanished)) {
             say("the cgroup was removed: there is nothing left to limit");

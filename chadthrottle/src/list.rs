@@ -17,7 +17,7 @@ use crate::words::{count, print, say};
 
 pub(crate) fn run(args: &ListArgs) -> Result<()> {
     let options = Options {
-        attach_types: vec![AttachType::INET_INGRESS, AttachType::INET_EGRESS],
+        attach_types: vec![AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS],
         ..Options::default()
     };
     let found = throttles(&collect(&options)?);
@@ -54,6 +54,7 @@ fn text(found: &Throttles) -> String {
             "RATE",
             "BURST",
             "TRAFFIC",
+            "TCP",
             "ATTACH",
             "OWNER",
             "PASSED",
@@ -78,7 +79,7 @@ fn text(found: &Throttles) -> String {
     text
 }
 
-fn cells(row: &Row) -> [String; 10] {
+fn cells(row: &Row) -> [String; 11] {
     let packets = |n: auditor::snapshot::Count| count(Count { packets: n.packets, bytes: n.bytes });
     let owner = match (row.owner_pid, row.owner_alive) {
         (None, _) => "-".to_owned(),
@@ -93,6 +94,7 @@ fn cells(row: &Row) -> [String; 10] {
         format!("{}/s", Bytes(row.rate_bytes_per_second)),
         format!("{} ms", row.burst_ms),
         row.traffic.clone(),
+        row.tcp.to_string(),
         row.attach.to_string(),
         owner,
         packets(row.passed),

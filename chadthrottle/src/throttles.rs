@@ -9,7 +9,7 @@ use bpf::AttachType;
 use bpf::ledger::Entry;
 use serde::{Serialize, Serializer};
 use throttle_core::Direction;
-use throttle_core::mode::Mode;
+use throttle_core::mode::{Mode, Tcp};
 
 /// One direction of a throttle.
 #[derive(Debug, Serialize)]
@@ -23,6 +23,8 @@ pub(crate) struct Row {
     pub(crate) rate_bytes_per_second: u64,
     pub(crate) burst_ms: f64,
     pub(crate) traffic: String,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) tcp: Tcp,
     #[serde(serialize_with = "as_text")]
     pub(crate) attach: Mode,
     pub(crate) owner_pid: Option<u32>,
@@ -56,8 +58,9 @@ pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
     let classified = classify(snapshot);
     let ours: Vec<_> =
         classified.attachments.iter().filter(|judged| judged.finding != Finding::Foreign).collect();
+    let (for_tcp, ours): (Vec<_>, Vec<_>) = ours.into_iter().partition(|judged| is_for_tcp(judged));
     let rows: Vec<_> = match snapshot.looks.last() {
-        Some(look) => ours.iter().filter_map(|judged| row(judged, look)).collect(),
+        Some(look) => ours.iter().filter_map(|judged| row(judged, &for_tcp, look)).collect(),
         None => Vec::new(),
     };
     Throttles {
@@ -69,7 +72,18 @@ pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
     }
 }
 
-fn row(judged: &Judged<'_>, look: &Look) -> Option<Row> {
+fn is_for_tcp(judged: &Judged<'_>) -> bool {
+    judged.place.is_some_and(|place| place.attach_type == AttachType::SOCK_OPS)
+}
+
+/// Whether a program for TCP goes by the state of this one: it is on the same cgroup, from the same load.
+fn goes_with(for_tcp: &Judged<'_>, judged: &Judged<'_>) -> bool {
+    let cgroup = |it: &Judged<'_>| it.place.map(|place| place.cgroup_id);
+    let (Some(a), Some(b)) = (for_tcp.program, judged.program) else { return false };
+    cgroup(for_tcp) == cgroup(judged) && a.map_ids.iter().any(|map| b.map_ids.contains(map))
+}
+
+fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row> {
     let place = judged.place?;
     let state = place.state.as_ref()?;
     let entry = entry_of(judged, place.attach_type, &look.ledger);
@@ -82,6 +96,10 @@ fn row(judged: &Judged<'_>, look: &Look) -> Option<Row> {
         rate_bytes_per_second: state.rate,
         burst_ms: state.burst_ns as f64 / 1e6,
         traffic: state.traffic.clone(),
+        tcp: match for_tcp.iter().any(|it| goes_with(it, judged)) {
+            true => Tcp::Shape,
+            false => Tcp::Police,
+        },
         attach: match judged.link {
             None => Mode::Legacy,
             Some(_) if judged.pins.is_empty() => Mode::Link,

@@ -49,7 +49,7 @@ fn root_a_throttle_whose_process_runs_is_active() {
     let cgroup = ScratchCgroup::new("active");
     for attach in ["link", "legacy"] {
         let throttle = limit(cgroup.path(), attach);
-        assert_eq!(audit(&cgroup), (Verdict::Clean, vec![Finding::Active; 2]), "{attach}");
+        assert_eq!(audit(&cgroup), (Verdict::Clean, vec![Finding::Active; 3]), "{attach}");
         end(throttle, Signal::SIGTERM);
         assert_eq!(audit(&cgroup), (Verdict::Clean, vec![]), "{attach}");
     }
@@ -60,9 +60,9 @@ fn root_a_pinned_throttle_is_pinned_and_without_its_record_an_orphaned_pin() {
     isolate();
     let cgroup = ScratchCgroup::new("pinned");
     limit(cgroup.path(), "pinned").wait().unwrap();
-    assert_eq!(audit(&cgroup), (Verdict::Clean, vec![Finding::Pinned; 2]));
+    assert_eq!(audit(&cgroup), (Verdict::Clean, vec![Finding::Pinned; 3]));
     std::fs::remove_file("/run/chadthrottle/1.json").unwrap();
-    assert_eq!(audit(&cgroup), (Verdict::Leaks, vec![Finding::OrphanedPin; 2]));
+    assert_eq!(audit(&cgroup), (Verdict::Leaks, vec![Finding::OrphanedPin; 3]));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn root_what_a_killed_legacy_throttle_left_is_an_orphan_and_is_cleaned() {
     isolate();
     let cgroup = ScratchCgroup::new("killed");
     end(limit(cgroup.path(), "legacy"), Signal::SIGKILL);
-    assert_eq!(audit(&cgroup), (Verdict::Leaks, vec![Finding::OrphanedAttachment; 2]));
+    assert_eq!(audit(&cgroup), (Verdict::Leaks, vec![Finding::OrphanedAttachment; 3]));
 
     let cleaner = Cleaner::new(&options(&cgroup)).unwrap();
     let scanned = cleaner.scan(DEFAULT_SETTLE).unwrap();

@@ -80,9 +80,10 @@ impl Limit {
     }
 }
 
+/// How many programs are on a cgroup: one for each direction that is limited, and one for TCP.
 fn programs(cgroup: &Path) -> usize {
     let open = Cgroup::open(cgroup).unwrap();
-    [AttachType::INET_INGRESS, AttachType::INET_EGRESS]
+    [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS]
         .into_iter()
         .map(|at| query(&open, at, Scope::Local, false).unwrap().programs.len())
         .sum()
@@ -145,7 +146,7 @@ fn root_every_way_of_ending_removes_everything() {
                 "--attach",
                 attach,
             ]);
-            assert_eq!(programs(cgroup.path()), 2);
+            assert_eq!(programs(cgroup.path()), 3);
             limit.signal(signal);
             let said = limit.end();
             assert!(said.status.success(), "{attach} {signal}: {}", said.stderr);
@@ -164,7 +165,7 @@ fn root_sigkill_leaves_nothing_behind_in_link_mode() {
     isolate();
     let cgroup = ScratchCgroup::new("sigkill");
     let limit = Limit::start(&["--cgroup", &text(&cgroup), "--download", "1M", "--upload", "1M"]);
-    assert_eq!(programs(cgroup.path()), 2);
+    assert_eq!(programs(cgroup.path()), 3);
     limit.signal(Signal::SIGKILL);
     limit.end();
     soon("the kernel detaches", || programs(cgroup.path()) == 0);
@@ -178,7 +179,7 @@ fn root_after_a_sigkill_in_legacy_mode_the_next_start_tidies_up() {
     let limit = Limit::start(&["--cgroup", &text(&killed), "--upload", "1M", "--attach", "legacy"]);
     limit.signal(Signal::SIGKILL);
     limit.end();
-    assert_eq!(programs(killed.path()), 1);
+    assert_eq!(programs(killed.path()), 2);
     let next = Limit::start(&["--cgroup", &text(&other), "--upload", "1M"]);
     assert_eq!(programs(killed.path()), 0);
     next.signal(Signal::SIGTERM);
@@ -221,7 +222,7 @@ fn root_a_pinned_throttle_stays_until_rm() {
     ]);
     assert!(said.status.success(), "{}", said.stderr);
     assert!(said.stdout.contains("(pinned); 'chadthrottle rm 1' ends it"), "{}", said.stdout);
-    assert_eq!(programs(cgroup.path()), 2);
+    assert_eq!(programs(cgroup.path()), 3);
 
     let list = run(&["list"]);
     let rows: Vec<_> = list.stdout.lines().filter(|line| line.starts_with("1 ")).collect();
@@ -229,6 +230,7 @@ fn root_a_pinned_throttle_stays_until_rm() {
     assert!(
         rows[0].contains("download") && rows[0].contains("2 MB/s") && rows[0].contains("pinned")
     );
+    assert!(rows.iter().all(|row| row.contains("shape")), "{}", list.stdout);
 
     let wrong = run(&["rm", "7"]);
     assert_eq!(wrong.status.code(), Some(2));
@@ -280,6 +282,7 @@ fn root_list_shows_the_throttles_of_others_as_json() {
     assert_eq!(first["direction"], "download");
     assert_eq!(first["traffic"], "internet");
     assert_eq!(first["attach"], "link");
+    assert_eq!(first["tcp"], "shape");
     assert_eq!(first["cgroup"].as_str(), cgroup.relative().to_str());
     assert_eq!(first["owner_alive"], true);
     assert_eq!(second["rate_bytes_per_second"], 1_000_000);
@@ -358,7 +361,7 @@ fn root_a_process_in_a_cgroup_with_a_misleading_name_is_limited_there() {
     sleep.wait().unwrap();
     limit.signal(Signal::SIGTERM);
     limit.end();
-    assert_eq!(counts, (0, 1));
+    assert_eq!(counts, (0, 2));
 }
 
 #[test]
@@ -375,7 +378,7 @@ fn root_a_signal_that_is_ignored_from_the_start_stays_ignored() {
     let limit = Limit::of(command);
     limit.signal(Signal::SIGHUP);
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(programs(cgroup.path()), 1);
+    assert_eq!(programs(cgroup.path()), 2);
     limit.signal(Signal::SIGTERM);
     assert!(limit.end().status.success());
 }

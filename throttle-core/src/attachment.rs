@@ -28,7 +28,8 @@ pub struct Attachment<B: CgroupBpf> {
     lane: Rc<Lane<B>>,
     program: ProgramId,
     hold: Hold<B::Link>,
-    limits: Limits,
+    /// What it allows. `None` for the program for TCP, which goes by what the others allow.
+    limits: Option<Limits>,
     /// What the counters showed when it was attached: an earlier throttle of the same lane counted too.
     baseline: Counters,
 }
@@ -76,14 +77,17 @@ impl<B: CgroupBpf> Attachment<B> {
         cgroup: Rc<B::Cgroup>,
         lane: Rc<Lane<B>>,
         attach_type: AttachType,
-        limits: &Limits,
+        limits: Option<&Limits>,
         mode: Mode,
         pin: Option<&Path>,
     ) -> std::result::Result<Self, Box<NotAttached<B>>> {
         let program = lane.programs.program(attach_type);
         let id = kernel.identity(program).id;
         let cgroup_id = kernel.cgroup_id(&cgroup);
-        let baseline = prepare(kernel, program, cgroup_id, attach_type)?;
+        let baseline = match limits {
+            Some(_) => prepare(kernel, program, cgroup_id, attach_type)?,
+            None => Counters::default(),
+        };
 
         let hold = match mode {
             Mode::Link | Mode::Pinned => {
@@ -94,7 +98,7 @@ impl<B: CgroupBpf> Attachment<B> {
                 Hold::Legacy
             }
         };
-        let limits = *limits;
+        let limits = limits.copied();
         let mut attachment =
             Self { cgroup, cgroup_id, attach_type, lane, program: id, hold, limits, baseline };
         match attachment.arm(kernel).and_then(|()| attachment.pin(kernel, pin)) {
@@ -110,7 +114,8 @@ impl<B: CgroupBpf> Attachment<B> {
     }
 
     fn arm(&mut self, kernel: &B) -> Result<()> {
-        let state = ThrottleState::armed(&self.limits, kernel.now_ns());
+        let Some(limits) = &self.limits else { return Ok(()) };
+        let state = ThrottleState::armed(limits, kernel.now_ns());
         kernel.set_state(self.program(), self.cgroup_id, self.attach_type, &state)?;
         // What came by between attaching and arming is none of this throttle's doing.
         if let Some(counters) = kernel.counters(self.program(), self.cgroup_id, self.attach_type)? {
@@ -143,9 +148,9 @@ impl<B: CgroupBpf> Attachment<B> {
         self.attach_type
     }
 
-    /// What it allows.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// What it allows. `None` for the program for TCP.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.limits.as_ref()
     }
 
     /// Its link, if it has one.
@@ -191,7 +196,7 @@ impl<B: CgroupBpf> Attachment<B> {
         let old = kernel.state(program, self.cgroup_id, self.attach_type)?.unwrap_or_default();
         let new = old.changed_to(limits, kernel.now_ns());
         kernel.set_state(program, self.cgroup_id, self.attach_type, &new)?;
-        self.limits = *limits;
+        self.limits = Some(*limits);
         Ok(())
     }
 
@@ -203,12 +208,15 @@ impl<B: CgroupBpf> Attachment<B> {
     pub fn detach(self, kernel: &B) -> std::result::Result<Detached, Box<NotDetached<B>>> {
         // Throttling ends here whatever comes, and should the detach fail, the auditor sees that this one
         // is not meant any more. That it could not be written matters only if the rest fails as well.
-        let disarmed = kernel.set_state(
-            self.program(),
-            self.cgroup_id,
-            self.attach_type,
-            &ThrottleState::disarmed(),
-        );
+        let disarmed = match &self.limits {
+            Some(_) => kernel.set_state(
+                self.program(),
+                self.cgroup_id,
+                self.attach_type,
+                &ThrottleState::disarmed(),
+            ),
+            None => Ok(()),
+        };
         let detached = match &self.hold {
             Hold::Link(link) => kernel.link_detach(link).map_err(Error::from),
             Hold::Pinned(link, path) => kernel
@@ -221,7 +229,10 @@ impl<B: CgroupBpf> Attachment<B> {
         };
         match detached.and_then(|()| self.verify_gone(kernel)) {
             Ok(cgroup_vanished) => {
-                let counters = kernel.counters(self.program(), self.cgroup_id, self.attach_type);
+                let counters = match &self.limits {
+                    Some(_) => kernel.counters(self.program(), self.cgroup_id, self.attach_type),
+                    None => Ok(None),
+                };
                 let since = |counters: Counters| counters.since(&self.baseline);
                 Ok(Detached { cgroup_vanished, counters: counters.map(|read| read.map(since)) })
             }
@@ -253,7 +264,7 @@ impl<B: CgroupBpf> Attachment<B> {
 
 /// A place that this load was attached to before still has its old state: make sure that it limits
 /// nothing when the program arrives there again. Returns what it counted.
-fn prepare<B: CgroupBpf>(
+pub(crate) fn prepare<B: CgroupBpf>(
     kernel: &B,
     program: &B::Program,
     cgroup: CgroupId,

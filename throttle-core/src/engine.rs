@@ -7,13 +7,13 @@ use std::rc::Rc;
 use bpf::error::Kind;
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
 use bpf::limits::Limits;
-use bpf::{CgroupBpf, LinkId, Owner};
+use bpf::{AttachType, CgroupBpf, LinkId, Owner};
 
-use crate::attachment::{Attachment, Detached, identity};
+use crate::attachment::{Attachment, Detached, identity, prepare};
 use crate::error::{Error, Result};
 use crate::lane::{Lane, Place, find_free};
 use crate::ledger::{LedgerDir, Locked};
-use crate::mode::{Decision, Facts, Mode, decide};
+use crate::mode::{Decision, Facts, Mode, Tcp, decide};
 use crate::settle::{Settlement, settle};
 use crate::spec::{Change, Direction, Spec};
 use crate::status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};
@@ -29,11 +29,32 @@ pub struct Config {
     pub bpffs: bool,
     /// This process.
     pub owner: Owner,
+    /// By what programs tell each other that a packet was dropped already, so that a limit above does not
+    /// charge for it: a random number that all owners on the host share, and nobody else knows. 0: limits that
+    /// are stacked charge each for what another drops.
+    pub mark: u32,
+}
+
+/// A program to be attached: where, and what it allows. The one for TCP allows nothing by itself.
+type Part = (AttachType, Option<Limits>);
+
+/// What a throttle consists of, in the order in which it is attached and detached: first what limits, so that
+/// the program for TCP has nothing left to do when it goes.
+fn parts(limits: &[(Direction, Limits)], tcp: Tcp) -> Vec<Part> {
+    let directions =
+        limits.iter().map(|(direction, limits)| (direction.attach_type(), Some(*limits)));
+    directions.chain((tcp == Tcp::Shape).then_some((AttachType::SOCK_OPS, None))).collect()
+}
+
+/// What the pin of a program is called.
+fn pin_name(attach_type: AttachType) -> String {
+    Direction::of(attach_type).map_or_else(|| "tcp".to_owned(), |direction| direction.to_string())
 }
 
 struct Throttle<B: CgroupBpf> {
     cgroup: PathBuf,
     mode: Mode,
+    tcp: Tcp,
     lane: Rc<Lane<B>>,
     /// Where it was to be attached; its own until it is removed.
     places: Vec<Place>,
@@ -78,7 +99,7 @@ impl<B: CgroupBpf> Engine<B> {
     /// When the wish cannot be granted.
     pub fn decide(&self, spec: &Spec) -> Result<Decision> {
         let facts = Facts { support: self.kernel.support()?, bpffs: self.config.bpffs };
-        Ok(decide(spec.attach, &facts)?)
+        Ok(decide(spec.attach, spec.tcp, &facts)?)
     }
 
     /// Adds a throttle: all of its directions, or none.
@@ -94,16 +115,18 @@ impl<B: CgroupBpf> Engine<B> {
         if limits.is_empty() {
             return Err(Error::NothingToLimit);
         }
-        let Decision { mode, note } = self.decide(spec)?;
+        let Decision { mode, tcp, notes } = self.decide(spec)?;
+        let parts = parts(&limits, tcp);
         let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
         let cgroup_id = self.kernel.cgroup_id(&cgroup);
         let places: Vec<Place> =
-            limits.iter().map(|(direction, _)| (cgroup_id, direction.attach_type())).collect();
-        let lane = self.lane_for(&places)?;
+            parts.iter().map(|(attach_type, _)| (cgroup_id, *attach_type)).collect();
+        let lane = self.lane_for(&places, tcp)?;
 
         let mut throttle = Throttle {
             cgroup: spec.cgroup.clone(),
             mode,
+            tcp,
             lane: Rc::clone(&lane),
             places,
             attachments: Vec::new(),
@@ -113,7 +136,7 @@ impl<B: CgroupBpf> Engine<B> {
         // Held until everything is attached and recorded as such: nobody finds the throttle half made.
         let mut lock = None;
         if mode.outlives_a_crash() {
-            match self.announce(&cgroup, &lane, spec, mode, &limits, &mut lock) {
+            match self.announce(&cgroup, &lane, spec, mode, &parts, &mut lock) {
                 Ok(entry) => throttle.entry = Some(entry),
                 Err(error) => {
                     drop((lane, throttle));
@@ -122,7 +145,7 @@ impl<B: CgroupBpf> Engine<B> {
                 }
             }
         }
-        let attached = self.attach_all(&mut throttle, &cgroup, &lane, &limits, lock.as_ref());
+        let attached = self.attach_all(&mut throttle, &cgroup, &lane, &parts, lock.as_ref());
         drop(lane);
         drop(lock);
         self.last_id += 1;
@@ -135,16 +158,19 @@ impl<B: CgroupBpf> Engine<B> {
                 Err(second) => Error::Several(vec![error, second]),
             });
         }
-        Ok(Started { id, name, mode, note })
+        Ok(Started { id, name, mode, tcp, notes })
     }
 
     /// A load with these places free.
-    fn lane_for(&mut self, places: &[Place]) -> Result<Rc<Lane<B>>> {
+    fn lane_for(&mut self, places: &[Place], tcp: Tcp) -> Result<Rc<Lane<B>>> {
         let taken = self.throttles.values().map(|it| (&it.lane, it.places.as_slice()));
-        if let Some(lane) = find_free(&self.lanes, &taken, places) {
+        let lanes =
+            self.lanes.iter().filter(|lane| lane.programs.sockops.is_some() == (tcp == Tcp::Shape));
+        if let Some(lane) = find_free(lanes, &taken, places) {
             return Ok(lane);
         }
-        let lane = Rc::new(Lane { programs: self.kernel.load(&self.config.owner)? });
+        let programs = self.kernel.load(&self.config.owner, self.config.mark, tcp == Tcp::Shape)?;
+        let lane = Rc::new(Lane { programs });
         self.lanes.push(Rc::clone(&lane));
         Ok(lane)
     }
@@ -156,7 +182,7 @@ impl<B: CgroupBpf> Engine<B> {
         lane: &Lane<B>,
         spec: &Spec,
         mode: Mode,
-        limits: &[(Direction, Limits)],
+        parts: &[Part],
         lock: &mut Option<Locked>,
     ) -> Result<Entry> {
         let lock = lock.insert(self.config.ledger.lock()?);
@@ -165,12 +191,11 @@ impl<B: CgroupBpf> Engine<B> {
             .config
             .ledger
             .free_name(lock, |name| self.kernel.pin_exists(&self.config.pins.join(name)));
-        let attachments = limits
+        let attachments = parts
             .iter()
-            .map(|(direction, _)| {
-                let attach_type = direction.attach_type();
+            .map(|&(attach_type, _)| {
                 let program = identity(&self.kernel, lane, attach_type);
-                let pin = self.config.pins.join(&name).join(direction.to_string());
+                let pin = self.config.pins.join(&name).join(pin_name(attach_type));
                 RecordedAttachment {
                     attach_type,
                     program_id: program.id,
@@ -200,18 +225,31 @@ impl<B: CgroupBpf> Engine<B> {
         throttle: &mut Throttle<B>,
         cgroup: &Rc<B::Cgroup>,
         lane: &Rc<Lane<B>>,
-        limits: &[(Direction, Limits)],
+        parts: &[Part],
         lock: Option<&Locked>,
     ) -> Result<()> {
         let mut links: Vec<Option<LinkId>> = Vec::new();
-        for (at, (direction, limits)) in limits.iter().enumerate() {
+        if throttle.tcp == Tcp::Shape {
+            // The program for TCP goes by the state of both directions, and an earlier throttle may have left
+            // the one armed that this one does not limit.
+            let others = Direction::BOTH.map(Direction::attach_type);
+            for at in others.into_iter().filter(|at| parts.iter().all(|(part, _)| part != at)) {
+                prepare(
+                    &self.kernel,
+                    lane.programs.program(at),
+                    self.kernel.cgroup_id(cgroup),
+                    at,
+                )?;
+            }
+        }
+        for (at, (attach_type, limits)) in parts.iter().enumerate() {
             let recorded = throttle.entry.as_ref().and_then(|entry| entry.attachments.get(at));
             let attached = Attachment::attach(
                 &self.kernel,
                 Rc::clone(cgroup),
                 Rc::clone(lane),
-                direction.attach_type(),
-                limits,
+                *attach_type,
+                limits.as_ref(),
                 throttle.mode,
                 recorded.and_then(|recorded| recorded.pin.as_deref()),
             );
@@ -253,8 +291,9 @@ impl<B: CgroupBpf> Engine<B> {
         }
         let mut errors = Vec::new();
         for attachment in &mut throttle.attachments {
-            if let Some(direction) = Direction::of(attachment.attach_type()) {
-                let limits = change.apply(direction, attachment.limits());
+            let direction = Direction::of(attachment.attach_type());
+            if let (Some(direction), Some(limits)) = (direction, attachment.limits()) {
+                let limits = change.apply(direction, limits);
                 errors.extend(attachment.change(&self.kernel, &limits).err());
             }
         }
@@ -328,16 +367,17 @@ impl<B: CgroupBpf> Engine<B> {
     }
 
     fn status(&self, id: ThrottleId, throttle: &Throttle<B>) -> ThrottleStatus {
+        let health = |attachment: &Attachment<B>| match attachment.is_attached(&self.kernel) {
+            Ok(Some(true)) => Health::Attached,
+            Ok(Some(false)) => Health::DetachedByOthers,
+            Ok(None) => Health::CgroupVanished,
+            Err(error) => Health::Unknown(error),
+        };
         let direction_status = |attachment: &Attachment<B>| {
             Some(DirectionStatus {
                 direction: Direction::of(attachment.attach_type())?,
-                limits: *attachment.limits(),
-                health: match attachment.is_attached(&self.kernel) {
-                    Ok(Some(true)) => Health::Attached,
-                    Ok(Some(false)) => Health::DetachedByOthers,
-                    Ok(None) => Health::CgroupVanished,
-                    Err(error) => Health::Unknown(error),
-                },
+                limits: *attachment.limits()?,
+                health: health(attachment),
                 counters: attachment.counters(&self.kernel),
             })
         };
@@ -346,6 +386,8 @@ impl<B: CgroupBpf> Engine<B> {
             name: throttle.entry.as_ref().map(|entry| entry.throttle.clone()),
             cgroup: throttle.cgroup.clone(),
             mode: throttle.mode,
+            tcp: throttle.tcp,
+            tcp_health: throttle.attachments.iter().find(|it| it.limits().is_none()).map(health),
             directions: throttle.attachments.iter().filter_map(direction_status).collect(),
         }
     }

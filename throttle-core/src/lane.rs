@@ -1,7 +1,7 @@
 //! One load of the packet programs.
 //!
-//! A load can serve every cgroup, but each (cgroup, attach type) only once: its state lies under that
-//! key. A second throttle on the same place needs a second load, a second *lane*.
+//! A load can serve every cgroup, but each (cgroup, attach type) only once: its state and its counters lie
+//! under these. A second throttle on the same place needs a second load, a second *lane*.
 
 use std::rc::Rc;
 
@@ -20,7 +20,7 @@ pub(crate) type Place = (CgroupId, AttachType);
 /// The first lane that has all of these places free, where each throttle has a lane and places on it. It has
 /// them until it is removed, also those that it was detached from already: its record still names them.
 pub(crate) fn find_free<'a, B: CgroupBpf + 'a>(
-    lanes: &[Rc<Lane<B>>],
+    lanes: impl IntoIterator<Item = &'a Rc<Lane<B>>>,
     taken: &(impl Iterator<Item = (&'a Rc<Lane<B>>, &'a [Place])> + Clone),
     places: &[Place],
 ) -> Option<Rc<Lane<B>>> {
@@ -29,5 +29,5 @@ pub(crate) fn find_free<'a, B: CgroupBpf + 'a>(
             Rc::ptr_eq(other, lane) && its.iter().any(|place| places.contains(place))
         })
     };
-    lanes.iter().find(|lane| !is_taken(lane)).cloned()
+    lanes.into_iter().find(|lane| !is_taken(lane)).cloned()
 }

@@ -14,6 +14,7 @@ mod error;
 pub mod files;
 mod lane;
 pub mod ledger;
+pub mod mark;
 pub mod mode;
 pub mod settle;
 mod spec;

@@ -48,6 +48,37 @@ impl fmt::Display for Mode {
     }
 }
 
+/// What the user asked for TCP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TcpWish {
+    /// Shape it where the kernel can.
+    #[default]
+    Auto,
+    /// [`Tcp::Shape`] or nothing.
+    Shape,
+    /// [`Tcp::Police`].
+    Police,
+}
+
+/// How TCP is held to the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tcp {
+    /// Its own sockets are paced, and who sends to them is offered no larger window than the rate needs; packets
+    /// are dropped only where that does not suffice. Needs a kernel that tells its types (BTF).
+    Shape,
+    /// As everything else: packets above the limit are dropped.
+    Police,
+}
+
+impl fmt::Display for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Tcp::Shape => "shape",
+            Tcp::Police => "police",
+        })
+    }
+}
+
 /// What the decision rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
@@ -62,8 +93,10 @@ pub struct Facts {
 pub struct Decision {
     /// The mode.
     pub mode: Mode,
+    /// How TCP is held to the limit.
+    pub tcp: Tcp,
     /// Why it is not what one might expect.
-    pub note: Option<&'static str>,
+    pub notes: Vec<&'static str>,
 }
 
 /// Why a wish cannot be granted.
@@ -75,6 +108,12 @@ pub enum Refusal {
          '--attach legacy' works, but a crash then leaves the throttle until the next start"
     )]
     NoLinks,
+    /// No types.
+    #[error(
+        "this kernel does not tell its types (/sys/kernel/btf/vmlinux is missing: it was built without \
+         CONFIG_DEBUG_INFO_BTF), so TCP cannot be shaped; '--tcp police' works"
+    )]
+    NoTypes,
     /// No place for pins.
     #[error("a pinned throttle needs a bpffs: mount -t bpf bpf /sys/fs/bpf")]
     NoBpffs,
@@ -84,22 +123,35 @@ pub enum Refusal {
 ///
 /// # Errors
 /// When the facts do not allow the wish.
-pub fn decide(wish: Wish, facts: &Facts) -> Result<Decision, Refusal> {
-    let plain = |mode| Decision { mode, note: None };
-    match wish {
-        Wish::Legacy => Ok(plain(Mode::Legacy)),
-        Wish::Auto if !facts.support.links => Ok(Decision {
-            mode: Mode::Legacy,
-            note: Some(
+pub fn decide(wish: Wish, tcp: TcpWish, facts: &Facts) -> Result<Decision, Refusal> {
+    let mut notes = Vec::new();
+    let mode = match wish {
+        Wish::Legacy => Mode::Legacy,
+        Wish::Auto if !facts.support.links => {
+            notes.push(
                 "this kernel has no BPF links (they came with Linux 5.7): attached the legacy way, \
                  which a crash leaves behind until the next start",
-            ),
-        }),
-        Wish::Link | Wish::Pinned if !facts.support.links => Err(Refusal::NoLinks),
-        Wish::Pinned if !facts.bpffs => Err(Refusal::NoBpffs),
-        Wish::Pinned => Ok(plain(Mode::Pinned)),
-        Wish::Auto | Wish::Link => Ok(plain(Mode::Link)),
-    }
+            );
+            Mode::Legacy
+        }
+        Wish::Link | Wish::Pinned if !facts.support.links => return Err(Refusal::NoLinks),
+        Wish::Pinned if !facts.bpffs => return Err(Refusal::NoBpffs),
+        Wish::Pinned => Mode::Pinned,
+        Wish::Auto | Wish::Link => Mode::Link,
+    };
+    let tcp = match tcp {
+        TcpWish::Police => Tcp::Police,
+        TcpWish::Auto | TcpWish::Shape if facts.support.tcp => Tcp::Shape,
+        TcpWish::Shape => return Err(Refusal::NoTypes),
+        TcpWish::Auto => {
+            notes.push(
+                "this kernel does not tell its types (BTF), so TCP cannot be shaped: its packets above the \
+                 limit are dropped, which makes it slower than the limit",
+            );
+            Tcp::Police
+        }
+    };
+    Ok(Decision { mode, tcp, notes })
 }
 
 #[cfg(test)]
@@ -107,18 +159,24 @@ mod tests {
     use super::*;
 
     fn facts(links: bool, bpffs: bool) -> Facts {
-        let support =
-            Support { links, link_detach: links, program_flags: false, expected_revision: false };
+        let support = Support {
+            links,
+            link_detach: links,
+            program_flags: false,
+            expected_revision: false,
+            tcp: links,
+        };
         Facts { support, bpffs }
     }
 
     #[test]
-    fn auto_takes_links_where_there_are_any_and_says_so_where_not() {
-        let modern = decide(Wish::Auto, &facts(true, false)).unwrap();
-        assert_eq!(modern, Decision { mode: Mode::Link, note: None });
-        let old = decide(Wish::Auto, &facts(false, true)).unwrap();
-        assert_eq!(old.mode, Mode::Legacy);
-        assert!(old.note.unwrap().contains("5.7"));
+    fn auto_takes_the_best_that_there_is_and_says_so_where_that_is_not_much() {
+        let modern = decide(Wish::Auto, TcpWish::Auto, &facts(true, false)).unwrap();
+        assert_eq!(modern, Decision { mode: Mode::Link, tcp: Tcp::Shape, notes: Vec::new() });
+        let old = decide(Wish::Auto, TcpWish::Auto, &facts(false, true)).unwrap();
+        assert_eq!((old.mode, old.tcp), (Mode::Legacy, Tcp::Police));
+        let [links, types] = old.notes[..] else { panic!("{:?}", old.notes) };
+        assert!(links.contains("5.7") && types.contains("BTF"));
     }
 
     #[test]
@@ -131,18 +189,26 @@ mod tests {
                     (Wish::Pinned, Mode::Pinned),
                     (Wish::Legacy, Mode::Legacy),
                 ] {
-                    match decide(wish, &facts) {
+                    match decide(wish, TcpWish::Police, &facts) {
                         Ok(decision) => {
-                            assert_eq!(decision.mode, mode);
+                            assert_eq!((decision.mode, decision.tcp), (mode, Tcp::Police));
                             assert!(links || wish == Wish::Legacy);
                             assert!(facts.bpffs || wish != Wish::Pinned);
                         }
                         Err(Refusal::NoLinks) => assert!(!links && wish != Wish::Legacy),
                         Err(Refusal::NoBpffs) => assert!(links && !bpffs && wish == Wish::Pinned),
+                        Err(Refusal::NoTypes) => panic!("no types were asked for"),
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_insists_on_shaping_gets_it_or_is_told_why_not() {
+        let asked = |has| decide(Wish::Legacy, TcpWish::Shape, &facts(has, true));
+        assert_eq!(asked(true).unwrap().tcp, Tcp::Shape);
+        assert_eq!(asked(false), Err(Refusal::NoTypes));
     }
 
     #[test]
@@ -155,5 +221,6 @@ mod tests {
     fn a_mode_is_called_as_its_option_is() {
         let names = [Mode::Link, Mode::Pinned, Mode::Legacy].map(|mode| format!("{mode:<7}"));
         assert_eq!(names, ["link   ", "pinned ", "legacy "]);
+        assert_eq!([Tcp::Shape, Tcp::Police].map(|it| format!("{it:<6}|")), ["shape |", "police|"]);
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bpf::AttachType;
 use bpf::limits::{Burst, Limits, Rate, Traffic};
 
-use crate::mode::Wish;
+use crate::mode::{TcpWish, Wish};
 
 /// Which way packets go, seen from the processes of the cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Direction::Download, Direction::Upload];
+
     /// Where on a cgroup its program is attached.
     pub fn attach_type(self) -> AttachType {
         match self {
@@ -28,9 +31,7 @@ impl Direction {
 
     /// The direction of an attach type. `None` for one that no throttle uses.
     pub fn of(attach_type: AttachType) -> Option<Self> {
-        [Direction::Download, Direction::Upload]
-            .into_iter()
-            .find(|direction| direction.attach_type() == attach_type)
+        Self::BOTH.into_iter().find(|direction| direction.attach_type() == attach_type)
     }
 }
 
@@ -58,6 +59,8 @@ pub struct Spec {
     pub traffic: Traffic,
     /// How to attach.
     pub attach: Wish,
+    /// How to hold TCP to the limits.
+    pub tcp: TcpWish,
 }
 
 impl Spec {

@@ -9,7 +9,7 @@ use bpf::state::Counters;
 
 use crate::attachment::Detached;
 use crate::error::{Error, Result};
-use crate::mode::Mode;
+use crate::mode::{Mode, Tcp};
 use crate::spec::Direction;
 
 /// A throttle of one engine.
@@ -31,8 +31,10 @@ pub struct Started {
     pub name: Option<String>,
     /// How it is attached.
     pub mode: Mode,
+    /// How TCP is held to the limits.
+    pub tcp: Tcp,
     /// What the user should know of that.
-    pub note: Option<&'static str>,
+    pub notes: Vec<&'static str>,
 }
 
 /// A throttle was removed, and seen to be gone.
@@ -79,6 +81,10 @@ pub struct ThrottleStatus {
     pub cgroup: PathBuf,
     /// How it is attached.
     pub mode: Mode,
+    /// How TCP is held to the limits.
+    pub tcp: Tcp,
+    /// How the program for TCP is; `None` where there is none.
+    pub tcp_health: Option<Health>,
     /// Its directions. One that is missing here was removed when removing the other failed.
     pub directions: Vec<DirectionStatus>,
 }

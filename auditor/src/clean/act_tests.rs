@@ -124,7 +124,7 @@ fn root_a_program_whose_owner_lives_is_not_taken_for_an_orphan() {
         (here, Premise::OwnerGone, Premise::OwnerLives),
         (dead, Premise::OwnerLives, Premise::OwnerGone),
     ] {
-        let program = load(&owner).unwrap().ingress;
+        let program = load(&owner, 0, true).unwrap().ingress;
         attach(program.as_fd(), &open, INGRESS, AttachFlags::MULTI, None).unwrap();
         let mut step = step(&program, detach_from(&cgroup));
         step.premise = wrong;

@@ -118,7 +118,7 @@ fn root_a_pin_of_a_link_whose_cgroup_died_is_orphaned_and_removed() {
 
 /// The throttle's own programs, attached the legacy way under this process's name, or another's.
 fn throttle(cgroup: &Path, owner: &Owner) -> Loaded {
-    let loaded = load(owner).unwrap();
+    let loaded = load(owner, 0, true).unwrap();
     let open = Cgroup::open(cgroup).unwrap();
     let flags = AttachFlags::MULTI;
     bpf::list::attach(loaded.egress.as_fd(), &open, EGRESS, flags, None).unwrap();

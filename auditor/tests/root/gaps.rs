@@ -74,10 +74,11 @@ fn root_a_pin_that_is_meant_stays_though_its_entry_is_torn() {
     }
 }
 
-/// Runs the program as root, but without the right to look into other processes.
+/// Runs the program as root, but without the right to look into other processes. Files it may open: the kernel
+/// may have made pins in the host's bpffs (`CONFIG_BPF_PRELOAD`) that not even their owner, root, may write to.
 fn without_ptrace(args: &[&str], root: &Path) -> Output {
     Command::new("setpriv")
-        .args(["--bounding-set", "-all,+net_admin,+sys_admin", "--"])
+        .args(["--bounding-set", "-all,+net_admin,+sys_admin,+dac_override", "--"])
         .arg(env!("CARGO_BIN_EXE_chadthrottle-audit"))
         .args(args)
         .arg("--root")
@@ -120,7 +121,7 @@ fn arm(egress: &Program, cgroup: &Cgroup) {
 #[test]
 fn root_in_a_time_namespace_a_living_owner_is_not_taken_for_dead() {
     let cgroup = ScratchCgroup::new("time");
-    let throttle = bpf::throttle::load(&Owner::this_process("test").unwrap()).unwrap();
+    let throttle = bpf::throttle::load(&Owner::this_process("test").unwrap(), 0, true).unwrap();
     let open = Cgroup::open(cgroup.path()).unwrap();
     let flags = bpf::list::AttachFlags::MULTI;
     bpf::list::attach(throttle.egress.as_fd(), &open, EGRESS, flags, None).unwrap();
@@ -163,7 +164,7 @@ fn root_in_a_time_namespace_a_living_owner_is_not_taken_for_dead() {
 fn root_a_snapshot_is_as_complete_as_the_scan_that_would_be_made_of_it() {
     let cgroup = ScratchCgroup::new("answered");
     // It has metadata, so nobody needs to look into processes.
-    let throttle = bpf::throttle::load(&Owner::this_process("test").unwrap()).unwrap();
+    let throttle = bpf::throttle::load(&Owner::this_process("test").unwrap(), 0, true).unwrap();
     let open = Cgroup::open(cgroup.path()).unwrap();
     let _link = Link::create(throttle.egress.as_fd(), &open, EGRESS).unwrap();
     arm(&throttle.egress, &open);

@@ -153,7 +153,7 @@ fn root_somebody_else_who_cleans_at_the_same_time_is_no_failure() {
 fn root_a_throttle_that_is_armed_again_is_left_alone() {
     let cgroup = ScratchCgroup::new("armed");
     let open = Cgroup::open(cgroup.path()).unwrap();
-    let loaded = load(&Owner::this_process("test").unwrap()).unwrap();
+    let loaded = load(&Owner::this_process("test").unwrap(), 0, true).unwrap();
     bpf::list::attach(loaded.egress.as_fd(), &open, EGRESS, MULTI, None).unwrap();
     let outcomes = clean_after(cgroup.path(), "chadthrottle*", || {
         let limits = Limits {

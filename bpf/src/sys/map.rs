@@ -100,7 +100,9 @@ fn possible_cpus() -> Result<usize> {
 pub(crate) trait Plain: Copy + Default {}
 
 impl Plain for crate::throttle::types::bpf_cgroup_storage_key {}
+impl Plain for u64 {}
 impl Plain for crate::throttle::types::throttle_state {}
+impl Plain for crate::throttle::types::throttle_cgroup {}
 impl Plain for crate::throttle::types::throttle_counters {}
 
 /// The bytes of a plain structure.

@@ -9,7 +9,7 @@ use bpf::list::Scope;
 use bpf::{AttachType, CgroupBpf, Owner, ProgramId};
 use throttle_core::files::Files;
 use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::Wish;
+use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::{Settlement, remove_recorded};
 use throttle_core::{Config, Engine, Result, Spec};
 use vmtests::gate::faulty::{Control, Faulty, FaultyFiles};
@@ -17,7 +17,9 @@ use vmtests::gate::memory::MemoryFiles;
 use vmtests::lab::Lab;
 use vmtests::model::{Model, Version};
 
-pub(crate) const BOTH: [AttachType; 2] = [AttachType::INET_INGRESS, AttachType::INET_EGRESS];
+/// Where a throttle of both directions has its programs.
+pub(crate) const PLACES: [AttachType; 3] =
+    [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS];
 pub(crate) const EVERY_MODE: [Wish; 3] = [Wish::Link, Wish::Pinned, Wish::Legacy];
 pub(crate) const BOOT: &str = "this boot";
 const TOP: &str = "/sys/fs/cgroup/test";
@@ -72,7 +74,7 @@ impl Host {
             version: "test".to_owned(),
         };
         let ledger = LedgerDir::on(Rc::new(files), LEDGER);
-        let config = Config { ledger, pins: PINS.into(), bpffs: true, owner };
+        let config = Config { ledger, pins: PINS.into(), bpffs: true, owner, mark: 7 };
         Process { kernel, control, config }
     }
 
@@ -113,9 +115,9 @@ impl Host {
         ledger.write(&lock, &entry).unwrap();
     }
 
-    /// How many programs are on a cgroup, in both directions together.
+    /// How many programs are on a cgroup: of both directions and for TCP together.
     pub(crate) fn attached(&self, cgroup: &Path) -> usize {
-        BOTH.iter().map(|at| self.programs(cgroup, *at).len()).sum()
+        PLACES.iter().map(|at| self.programs(cgroup, *at).len()).sum()
     }
 
     pub(crate) fn programs(&self, cgroup: &Path, attach_type: AttachType) -> Vec<ProgramId> {
@@ -163,7 +165,7 @@ pub(crate) fn rate(bytes_per_second: u64) -> Rate {
     Rate::from_bytes_per_second(bytes_per_second).unwrap()
 }
 
-/// Both directions.
+/// Both directions, with TCP shaped: three programs.
 pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
     Spec {
         cgroup: cgroup.to_owned(),
@@ -172,5 +174,6 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         burst: Burst::DEFAULT,
         traffic: Traffic::All,
         attach,
+        tcp: TcpWish::Shape,
     }
 }

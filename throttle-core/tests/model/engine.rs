@@ -7,7 +7,7 @@ use bpf::limits::{Burst, Traffic};
 use bpf::list::AttachFlags;
 use bpf::state::{Count, Counters};
 use bpf::{AttachType, CgroupBpf};
-use throttle_core::mode::{Mode, Wish};
+use throttle_core::mode::{Mode, Tcp, TcpWish, Wish};
 use throttle_core::{Change, Direction, Error, Health, Spec, ThrottleStatus};
 use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
@@ -37,6 +37,7 @@ fn what_a_throttle_did_is_told_while_it_lasts_and_when_it_goes() {
         assert_eq!(counters(status), [passed(2); 2], "{wish:?}");
         let healthy = |it: &throttle_core::DirectionStatus| matches!(it.health, Health::Attached);
         assert!(status.directions.iter().all(healthy), "{status:?}");
+        assert!(matches!(status.tcp_health, Some(Health::Attached)), "{status:?}");
 
         let removed = engine.remove(id).unwrap().directions;
         let directions: Vec<_> = removed.keys().copied().collect();
@@ -61,7 +62,7 @@ fn a_throttle_counts_from_zero_where_an_earlier_one_has_counted() {
     host.kernel.send(&sender).unwrap();
     engine.remove(first).unwrap();
     engine.add(&spec(&cgroup, Wish::Link)).unwrap();
-    assert_eq!(host.loaded(), 2);
+    assert_eq!(host.loaded(), 3);
     assert_eq!(counters(&engine.list()[1]), [passed(0); 2]);
 }
 
@@ -70,10 +71,10 @@ fn a_load_serves_every_place_once_and_goes_with_its_last_throttle() {
     let host = Host::boot();
     let (one, two) = (host.cgroup("a"), host.cgroup("b"));
     let mut engine = host.process().start();
-    let upload = |cgroup| Spec { download: None, ..spec(cgroup, Wish::Link) };
-    let download = |cgroup| Spec { upload: None, ..spec(cgroup, Wish::Link) };
-    let ids = [upload(&one), download(&one), spec(&two, Wish::Link)]
-        .map(|spec| engine.add(&spec).unwrap().id);
+    let both = |cgroup| Spec { tcp: TcpWish::Police, ..spec(cgroup, Wish::Link) };
+    let upload = |cgroup| Spec { download: None, ..both(cgroup) };
+    let download = |cgroup| Spec { upload: None, ..both(cgroup) };
+    let ids = [upload(&one), download(&one), both(&two)].map(|spec| engine.add(&spec).unwrap().id);
     assert_eq!(host.loaded(), 2);
     // This place is taken.
     let again = engine.add(&upload(&one)).unwrap().id;
@@ -88,6 +89,48 @@ fn a_load_serves_every_place_once_and_goes_with_its_last_throttle() {
     engine.remove(again).unwrap();
     engine.shut_down().unwrap();
     assert_eq!(host.loaded(), 0);
+}
+
+/// Its program for TCP has one place on a cgroup, whichever direction is limited.
+#[test]
+fn a_load_that_shapes_tcp_serves_every_cgroup_once_and_goes_with_its_last_throttle() {
+    let host = Host::boot();
+    let (one, two) = (host.cgroup("a"), host.cgroup("b"));
+    let mut engine = host.process().start();
+    let upload = |cgroup| Spec { download: None, ..spec(cgroup, Wish::Link) };
+    let download = |cgroup| Spec { upload: None, ..spec(cgroup, Wish::Link) };
+    let ids = [upload(&one), spec(&two, Wish::Link)].map(|spec| engine.add(&spec).unwrap().id);
+    assert_eq!(host.loaded(), 3);
+    // Of this cgroup the place for TCP is taken.
+    let again = engine.add(&download(&one)).unwrap().id;
+    assert_eq!(host.loaded(), 6);
+    // The second load has this one free.
+    engine.add(&upload(&two)).unwrap();
+    assert_eq!(host.loaded(), 6);
+    for id in ids {
+        engine.remove(id).unwrap();
+    }
+    assert_eq!(host.loaded(), 3);
+    engine.remove(again).unwrap();
+    engine.shut_down().unwrap();
+    assert_eq!(host.loaded(), 0);
+}
+
+#[test]
+fn a_throttle_that_polices_tcp_has_no_program_for_it_and_a_load_of_its_own() {
+    let host = Host::boot();
+    let (one, two) = (host.cgroup("a"), host.cgroup("b"));
+    let mut engine = host.process().start();
+    let police = |cgroup| Spec { tcp: TcpWish::Police, ..spec(cgroup, Wish::Link) };
+    engine.add(&spec(&one, Wish::Link)).unwrap();
+    let policed = engine.add(&police(&two)).unwrap();
+    assert_eq!(policed.tcp, Tcp::Police);
+    assert_eq!((host.attached(&one), host.attached(&two), host.loaded()), (3, 2, 5));
+    assert!(host.programs(&two, AttachType::SOCK_OPS).is_empty());
+    let status = engine.list().remove(1);
+    assert!(status.tcp == Tcp::Police && status.tcp_health.is_none(), "{status:?}");
+    engine.remove(policed.id).unwrap();
+    assert_eq!((host.attached(&two), host.loaded()), (0, 3));
 }
 
 #[test]
@@ -120,6 +163,7 @@ fn the_ledger_says_how_a_throttle_can_be_found_again() {
     assert_eq!((entries[0].persist, entries[1].persist), (true, false));
     let pins: Vec<_> = entries[0].attachments.iter().map(|it| it.pin.clone().unwrap()).collect();
     assert!(pins[0].ends_with("1/download") && pins[1].ends_with("1/upload"), "{pins:?}");
+    assert!(pins.len() == 3 && pins[2].ends_with("1/tcp"), "{pins:?}");
     for recorded in &entries[0].attachments {
         let pinned = host.kernel.link_open_pinned(recorded.pin.as_ref().unwrap()).unwrap();
         assert_eq!(recorded.link_id, Some(host.kernel.link_id(&pinned)));
@@ -137,7 +181,7 @@ fn without_links_a_throttle_that_asks_for_nothing_is_attached_the_legacy_way_and
     let mut engine = host.process().start();
     let started = engine.add(&spec(&cgroup, Wish::Auto)).unwrap();
     assert_eq!(started.mode, Mode::Legacy);
-    assert!(started.note.unwrap().contains("5.7"));
+    assert!(started.notes[0].contains("5.7"));
     assert!(matches!(engine.add(&spec(&cgroup, Wish::Link)), Err(Error::Mode(_))));
 }
 
@@ -217,7 +261,9 @@ fn a_cgroup_that_was_removed_is_told_of_and_a_normal_case() {
         let mut engine = host.process().start();
         let id = engine.add(&spec(&cgroup, wish)).unwrap().id;
         host.kernel.remove_cgroup(&cgroup).unwrap();
-        for status in &engine.list()[0].directions {
+        let status = &engine.list()[0];
+        assert!(matches!(status.tcp_health, Some(Health::CgroupVanished)), "{status:?}");
+        for status in &status.directions {
             assert!(matches!(status.health, Health::CgroupVanished), "{status:?}");
             assert!(matches!(status.counters, Ok(None)), "{status:?}");
         }
@@ -235,13 +281,19 @@ fn what_somebody_else_detached_is_told_of() {
     let cgroup = host.cgroup("a");
     let mut engine = host.process().start();
     let id = engine.add(&spec(&cgroup, Wish::Legacy)).unwrap().id;
-    let at = AttachType::INET_EGRESS;
-    let program = host.kernel.open_program(host.programs(&cgroup, at)[0]).unwrap();
     let open = host.kernel.open_cgroup(&cgroup).unwrap();
-    host.kernel.detach(&program, &open, at, None).unwrap();
-    let health: Vec<_> =
-        engine.list().remove(0).directions.into_iter().map(|it| it.health).collect();
+    let detach = |at| {
+        let program = host.kernel.open_program(host.programs(&cgroup, at)[0]).unwrap();
+        host.kernel.detach(&program, &open, at, None).unwrap();
+    };
+    detach(AttachType::INET_EGRESS);
+    let status = engine.list().remove(0);
+    assert!(matches!(status.tcp_health, Some(Health::Attached)), "{status:?}");
+    let health: Vec<_> = status.directions.into_iter().map(|it| it.health).collect();
     assert!(matches!(health[..], [Health::Attached, Health::DetachedByOthers]), "{health:?}");
+    detach(AttachType::SOCK_OPS);
+    let status = engine.list().remove(0);
+    assert!(matches!(status.tcp_health, Some(Health::DetachedByOthers)), "{status:?}");
     engine.remove(id).unwrap();
 }
 
@@ -252,10 +304,14 @@ fn where_the_kernel_cannot_be_asked_the_health_is_unknown() {
     let process = host.process();
     let mut engine = process.start();
     engine.add(&spec(&cgroup, Wish::Link)).unwrap();
+    // Of the program for TCP there is nothing but its health.
     process.control.plan(Some(Fault { nth: 1, mishap: Mishap::Fail(Fail::EPERM) }));
     let status = engine.list().remove(0);
-    assert!(matches!(status.directions[0].health, Health::Unknown(_)), "{status:?}");
+    assert!(matches!(status.tcp_health, Some(Health::Unknown(_))), "{status:?}");
     process.control.plan(Some(Fault { nth: 2, mishap: Mishap::Fail(Fail::EPERM) }));
+    let status = engine.list().remove(0);
+    assert!(matches!(status.directions[0].health, Health::Unknown(_)), "{status:?}");
+    process.control.plan(Some(Fault { nth: 3, mishap: Mishap::Fail(Fail::EPERM) }));
     assert!(engine.list()[0].directions[0].counters.is_err());
 }
 
@@ -274,7 +330,7 @@ fn only_a_pinned_throttle_can_be_let_go_of() {
     engine.release(pinned.id).unwrap();
     assert!(engine.list().is_empty());
     assert!(engine.shut_down().unwrap().is_empty());
-    assert_eq!(host.attached(&cgroup), 2);
+    assert_eq!(host.attached(&cgroup), 3);
     assert!(matches!(engine.release(pinned.id), Err(Error::NoSuchThrottle(_))));
     host.remove_recorded(&pinned.name.unwrap()).unwrap();
     assert!(host.is_clean());
@@ -313,7 +369,7 @@ fn an_engine_that_is_dropped_detaches_what_is_not_pinned() {
         engine.add(&spec(&cgroup, wish)).unwrap();
     }
     drop(engine);
-    assert_eq!(host.attached(&cgroup), 2);
+    assert_eq!(host.attached(&cgroup), 3);
     let entries = host.entries();
     assert!(entries.len() == 1 && entries[0].persist, "{entries:?}");
 }
@@ -330,7 +386,7 @@ fn a_name_that_was_given_to_another_throttle_is_not_written_or_removed() {
     let others = host.entries();
     engine.remove(id).unwrap();
     assert_eq!(host.entries(), others);
-    assert_eq!((host.attached(&one), host.attached(&two)), (0, 2));
+    assert_eq!((host.attached(&one), host.attached(&two)), (0, 3));
 }
 
 /// Somebody has removed the pin, and put a link of theirs there.

@@ -51,7 +51,7 @@ fn a_file_that_is_no_entry_is_told_of_and_left_alone() {
     host.edit(|entry| entry.schema_version = 99);
     let settlement = host.settle();
     assert_eq!(settlement.unreadable.len(), 1, "{settlement:?}");
-    assert_eq!(host.attached(&cgroup), 2);
+    assert_eq!(host.attached(&cgroup), 3);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn an_entry_of_another_boot_is_forgotten_and_nothing_is_removed() {
     host.edit(|entry| entry.owner.boot_id = "another".to_owned());
     assert_removed(&host.settle(), &[]);
     assert!(host.entries().is_empty());
-    assert_eq!(host.attached(&cgroup), 2);
+    assert_eq!(host.attached(&cgroup), 3);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn what_a_living_owner_has_is_not_settled() {
         let mut engine = host.process().start();
         engine.add(&spec(&cgroup, wish)).unwrap();
         assert_removed(&host.settle(), &[]);
-        assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1));
+        assert_eq!((host.attached(&cgroup), host.entries().len()), (3, 1));
     }
 }
 
@@ -110,11 +110,11 @@ fn by_its_name_only_that_throttle_of_this_boot_is_removed() {
     host.crash(&two, Wish::Pinned);
     let removed = host.remove_recorded("2").unwrap();
     assert_eq!((removed.throttle.as_str(), removed.cgroup_path), ("2", two.clone()));
-    assert_eq!((host.attached(&one), host.attached(&two), host.entries().len()), (2, 0, 1));
+    assert_eq!((host.attached(&one), host.attached(&two), host.entries().len()), (3, 0, 1));
     assert!(matches!(host.remove_recorded("2"), Err(Error::NoSuchRecord(_))));
     host.edit(|entry| entry.owner.boot_id = "another".to_owned());
     assert!(matches!(host.remove_recorded("1"), Err(Error::NoSuchRecord(_))));
-    assert_eq!((host.attached(&one), host.entries().len()), (2, 1));
+    assert_eq!((host.attached(&one), host.entries().len()), (3, 1));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn what_is_in_a_living_owners_hands_is_not_removed_by_its_name() {
         let error = host.remove_recorded("1").unwrap_err();
         let pid = process.kernel.process();
         assert!(matches!(error, Error::OwnerLives { pid: told, .. } if told == pid), "{error}");
-        assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1));
+        assert_eq!((host.attached(&cgroup), host.entries().len()), (3, 1));
     }
     host.edit(|entry| (entry.stage, entry.persist) = (Stage::Attached, true));
     host.remove_recorded("1").unwrap();
@@ -176,7 +176,7 @@ fn a_pinned_throttle_stays_where_only_its_cgroup_is_mounted_elsewhere() {
     host.crash(&cgroup, Wish::Pinned);
     host.edit(mounted_elsewhere);
     assert_removed(&host.settle(), &[]);
-    assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1));
+    assert_eq!((host.attached(&cgroup), host.entries().len()), (3, 1));
     // Its pins are enough to take it off.
     host.edit(|entry| entry.stage = Stage::Removing);
     assert_removed(&host.settle(), &["1"]);
@@ -198,7 +198,7 @@ fn a_program_whose_cgroup_cannot_be_found_is_not_taken_for_gone() {
         let settlement = host.settle();
         assert_failed(&settlement);
         assert!(settlement.failed[0].1.to_string().contains("cannot be found as /nowhere"));
-        assert_eq!((host.attached(&cgroup), host.entries().len()), (2, 1), "{wish:?}");
+        assert_eq!((host.attached(&cgroup), host.entries().len()), (3, 1), "{wish:?}");
     }
 }
 
@@ -234,7 +234,7 @@ fn where_its_cgroup_cannot_be_found_a_program_whose_link_is_gone_was_taken_off()
             pins_elsewhere(entry);
         });
         assert_removed(&host.settle(), &["1"]);
-        assert_eq!(host.attached(&other), 2);
+        assert_eq!(host.attached(&other), 3);
     }
 }
 
@@ -252,7 +252,7 @@ fn where_its_cgroup_cannot_be_found_a_program_whose_pinned_link_was_detached_was
         }
     });
     assert_removed(&host.settle(), &["1"]);
-    assert_eq!((host.attached(&cgroup), host.attached(&other)), (0, 2));
+    assert_eq!((host.attached(&cgroup), host.attached(&other)), (0, 3));
 }
 
 /// A number can be given to another link, of another program.
@@ -274,7 +274,7 @@ fn a_link_that_has_the_number_of_ours_is_not_taken_for_it() {
         }
     });
     assert_removed(&host.settle(), &["1"]);
-    assert_eq!((host.attached(&other), host.attached(&third)), (2, 2));
+    assert_eq!((host.attached(&other), host.attached(&third)), (3, 3));
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn a_pin_of_anothers_link_is_not_touched() {
         }
     });
     assert_removed(&host.settle(), &["1"]);
-    assert_eq!(host.attached(&other), 2);
+    assert_eq!(host.attached(&other), 3);
     host.remove_recorded("2").unwrap();
     assert!(host.is_clean());
 }
@@ -313,7 +313,7 @@ fn a_program_that_has_the_id_of_ours_is_not_touched() {
             }
         });
         assert_removed(&host.settle(), &["1"]);
-        assert_eq!(host.attached(&cgroup), 2, "{wish:?}");
+        assert_eq!(host.attached(&cgroup), 3, "{wish:?}");
         assert!(host.entries().is_empty());
     }
 }
@@ -361,7 +361,7 @@ fn one_that_cannot_be_settled_keeps_no_other_from_it() {
     let settlement = host.settle();
     let removed: Vec<_> = settlement.removed.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!((removed, settlement.failed.len()), (vec!["2"], 1), "{settlement:?}");
-    assert_eq!((host.attached(&cgroup), host.attached(&other)), (2, 0));
+    assert_eq!((host.attached(&cgroup), host.attached(&other)), (3, 0));
 }
 
 /// Of the dead one's number another process may have been given.

@@ -10,13 +10,15 @@ use bpf::list::{self, AttachFlags, Scope};
 use bpf::program::Program;
 use bpf::{AttachType, LinuxBpf, Owner, ProgramId};
 use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::Wish;
+use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::Settlement;
 use throttle_core::{Config, Engine, Spec};
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
 pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
-pub(crate) const BOTH: [AttachType; 2] = [INGRESS, EGRESS];
+pub(crate) const TCP: AttachType = AttachType::SOCK_OPS;
+/// Where a throttle of both directions has its programs.
+pub(crate) const PLACES: [AttachType; 3] = [INGRESS, EGRESS, TCP];
 pub(crate) const BURST: Duration = Duration::from_millis(20);
 pub(crate) const EVERY_MODE: [Wish; 3] = [Wish::Link, Wish::Pinned, Wish::Legacy];
 
@@ -24,7 +26,7 @@ pub(crate) fn rate(bytes_per_second: u64) -> Rate {
     Rate::from_bytes_per_second(bytes_per_second).unwrap()
 }
 
-/// Both directions, 1 MB/s.
+/// Both directions, 1 MB/s, with TCP shaped: three programs.
 pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
     Spec {
         cgroup: cgroup.to_owned(),
@@ -33,6 +35,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         burst: Burst::new(BURST).unwrap(),
         traffic: Traffic::All,
         attach,
+        tcp: TcpWish::Shape,
     }
 }
 
@@ -42,6 +45,7 @@ pub(crate) fn config() -> Config {
         pins: "/sys/fs/bpf/chadthrottle".into(),
         bpffs: true,
         owner: Owner::this_process("test").unwrap(),
+        mark: 0x7e57_0001,
     }
 }
 
@@ -71,9 +75,9 @@ pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<(ProgramId
         .collect()
 }
 
-/// The names alone, for both directions.
+/// The names alone, for both directions and TCP.
 pub(crate) fn names(cgroup: &Path) -> Vec<String> {
-    BOTH.iter().flat_map(|at| attached(cgroup, *at)).map(|(_, name)| name).collect()
+    PLACES.iter().flat_map(|at| attached(cgroup, *at)).map(|(_, name)| name).collect()
 }
 
 /// A program of somebody else's.

@@ -29,12 +29,16 @@ fn crash_as(owner: &Owner, cgroup: &Path, wish: Wish) {
     std::mem::forget(engine);
 }
 
-/// Rewrites the only entry of the ledger.
+/// The only entry of the ledger.
+fn entry() -> Entry {
+    bpf::ledger::parse(&fs::read(&ledger_files()[0]).unwrap()).unwrap()
+}
+
+/// Rewrites it.
 fn edit(edit: impl FnOnce(&mut Entry)) {
-    let path = &ledger_files()[0];
-    let mut entry = bpf::ledger::parse(&fs::read(path).unwrap()).unwrap();
+    let mut entry = entry();
     edit(&mut entry);
-    fs::write(path, serde_json::to_vec(&entry).unwrap()).unwrap();
+    fs::write(&ledger_files()[0], serde_json::to_vec(&entry).unwrap()).unwrap();
 }
 
 #[test]
@@ -43,7 +47,7 @@ fn root_the_next_start_detaches_what_a_crash_left_the_legacy_way() {
     let cgroup = ScratchCgroup::new("legacy");
     plant_foreign(cgroup.path(), EGRESS, "neighbour");
     crash(cgroup.path(), Wish::Legacy);
-    assert_eq!(names(cgroup.path()).len(), 3);
+    assert_eq!(names(cgroup.path()).len(), 4);
     let (_engine, settlement) = start_and_settle();
     assert_eq!(settlement.removed, [("1".to_owned(), cgroup.path().to_owned())]);
     assert_eq!(names(cgroup.path()), ["neighbour"]);
@@ -56,7 +60,7 @@ fn root_a_pinned_throttle_outlives_its_owner_and_is_removed_by_name() {
     let cgroup = ScratchCgroup::new("pinned");
     crash(cgroup.path(), Wish::Pinned);
     let _engine = start();
-    assert_eq!((names(cgroup.path()).len(), pins().len(), ledger_files().len()), (2, 2, 1));
+    assert_eq!((names(cgroup.path()).len(), pins().len(), ledger_files().len()), (3, 3, 1));
 
     let (kernel, ledger) = (LinuxBpf::new().unwrap(), LedgerDir::new("/run/chadthrottle"));
     let boot = config().owner.boot_id;
@@ -117,7 +121,7 @@ fn root_pins_without_an_entry_are_not_in_the_way() {
     let started = engine.add(&spec(cgroup.path(), Wish::Pinned)).unwrap();
     assert_eq!(started.name.as_deref(), Some("2"));
     engine.remove(started.id).unwrap();
-    assert_eq!((names(cgroup.path()).len(), pins().len()), (2, 2));
+    assert_eq!((names(cgroup.path()).len(), pins().len()), (3, 3));
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn root_a_program_whose_cgroup_cannot_be_found_is_not_taken_for_gone() {
     let cgroup = ScratchCgroup::new("elsewhere");
     for wish in [Wish::Legacy, Wish::Pinned] {
         crash(cgroup.path(), wish);
-        let true_pins = pins();
+        let recorded = entry().attachments;
         // As if cgroup2 (and bpffs) were mounted elsewhere now.
         edit(|entry| {
             entry.stage = Stage::Removing;
@@ -158,13 +162,11 @@ fn root_a_program_whose_cgroup_cannot_be_found_is_not_taken_for_gone() {
         let (_engine, settlement) = start_and_settle();
         assert_eq!((settlement.removed.len(), settlement.failed.len()), (0, 1), "{settlement:?}");
         assert!(settlement.failed[0].1.to_string().contains("cannot be found as /nowhere"));
-        assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (2, 1), "{wish:?}");
+        assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (3, 1), "{wish:?}");
 
         edit(|entry| {
             entry.cgroup_path = cgroup.path().to_owned();
-            for (attachment, pin) in entry.attachments.iter_mut().zip(true_pins) {
-                attachment.pin = Some(pin);
-            }
+            entry.attachments = recorded;
         });
         let (_engine, settlement) = start_and_settle();
         assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
@@ -183,7 +185,7 @@ fn root_what_its_owner_is_still_making_or_removing_is_not_removed_by_name() {
     for stage in [Stage::Intent, Stage::Removing] {
         edit(|entry| entry.stage = stage);
         assert!(matches!(rm(), Err(Error::OwnerLives { .. })), "{stage:?}");
-        assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (2, 1));
+        assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (3, 1));
     }
     edit(|entry| entry.stage = Stage::Attached);
     rm().unwrap();
@@ -201,7 +203,7 @@ fn root_a_name_that_was_given_to_another_throttle_is_not_written_or_removed() {
     crash(two.path(), Wish::Pinned);
     // This engine's throttle is gone, and "1" is another's.
     engine.remove(id).unwrap();
-    assert_eq!((names(two.path()).len(), pins().len(), ledger_files().len()), (2, 2, 1));
+    assert_eq!((names(two.path()).len(), pins().len(), ledger_files().len()), (3, 3, 1));
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn root_folders_for_pins_that_were_never_made_are_removed() {
         fs::remove_file(pin).unwrap();
     }
     edit(|entry| entry.stage = Stage::Intent);
-    for attach_type in BOTH {
+    for attach_type in PLACES {
         let open = bpf::cgroup::Cgroup::open(cgroup.path()).unwrap();
         for link in bpf::objects::cgroup_links().unwrap() {
             if link.cgroup_id == Some(open.id()) && link.attach_type == Some(attach_type) {
@@ -231,7 +233,7 @@ fn root_an_intent_that_came_to_nothing_is_forgotten() {
     isolate();
     let cgroup = ScratchCgroup::new("intent");
     crash(cgroup.path(), Wish::Legacy);
-    for attach_type in BOTH {
+    for attach_type in PLACES {
         let (id, _) = attached(cgroup.path(), attach_type)[0];
         detach(cgroup.path(), attach_type, id);
     }
@@ -248,7 +250,7 @@ fn root_a_program_that_has_the_id_of_ours_is_not_touched() {
     let id = plant_foreign(cgroup.path(), EGRESS, "stranger");
     let other = ScratchCgroup::new("other");
     crash(other.path(), Wish::Legacy);
-    for attach_type in BOTH {
+    for attach_type in PLACES {
         let (id, _) = attached(other.path(), attach_type)[0];
         detach(other.path(), attach_type, id);
     }
@@ -275,7 +277,7 @@ fn root_an_entry_of_another_boot_is_void() {
     let (_engine, settlement) = start_and_settle();
     // What is attached now cannot be what that entry was about.
     assert!(settlement.removed.is_empty());
-    assert_eq!(names(cgroup.path()).len(), 2);
+    assert_eq!(names(cgroup.path()).len(), 3);
     assert!(ledger_files().is_empty());
 }
 
@@ -286,7 +288,7 @@ fn root_an_owner_in_another_pid_namespace_may_live() {
     crash_as(&Owner { pid_namespace: 1, ..dead_owner() }, cgroup.path(), Wish::Legacy);
     let (_engine, settlement) = start_and_settle();
     assert!(settlement.removed.is_empty());
-    assert_eq!(names(cgroup.path()).len(), 2);
+    assert_eq!(names(cgroup.path()).len(), 3);
 }
 
 #[test]
@@ -312,7 +314,7 @@ fn root_a_living_owner_is_not_settled() {
         engine.add(&spec(cgroup.path(), wish)).unwrap();
         let (_other, settlement) = start_and_settle();
         assert!(settlement.removed.is_empty());
-        assert_eq!(names(cgroup.path()).len(), 2);
+        assert_eq!(names(cgroup.path()).len(), 3);
         engine.shut_down().unwrap();
     }
 }
@@ -326,5 +328,5 @@ fn root_a_legacy_throttle_of_a_living_owner_is_not_removed_by_name() {
     let (kernel, ledger) = (LinuxBpf::new().unwrap(), LedgerDir::new("/run/chadthrottle"));
     let error = remove_recorded(&kernel, &ledger, &name, &config().owner.boot_id).unwrap_err();
     assert!(matches!(error, Error::OwnerLives { pid, .. } if pid == std::process::id()));
-    assert_eq!(names(cgroup.path()).len(), 2);
+    assert_eq!(names(cgroup.path()).len(), 3);
 }

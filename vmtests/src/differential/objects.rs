@@ -102,7 +102,7 @@ impl<L: Lab> Objects<L> {
 
     /// Both, even where one of them is still open: then it is closed.
     fn load_throttle(&mut self, ingress: usize) {
-        let pair = self.lab.load(&self.owner).expect("the packet programs are loaded");
+        let pair = self.lab.load(&self.owner, 0, false).expect("the packet programs are loaded");
         self.loaded(ingress, pair.ingress);
         self.loaded(ingress + 1, pair.egress);
     }

@@ -8,7 +8,7 @@ use bpf::limits::{Burst, Limits, Rate, Traffic};
 use bpf::{AttachType, CgroupBpf, Owner};
 use throttle_core::files::Files;
 use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::Wish;
+use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::remove_recorded;
 use throttle_core::{Change, Config, Direction, Engine, Spec, ThrottleId};
 
@@ -64,6 +64,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
             pins: setting.pins.clone(),
             bpffs: true,
             owner: setting.owner.clone(),
+            mark: 7,
         };
         let kernel = Faulty::new(kernel, Rc::clone(control));
         let (engine, _settlement) = Engine::start(kernel, config).map_err(said)?;
@@ -91,6 +92,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
                 How::Pinned => Wish::Pinned,
                 How::Legacy => Wish::Legacy,
             },
+            tcp: TcpWish::Shape,
         };
         let added = self.engine.add(&spec);
         match added {

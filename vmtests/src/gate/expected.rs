@@ -8,7 +8,7 @@ use bpf::list::{AttachFlags, Scope};
 use bpf::{AttachType, CgroupBpf, ProgramId};
 
 use super::step::How;
-use super::system::{Handle, Rates};
+use super::system::{Handle, Parts};
 use crate::lab::Lab;
 use crate::model::{Model, ModelCgroup, ModelLink, ModelProgram, Version};
 
@@ -42,14 +42,14 @@ pub struct Throttle {
     pub parts: Vec<Part>,
 }
 
-/// A throttle's program in one direction.
+/// A program of a throttle: for one direction, or for TCP.
 #[derive(Debug)]
 pub struct Part {
     /// Where on the cgroup.
     pub attach_type: AttachType,
     /// Where.
     pub path: PathBuf,
-    /// Bytes per second; two while it is not known whether a change took effect.
+    /// Bytes per second; two while it is not known whether a change took effect, none for TCP's.
     pub rates: BTreeSet<u64>,
     cgroup: ModelCgroup,
     program: ModelProgram,
@@ -57,6 +57,11 @@ pub struct Part {
 }
 
 impl Part {
+    /// Whether it limits a direction, and counts: that for TCP does not.
+    pub fn limits(&self) -> bool {
+        self.attach_type != AttachType::SOCK_OPS
+    }
+
     /// The number of the program that stands for it on the model.
     pub fn stand_in(&self, model: &Model) -> ProgramId {
         model.identity(&self.program).id
@@ -88,7 +93,7 @@ impl Expected {
         queried.unwrap_or_default().programs.iter().map(|program| program.id).collect()
     }
 
-    /// Adds a throttle; all of its directions, or none. Tells why the kernel would not have it.
+    /// Adds a throttle; all of its programs, or none. Tells why the kernel would not have it.
     ///
     /// # Errors
     /// Why the kernel would refuse.
@@ -97,11 +102,11 @@ impl Expected {
         owner: usize,
         handle: Handle,
         path: &Path,
-        rates: &Rates,
+        wanted: &Parts,
         how: How,
     ) -> bpf::Result<()> {
         let mut parts = Vec::new();
-        for (&attach_type, &rate) in rates {
+        for (&attach_type, &rate) in wanted {
             match attach(&self.model, path, attach_type, rate, how) {
                 Ok(part) => parts.push(part),
                 Err(error) => {
@@ -116,16 +121,16 @@ impl Expected {
         Ok(())
     }
 
-    /// Adds those directions of a throttle that the kernel allows.
+    /// Adds those programs of a throttle that the kernel allows.
     pub fn add_what_can_be(
         &mut self,
         owner: usize,
         handle: Handle,
         path: &Path,
-        rates: &Rates,
+        wanted: &Parts,
         how: How,
     ) {
-        let attached = rates.iter().map(|(&at, &rate)| attach(&self.model, path, at, rate, how));
+        let attached = wanted.iter().map(|(&at, &rate)| attach(&self.model, path, at, rate, how));
         let parts = attached.filter_map(Result::ok).collect();
         self.insert(owner, handle, how, parts);
     }
@@ -225,7 +230,7 @@ fn attach(
     model: &Model,
     path: &Path,
     attach_type: AttachType,
-    rate: u64,
+    rate: Option<u64>,
     how: How,
 ) -> bpf::Result<Part> {
     let cgroup = model.open_cgroup(path)?;
@@ -236,7 +241,7 @@ fn attach(
     } else {
         Some(model.link_create(&program, &cgroup, attach_type)?)
     };
-    let rates = BTreeSet::from([rate]);
+    let rates = rate.into_iter().collect();
     Ok(Part { attach_type, path: path.to_owned(), rates, cgroup, program, link })
 }
 

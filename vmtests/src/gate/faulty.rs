@@ -138,8 +138,8 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.inner.cgroup_id(cgroup)
     }
 
-    fn load(&self, owner: &Owner) -> Result<Loaded<Self::Program>> {
-        self.call(Call::Load, |kernel| kernel.load(owner))
+    fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded<Self::Program>> {
+        self.call(Call::Load, |kernel| kernel.load(owner, mark, tcp))
     }
 
     fn open_program(&self, id: ProgramId) -> Result<Self::Program> {

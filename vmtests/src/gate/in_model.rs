@@ -40,6 +40,8 @@ pub trait Program {
     fn remove_recorded(&self, at: &Process, name: &str) -> Result<(), String>;
     /// Whether `remove_recorded` and damages of the ledger are for it.
     fn has_ledger(&self) -> bool;
+    /// See [`System::shapes_tcp`].
+    fn shapes_tcp(&self) -> bool;
     /// See [`System::tells_counters`].
     fn tells_counters(&self) -> bool;
 }
@@ -171,6 +173,10 @@ impl<P: Program> System for InModel<P> {
         self.program.offers(step)
     }
 
+    fn shapes_tcp(&self) -> bool {
+        self.program.shapes_tcp()
+    }
+
     fn tells_counters(&self) -> bool {
         self.program.tells_counters()
     }
@@ -282,6 +288,10 @@ impl Program for TheEngine {
     }
 
     fn has_ledger(&self) -> bool {
+        true
+    }
+
+    fn shapes_tcp(&self) -> bool {
         true
     }
 

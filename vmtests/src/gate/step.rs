@@ -56,6 +56,10 @@ impl Way {
     }
 }
 
+/// Every place on a cgroup that a throttle of ours has a program at.
+pub const ATTACH_TYPES: [AttachType; 3] =
+    [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS];
+
 /// Which directions a throttle limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

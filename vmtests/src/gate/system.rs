@@ -37,6 +37,9 @@ pub enum Whom {
 /// Bytes per second in each direction that is limited.
 pub type Rates = BTreeMap<AttachType, u64>;
 
+/// The programs of a throttle: where, and to how many bytes per second each limits, if it does.
+pub type Parts = BTreeMap<AttachType, Option<u64>>;
+
 /// A throttle that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -80,6 +83,9 @@ pub trait System {
     fn is_a_process_for_each_throttle(&self) -> bool {
         false
     }
+
+    /// Its throttles have a program for TCP.
+    fn shapes_tcp(&self) -> bool;
 
     /// Its owners tell what their throttles have counted.
     fn tells_counters(&self) -> bool {

@@ -28,6 +28,7 @@ impl CgroupBpf for Model {
             link_detach: version.since(5, 9),
             program_flags: version.since(6, 0),
             expected_revision: version.has_revisions(),
+            tcp: true,
         })
     }
 
@@ -49,15 +50,17 @@ impl CgroupBpf for Model {
         cgroup.id
     }
 
-    fn load(&self, _owner: &Owner) -> Result<Loaded<ModelProgram>> {
+    fn load(&self, _owner: &Owner, _mark: u32, tcp: bool) -> Result<Loaded<ModelProgram>> {
         let wanted = [
             ("chadthrottle_ingress", AttachType::INET_INGRESS),
             ("chadthrottle_egress", AttachType::INET_EGRESS),
+            ("chadthrottle_sockops", AttachType::SOCK_OPS),
         ];
-        let mut programs = Model::load(self, &wanted, true);
+        let mut programs = Model::load(self, &wanted[..if tcp { 3 } else { 2 }], true);
         let missing = || Error::new(Call::Load, "the packet programs", Errno::ENOMEM);
         let ingress = programs.next().ok_or_else(missing)?;
-        Ok(Loaded { ingress, egress: programs.next().ok_or_else(missing)? })
+        let egress = programs.next().ok_or_else(missing)?;
+        Ok(Loaded { ingress, egress, sockops: programs.next() })
     }
 
     fn open_program(&self, id: ProgramId) -> Result<ModelProgram> {
@@ -167,8 +170,7 @@ impl CgroupBpf for Model {
         cgroup: CgroupId,
         attach_type: AttachType,
     ) -> Result<Option<ThrottleState>> {
-        let found = self.kernel.borrow().state(program.identity.id, cgroup, attach_type);
-        Ok(found.map(|(state, _)| state))
+        Ok(self.kernel.borrow().state(program.identity.id, cgroup, attach_type))
     }
 
     fn set_state(
@@ -189,7 +191,6 @@ impl CgroupBpf for Model {
         cgroup: CgroupId,
         attach_type: AttachType,
     ) -> Result<Option<Counters>> {
-        let found = self.kernel.borrow().state(program.identity.id, cgroup, attach_type);
-        Ok(found.map(|(_, counters)| counters))
+        Ok(self.kernel.borrow().counters(program.identity.id, cgroup, attach_type))
     }
 }

@@ -28,7 +28,9 @@ pub struct Kernel {
     pins: BTreeMap<PathBuf, LinkId>,
     folders: BTreeSet<PathBuf>,
     descriptors: BTreeMap<Descriptor, (Pid, Object)>,
-    storage: BTreeMap<(Load, CgroupId, AttachType), Storage>,
+    /// Shared by the attach types of a cgroup.
+    states: BTreeMap<(Load, CgroupId), States>,
+    counters: BTreeMap<(Load, CgroupId, AttachType), Counters>,
     processes: BTreeMap<Pid, Process>,
     last_number: u32,
 }
@@ -63,10 +65,11 @@ struct LinkObject {
     cgroup: Option<CgroupId>,
 }
 
+/// A load's states on a cgroup.
 #[derive(Debug, Clone, Copy, Default)]
-struct Storage {
-    state: ThrottleState,
-    counters: Counters,
+struct States {
+    download: ThrottleState,
+    upload: ThrottleState,
 }
 
 /// A process.
@@ -88,7 +91,8 @@ impl Kernel {
             pins: BTreeMap::new(),
             folders: BTreeSet::new(),
             descriptors: BTreeMap::new(),
-            storage: BTreeMap::new(),
+            states: BTreeMap::new(),
+            counters: BTreeMap::new(),
             processes: BTreeMap::new(),
             last_number: 0,
         }
@@ -191,7 +195,8 @@ impl Kernel {
                     self.links.entry(id).and_modify(|link| link.cgroup = None);
                 }
             }
-            self.storage.retain(|(_, id, _), _| *id != cgroup);
+            self.states.retain(|(_, id), _| *id != cgroup);
+            self.counters.retain(|(_, id, _), _| *id != cgroup);
         }
         let held = |object: Object| self.descriptors.values().any(|(_, held)| *held == object);
         let released: Vec<LinkId> = self
@@ -217,7 +222,8 @@ impl Kernel {
         ));
         self.programs.retain(|id, _| needed.contains(id));
         let loads: BTreeSet<_> = self.programs.values().filter_map(|it| it.load).collect();
-        self.storage.retain(|(load, _, _), _| loads.contains(load));
+        self.states.retain(|(load, _), _| loads.contains(load));
+        self.counters.retain(|(load, _, _), _| loads.contains(load));
     }
 
     fn leave_list(&mut self, id: LinkId) {
@@ -261,11 +267,10 @@ impl Kernel {
             else {
                 continue;
             };
-            let storage = self.storage.entry((load, whose, attach_type)).or_default();
-            let counters = &mut storage.counters;
+            let armed = self.state_at(load, whose, attach_type).is_some_and(|it| it.is_armed());
+            let counters = self.counters.entry((load, whose, attach_type)).or_default();
             // Nothing here sends as much as any limit forbids.
-            let count =
-                if storage.state.is_armed() { &mut counters.passed } else { &mut counters.exempt };
+            let count = if armed { &mut counters.passed } else { &mut counters.exempt };
             count.packets += 1;
             count.bytes += 100;
         }
@@ -333,15 +338,35 @@ impl Kernel {
 
     // State.
 
+    fn load_of(&self, program: ProgramId) -> Option<Load> {
+        self.programs.get(&program)?.load
+    }
+
+    fn state_at(&self, load: Load, cgroup: CgroupId, at: AttachType) -> Option<ThrottleState> {
+        let states = self.states.get(&(load, cgroup))?;
+        Some(match at {
+            AttachType::INET_INGRESS => states.download,
+            AttachType::SOCK_OPS if !states.upload.is_armed() => states.download,
+            _ => states.upload,
+        })
+    }
+
     pub(crate) fn state(
         &self,
         program: ProgramId,
         cgroup: CgroupId,
         attach_type: AttachType,
-    ) -> Option<(ThrottleState, Counters)> {
-        let load = self.programs.get(&program)?.load?;
-        let storage = self.storage.get(&(load, cgroup, attach_type))?;
-        Some((storage.state, storage.counters))
+    ) -> Option<ThrottleState> {
+        self.state_at(self.load_of(program)?, cgroup, attach_type)
+    }
+
+    pub(crate) fn counters(
+        &self,
+        program: ProgramId,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Option<Counters> {
+        self.counters.get(&(self.load_of(program)?, cgroup, attach_type)).copied()
     }
 
     pub(crate) fn set_state(
@@ -351,8 +376,13 @@ impl Kernel {
         attach_type: AttachType,
         state: ThrottleState,
     ) -> nix::Result<()> {
-        let load = self.programs.get(&program).and_then(|it| it.load).ok_or(Errno::EOPNOTSUPP)?;
-        self.storage.get_mut(&(load, cgroup, attach_type)).ok_or(Errno::ENOENT)?.state = state;
+        let load = self.load_of(program).ok_or(Errno::EOPNOTSUPP)?;
+        let states = self.states.get_mut(&(load, cgroup)).ok_or(Errno::ENOENT)?;
+        match attach_type {
+            AttachType::INET_INGRESS => states.download = state,
+            AttachType::INET_EGRESS => states.upload = state,
+            _ => return Err(Errno::EINVAL),
+        }
         Ok(())
     }
 

@@ -242,7 +242,8 @@ mod tests {
     fn a_kernel_without_a_way_is_not_here_and_says_why() {
         let matrix = "[limits]\nboot = 1\nrun = 1\n[[kernel]]\nname = \"a\"\nrelease = \"6.\"\n\
              get = [{ image = \"/nonexistent/vmlinuz\" }]\n\
-             expect = { links = true, link_detach = true, program_flags = true, expected_revision = true }";
+             expect = { links = true, link_detach = true, program_flags = true, \
+             expected_revision = true, tcp = true }";
         let kernel = &Matrix::parse(matrix).unwrap().kernels[0];
         let cache = cache(Path::new("/nonexistent"), false);
         let Found::NotHere(why) = cache.get(kernel, |_| {}).unwrap() else { panic!() };

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     const EXPECT: &str = "expect = { links = true, link_detach = true, program_flags = true, \
-                          expected_revision = false }";
+                          expected_revision = false, tcp = true }";
 
     fn parse(kernels: &[&str]) -> Result<Matrix, MatrixError> {
         let mut text = String::from("[limits]\nboot = 1\nrun = 2\n");
@@ -281,6 +281,7 @@ mod tests {
                 link_detach: true,
                 program_flags: true,
                 expected_revision: true,
+                tcp: true,
             },
         };
         assert!(kernel(Some("6.1."), None).is_release("6.1.0-56-cloud-amd64"));

@@ -9,7 +9,7 @@ use bpf::{LinuxBpf, Owner};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::Wish;
+use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Config, Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
@@ -65,6 +65,7 @@ fn vm_packets_sent_from_two_processors_are_counted_to_the_last_one() {
         pins: "/sys/fs/bpf/chadthrottle".into(),
         bpffs: true,
         owner: Owner::this_process("test").unwrap(),
+        mark: 0,
     };
     let (mut engine, _) = Engine::start(LinuxBpf::new().unwrap(), config).unwrap();
     engine
@@ -75,6 +76,7 @@ fn vm_packets_sent_from_two_processors_are_counted_to_the_last_one() {
             burst: Burst::new(Duration::from_secs(1)).unwrap(),
             traffic: Traffic::All,
             attach: Wish::Link,
+            tcp: TcpWish::Auto,
         })
         .unwrap();
 

@@ -28,7 +28,7 @@ name = \"fake\"
 release = \"6.\"
 default = true
 get = [{ image = \"/bin/sh\" }]
-expect = { links = true, link_detach = true, program_flags = true, expected_revision = false }
+expect = { links = true, link_detach = true, program_flags = true, expected_revision = false, tcp = true }
 ";
 
 struct Fixture {

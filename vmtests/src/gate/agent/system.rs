@@ -108,6 +108,10 @@ fn without<T>(outcome: Outcome<T>) -> Outcome<()> {
 }
 
 impl System for AgentSystem {
+    fn shapes_tcp(&self) -> bool {
+        true
+    }
+
     fn offers(&self, _step: &Step) -> bool {
         true
     }

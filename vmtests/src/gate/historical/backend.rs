@@ -80,7 +80,7 @@ impl Backend {
         };
         let cgroup = self.calls.open_cgroup(&path).map_err(said)?;
         let id = self.calls.cgroup_id(&cgroup);
-        let programs = Rc::new(self.calls.load(&self.owner).map_err(said)?);
+        let programs = Rc::new(self.calls.load(&self.owner, 0, false).map_err(said)?);
         let entry = self.entry(request, &programs, path, id);
         if !self.has(Bug::RecordLate) {
             self.record(&entry)?;
@@ -194,7 +194,7 @@ impl Backend {
         let mut throttle = self.throttles.remove(&handle).ok_or("no such throttle")?;
         throttle.rates.extend(rates.clone());
         let changed = if self.has(Bug::AttachOnChange) {
-            self.calls.load(&self.owner).map_err(said).and_then(|programs| {
+            self.calls.load(&self.owner, 0, false).map_err(said).and_then(|programs| {
                 throttle.programs = Rc::new(programs);
                 throttle.attached.clear();
                 self.attach_all(&mut throttle)

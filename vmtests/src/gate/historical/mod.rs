@@ -115,6 +115,10 @@ impl Program for Historical {
         false
     }
 
+    fn shapes_tcp(&self) -> bool {
+        false
+    }
+
     fn tells_counters(&self) -> bool {
         false
     }

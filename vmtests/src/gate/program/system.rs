@@ -149,6 +149,10 @@ impl System for ProgramSystem {
         true
     }
 
+    fn shapes_tcp(&self) -> bool {
+        true
+    }
+
     /// `limit` prints them in the end, for people; meanwhile the trial reads them itself.
     fn tells_counters(&self) -> bool {
         false

@@ -11,7 +11,7 @@ use bpf::{AttachType, CgroupBpf, ProgramId};
 
 use super::{Checked, Property, Trial, Violation};
 use crate::gate::expected::{Part, Standing, Throttle};
-use crate::gate::step::{Place, Way};
+use crate::gate::step::{ATTACH_TYPES, Place};
 use crate::gate::system::{Claim, Handle, System};
 use crate::lab::Lab;
 
@@ -55,8 +55,8 @@ impl<L: Lab, S: System> Trial<L, S> {
 
     pub(super) fn programs_above(&self) -> bpf::Result<Vec<ProgramId>> {
         let mut above = Vec::new();
-        for way in Way::BOTH {
-            above.extend(self.real_list(&self.top, way.attach_type(), Scope::Effective)?);
+        for attach_type in ATTACH_TYPES {
+            above.extend(self.real_list(&self.top, attach_type, Scope::Effective)?);
         }
         Ok(above)
     }
@@ -76,13 +76,13 @@ impl<L: Lab, S: System> Trial<L, S> {
     /// Every list, local and effective. Of the uncertain throttles it is learnt what there is of them.
     fn check_lists(&mut self, uncertain: &BTreeSet<Handle>) -> Checked {
         for path in self.places() {
-            for way in Way::BOTH {
-                self.check_list(&path, way.attach_type(), uncertain)?;
+            for attach_type in ATTACH_TYPES {
+                self.check_list(&path, attach_type, uncertain)?;
             }
         }
         for path in self.places() {
-            for way in Way::BOTH {
-                self.check_effective(&path, way.attach_type())?;
+            for attach_type in ATTACH_TYPES {
+                self.check_effective(&path, attach_type)?;
             }
         }
         Ok(())
@@ -238,7 +238,7 @@ impl<L: Lab, S: System> Trial<L, S> {
             if !matches!(throttle.standing, Standing::Held(_) | Standing::Released) {
                 continue;
             }
-            for part in &throttle.parts {
+            for part in throttle.parts.iter().filter(|part| part.limits()) {
                 let stand_in = part.stand_in(&self.expected.model);
                 let Some(&id) = self.expected.real.get(&stand_in) else { continue };
                 if !self.is_attached(part) {
@@ -301,7 +301,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         let Claim { handle, counters } = claim;
         let parts = self.expected.throttle(*handle).map(|it| &it.parts).into_iter().flatten();
         let untold = parts
-            .filter(|part| self.system.tells_counters() && self.is_attached(part))
+            .filter(|part| self.system.tells_counters() && part.limits() && self.is_attached(part))
             .find(|part| !counters.contains_key(&part.attach_type));
         if let Some(part) = untold {
             let at = part.attach_type;

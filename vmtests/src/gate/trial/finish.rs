@@ -12,7 +12,7 @@ use throttle_core::ledger::LedgerDir;
 use super::ledger::is_junk;
 use super::{Checked, Property, Tally, Trial, Violation};
 use crate::gate::expected::Standing;
-use crate::gate::step::{Place, Way};
+use crate::gate::step::{ATTACH_TYPES, Place};
 use crate::gate::system::System;
 use crate::lab::Lab;
 
@@ -46,7 +46,7 @@ impl<L: Lab> Witness<L> for ByHand {
         let ours = lab.census().map_err(said)?.programs;
         for place in Place::ALL {
             let Ok(cgroup) = lab.open_cgroup(&place.below(top)) else { continue };
-            for attach_type in Way::BOTH.map(Way::attach_type) {
+            for attach_type in ATTACH_TYPES {
                 let list = lab.query(&cgroup, attach_type, Scope::Local).map_err(said)?;
                 for id in list.programs.iter().map(|it| it.id).filter(|id| ours.contains(id)) {
                     let program = lab.open_program(id).map_err(said)?;
@@ -132,7 +132,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         witness.confirm(&self.lab, &self.top).map_err(left)
     }
 
-    /// Nothing but the lock, and what others have put there.
+    /// Nothing but the lock and the mark, and what others have put there.
     fn check_ledger(&mut self) -> Checked {
         self.remove_junk()?;
         let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
@@ -140,7 +140,8 @@ impl<L: Lab, S: System> Trial<L, S> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             listed => listed.map_err(|error| left(format!("{}: {error}", folder.display())))?,
         };
-        remaining.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
+        let stays = ["lock", "mark"];
+        remaining.retain(|path| !stays.iter().any(|name| path.ends_with(name)));
         if remaining.is_empty() {
             Ok(())
         } else {

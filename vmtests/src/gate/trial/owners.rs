@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use bpf::AttachType;
+
 use super::{Checked, Property, Trial, Violation, nth};
 use crate::gate::expected::{Part, Standing};
 use crate::gate::step::{Fault, How, Target, Way, Ways};
-use crate::gate::system::{Handle, Outcome, Rates, Recorded, Request, System, Whom};
+use crate::gate::system::{Handle, Outcome, Parts, Rates, Recorded, Request, System, Whom};
 use crate::lab::Lab;
 
 fn lied(what: String) -> Violation {
@@ -138,16 +140,20 @@ impl<L: Lab, S: System> Trial<L, S> {
         self.last_handle += 1;
         let handle = self.last_handle;
         let rates = self.new_rates(Way::BOTH.into_iter().filter(|way| ways.has(*way)));
+        let mut parts: Parts = rates.iter().map(|(&at, &rate)| (at, Some(rate))).collect();
+        if self.system.shapes_tcp() {
+            parts.insert(AttachType::SOCK_OPS, None);
+        }
         let request = Request { handle, whom, rates, how };
 
-        let allowed = self.expected.add(owner, handle, &path, &request.rates, how);
+        let allowed = self.expected.add(owner, handle, &path, &parts, how);
         let outcome = self.system.add(owner, &request, fault);
         self.note_fault(&outcome);
         let half_way = matches!(outcome, Outcome::Died)
             || matches!(outcome, Outcome::Failed(_)) && self.system.fault_struck();
         if half_way && allowed.is_err() {
-            // The kernel allows one direction, perhaps, and that far it may have come.
-            self.expected.add_what_can_be(owner, handle, &path, &request.rates, how);
+            // The kernel allows some of its programs, perhaps, and that far it may have come.
+            self.expected.add_what_can_be(owner, handle, &path, &parts, how);
         }
         match (outcome, allowed) {
             (Outcome::Failed(_), _) if half_way => self.after_failure(owner, &[handle])?,

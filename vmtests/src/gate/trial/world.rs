@@ -168,6 +168,9 @@ impl<L: Lab, S: System> Trial<L, S> {
         let Some(cgroup) = self.expected.model.socket_cgroup(model) else { return Vec::new() };
         let parts = self.expected.throttles.iter().flat_map(|throttle| &throttle.parts);
         let goes_through = |part: &&Part| {
+            if !part.limits() {
+                return false;
+            }
             let list = self.expected.list(&cgroup, part.attach_type, Scope::Effective);
             list.contains(&part.stand_in(&self.expected.model)) && self.is_attached(part)
         };

@@ -102,7 +102,10 @@ impl Kernel {
         attach_type: AttachType,
     ) {
         if let Some(load) = self.programs.get(&id).and_then(|program| program.load) {
-            self.storage.entry((load, cgroup, attach_type)).or_default();
+            self.states.entry((load, cgroup)).or_default();
+            if attach_type != AttachType::SOCK_OPS {
+                self.counters.entry((load, cgroup, attach_type)).or_default();
+            }
         }
     }
 

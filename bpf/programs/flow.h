@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/*
+ * The arithmetic of pacing and of windows, for TCP. Plain functions of numbers, without a map or
+ * helper; user space compiles them too, for tests.
+ *
+ * Upload: the bucket's TAT is a virtual queue. A segment that is sent joins it, and its sender waits
+ * until what is in front of it, itself included, would have drained. So each sender has one segment in
+ * the queue at a time; they take turns, whoever has nothing to send leaves its turn to the others, and
+ * the sum is the rate, with any number of senders and without counting them.
+ *
+ * Download: the sender is somewhere else, but it sends no more in a round trip than the window that is
+ * offered to it. All senders are offered the same rate times their round trip time, and that fair rate
+ * follows what really arrives, as in RCP (N. Dukkipati, "Rate Control Protocol", 2007, equation 2.2):
+ * up while less arrives than may, down while more does or the virtual queue is longer than it should be.
+ */
+#ifndef CHADTHROTTLE_FLOW_H
+#define CHADTHROTTLE_FLOW_H
+
+#include <linux/types.h>
+
+#define FLOW_NANOS 1000000000ULL
+#define FLOW_MILLIS 1000000ULL
+
+/* What of the virtual queue may be filled at once, so that a late timer does not let it run empty. */
+#define FLOW_LEAD (5 * FLOW_MILLIS)
+/*
+ * How long the virtual queue should be while receiving: long enough that it does not run empty while the
+ * senders follow. Nobody waits in it.
+ */
+#define FLOW_QUEUE (50 * FLOW_MILLIS)
+/* The fair rate is updated once in a round trip, and within these bounds. */
+#define FLOW_SHORTEST_UPDATE (10 * FLOW_MILLIS)
+#define FLOW_LONGEST_UPDATE (200 * FLOW_MILLIS)
+/* Factors have this many fractional bits. */
+#define FLOW_SHIFT 10
+#define FLOW_ONE (1 << FLOW_SHIFT)
+/* RCP's alpha and beta, the gains on spare rate and on the queue. */
+#define FLOW_ALPHA (FLOW_ONE * 2 / 5)
+#define FLOW_BETA (FLOW_ONE / 4)
+/* Within one update it is at most doubled, and not halved. */
+#define FLOW_LEAST_FACTOR (FLOW_ONE * 5 / 8)
+/* The fair rate stays between the limit's 4096th part and its fourfold. */
+#define FLOW_LEAST_SHIFT 12
+#define FLOW_MOST_SHIFT 2
+
+static __attribute__((always_inline)) inline __u64 flow_min(__u64 a, __u64 b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * The pacing rate, in bytes per second, at which the kernel waits until this segment has left the
+ * virtual queue; 0: it need not wait. `ahead_ns` is what is in the queue, with this segment.
+ */
+static __attribute__((always_inline)) inline __u64 flow_pace(__u64 ahead_ns, __u64 tolerance_ns,
+							     __u32 payload)
+{
+	__u64 lead = flow_min(FLOW_LEAD, tolerance_ns / 2);
+	__u64 rate;
+
+	if (ahead_ns <= lead)
+		return 0;
+	rate = payload * FLOW_NANOS / (ahead_ns - lead);
+	return rate ? rate : 1;
+}
+
+/* How long to wait between updates of the fair rate. */
+static __attribute__((always_inline)) inline __u64 flow_interval(__u64 rtt)
+{
+	if (rtt < FLOW_SHORTEST_UPDATE)
+		return FLOW_SHORTEST_UPDATE;
+	return flow_min(rtt, FLOW_LONGEST_UPDATE);
+}
+
+/* The fair rate with one sender more, who gets as much as each of the others: 1/R' = 1/R + 1/limit. */
+static __attribute__((always_inline)) inline __u64 flow_with_another(__u64 fair_rate, __u64 limit)
+{
+	__u64 shift = limit >> 30 ? 12 : 0; /* 100 GB/s squared has more than 64 bits */
+	__u64 a = fair_rate >> shift;
+	__u64 b = limit >> shift;
+
+	return a + b ? a * b / (a + b) << shift : 0;
+}
+
+/* Whether far more arrives than may: there are more senders than was thought. */
+static __attribute__((always_inline)) inline int flow_is_flooded(__u64 limit, __u64 arrived,
+								 __u64 elapsed)
+{
+	return arrived > limit * (flow_min(elapsed, FLOW_NANOS) / 1000) / 1000000 * 5 / 4;
+}
+
+/*
+ * The next fair rate, after `arrived` bytes in `elapsed` ns, with `ahead_ns` in the virtual queue. What a
+ * window has allowed still arrives a round trip later: to cut the rate to what arrives should be, at once,
+ * is right only if that was not done in the update before.
+ */
+static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __u64 limit,
+							     __u64 arrived, __u64 elapsed,
+							     __u64 ahead_ns, __u64 tolerance_ns,
+							     int may_cut)
+{
+	__u64 most = limit << FLOW_MOST_SHIFT;
+	__u64 least = limit >> FLOW_LEAST_SHIFT;
+	__u64 wanted = flow_min(FLOW_QUEUE, tolerance_ns / 4);
+	__u64 load, queue, scale;
+	__s64 factor = FLOW_ONE;
+
+	elapsed = flow_min(elapsed, FLOW_NANOS);
+	/* What arrived, relative to what may: at most 16 times, so that nothing overflows. */
+	load = limit * (elapsed / 1000) / 1000000;
+	load = (arrived << FLOW_SHIFT) / (load ? load : 1);
+	load = flow_min(load, 16 * FLOW_ONE);
+
+	factor += ((__s64)FLOW_ONE - (__s64)load) * FLOW_ALPHA >> FLOW_SHIFT;
+	scale = elapsed > wanted ? elapsed : wanted;
+	scale = scale ? scale : 1;
+	if (ahead_ns > wanted) {
+		queue = ((ahead_ns - wanted) << FLOW_SHIFT) / scale;
+		factor -= (__s64)(flow_min(queue, FLOW_ONE) * FLOW_BETA >> FLOW_SHIFT);
+		/* A rate that the windows cannot follow (they are as small as can be) must not wind up. */
+		if (factor > FLOW_ONE)
+			factor = FLOW_ONE;
+	} else {
+		queue = ((wanted - ahead_ns) << FLOW_SHIFT) / scale;
+		factor += (__s64)(flow_min(queue, FLOW_ONE) * FLOW_BETA >> FLOW_SHIFT);
+	}
+	/* Next to nothing: whoever begins to send should not have to wait long. */
+	if (load < FLOW_ONE / 2 && !ahead_ns)
+		factor = 2 * FLOW_ONE;
+	if (factor < FLOW_LEAST_FACTOR)
+		factor = FLOW_LEAST_FACTOR;
+	if (load > FLOW_ONE + FLOW_ONE / 4 && may_cut)
+		factor = (__u64)FLOW_ONE * FLOW_ONE / load;
+
+	fair_rate = (fair_rate >> FLOW_SHIFT) * (__u64)factor +
+		    ((fair_rate & (FLOW_ONE - 1)) * (__u64)factor >> FLOW_SHIFT);
+	if (fair_rate < least)
+		fair_rate = least;
+	return flow_min(fair_rate, most);
+}
+
+/*
+ * The window to offer to a sender with this round trip time, in bytes of payload: what the fair rate
+ * sends in it, and no more than twice what it sent in the last one (four times, while there is room). A sender that may not send two whole segments waits for its peer's delayed
+ * acknowledgement (RFC 9293, 3.8.6.3), so there are two, unless the queue is far too long already.
+ */
+static __attribute__((always_inline)) inline __u64 flow_window(__u64 fair_rate, __u64 rtt,
+							       __u64 ahead_ns, __u64 tolerance_ns,
+							       __u64 used, __u32 mss)
+{
+	__u64 micros = flow_min(rtt, 10 * FLOW_NANOS) / 1000;
+	__u64 window = (fair_rate >> 10) * micros / 1000000 << 10;
+
+	window += (fair_rate & 1023) * micros / 1000000;
+	/* More than it can use would come all at once, later. */
+	window = flow_min(window, ahead_ns ? 2 * used : 4 * used);
+	if (window < 2 * mss)
+		window = 2 * mss;
+	if (ahead_ns > tolerance_ns / 2)
+		window = mss;
+	return window;
+}
+
+#endif

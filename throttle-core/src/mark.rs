@@ -1,0 +1,80 @@
+//! The secret by which the throttles of a host tell each other what they have dropped (see
+//! [`Config::mark`](crate::Config::mark)).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The mark in that folder; made up, and written for the owners to come, if there is none yet. Only its owner
+/// can read the file, and it stays until the host restarts.
+///
+/// # Errors
+/// When the folder or the file cannot be read or written: without root.
+pub fn shared(dir: &Path) -> io::Result<u32> {
+    let path = dir.join("mark");
+    match read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        read => return read,
+    }
+    fs::create_dir_all(dir)?;
+    // A link to a whole file either comes to be or finds another's: nobody reads half of one.
+    let draft = dir.join(format!(".mark.{}", std::process::id()));
+    let _ = fs::remove_file(&draft);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let linked = writeln!(file, "{}", made_up()?).and_then(|()| fs::hard_link(&draft, &path));
+    fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read(&path),
+    }
+}
+
+fn read(path: &Path) -> io::Result<u32> {
+    let text = fs::read_to_string(path)?;
+    text.trim().parse().ok().filter(|&mark| mark != 0).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("no mark in it: remove {}", path.display()),
+        )
+    })
+}
+
+fn made_up() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    // Not 0, which means none.
+    Ok(u32::from_ne_bytes(bytes) | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn all_owners_share_one_mark_that_nobody_else_can_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("chadthrottle");
+        let mark = shared(&dir).unwrap();
+        assert_ne!(mark, 0);
+        assert_eq!(shared(&dir).unwrap(), mark);
+        let files: Vec<_> = fs::read_dir(&dir).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(files, ["mark"]);
+        let mode = fs::metadata(dir.join("mark")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let elsewhere = folder.path().join("elsewhere");
+        assert_ne!(shared(&elsewhere).unwrap(), mark, "two hosts have the same");
+    }
+
+    #[test]
+    fn what_is_no_mark_is_not_taken_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in ["", "0", "four", "4294967296"] {
+            fs::write(folder.path().join("mark"), text).unwrap();
+            let error = shared(folder.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{text}");
+        }
+    }
+}

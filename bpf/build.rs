@@ -1,7 +1,7 @@
 //! Compiles the packet programs, makes their skeleton, and compiles their arithmetic for the tests.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
@@ -10,18 +10,25 @@ fn main() {
     println!("cargo::rerun-if-changed=programs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
 
+    for name in ["throttle", "adopt"] {
+        skeleton(name, &out);
+    }
+    cc::Build::new().file("programs/native.c").compile("chad_native");
+}
+
+/// Compiles a BPF object and makes the Rust code that loads it.
+fn skeleton(name: &str, out: &Path) {
+    let source = format!("programs/{name}.bpf.c");
     let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned()];
     args.extend(multiarch_include());
     SkeletonBuilder::new()
-        .source("programs/throttle.bpf.c")
+        .source(&source)
         .clang_args(args)
         .reference_obj(false)
-        .build_and_generate(out.join("throttle.skel.rs"))
+        .build_and_generate(out.join(format!("{name}.skel.rs")))
         .unwrap_or_else(|error| {
-            panic!("programs/throttle.bpf.c does not compile; is clang installed? Run scripts/setup: {error:?}")
+            panic!("{source} does not compile; is clang installed? Run scripts/setup: {error:?}")
         });
-
-    cc::Build::new().file("programs/native.c").compile("chad_native");
 }
 
 /// Debian and Ubuntu keep `asm/types.h` below a folder named after the machine, which `-target bpf`

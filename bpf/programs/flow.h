@@ -27,17 +27,20 @@
  * How long the virtual queue should be while receiving: long enough that it does not run empty while the
  * senders follow. Nobody waits in it.
  */
-#define FLOW_QUEUE (50 * FLOW_MILLIS)
+#define FLOW_QUEUE (60 * FLOW_MILLIS)
 /* The fair rate is updated once in a round trip, and within these bounds. */
 #define FLOW_SHORTEST_UPDATE (10 * FLOW_MILLIS)
 #define FLOW_LONGEST_UPDATE (200 * FLOW_MILLIS)
 /* Factors have this many fractional bits. */
 #define FLOW_SHIFT 10
 #define FLOW_ONE (1 << FLOW_SHIFT)
-/* RCP's alpha and beta, the gains on spare rate and on the queue. */
-#define FLOW_ALPHA (FLOW_ONE * 2 / 5)
-#define FLOW_BETA (FLOW_ONE / 4)
-/* Within one update it is at most doubled, and not halved. */
+/*
+ * RCP's alpha and beta, the gains on spare rate and on the queue. Lower than RCP's, for what a window allows
+ * arrives a round trip later; src/flow_tests.rs tries them.
+ */
+#define FLOW_ALPHA (FLOW_ONE * 3 / 10)
+#define FLOW_BETA (FLOW_ONE / 16)
+/* Within one update it is not halved, but for a flood. */
 #define FLOW_LEAST_FACTOR (FLOW_ONE * 5 / 8)
 /* The fair rate stays between the limit's 4096th part and its fourfold. */
 #define FLOW_LEAST_SHIFT 12
@@ -90,14 +93,15 @@ static __attribute__((always_inline)) inline int flow_is_flooded(__u64 limit, __
 }
 
 /*
- * The next fair rate, after `arrived` bytes in `elapsed` ns, with `ahead_ns` in the virtual queue. What a
- * window has allowed still arrives a round trip later: to cut the rate to what arrives should be, at once,
- * is right only if that was not done in the update before.
+ * The next fair rate, after `arrived` bytes in `elapsed` ns, with `ahead_ns` in the virtual queue. It does
+ * not grow unless there was a sender whom it held back (`is_bound`). And what a window has allowed still
+ * arrives a round trip later: to cut the rate at once to what arrives should be is right only if that was
+ * not done in the update before (`may_cut`).
  */
 static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __u64 limit,
 							     __u64 arrived, __u64 elapsed,
 							     __u64 ahead_ns, __u64 tolerance_ns,
-							     int may_cut)
+							     int is_bound, int may_cut)
 {
 	__u64 most = limit << FLOW_MOST_SHIFT;
 	__u64 least = limit >> FLOW_LEAST_SHIFT;
@@ -117,16 +121,13 @@ static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __
 	if (ahead_ns > wanted) {
 		queue = ((ahead_ns - wanted) << FLOW_SHIFT) / scale;
 		factor -= (__s64)(flow_min(queue, FLOW_ONE) * FLOW_BETA >> FLOW_SHIFT);
-		/* A rate that the windows cannot follow (they are as small as can be) must not wind up. */
-		if (factor > FLOW_ONE)
-			factor = FLOW_ONE;
+		is_bound = 0;
 	} else {
 		queue = ((wanted - ahead_ns) << FLOW_SHIFT) / scale;
 		factor += (__s64)(flow_min(queue, FLOW_ONE) * FLOW_BETA >> FLOW_SHIFT);
 	}
-	/* Next to nothing: whoever begins to send should not have to wait long. */
-	if (load < FLOW_ONE / 2 && !ahead_ns)
-		factor = 2 * FLOW_ONE;
+	if (!is_bound && factor > FLOW_ONE)
+		factor = FLOW_ONE;
 	if (factor < FLOW_LEAST_FACTOR)
 		factor = FLOW_LEAST_FACTOR;
 	if (load > FLOW_ONE + FLOW_ONE / 4 && may_cut)
@@ -139,26 +140,37 @@ static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __
 	return flow_min(fair_rate, most);
 }
 
+/* What the fair rate sends in a round trip, in bytes. */
+static __attribute__((always_inline)) inline __u64 flow_share(__u64 fair_rate, __u64 rtt)
+{
+	return fair_rate * (flow_min(rtt, 10 * FLOW_NANOS) / 1000) / 1000000;
+}
+
 /*
- * The window to offer to a sender with this round trip time, in bytes of payload: what the fair rate
- * sends in it, and no more than twice what it sent in the last one (four times, while there is room). A sender that may not send two whole segments waits for its peer's delayed
+ * The most that a sender is offered who sent that many bytes in the last round trip: what it cannot use at
+ * once would come later, all together. Four times as much while there is room, and half while there is
+ * far too much in the queue.
+ */
+static __attribute__((always_inline)) inline __u64 flow_most(__u64 used, __u64 ahead_ns,
+							     __u64 tolerance_ns)
+{
+	if (!ahead_ns)
+		return 4 * used;
+	return ahead_ns > tolerance_ns / 2 ? used / 2 : 2 * used;
+}
+
+/*
+ * The window to offer, in bytes. A sender that may not send two whole segments waits for its peer's delayed
  * acknowledgement (RFC 9293, 3.8.6.3), so there are two, unless the queue is far too long already.
  */
-static __attribute__((always_inline)) inline __u64 flow_window(__u64 fair_rate, __u64 rtt,
+static __attribute__((always_inline)) inline __u64 flow_window(__u64 share, __u64 most,
 							       __u64 ahead_ns, __u64 tolerance_ns,
-							       __u64 used, __u32 mss)
+							       __u32 mss)
 {
-	__u64 micros = flow_min(rtt, 10 * FLOW_NANOS) / 1000;
-	__u64 window = (fair_rate >> 10) * micros / 1000000 << 10;
+	__u64 window = flow_min(share, most);
+	__u64 least = ahead_ns > tolerance_ns / 2 ? mss : 2 * mss;
 
-	window += (fair_rate & 1023) * micros / 1000000;
-	/* More than it can use would come all at once, later. */
-	window = flow_min(window, ahead_ns ? 2 * used : 4 * used);
-	if (window < 2 * mss)
-		window = 2 * mss;
-	if (ahead_ns > tolerance_ns / 2)
-		window = mss;
-	return window;
+	return window < least ? least : window;
 }
 
 #endif

@@ -20,6 +20,8 @@
 #ifndef CHADTHROTTLE_SOCKOPS_H
 #define CHADTHROTTLE_SOCKOPS_H
 
+#include "kernel_types.h"
+
 #ifndef AF_INET
 #define AF_INET 2
 #define AF_INET6 10
@@ -38,31 +40,6 @@
 #define FIRST_WINDOW 10
 #define UNLIMITED (~0U)
 #define PADDING 4
-
-/* Of the kernel's types no more than what is read here; libbpf finds the places. */
-#define KERNEL_TYPE __attribute__((preserve_access_index))
-
-struct sock {
-	unsigned long sk_pacing_rate;
-	unsigned long sk_max_pacing_rate;
-} KERNEL_TYPE;
-
-struct inet_sock {
-	struct sock sk;
-} KERNEL_TYPE;
-
-struct inet_connection_sock {
-	struct inet_sock icsk_inet;
-} KERNEL_TYPE;
-
-struct tcp_sock {
-	struct inet_connection_sock inet_conn;
-	__u32 window_clamp;
-	__u32 srtt_us;
-	struct {
-		__u32 rtt_us;
-	} rcv_rtt_est;
-} KERNEL_TYPE;
 
 /* What is kept of a socket that receives. */
 struct throttle_socket {
@@ -88,8 +65,8 @@ static __always_inline int is_limited_socket(struct bpf_sock_ops *ops,
 	if (state->traffic == TRAFFIC_ALL)
 		return 1;
 	if (ops->family == AF_INET6) {
-		__u32 a[4] = { ops->remote_ip6[0], ops->remote_ip6[1], ops->remote_ip6[2],
-			       ops->remote_ip6[3] };
+		__u32 a[4] = {ops->remote_ip6[0], ops->remote_ip6[1], ops->remote_ip6[2],
+			      ops->remote_ip6[3]};
 
 		return limits_class(state, ipv6_is_local((__u8 *)a));
 	}
@@ -154,16 +131,19 @@ static __always_inline __u64 fair_rate(struct throttle_state *state, __u64 ahead
 		__u64 came = arrived - flow->arrived_before;
 		int may_cut = !flow->cut;
 
-		flow->fair_rate = flow_next(flow->fair_rate ?: state->rate, state->rate, came,
-					    now - updated, ahead_ns, tolerance_ns, may_cut);
+		flow->fair_rate =
+			flow_next(flow->fair_rate ?: state->rate, state->rate, came, now - updated,
+				  ahead_ns, tolerance_ns, flow->bound, may_cut);
 		flow->cut = may_cut && flow_is_flooded(state->rate, came, now - updated);
 	}
+	flow->bound = 0;
 	flow->arrived_before = arrived;
 	return flow->fair_rate ?: state->rate;
 }
 
 /* Download: what came in the last round trip, for a socket that is to use its window. */
-static __always_inline __u64 used_by(struct bpf_sock_ops *ops, struct throttle_socket *socket, __u64 rtt)
+static __always_inline __u64 used_by(struct bpf_sock_ops *ops, struct throttle_socket *socket,
+				     __u64 rtt)
 {
 	__u64 now = bpf_ktime_get_ns();
 	__u64 received = ops->bytes_received;
@@ -172,9 +152,8 @@ static __always_inline __u64 used_by(struct bpf_sock_ops *ops, struct throttle_s
 		socket->used = FIRST_WINDOW * ops->mss_cache;
 	} else if (now - socket->since >= rtt) {
 		/* After a pause it begins anew, as the sender does (RFC 9293, slow start after idle). */
-		socket->used = now - socket->since > 4 * rtt ?
-				       FIRST_WINDOW * ops->mss_cache :
-				       received - socket->received;
+		socket->used = now - socket->since > 4 * rtt ? FIRST_WINDOW * ops->mss_cache
+							     : received - socket->received;
 	} else {
 		return socket->used;
 	}
@@ -193,7 +172,7 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 	__u64 rtt = (__u64)(tcp->rcv_rtt_est.rtt_us >> 3) * 1000;
 	__u32 clamp = tcp->window_clamp;
 	struct throttle_socket *socket;
-	__u64 window;
+	__u64 share, most, window;
 	int value;
 
 	/* Who receives has no other measure of the round trip time, who sends as well has this one. */
@@ -204,8 +183,11 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 	socket = bpf_sk_storage_get(&chad_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket)
 		return;
-	window = flow_window(fair_rate(state, ahead_ns, tolerance_ns, rtt), rtt, ahead_ns,
-			     tolerance_ns, used_by(ops, socket, rtt), ops->mss_cache);
+	share = flow_share(fair_rate(state, ahead_ns, tolerance_ns, rtt), rtt);
+	most = flow_most(used_by(ops, socket, rtt), ahead_ns, tolerance_ns);
+	if (share < most)
+		state->flow.bound = 1;
+	window = flow_window(share, most, ahead_ns, tolerance_ns, ops->mss_cache);
 	if (window < LEAST_CLAMP)
 		window = LEAST_CLAMP;
 	/* Without the padding the clamp could not be taken back. */

@@ -25,7 +25,8 @@ struct throttle_flow {
 	__u64 updated; /* when that was, in nanoseconds */
 	__u64 fair_rate; /* bytes per second for each sender */
 	__u64 rtt; /* nanoseconds, smoothed over all connections */
-	__u64 cut; /* the last update has cut the fair rate */
+	__u32 cut; /* the last update has cut the fair rate */
+	__u32 bound; /* since the last update it has held a sender back */
 };
 
 /*

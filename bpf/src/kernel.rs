@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use crate::adopt::{self, Adopted};
 use crate::attach_type::AttachType;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
@@ -52,6 +53,8 @@ pub trait CgroupBpf {
 
     /// See [`throttle::load`].
     fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded<Self::Program>>;
+    /// See [`adopt::adopt`].
+    fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted>;
     /// See [`Program::open`].
     fn open_program(&self, id: ProgramId) -> Result<Self::Program>;
     /// The identity of an open program.
@@ -173,6 +176,10 @@ impl CgroupBpf for LinuxBpf {
 
     fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded> {
         throttle::load(owner, mark, tcp)
+    }
+
+    fn adopt(&self, cgroup: &Cgroup, path: &Path) -> Result<Adopted> {
+        adopt::adopt(cgroup.id(), path)
     }
 
     fn open_program(&self, id: ProgramId) -> Result<Program> {

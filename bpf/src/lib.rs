@@ -1,8 +1,11 @@
 //! chadthrottle's BPF programs, and the one place that talks to `bpf(2)`.
 
+pub mod adopt;
 mod attach_type;
 pub mod cgroup;
 pub mod error;
+#[cfg(test)]
+mod flow_tests;
 #[cfg(test)]
 mod folder;
 pub mod holders;

@@ -12,6 +12,23 @@ unsafe extern "C" {
         horizon: u64,
         next: *mut u64,
     ) -> c_int;
+    fn chad_flow_pace(ahead_ns: u64, tolerance_ns: u64, payload: u32) -> u64;
+    fn chad_flow_with_another(fair_rate: u64, limit: u64) -> u64;
+    fn chad_flow_interval(rtt: u64) -> u64;
+    fn chad_flow_is_flooded(limit: u64, arrived: u64, elapsed: u64) -> c_int;
+    fn chad_flow_next(
+        fair_rate: u64,
+        limit: u64,
+        arrived: u64,
+        elapsed: u64,
+        ahead_ns: u64,
+        tolerance_ns: u64,
+        is_bound: c_int,
+        may_cut: c_int,
+    ) -> u64;
+    fn chad_flow_share(fair_rate: u64, rtt: u64) -> u64;
+    fn chad_flow_most(used: u64, ahead_ns: u64, tolerance_ns: u64) -> u64;
+    fn chad_flow_window(share: u64, most: u64, ahead_ns: u64, tolerance_ns: u64, mss: u32) -> u64;
     fn chad_ipv4_is_local(address: *const u8) -> c_int;
     fn chad_ipv6_is_local(address: *const u8) -> c_int;
 }
@@ -35,6 +52,83 @@ pub(crate) fn gcra_admit(
     let conforms =
         unsafe { chad_gcra_admit(tat, now, cost, tolerance, horizon, &raw mut next) } != 0;
     conforms.then_some(next)
+}
+
+/// `flow_pace`: the pacing rate for a segment, 0 for none.
+pub(crate) fn flow_pace(ahead_ns: u64, tolerance_ns: u64, payload: u32) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_pace(ahead_ns, tolerance_ns, payload) }
+}
+
+/// `flow_with_another`: the fair rate with one sender more.
+pub(crate) fn flow_with_another(fair_rate: u64, limit: u64) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_with_another(fair_rate, limit) }
+}
+
+/// `flow_interval`: how long to wait between updates.
+pub(crate) fn flow_interval(rtt: u64) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_interval(rtt) }
+}
+
+/// `flow_is_flooded`.
+pub(crate) fn flow_is_flooded(limit: u64, arrived: u64, elapsed: u64) -> bool {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_is_flooded(limit, arrived, elapsed) != 0 }
+}
+
+/// What `flow_next` goes by beside the limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) arrived: u64,
+    pub(crate) elapsed: u64,
+    pub(crate) ahead_ns: u64,
+    pub(crate) is_bound: bool,
+    pub(crate) may_cut: bool,
+}
+
+/// `flow_next`: the next fair rate.
+pub(crate) fn flow_next(fair_rate: u64, limit: u64, seen: Seen, tolerance_ns: u64) -> u64 {
+    let Seen { arrived, elapsed, ahead_ns, is_bound, may_cut } = seen;
+    let (is_bound, may_cut) = (is_bound.into(), may_cut.into());
+    // SAFETY: a function of numbers.
+    unsafe {
+        chad_flow_next(
+            fair_rate,
+            limit,
+            arrived,
+            elapsed,
+            ahead_ns,
+            tolerance_ns,
+            is_bound,
+            may_cut,
+        )
+    }
+}
+
+/// `flow_share`: what the fair rate sends in a round trip.
+pub(crate) fn flow_share(fair_rate: u64, rtt: u64) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_share(fair_rate, rtt) }
+}
+
+/// `flow_most`: the most that a sender is offered.
+pub(crate) fn flow_most(used: u64, ahead_ns: u64, tolerance_ns: u64) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_most(used, ahead_ns, tolerance_ns) }
+}
+
+/// `flow_window`: what to offer to a sender.
+pub(crate) fn flow_window(
+    share: u64,
+    most: u64,
+    ahead_ns: u64,
+    tolerance_ns: u64,
+    mss: u32,
+) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_window(share, most, ahead_ns, tolerance_ns, mss) }
 }
 
 /// `ipv4_is_local`.

@@ -148,6 +148,17 @@ pub(crate) fn link_create(
     })
 }
 
+/// Starts an iterator over this thread's namespaces: `BPF_LINK_CREATE` and `BPF_ITER_CREATE`. What it
+/// prints is read from the descriptor, which is all that holds it.
+pub(crate) fn iterate(program: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let link = check_fd(unsafe {
+        sys::bpf_link_create(program.as_raw_fd(), 0, sys::BPF_TRACE_ITER, std::ptr::null())
+    })?;
+    // SAFETY: no memory is passed.
+    check_fd(unsafe { sys::bpf_iter_create(link.as_raw_fd()) })
+}
+
 /// `BPF_LINK_DETACH`.
 pub(crate) fn link_detach(link: Option<BorrowedFd<'_>>) -> Result<()> {
     // SAFETY: no memory is passed.

@@ -120,12 +120,12 @@ fn write_c_chars(chars: &mut [c_char], text: &str) {
 /// What libbpf said since it was last asked: the verifier's log, when a program is refused.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
-fn take_log() -> String {
+pub(crate) fn take_log() -> String {
     std::mem::take(&mut LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Keeps libbpf off stderr, which is the program's own.
-fn listen_to_libbpf() {
+pub(crate) fn listen_to_libbpf() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         set_print(Some((PrintLevel::Warn, |_level, message| {

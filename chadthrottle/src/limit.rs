@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use auditor::escape::escape_bytes;
+use bpf::adopt::Adopted;
 use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mark;
-use throttle_core::mode::Mode;
+use throttle_core::mode::{Mode, Tcp};
 use throttle_core::settle::Settlement;
 use throttle_core::target::{Neighbour, Target};
 use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
@@ -57,6 +58,9 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     started.notes.iter().for_each(|note| say(note));
     if target.is_root {
         say("this is the root cgroup: the whole host is limited");
+    }
+    if started.tcp == Tcp::Shape {
+        tell_of_open_sockets(&engine.adopt(started.id));
     }
     tell_of_neighbours(&target.neighbours, target.neighbours_hidden);
     if let Err(error) = print(&armed_line(&spec, &started)) {
@@ -145,6 +149,20 @@ fn tell_of_settlement(settlement: &Settlement) {
     }
     for (path, why) in &settlement.unreadable {
         say(&format!("{} is left alone: {}", shown(path), auditor::escape::escape(why)));
+    }
+}
+
+fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
+    match adopted {
+        Ok(Adopted { policed: 0, .. }) => {}
+        Ok(Adopted { policed, .. }) => say(&format!(
+            "open TCP connections: {policed}; this kernel cannot shape them (that came with Linux 6.12): of \
+             theirs, packets above the limit are dropped"
+        )),
+        Err(error) => say(&format!(
+            "TCP connections that are open already cannot be shaped, so packets above the limit are dropped \
+             of theirs: {error}"
+        )),
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct Throttles {
     #[serde(rename = "throttles")]
     pub(crate) rows: Vec<Row>,
     /// Attached programs that are named as ours but have no state of ours to read a limit from: those of
-    /// other versions, and of the historical throttle.
+    /// other versions, of the historical throttle, and for TCP where no direction is limited.
     pub(crate) unreadable: usize,
     /// Leaks of any kind, those in `throttles` included.
     pub(crate) leaked: usize,
@@ -63,9 +63,10 @@ pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
         Some(look) => ours.iter().filter_map(|judged| row(judged, &for_tcp, look)).collect(),
         None => Vec::new(),
     };
+    let alone = |it: &&&Judged<'_>| !ours.iter().any(|judged| goes_with(it, judged));
     Throttles {
         schema_version: 1,
-        unreadable: ours.len() - rows.len(),
+        unreadable: ours.len() - rows.len() + for_tcp.iter().filter(alone).count(),
         rows,
         leaked: classified.leaks().count(),
         gaps: report(snapshot, &classified, false).coverage.gaps,
@@ -96,10 +97,7 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
         rate_bytes_per_second: state.rate,
         burst_ms: state.burst_ns as f64 / 1e6,
         traffic: state.traffic.clone(),
-        tcp: match for_tcp.iter().any(|it| goes_with(it, judged)) {
-            true => Tcp::Shape,
-            false => Tcp::Police,
-        },
+        tcp: if for_tcp.iter().any(|it| goes_with(it, judged)) { Tcp::Shape } else { Tcp::Police },
         attach: match judged.link {
             None => Mode::Legacy,
             Some(_) if judged.pins.is_empty() => Mode::Link,

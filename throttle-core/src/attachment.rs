@@ -143,6 +143,11 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
+    /// The cgroup.
+    pub(crate) fn cgroup(&self) -> &B::Cgroup {
+        &self.cgroup
+    }
+
     /// Where on the cgroup.
     pub fn attach_type(&self) -> AttachType {
         self.attach_type

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use bpf::adopt::Adopted;
 use bpf::error::Kind;
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
 use bpf::limits::Limits;
@@ -159,6 +160,19 @@ impl<B: CgroupBpf> Engine<B> {
             });
         }
         Ok(Started { id, name, mode, tcp, notes })
+    }
+
+    /// Shapes the TCP sockets as well that were open before the throttle was added.
+    ///
+    /// # Errors
+    /// When there is no such throttle, or the kernel cannot go over its sockets: they are policed, then, as
+    /// [`Tcp::Police`] says, and nothing else has changed.
+    pub fn adopt(&self, id: ThrottleId) -> Result<Adopted> {
+        let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;
+        let Some(attachment) = throttle.attachments.iter().find(|it| it.limits().is_none()) else {
+            return Ok(Adopted::default());
+        };
+        Ok(self.kernel.adopt(attachment.cgroup(), &throttle.cgroup)?)
     }
 
     /// A load with these places free.

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use bpf::adopt::Adopted;
 use bpf::error::{Call, Error, Result};
 use bpf::link::LinkInfo;
 use bpf::list::{AttachFlags, ProgramList, Scope};
@@ -140,6 +141,10 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
 
     fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded<Self::Program>> {
         self.call(Call::Load, |kernel| kernel.load(owner, mark, tcp))
+    }
+
+    fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted> {
+        self.call(Call::Load, |kernel| kernel.adopt(cgroup, path))
     }
 
     fn open_program(&self, id: ProgramId) -> Result<Self::Program> {

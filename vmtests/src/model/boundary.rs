@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bpf::adopt::Adopted;
 use bpf::error::{Call, Error, Result};
 use bpf::link::LinkInfo;
 use bpf::list::{AttachFlags, ProgramList, Scope};
@@ -61,6 +62,11 @@ impl CgroupBpf for Model {
         let ingress = programs.next().ok_or_else(missing)?;
         let egress = programs.next().ok_or_else(missing)?;
         Ok(Loaded { ingress, egress, sockops: programs.next() })
+    }
+
+    /// The model's sockets have no connections.
+    fn adopt(&self, _cgroup: &ModelCgroup, _path: &Path) -> Result<Adopted> {
+        Ok(Adopted::default())
     }
 
     fn open_program(&self, id: ProgramId) -> Result<ModelProgram> {

@@ -10,3 +10,4 @@ mod kernel;
 mod layout;
 mod qdiscs;
 mod rights;
+mod round_trips;

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Goes over the TCP sockets of a network namespace, and has the kernel ask the sockops program about those
+ * of one cgroup that were open before it came. (New ones ask by themselves.) Needs Linux 6.12, where a
+ * program may switch these callbacks on from outside.
+ *
+ * For each socket of the cgroup it prints one letter: y, or n where the kernel would not.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "kernel_types.h"
+
+#define SOL_TCP 6
+#define SOCK_OPS_CB_FLAGS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, which older headers do not have */
+
+/* bpf_iter__tcp, as the kernel passes it. */
+struct seq_file;
+struct sock_common;
+struct bpf_iter_meta {
+	struct seq_file *seq;
+	__u64 session_id;
+	__u64 seq_num;
+} KERNEL_TYPE;
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+	__u32 uid;
+} KERNEL_TYPE;
+
+/* As deep as cgroups get; the kernel's own default limit has no end. */
+#define DEEPEST 64
+
+/* Whose sockets: the id of the cgroup that is limited. Set before loading. */
+const volatile __u64 cgroup_id = 0;
+
+static __always_inline int is_limited(struct tcp_sock *tcp)
+{
+	struct cgroup *cgroup = tcp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
+	int level;
+
+	if (!cgroup)
+		return 0;
+	level = cgroup->level;
+	for (int i = 0; i < DEEPEST && i <= level; i++) {
+		struct cgroup *ancestor = 0;
+
+		bpf_core_read(&ancestor, sizeof(ancestor), &cgroup->ancestors[i]);
+		if (ancestor && BPF_CORE_READ(ancestor, kn, id) == cgroup_id)
+			return 1;
+	}
+	return 0;
+}
+
+SEC("iter/tcp")
+int chadthrottle_adopt(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	struct tcp_sock *tcp;
+	int flags = 0;
+	char told = 'n';
+
+	if (!common)
+		return 0;
+	/* Not those that have ended or not begun, of which there is nothing to ask. */
+	tcp = bpf_skc_to_tcp_sock(common);
+	if (!tcp || !is_limited(tcp))
+		return 0;
+	if (!bpf_getsockopt(tcp, SOL_TCP, SOCK_OPS_CB_FLAGS, &flags, sizeof(flags))) {
+		flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+		if (!bpf_setsockopt(tcp, SOL_TCP, SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+			told = 'y';
+	}
+	bpf_seq_write(ctx->meta->seq, &told, 1);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Of the kernel's own types no more than what is read here; libbpf finds the places in the running
+ * kernel's type information.
+ */
+#ifndef CHADTHROTTLE_KERNEL_TYPES_H
+#define CHADTHROTTLE_KERNEL_TYPES_H
+
+#include <linux/types.h>
+
+#define KERNEL_TYPE __attribute__((preserve_access_index))
+
+struct kernfs_node {
+	__u64 id;
+} KERNEL_TYPE;
+
+struct cgroup {
+	int level;
+	struct kernfs_node *kn;
+	struct cgroup *ancestors[];
+} KERNEL_TYPE;
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+} KERNEL_TYPE;
+
+struct sock {
+	unsigned long sk_pacing_rate;
+	unsigned long sk_max_pacing_rate;
+	struct sock_cgroup_data sk_cgrp_data;
+} KERNEL_TYPE;
+
+struct inet_sock {
+	struct sock sk;
+} KERNEL_TYPE;
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+} KERNEL_TYPE;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 window_clamp;
+	__u32 srtt_us;
+	struct {
+		__u32 rtt_us;
+	} rcv_rtt_est;
+} KERNEL_TYPE;
+
+#endif

@@ -1,0 +1,180 @@
+//! The arithmetic of pacing and of windows (`programs/flow.h`), also with senders that follow it.
+
+use proptest::prelude::*;
+
+use crate::native::{
+    Seen, flow_interval, flow_is_flooded, flow_most, flow_next, flow_pace, flow_share, flow_window,
+    flow_with_another,
+};
+
+const MILLI: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
+const MSS: u32 = 1_448;
+const TOLERANCE: u64 = 250 * MILLI;
+
+#[test]
+fn a_segment_waits_until_it_has_left_the_queue_but_for_the_lead() {
+    // 1,448 bytes in 15 ms, 5 of them ahead of time.
+    assert_eq!(flow_pace(15 * MILLI, TOLERANCE, 1_448), 144_800);
+    assert_eq!(flow_pace(5 * MILLI, TOLERANCE, 1_448), 0);
+    assert_eq!(flow_pace(5 * MILLI + 1, TOLERANCE, 1_448), 1_448 * SECOND);
+    // With a burst shorter than that, half of it is the lead.
+    assert_eq!(flow_pace(3 * MILLI, 2 * MILLI, 1_000), 500_000);
+    assert_eq!(flow_pace(u64::MAX, TOLERANCE, 1), 1, "never 0, which would mean no waiting");
+}
+
+#[test]
+fn another_sender_gets_as_much_as_each_of_the_others() {
+    let mut fair = 4_000_000;
+    for senders in 1..=16 {
+        fair = flow_with_another(fair, 1_000_000);
+        // 1/R = 1/(4 C) + n/C.
+        let expected = 4_000_000 / (1 + 4 * senders);
+        assert!(fair.abs_diff(expected) <= 16, "{senders}: {fair}, not {expected}");
+    }
+    assert_eq!(flow_with_another(0, 0), 0);
+    let huge = flow_with_another(100 * SECOND, 100 * SECOND);
+    assert!(huge.abs_diff(50 * SECOND) < 10_000, "{huge}");
+}
+
+#[test]
+fn the_interval_is_a_round_trip_within_bounds() {
+    assert_eq!(
+        [0, 30 * MILLI, 5 * SECOND].map(flow_interval),
+        [10 * MILLI, 30 * MILLI, 200 * MILLI]
+    );
+}
+
+#[test]
+fn five_quarters_of_what_may_arrive_is_a_flood() {
+    assert!(!flow_is_flooded(1_000_000, 12_500, 10 * MILLI));
+    assert!(flow_is_flooded(1_000_000, 12_501, 10 * MILLI));
+}
+
+const CALM: Seen =
+    Seen { arrived: 0, elapsed: 10 * MILLI, ahead_ns: 0, is_bound: true, may_cut: true };
+
+#[test]
+fn a_flood_cuts_the_rate_at_once_but_not_twice_for_the_same_packets() {
+    let next = |may_cut| {
+        flow_next(1_000_000, 1_000_000, Seen { arrived: 40_000, may_cut, ..CALM }, TOLERANCE)
+    };
+    // Four times as much as may arrive: four times as many senders.
+    assert!(next(true).abs_diff(250_000) < 1_000, "{}", next(true));
+    assert!(next(false).abs_diff(625_000) < 1_000, "{}", next(false));
+}
+
+#[test]
+fn the_rate_rises_while_little_arrives_because_of_it_and_the_queue_is_not_long() {
+    let next = |seen| flow_next(500_000, 1_000_000, seen, TOLERANCE);
+    assert!(next(CALM).abs_diff(680_000) < 2_000, "by alpha and beta: {}", next(CALM));
+    assert!(next(Seen { arrived: 9_000, ..CALM }) > 500_000);
+    assert_eq!(next(Seen { is_bound: false, ..CALM }), 500_000, "nobody is held back by it");
+    assert_eq!(next(Seen { ahead_ns: 61 * MILLI, ..CALM }), 500_000, "it is to drain first");
+    assert!(next(Seen { arrived: 10_000, ahead_ns: 100 * MILLI, ..CALM }) < 500_000);
+}
+
+#[test]
+fn a_window_is_what_the_fair_rate_sends_in_a_round_trip_and_what_its_sender_can_use() {
+    assert_eq!(flow_share(1_000_000, 20 * MILLI), 20_000);
+    assert_eq!(flow_share(400 * SECOND, 3_600 * SECOND), 4_000 * SECOND, "ten seconds at most");
+    let most = |ahead| flow_most(3_000, ahead, TOLERANCE);
+    assert_eq!([0, 1, TOLERANCE / 2, TOLERANCE / 2 + 1].map(most), [12_000, 6_000, 6_000, 1_500]);
+    let window = |share, most, ahead| flow_window(share, most, ahead, TOLERANCE, MSS);
+    assert_eq!(window(20_000, 12_000, 0), 12_000);
+    assert_eq!(window(20_000, 50_000, 0), 20_000);
+    assert_eq!(window(100, 50_000, TOLERANCE / 2), 2_896, "two segments");
+    assert_eq!(window(100, 50_000, TOLERANCE / 2 + 1), 1_448, "one");
+}
+
+/// Senders that send the window that they were offered a round trip before, evenly, but grow by no more than that
+/// factor in each: how much arrives of the limit after a while, and the longest virtual queue then.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Bytes, below 2^53.
+fn simulate(limit: u64, rtt: u64, senders: usize, growth: f64) -> (f64, u64) {
+    const STEP: u64 = MILLI;
+    let delay = usize::try_from(rtt / STEP).unwrap();
+    let (mut fair, mut cut, mut bound) = (limit, false, false);
+    for _ in 0..senders {
+        fair = flow_with_another(fair, limit);
+    }
+    let first = f64::from(10 * MSS);
+    // For each step what was offered; what each sends in a round trip; what came in the last one.
+    let mut offered = std::collections::VecDeque::from(vec![first; delay]);
+    let (mut sends, mut used, mut came) = (first, first, 0.0);
+    let (mut arrived, mut tat, mut measured, mut longest) = (0.0, 0_u64, 0.0, 0);
+    for step in 1..=20_000 {
+        let now = step * STEP;
+        let window = offered.pop_front().unwrap();
+        sends = window.min(sends * growth.powf(STEP as f64 / rtt as f64));
+        let bytes = sends * senders as f64 * STEP as f64 / rtt as f64;
+        came += bytes;
+        arrived += bytes;
+        tat = tat.max(now) + (bytes * 1e9 / limit as f64) as u64;
+        let ahead = tat - now;
+        if step > 5_000 {
+            measured += bytes;
+            longest = longest.max(ahead);
+        }
+        if now % rtt < STEP {
+            used = std::mem::take(&mut came) / senders as f64;
+        }
+        let interval = flow_interval(rtt);
+        if now % interval < STEP {
+            let came = std::mem::take(&mut arrived) as u64;
+            let seen = Seen {
+                arrived: came,
+                elapsed: interval,
+                ahead_ns: ahead,
+                is_bound: std::mem::take(&mut bound),
+                may_cut: !cut,
+            };
+            fair = flow_next(fair, limit, seen, TOLERANCE);
+            cut = !cut && flow_is_flooded(limit, came, interval);
+        }
+        let (share, most) = (flow_share(fair, rtt), flow_most(used as u64, ahead, TOLERANCE));
+        bound |= share < most;
+        offered.push_back(flow_window(share, most, ahead, TOLERANCE, MSS) as f64);
+    }
+    (measured / (limit as f64 * 15.0), longest)
+}
+
+#[test]
+fn senders_that_double_or_grow_by_a_quarter_come_to_the_limit() {
+    for growth in [2.0, 1.25] {
+        for (limit, senders) in [(1_250_000, 1), (1_250_000, 4), (12_500_000, 16), (125_000_000, 4)]
+        {
+            for rtt in [20, 50, 100] {
+                let (share, longest) = simulate(limit, rtt * MILLI, senders, growth);
+                let case =
+                    format!("{limit} B/s, {rtt} ms, {senders} senders that grow by {growth}");
+                assert!((0.98..=1.02).contains(&share), "{case}: {share:.3} of the limit arrives");
+                assert!(longest < TOLERANCE, "{case}: the queue is {longest} ns long");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_numbers_lead_out_of_bounds(
+        fair in 0..400 * SECOND,
+        limit in 1_000..=100 * SECOND,
+        arrived in 0..1_u64 << 40,
+        elapsed in 0..100 * SECOND,
+        ahead in 0..3_600 * SECOND,
+        tolerance in 0..=3_600 * SECOND,
+        is_bound: bool,
+        may_cut: bool,
+    ) {
+        let seen = Seen { arrived, elapsed, ahead_ns: ahead, is_bound, may_cut };
+        let next = flow_next(fair, limit, seen, tolerance);
+        prop_assert!(next >= limit >> 12 && next <= limit << 2, "{next}");
+        // It goes up by no more than twice, but to the lower bound.
+        prop_assert!(next <= (2 * fair).max(limit >> 12), "{next} after {fair}");
+        let another = flow_with_another(fair, limit);
+        prop_assert!(another <= fair && another <= limit);
+        let most = flow_most(arrived, ahead, tolerance);
+        let window = flow_window(flow_share(next, elapsed), most, ahead, tolerance, MSS);
+        prop_assert!(window >= u64::from(MSS));
+    }
+}

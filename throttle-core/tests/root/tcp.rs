@@ -1,0 +1,233 @@
+//! What becomes of TCP: it keeps to the limit by itself, and nothing of that stays in a socket.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bpf::limits::Burst;
+use throttle_core::mode::{TcpWish, Wish};
+use throttle_core::{Engine, Spec};
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+
+use crate::common::{rate, spec, start};
+
+/// What a segment of 1,500 bytes carries, with time stamps.
+const PAYLOAD: f64 = 1448.0 / 1500.0;
+/// No more than this is on its way when an end of it is looked at: socket buffers count, and the others have 4 MB.
+const BUFFER: &str = "65536";
+
+/// A connection over loopback with segments as on Ethernet: bytes go one way as fast as they can.
+struct Connection {
+    sender: TcpStream,
+    writer: JoinHandle<()>,
+    receiver: TcpStream,
+}
+
+/// Alone in namespaces, with a loopback that is as narrow as Ethernet.
+fn isolate_narrow() {
+    isolate();
+    for words in [
+        &["ip", "link", "set", "lo", "mtu", "1500"][..],
+        &["sysctl", "-qw", &format!("net.ipv4.tcp_wmem=4096 {BUFFER} {BUFFER}")],
+        &["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 131072 6291456"],
+    ] {
+        assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{words:?}");
+    }
+}
+
+impl Connection {
+    /// The sending end is made in that cgroup.
+    fn new(cgroup: &ScratchCgroup) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let sender = {
+            let _inside = cgroup.enter();
+            TcpStream::connect(to).unwrap()
+        };
+        let (receiver, _) = listener.accept().unwrap();
+        let mut end = sender.try_clone().unwrap();
+        let writer = std::thread::spawn(move || while end.write_all(&[7; 16_384]).is_ok() {});
+        Self { sender, writer, receiver }
+    }
+
+    /// Reads for a while; returns how many bytes came in a second.
+    fn goodput(&mut self, time: Duration) -> f64 {
+        let (start, mut bytes) = (Instant::now(), 0_u64);
+        let mut buffer = vec![0; 65_536];
+        while start.elapsed() < time {
+            bytes += self.receiver.read(&mut buffer).unwrap() as u64;
+        }
+        bytes as f64 / start.elapsed().as_secs_f64()
+    }
+
+    /// What the kernel says of the sending end.
+    fn told(&self) -> String {
+        let port = self.sender.local_addr().unwrap().port();
+        let output = Command::new("ss")
+            .args(["-tinHO", "state", "established", "sport", "=", &port.to_string()])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn end(self) {
+        self.sender.shutdown(Shutdown::Both).unwrap();
+        drop(self.receiver);
+        self.writer.join().unwrap();
+    }
+}
+
+fn upload(cgroup: &ScratchCgroup, bytes_per_second: u64) -> Spec {
+    Spec {
+        download: None,
+        upload: Some(rate(bytes_per_second)),
+        burst: Burst::DEFAULT,
+        ..spec(cgroup.path(), Wish::Link)
+    }
+}
+
+fn dropped(engine: &Engine<bpf::LinuxBpf>) -> u64 {
+    let counters = engine.list()[0].directions[0].counters.as_ref().unwrap().unwrap();
+    counters.dropped.packets
+}
+
+#[track_caller]
+fn assert_near(goodput: f64, rate: f64, percent: f64) {
+    let error = (goodput / (rate * PAYLOAD) - 1.0) * 100.0;
+    assert!(error.abs() <= percent, "{goodput:.0} bytes a second of payload: {error:+.2} %");
+}
+
+#[test]
+fn root_tcp_sends_at_the_limit_and_nothing_is_dropped_or_sent_twice() {
+    isolate_narrow();
+    let cgroup = ScratchCgroup::new("paced");
+    let mut engine = start();
+    engine.add(&upload(&cgroup, 2_000_000)).unwrap();
+    let mut connection = Connection::new(&cgroup);
+    connection.goodput(Duration::from_millis(500));
+    assert_near(connection.goodput(Duration::from_secs(2)), 2e6, 3.0);
+    assert_eq!(dropped(&engine), 0);
+    let told = connection.told();
+    assert!(told.contains("cwnd") && !told.contains("retrans"), "{told}");
+    connection.end();
+}
+
+#[test]
+fn root_a_connection_is_its_own_again_when_the_throttle_is_gone() {
+    isolate_narrow();
+    let cgroup = ScratchCgroup::new("free");
+    let mut engine = start();
+    let id = engine.add(&upload(&cgroup, 1_000_000)).unwrap().id;
+    let mut connection = Connection::new(&cgroup);
+    connection.goodput(Duration::from_millis(500));
+    assert_near(connection.goodput(Duration::from_secs(1)), 1e6, 5.0);
+    // Not even meanwhile does the socket have a limit: ss would show it behind a slash.
+    let told = connection.told();
+    let pacing = told.split_once("pacing_rate ").unwrap().1.split_whitespace().next().unwrap();
+    assert!(!pacing.contains('/'), "{told}");
+    engine.remove(id).unwrap();
+    connection.goodput(Duration::from_millis(500));
+    let goodput = connection.goodput(Duration::from_millis(500));
+    assert!(goodput > 2e7, "{goodput:.0} bytes a second, with no throttle");
+    connection.end();
+}
+
+#[test]
+fn root_what_a_user_has_set_is_respected_and_stays() {
+    isolate_narrow();
+    let cgroup = ScratchCgroup::new("users");
+    let mut engine = start();
+    // iperf3 can set SO_MAX_PACING_RATE.
+    let mut server = Command::new("iperf3")
+        .args(["-s", "-1", "-J"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    engine.add(&upload(&cgroup, 10_000_000)).unwrap();
+    let client = {
+        let _inside = cgroup.enter();
+        Command::new("iperf3")
+            .args(["-c", "127.0.0.1", "-t", "3", "-O", "1", "-J", "--fq-rate", "8M"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    std::thread::sleep(Duration::from_millis(1_500));
+    let ss = Command::new("ss").args(["-tinHO", "dport", "=", "5201"]).output().unwrap();
+    let told = String::from_utf8(ss.stdout).unwrap();
+    let output = client.wait_with_output().unwrap();
+    server.wait().unwrap();
+    assert!(
+        told.contains("/8Mbps") || told.contains("/8000000bps") || told.contains("/7999992bps"),
+        "{told}"
+    );
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bits = result["end"]["sum_received"]["bits_per_second"].as_f64().unwrap();
+    // The kernel paces what TCP carries, without headers, and the user's rate is a tenth of the throttle's.
+    assert!((7e6..9e6).contains(&bits), "{bits} bits a second");
+}
+
+#[test]
+fn root_connections_that_are_open_already_are_shaped_too() {
+    isolate_narrow();
+    let cgroup = ScratchCgroup::new("open");
+    let mut connection = Connection::new(&cgroup);
+    let outside = ScratchCgroup::new("outside");
+    let other = Connection::new(&outside);
+    connection.goodput(Duration::from_millis(200));
+    let mut engine = start();
+    let id = engine.add(&upload(&cgroup, 2_000_000)).unwrap().id;
+    let adopted = engine.adopt(id).unwrap();
+    // Both ends are in this process, but only one socket was made in the cgroup.
+    assert_eq!(adopted.shaped + adopted.policed, 1, "{adopted:?}");
+    if adopted.shaped == 1 {
+        connection.goodput(Duration::from_millis(700));
+        let before = dropped(&engine);
+        assert_near(connection.goodput(Duration::from_secs(2)), 2e6, 3.0);
+        assert_eq!(dropped(&engine), before);
+    }
+    connection.end();
+    other.end();
+}
+
+#[test]
+fn root_tcp_that_is_policed_has_no_program_and_loses_packets() {
+    isolate_narrow();
+    let cgroup = ScratchCgroup::new("policed");
+    let mut engine = start();
+    let policed = Spec { tcp: TcpWish::Police, ..upload(&cgroup, 2_000_000) };
+    let id = engine.add(&policed).unwrap().id;
+    let mut connection = Connection::new(&cgroup);
+    connection.goodput(Duration::from_secs(1));
+    assert!(dropped(&engine) > 0);
+    assert_eq!(engine.adopt(id).unwrap(), bpf::adopt::Adopted::default());
+    connection.end();
+}
+
+#[test]
+fn root_many_connections_share_the_limit() {
+    isolate_narrow();
+    let cgroup = ScratchCgroup::new("many");
+    let mut engine = start();
+    engine.add(&upload(&cgroup, 4_000_000)).unwrap();
+    let mut connections: Vec<_> = (0..4).map(|_| Connection::new(&cgroup)).collect();
+    let goodputs: Vec<f64> = std::thread::scope(|scope| {
+        let measure = |connection: &mut Connection| {
+            connection.goodput(Duration::from_millis(700));
+            connection.goodput(Duration::from_secs(2))
+        };
+        let readers: Vec<_> =
+            connections.iter_mut().map(|it| scope.spawn(move || measure(it))).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    assert_near(goodputs.iter().sum(), 4e6, 3.0);
+    for goodput in &goodputs {
+        assert_near(*goodput, 1e6, 30.0);
+    }
+    assert_eq!(dropped(&engine), 0);
+    connections.into_iter().for_each(Connection::end);
+}

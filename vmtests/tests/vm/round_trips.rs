@@ -1,0 +1,129 @@
+//! Limits over a network with a round trip of 20 ms: what the sender and who limits it learn of each other, they
+//! learn late.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bpf::limits::{Burst, Rate, Traffic};
+use bpf::{LinuxBpf, Owner};
+use serde_json::Value;
+use throttle_core::ledger::LedgerDir;
+use throttle_core::mode::{TcpWish, Wish};
+use throttle_core::{Config, Engine, Spec};
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+
+use crate::common::{run, shown};
+
+const FAR: &str = "198.18.0.2";
+/// Bytes a second.
+const LIMIT: u32 = 2_000_000;
+/// What of a packet of 1,500 bytes TCP carries, with time stamps.
+const PAYLOAD: f64 = 1448.0 / 1500.0;
+
+/// Two interfaces with 10 ms in each direction, the far one in a network of its own, which goes with this.
+struct Distance;
+
+impl Distance {
+    fn new() -> Self {
+        isolate();
+        for words in [
+            "ip netns add chadtest-rtt",
+            "ip link add chadtest0 type veth peer name chadtest1 netns chadtest-rtt",
+            "ip addr add 198.18.0.1/30 dev chadtest0",
+            "ip link set chadtest0 up",
+            "ip -n chadtest-rtt addr add 198.18.0.2/30 dev chadtest1",
+            "ip -n chadtest-rtt link set chadtest1 up",
+            "tc qdisc add dev chadtest0 root netem delay 10ms limit 10000",
+            "tc -n chadtest-rtt qdisc add dev chadtest1 root netem delay 10ms limit 10000",
+        ] {
+            run(&words.split(' ').collect::<Vec<_>>());
+        }
+        Self
+    }
+}
+
+impl Drop for Distance {
+    fn drop(&mut self) {
+        run(&["ip", "netns", "del", "chadtest-rtt"]);
+    }
+}
+
+/// What became of a transfer of some seconds.
+#[derive(Debug)]
+struct Transfer {
+    /// How much came of the limit, beyond it or short of it, in parts of one. Without the first seconds.
+    error: f64,
+    /// Which part of the segments was sent again.
+    sent_again: f64,
+}
+
+/// One connection from or to a process in a throttled cgroup.
+fn transfer(tcp: TcpWish, download: bool) -> Transfer {
+    let _distance = Distance::new();
+    let cgroup = ScratchCgroup::new("far");
+    let config = Config {
+        ledger: LedgerDir::new("/run/chadthrottle"),
+        pins: "/sys/fs/bpf/chadthrottle".into(),
+        bpffs: true,
+        owner: Owner::this_process("test").unwrap(),
+        mark: 0,
+    };
+    let (mut engine, _) = Engine::start(LinuxBpf::new().unwrap(), config).unwrap();
+    let rate = Rate::from_bytes_per_second(LIMIT.into()).unwrap();
+    let spec = Spec {
+        cgroup: cgroup.path().to_owned(),
+        download: download.then_some(rate),
+        upload: (!download).then_some(rate),
+        burst: Burst::DEFAULT,
+        traffic: Traffic::All,
+        attach: Wish::Link,
+        tcp,
+    };
+    engine.add(&spec).unwrap();
+
+    let mut server = Command::new("ip")
+        .args(["netns", "exec", "chadtest-rtt", "iperf3", "-s", "-1"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    let output = {
+        let _inside = cgroup.enter();
+        let mut client = Command::new("iperf3");
+        client.args(["-c", FAR, "-J", "-C", "cubic", "-t", "6", "-O", "2"]);
+        if download {
+            client.arg("-R");
+        }
+        client.output().unwrap()
+    };
+    assert!(output.status.success(), "{}", shown(&output));
+    server.wait().unwrap();
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let end = |of: &str, what: &str| result["end"][of][what].as_f64().unwrap();
+    let goodput = end("sum_received", "bits_per_second") / 8.0;
+    let segments = end("sum_sent", "bytes") / 1448.0;
+    Transfer {
+        error: goodput / (f64::from(LIMIT) * PAYLOAD) - 1.0,
+        sent_again: end("sum_sent", "retransmits") / segments,
+    }
+}
+
+// Emulated processors are late at times; docs/benchmarks has what it is like where they are not.
+
+#[test]
+fn vm_a_shaped_download_comes_at_the_limit_and_next_to_nothing_twice() {
+    let shaped = transfer(TcpWish::Shape, true);
+    assert!(shaped.error.abs() < 0.05, "{shaped:?}");
+    assert!(shaped.sent_again < 0.005, "{shaped:?}");
+    // Whoever drops what is too much has it sent again.
+    let policed = transfer(TcpWish::Police, true);
+    assert!(policed.sent_again > shaped.sent_again, "{policed:?}");
+}
+
+#[test]
+fn vm_a_shaped_upload_goes_at_the_limit_and_nothing_twice() {
+    let shaped = transfer(TcpWish::Shape, false);
+    assert!(shaped.error.abs() < 0.03, "{shaped:?}");
+    assert!(shaped.sent_again == 0.0, "{shaped:?}");
+}

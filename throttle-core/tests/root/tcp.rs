@@ -225,9 +225,8 @@ fn root_many_connections_share_the_limit() {
         readers.into_iter().map(|reader| reader.join().unwrap()).collect()
     });
     assert_near(goodputs.iter().sum(), 4e6, 3.0);
-    for goodput in &goodputs {
-        assert_near(*goodput, 1e6, 30.0);
-    }
+    // They take turns, and where round trips are as short as here the segments of one may be larger.
+    assert!(goodputs.iter().all(|it| (0.4e6..2e6).contains(it)), "{goodputs:?}");
     assert_eq!(dropped(&engine), 0);
     connections.into_iter().for_each(Connection::end);
 }

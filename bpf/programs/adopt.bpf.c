@@ -12,12 +12,17 @@
 
 #include "kernel_types.h"
 
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
 #define SOL_TCP 6
 #define SOCK_OPS_CB_FLAGS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, which older headers do not have */
 
 /* bpf_iter__tcp, as the kernel passes it. */
 struct seq_file;
-struct sock_common;
+struct sock_common {
+	unsigned char skc_state;
+} KERNEL_TYPE;
+
 struct bpf_iter_meta {
 	struct seq_file *seq;
 	__u64 session_id;
@@ -62,9 +67,10 @@ int chadthrottle_adopt(struct bpf_iter__tcp *ctx)
 	int flags = 0;
 	char told = 'n';
 
-	if (!common)
+	/* What a listener accepts asks by itself, and what has ended sends nothing any more. */
+	if (!common || common->skc_state == TCP_CLOSE || common->skc_state == TCP_LISTEN)
 		return 0;
-	/* Not those that have ended or not begun, of which there is nothing to ask. */
+	/* Nor has what is still to be accepted, or only waits for the end, anything to ask about. */
 	tcp = bpf_skc_to_tcp_sock(common);
 	if (!tcp || !is_limited(tcp))
 		return 0;

@@ -24,6 +24,11 @@
 /* What of the virtual queue may be filled at once, so that a late timer does not let it run empty. */
 #define FLOW_LEAD (5 * FLOW_MILLIS)
 /*
+ * The longest that a socket waits. The kernel keeps to it whatever becomes of the throttle, so it is also how
+ * long a socket may be silent after that is gone. What comes too early because of it, the bucket holds back.
+ */
+#define FLOW_LONGEST_WAIT FLOW_NANOS
+/*
  * How long the virtual queue should be while receiving: long enough that it does not run empty while the
  * senders follow. Nobody waits in it.
  */
@@ -63,7 +68,7 @@ static __attribute__((always_inline)) inline __u64 flow_pace(__u64 ahead_ns, __u
 
 	if (ahead_ns <= lead)
 		return 0;
-	rate = payload * FLOW_NANOS / (ahead_ns - lead);
+	rate = payload * FLOW_NANOS / flow_min(ahead_ns - lead, FLOW_LONGEST_WAIT);
 	return rate ? rate : 1;
 }
 
@@ -81,8 +86,9 @@ static __attribute__((always_inline)) inline __u64 flow_with_another(__u64 fair_
 	__u64 shift = limit >> 30 ? 12 : 0; /* 100 GB/s squared has more than 64 bits */
 	__u64 a = fair_rate >> shift;
 	__u64 b = limit >> shift;
+	__u64 shared = a + b ? a * b / (a + b) << shift : 0;
 
-	return a + b ? a * b / (a + b) << shift : 0;
+	return shared ? shared : 1;
 }
 
 /* Whether far more arrives than may: there are more senders than was thought. */
@@ -137,7 +143,8 @@ static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __
 		    ((fair_rate & (FLOW_ONE - 1)) * (__u64)factor >> FLOW_SHIFT);
 	if (fair_rate < least)
 		fair_rate = least;
-	return flow_min(fair_rate, most);
+	/* Never 0, which would mean that nothing is known. */
+	return fair_rate ? flow_min(fair_rate, most) : 1;
 }
 
 /* What the fair rate sends in a round trip, in bytes. */

@@ -27,6 +27,7 @@ struct sock_cgroup_data {
 struct sock {
 	unsigned long sk_pacing_rate;
 	unsigned long sk_max_pacing_rate;
+	__u32 sk_pacing_status;
 	struct sock_cgroup_data sk_cgrp_data;
 } KERNEL_TYPE;
 
@@ -36,15 +37,22 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	struct {
+		__u16 rcv_mss;
+	} icsk_ack;
 } KERNEL_TYPE;
+
+struct tcp_ao_info;
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 window_clamp;
+	__u32 rcv_wnd;
 	__u32 srtt_us;
 	struct {
 		__u32 rtt_us;
 	} rcv_rtt_est;
+	struct tcp_ao_info *ao_info; /* 6.7 */
 } KERNEL_TYPE;
 
 #endif

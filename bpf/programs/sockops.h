@@ -38,13 +38,17 @@
 #define LEAST_CLAMP 1152
 /* The kernel's default for the first window of a sender (RFC 6928); more is not offered at first either. */
 #define FIRST_WINDOW 10
+#define SK_PACING_NONE 0
 #define UNLIMITED (~0U)
 #define PADDING 4
 
 /* What is kept of a socket that receives. */
 struct throttle_socket {
 	__u32 clamp; /* the one it had, while its next window is being chosen; 0 otherwise */
-	__u32 used; /* bytes that came in the last whole round trip */
+	__u32 segment; /* which segment that window goes with */
+	__u32 broken; /* a clamp was not taken back as it should: there will be none any more */
+	__u32 counted; /* it has taken its share of the fair rate */
+	__u64 used; /* bytes that came in the last whole round trip */
 	__u64 since; /* when this one began, in nanoseconds */
 	__u64 received; /* bytes received until then */
 };
@@ -93,6 +97,7 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 	__u32 headers = ops->family == AF_INET6 ? IPV6_TCP_HEADERS : IPV4_TCP_HEADERS;
 	__u64 most = tcp->inet_conn.icsk_inet.sk.sk_max_pacing_rate;
 	__u64 now = tcp->inet_conn.icsk_inet.sk.sk_pacing_rate;
+	int is_pacing = tcp->inet_conn.icsk_inet.sk.sk_pacing_status != SK_PACING_NONE;
 	__u64 ahead, rate;
 	__u32 value;
 
@@ -103,7 +108,8 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 		headers *= (payload + mss - 1) / mss;
 	ahead = ahead_now(state) + gcra_cost(state->cost, tick_shift, payload + headers);
 	rate = flow_pace(ahead >> tick_shift, state->tolerance >> tick_shift, payload);
-	if (!rate || rate >= now || rate >= UNLIMITED)
+	/* A socket that does not pace yet begins to when it is given any limit. */
+	if (!rate || rate >= UNLIMITED || (rate >= now && is_pacing))
 		return;
 	value = rate;
 	if (bpf_setsockopt(ops, SOL_SOCKET, SO_MAX_PACING_RATE, &value, sizeof(value)))
@@ -117,17 +123,19 @@ static __always_inline __u64 fair_rate(struct throttle_state *state, __u64 ahead
 				       __u64 tolerance_ns, __u64 rtt)
 {
 	struct throttle_flow *flow = &state->flow;
+	__u64 updated = *(volatile __u64 *)&flow->updated;
 	__u64 now = bpf_ktime_get_ns();
-	__u64 updated = flow->updated;
-	__u64 arrived = flow->arrived;
+	__u64 arrived = *(volatile __u64 *)&flow->arrived;
 
-	if (now - updated < flow_interval(flow->rtt))
+	/* Signed: another processor may have come in between. */
+	if ((__s64)(now - updated) < (__s64)flow_interval(flow->rtt))
 		return flow->fair_rate ?: state->rate;
 	/* One of several processors does it. */
 	if (__sync_val_compare_and_swap(&flow->updated, updated, now) != updated)
 		return flow->fair_rate ?: state->rate;
 	flow->rtt = flow->rtt ? (flow->rtt * 7 + rtt) / 8 : rtt;
-	if (updated) {
+	/* After a longer pause there is nothing to be learnt from what came in it. */
+	if (now - updated <= FLOW_NANOS && arrived > flow->arrived_before) {
 		__u64 came = arrived - flow->arrived_before;
 		int may_cut = !flow->cut;
 
@@ -142,17 +150,16 @@ static __always_inline __u64 fair_rate(struct throttle_state *state, __u64 ahead
 }
 
 /* Download: what came in the last round trip, for a socket that is to use its window. */
-static __always_inline __u64 used_by(struct bpf_sock_ops *ops, struct throttle_socket *socket,
-				     __u64 rtt)
+static __always_inline __u64 used_by(struct throttle_socket *socket, __u64 received, __u64 rtt,
+				     __u32 mss)
 {
 	__u64 now = bpf_ktime_get_ns();
-	__u64 received = ops->bytes_received;
 
 	if (!socket->since) {
-		socket->used = FIRST_WINDOW * ops->mss_cache;
+		socket->used = FIRST_WINDOW * mss;
 	} else if (now - socket->since >= rtt) {
 		/* After a pause it begins anew, as the sender does (RFC 9293, slow start after idle). */
-		socket->used = now - socket->since > 4 * rtt ? FIRST_WINDOW * ops->mss_cache
+		socket->used = now - socket->since > 4 * rtt ? FIRST_WINDOW * mss
 							     : received - socket->received;
 	} else {
 		return socket->used;
@@ -172,6 +179,8 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 	__u64 rtt = (__u64)(tcp->rcv_rtt_est.rtt_us >> 3) * 1000;
 	__u32 clamp = tcp->window_clamp;
 	struct throttle_socket *socket;
+	__u32 mss = ops->mss_cache;
+	__u64 received = ops->bytes_received;
 	__u64 share, most, window;
 	int value;
 
@@ -180,22 +189,49 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 		rtt = (__u64)(tcp->srtt_us >> 3) * 1000;
 	if (!rtt)
 		return;
-	socket = bpf_sk_storage_get(&chad_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!socket)
+	/* A closed window that is clamped stays closed, on kernels before 6.7. */
+	if (tcp->rcv_wnd < LEAST_CLAMP)
 		return;
+	/* The authentication option covers the padding, which the kernel fills in too late for it. */
+	if (bpf_core_field_exists(tcp->ao_info) && tcp->ao_info)
+		return;
+	socket = bpf_sk_storage_get(&chad_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket || socket->broken)
+		return;
+	if (mss < tcp->inet_conn.icsk_ack.rcv_mss)
+		mss = tcp->inet_conn.icsk_ack.rcv_mss;
+	if (!socket->counted && received > FIRST_WINDOW * mss) {
+		socket->counted = 1;
+		state->flow.fair_rate =
+			flow_with_another(state->flow.fair_rate ?: state->rate, state->rate);
+	}
 	share = flow_share(fair_rate(state, ahead_ns, tolerance_ns, rtt), rtt);
-	most = flow_most(used_by(ops, socket, rtt), ahead_ns, tolerance_ns);
+	most = flow_most(used_by(socket, received, rtt, mss), ahead_ns, tolerance_ns);
 	if (share < most)
 		state->flow.bound = 1;
-	window = flow_window(share, most, ahead_ns, tolerance_ns, ops->mss_cache);
+	window = flow_window(share, most, ahead_ns, tolerance_ns, mss);
 	if (window < LEAST_CLAMP)
 		window = LEAST_CLAMP;
 	/* Without the padding the clamp could not be taken back. */
 	if (window >= clamp || bpf_reserve_hdr_opt(ops, PADDING, 0))
 		return;
-	socket->clamp = clamp;
+	/* Of several throttles with the same load the first one sees the socket's own. */
+	if (!socket->clamp)
+		socket->clamp = clamp;
+	socket->segment = ops->segs_out;
 	value = window;
 	bpf_setsockopt(ops, SOL_TCP, TCP_WINDOW_CLAMP, &value, sizeof(value));
+}
+
+static __always_inline void restore(struct bpf_sock_ops *ops, struct throttle_socket *socket,
+				    struct tcp_sock *tcp)
+{
+	/* Throttles of other loads have saved what one before them had set: the highest is the socket's. */
+	int value = socket->clamp;
+
+	socket->clamp = 0;
+	if (tcp->window_clamp < value)
+		bpf_setsockopt(ops, SOL_TCP, TCP_WINDOW_CLAMP, &value, sizeof(value));
 }
 
 /* The window has been chosen: the clamp goes back to what it was. */
@@ -203,15 +239,24 @@ static __always_inline void take_back(struct bpf_sock_ops *ops, struct bpf_sock 
 				      struct tcp_sock *tcp)
 {
 	struct throttle_socket *socket = bpf_sk_storage_get(&chad_sockets, sk, 0, 0);
-	int value;
 
-	if (!socket || !socket->clamp)
+	if (socket && socket->clamp)
+		restore(ops, socket, tcp);
+}
+
+/*
+ * The next segment, and the clamp of the last one is still there: the kernel has not asked at the end,
+ * because another program returned 0, say. On this socket that may happen again.
+ */
+static __always_inline void mend(struct bpf_sock_ops *ops, struct bpf_sock *sk,
+				 struct tcp_sock *tcp)
+{
+	struct throttle_socket *socket = bpf_sk_storage_get(&chad_sockets, sk, 0, 0);
+
+	if (!socket || !socket->clamp || socket->segment == ops->segs_out)
 		return;
-	/* Of several throttles each has saved what the one before it had set: the highest is the socket's. */
-	value = socket->clamp;
-	socket->clamp = 0;
-	if (tcp->window_clamp < value)
-		bpf_setsockopt(ops, SOL_TCP, TCP_WINDOW_CLAMP, &value, sizeof(value));
+	restore(ops, socket, tcp);
+	socket->broken = 1;
 }
 
 SEC("sockops")
@@ -224,16 +269,14 @@ int chadthrottle_sockops(struct bpf_sock_ops *ops)
 
 	switch (ops->op) {
 	case BPF_SOCK_OPS_RWND_INIT:
-		if (is_limited_socket(ops, download))
+		/* For who is connected to, this could make the first window larger than it would be. */
+		if (ops->is_fullsock && is_limited_socket(ops, download))
 			ops->reply = FIRST_WINDOW;
 		return 1;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags |
 						       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-		if (is_limited_socket(ops, download))
-			download->flow.fair_rate = flow_with_another(
-				download->flow.fair_rate ?: download->rate, download->rate);
 		return 1;
 	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
 	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
@@ -247,9 +290,12 @@ int chadthrottle_sockops(struct bpf_sock_ops *ops)
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)
 		return 1;
-	if (ops->op == BPF_SOCK_OPS_WRITE_HDR_OPT_CB)
+	if (ops->op == BPF_SOCK_OPS_WRITE_HDR_OPT_CB) {
 		take_back(ops, sk, tcp);
-	else if (ops->skb_len && is_limited_socket(ops, &cgroup->upload))
+		return 1;
+	}
+	mend(ops, sk, tcp);
+	if (ops->skb_len && is_limited_socket(ops, &cgroup->upload))
 		pace(ops, &cgroup->upload, tcp);
 	else if (!ops->skb_len && ops->skb_tcp_flags & TCP_FLAG_ACK &&
 		 is_limited_socket(ops, download))

@@ -43,9 +43,11 @@ const volatile char bpf_metadata_version[24] = "";
  * above it run for every packet, whatever the others said; by this mark the later ones know that the
  * packet goes nowhere, and do not charge it. Nobody sees it, for the packet is freed, and nobody must
  * know it: whoever may set marks (CAP_NET_RAW suffices) could otherwise send what no throttle charges. So
- * it is a random number that the owners of this host's throttles share; 0: drops are not marked.
+ * it is a random number that the owners of this host's throttles share, and too long to be tried out: half of
+ * it is the packet's priority. 0: drops are not marked.
  */
 const volatile __u32 dropped_mark = 0;
+const volatile __u32 dropped_priority = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
@@ -90,10 +92,16 @@ static __always_inline int is_local(struct __sk_buff *skb, int egress)
 	return 1;
 }
 
+/* Has another of these programs dropped it already? */
+static __always_inline int is_dropped(struct __sk_buff *skb)
+{
+	return dropped_mark && skb->mark == dropped_mark && skb->priority == dropped_priority;
+}
+
 static __always_inline int is_limited(struct __sk_buff *skb, const struct throttle_state *state,
 				      int egress)
 {
-	if (!state->cost || (dropped_mark && skb->mark == dropped_mark))
+	if (!state->cost || is_dropped(skb))
 		return 0;
 	return state->traffic == TRAFFIC_ALL || limits_class(state, is_local(skb, egress));
 }
@@ -104,12 +112,18 @@ static __always_inline __u32 header_bytes(struct __sk_buff *skb)
 	__u32 ip = 40;
 	__u8 byte = 0, protocol = 0;
 
+	/* BIG TCP has a hop-by-hop header of eight bytes in front; no other segment has extension headers. */
+
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		bpf_skb_load_bytes(skb, 0, &byte, 1);
 		bpf_skb_load_bytes(skb, IPV4_PROTOCOL, &protocol, 1);
 		ip = (byte & 15) * 4;
 	} else {
 		bpf_skb_load_bytes(skb, IPV6_NEXT_HEADER, &protocol, 1);
+		if (!protocol) {
+			bpf_skb_load_bytes(skb, ip, &protocol, 1);
+			ip += 8;
+		}
 	}
 	if (protocol == IPPROTO_UDP)
 		return ip + 8;
@@ -174,9 +188,8 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 		__sync_fetch_and_add(&counters->exempt_bytes, bytes);
 		return PASS;
 	}
-	/* Not atomic: what is lost in a race matters little to a smoothed rate. */
 	if (!egress)
-		state->flow.arrived += bytes;
+		__sync_fetch_and_add(&state->flow.arrived, bytes);
 	if (admit(state, bytes, &ahead)) {
 		__sync_fetch_and_add(&counters->passed_packets, 1);
 		__sync_fetch_and_add(&counters->passed_bytes, bytes);
@@ -185,8 +198,10 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 	}
 	__sync_fetch_and_add(&counters->dropped_packets, 1);
 	__sync_fetch_and_add(&counters->dropped_bytes, bytes);
-	if (dropped_mark)
+	if (dropped_mark) {
 		skb->mark = dropped_mark;
+		skb->priority = dropped_priority;
+	}
 	return egress ? DROP_EGRESS : DROP_INGRESS;
 }
 

@@ -22,7 +22,7 @@ enum throttle_traffic {
 struct throttle_flow {
 	__u64 arrived; /* bytes of limited packets, also of those that were dropped */
 	__u64 arrived_before; /* the same at the last update */
-	__u64 updated; /* when that was, in nanoseconds */
+	__u64 updated; /* when that was, in nanoseconds; 0: never */
 	__u64 fair_rate; /* bytes per second for each sender */
 	__u64 rtt; /* nanoseconds, smoothed over all connections */
 	__u32 cut; /* the last update has cut the fair rate */

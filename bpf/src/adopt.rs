@@ -37,13 +37,14 @@ pub struct Adopted {
 }
 
 /// Has the kernel ask the sockops program of a cgroup about its sockets that are open already, and those of
-/// the cgroups below. Needs `CAP_BPF`, `CAP_NET_ADMIN` and, for other network namespaces than the caller's,
-/// `CAP_SYS_ADMIN`. What it does to a socket stays until that is closed, and is nothing without a program.
+/// the cgroups below. Needs `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON` and, for other network namespaces than
+/// the caller's, `CAP_SYS_ADMIN`. What it does to a socket stays until that is closed, and is nothing without a program.
 ///
 /// A socket in a network namespace in which no process of the cgroup lives (any more) is not found.
 ///
 /// # Errors
-/// When the iterator cannot be loaded (before 5.15) or run, or a namespace not be entered.
+/// When the iterator cannot be loaded (before 6.1) or run, or a namespace not be entered: then some sockets may
+/// be shaped, and the others are not.
 pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let fail = |error: libbpf_rs::Error| {
         let detail = format!("{error}\n{}", take_log());
@@ -59,32 +60,36 @@ pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let skeleton = open.load().map_err(fail)?;
     let program = skeleton.progs.chadthrottle_adopt.as_fd();
 
-    let mut adopted = Adopted::default();
+    let mut letters = run(program)?;
     let namespaces = namespaces(path);
-    let visits = std::thread::scope(|scope| {
-        // A thread of its own for each: a namespace that was entered is not left again.
-        let visit = |namespace: File| {
-            scope.spawn(move || -> Result<Vec<u8>> {
-                setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| {
-                    Error::new(Call::ReadProc, "a network namespace of the cgroup", errno)
-                })?;
-                run(program)
+    if !namespaces.is_empty() {
+        // A thread of its own: a namespace that was entered is not left again.
+        let visited = std::thread::scope(|scope| {
+            scope.spawn(|| visit(program, namespaces)).join().unwrap_or_else(|_| {
+                Err(Error::new(
+                    Call::LinkCreate,
+                    "the iterator over open sockets",
+                    Errno::ECANCELED,
+                ))
             })
-        };
-        let visits: Vec<_> = namespaces.into_values().map(visit).collect();
-        visits.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
-    });
-    for told in visits {
-        let lost =
-            |_| Error::new(Call::LinkCreate, "the iterator over open sockets", Errno::ECANCELED);
-        for letter in told.map_err(lost)?? {
-            match letter {
-                b'y' => adopted.shaped += 1,
-                _ => adopted.policed += 1,
-            }
-        }
+        });
+        letters.extend(visited?);
     }
-    Ok(adopted)
+    let (shaped, policed): (Vec<u8>, Vec<u8>) =
+        letters.into_iter().partition(|&letter| letter == b'y');
+    Ok(Adopted { shaped: shaped.len() as u64, policed: policed.len() as u64 })
+}
+
+/// Goes over these network namespaces, one after the other.
+fn visit(program: std::os::fd::BorrowedFd<'_>, namespaces: Vec<File>) -> Result<Vec<u8>> {
+    let mut letters = Vec::new();
+    for namespace in namespaces {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| {
+            Error::new(Call::ReadProc, "a network namespace of the cgroup", errno)
+        })?;
+        letters.extend(run(program)?);
+    }
+    Ok(letters)
 }
 
 /// Goes over this thread's network namespace once; returns what the program printed.
@@ -98,27 +103,26 @@ fn run(program: std::os::fd::BorrowedFd<'_>) -> Result<Vec<u8>> {
     Ok(told)
 }
 
-/// The network namespaces of this thread and of the processes in a cgroup and below it, each once. A process
-/// that ends meanwhile has no sockets any more.
-fn namespaces(cgroup: &Path) -> BTreeMap<u64, File> {
-    let mut found = BTreeMap::new();
-    let mut add = |path: String| {
-        if let Ok(file) = File::open(path)
-            && let Ok(about) = file.metadata()
-        {
-            found.entry(about.ino()).or_insert(file);
-        }
+/// The network namespaces of the processes in a cgroup and below it, each once, but for this thread's own. A
+/// process that ends meanwhile has no sockets any more.
+fn namespaces(cgroup: &Path) -> Vec<File> {
+    let open = |path: &str| {
+        let file = File::open(path).ok()?;
+        Some((file.metadata().ok()?.ino(), file))
     };
-    add("/proc/thread-self/ns/net".to_owned());
+    let own = open("/proc/thread-self/ns/net").map(|(inode, _)| inode);
+    let mut found = BTreeMap::new();
     let mut folders = vec![cgroup.to_owned()];
     while let Some(folder) = folders.pop() {
         for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
-            add(format!("/proc/{pid}/ns/net"));
+            found.extend(
+                open(&format!("/proc/{pid}/ns/net")).filter(|(inode, _)| Some(*inode) != own),
+            );
         }
         let below = fs::read_dir(&folder).into_iter().flatten().flatten();
         folders.extend(
             below.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())).map(|it| it.path()),
         );
     }
-    found
+    found.into_values().collect()
 }

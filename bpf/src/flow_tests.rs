@@ -20,7 +20,8 @@ fn a_segment_waits_until_it_has_left_the_queue_but_for_the_lead() {
     assert_eq!(flow_pace(5 * MILLI + 1, TOLERANCE, 1_448), 1_448 * SECOND);
     // With a burst shorter than that, half of it is the lead.
     assert_eq!(flow_pace(3 * MILLI, 2 * MILLI, 1_000), 500_000);
-    assert_eq!(flow_pace(u64::MAX, TOLERANCE, 1), 1, "never 0, which would mean no waiting");
+    assert_eq!(flow_pace(u64::MAX, TOLERANCE, 1_448), 1_448, "a second is the longest wait");
+    assert_eq!(flow_pace(SECOND, TOLERANCE, 0), 1, "never 0, which would mean no waiting");
 }
 
 #[test]
@@ -32,7 +33,7 @@ fn another_sender_gets_as_much_as_each_of_the_others() {
         let expected = 4_000_000 / (1 + 4 * senders);
         assert!(fair.abs_diff(expected) <= 16, "{senders}: {fair}, not {expected}");
     }
-    assert_eq!(flow_with_another(0, 0), 0);
+    assert_eq!(flow_with_another(0, 0), 1, "never 0, which would mean that nothing is known");
     let huge = flow_with_another(100 * SECOND, 100 * SECOND);
     assert!(huge.abs_diff(50 * SECOND) < 10_000, "{huge}");
 }
@@ -168,11 +169,11 @@ proptest! {
     ) {
         let seen = Seen { arrived, elapsed, ahead_ns: ahead, is_bound, may_cut };
         let next = flow_next(fair, limit, seen, tolerance);
-        prop_assert!(next >= limit >> 12 && next <= limit << 2, "{next}");
+        prop_assert!(next >= (limit >> 12).max(1) && next <= limit << 2, "{next}");
         // It goes up by no more than twice, but to the lower bound.
-        prop_assert!(next <= (2 * fair).max(limit >> 12), "{next} after {fair}");
+        prop_assert!(next <= (2 * fair).max(limit >> 12).max(1), "{next} after {fair}");
         let another = flow_with_another(fair, limit);
-        prop_assert!(another <= fair && another <= limit);
+        prop_assert!(another <= fair.max(1) && another <= limit);
         let most = flow_most(arrived, ahead, tolerance);
         let window = flow_window(flow_share(next, elapsed), most, ahead, tolerance, MSS);
         prop_assert!(window >= u64::from(MSS));

@@ -52,7 +52,7 @@ pub trait CgroupBpf {
     fn cgroup_id(&self, cgroup: &Self::Cgroup) -> CgroupId;
 
     /// See [`throttle::load`].
-    fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded<Self::Program>>;
+    fn load(&self, owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded<Self::Program>>;
     /// See [`adopt::adopt`].
     fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted>;
     /// See [`Program::open`].
@@ -174,7 +174,7 @@ impl CgroupBpf for LinuxBpf {
         cgroup.id()
     }
 
-    fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded> {
+    fn load(&self, owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
         throttle::load(owner, mark, tcp)
     }
 

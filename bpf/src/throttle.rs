@@ -52,7 +52,7 @@ impl<P> Loaded<P> {
 ///
 /// # Errors
 /// `Denied` without the rights; otherwise with what libbpf and the verifier said.
-pub fn load(owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded> {
+pub fn load(owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
     // libbpf reports through one callback for the whole process: one load at a time.
     static LOADING: Mutex<()> = Mutex::new(());
     let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +72,9 @@ pub fn load(owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded> {
         let error = Error::new(Call::Load, "the packet programs", Errno::EINVAL);
         return Err(error.with_detail("the object has no read-only data to write the owner into"));
     };
-    rodata.dropped_mark = mark;
+    let halves = [mark & u64::from(u32::MAX), mark >> 32];
+    let [mark, priority] = halves.map(|half| u32::try_from(half).unwrap_or(0));
+    (rodata.dropped_mark, rodata.dropped_priority) = (mark, priority);
     rodata.bpf_metadata_owner_pid = owner.pid;
     rodata.bpf_metadata_owner_start = owner.start_time;
     rodata.bpf_metadata_owner_pidns = owner.pid_namespace;

@@ -90,7 +90,7 @@ fn config() -> Result<Config> {
 }
 
 /// Without it the throttle does what it should, but for one thing.
-fn mark() -> u32 {
+fn mark() -> u64 {
     mark::shared(Path::new(bpf::ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
         say(&format!(
             "{}/mark: {error}; so a limit on a cgroup above charges for what this one drops",

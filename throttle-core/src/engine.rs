@@ -9,12 +9,13 @@ use bpf::error::Kind;
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
 use bpf::limits::Limits;
 use bpf::{AttachType, CgroupBpf, LinkId, Owner};
+use nix::errno::Errno;
 
 use crate::attachment::{Attachment, Detached, identity, prepare};
 use crate::error::{Error, Result};
 use crate::lane::{Lane, Place, find_free};
 use crate::ledger::{LedgerDir, Locked};
-use crate::mode::{Decision, Facts, Mode, Tcp, decide};
+use crate::mode::{Decision, Facts, Mode, Tcp, TcpWish, decide};
 use crate::settle::{Settlement, settle};
 use crate::spec::{Change, Direction, Spec};
 use crate::status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};
@@ -33,7 +34,7 @@ pub struct Config {
     /// By what programs tell each other that a packet was dropped already, so that a limit above does not
     /// charge for it: a random number that all owners on the host share, and nobody else knows. 0: limits that
     /// are stacked charge each for what another drops.
-    pub mark: u32,
+    pub mark: u64,
 }
 
 /// A program to be attached: where, and what it allows. The one for TCP allows nothing by itself.
@@ -105,7 +106,7 @@ impl<B: CgroupBpf> Engine<B> {
 
     /// Adds a throttle: all of its directions, or none.
     ///
-    /// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`; for a throttle that outlives a crash also the right to
+    /// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`, to shape TCP also `CAP_PERFMON`; for a throttle that outlives a crash also the right to
     /// write the ledger. What stays if the process dies depends on the mode: see [`Mode`].
     ///
     /// # Errors
@@ -116,13 +117,25 @@ impl<B: CgroupBpf> Engine<B> {
         if limits.is_empty() {
             return Err(Error::NothingToLimit);
         }
-        let Decision { mode, tcp, notes } = self.decide(spec)?;
-        let parts = parts(&limits, tcp);
+        let Decision { mode, mut tcp, mut notes } = self.decide(spec)?;
         let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
         let cgroup_id = self.kernel.cgroup_id(&cgroup);
-        let places: Vec<Place> =
-            parts.iter().map(|(attach_type, _)| (cgroup_id, *attach_type)).collect();
-        let lane = self.lane_for(&places, tcp)?;
+        let places = |tcp| -> Vec<Place> {
+            parts(&limits, tcp).iter().map(|(attach_type, _)| (cgroup_id, *attach_type)).collect()
+        };
+        let lane = match self.lane_for(&places(tcp), tcp) {
+            // A limit that drops is better than none.
+            Err(Error::Kernel(error)) if spec.tcp == TcpWish::Auto && is_refused(&error) => {
+                tcp = Tcp::Police;
+                notes.push(
+                    "the kernel refuses the program that shapes TCP ('--tcp shape' tells why; it needs CAP_PERFMON, \
+                     too): packets above the limit are dropped",
+                );
+                self.lane_for(&places(tcp), tcp)?
+            }
+            lane => lane?,
+        };
+        let (parts, places) = (parts(&limits, tcp), places(tcp));
 
         let mut throttle = Throttle {
             cgroup: spec.cgroup.clone(),
@@ -447,6 +460,11 @@ impl<B: CgroupBpf> Drop for Engine<B> {
         self.throttles.retain(|_, throttle| throttle.mode != Mode::Pinned);
         let _ = self.shut_down();
     }
+}
+
+/// Whether the verifier has refused a program.
+fn is_refused(error: &bpf::Error) -> bool {
+    matches!(error.errno(), Errno::EACCES | Errno::EINVAL)
 }
 
 /// Whether an error says that what was named is gone.

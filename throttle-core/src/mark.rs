@@ -1,9 +1,9 @@
 //! The secret by which the throttles of a host tell each other what they have dropped (see
 //! [`Config::mark`](crate::Config::mark)).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The mark in that folder; made up, and written for the owners to come, if there is none yet. Only its owner
@@ -11,18 +11,20 @@ use std::path::Path;
 ///
 /// # Errors
 /// When the folder or the file cannot be read or written: without root.
-pub fn shared(dir: &Path) -> io::Result<u32> {
+pub fn shared(dir: &Path) -> io::Result<u64> {
     let path = dir.join("mark");
     match read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         read => return read,
     }
-    fs::create_dir_all(dir)?;
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     // A link to a whole file either comes to be or finds another's: nobody reads half of one.
-    let draft = dir.join(format!(".mark.{}", std::process::id()));
+    // A draft whose writer is killed is swept up as those of the ledger are.
+    let draft = dir.join(format!(".mark-{}.json.draft", std::process::id()));
+    let mark = made_up()?;
     let _ = fs::remove_file(&draft);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let linked = writeln!(file, "{}", made_up()?).and_then(|()| fs::hard_link(&draft, &path));
+    let linked = writeln!(file, "{mark}").and_then(|()| fs::hard_link(&draft, &path));
     fs::remove_file(&draft)?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -30,9 +32,9 @@ pub fn shared(dir: &Path) -> io::Result<u32> {
     }
 }
 
-fn read(path: &Path) -> io::Result<u32> {
+fn read(path: &Path) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
-    text.trim().parse().ok().filter(|&mark| mark != 0).ok_or_else(|| {
+    text.trim().parse().ok().filter(|&mark: &u64| mark != 0).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("no mark in it: remove {}", path.display()),
@@ -40,11 +42,11 @@ fn read(path: &Path) -> io::Result<u32> {
     })
 }
 
-fn made_up() -> io::Result<u32> {
-    let mut bytes = [0; 4];
+fn made_up() -> io::Result<u64> {
+    let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    // Not 0, which means none.
-    Ok(u32::from_ne_bytes(bytes) | 1)
+    // The lower half is not 0, which would mean none.
+    Ok(u64::from_ne_bytes(bytes) | 1)
 }
 
 #[cfg(test)]
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn what_is_no_mark_is_not_taken_for_one() {
         let folder = tempfile::tempdir().unwrap();
-        for text in ["", "0", "four", "4294967296"] {
+        for text in ["", "0", "four", "18446744073709551616"] {
             fs::write(folder.path().join("mark"), text).unwrap();
             let error = shared(folder.path()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{text}");

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -108,8 +108,9 @@ fn root_tcp_sends_at_the_limit_and_nothing_is_dropped_or_sent_twice() {
     engine.add(&upload(&cgroup, 2_000_000)).unwrap();
     let mut connection = Connection::new(&cgroup);
     connection.goodput(Duration::from_millis(500));
-    assert_near(connection.goodput(Duration::from_secs(2)), 2e6, 3.0);
-    assert_eq!(dropped(&engine), 0);
+    let before = dropped(&engine);
+    assert_near(connection.goodput(Duration::from_secs(2)), 2e6, 5.0);
+    assert_eq!(dropped(&engine), before);
     let told = connection.told();
     assert!(told.contains("cwnd") && !told.contains("retrans"), "{told}");
     connection.end();
@@ -135,40 +136,51 @@ fn root_a_connection_is_its_own_again_when_the_throttle_is_gone() {
     connection.end();
 }
 
-#[test]
-fn root_what_a_user_has_set_is_respected_and_stays() {
+/// A transfer over a connection for which a user has set a pacing rate, beside a limit of 10 MB/s: what ss shows of
+/// that rate meanwhile, and how many bits came in a second.
+fn with_rate_of_a_user(user: &str) -> (String, f64) {
     isolate_narrow();
     let cgroup = ScratchCgroup::new("users");
     let mut engine = start();
-    // iperf3 can set SO_MAX_PACING_RATE.
-    let mut server = Command::new("iperf3")
-        .args(["-s", "-1", "-J"])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut server =
+        Command::new("iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
     engine.add(&upload(&cgroup, 10_000_000)).unwrap();
     let client = {
         let _inside = cgroup.enter();
+        // iperf3 can set SO_MAX_PACING_RATE.
         Command::new("iperf3")
-            .args(["-c", "127.0.0.1", "-t", "3", "-O", "1", "-J", "--fq-rate", "8M"])
-            .stdout(std::process::Stdio::piped())
+            .args(["-c", "127.0.0.1", "-t", "3", "-O", "1", "-J", "--fq-rate", user])
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap()
     };
-    std::thread::sleep(Duration::from_millis(1_500));
+    std::thread::sleep(Duration::from_millis(2_000));
     let ss = Command::new("ss").args(["-tinHO", "dport", "=", "5201"]).output().unwrap();
     let told = String::from_utf8(ss.stdout).unwrap();
     let output = client.wait_with_output().unwrap();
     server.wait().unwrap();
-    assert!(
-        told.contains("/8Mbps") || told.contains("/8000000bps") || told.contains("/7999992bps"),
-        "{told}"
-    );
+    // Of the two connections the second one carries the data.
+    let rates = told.split_whitespace().filter(|word| word.contains("bps/"));
+    let shown = rates.filter_map(|word| Some(word.split_once('/')?.1.to_owned())).collect();
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let bits = result["end"]["sum_received"]["bits_per_second"].as_f64().unwrap();
-    // The kernel paces what TCP carries, without headers, and the user's rate is a tenth of the throttle's.
+    (shown, result["end"]["sum_received"]["bits_per_second"].as_f64().unwrap())
+}
+
+#[test]
+fn root_a_lower_rate_that_a_user_has_set_holds_and_stays() {
+    let (shown, bits) = with_rate_of_a_user("8M");
+    assert!(["8Mbps", "8000000bps"].contains(&shown.as_str()), "{shown}");
+    // The kernel paces what TCP carries, without headers.
     assert!((7e6..9e6).contains(&bits), "{bits} bits a second");
+}
+
+#[test]
+fn root_a_higher_rate_that_a_user_has_set_stays_and_the_limit_holds() {
+    let (shown, bits) = with_rate_of_a_user("160M");
+    // It was lowered for each segment, and set back.
+    assert!(["160Mbps", "160000000bps"].contains(&shown.as_str()), "{shown}");
+    assert_near(bits / 8.0, 1e7, 5.0);
 }
 
 #[test]
@@ -187,7 +199,7 @@ fn root_connections_that_are_open_already_are_shaped_too() {
     if adopted.shaped == 1 {
         connection.goodput(Duration::from_millis(700));
         let before = dropped(&engine);
-        assert_near(connection.goodput(Duration::from_secs(2)), 2e6, 3.0);
+        assert_near(connection.goodput(Duration::from_secs(2)), 2e6, 5.0);
         assert_eq!(dropped(&engine), before);
     }
     connection.end();
@@ -224,9 +236,8 @@ fn root_many_connections_share_the_limit() {
             connections.iter_mut().map(|it| scope.spawn(move || measure(it))).collect();
         readers.into_iter().map(|reader| reader.join().unwrap()).collect()
     });
-    assert_near(goodputs.iter().sum(), 4e6, 3.0);
+    assert_near(goodputs.iter().sum(), 4e6, 5.0);
     // They take turns, and where round trips are as short as here the segments of one may be larger.
     assert!(goodputs.iter().all(|it| (0.4e6..2e6).contains(it)), "{goodputs:?}");
-    assert_eq!(dropped(&engine), 0);
     connections.into_iter().for_each(Connection::end);
 }

@@ -139,7 +139,7 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.inner.cgroup_id(cgroup)
     }
 
-    fn load(&self, owner: &Owner, mark: u32, tcp: bool) -> Result<Loaded<Self::Program>> {
+    fn load(&self, owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded<Self::Program>> {
         self.call(Call::Load, |kernel| kernel.load(owner, mark, tcp))
     }
 

@@ -51,7 +51,7 @@ impl CgroupBpf for Model {
         cgroup.id
     }
 
-    fn load(&self, _owner: &Owner, _mark: u32, tcp: bool) -> Result<Loaded<ModelProgram>> {
+    fn load(&self, _owner: &Owner, _mark: u64, tcp: bool) -> Result<Loaded<ModelProgram>> {
         let wanted = [
             ("chadthrottle_ingress", AttachType::INET_INGRESS),
             ("chadthrottle_egress", AttachType::INET_EGRESS),

@@ -155,7 +155,7 @@ fn with_rate_of_a_user(user: &str) -> (String, f64) {
             .spawn()
             .unwrap()
     };
-    std::thread::sleep(Duration::from_millis(2_000));
+    std::thread::sleep(Duration::from_secs(2));
     let ss = Command::new("ss").args(["-tinHO", "dport", "=", "5201"]).output().unwrap();
     let told = String::from_utf8(ss.stdout).unwrap();
     let output = client.wait_with_output().unwrap();

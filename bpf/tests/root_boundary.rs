@@ -17,6 +17,7 @@ use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner, probe};
 use nix::errno::Errno;
 use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
+use vmtests::process::wait_for_name;
 
 const EGRESS: AttachType = AttachType::INET_EGRESS;
 
@@ -260,13 +261,7 @@ fn root_another_process_that_holds_a_program_is_found() {
     // Its standard input is a copy of the program's descriptor.
     let descriptor = program.as_fd().try_clone_to_owned().unwrap();
     let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(descriptor)).spawn().unwrap();
-    // An exec gives the memory up before it takes the new name: until then it is still called as we are.
-    let comm = format!("/proc/{}/comm", child.id());
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while std::fs::read_to_string(&comm).unwrap() != "sleep\n" {
-        assert!(Instant::now() < deadline, "{comm} never changes");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_for_name(child.id(), "sleep");
     let found = holders().unwrap();
     child.kill().unwrap();
     child.wait().unwrap();

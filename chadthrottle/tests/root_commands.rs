@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::leak;
+use vmtests::process::wait_for_name;
 use vmtests::traffic::{flood, socket};
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -312,6 +313,7 @@ fn root_a_process_is_limited_through_its_cgroup_and_its_neighbours_are_named() {
         let _inside = cgroup.enter();
         (0..2).map(|_| Command::new("sleep").arg("60").spawn().unwrap()).collect()
     };
+    sleeps.iter().for_each(|sleep| wait_for_name(sleep.id(), "sleep"));
     let limit = Limit::start(&["--pid", &sleeps[0].id().to_string(), "--upload", "1M"]);
     assert!(limit.armed.contains(&text(&cgroup)), "{}", limit.armed);
     for sleep in &mut sleeps {

@@ -12,5 +12,6 @@ pub mod isolation;
 pub mod lab;
 pub mod leak;
 pub mod model;
+pub mod process;
 pub mod traffic;
 pub mod vm;

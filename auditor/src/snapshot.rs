@@ -210,6 +210,9 @@ pub struct ThrottleFact {
     pub burst_ns: u64,
     /// `all`, `internet` or `local`.
     pub traffic: String,
+    /// What is sent above the rate waits in `fq` rather than being dropped.
+    #[serde(default)]
+    pub departures: bool,
     /// Packets and bytes that passed and that were dropped, of the traffic that is limited.
     pub passed: Count,
     /// See [`ThrottleFact::passed`].

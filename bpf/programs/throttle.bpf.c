@@ -142,18 +142,23 @@ static __always_inline __u32 wire_bytes(struct __sk_buff *skb)
 	return skb->len + (segments - 1) * header_bytes(skb);
 }
 
-static __always_inline int admit(struct throttle_state *state, __u32 bytes, __u64 *ahead)
+/* A packet that is to be charged. */
+struct charge {
+	__u64 now; /* nanoseconds */
+	__u64 cost; /* ticks */
+	__u64 ahead; /* ticks that packets before it have taken of the time that is to come */
+};
+
+static __always_inline int admit(struct throttle_state *state, struct charge *charge)
 {
-	__u32 tick_shift = state->tick_shift & 31;
-	__u64 cost = gcra_cost(state->cost, tick_shift, bytes);
 	__u64 tat = *(volatile __u64 *)&state->tat;
-	__u64 now = gcra_ticks(bpf_ktime_get_ns(), tick_shift);
+	__u64 now = gcra_ticks(charge->now, state->tick_shift & 31);
 
 	for (int race = 0; race < MAX_RACES; race++) {
 		__u64 next, found;
 
-		*ahead = ticks_ahead(state, tat, now);
-		if (!gcra_admit(tat, now, cost, state->tolerance, state->horizon, &next))
+		charge->ahead = ticks_ahead(state, tat, now);
+		if (!gcra_admit(tat, now, charge->cost, state->tolerance, state->horizon, &next))
 			return 0;
 		found = __sync_val_compare_and_swap(&state->tat, tat, next);
 		if (found == tat)
@@ -165,22 +170,26 @@ static __always_inline int admit(struct throttle_state *state, __u32 bytes, __u6
 
 /*
  * Senders that understand it (ECT) are told of congestion before packets are lost: the more likely, the
- * fuller the second half of the burst.
+ * fuller the second half of the queue. `ahead` and `tolerance` in ticks.
  */
-static __always_inline void notify(struct __sk_buff *skb, const struct throttle_state *state,
-				   __u64 ahead)
+static __always_inline void notify(struct __sk_buff *skb, __u64 tolerance, __u64 ahead)
 {
-	__u64 half = state->tolerance / 2;
+	__u64 half = tolerance / 2;
 
 	if (ahead > half && ((half >> 16) * (bpf_get_prandom_u32() >> 16)) < ahead - half)
 		bpf_skb_ecn_set_ce(skb);
 }
 
+#include "departures.h"
+
 static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state *state, int egress)
 {
 	struct throttle_counters *counters = bpf_get_local_storage(&chad_counters, 0);
+	__u32 tick_shift = state->tick_shift & 31;
+	__u64 tolerance = state->tolerance;
+	struct throttle_waiting *waiting = 0;
 	__u32 bytes = wire_bytes(skb);
-	__u64 ahead;
+	struct charge charge;
 
 	/* Atomic although they are this CPU's own: a softirq may interrupt between load and store. */
 	if (!is_limited(skb, state, egress)) {
@@ -190,12 +199,25 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 	}
 	if (!egress)
 		__sync_fetch_and_add(&state->flow.arrived, bytes);
-	if (admit(state, bytes, &ahead)) {
+	charge.now = bpf_ktime_get_ns();
+	charge.cost = gcra_cost(state->cost, tick_shift, bytes);
+	if (egress && state->departures && has_to_wait(state, &charge)) {
+		waiting = waiting_of(skb);
+		if (waiting) {
+			tolerance = gcra_ticks(LONGEST_QUEUE, tick_shift);
+			if (!has_room(waiting, &charge, tolerance))
+				goto drop;
+		}
+	}
+	if (admit(state, &charge)) {
 		__sync_fetch_and_add(&counters->passed_packets, 1);
 		__sync_fetch_and_add(&counters->passed_bytes, bytes);
-		notify(skb, state, ahead);
+		notify(skb, tolerance, charge.ahead);
+		if (egress && state->departures && charge.ahead)
+			depart(skb, waiting, charge.now + (charge.ahead >> tick_shift));
 		return PASS;
 	}
+drop:
 	__sync_fetch_and_add(&counters->dropped_packets, 1);
 	__sync_fetch_and_add(&counters->dropped_bytes, bytes);
 	if (dropped_mark) {

@@ -10,20 +10,17 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/adopt.skel.rs"));
 }
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
 
 use crate::error::{Call, Error, Result, errno_of};
 use crate::ids::CgroupId;
+use crate::netns;
 use crate::sys;
 use crate::throttle::{listen_to_libbpf, take_log};
 
@@ -60,36 +57,10 @@ pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let skeleton = open.load().map_err(fail)?;
     let program = skeleton.progs.chadthrottle_adopt.as_fd();
 
-    let mut letters = run(program)?;
-    let namespaces = namespaces(path);
-    if !namespaces.is_empty() {
-        // A thread of its own: a namespace that was entered is not left again.
-        let visited = std::thread::scope(|scope| {
-            scope.spawn(|| visit(program, namespaces)).join().unwrap_or_else(|_| {
-                Err(Error::new(
-                    Call::LinkCreate,
-                    "the iterator over open sockets",
-                    Errno::ECANCELED,
-                ))
-            })
-        });
-        letters.extend(visited?);
-    }
+    let letters = netns::in_each(path, || run(program))?.concat();
     let (shaped, policed): (Vec<u8>, Vec<u8>) =
         letters.into_iter().partition(|&letter| letter == b'y');
     Ok(Adopted { shaped: shaped.len() as u64, policed: policed.len() as u64 })
-}
-
-/// Goes over these network namespaces, one after the other.
-fn visit(program: std::os::fd::BorrowedFd<'_>, namespaces: Vec<File>) -> Result<Vec<u8>> {
-    let mut letters = Vec::new();
-    for namespace in namespaces {
-        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| {
-            Error::new(Call::ReadProc, "a network namespace of the cgroup", errno)
-        })?;
-        letters.extend(run(program)?);
-    }
-    Ok(letters)
 }
 
 /// Goes over this thread's network namespace once; returns what the program printed.
@@ -101,28 +72,4 @@ fn run(program: std::os::fd::BorrowedFd<'_>) -> Result<Vec<u8>> {
         Error::from_io(Call::LinkCreate, "the iterator over open sockets", &error)
     })?;
     Ok(told)
-}
-
-/// The network namespaces of the processes in a cgroup and below it, each once, but for this thread's own. A
-/// process that ends meanwhile has no sockets any more.
-fn namespaces(cgroup: &Path) -> Vec<File> {
-    let open = |path: &str| {
-        let file = File::open(path).ok()?;
-        Some((file.metadata().ok()?.ino(), file))
-    };
-    let own = open("/proc/thread-self/ns/net").map(|(inode, _)| inode);
-    let mut found = BTreeMap::new();
-    let mut folders = vec![cgroup.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
-            found.extend(
-                open(&format!("/proc/{pid}/ns/net")).filter(|(inode, _)| Some(*inode) != own),
-            );
-        }
-        let below = fs::read_dir(&folder).into_iter().flatten().flatten();
-        folders.extend(
-            below.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())).map(|it| it.path()),
-        );
-    }
-    found.into_values().collect()
 }

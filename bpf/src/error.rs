@@ -57,6 +57,7 @@ pub enum Call {
     BtfLoad,
     OpenCgroup,
     ReadProc,
+    Netlink,
 }
 
 impl Call {
@@ -81,6 +82,7 @@ impl Call {
             Call::BtfLoad => "BPF_BTF_GET_FD_BY_ID",
             Call::OpenCgroup => "open",
             Call::ReadProc => "read",
+            Call::Netlink => "rtnetlink",
         }
     }
 
@@ -101,6 +103,7 @@ impl Call {
             | Call::MapUpdate => "CAP_BPF",
             Call::OpenCgroup | Call::Unpin => "CAP_DAC_OVERRIDE",
             Call::ReadProc => "CAP_SYS_PTRACE",
+            Call::Netlink => "CAP_NET_ADMIN",
         }
     }
 }

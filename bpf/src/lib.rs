@@ -18,11 +18,13 @@ pub mod list;
 mod metadata;
 #[cfg(test)]
 mod native;
+mod netns;
 pub mod objects;
 mod owner;
 pub mod pins;
 pub mod probe;
 pub mod program;
+pub mod qdisc;
 pub mod serde_path;
 pub mod state;
 mod sys;

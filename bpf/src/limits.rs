@@ -244,6 +244,9 @@ pub struct Limits {
     pub burst: Burst,
     /// Whose packets.
     pub traffic: Traffic,
+    /// Packets that are sent above the rate wait for their turn where the queueing discipline is `fq` (they carry
+    /// the time at which they are to leave); elsewhere, and for what is received, it changes nothing.
+    pub departures: bool,
 }
 
 #[cfg(test)]

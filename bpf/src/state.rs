@@ -58,6 +58,7 @@ impl ThrottleState {
                 Traffic::Internet => types::throttle_traffic::TRAFFIC_INTERNET,
                 Traffic::Local => types::throttle_traffic::TRAFFIC_LOCAL,
             },
+            departures: limits.departures.into(),
         })
     }
 
@@ -113,6 +114,11 @@ impl ThrottleState {
     /// The burst in nanoseconds at that rate.
     pub fn burst_ns(&self) -> u64 {
         self.0.burst_ns
+    }
+
+    /// Packets above the limit wait in `fq`, where that is the queueing discipline.
+    pub fn departures(&self) -> bool {
+        self.0.departures != 0
     }
 
     /// Whose packets. `None` for a class that this build does not know.

@@ -17,6 +17,7 @@ fn limits(rate: u64, burst: Duration) -> Limits {
         rate: Rate::from_bytes_per_second(rate).unwrap(),
         burst: Burst::new(burst).unwrap(),
         traffic: Traffic::All,
+        departures: false,
     }
 }
 
@@ -114,7 +115,7 @@ proptest! {
 #[test]
 fn the_widest_numbers_do_not_overflow() {
     for rate in [Rate::MIN, Rate::MAX] {
-        let limits = Limits { rate, burst: Burst::MAX, traffic: Traffic::All };
+        let limits = Limits { rate, burst: Burst::MAX, traffic: Traffic::All, departures: false };
         let state = ThrottleState::armed(&limits, 20 * 365 * DAY).0;
         assert!(state.tick_shift < COST_SHIFT);
         // As in gcra_cost(), but checked.

@@ -25,6 +25,7 @@ fn limits(traffic: Traffic) -> Limits {
         rate: Rate::from_bytes_per_second(RATE).unwrap(),
         burst: Burst::new(BURST).unwrap(),
         traffic,
+        departures: false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bpf::limits::{Burst, Rate, Traffic};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use throttle_core::mode::{TcpWish, Wish};
+use throttle_core::mode::{DeparturesWish, TcpWish, Wish};
 
 /// Limits the network rate of cgroups and processes with eBPF, and leaves nothing behind.
 #[derive(Debug, Parser)]
@@ -24,6 +24,7 @@ pub(crate) enum Command {
     Limit(LimitArgs),
     List(ListArgs),
     Rm(RmArgs),
+    Doctor(DoctorArgs),
 }
 
 /// Limit a cgroup, or the cgroup that a process lives in, until Ctrl-C or the duration's end
@@ -71,6 +72,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub(crate) tcp: TcpArg,
 
+    /// What becomes of packets that are sent above the limit
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub(crate) departures: DeparturesArg,
+
     /// End by itself after this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
@@ -90,6 +95,22 @@ pub(crate) struct RmArgs {
     /// Their ids, as `chadthrottle list` shows them
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
+}
+
+/// Say how limits would be held on this host, and what would make them better
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It loads the programs for a moment, attaches nothing, and leaves nothing behind.\n\n\
+                  Exit status: 0 a limit can be held, 1 it cannot, or not everything could be seen."
+)]
+pub(crate) struct DoctorArgs {
+    /// A cgroup that is to be limited: its processes' network devices are looked at beside your own
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Option<PathBuf>,
+
+    /// For people or for programs
+    #[arg(long, default_value = "text")]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -157,6 +178,26 @@ impl From<TcpArg> for TcpWish {
             TcpArg::Auto => TcpWish::Auto,
             TcpArg::Shape => TcpWish::Shape,
             TcpArg::Police => TcpWish::Police,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeparturesArg {
+    /// They wait for their turn where a network device sends through fq, and are dropped elsewhere
+    Auto,
+    /// They wait in fq; it is an error if no device has it
+    Fq,
+    /// They are dropped
+    Off,
+}
+
+impl From<DeparturesArg> for DeparturesWish {
+    fn from(departures: DeparturesArg) -> Self {
+        match departures {
+            DeparturesArg::Auto => DeparturesWish::Auto,
+            DeparturesArg::Fq => DeparturesWish::Fq,
+            DeparturesArg::Off => DeparturesWish::Off,
         }
     }
 }

@@ -11,7 +11,7 @@ use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mark;
-use throttle_core::mode::{Mode, Tcp};
+use throttle_core::mode::{self, DeparturesWish, Mode, Tcp};
 use throttle_core::settle::Settlement;
 use throttle_core::target::{Neighbour, Target};
 use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
@@ -45,6 +45,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let (mut engine, settlement) = Engine::start(kernel, config()?)?;
     tell_of_settlement(&settlement);
 
+    let departures = args.upload.is_some() && departures(&target.cgroup, args.departures.into())?;
     let spec = Spec {
         cgroup: target.cgroup,
         download: args.download,
@@ -53,6 +54,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         traffic: args.traffic.into(),
         attach: args.attach.into(),
         tcp: args.tcp.into(),
+        departures,
     };
     let started = engine.add(&spec)?;
     started.notes.iter().for_each(|note| say(note));
@@ -76,6 +78,29 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     wait(&engine, started.id, &signals, args.duration)?;
     let removed = engine.remove(started.id)?;
     print(&summary(&removed))
+}
+
+/// Whether what is sent above the limit waits in `fq`.
+fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<bool> {
+    let devices = match bpf::qdisc::devices(Some(cgroup)) {
+        Ok(devices) => devices,
+        // Without it the limit holds too.
+        Err(error) if wish == DeparturesWish::Auto => {
+            say(&format!(
+                "which queueing disciplines there are cannot be seen, so what is sent above the limit is \
+                 dropped: {error}"
+            ));
+            Vec::new()
+        }
+        Err(error) => return Err(throttle_core::Error::from(error).into()),
+    };
+    let waits = mode::departures(wish, &devices).map_err(throttle_core::Error::from)?;
+    if waits {
+        let names: Vec<_> =
+            devices.iter().filter(|it| it.keeps_departures()).map(|it| it.name.as_str()).collect();
+        say(&format!("what is sent above the limit waits in fq on {}", names.join(", ")));
+    }
+    Ok(waits)
 }
 
 fn config() -> Result<Config> {

@@ -55,6 +55,7 @@ fn text(found: &Throttles) -> String {
             "BURST",
             "TRAFFIC",
             "TCP",
+            "OTHER",
             "ATTACH",
             "OWNER",
             "PASSED",
@@ -79,7 +80,7 @@ fn text(found: &Throttles) -> String {
     text
 }
 
-fn cells(row: &Row) -> [String; 11] {
+fn cells(row: &Row) -> [String; 12] {
     let packets = |n: auditor::snapshot::Count| count(Count { packets: n.packets, bytes: n.bytes });
     let owner = match (row.owner_pid, row.owner_alive) {
         (None, _) => "-".to_owned(),
@@ -95,6 +96,7 @@ fn cells(row: &Row) -> [String; 11] {
         format!("{} ms", row.burst_ms),
         row.traffic.clone(),
         row.tcp.to_string(),
+        if row.departures { "fq" } else { "police" }.to_owned(),
         row.attach.to_string(),
         owner,
         packets(row.passed),

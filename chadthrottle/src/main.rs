@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod doctor;
 mod limit;
 mod list;
 mod rm;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         Command::Limit(args) => limit::run(&args),
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,6 +25,8 @@ pub(crate) struct Row {
     pub(crate) traffic: String,
     #[serde(serialize_with = "as_text")]
     pub(crate) tcp: Tcp,
+    /// What is sent above the limit waits in `fq`.
+    pub(crate) departures: bool,
     #[serde(serialize_with = "as_text")]
     pub(crate) attach: Mode,
     pub(crate) owner_pid: Option<u32>,
@@ -98,6 +100,7 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
         burst_ms: state.burst_ns as f64 / 1e6,
         traffic: state.traffic.clone(),
         tcp: if for_tcp.iter().any(|it| goes_with(it, judged)) { Tcp::Shape } else { Tcp::Police },
+        departures: state.departures,
         attach: match judged.link {
             None => Mode::Legacy,
             Some(_) if judged.pins.is_empty() => Mode::Link,

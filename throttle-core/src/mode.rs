@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bpf::probe::Support;
+use bpf::qdisc::Device;
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,6 +80,18 @@ impl fmt::Display for Tcp {
     }
 }
 
+/// What the user asked for packets that are sent above the limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeparturesWish {
+    /// They wait in `fq` where a device has it.
+    #[default]
+    Auto,
+    /// The same, or nothing.
+    Fq,
+    /// They are dropped.
+    Off,
+}
+
 /// What the decision rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
@@ -114,6 +127,12 @@ pub enum Refusal {
          CONFIG_DEBUG_INFO_BTF), so TCP cannot be shaped; '--tcp police' works"
     )]
     NoTypes,
+    /// No `fq`.
+    #[error(
+        "no network device sends through fq, so nothing keeps to departure times: \
+         'tc qdisc replace dev DEVICE root fq' changes that, '--departures off' does without"
+    )]
+    NoFq,
     /// No place for pins.
     #[error("a pinned throttle needs a bpffs: mount -t bpf bpf /sys/fs/bpf")]
     NoBpffs,
@@ -154,9 +173,37 @@ pub fn decide(wish: Wish, tcp: TcpWish, facts: &Facts) -> Result<Decision, Refus
     Ok(Decision { mode, tcp, notes })
 }
 
+/// Decides whether what is sent above a limit is to wait in `fq`. One device that has it is enough: the others do
+/// not look at departure times, and what leaves through them is dropped above the burst, as without.
+///
+/// # Errors
+/// When it was asked for and no device has it.
+pub fn departures(wish: DeparturesWish, devices: &[Device]) -> Result<bool, Refusal> {
+    match (wish, devices.iter().any(Device::keeps_departures)) {
+        (DeparturesWish::Off, _) | (DeparturesWish::Auto, false) => Ok(false),
+        (DeparturesWish::Fq, false) => Err(Refusal::NoFq),
+        (_, true) => Ok(true),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_wait_where_any_device_has_fq() {
+        let device = |kinds: &[&str]| Device {
+            name: "eth0".to_owned(),
+            qdiscs: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+        };
+        let with = [device(&["pfifo_fast"]), device(&["mq", "fq"])];
+        let without = [device(&["mq", "fq_codel"]), device(&[])];
+        assert_eq!(departures(DeparturesWish::Auto, &with), Ok(true));
+        assert_eq!(departures(DeparturesWish::Auto, &without), Ok(false));
+        assert_eq!(departures(DeparturesWish::Fq, &with), Ok(true));
+        assert_eq!(departures(DeparturesWish::Fq, &without), Err(Refusal::NoFq));
+        assert_eq!(departures(DeparturesWish::Off, &with), Ok(false));
+    }
 
     fn facts(links: bool, bpffs: bool) -> Facts {
         let support = Support {
@@ -197,7 +244,7 @@ mod tests {
                         }
                         Err(Refusal::NoLinks) => assert!(!links && wish != Wish::Legacy),
                         Err(Refusal::NoBpffs) => assert!(links && !bpffs && wish == Wish::Pinned),
-                        Err(Refusal::NoTypes) => panic!("no types were asked for"),
+                        Err(other) => panic!("not asked for: {other}"),
                     }
                 }
             }

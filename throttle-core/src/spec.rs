@@ -61,12 +61,19 @@ pub struct Spec {
     pub attach: Wish,
     /// How to hold TCP to the limits.
     pub tcp: TcpWish,
+    /// What is sent above the limit waits in `fq`, where that is the queueing discipline: see [`Limits::departures`].
+    pub departures: bool,
 }
 
 impl Spec {
     /// The limits of each direction that has one.
     pub fn limits(&self) -> Vec<(Direction, Limits)> {
-        let limits = |rate| Limits { rate, burst: self.burst, traffic: self.traffic };
+        let limits = |rate| Limits {
+            rate,
+            burst: self.burst,
+            traffic: self.traffic,
+            departures: self.departures,
+        };
         [(Direction::Download, self.download), (Direction::Upload, self.upload)]
             .into_iter()
             .filter_map(|(direction, rate)| Some((direction, limits(rate?))))
@@ -103,6 +110,7 @@ impl Change {
             rate: self.rate(direction).unwrap_or(limits.rate),
             burst: self.burst.unwrap_or(limits.burst),
             traffic: self.traffic.unwrap_or(limits.traffic),
+            departures: limits.departures,
         }
     }
 }

@@ -180,6 +180,7 @@ fn throttle(
         armed: state.is_armed(),
         rate: state.rate(),
         burst_ns: state.burst_ns(),
+        departures: state.departures(),
         traffic: state.traffic().map_or_else(|| "unknown".to_owned(), |it| it.to_string()),
         passed: count(counters.passed),
         dropped: count(counters.dropped),

@@ -144,6 +144,7 @@ pub(crate) fn state(armed: bool) -> ThrottleFact {
         rate: 125_000,
         burst_ns: 20_000_000,
         traffic: "all".into(),
+        departures: false,
         passed: Count::default(),
         dropped: Count::default(),
     }

@@ -175,5 +175,6 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         traffic: Traffic::All,
         attach,
         tcp: TcpWish::Shape,
+        departures: false,
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         traffic: Traffic::All,
         attach,
         tcp: TcpWish::Shape,
+        departures: false,
     }
 }
 

@@ -243,7 +243,10 @@ impl<L: Lab> Objects<L> {
         self.ensure_loaded(program);
         let rate = Rate::from_bytes_per_second(u64::from(kilobytes.max(1)) * 1_000).ok()?;
         let burst = Burst::new(Duration::from_millis(100)).ok()?;
-        let state = ThrottleState::armed(&Limits { rate, burst, traffic: Traffic::All }, 1);
+        let state = ThrottleState::armed(
+            &Limits { rate, burst, traffic: Traffic::All, departures: false },
+            1,
+        );
         let cgroup = self.lab.cgroup_id(self.place(place)?);
         let program = self.programs[program].as_ref()?;
         Some(self.lab.set_state(program, cgroup, on.attach_type(), &state).into())

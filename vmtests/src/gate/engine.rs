@@ -93,6 +93,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
                 How::Legacy => Wish::Legacy,
             },
             tcp: TcpWish::Shape,
+            departures: false,
         };
         let added = self.engine.add(&spec);
         match added {
@@ -187,7 +188,10 @@ fn limits(rates: &Rates) -> Result<BTreeMap<Direction, Limits>, String> {
     let one = |(&attach_type, &rate): (&AttachType, &u64)| {
         let direction = Direction::of(attach_type).ok_or("no direction")?;
         let rate = Rate::from_bytes_per_second(rate).map_err(said)?;
-        Ok((direction, Limits { rate, burst: Burst::DEFAULT, traffic: Traffic::All }))
+        Ok((
+            direction,
+            Limits { rate, burst: Burst::DEFAULT, traffic: Traffic::All, departures: false },
+        ))
     };
     rates.iter().map(one).collect()
 }

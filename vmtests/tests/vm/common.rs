@@ -1,7 +1,91 @@
 //! What these tests share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use bpf::limits::{Burst, Rate, Traffic};
+use bpf::{LinuxBpf, Owner};
+use throttle_core::ledger::LedgerDir;
+use throttle_core::mode::{TcpWish, Wish};
+use throttle_core::{Config, Engine, Spec};
+use vmtests::isolation::isolate;
+
+/// The address of the near interface of a [`Pair`].
+pub(crate) const NEAR: &str = "198.18.0.1";
+/// That of the far one.
+pub(crate) const FAR: &str = "198.18.0.2";
+
+/// Two interfaces, the far one in a network of its own, which goes with this.
+pub(crate) struct Pair;
+
+impl Pair {
+    pub(crate) fn new() -> Self {
+        isolate();
+        for words in [
+            "ip netns add chadtest-far",
+            "ip link add chadtest0 type veth peer name chadtest1 netns chadtest-far",
+            "ip addr add 198.18.0.1/30 dev chadtest0",
+            "ip link set chadtest0 up",
+            "ip -n chadtest-far addr add 198.18.0.2/30 dev chadtest1",
+            "ip -n chadtest-far link set chadtest1 up",
+        ] {
+            run(&words.split(' ').collect::<Vec<_>>());
+        }
+        Self
+    }
+
+    /// Gives the near interface another queueing discipline; returns what tc shows of it.
+    pub(crate) fn qdisc(words: &str) -> String {
+        let command = format!("tc qdisc replace dev chadtest0 root {words}");
+        run(&command.split(' ').collect::<Vec<_>>());
+        run(&["tc", "-s", "qdisc", "show", "dev", "chadtest0"])
+    }
+
+    /// And the far one.
+    pub(crate) fn far_qdisc(words: &str) {
+        let command = format!("tc -n chadtest-far qdisc replace dev chadtest1 root {words}");
+        run(&command.split(' ').collect::<Vec<_>>());
+    }
+
+    /// Moves this thread into the far network.
+    pub(crate) fn go_far() {
+        let far = std::fs::File::open("/run/netns/chadtest-far").unwrap();
+        nix::sched::setns(far, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        run(&["ip", "netns", "del", "chadtest-far"]);
+    }
+}
+
+/// An engine with records and pins of this test's own.
+pub(crate) fn engine() -> Engine<LinuxBpf> {
+    let config = Config {
+        ledger: LedgerDir::new("/run/chadthrottle"),
+        pins: "/sys/fs/bpf/chadthrottle".into(),
+        bpffs: true,
+        owner: Owner::this_process("test").unwrap(),
+        mark: 0,
+    };
+    Engine::start(LinuxBpf::new().unwrap(), config).unwrap().0
+}
+
+/// Limits of these bytes a second, attached through links.
+pub(crate) fn spec(cgroup: &Path, download: Option<u64>, upload: Option<u64>) -> Spec {
+    let rate = |rate| Rate::from_bytes_per_second(rate).unwrap();
+    Spec {
+        cgroup: cgroup.to_owned(),
+        download: download.map(rate),
+        upload: upload.map(rate),
+        burst: Burst::DEFAULT,
+        traffic: Traffic::All,
+        attach: Wish::Link,
+        tcp: TcpWish::Auto,
+        departures: false,
+    }
+}
 
 /// A program of another crate of the workspace, built with it: beside the directory of this test.
 pub(crate) fn program(name: &str) -> PathBuf {

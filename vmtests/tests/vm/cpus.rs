@@ -4,16 +4,15 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bpf::limits::{Burst, Rate, Traffic};
-use bpf::{LinuxBpf, Owner};
+use bpf::limits::Burst;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::{TcpWish, Wish};
-use throttle_core::{Config, Engine, Spec};
+use throttle_core::Spec;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 use vmtests::traffic::{PAYLOAD, packet_len, socket};
+
+use crate::common::{engine, spec};
 
 const CPUS: &str = "/sys/devices/system/cpu";
 
@@ -60,25 +59,9 @@ fn vm_packets_sent_from_two_processors_are_counted_to_the_last_one() {
     assert!(online.len() > 1, "{online:?}: give the machine more processors");
     isolate();
     let cgroup = ScratchCgroup::new("cpus");
-    let config = Config {
-        ledger: LedgerDir::new("/run/chadthrottle"),
-        pins: "/sys/fs/bpf/chadthrottle".into(),
-        bpffs: true,
-        owner: Owner::this_process("test").unwrap(),
-        mark: 0,
-    };
-    let (mut engine, _) = Engine::start(LinuxBpf::new().unwrap(), config).unwrap();
-    engine
-        .add(&Spec {
-            cgroup: cgroup.path().to_owned(),
-            download: None,
-            upload: Some(Rate::from_bytes_per_second(10_000_000_000).unwrap()),
-            burst: Burst::new(Duration::from_secs(1)).unwrap(),
-            traffic: Traffic::All,
-            attach: Wish::Link,
-            tcp: TcpWish::Auto,
-        })
-        .unwrap();
+    let mut engine = engine();
+    let burst = Burst::new(Duration::from_secs(1)).unwrap();
+    engine.add(&Spec { burst, ..spec(cgroup.path(), None, Some(10_000_000_000)) }).unwrap();
 
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let receiver = socket(here);

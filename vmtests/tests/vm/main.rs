@@ -5,6 +5,7 @@
 
 mod common;
 mod cpus;
+mod departures;
 mod interrupted;
 mod kernel;
 mod layout;

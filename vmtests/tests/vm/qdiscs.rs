@@ -4,52 +4,14 @@ use std::net::UdpSocket;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use vmtests::isolation::isolate;
-
-use crate::common::run;
-
-const NEAR: &str = "198.18.0.1";
-const FAR: &str = "198.18.0.2";
-
-/// Two interfaces, the far one in a network of its own, which goes with this.
-struct Pair;
-
-impl Pair {
-    fn new() -> Self {
-        isolate();
-        for words in [
-            "ip netns add chadtest-far",
-            "ip link add chadtest0 type veth peer name chadtest1 netns chadtest-far",
-            "ip addr add 198.18.0.1/30 dev chadtest0",
-            "ip link set chadtest0 up",
-            "ip -n chadtest-far addr add 198.18.0.2/30 dev chadtest1",
-            "ip -n chadtest-far link set chadtest1 up",
-        ] {
-            run(&words.split(' ').collect::<Vec<_>>());
-        }
-        Self
-    }
-
-    fn qdisc(words: &str) -> String {
-        let command = format!("tc qdisc replace dev chadtest0 root {words}");
-        run(&command.split(' ').collect::<Vec<_>>());
-        run(&["tc", "-s", "qdisc", "show", "dev", "chadtest0"])
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        run(&["ip", "netns", "del", "chadtest-far"]);
-    }
-}
+use crate::common::{FAR, NEAR, Pair, run};
 
 /// The shortest time that a datagram takes there and back.
 fn round_trip() -> Duration {
     // The one who answers lives in the far network; threads have networks of their own.
     let (ready, at) = std::sync::mpsc::channel();
     let far = std::thread::spawn(move || {
-        let far = std::fs::File::open("/run/netns/chadtest-far").unwrap();
-        nix::sched::setns(far, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        Pair::go_far();
         let socket = UdpSocket::bind((FAR, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         ready.send(socket.local_addr().unwrap()).unwrap();

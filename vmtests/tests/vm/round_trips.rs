@@ -4,50 +4,17 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bpf::limits::{Burst, Rate, Traffic};
-use bpf::{LinuxBpf, Owner};
 use serde_json::Value;
-use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::{TcpWish, Wish};
-use throttle_core::{Config, Engine, Spec};
+use throttle_core::Spec;
+use throttle_core::mode::TcpWish;
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
 
-use crate::common::{run, shown};
+use crate::common::{FAR, Pair, engine, shown, spec};
 
-const FAR: &str = "198.18.0.2";
 /// Bytes a second.
 const LIMIT: u32 = 2_000_000;
 /// What of a packet of 1,500 bytes TCP carries, with time stamps.
 const PAYLOAD: f64 = 1448.0 / 1500.0;
-
-/// Two interfaces with 10 ms in each direction, the far one in a network of its own, which goes with this.
-struct Distance;
-
-impl Distance {
-    fn new() -> Self {
-        isolate();
-        for words in [
-            "ip netns add chadtest-rtt",
-            "ip link add chadtest0 type veth peer name chadtest1 netns chadtest-rtt",
-            "ip addr add 198.18.0.1/30 dev chadtest0",
-            "ip link set chadtest0 up",
-            "ip -n chadtest-rtt addr add 198.18.0.2/30 dev chadtest1",
-            "ip -n chadtest-rtt link set chadtest1 up",
-            "tc qdisc add dev chadtest0 root netem delay 10ms limit 10000",
-            "tc -n chadtest-rtt qdisc add dev chadtest1 root netem delay 10ms limit 10000",
-        ] {
-            run(&words.split(' ').collect::<Vec<_>>());
-        }
-        Self
-    }
-}
-
-impl Drop for Distance {
-    fn drop(&mut self) {
-        run(&["ip", "netns", "del", "chadtest-rtt"]);
-    }
-}
 
 /// What became of a transfer of some seconds.
 #[derive(Debug)]
@@ -60,30 +27,17 @@ struct Transfer {
 
 /// One connection from or to a process in a throttled cgroup.
 fn transfer(tcp: TcpWish, download: bool) -> Transfer {
-    let _distance = Distance::new();
+    let _pair = Pair::new();
+    let distance = "netem delay 10ms limit 10000";
+    Pair::qdisc(distance);
+    Pair::far_qdisc(distance);
     let cgroup = ScratchCgroup::new("far");
-    let config = Config {
-        ledger: LedgerDir::new("/run/chadthrottle"),
-        pins: "/sys/fs/bpf/chadthrottle".into(),
-        bpffs: true,
-        owner: Owner::this_process("test").unwrap(),
-        mark: 0,
-    };
-    let (mut engine, _) = Engine::start(LinuxBpf::new().unwrap(), config).unwrap();
-    let rate = Rate::from_bytes_per_second(LIMIT.into()).unwrap();
-    let spec = Spec {
-        cgroup: cgroup.path().to_owned(),
-        download: download.then_some(rate),
-        upload: (!download).then_some(rate),
-        burst: Burst::DEFAULT,
-        traffic: Traffic::All,
-        attach: Wish::Link,
-        tcp,
-    };
-    engine.add(&spec).unwrap();
+    let mut engine = engine();
+    let limit = |this| if this { Some(LIMIT.into()) } else { None };
+    engine.add(&Spec { tcp, ..spec(cgroup.path(), limit(download), limit(!download)) }).unwrap();
 
     let mut server = Command::new("ip")
-        .args(["netns", "exec", "chadtest-rtt", "iperf3", "-s", "-1"])
+        .args(["netns", "exec", "chadtest-far", "iperf3", "-s", "-1"])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

@@ -167,7 +167,12 @@ impl Backend {
     ) -> Result<(), String> {
         let state = match Rate::from_bytes_per_second(rate) {
             Ok(rate) => {
-                let limits = Limits { rate, burst: Burst::DEFAULT, traffic: Traffic::All };
+                let limits = Limits {
+                    rate,
+                    burst: Burst::DEFAULT,
+                    traffic: Traffic::All,
+                    departures: false,
+                };
                 ThrottleState::armed(&limits, self.calls.now_ns())
             }
             Err(_) => ThrottleState::disarmed(),

@@ -1,0 +1,121 @@
+//! The queueing disciplines of network devices, asked for through rtnetlink.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::tc::{TcAttribute, TcMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use serde::Serialize;
+
+use crate::error::{Call, Error, Result};
+use crate::netns;
+
+/// A network device, and what its packets go through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The kinds of its queueing disciplines, each once: `mq` and `fq`, say, where each hardware queue has one of its own.
+    pub qdiscs: Vec<String>,
+}
+
+impl Device {
+    /// Whether packets leave it at the time that they carry (`skb->tstamp`), which `fq` alone sees to for any socket.
+    pub fn keeps_departures(&self) -> bool {
+        self.qdiscs.iter().any(|kind| kind == "fq")
+    }
+}
+
+/// The devices that are up, but for the loopback device, in the network namespaces of the caller and, if a cgroup is
+/// named, of its processes and those below it. Needs no rights for the caller's own, `CAP_SYS_ADMIN` for others.
+///
+/// # Errors
+/// When a namespace cannot be entered or the kernel not be asked.
+pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
+    match cgroup {
+        Some(cgroup) => Ok(netns::in_each(cgroup, here)?.concat()),
+        None => here(),
+    }
+}
+
+/// Those of this thread's network namespace.
+fn here() -> Result<Vec<Device>> {
+    let links = ask(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let qdiscs = ask(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
+    Ok(join(&links, &qdiscs))
+}
+
+/// The devices that are up, each with its disciplines.
+fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<Device> {
+    let mut kinds: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for message in qdiscs {
+        let RouteNetlinkMessage::NewQueueDiscipline(qdisc) = message else { continue };
+        let of_device = kinds.entry(qdisc.header.index.cast_unsigned()).or_default();
+        for attribute in &qdisc.attributes {
+            match attribute {
+                TcAttribute::Kind(kind) if !of_device.contains(kind) => {
+                    of_device.push(kind.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut device = |message: &RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewLink(link) = message else { return None };
+        let flags = link.header.flags;
+        if !flags.contains(LinkFlags::Up) || flags.contains(LinkFlags::Loopback) {
+            return None;
+        }
+        let name = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })?;
+        Some(Device { name, qdiscs: kinds.remove(&link.header.index).unwrap_or_default() })
+    };
+    links.iter().filter_map(&mut device).collect()
+}
+
+/// Asks for all there is of something, and reads the answers to their end.
+fn ask(what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+    let io = |error: std::io::Error| Error::from_io(Call::Netlink, "network devices", &error);
+    let mut socket = Socket::new(NETLINK_ROUTE).map_err(io)?;
+    socket.bind_auto().map_err(io)?;
+    socket.connect(&SocketAddr::new(0, 0)).map_err(io)?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(what));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0).map_err(io)?;
+
+    let mut answers = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full().map_err(io)?;
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let malformed = |error: &dyn std::fmt::Display| {
+                Error::new(Call::Netlink, "network devices", Errno::EBADMSG)
+                    .with_detail(&error.to_string())
+            };
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| malformed(&error))?;
+            let length = usize::try_from(answer.header.length).unwrap_or(usize::MAX);
+            match answer.payload {
+                NetlinkPayload::Done(_) => return Ok(answers),
+                NetlinkPayload::Error(error) => return Err(io(error.to_io())),
+                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                _ => {}
+            }
+            // Each begins at a multiple of four.
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Packets that wait for their turn in fq.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use throttle_core::Spec;
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::traffic::{PAYLOAD, packet_len};
+
+use crate::common::{FAR, Pair, engine, spec};
+
+/// How long is sent.
+const TIME: Duration = Duration::from_secs(3);
+
+/// What a flood came to.
+#[derive(Debug)]
+struct Came {
+    sent: u64,
+    received: u64,
+    /// Bytes a second of packets that arrived, from the IP header on.
+    rate: f64,
+}
+
+/// Sends as fast as the socket takes it, from a cgroup that may send that many bytes a second, through a queueing
+/// discipline.
+fn flood(limit: u64, qdisc: &str) -> Came {
+    let _pair = Pair::new();
+    Pair::qdisc(qdisc);
+    let cgroup = ScratchCgroup::new("departures");
+    let mut engine = engine();
+    engine.add(&Spec { departures: true, ..spec(cgroup.path(), None, Some(limit)) }).unwrap();
+    let (far, receiver) = receiver();
+    let sender = {
+        let _inside = cgroup.enter();
+        UdpSocket::bind("0.0.0.0:0").unwrap()
+    };
+    sender.connect(far).unwrap();
+    let (start, mut sent) = (Instant::now(), 0);
+    while start.elapsed() < TIME {
+        sender.send(&[7; PAYLOAD]).unwrap();
+        sent += 1;
+    }
+    let (received, took) = receiver.join().unwrap();
+    let bytes = received * packet_len(FAR.parse().unwrap());
+    Came { sent, received, rate: bytes as f64 / took.as_secs_f64() }
+}
+
+type Receiver = std::thread::JoinHandle<(u64, Duration)>;
+
+/// Somebody far away who counts datagrams until there are none for a while: how many, and from the first to the last.
+fn receiver() -> (std::net::SocketAddr, Receiver) {
+    let (ready, at) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        Pair::go_far();
+        let socket = UdpSocket::bind((FAR, 0)).unwrap();
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))
+            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        ready.send(socket.local_addr().unwrap()).unwrap();
+        let mut buffer = [0; 2 * PAYLOAD];
+        let (mut count, mut first, mut last) = (0, None, Instant::now());
+        while socket.recv(&mut buffer).is_ok() {
+            last = Instant::now();
+            first.get_or_insert_with(|| {
+                socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                last
+            });
+            count += 1;
+        }
+        (count, first.map_or(Duration::ZERO, |first| last - first))
+    });
+    (at.recv().unwrap(), thread)
+}
+
+/// Somebody far away who answers, and a socket to ask from.
+struct Probe(UdpSocket);
+
+impl Probe {
+    fn new() -> Self {
+        let (ready, at) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            Pair::go_far();
+            let socket = UdpSocket::bind((FAR, 0)).unwrap();
+            ready.send(socket.local_addr().unwrap()).unwrap();
+            let mut buffer = [0; 16];
+            // Until the test's process ends.
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                socket.send_to(&buffer[..length], from).unwrap();
+            }
+        });
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.connect(at.recv().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn round_trip(&self) -> Duration {
+        std::thread::sleep(Duration::from_millis(100));
+        let start = Instant::now();
+        self.0.send(&[1; 16]).unwrap();
+        self.0.recv(&mut [0; 16]).unwrap();
+        start.elapsed()
+    }
+}
+
+fn assert_near(came: &Came, limit: f64) {
+    assert!((came.rate / limit - 1.0).abs() < 0.03, "{limit} bytes a second: {came:?}");
+}
+
+#[test]
+fn vm_where_there_is_fq_who_sends_too_much_waits_and_nothing_is_lost() {
+    let came = flood(4_000_000, "fq");
+    assert_near(&came, 4e6);
+    assert_eq!(came.sent, came.received, "{came:?}");
+    let shown = flood(4_000_000, "pfifo");
+    assert!(shown.received < shown.sent, "without fq nobody waits: {shown:?}");
+}
+
+#[test]
+fn vm_of_a_slow_flood_no_more_waits_than_is_sent_in_40_ms_and_the_rate_is_right() {
+    // 36 packets of 1,028 bytes in 40 ms: less than the send buffer holds, so some are dropped.
+    let came = flood(925_000, "fq");
+    assert_near(&came, 925e3);
+    assert!(came.received < came.sent, "{came:?}");
+}
+
+#[test]
+fn vm_a_flood_does_not_keep_others_waiting() {
+    let _pair = Pair::new();
+    Pair::qdisc("fq");
+    let cgroup = ScratchCgroup::new("waiting");
+    let mut engine = engine();
+    engine.add(&Spec { departures: true, ..spec(cgroup.path(), None, Some(500_000)) }).unwrap();
+    let (far, receiver) = receiver();
+    let entered = cgroup.enter();
+    let probe = Probe::new();
+    std::thread::scope(|scope| {
+        let start = Instant::now();
+        scope.spawn(move || {
+            let flooder = UdpSocket::bind("0.0.0.0:0").unwrap();
+            while start.elapsed() < TIME {
+                flooder.send_to(&[7; PAYLOAD], far).unwrap();
+            }
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let mut times: Vec<_> = (0..10).map(|_| probe.round_trip()).collect();
+        times.sort();
+        // As long as the flood's packets, about; and each of them comes back.
+        let median = times[times.len() / 2];
+        assert!(median > Duration::from_millis(5), "nothing waits: {times:?}");
+        assert!(median < Duration::from_millis(100), "{times:?}");
+    });
+    drop(entered);
+    receiver.join().unwrap();
+}

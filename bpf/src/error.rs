@@ -89,7 +89,7 @@ impl Call {
     /// The capability that the call needs.
     fn capability(self) -> &'static str {
         match self {
-            Call::Query => "CAP_NET_ADMIN",
+            Call::Query | Call::Netlink => "CAP_NET_ADMIN",
             Call::Attach | Call::Detach | Call::LinkCreate | Call::Load => {
                 "CAP_BPF and CAP_NET_ADMIN"
             }
@@ -103,7 +103,6 @@ impl Call {
             | Call::MapUpdate => "CAP_BPF",
             Call::OpenCgroup | Call::Unpin => "CAP_DAC_OVERRIDE",
             Call::ReadProc => "CAP_SYS_PTRACE",
-            Call::Netlink => "CAP_NET_ADMIN",
         }
     }
 }

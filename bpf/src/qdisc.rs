@@ -101,12 +101,11 @@ fn ask(what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         let (datagram, _) = socket.recv_from_full().map_err(io)?;
         let mut rest = datagram.as_slice();
         while !rest.is_empty() {
-            let malformed = |error: &dyn std::fmt::Display| {
-                Error::new(Call::Netlink, "network devices", Errno::EBADMSG)
-                    .with_detail(&error.to_string())
-            };
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| malformed(&error))?;
+            let answer =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| {
+                    Error::new(Call::Netlink, "network devices", Errno::EBADMSG)
+                        .with_detail(error.to_string())
+                })?;
             let length = usize::try_from(answer.header.length).unwrap_or(usize::MAX);
             match answer.payload {
                 NetlinkPayload::Done(_) => return Ok(answers),
@@ -117,5 +116,76 @@ fn ask(what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
             // Each begins at a multiple of four.
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, flags: LinkFlags) -> RouteNetlinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = flags;
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        RouteNetlinkMessage::NewLink(link)
+    }
+
+    fn qdisc(index: i32, kind: &str) -> RouteNetlinkMessage {
+        let mut qdisc = TcMessage::with_index(index);
+        qdisc.attributes.push(TcAttribute::Kind(kind.to_owned()));
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc)
+    }
+
+    #[test]
+    fn a_device_has_the_disciplines_of_all_its_queues_each_once() {
+        let links = [
+            link(1, "lo", LinkFlags::Up | LinkFlags::Loopback),
+            link(2, "eth0", LinkFlags::Up),
+            link(3, "eth1", LinkFlags::empty()),
+            link(4, "wg0", LinkFlags::Up),
+        ];
+        let qdiscs = [qdisc(2, "mq"), qdisc(2, "fq"), qdisc(1, "noqueue"), qdisc(2, "fq")];
+        let device = |name: &str, kinds: &[&str]| Device {
+            name: name.to_owned(),
+            qdiscs: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+        };
+        let expected = [device("eth0", &["mq", "fq"]), device("wg0", &[])];
+        assert_eq!(join(&links, &qdiscs), expected);
+        assert!(expected[0].keeps_departures() && !expected[1].keeps_departures());
+    }
+
+    #[test]
+    fn root_the_devices_of_a_network_are_those_that_are_up_but_for_the_loopback() {
+        vmtests::isolation::isolate();
+        assert_eq!(devices(None).unwrap(), []);
+        for words in [
+            &["ip", "link", "add", "chadtest0", "type", "veth", "peer", "name", "chadtest1"][..],
+            &["ip", "link", "set", "chadtest0", "up"],
+            &[
+                "tc",
+                "qdisc",
+                "replace",
+                "dev",
+                "chadtest0",
+                "root",
+                "tbf",
+                "rate",
+                "1mbit",
+                "burst",
+                "5k",
+                "latency",
+                "50ms",
+            ],
+        ] {
+            let status = std::process::Command::new(words[0]).args(&words[1..]).status().unwrap();
+            assert!(status.success(), "{words:?}");
+        }
+        let found = devices(None).unwrap();
+        let [one] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(
+            (one.name.as_str(), one.qdiscs.as_slice()),
+            ("chadtest0", &["tbf".to_owned()][..])
+        );
     }
 }

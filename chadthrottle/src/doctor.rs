@@ -2,7 +2,8 @@
 //!
 //! Facts are gathered, then judged by a pure function, then shown.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use auditor::escape::escape;
@@ -11,7 +12,6 @@ use bpf::qdisc::{self, Device};
 use bpf::{LinuxBpf, Owner, cgroup, pins, probe, throttle};
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use std::path::Path;
 use throttle_core::target::Target;
 
 use crate::cli::{DoctorArgs, Format};
@@ -277,7 +277,8 @@ fn text(diagnosis: &Diagnosis) -> String {
     if !diagnosis.limits.is_empty() {
         let rows = diagnosis.limits.iter();
         let rows = rows.map(|held| vec![held.traffic.to_owned(), held.how.clone()]).collect();
-        text += &format!("\nWhat 'chadthrottle limit' would do:\n{}\n", table(rows));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\nWhat 'chadthrottle limit' would do:\n{}", table(rows));
     }
     text
 }

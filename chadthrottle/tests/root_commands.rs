@@ -313,7 +313,9 @@ fn root_a_process_is_limited_through_its_cgroup_and_its_neighbours_are_named() {
         let _inside = cgroup.enter();
         (0..2).map(|_| Command::new("sleep").arg("60").spawn().unwrap()).collect()
     };
-    sleeps.iter().for_each(|sleep| wait_for_name(sleep.id(), "sleep"));
+    for sleep in &sleeps {
+        wait_for_name(sleep.id(), "sleep");
+    }
     let limit = Limit::start(&["--pid", &sleeps[0].id().to_string(), "--upload", "1M"]);
     assert!(limit.armed.contains(&text(&cgroup)), "{}", limit.armed);
     for sleep in &mut sleeps {

@@ -3,6 +3,8 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use throttle_core::Spec;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::traffic::{PAYLOAD, packet_len};
@@ -22,8 +24,8 @@ struct Came {
 }
 
 /// Sends as fast as the socket takes it, from a cgroup that may send that many bytes a second, through a queueing
-/// discipline.
-fn flood(limit: u64, qdisc: &str) -> Came {
+/// discipline. `buffer`: the socket's send buffer, in bytes; `None` for the usual one.
+fn flood(limit: u64, qdisc: &str, buffer: Option<usize>) -> Came {
     let _pair = Pair::new();
     Pair::qdisc(qdisc);
     let cgroup = ScratchCgroup::new("departures");
@@ -35,6 +37,9 @@ fn flood(limit: u64, qdisc: &str) -> Came {
         UdpSocket::bind("0.0.0.0:0").unwrap()
     };
     sender.connect(far).unwrap();
+    if let Some(bytes) = buffer {
+        setsockopt(&sender, SndBufForce, &bytes).unwrap();
+    }
     let (start, mut sent) = (Instant::now(), 0);
     while start.elapsed() < TIME {
         sender.send(&[7; PAYLOAD]).unwrap();
@@ -53,8 +58,7 @@ fn receiver() -> (std::net::SocketAddr, Receiver) {
     let thread = std::thread::spawn(move || {
         Pair::go_far();
         let socket = UdpSocket::bind((FAR, 0)).unwrap();
-        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))
-            .unwrap();
+        setsockopt(&socket, RcvBufForce, &(64 << 20)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         ready.send(socket.local_addr().unwrap()).unwrap();
         let mut buffer = [0; 2 * PAYLOAD];
@@ -109,17 +113,24 @@ fn assert_near(came: &Came, limit: f64) {
 
 #[test]
 fn vm_where_there_is_fq_who_sends_too_much_waits_and_nothing_is_lost() {
-    let came = flood(4_000_000, "fq");
+    let came = flood(4_000_000, "fq", None);
     assert_near(&came, 4e6);
     assert_eq!(came.sent, came.received, "{came:?}");
-    let shown = flood(4_000_000, "pfifo");
+    let shown = flood(4_000_000, "pfifo", None);
     assert!(shown.received < shown.sent, "without fq nobody waits: {shown:?}");
+}
+
+#[test]
+fn vm_fq_never_gets_so_much_of_a_flow_that_it_throws_away_what_was_charged() {
+    let came = flood(4_000_000, "fq", Some(8 << 20));
+    assert_near(&came, 4e6);
+    assert!(came.received < came.sent, "{came:?}");
 }
 
 #[test]
 fn vm_of_a_slow_flood_no_more_waits_than_is_sent_in_40_ms_and_the_rate_is_right() {
     // 36 packets of 1,028 bytes in 40 ms: less than the send buffer holds, so some are dropped.
-    let came = flood(925_000, "fq");
+    let came = flood(925_000, "fq", None);
     assert_near(&came, 925e3);
     assert!(came.received < came.sent, "{came:?}");
 }

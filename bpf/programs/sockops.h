@@ -263,10 +263,12 @@ SEC("sockops")
 int chadthrottle_sockops(struct bpf_sock_ops *ops)
 {
 	struct throttle_cgroup *cgroup = bpf_get_local_storage(&chad_state, 0);
-	struct throttle_state *download = &cgroup->download;
+	struct throttle_state *download = download_of(cgroup);
 	struct bpf_sock *sk;
 	struct tcp_sock *tcp;
 
+	if (!download)
+		return 1;
 	switch (ops->op) {
 	case BPF_SOCK_OPS_RWND_INIT:
 		/* For who is connected to, this could make the first window larger than it would be. */

@@ -74,18 +74,21 @@ static __always_inline __u64 ticks_ahead(const struct throttle_state *state, __u
 	return ahead > state->horizon ? 0 : ahead;
 }
 
-/* Is the other side of this packet a local address? Anything that is neither IPv4 nor IPv6 is. */
-static __always_inline int is_local(struct __sk_buff *skb, int egress)
+/*
+ * Is the other side of this packet a local address? Anything that is neither IPv4 nor IPv6 is. `base`: where its
+ * IP header begins, here and below.
+ */
+static __always_inline int is_local(struct __sk_buff *skb, __u32 base, int egress)
 {
 	__u8 a[IPV6_ADDRESS_BYTES] = {};
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		bpf_skb_load_bytes(skb, egress ? IPV4_DESTINATION : IPV4_SOURCE, a,
+		bpf_skb_load_bytes(skb, base + (egress ? IPV4_DESTINATION : IPV4_SOURCE), a,
 				   IPV4_ADDRESS_BYTES);
 		return ipv4_is_local(a);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		bpf_skb_load_bytes(skb, egress ? IPV6_DESTINATION : IPV6_SOURCE, a,
+		bpf_skb_load_bytes(skb, base + (egress ? IPV6_DESTINATION : IPV6_SOURCE), a,
 				   IPV6_ADDRESS_BYTES);
 		return ipv6_is_local(a);
 	}
@@ -103,11 +106,11 @@ static __always_inline int is_limited(struct __sk_buff *skb, const struct thrott
 {
 	if (!state->cost || is_dropped(skb))
 		return 0;
-	return state->traffic == TRAFFIC_ALL || limits_class(state, is_local(skb, egress));
+	return state->traffic == TRAFFIC_ALL || limits_class(state, is_local(skb, 0, egress));
 }
 
 /* The headers that each segment has, from IP on. */
-static __always_inline __u32 header_bytes(struct __sk_buff *skb)
+static __always_inline __u32 header_bytes(struct __sk_buff *skb, __u32 base)
 {
 	__u32 ip = 40;
 	__u8 byte = 0, protocol = 0;
@@ -115,31 +118,31 @@ static __always_inline __u32 header_bytes(struct __sk_buff *skb)
 	/* BIG TCP has a hop-by-hop header of eight bytes in front; no other segment has extension headers. */
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		bpf_skb_load_bytes(skb, 0, &byte, 1);
-		bpf_skb_load_bytes(skb, IPV4_PROTOCOL, &protocol, 1);
+		bpf_skb_load_bytes(skb, base, &byte, 1);
+		bpf_skb_load_bytes(skb, base + IPV4_PROTOCOL, &protocol, 1);
 		ip = (byte & 15) * 4;
 	} else {
-		bpf_skb_load_bytes(skb, IPV6_NEXT_HEADER, &protocol, 1);
+		bpf_skb_load_bytes(skb, base + IPV6_NEXT_HEADER, &protocol, 1);
 		if (!protocol) {
-			bpf_skb_load_bytes(skb, ip, &protocol, 1);
+			bpf_skb_load_bytes(skb, base + ip, &protocol, 1);
 			ip += 8;
 		}
 	}
 	if (protocol == IPPROTO_UDP)
 		return ip + 8;
 	byte = 5 << 4;
-	bpf_skb_load_bytes(skb, ip + 12, &byte, 1);
+	bpf_skb_load_bytes(skb, base + ip + 12, &byte, 1);
 	return ip + (byte >> 4) * 4;
 }
 
 /* The bytes that go over the wire: what GSO or GRO has put together has one header here, and many there. */
-static __always_inline __u32 wire_bytes(struct __sk_buff *skb)
+static __always_inline __u32 wire_bytes(struct __sk_buff *skb, __u32 base)
 {
 	__u32 segments = skb->gso_segs;
 
 	if (segments < 2)
-		return skb->len;
-	return skb->len + (segments - 1) * header_bytes(skb);
+		return skb->len - base;
+	return skb->len - base + (segments - 1) * header_bytes(skb, base);
 }
 
 /* A packet that is to be charged. */
@@ -188,7 +191,7 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 	__u32 tick_shift = state->tick_shift & 31;
 	__u64 tolerance = state->tolerance;
 	struct throttle_waiting *waiting = 0;
-	__u32 bytes = wire_bytes(skb);
+	__u32 bytes = wire_bytes(skb, 0);
 	struct charge charge;
 
 	/* Atomic although they are this CPU's own: a softirq may interrupt between load and store. */
@@ -227,11 +230,15 @@ drop:
 	return egress ? DROP_EGRESS : DROP_INGRESS;
 }
 
+#include "queue.h"
+
 SEC("cgroup_skb/ingress")
 int chadthrottle_ingress(struct __sk_buff *skb)
 {
 	struct throttle_cgroup *cgroup = bpf_get_local_storage(&chad_state, 0);
 
+	if (queued)
+		enlist(skb);
 	return throttle(skb, &cgroup->download, 0);
 }
 

@@ -15,8 +15,9 @@ use crate::owner::Owner;
 use crate::pins;
 use crate::probe::{self, Support};
 use crate::program::Program;
+use crate::queue::Queue;
 use crate::state::{Counters, ThrottleState};
-use crate::throttle::{self, Loaded};
+use crate::throttle::{self, Loaded, Parts};
 
 /// What tells a program from every other one of this boot, also after its id was used again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,6 +39,8 @@ pub trait CgroupBpf {
     type Program;
     /// An open link; dropping the last holder of one that is not pinned detaches its program.
     type Link;
+    /// A queue for the downloads of a cgroup; it goes with this process.
+    type Queue;
 
     /// What this kernel can do. See [`probe::support`].
     fn support(&self) -> Result<Support>;
@@ -52,7 +55,16 @@ pub trait CgroupBpf {
     fn cgroup_id(&self, cgroup: &Self::Cgroup) -> CgroupId;
 
     /// See [`throttle::load`].
-    fn load(&self, owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded<Self::Program>>;
+    fn load(&self, owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded<Self::Program>>;
+    /// See [`Queue::open`].
+    fn queue_open(
+        &self,
+        programs: &Loaded<Self::Program>,
+        cgroup: &Path,
+        owner: &Owner,
+    ) -> Result<Self::Queue>;
+    /// See [`Queue::close`].
+    fn queue_close(&self, queue: &mut Self::Queue) -> Result<()>;
     /// See [`adopt::adopt`].
     fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted>;
     /// See [`Program::open`].
@@ -153,6 +165,7 @@ impl CgroupBpf for LinuxBpf {
     type Cgroup = Cgroup;
     type Program = Program;
     type Link = Link;
+    type Queue = Queue;
 
     fn support(&self) -> Result<Support> {
         Ok(self.support)
@@ -174,8 +187,16 @@ impl CgroupBpf for LinuxBpf {
         cgroup.id()
     }
 
-    fn load(&self, owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
-        throttle::load(owner, mark, tcp)
+    fn load(&self, owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
+        throttle::load(owner, mark, parts)
+    }
+
+    fn queue_open(&self, programs: &Loaded, cgroup: &Path, owner: &Owner) -> Result<Queue> {
+        Queue::open(programs, cgroup, owner)
+    }
+
+    fn queue_close(&self, queue: &mut Queue) -> Result<()> {
+        queue.close()
     }
 
     fn adopt(&self, cgroup: &Cgroup, path: &Path) -> Result<Adopted> {

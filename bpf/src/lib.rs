@@ -25,6 +25,8 @@ pub mod pins;
 pub mod probe;
 pub mod program;
 pub mod qdisc;
+pub mod queue;
+mod rtnetlink;
 pub mod serde_path;
 pub mod state;
 mod sys;

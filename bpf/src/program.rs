@@ -16,6 +16,9 @@ use crate::state::{Counters, ThrottleState};
 use crate::sys::{self, Map, ObjectKind, Plain, bytes_of, from_bytes};
 use crate::throttle::types;
 
+/// The only key of the maps of a queue.
+pub(crate) const QUEUE_KEY: u32 = 0;
+
 /// The kernel keeps this many characters of a name.
 pub const NAME_LEN: usize = 15;
 
@@ -61,6 +64,8 @@ struct ThrottleMaps {
     state: Map,
     /// The packet programs count, that for TCP does not.
     counters: Option<Map>,
+    /// Where downloads wait in a queue, their state is here as well, and this is what counts.
+    queue: Option<Map>,
 }
 
 impl Program {
@@ -96,10 +101,15 @@ impl Program {
         program: OwnedFd,
         state: OwnedFd,
         counters: Option<OwnedFd>,
+        queue: Option<OwnedFd>,
     ) -> Result<Self> {
         let program = Self::from_fd(program)?;
         let open = |fd| Map::from_fd(fd).map_err(|errno| program.fail(Call::Info, errno));
-        let maps = ThrottleMaps { state: open(state)?, counters: counters.map(open).transpose()? };
+        let maps = ThrottleMaps {
+            state: open(state)?,
+            counters: counters.map(open).transpose()?,
+            queue: queue.map(open).transpose()?,
+        };
         Ok(Self { maps: OnceCell::from(Some(maps)), ..program })
     }
 
@@ -160,7 +170,14 @@ impl Program {
     ) -> Result<Option<ThrottleState>> {
         let Some(maps) = self.maps()? else { return Ok(None) };
         let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
-        Ok(both.first().map(|both| ThrottleState::of(both, attach_type)))
+        let state = both.first().map(|both| ThrottleState::of(both, attach_type));
+        match (&maps.queue, attach_type) {
+            (Some(queue), AttachType::INET_INGRESS) if state.is_some() => {
+                let waits = self.lookup::<types::throttle_state>(queue, bytes_of(&QUEUE_KEY))?;
+                Ok(waits.first().copied().map(ThrottleState).or(state))
+            }
+            _ => Ok(state),
+        }
     }
 
     /// Writes the throttle's state at one place; takes effect with the next packet, and stays for as long as
@@ -181,7 +198,13 @@ impl Program {
         let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
         let mut both = both.first().copied().ok_or_else(|| fail(Errno::ENOENT))?;
         state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
-        maps.state.update(bytes_of(&cgroup.0), bytes_of(&both)).map_err(fail)
+        maps.state.update(bytes_of(&cgroup.0), bytes_of(&both)).map_err(fail)?;
+        match (&maps.queue, attach_type) {
+            (Some(queue), AttachType::INET_INGRESS) => {
+                queue.update(bytes_of(&QUEUE_KEY), bytes_of(&state.0)).map_err(fail)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the throttle did at one place, summed over all CPUs, since the program was first attached there.
@@ -233,7 +256,7 @@ impl Program {
                 _ => {}
             }
         }
-        Ok(state.map(|state| ThrottleMaps { state, counters }))
+        Ok(state.map(|state| ThrottleMaps { state, counters, queue: None }))
     }
 
     fn fail(&self, call: Call, errno: Errno) -> Error {

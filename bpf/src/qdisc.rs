@@ -3,19 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::tc::{TcAttribute, TcMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::error::{Call, Error, Result};
+use crate::error::Result;
 use crate::netns;
+use crate::rtnetlink::all;
 
 /// A network device, and what its packets go through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,8 +42,8 @@ pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
 
 /// Those of this thread's network namespace.
 fn here() -> Result<Vec<Device>> {
-    let links = ask(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let qdiscs = ask(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
+    let links = all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let qdiscs = all(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
     Ok(join(&links, &qdiscs))
 }
 
@@ -80,43 +75,6 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
         Some(Device { name, qdiscs: kinds.remove(&link.header.index).unwrap_or_default() })
     };
     links.iter().filter_map(&mut device).collect()
-}
-
-/// Asks for all there is of something, and reads the answers to their end.
-fn ask(what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
-    let io = |error: std::io::Error| Error::from_io(Call::Netlink, "network devices", &error);
-    let mut socket = Socket::new(NETLINK_ROUTE).map_err(io)?;
-    socket.bind_auto().map_err(io)?;
-    socket.connect(&SocketAddr::new(0, 0)).map_err(io)?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(what));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(io)?;
-
-    let mut answers = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full().map_err(io)?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let answer =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| {
-                    Error::new(Call::Netlink, "network devices", Errno::EBADMSG)
-                        .with_detail(error.to_string())
-                })?;
-            let length = usize::try_from(answer.header.length).unwrap_or(usize::MAX);
-            match answer.payload {
-                NetlinkPayload::Done(_) => return Ok(answers),
-                NetlinkPayload::Error(error) => return Err(io(error.to_io())),
-                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                _ => {}
-            }
-            // Each begins at a multiple of four.
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -148,6 +148,27 @@ pub(crate) fn link_create(
     })
 }
 
+/// Where the packets of a network device meet a program: `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tcx {
+    Ingress,
+    Egress,
+}
+
+/// `BPF_LINK_CREATE` on a network device (6.6), by its number in this thread's network namespace.
+pub(crate) fn link_on_device(program: BorrowedFd<'_>, device: u32, place: Tcx) -> Result<OwnedFd> {
+    let options = options!(sys::bpf_link_create_opts);
+    let attach_type = match place {
+        Tcx::Ingress => sys::BPF_TCX_INGRESS,
+        Tcx::Egress => sys::BPF_TCX_EGRESS,
+    };
+    let device = c_int::try_from(device).map_err(|_| Errno::ENODEV)?;
+    // SAFETY: `options` lives across the call and carries its own size.
+    check_fd(unsafe {
+        sys::bpf_link_create(program.as_raw_fd(), device, attach_type, &raw const options)
+    })
+}
+
 /// Starts an iterator over this thread's namespaces: `BPF_LINK_CREATE` and `BPF_ITER_CREATE`. What it
 /// prints is read from the descriptor, which is all that holds it.
 pub(crate) fn iterate(program: BorrowedFd<'_>) -> Result<OwnedFd> {

@@ -19,6 +19,7 @@ use crate::attach_type::AttachType;
 use crate::error::{Call, Error, Result, errno_of};
 use crate::owner::Owner;
 use crate::program::Program;
+use crate::sys::Map;
 pub(crate) use skeleton::types;
 
 /// The programs of one load. They share their maps: one load serves any number of cgroups, each once.
@@ -30,6 +31,33 @@ pub struct Loaded<P = Program> {
     pub egress: P,
     /// `chadthrottle_sockops`, where the kernel can load it.
     pub sockops: Option<P>,
+    /// Those of a queue for downloads, if asked for.
+    pub queue: Option<Queued<P>>,
+}
+
+/// The programs of a queue for downloads.
+#[derive(Debug)]
+pub struct Queued<P = Program> {
+    /// `chadthrottle_redirect`, where packets come in.
+    pub redirect: P,
+    /// `chadthrottle_queue`, where they leave the queue's device.
+    pub depart: P,
+    /// `chad_redirect`, which tells the first one what to look for.
+    pub(crate) settings: Map,
+}
+
+/// Which programs are loaded beside the two that every throttle has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// That for TCP. Needs what [`crate::probe::Support::tcp`] tells, and `CAP_PERFMON`.
+    pub tcp: bool,
+    /// Those of a queue for downloads (6.6). Such a load serves one cgroup.
+    pub queue: bool,
+}
+
+impl Parts {
+    /// That for TCP alone.
+    pub const TCP: Self = Self { tcp: true, queue: false };
 }
 
 impl<P> Loaded<P> {
@@ -44,15 +72,14 @@ impl<P> Loaded<P> {
     }
 }
 
-/// Loads the programs; that for TCP only if asked for. `mark` is by what they tell each other, and those of
+/// Loads the programs; those that are not always needed only if asked for. `mark` is by what they tell each other, and those of
 /// other loads that have the same, that a packet was dropped already: a secret, or 0 for none.
-/// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`,
-/// and for TCP what [`crate::probe::Support::tcp`] tells. They are attached nowhere yet, and go with their
+/// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`, and what [`Parts`] says. They are attached nowhere yet, and go with their
 /// last holder: nothing stays behind if the process dies.
 ///
 /// # Errors
 /// `Denied` without the rights; otherwise with what libbpf and the verifier said.
-pub fn load(owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
+pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     // libbpf reports through one callback for the whole process: one load at a time.
     static LOADING: Mutex<()> = Mutex::new(());
     let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,8 +93,10 @@ pub fn load(owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
     };
     let mut storage = MaybeUninit::uninit();
     let mut open = skeleton::ThrottleSkelBuilder::default().open(&mut storage).map_err(fail)?;
-    open.progs.chadthrottle_sockops.set_autoload(tcp);
-    open.maps.chad_sockets.set_autocreate(tcp).map_err(fail)?;
+    open.progs.chadthrottle_sockops.set_autoload(parts.tcp);
+    open.maps.chad_sockets.set_autocreate(parts.tcp).map_err(fail)?;
+    open.progs.chadthrottle_redirect.set_autoload(parts.queue);
+    open.progs.chadthrottle_queue.set_autoload(parts.queue);
     let Some(rodata) = open.maps.rodata_data.as_deref_mut() else {
         let error = Error::new(Call::Load, "the packet programs", Errno::EINVAL);
         return Err(error.with_detail("the object has no read-only data to write the owner into"));
@@ -75,6 +104,7 @@ pub fn load(owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
     let halves = [mark & u64::from(u32::MAX), mark >> 32];
     let [mark, priority] = halves.map(|half| u32::try_from(half).unwrap_or(0));
     (rodata.dropped_mark, rodata.dropped_priority) = (mark, priority);
+    rodata.queued = parts.queue.into();
     rodata.bpf_metadata_owner_pid = owner.pid;
     rodata.bpf_metadata_owner_start = owner.start_time;
     rodata.bpf_metadata_owner_pidns = owner.pid_namespace;
@@ -93,6 +123,7 @@ pub fn load(owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
             own(program)?,
             own(skeleton.maps.chad_state.as_fd())?,
             counters.map(own).transpose()?,
+            parts.queue.then(|| own(skeleton.maps.chad_queue.as_fd())).transpose()?,
         )?;
         // libbpf asks the kernel whether it takes names, and where that one call fails for whatever reason it
         // loads without. Nobody would know such a program for ours, nor its maps.
@@ -102,12 +133,23 @@ pub fn load(owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded> {
         }
         Ok(program)
     };
+    let queue = || -> Result<Queued> {
+        let settings = Map::from_fd(own(skeleton.maps.chad_redirect.as_fd())?)
+            .map_err(|errno| Error::new(Call::Info, "the packet programs", errno))?;
+        Ok(Queued {
+            redirect: program(skeleton.progs.chadthrottle_redirect.as_fd(), None)?,
+            depart: program(skeleton.progs.chadthrottle_queue.as_fd(), None)?,
+            settings,
+        })
+    };
     Ok(Loaded {
         ingress: program(skeleton.progs.chadthrottle_ingress.as_fd(), Some(counters))?,
         egress: program(skeleton.progs.chadthrottle_egress.as_fd(), Some(counters))?,
-        sockops: tcp
+        sockops: parts
+            .tcp
             .then(|| program(skeleton.progs.chadthrottle_sockops.as_fd(), None))
             .transpose()?,
+        queue: parts.queue.then(queue).transpose()?,
     })
 }
 

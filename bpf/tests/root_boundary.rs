@@ -275,7 +275,7 @@ fn root_another_process_that_holds_a_program_is_found() {
 #[test]
 fn root_the_owner_is_read_from_the_kernel_and_printed_by_bpftool() {
     let owner = Owner::this_process("9.8.7-test").unwrap();
-    let loaded = bpf::throttle::load(&owner, 0, true).unwrap();
+    let loaded = bpf::throttle::load(&owner, 0, bpf::throttle::Parts::TCP).unwrap();
     for ours in [&loaded.ingress, &loaded.egress, loaded.sockops.as_ref().unwrap()] {
         let id = ours.info().id;
         assert!(program_ids().unwrap().contains(&id));
@@ -314,7 +314,8 @@ fn root_without_rights_nothing_is_taken_for_an_empty_list() {
         query(&open, EGRESS, Scope::Local, false).map(drop),
         program_ids().map(drop),
         cgroup_links().map(drop),
-        bpf::throttle::load(&Owner::this_process("x").unwrap(), 0, true).map(drop),
+        bpf::throttle::load(&Owner::this_process("x").unwrap(), 0, bpf::throttle::Parts::TCP)
+            .map(drop),
     );
     seteuid(Uid::from_raw(0)).unwrap();
     for (answer, capability) in [

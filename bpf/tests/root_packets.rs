@@ -44,7 +44,8 @@ impl Lab {
         let kernel = LinuxBpf::new().unwrap();
         let cgroup = ScratchCgroup::new("packets");
         let open = Cgroup::open(cgroup.path()).unwrap();
-        let programs = load(&Owner::this_process("test").unwrap(), 0, true).unwrap();
+        let programs =
+            load(&Owner::this_process("test").unwrap(), 0, bpf::throttle::Parts::TCP).unwrap();
         let program = programs.program(attach_type);
         let link = Link::create(program.as_fd(), &open, attach_type).unwrap();
         let state = ThrottleState::armed(&limits(traffic), kernel.now_ns());

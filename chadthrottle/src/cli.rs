@@ -76,6 +76,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub(crate) departures: DeparturesArg,
 
+    /// Have downloads above the limit wait in a queue of their own (ifb and fq, Linux 6.6), instead of dropping them
+    #[arg(long, requires = "download")]
+    pub(crate) download_queue: bool,
+
     /// End by itself after this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,

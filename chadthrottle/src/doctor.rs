@@ -9,7 +9,8 @@ use anyhow::{Result, bail};
 use auditor::escape::escape;
 use bpf::probe::Support;
 use bpf::qdisc::{self, Device};
-use bpf::{LinuxBpf, Owner, cgroup, pins, probe, throttle};
+use bpf::throttle::{self, Parts};
+use bpf::{LinuxBpf, Owner, cgroup, pins, probe};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use throttle_core::target::Target;
@@ -103,7 +104,7 @@ fn gather(cgroup: Option<&Path>) -> Facts {
     let said = |error: bpf::Error| first_line(&error.to_string()).to_owned();
     let load = |tcp| -> bpf::Result<()> {
         let owner = Owner::this_process(env!("CARGO_PKG_VERSION"))?;
-        throttle::load(&owner, 0, tcp).map(drop)
+        throttle::load(&owner, 0, Parts { tcp, queue: false }).map(drop)
     };
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
     Facts {

@@ -55,6 +55,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         attach: args.attach.into(),
         tcp: args.tcp.into(),
         departures,
+        queue: args.download_queue,
     };
     let started = engine.add(&spec)?;
     started.notes.iter().for_each(|note| say(note));
@@ -166,6 +167,12 @@ fn wait(
 }
 
 fn tell_of_settlement(settlement: &Settlement) {
+    match bpf::queue::sweep() {
+        Ok(removed) => removed.iter().for_each(|name| {
+            say(&format!("removed network device {name}, whose owner had died"));
+        }),
+        Err(error) => say(&format!("whether a queue was left behind cannot be seen: {error}")),
+    }
     for (name, cgroup) in &settlement.removed {
         say(&format!("removed throttle {name} on {}, whose owner had died", shown(cgroup)));
     }

@@ -8,6 +8,7 @@ use bpf::adopt::Adopted;
 use bpf::error::Kind;
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
 use bpf::limits::Limits;
+use bpf::throttle::Parts;
 use bpf::{AttachType, CgroupBpf, LinkId, Owner};
 use nix::errno::Errno;
 
@@ -15,7 +16,7 @@ use crate::attachment::{Attachment, Detached, identity, prepare};
 use crate::error::{Error, Result};
 use crate::lane::{Lane, Place, find_free};
 use crate::ledger::{LedgerDir, Locked};
-use crate::mode::{Decision, Facts, Mode, Tcp, TcpWish, decide};
+use crate::mode::{Decision, Facts, Mode, Refusal, Tcp, TcpWish, decide};
 use crate::settle::{Settlement, settle};
 use crate::spec::{Change, Direction, Spec};
 use crate::status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};
@@ -62,6 +63,8 @@ struct Throttle<B: CgroupBpf> {
     places: Vec<Place>,
     attachments: Vec<Attachment<B>>,
     entry: Option<Entry>,
+    /// Where its downloads wait, if they do. It goes last: without programs on the cgroup nothing is held back there.
+    queue: Option<B::Queue>,
     /// Directions that are gone already, of a throttle whose removal has failed in the other.
     gone: BTreeMap<Direction, Detached>,
 }
@@ -118,12 +121,16 @@ impl<B: CgroupBpf> Engine<B> {
             return Err(Error::NothingToLimit);
         }
         let Decision { mode, mut tcp, mut notes } = self.decide(spec)?;
+        let queue = spec.queue && spec.download.is_some();
+        if queue && mode != Mode::Link {
+            return Err(Refusal::QueueNeedsLink.into());
+        }
         let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
         let cgroup_id = self.kernel.cgroup_id(&cgroup);
         let places = |tcp| -> Vec<Place> {
             parts(&limits, tcp).iter().map(|(attach_type, _)| (cgroup_id, *attach_type)).collect()
         };
-        let lane = match self.lane_for(&places(tcp), tcp) {
+        let lane = match self.lane_for(&places(tcp), Parts { tcp: tcp == Tcp::Shape, queue }) {
             // A limit that drops is better than none.
             Err(Error::Kernel(error)) if spec.tcp == TcpWish::Auto && is_refused(&error) => {
                 tcp = Tcp::Police;
@@ -131,7 +138,7 @@ impl<B: CgroupBpf> Engine<B> {
                     "the kernel refuses the program that shapes TCP ('--tcp shape' tells why; it needs CAP_PERFMON, \
                      too): packets above the limit are dropped",
                 );
-                self.lane_for(&places(tcp), tcp)?
+                self.lane_for(&places(tcp), Parts { tcp: false, queue })?
             }
             lane => lane?,
         };
@@ -145,6 +152,7 @@ impl<B: CgroupBpf> Engine<B> {
             places,
             attachments: Vec::new(),
             entry: None,
+            queue: None,
             gone: BTreeMap::new(),
         };
         // Held until everything is attached and recorded as such: nobody finds the throttle half made.
@@ -159,7 +167,13 @@ impl<B: CgroupBpf> Engine<B> {
                 }
             }
         }
-        let attached = self.attach_all(&mut throttle, &cgroup, &lane, &parts, lock.as_ref());
+        let opened = queue
+            .then(|| self.kernel.queue_open(&lane.programs, &spec.cgroup, &self.config.owner))
+            .transpose();
+        let attached = opened.map_err(Error::from).and_then(|opened| {
+            throttle.queue = opened;
+            self.attach_all(&mut throttle, &cgroup, &lane, &parts, lock.as_ref())
+        });
         drop(lane);
         drop(lock);
         self.last_id += 1;
@@ -189,14 +203,16 @@ impl<B: CgroupBpf> Engine<B> {
     }
 
     /// A load with these places free.
-    fn lane_for(&mut self, places: &[Place], tcp: Tcp) -> Result<Rc<Lane<B>>> {
+    fn lane_for(&mut self, places: &[Place], parts: Parts) -> Result<Rc<Lane<B>>> {
         let taken = self.throttles.values().map(|it| (&it.lane, it.places.as_slice()));
-        let lanes =
-            self.lanes.iter().filter(|lane| lane.programs.sockops.is_some() == (tcp == Tcp::Shape));
-        if let Some(lane) = find_free(lanes, &taken, places) {
+        let lanes = self.lanes.iter().filter(|lane| {
+            lane.programs.sockops.is_some() == parts.tcp && lane.programs.queue.is_none()
+        });
+        // A load with a queue serves one cgroup.
+        if let Some(lane) = find_free(lanes, &taken, places).filter(|_| !parts.queue) {
             return Ok(lane);
         }
-        let programs = self.kernel.load(&self.config.owner, self.config.mark, tcp == Tcp::Shape)?;
+        let programs = self.kernel.load(&self.config.owner, self.config.mark, parts)?;
         let lane = Rc::new(Lane { programs });
         self.lanes.push(Rc::clone(&lane));
         Ok(lane)
@@ -364,7 +380,13 @@ impl<B: CgroupBpf> Engine<B> {
                 }
             }
         }
-        if throttle.attachments.is_empty() {
+        if let Some(queue) = throttle.queue.as_mut().filter(|_| throttle.attachments.is_empty()) {
+            match self.kernel.queue_close(queue) {
+                Ok(()) => throttle.queue = None,
+                Err(error) => errors.push(error.into()),
+            }
+        }
+        if throttle.attachments.is_empty() && throttle.queue.is_none() {
             // All is off the kernel: that the entry could not be marked before does not matter, if only
             // it can be removed now.
             if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {

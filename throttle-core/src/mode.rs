@@ -133,6 +133,9 @@ pub enum Refusal {
          'tc qdisc replace dev DEVICE root fq' changes that, '--departures off' does without"
     )]
     NoFq,
+    /// A queue has no pin and no record.
+    #[error("a queue for downloads goes with its process, so it needs '--attach link'")]
+    QueueNeedsLink,
     /// No place for pins.
     #[error("a pinned throttle needs a bpffs: mount -t bpf bpf /sys/fs/bpf")]
     NoBpffs,

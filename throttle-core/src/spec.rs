@@ -63,6 +63,9 @@ pub struct Spec {
     pub tcp: TcpWish,
     /// What is sent above the limit waits in `fq`, where that is the queueing discipline: see [`Limits::departures`].
     pub departures: bool,
+    /// What is received above the limit waits in a queue of its own ([`bpf::queue`]), which goes with this process: only
+    /// with [`Mode::Link`](crate::mode::Mode::Link), and where the download is limited.
+    pub queue: bool,
 }
 
 impl Spec {

@@ -1,7 +1,7 @@
 //! Steps that are out of date by the time that they are taken. They need root.
 
 use bpf::list::attach;
-use bpf::throttle::load;
+use bpf::throttle::{Parts, load};
 use bpf::{Owner, ProgramId};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
@@ -124,7 +124,7 @@ fn root_a_program_whose_owner_lives_is_not_taken_for_an_orphan() {
         (here, Premise::OwnerGone, Premise::OwnerLives),
         (dead, Premise::OwnerLives, Premise::OwnerGone),
     ] {
-        let program = load(&owner, 0, true).unwrap().ingress;
+        let program = load(&owner, 0, Parts::TCP).unwrap().ingress;
         attach(program.as_fd(), &open, INGRESS, AttachFlags::MULTI, None).unwrap();
         let mut step = step(&program, detach_from(&cgroup));
         step.premise = wrong;

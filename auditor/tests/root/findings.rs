@@ -9,7 +9,7 @@ use bpf::cgroup::Cgroup;
 use bpf::link::Link;
 use bpf::list::{AttachFlags, detach};
 use bpf::program::Program;
-use bpf::throttle::load;
+use bpf::throttle::{Parts, load};
 use bpf::{Owner, throttle::Loaded};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
@@ -118,7 +118,7 @@ fn root_a_pin_of_a_link_whose_cgroup_died_is_orphaned_and_removed() {
 
 /// The throttle's own programs, attached the legacy way under this process's name, or another's.
 fn throttle(cgroup: &Path, owner: &Owner) -> Loaded {
-    let loaded = load(owner, 0, true).unwrap();
+    let loaded = load(owner, 0, Parts::TCP).unwrap();
     let open = Cgroup::open(cgroup).unwrap();
     let flags = AttachFlags::MULTI;
     bpf::list::attach(loaded.egress.as_fd(), &open, EGRESS, flags, None).unwrap();

@@ -122,7 +122,9 @@ fn arm(egress: &Program, cgroup: &Cgroup) {
 #[test]
 fn root_in_a_time_namespace_a_living_owner_is_not_taken_for_dead() {
     let cgroup = ScratchCgroup::new("time");
-    let throttle = bpf::throttle::load(&Owner::this_process("test").unwrap(), 0, true).unwrap();
+    let throttle =
+        bpf::throttle::load(&Owner::this_process("test").unwrap(), 0, bpf::throttle::Parts::TCP)
+            .unwrap();
     let open = Cgroup::open(cgroup.path()).unwrap();
     let flags = bpf::list::AttachFlags::MULTI;
     bpf::list::attach(throttle.egress.as_fd(), &open, EGRESS, flags, None).unwrap();
@@ -165,7 +167,9 @@ fn root_in_a_time_namespace_a_living_owner_is_not_taken_for_dead() {
 fn root_a_snapshot_is_as_complete_as_the_scan_that_would_be_made_of_it() {
     let cgroup = ScratchCgroup::new("answered");
     // It has metadata, so nobody needs to look into processes.
-    let throttle = bpf::throttle::load(&Owner::this_process("test").unwrap(), 0, true).unwrap();
+    let throttle =
+        bpf::throttle::load(&Owner::this_process("test").unwrap(), 0, bpf::throttle::Parts::TCP)
+            .unwrap();
     let open = Cgroup::open(cgroup.path()).unwrap();
     let _link = Link::create(throttle.egress.as_fd(), &open, EGRESS).unwrap();
     arm(&throttle.egress, &open);

@@ -13,7 +13,7 @@ use bpf::limits::{Burst, Limits, Rate, Traffic};
 use bpf::list::{AttachFlags, detach};
 use bpf::program::Program;
 use bpf::state::ThrottleState;
-use bpf::throttle::load;
+use bpf::throttle::{Parts, load};
 use bpf::{CgroupBpf, LinuxBpf, Owner, ProgramId};
 use vmtests::cgroup::ScratchCgroup;
 
@@ -153,7 +153,7 @@ fn root_somebody_else_who_cleans_at_the_same_time_is_no_failure() {
 fn root_a_throttle_that_is_armed_again_is_left_alone() {
     let cgroup = ScratchCgroup::new("armed");
     let open = Cgroup::open(cgroup.path()).unwrap();
-    let loaded = load(&Owner::this_process("test").unwrap(), 0, true).unwrap();
+    let loaded = load(&Owner::this_process("test").unwrap(), 0, Parts::TCP).unwrap();
     bpf::list::attach(loaded.egress.as_fd(), &open, EGRESS, MULTI, None).unwrap();
     let outcomes = clean_after(cgroup.path(), "chadthrottle*", || {
         let limits = Limits {

@@ -41,7 +41,7 @@ impl Map {
 
     /// `BPF_MAP_LOOKUP_ELEM`. `None` when there is nothing under that key.
     ///
-    /// Only for the kinds of map whose sizes [`Map::from_fd`] knows: arrays and cgroup storage.
+    /// Only for the kinds of map whose sizes [`Map::from_fd`] knows: arrays, hashes and cgroup storage.
     pub(crate) fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size];
         if key.len() != self.key_size || !self.has_known_sizes() {
@@ -62,18 +62,19 @@ impl Map {
         }
     }
 
-    /// `BPF_MAP_UPDATE_ELEM` of a value that is there already.
+    /// `BPF_MAP_UPDATE_ELEM` of a value that is there already; in a hash also of one that is not.
     pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> Result<()> {
         if key.len() != self.key_size || value.len() != self.value_size || !self.has_known_sizes() {
             return Err(Errno::EINVAL);
         }
+        let flags = if self.kind == sys::BPF_MAP_TYPE_HASH { sys::BPF_ANY } else { sys::BPF_EXIST };
         // SAFETY: key and value have the sizes that the kernel reads for this map.
         check(unsafe {
             sys::bpf_map_update_elem(
                 self.fd.as_raw_fd(),
                 key.as_ptr().cast(),
                 value.as_ptr().cast(),
-                sys::BPF_EXIST.into(),
+                flags.into(),
             )
         })
         .map(drop)
@@ -82,6 +83,7 @@ impl Map {
     fn has_known_sizes(&self) -> bool {
         [
             sys::BPF_MAP_TYPE_ARRAY,
+            sys::BPF_MAP_TYPE_HASH,
             sys::BPF_MAP_TYPE_CGROUP_STORAGE,
             sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
         ]
@@ -100,6 +102,7 @@ fn possible_cpus() -> Result<usize> {
 pub(crate) trait Plain: Copy + Default {}
 
 impl Plain for crate::throttle::types::bpf_cgroup_storage_key {}
+impl Plain for u32 {}
 impl Plain for u64 {}
 impl Plain for crate::throttle::types::throttle_state {}
 impl Plain for crate::throttle::types::throttle_cgroup {}

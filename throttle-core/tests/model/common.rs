@@ -176,5 +176,6 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         attach,
         tcp: TcpWish::Shape,
         departures: false,
+        queue: false,
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         attach,
         tcp: TcpWish::Shape,
         departures: false,
+        queue: false,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use bpf::list::{AttachFlags, Scope};
+use bpf::throttle::Parts as Programs;
 use bpf::{CgroupId, LinkId, Owner, ProgramId};
 use nix::errno::Errno;
 
@@ -102,7 +103,10 @@ impl<L: Lab> Objects<L> {
 
     /// Both, even where one of them is still open: then it is closed.
     fn load_throttle(&mut self, ingress: usize) {
-        let pair = self.lab.load(&self.owner, 0, false).expect("the packet programs are loaded");
+        let pair = self
+            .lab
+            .load(&self.owner, 0, Programs::default())
+            .expect("the packet programs are loaded");
         self.loaded(ingress, pair.ingress);
         self.loaded(ingress + 1, pair.egress);
     }

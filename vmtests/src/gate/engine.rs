@@ -94,6 +94,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
             },
             tcp: TcpWish::Shape,
             departures: false,
+            queue: false,
         };
         let added = self.engine.add(&spec);
         match added {

@@ -14,7 +14,7 @@ use bpf::link::LinkInfo;
 use bpf::list::{AttachFlags, ProgramList, Scope};
 use bpf::probe::Support;
 use bpf::state::{Counters, ThrottleState};
-use bpf::throttle::Loaded;
+use bpf::throttle::{Loaded, Parts};
 use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner, ProgramId, ProgramIdentity};
 use nix::errno::Errno;
 use throttle_core::files::{Files, Lock};
@@ -118,6 +118,7 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
     type Cgroup = B::Cgroup;
     type Program = B::Program;
     type Link = B::Link;
+    type Queue = B::Queue;
 
     fn support(&self) -> Result<Support> {
         self.inner.support()
@@ -139,8 +140,21 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.inner.cgroup_id(cgroup)
     }
 
-    fn load(&self, owner: &Owner, mark: u64, tcp: bool) -> Result<Loaded<Self::Program>> {
-        self.call(Call::Load, |kernel| kernel.load(owner, mark, tcp))
+    fn load(&self, owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded<Self::Program>> {
+        self.call(Call::Load, |kernel| kernel.load(owner, mark, parts))
+    }
+
+    fn queue_open(
+        &self,
+        programs: &Loaded<Self::Program>,
+        cgroup: &Path,
+        owner: &Owner,
+    ) -> Result<Self::Queue> {
+        self.call(Call::Netlink, |kernel| kernel.queue_open(programs, cgroup, owner))
+    }
+
+    fn queue_close(&self, queue: &mut Self::Queue) -> Result<()> {
+        self.call(Call::Netlink, |kernel| kernel.queue_close(queue))
     }
 
     fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted> {

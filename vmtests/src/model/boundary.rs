@@ -8,7 +8,7 @@ use bpf::link::LinkInfo;
 use bpf::list::{AttachFlags, ProgramList, Scope};
 use bpf::probe::Support;
 use bpf::state::{Counters, ThrottleState};
-use bpf::throttle::Loaded;
+use bpf::throttle::{Loaded, Parts};
 use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner, ProgramId, ProgramIdentity};
 use nix::errno::Errno;
 
@@ -21,6 +21,8 @@ impl CgroupBpf for Model {
     type Cgroup = ModelCgroup;
     type Program = ModelProgram;
     type Link = ModelLink;
+    /// The model's networks have no devices: a queue is just there, once, until it is closed.
+    type Queue = bool;
 
     fn support(&self) -> Result<Support> {
         let version = self.kernel.borrow().version();
@@ -51,17 +53,31 @@ impl CgroupBpf for Model {
         cgroup.id
     }
 
-    fn load(&self, _owner: &Owner, _mark: u64, tcp: bool) -> Result<Loaded<ModelProgram>> {
+    fn load(&self, _owner: &Owner, _mark: u64, parts: Parts) -> Result<Loaded<ModelProgram>> {
         let wanted = [
             ("chadthrottle_ingress", AttachType::INET_INGRESS),
             ("chadthrottle_egress", AttachType::INET_EGRESS),
             ("chadthrottle_sockops", AttachType::SOCK_OPS),
         ];
-        let mut programs = Model::load(self, &wanted[..if tcp { 3 } else { 2 }], true);
+        let mut programs = Model::load(self, &wanted[..if parts.tcp { 3 } else { 2 }], true);
         let missing = || Error::new(Call::Load, "the packet programs", Errno::ENOMEM);
         let ingress = programs.next().ok_or_else(missing)?;
         let egress = programs.next().ok_or_else(missing)?;
-        Ok(Loaded { ingress, egress, sockops: programs.next() })
+        Ok(Loaded { ingress, egress, sockops: programs.next(), queue: None })
+    }
+
+    fn queue_open(
+        &self,
+        _programs: &Loaded<ModelProgram>,
+        cgroup: &Path,
+        _owner: &Owner,
+    ) -> Result<bool> {
+        Err(Error::new(Call::Netlink, cgroup.display().to_string(), Errno::EOPNOTSUPP))
+    }
+
+    fn queue_close(&self, open: &mut bool) -> Result<()> {
+        *open = false;
+        Ok(())
     }
 
     /// The model's sockets have no connections.

@@ -84,6 +84,7 @@ pub(crate) fn spec(cgroup: &Path, download: Option<u64>, upload: Option<u64>) ->
         attach: Wish::Link,
         tcp: TcpWish::Auto,
         departures: false,
+        queue: false,
     }
 }
 

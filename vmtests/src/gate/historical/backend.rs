@@ -9,6 +9,7 @@ use bpf::limits::{Burst, Limits, Rate, Traffic};
 use bpf::list::{AttachFlags, Scope};
 use bpf::state::ThrottleState;
 use bpf::throttle::Loaded;
+use bpf::throttle::Parts as Programs;
 use bpf::{AttachType, CgroupBpf, Owner};
 use nix::errno::Errno;
 use throttle_core::ledger::LedgerDir;
@@ -80,7 +81,7 @@ impl Backend {
         };
         let cgroup = self.calls.open_cgroup(&path).map_err(said)?;
         let id = self.calls.cgroup_id(&cgroup);
-        let programs = Rc::new(self.calls.load(&self.owner, 0, false).map_err(said)?);
+        let programs = Rc::new(self.calls.load(&self.owner, 0, Programs::default()).map_err(said)?);
         let entry = self.entry(request, &programs, path, id);
         if !self.has(Bug::RecordLate) {
             self.record(&entry)?;
@@ -199,11 +200,13 @@ impl Backend {
         let mut throttle = self.throttles.remove(&handle).ok_or("no such throttle")?;
         throttle.rates.extend(rates.clone());
         let changed = if self.has(Bug::AttachOnChange) {
-            self.calls.load(&self.owner, 0, false).map_err(said).and_then(|programs| {
-                throttle.programs = Rc::new(programs);
-                throttle.attached.clear();
-                self.attach_all(&mut throttle)
-            })
+            self.calls.load(&self.owner, 0, Programs::default()).map_err(said).and_then(
+                |programs| {
+                    throttle.programs = Rc::new(programs);
+                    throttle.attached.clear();
+                    self.attach_all(&mut throttle)
+                },
+            )
         } else {
             rates.iter().try_for_each(|(&attach_type, &rate)| {
                 let cgroup = self.descriptors.get(throttle.cgroup)?;

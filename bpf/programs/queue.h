@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Downloads that wait in a queue of their own, for who asks for it. Part of throttle.bpf.c. Needs Linux 6.6 (tcx
+ * links) and fq.
+ *
+ * Where a packet comes in, a program finds the socket that it is for, and if that is the cgroup's, redirects the
+ * packet to a device of ours (ifb), whose queueing discipline is fq. There another program says when the packet may
+ * go on, or drops it if the queue is too long; then it comes in once more, past the first program. Which sockets are
+ * the cgroup's the program on the cgroup says, with the first packet of each. What is not found there (those,
+ * fragments, IPv6 with extension headers, packets with a VLAN tag, devices that came later) is left to the bucket on
+ * the cgroup, through which all goes in any case.
+ *
+ * Both are held by links alone, so they go with their owner. The device is idle then.
+ */
+#ifndef CHADTHROTTLE_QUEUE_H
+#define CHADTHROTTLE_QUEUE_H
+
+#define TCX_NEXT (-1)
+#define TCX_DROP 2
+
+/* Where the IP header begins: only devices with Ethernet headers are asked. */
+#define ETHERNET 14
+#define IPV4_FRAGMENT 6
+#define IPV4_IS_FRAGMENT 0x3fff /* an offset, or more to come */
+#define IPV6_HEADER_BYTES 40
+
+/* This load has a queue: what is downloaded is charged there. Set before loading. */
+const volatile __u32 queued = 0;
+
+/*
+ * The download's state where there is a queue, under the key 0. A hash, because its update replaces the value as a
+ * whole: no packet sees half of it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct throttle_state);
+} chad_queue SEC(".maps");
+
+/* Under the key 0 the number of the device whose queue that is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} chad_redirect SEC(".maps");
+
+/* The cgroup's sockets: those that have something here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u8);
+} chad_members SEC(".maps");
+
+/* On the cgroup: what comes in for this socket is to be redirected from now on. */
+static __always_inline void enlist(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return;
+	sk = bpf_sk_fullsock(sk);
+	if (sk)
+		bpf_sk_storage_get(&chad_members, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/* What downloads are steered by. 0: there is nothing yet. */
+static __always_inline struct throttle_state *download_of(struct throttle_cgroup *cgroup)
+{
+	__u32 key = 0;
+
+	return queued ? bpf_map_lookup_elem(&chad_queue, &key) : &cgroup->download;
+}
+
+/* The socket that a packet which has come in is for, to be released; 0: none was found. */
+static __always_inline struct bpf_sock *receiver_of(struct __sk_buff *skb)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 ports = ETHERNET;
+	__u8 protocol = 0;
+	__u32 size;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		__be16 fragment = 0;
+		__u8 first = 0;
+
+		bpf_skb_load_bytes(skb, ETHERNET, &first, 1);
+		bpf_skb_load_bytes(skb, ETHERNET + IPV4_FRAGMENT, &fragment, 2);
+		bpf_skb_load_bytes(skb, ETHERNET + IPV4_PROTOCOL, &protocol, 1);
+		bpf_skb_load_bytes(skb, ETHERNET + IPV4_SOURCE, &tuple.ipv4, 8);
+		if (fragment & bpf_htons(IPV4_IS_FRAGMENT))
+			return 0;
+		ports += (first & 15) * 4;
+		size = sizeof(tuple.ipv4);
+		if (bpf_skb_load_bytes(skb, ports, &tuple.ipv4.sport, 4))
+			return 0;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		bpf_skb_load_bytes(skb, ETHERNET + IPV6_NEXT_HEADER, &protocol, 1);
+		bpf_skb_load_bytes(skb, ETHERNET + IPV6_SOURCE, &tuple.ipv6, 32);
+		size = sizeof(tuple.ipv6);
+		if (bpf_skb_load_bytes(skb, ports + IPV6_HEADER_BYTES, &tuple.ipv6.sport, 4))
+			return 0;
+	} else {
+		return 0;
+	}
+	if (protocol == IPPROTO_TCP)
+		return bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (protocol == IPPROTO_UDP)
+		return bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	return 0;
+}
+
+/* Where packets come in. */
+SEC("tcx/ingress")
+int chadthrottle_redirect(struct __sk_buff *skb)
+{
+	struct throttle_state *state;
+	struct bpf_sock *sk;
+	int is_member;
+	__u32 *device;
+	__u32 key = 0;
+
+	device = bpf_map_lookup_elem(&chad_redirect, &key);
+	state = bpf_map_lookup_elem(&chad_queue, &key);
+	if (!device || !state || !state->cost || skb->vlan_present)
+		return TCX_NEXT;
+	if (state->traffic != TRAFFIC_ALL && !limits_class(state, is_local(skb, ETHERNET, 0)))
+		return TCX_NEXT;
+	sk = receiver_of(skb);
+	if (!sk)
+		return TCX_NEXT;
+	is_member = bpf_sk_storage_get(&chad_members, sk, 0, 0) != 0;
+	bpf_sk_release(sk);
+	return is_member ? bpf_redirect(*device, 0) : TCX_NEXT;
+}
+
+/* Where they leave the queue's device, to come in once more. */
+SEC("tcx/egress")
+int chadthrottle_queue(struct __sk_buff *skb)
+{
+	struct throttle_state *state;
+	struct charge charge;
+	__u32 tick_shift;
+	__u32 key = 0;
+	__u32 bytes;
+
+	state = bpf_map_lookup_elem(&chad_queue, &key);
+	if (!state || !state->cost)
+		return TCX_NEXT;
+	bytes = wire_bytes(skb, ETHERNET);
+	tick_shift = state->tick_shift & 31;
+	__sync_fetch_and_add(&state->flow.arrived, bytes);
+	charge.now = bpf_ktime_get_ns();
+	charge.cost = gcra_cost(state->cost, tick_shift, bytes);
+	if (!admit(state, &charge))
+		return TCX_DROP;
+	notify(skb, state->tolerance, charge.ahead);
+	/* Of this kind of time alone the receiving side knows that it is none of arrival. */
+	if (charge.ahead)
+		bpf_skb_set_tstamp(skb, charge.now + (charge.ahead >> tick_shift),
+				   BPF_SKB_TSTAMP_DELIVERY_MONO);
+	return TCX_NEXT;
+}
+
+#endif

@@ -10,5 +10,6 @@ mod interrupted;
 mod kernel;
 mod layout;
 mod qdiscs;
+mod queue;
 mod rights;
 mod round_trips;

@@ -9,7 +9,7 @@ use throttle_core::Spec;
 use throttle_core::mode::TcpWish;
 use vmtests::cgroup::ScratchCgroup;
 
-use crate::common::{FAR, Pair, engine, shown, spec};
+use crate::common::{FAR, Pair, devices_of_ours, engine, has_tcx, shown, spec};
 
 /// Bytes a second.
 const LIMIT: u32 = 2_000_000;
@@ -25,8 +25,23 @@ struct Transfer {
     sent_again: f64,
 }
 
-/// One connection from or to a process in a throttled cgroup.
-fn transfer(tcp: TcpWish, download: bool) -> Transfer {
+/// What is transferred how.
+#[derive(Clone, Copy)]
+struct How {
+    tcp: TcpWish,
+    download: bool,
+    queue: bool,
+    connections: u32,
+}
+
+/// One connection.
+fn one(tcp: TcpWish, download: bool) -> How {
+    How { tcp, download, queue: false, connections: 1 }
+}
+
+/// From or to a process in a throttled cgroup.
+fn transfer(how: How) -> Transfer {
+    let How { tcp, download, queue, connections } = how;
     let _pair = Pair::new();
     let distance = "netem delay 10ms limit 10000";
     Pair::qdisc(distance);
@@ -34,7 +49,9 @@ fn transfer(tcp: TcpWish, download: bool) -> Transfer {
     let cgroup = ScratchCgroup::new("far");
     let mut engine = engine();
     let limit = |this| if this { Some(LIMIT.into()) } else { None };
-    engine.add(&Spec { tcp, ..spec(cgroup.path(), limit(download), limit(!download)) }).unwrap();
+    engine
+        .add(&Spec { tcp, queue, ..spec(cgroup.path(), limit(download), limit(!download)) })
+        .unwrap();
 
     let mut server = Command::new("ip")
         .args(["netns", "exec", "chadtest-far", "iperf3", "-s", "-1"])
@@ -46,6 +63,7 @@ fn transfer(tcp: TcpWish, download: bool) -> Transfer {
         let _inside = cgroup.enter();
         let mut client = Command::new("iperf3");
         client.args(["-c", FAR, "-J", "-C", "cubic", "-t", "6", "-O", "2"]);
+        client.args(["-P", &connections.to_string()]);
         if download {
             client.arg("-R");
         }
@@ -67,17 +85,42 @@ fn transfer(tcp: TcpWish, download: bool) -> Transfer {
 
 #[test]
 fn vm_a_shaped_download_comes_at_the_limit_and_next_to_nothing_twice() {
-    let shaped = transfer(TcpWish::Shape, true);
+    let shaped = transfer(one(TcpWish::Shape, true));
     assert!(shaped.error.abs() < 0.05, "{shaped:?}");
     assert!(shaped.sent_again < 0.005, "{shaped:?}");
     // Whoever drops what is too much has it sent again.
-    let policed = transfer(TcpWish::Police, true);
+    let policed = transfer(one(TcpWish::Police, true));
     assert!(policed.sent_again > shaped.sent_again, "{policed:?}");
 }
 
 #[test]
 fn vm_a_shaped_upload_goes_at_the_limit_and_nothing_twice() {
-    let shaped = transfer(TcpWish::Shape, false);
+    let shaped = transfer(one(TcpWish::Shape, false));
     assert!(shaped.error.abs() < 0.03, "{shaped:?}");
     assert!(shaped.sent_again == 0.0, "{shaped:?}");
+}
+
+#[test]
+fn vm_over_many_connections_what_is_too_much_waits_in_the_queue() {
+    if !has_tcx() {
+        return refused();
+    }
+    let many = How { connections: 32, ..one(TcpWish::Shape, true) };
+    let waits = transfer(How { queue: true, ..many });
+    assert!(waits.error.abs() < 0.05, "{waits:?}");
+    assert!(waits.sent_again < 0.002, "{waits:?}");
+    // One segment in each round trip is too much for so many, so windows do not suffice.
+    let dropped = transfer(many);
+    assert!(dropped.sent_again > waits.sent_again, "{dropped:?}");
+}
+
+/// Before 6.6 the wish is not granted, and nothing stays behind.
+fn refused() {
+    let _pair = Pair::new();
+    let cgroup = ScratchCgroup::new("refused");
+    let mut engine = engine();
+    let error = engine.add(&Spec { queue: true, ..spec(cgroup.path(), Some(LIMIT.into()), None) });
+    assert!(error.unwrap_err().to_string().contains("6.6"));
+    assert!(engine.list().is_empty());
+    assert_eq!(devices_of_ours(), "");
 }

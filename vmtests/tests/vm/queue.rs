@@ -1,0 +1,135 @@
+//! A queue for downloads: what goes through it, and that it leaves nothing.
+
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use throttle_core::Spec;
+use vmtests::cgroup::ScratchCgroup;
+
+use crate::common::{NEAR, Pair, devices_of_ours, engine, has_tcx, program, run, spec};
+
+/// How many packets the queue's device has passed on.
+fn passed() -> u64 {
+    let shown = run(&["tc", "-s", "qdisc", "show", "dev", "chadq0"]);
+    let words = shown.split_once("Sent ").unwrap().1.split(' ').nth(2).unwrap();
+    words.parse().unwrap()
+}
+
+/// A socket that is far away sends a datagram to each of these, a few times.
+fn send_to(sockets: &[&UdpSocket]) {
+    let to: Vec<_> = sockets.iter().map(|it| it.local_addr().unwrap().port()).collect();
+    std::thread::spawn(move || {
+        Pair::go_far();
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..10 {
+            for port in &to {
+                socket.send_to(&[7; 100], (NEAR, *port)).unwrap();
+            }
+            sleep(Duration::from_millis(20));
+        }
+    })
+    .join()
+    .unwrap();
+}
+
+fn received(socket: &UdpSocket) -> usize {
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    std::iter::from_fn(|| socket.recv(&mut [0; 200]).ok()).count()
+}
+
+#[test]
+fn vm_what_is_the_cgroups_goes_through_the_queue_and_nothing_else_does() {
+    if !has_tcx() {
+        // That it is refused there is shown in `round_trips`.
+        return;
+    }
+    let _pair = Pair::new();
+    let cgroup = ScratchCgroup::new("members");
+    let mut engine = engine();
+    let queued = Spec { queue: true, ..spec(cgroup.path(), Some(1_000_000), None) };
+    let id = engine.add(&queued).unwrap().id;
+    let inside = {
+        let _inside = cgroup.enter();
+        UdpSocket::bind((NEAR, 0)).unwrap()
+    };
+    let outside = UdpSocket::bind((NEAR, 0)).unwrap();
+    let before = passed();
+    send_to(&[&outside]);
+    assert_eq!((received(&outside), passed() - before), (10, 0));
+    // The first one tells whose the socket is.
+    send_to(&[&inside, &outside]);
+    assert_eq!((received(&inside), received(&outside)), (10, 10));
+    assert_eq!(passed() - before, 9);
+    engine.remove(id).unwrap();
+    assert_eq!(devices_of_ours(), "");
+    send_to(&[&inside]);
+    assert_eq!(received(&inside), 10);
+}
+
+/// `chadthrottle limit` with a queue, once it has armed it.
+fn limit(cgroup: &ScratchCgroup) -> Child {
+    let mut command = Command::new(program("chadthrottle"));
+    command.args(["limit", "--download", "1M", "--download-queue", "--cgroup"]).arg(cgroup.path());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("armed"), "{line}");
+    child
+}
+
+fn tcx_links() -> usize {
+    let links: serde_json::Value = serde_json::from_str(&run(&["bpftool", "-j", "link"])).unwrap();
+    // bpftool 7.1 does not know their type's name, so it is a number there.
+    let is_tcx = |link: &&serde_json::Value| link["type"] == "tcx" || link["type"] == 11;
+    links.as_array().unwrap().iter().filter(is_tcx).count()
+}
+
+#[test]
+fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
+    if !has_tcx() {
+        return;
+    }
+    let _pair = Pair::new();
+    let cgroup = ScratchCgroup::new("killed");
+    let mut child = limit(&cgroup);
+    assert!(devices_of_ours().contains("chadq0"));
+    assert_eq!(tcx_links(), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while tcx_links() != 0 {
+        assert!(Instant::now() < deadline, "links outlive their owner");
+        sleep(Duration::from_millis(10));
+    }
+    assert!(devices_of_ours().contains("chadq0"));
+    let mut next = limit(&cgroup);
+    // Its own has taken the place.
+    assert_eq!(devices_of_ours().matches("chadq").count(), 1);
+    kill(Pid::from_raw(next.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(next.wait().unwrap().success());
+    assert_eq!((devices_of_ours().as_str(), tcx_links()), ("", 0));
+}
+
+#[test]
+fn vm_two_queues_have_devices_of_their_own_and_go_one_by_one() {
+    if !has_tcx() {
+        return;
+    }
+    let _pair = Pair::new();
+    let mut engine = engine();
+    let (a, b) = (ScratchCgroup::new("a"), ScratchCgroup::new("b"));
+    let queued =
+        |cgroup: &ScratchCgroup| Spec { queue: true, ..spec(cgroup.path(), Some(1_000_000), None) };
+    let first = engine.add(&queued(&a)).unwrap().id;
+    let second = engine.add(&queued(&b)).unwrap().id;
+    assert_eq!(devices_of_ours().matches("chadq").count(), 2);
+    engine.remove(first).unwrap();
+    assert!(devices_of_ours().contains("chadq1") && !devices_of_ours().contains("chadq0"));
+    engine.remove(second).unwrap();
+    assert_eq!(devices_of_ours(), "");
+}

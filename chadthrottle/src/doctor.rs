@@ -176,6 +176,21 @@ fn judge(facts: &Facts) -> Vec<Check> {
         ),
         None => check("open connections", Grade::Unknown, "which Linux this is cannot be told", ""),
     });
+    checks.push(match version(&facts.release) {
+        Some(version) if version >= (6, 6) => check(
+            "download queue",
+            Grade::Ok,
+            "--download-queue can be asked for, if there are fq and ifb",
+            "",
+        ),
+        Some(_) => check(
+            "download queue",
+            Grade::Lesser,
+            "there is no --download-queue",
+            "Linux 6.6 or newer has what it needs",
+        ),
+        None => check("download queue", Grade::Unknown, "which Linux this is cannot be told", ""),
+    });
     checks.push(match &facts.bpffs {
         Ok(true) => check("bpffs", Grade::Ok, "limits can be pinned", ""),
         Ok(false) => {
@@ -331,6 +346,7 @@ mod tests {
         assert!(held(&facts)[1].how.starts_with("dropped"));
         let facts = Facts { release: "6.1.0-56".to_owned(), ..modern() };
         assert_eq!(grade(&facts, "open connections"), Grade::Lesser);
+        assert_eq!(grade(&facts, "download queue"), Grade::Lesser);
         let facts = Facts { tcp: Err("no types".to_owned()), ..modern() };
         assert_eq!(grade(&facts, "shaping TCP"), Grade::Lesser);
         assert!(held(&facts)[0].how.starts_with("dropped"));

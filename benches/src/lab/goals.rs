@@ -1,0 +1,461 @@
+//! The goals of the packet path, and how far they are reached.
+//!
+//! For each goal and machine the worst cell counts, by its median. What was measured nowhere is not reached.
+
+use super::cell::{Cell, Way};
+use super::expect::SEGMENT;
+use super::results::{Nested, NestedRun, Results, Row};
+use super::stats::Spread;
+use super::systems::Name;
+use super::table::{number, percent, signed_percent};
+
+/// How a goal stands on a machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// What it is about.
+    pub what: &'static str,
+    /// What is wanted.
+    pub goal: &'static str,
+    /// Where this was measured, or that it was not.
+    pub machine: String,
+    /// The figures that count.
+    pub figures: String,
+    /// What is missing; nothing where it is reached, `None` where nothing was measured.
+    pub misses: Option<Vec<String>>,
+}
+
+impl Standing {
+    /// Reached, or by how much not.
+    pub fn verdict(&self) -> String {
+        match &self.misses {
+            None => "not measured".into(),
+            Some(misses) if misses.is_empty() => "reached".into(),
+            Some(misses) => format!("missed: {}", misses.join("; ")),
+        }
+    }
+}
+
+/// What a machine's results say of a goal: `None` if nothing.
+type Look = fn(&Results) -> Option<Found>;
+
+struct Found {
+    figures: String,
+    misses: Vec<String>,
+}
+
+struct Goal {
+    what: &'static str,
+    goal: &'static str,
+    look: Look,
+}
+
+const GOALS: [Goal; 7] = [
+    Goal {
+        what: "upload, TCP, 1.25 to 125 MB/s, 1 to 16 flows",
+        goal: "within 1 %, nothing sent again",
+        look: |results| {
+            let is_it = |cell: &Cell| {
+                is_clean_upload(cell)
+                    && (1_250_000..=125_000_000).contains(&cell.rate.bytes_per_second())
+            };
+            both(error(results, is_it, 1.0), sent_again(results, is_it, 0.0))
+        },
+    },
+    Goal {
+        what: "upload, TCP, 125 kB/s",
+        goal: "within 3 %",
+        look: |results| {
+            let is_it =
+                |cell: &Cell| is_clean_upload(cell) && cell.rate.bytes_per_second() == 125_000;
+            error(results, is_it, 3.0)
+        },
+    },
+    Goal {
+        what: "upload and download, UDP",
+        goal: "within 1 %",
+        look: |results| error(results, |cell| !cell.sender.is_tcp() && cell.loss_percent == 0, 1.0),
+    },
+    Goal {
+        what: "download, TCP, 20 ms RTT",
+        goal: "within 2 %, at most 1 % sent again, better than tc police in every column",
+        look: |results| {
+            let is_it = |cell: &Cell| is_far_download(cell);
+            let held = both(error(results, is_it, 2.0), sent_again(results, is_it, 1.0));
+            let peer = compare(results, Name::Ours, Name::Police, is_it);
+            both(
+                held,
+                Some(peer.unwrap_or_else(|| Found {
+                    figures: "no tc police".into(),
+                    misses: vec!["tc police was not measured".into()],
+                })),
+            )
+        },
+    },
+    Goal {
+        what: "download with ifb",
+        goal: "as good as tc htb on ifb, or better",
+        // chadthrottle has none yet.
+        look: |_| None,
+    },
+    Goal {
+        what: "two throttled cgroups, parent and child limits",
+        goal: "each holds its own",
+        look: nested,
+    },
+    Goal {
+        what: "latency added beside a saturated limit",
+        goal: "below that of tbf with its usual 50 ms",
+        look: latency,
+    },
+];
+
+/// How every goal stands on every machine that has measured it.
+pub fn standings(all: &[Results]) -> Vec<Standing> {
+    let mut standings = Vec::new();
+    for Goal { what, goal, look } in &GOALS {
+        let before = standings.len();
+        for results in all {
+            if let Some(found) = look(results) {
+                standings.push(Standing {
+                    what,
+                    goal,
+                    machine: results.machine.word(),
+                    figures: found.figures,
+                    misses: Some(found.misses),
+                });
+            }
+        }
+        if standings.len() == before {
+            let (machine, figures) = ("-".into(), "-".into());
+            standings.push(Standing { what, goal, machine, figures, misses: None });
+        }
+    }
+    standings
+}
+
+fn is_clean_upload(cell: &Cell) -> bool {
+    cell.way == Way::Up && cell.sender.is_tcp() && cell.loss_percent == 0
+}
+
+fn is_far_download(cell: &Cell) -> bool {
+    cell.way == Way::Down && cell.sender.is_tcp() && (cell.rtt_ms, cell.loss_percent) == (20, 0)
+}
+
+/// Rows of a system in such cells, whose runs have figures.
+fn rows(
+    results: &Results,
+    system: Name,
+    is_it: impl Fn(&Cell) -> bool,
+) -> impl Iterator<Item = &Row> {
+    results.rows.iter().filter(move |row| {
+        row.system == system && is_it(&row.cell) && row.summary.goodput.is_some()
+    })
+}
+
+/// The row whose median is highest.
+fn worst<'a>(
+    rows: impl Iterator<Item = &'a Row>,
+    value: impl Fn(&Row) -> Option<f64>,
+) -> Option<(f64, &'a Row)> {
+    rows.filter_map(|row| Some((value(row)?, row))).max_by(|(a, _), (b, _)| a.total_cmp(b))
+}
+
+fn median(spread: Option<Spread>) -> Option<f64> {
+    Some(spread?.median)
+}
+
+fn error(results: &Results, is_it: impl Fn(&Cell) -> bool, most: f64) -> Option<Found> {
+    let rows = rows(results, Name::Ours, is_it);
+    let (off, row) = worst(rows, |row| Some(median(row.summary.error_percent)?.abs()))?;
+    let error = median(row.summary.error_percent)?;
+    let figures = format!("{} ({})", signed_percent(error), row.cell);
+    let misses = (off > most)
+        .then(|| format!("{} beyond {}", percent(off - most), percent(most)))
+        .into_iter()
+        .collect();
+    Some(Found { figures, misses })
+}
+
+fn sent_again(results: &Results, is_it: impl Fn(&Cell) -> bool, most: f64) -> Option<Found> {
+    let rows = rows(results, Name::Ours, is_it);
+    let (again, row) = worst(rows, |row| median(row.summary.retransmitted_percent))?;
+    let figures = format!("{} sent again ({})", fine_percent(again), row.cell);
+    let misses =
+        (again > most).then(|| format!("{} sent again", fine_percent(again))).into_iter().collect();
+    Some(Found { figures, misses })
+}
+
+/// A single segment of a million is not none.
+fn fine_percent(value: f64) -> String {
+    if value > 0.0 && value < 0.01 { format!("{value:.5} %") } else { percent(value) }
+}
+
+/// Both, where the first is there.
+fn both(first: Option<Found>, second: Option<Found>) -> Option<Found> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(joined(&first, &second)),
+        (found, _) => found,
+    }
+}
+
+fn joined(first: &Found, second: &Found) -> Found {
+    Found {
+        figures: format!("{}; {}", first.figures, second.figures),
+        misses: [&first.misses[..], &second.misses[..]].concat(),
+    }
+}
+
+/// What is compared between two systems: less is better.
+const COMPARED: [(&str, fn(&Row) -> Option<f64>); 7] = [
+    ("error", |row| Some(median(row.summary.error_percent)?.abs())),
+    ("off in 100 ms", |row| median(row.summary.window_mean_percent)),
+    ("the same, p95", |row| median(row.summary.window_p95_percent)),
+    ("sent again", |row| median(row.summary.retransmitted_percent)),
+    ("ping p50", |row| median(row.summary.inside.p50_ms)),
+    ("ping p99", |row| median(row.summary.inside.p99_ms)),
+    ("CPU", |row| median(row.summary.cpu_seconds_per_gb)),
+];
+
+/// In how many cells one system is worse than the other, by column. `None` if no cell has both.
+fn compare(
+    results: &Results,
+    ours: Name,
+    theirs: Name,
+    is_it: impl Fn(&Cell) -> bool + Copy,
+) -> Option<Found> {
+    let pairs: Vec<_> = rows(results, ours, is_it)
+        .filter_map(|row| {
+            let same = |cell: &Cell| *cell == row.cell;
+            Some((row, rows(results, theirs, same).next()?))
+        })
+        .collect();
+    if pairs.is_empty() {
+        return None;
+    }
+    let misses = COMPARED.iter().filter_map(|(column, value)| {
+        let is_worse = |(ours, theirs): &&(&Row, &Row)| {
+            value(ours).zip(value(theirs)).is_some_and(|(ours, theirs)| ours > theirs)
+        };
+        let worse = pairs.iter().filter(is_worse).count();
+        (worse > 0).then(|| {
+            format!("{column}: worse than {} in {worse} of {} cells", theirs.name(), pairs.len())
+        })
+    });
+    let misses: Vec<_> = misses.collect();
+    let figures = format!(
+        "beside {} in {} cells: better in {} of {} columns",
+        theirs.name(),
+        pairs.len(),
+        COMPARED.len() - misses.len(),
+        COMPARED.len()
+    );
+    Some(Found { figures, misses })
+}
+
+/// How much more than its limit anybody may let through, in percent, and how much less all may together.
+const NESTED_OVER: f64 = 1.0;
+const NESTED_UNDER: f64 = 2.0;
+
+fn nested(results: &Results) -> Option<Found> {
+    let mut figures = Vec::new();
+    let mut misses = Vec::new();
+    for nested in &results.nested {
+        let Some((child, all)) = nested_errors(nested) else { continue };
+        let way = format!("{} {} ms", nested.way.name(), nested.rtt_ms);
+        figures.push(format!(
+            "{way}: child {}, both {}",
+            signed_percent(child),
+            signed_percent(all)
+        ));
+        for (who, error) in [("the child", child), ("both", all)] {
+            if error > NESTED_OVER {
+                misses.push(format!("{way}: {who} got {} too much", percent(error)));
+            }
+        }
+        if all < -NESTED_UNDER {
+            misses.push(format!("{way}: {} of the parent's limit unused", percent(-all)));
+        }
+    }
+    (!figures.is_empty()).then(|| Found { figures: figures.join("; "), misses })
+}
+
+/// How far the child and all together are off their limits, in percent.
+fn nested_errors(nested: &Nested) -> Option<(f64, f64)> {
+    let runs: Vec<_> = nested
+        .runs
+        .iter()
+        .filter_map(|run| match run {
+            NestedRun::Measured { child, sibling } => Some((*child, *sibling)),
+            NestedRun::Failed(_) => None,
+        })
+        .collect();
+    let carried = SEGMENT / 1500.0;
+    let error = |got: f64, limit: u64| (got / (limit as f64 * carried) - 1.0) * 100.0;
+    let child =
+        Spread::of(runs.iter().map(|(child, _)| error(*child, nested.child.bytes_per_second())));
+    let all = Spread::of(
+        runs.iter()
+            .map(|(child, sibling)| error(child + sibling, nested.parent.bytes_per_second())),
+    );
+    Some((child?.median, all?.median))
+}
+
+/// Probes in the cgroup: a shaper delays only what goes through it, and tbf has everything go through it.
+fn latency(results: &Results) -> Option<Found> {
+    let pairs = rows(results, Name::Ours, |_| true).filter_map(|row| {
+        let same = |cell: &Cell| *cell == row.cell;
+        let peer = rows(results, Name::Tbf, same).next()?;
+        let added = |row: &Row| {
+            Some((median(row.summary.inside.p50_ms)?, median(row.summary.inside.p99_ms)?))
+        };
+        Some((row, added(row), added(peer)?))
+    });
+    let mut figures = Vec::new();
+    let mut misses = Vec::new();
+    for (row, ours, theirs) in pairs {
+        let cell = &row.cell;
+        let Some(ours) = ours else {
+            misses.push(format!("no ping came back ({cell})"));
+            continue;
+        };
+        let told = |(p50, p99): (f64, f64)| format!("{}/{} ms", number(p50), number(p99));
+        figures.push(format!("{} beside {} ({cell})", told(ours), told(theirs)));
+        for (which, ours, theirs) in [("p50", ours.0, theirs.0), ("p99", ours.1, theirs.1)] {
+            if ours >= theirs {
+                misses.push(format!("{which} {} ms more ({cell})", number(ours - theirs)));
+            }
+        }
+    }
+    let measured = !(figures.is_empty() && misses.is_empty());
+    measured.then(|| Found { figures: figures.join("; "), misses })
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::limits::Rate;
+
+    use super::super::cell::Sender;
+    use super::super::results::{Measured, Run};
+    use super::super::samples;
+    use super::*;
+
+    /// A row of ours or a peer's, off by so much, which sent so much again.
+    fn row(cell: Cell, system: Name, error: f64, again: f64, ping: f64) -> Row {
+        let measured = Measured {
+            retransmitted_percent: Some(again),
+            ..samples::measured(1_206_000.0 * (1.0 + error / 100.0), ping)
+        };
+        samples::row(cell, system, vec![Run::Measured(Box::new(measured))])
+    }
+
+    fn standing(rows: Vec<Row>, what: &str) -> Standing {
+        let mut results = Results { rows, nested: Vec::new(), ..samples::results() };
+        results.idle[0].echoes.p50_ms = Some(0.0);
+        results.idle[0].echoes.p99_ms = Some(0.0);
+        let far = super::super::results::Idle { rtt_ms: 20, ..results.idle[0].clone() };
+        results.idle.push(far);
+        results.summarise();
+        standings(&[results]).into_iter().find(|it| it.what.starts_with(what)).unwrap()
+    }
+
+    fn at(rate: u64, cell: Cell) -> Cell {
+        Cell { rate: Rate::from_bytes_per_second(rate).unwrap(), ..cell }
+    }
+
+    #[test]
+    fn the_worst_cell_counts_and_by_how_much() {
+        let up = samples::cell(Way::Up, Sender::Cubic);
+        let upload = |error, again| {
+            let other = Cell { flows: 4, ..up };
+            standing(
+                vec![
+                    row(up, Name::Ours, -0.2, 0.0, 1.0),
+                    row(other, Name::Ours, error, again, 1.0),
+                    row(other, Name::Htb, -50.0, 9.0, 1.0),
+                    row(at(125_000, up), Name::Ours, -60.0, 3.0, 1.0),
+                ],
+                "upload, TCP, 1.25",
+            )
+        };
+        let good = upload(0.9, 0.0);
+        assert_eq!(good.verdict(), "reached");
+        assert!(good.figures.starts_with("+0.90 % (upload cubic 1.25 MB/s x4, 0 ms)"), "{good:?}");
+        assert_eq!(upload(-1.5, 0.0).verdict(), "missed: 0.50 % beyond 1.00 %");
+        assert_eq!(upload(0.0, 0.001).verdict(), "missed: 0.00100 % sent again");
+    }
+
+    #[test]
+    fn what_was_measured_nowhere_is_not_reached() {
+        let standings = standings(&[]);
+        assert_eq!(standings.len(), GOALS.len());
+        assert!(standings.iter().all(|standing| standing.verdict() == "not measured"));
+    }
+
+    #[test]
+    fn a_small_rate_and_datagrams_have_goals_of_their_own() {
+        let up = samples::cell(Way::Up, Sender::Bbr);
+        let small = |error| {
+            let rows = vec![row(at(125_000, up), Name::Ours, error, 0.0, 1.0)];
+            standing(rows, "upload, TCP, 125 kB/s").verdict()
+        };
+        assert_eq!(
+            (small(2.9).as_str(), small(-3.5).as_str()),
+            ("reached", "missed: 0.50 % beyond 3.00 %")
+        );
+        let udp = |error| {
+            let cell = samples::cell(Way::Down, Sender::Udp);
+            standing(vec![row(cell, Name::Ours, error, 0.0, 1.0)], "upload and download, UDP")
+                .verdict()
+        };
+        assert_eq!(
+            (udp(0.5).as_str(), udp(1.5).as_str()),
+            ("reached", "missed: 0.50 % beyond 1.00 %")
+        );
+    }
+
+    #[test]
+    fn a_far_download_has_to_be_better_than_police_in_every_column() {
+        let cell = Cell { rtt_ms: 20, ..samples::cell(Way::Down, Sender::Cubic) };
+        let far = |ours: Row, police: Option<Row>| {
+            let rows = std::iter::once(ours).chain(police).collect();
+            standing(rows, "download, TCP, 20 ms").verdict()
+        };
+        let ours = || row(cell, Name::Ours, 1.0, 0.5, 1.0);
+        assert_eq!(far(ours(), Some(row(cell, Name::Police, 2.0, 5.0, 2.0))), "reached");
+        assert_eq!(far(ours(), None), "missed: tc police was not measured");
+        assert_eq!(
+            far(ours(), Some(row(cell, Name::Police, 0.1, 5.0, 2.0))),
+            "missed: error: worse than police in 1 of 1 cells"
+        );
+    }
+
+    #[test]
+    fn pings_are_compared_with_tbfs_in_the_same_cell() {
+        let up = samples::cell(Way::Up, Sender::Cubic);
+        let latency = |ours, theirs| {
+            let rows =
+                vec![row(up, Name::Ours, 0.0, 0.0, ours), row(up, Name::Tbf, 0.0, 0.0, theirs)];
+            standing(rows, "latency").verdict()
+        };
+        assert_eq!(latency(5.0, 50.0), "reached");
+        assert_eq!(
+            latency(60.0, 50.0),
+            "missed: p50 10.0 ms more (upload cubic 1.25 MB/s x1, 0 ms); p99 20.0 ms more (upload cubic 1.25 MB/s x1, 0 ms)"
+        );
+    }
+
+    #[test]
+    fn parent_and_child_each_hold_their_own() {
+        let verdict = |child: f64, sibling: f64| {
+            let mut results = samples::results();
+            results.nested[0].runs = vec![NestedRun::Measured { child, sibling }];
+            let all = standings(&[results]);
+            all.into_iter().find(|it| it.goal == "each holds its own").unwrap().verdict()
+        };
+        assert_eq!(verdict(965_333.0, 965_333.0), "reached");
+        assert_eq!(verdict(600_000.0, 1_330_000.0), "reached");
+        assert!(verdict(1_000_000.0, 930_000.0).contains("the child got"));
+        assert!(verdict(965_333.0, 1_100_000.0).contains("both got"));
+        assert!(verdict(900_000.0, 900_000.0).contains("of the parent's limit unused"));
+    }
+}

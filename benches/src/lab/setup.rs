@@ -51,8 +51,7 @@ impl Setup {
     fn take_back(&mut self) -> Result<()> {
         let mut first = Ok(());
         for command in std::mem::take(&mut self.undo).iter().rev() {
-            let failed =
-                run(command).map(drop).map_err(|refusal| anyhow!("{command}: {refusal}"));
+            let failed = run(command).map(drop).map_err(|refusal| anyhow!("{command}: {refusal}"));
             first = first.and(failed);
         }
         first

@@ -31,7 +31,8 @@ pub fn figures(row: &Row) -> Vec<String> {
             Run::Failed(why) => Some(why.as_str()),
             Run::Measured(_) => None,
         });
-        return alone(format!("failed: {}", why.unwrap_or("not measured")));
+        let first_line = why.and_then(|why| why.lines().next());
+        return alone(format!("failed: {}", first_line.unwrap_or("not measured")));
     }
     let windows = match (summary.window_mean_percent, summary.window_p95_percent) {
         (Some(mean), Some(p95)) => {

@@ -31,9 +31,11 @@ impl System for Nft {
         let mut setup = Setup::default();
         setup.run("nft add table inet chadtest", Some("nft delete table inet chadtest"))?;
         for command in [
-            format!("nft add chain inet chadtest limit {{ type filter hook {hook} priority 0 ; }}"),
             format!(
-                "nft add rule inet chadtest limit {interface} {NEAR} limit rate over {rate} bytes/second burst {burst} bytes drop"
+                "nft add chain inet chadtest policer {{ type filter hook {hook} priority 0 ; }}"
+            ),
+            format!(
+                "nft add rule inet chadtest policer {interface} {NEAR} limit rate over {rate} bytes/second burst {burst} bytes drop"
             ),
         ] {
             setup.run(&command, None)?;

@@ -48,9 +48,10 @@ pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option
     if counted == Counted::Nothing {
         return None;
     }
-    let (payload, headers) = match cell.sender.is_tcp() {
-        true => (SEGMENT, TCP_HEADERS),
-        false => (f64::from(DATAGRAM), UDP_HEADERS),
+    let (payload, headers) = if cell.sender.is_tcp() {
+        (SEGMENT, TCP_HEADERS)
+    } else {
+        (f64::from(DATAGRAM), UDP_HEADERS)
     };
     let rest =
         cell.rate.bytes_per_second() as f64 - probes * counted.of(f64::from(probe) + UDP_HEADERS);

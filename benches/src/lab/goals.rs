@@ -45,14 +45,14 @@ struct Found {
 
 struct Goal {
     what: &'static str,
-    goal: &'static str,
+    wanted: &'static str,
     look: Look,
 }
 
 const GOALS: [Goal; 7] = [
     Goal {
         what: "upload, TCP, 1.25 to 125 MB/s, 1 to 16 flows",
-        goal: "within 1 %, nothing sent again",
+        wanted: "within 1 %, nothing sent again",
         look: |results| {
             let is_it = |cell: &Cell| {
                 is_clean_upload(cell)
@@ -63,7 +63,7 @@ const GOALS: [Goal; 7] = [
     },
     Goal {
         what: "upload, TCP, 125 kB/s",
-        goal: "within 3 %",
+        wanted: "within 3 %",
         look: |results| {
             let is_it =
                 |cell: &Cell| is_clean_upload(cell) && cell.rate.bytes_per_second() == 125_000;
@@ -72,12 +72,12 @@ const GOALS: [Goal; 7] = [
     },
     Goal {
         what: "upload and download, UDP",
-        goal: "within 1 %",
+        wanted: "within 1 %",
         look: |results| error(results, |cell| !cell.sender.is_tcp() && cell.loss_percent == 0, 1.0),
     },
     Goal {
         what: "download, TCP, 20 ms RTT",
-        goal: "within 2 %, at most 1 % sent again, better than tc police in every column",
+        wanted: "within 2 %, at most 1 % sent again, better than tc police in every column",
         look: |results| {
             let is_it = |cell: &Cell| is_far_download(cell);
             let held = both(error(results, is_it, 2.0), sent_again(results, is_it, 1.0));
@@ -93,18 +93,18 @@ const GOALS: [Goal; 7] = [
     },
     Goal {
         what: "download with ifb",
-        goal: "as good as tc htb on ifb, or better",
+        wanted: "as good as tc htb on ifb, or better",
         // chadthrottle has none yet.
         look: |_| None,
     },
     Goal {
         what: "two throttled cgroups, parent and child limits",
-        goal: "each holds its own",
+        wanted: "each holds its own",
         look: nested,
     },
     Goal {
         what: "latency added beside a saturated limit",
-        goal: "below that of tbf with its usual 50 ms",
+        wanted: "below that of tbf with its usual 50 ms",
         look: latency,
     },
 ];
@@ -112,7 +112,7 @@ const GOALS: [Goal; 7] = [
 /// How every goal stands on every machine that has measured it.
 pub fn standings(all: &[Results]) -> Vec<Standing> {
     let mut standings = Vec::new();
-    for Goal { what, goal, look } in &GOALS {
+    for Goal { what, wanted: goal, look } in &GOALS {
         let before = standings.len();
         for results in all {
             if let Some(found) = look(results) {
@@ -205,8 +205,11 @@ fn joined(first: &Found, second: &Found) -> Found {
     }
 }
 
-/// What is compared between two systems: less is better.
-const COMPARED: [(&str, fn(&Row) -> Option<f64>); 7] = [
+/// A figure of a row: less is better.
+type Figure = fn(&Row) -> Option<f64>;
+
+/// What is compared between two systems.
+const COMPARED: [(&str, Figure); 7] = [
     ("error", |row| Some(median(row.summary.error_percent)?.abs())),
     ("off in 100 ms", |row| median(row.summary.window_mean_percent)),
     ("the same, p95", |row| median(row.summary.window_p95_percent)),

@@ -68,13 +68,11 @@ fn wait(mut child: Child, stop: &Stop) -> Result<ExitStatus> {
 
 /// The results in a guest's log.
 fn found(log: &str) -> Result<Results> {
-    match log.lines().rfind(|line| line.starts_with(BEGINS)) {
-        Some(line) => Results::parse(line),
-        None => {
-            let said = vmtests::vm::command::tail(log.trim(), 5);
-            bail!("no results in the guest's log, which ends with:\n{said}")
-        }
-    }
+    let Some(line) = log.lines().rfind(|line| line.starts_with(BEGINS)) else {
+        let said = vmtests::vm::command::tail(log.trim(), 5);
+        bail!("no results in the guest's log, which ends with:\n{said}")
+    };
+    Results::parse(line)
 }
 
 /// The same arguments, but to print results, and not to boot a machine.

@@ -77,13 +77,17 @@ impl Lab<'_> {
         let idle = match idle {
             Ok(idle) => idle,
             Err(Refusal::Missing(why)) => {
-                rows.iter_mut().for_each(|row| row.not_here = Some(format!("no netem: {why}")));
+                for row in &mut rows {
+                    row.not_here = Some(format!("no netem: {why}"));
+                }
                 begins(&format!("{}: not here", entry.cell));
                 return Ok(rows);
             }
             Err(Refusal::Failed(error)) => {
                 let failed = Run::Failed(format!("the way: {error:#}"));
-                rows.iter_mut().for_each(|row| row.runs.push(failed.clone()));
+                for row in &mut rows {
+                    row.runs.push(failed.clone());
+                }
                 return Ok(rows);
             }
         };
@@ -130,7 +134,7 @@ impl Lab<'_> {
 
         let (outside, inside) = (Prober::start(outside), Prober::start(inside));
         let before = Busy::now()?;
-        let counted = Duration::from_secs(self.span.seconds.into()) - 2 * SETTLED;
+        let counted = Duration::from_secs(self.span.seconds.into()).saturating_sub(2 * SETTLED);
         self.stop.sleep_until(test.started() + omitted + counted)?;
         let (busy, seconds) = Busy::now()?.since(&before);
         let (outside, inside) = (outside.end()?, inside.end()?);

@@ -116,12 +116,9 @@ impl Network {
             return Ok(setup);
         }
         let netem = |way: Way| {
+            let loss = if way == cell.way { cell.loss_percent } else { 0 };
             // As many packets as are under way at the highest rate, and more.
-            let mut netem = format!("netem limit 100000 delay {}us", cell.rtt_ms * 500);
-            if way == cell.way && cell.loss_percent > 0 {
-                netem += &format!(" loss {}%", cell.loss_percent);
-            }
-            netem
+            format!("netem limit 100000 delay {}us loss {loss}%", cell.rtt_ms * 500)
         };
         let tc = format!("tc -n {FAR_NETWORK}");
         let ip = format!("ip -n {FAR_NETWORK}");

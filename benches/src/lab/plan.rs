@@ -185,29 +185,28 @@ const FULL: &[Block<'_>] = &[Block {
 /// When nothing is left.
 pub fn entries(preset: Option<Preset>, choice: &Choice) -> Result<Vec<Entry>, NothingLeft> {
     let mut entries = Vec::new();
-    match preset {
-        Some(preset) => {
-            let blocks = match preset {
-                Preset::Smoke => SMOKE,
-                Preset::Goals => GOALS,
-                Preset::Full => FULL,
-            };
-            blocks.iter().for_each(|block| block.expand(&mut entries));
-            keep(&mut entries, choice);
-        }
-        None => {
-            let rates: Vec<_> = choice.rates.iter().map(|rate| rate.bytes_per_second()).collect();
-            let block = Block {
-                ways: or(&choice.ways, BOTH),
-                senders: or(&choice.senders, CUBIC),
-                flows: or(&choice.flows, &[1]),
-                rates: or(&rates, &[1_250_000]),
-                rtts: or(&choice.rtts, NONE),
-                losses: or(&choice.losses, NONE),
-                systems: or(&choice.systems, Name::ALL),
-            };
+    if let Some(preset) = preset {
+        let blocks = match preset {
+            Preset::Smoke => SMOKE,
+            Preset::Goals => GOALS,
+            Preset::Full => FULL,
+        };
+        for block in blocks {
             block.expand(&mut entries);
         }
+        keep(&mut entries, choice);
+    } else {
+        let rates: Vec<_> = choice.rates.iter().map(|rate| rate.bytes_per_second()).collect();
+        let block = Block {
+            ways: or(&choice.ways, BOTH),
+            senders: or(&choice.senders, CUBIC),
+            flows: or(&choice.flows, &[1]),
+            rates: or(&rates, &[1_250_000]),
+            rtts: or(&choice.rtts, NONE),
+            losses: or(&choice.losses, NONE),
+            systems: or(&choice.systems, Name::ALL),
+        };
+        block.expand(&mut entries);
     }
     entries.sort_by_key(|entry| entry.cell);
     if entries.is_empty() { Err(NothingLeft) } else { Ok(entries) }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
 /// Why something could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ pub fn run(command: &str) -> Result<String, Refusal> {
         }
         output => output.with_context(|| format!("cannot run {name}"))?,
     };
-    Ok(judge(command, &output)?)
+    judge(command, &output)
 }
 
 fn judge(command: &str, output: &Output) -> Result<String, Refusal> {
@@ -90,15 +90,10 @@ fn judge(command: &str, output: &Output) -> Result<String, Refusal> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.trim();
-    match lack(said) {
-        Some(words) => Err(Refusal::Missing(words)),
-        None => Err(failed(command, output.status.to_string(), said)),
-    }
-}
-
-fn failed(command: &str, status: String, said: &str) -> Refusal {
-    let tried = || -> Result<()> { bail!("{command}: {status}: {said}") };
-    Refusal::Failed(tried().err().unwrap_or_else(|| anyhow!("{command}")))
+    Err(match lack(said) {
+        Some(words) => Refusal::Missing(words),
+        None => Refusal::Failed(anyhow!("{command}: {}: {said}", output.status)),
+    })
 }
 
 /// How `tc`, `ip` and `nft` tell that the kernel has no such thing.

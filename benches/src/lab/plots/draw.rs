@@ -59,10 +59,11 @@ fn draw(area: &Area<'_>, kind: &Kind, panels: &[Panel], machine: &str) -> Drawn 
     area.fill(&WHITE)?;
     words(area, kind.title, (16, 22), 20, INK, HPos::Left)?;
     words(area, machine, (16, 44), 12, GREY, HPos::Left)?;
-    let mut note = "Medians; the line goes from the lowest run to the highest; x: not measured, see the table.".to_owned();
-    if let Some(good) = kind.good {
-        note += &format!(" Shaded: within {good} %.");
-    }
+    let shaded =
+        kind.good.map_or_else(String::new, |good| format!(" Shaded: within {good} {}.", kind.unit));
+    let note = format!(
+        "Medians; the line goes from the lowest run to the highest; x: not measured, see the table.{shaded}"
+    );
     words(area, &note, (16, 60), 12, GREY, HPos::Left)?;
     legend(area, panels)?;
     let (low, high) = range(kind, panels);
@@ -179,9 +180,9 @@ fn words(
     at: (i32, i32),
     size: i32,
     colour: RGBColor,
-    side: HPos,
+    align: HPos,
 ) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&colour).pos(Pos::new(side, VPos::Center));
+    let style = ("sans-serif", size).into_font().color(&colour).pos(Pos::new(align, VPos::Center));
     area.draw(&Text::new(text.to_owned(), at, style))?;
     Ok(())
 }

@@ -14,12 +14,12 @@ pub(super) fn ticks(low: f64, high: f64) -> Vec<f64> {
     let side = |most: f64| {
         let mut ticks = Vec::new();
         let mut tick = LINEAR;
-        while most > 0.0 {
-            ticks.push(tick);
-            if tick >= most {
-                break;
+        if most > 0.0 {
+            while tick < most {
+                ticks.push(tick);
+                tick *= 10.0;
             }
-            tick *= 10.0;
+            ticks.push(tick);
         }
         ticks
     };
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn small_and_large_values_are_apart_and_their_signs_are_kept() {
-        assert_eq!(place(0.0), 0.0);
+        assert!(place(0.0).abs() < 1e-9);
         assert!((place(0.9) - 1.0).abs() < 1e-9);
         assert!((place(-9.9) + 2.0).abs() < 1e-9);
         assert!(place(90.0) > place(9.0) + 0.9);

@@ -136,6 +136,16 @@ pub fn cell(cell: &Cell, system: Name) -> Vec<String> {
     ]
 }
 
+/// A longer cell would have a terminal's lines wrap. What was cut is in the report, and failures are told anyway.
+const LONGEST: usize = 48;
+
+fn short(cell: String) -> String {
+    if cell.chars().count() <= LONGEST {
+        return cell;
+    }
+    cell.chars().take(LONGEST - 1).chain(['\u{2026}']).collect()
+}
+
 /// All rows as an aligned table for a terminal.
 pub fn aligned(results: &Results) -> String {
     let mut table = comfy_table::Table::new();
@@ -145,7 +155,7 @@ pub fn aligned(results: &Results) -> String {
     for row in &results.rows {
         let way = [row.cell.way.name().to_owned(), row.cell.sender.name().to_owned()];
         let words = way.into_iter().chain(cell(&row.cell, row.system)).chain(figures(row));
-        table.add_row(words);
+        table.add_row(words.map(short));
     }
     table.trim_fmt()
 }
@@ -165,6 +175,19 @@ mod tests {
         assert_eq!(signed_percent(-0.001), "0.00 %");
         assert_eq!(signed_percent(-90.04), "-90.0 %");
         assert_eq!(number(1234.5), "1234");
+    }
+
+    #[test]
+    fn a_long_cell_is_cut_for_a_terminal() {
+        assert_eq!(short("x".repeat(48)), "x".repeat(48));
+        assert_eq!(short("x".repeat(49)), format!("{}\u{2026}", "x".repeat(47)));
+        let mut results = samples::results();
+        results.rows[2].not_here = Some("y".repeat(100));
+        let table = aligned(&results);
+        assert!(
+            table.contains("upload  cubic   1.25 MB/s") && !table.contains(&"y".repeat(50)),
+            "{table}"
+        );
     }
 
     #[test]

@@ -160,7 +160,7 @@ struct Iperf {
 
 impl Iperf {
     fn start(mut command: Command) -> Result<Self> {
-        let file = || tempfile::tempfile_in("/run").context("a temporary file");
+        let file = || tempfile::tempfile().context("a temporary file");
         let (stdout, stderr) = (file()?, file()?);
         let child = command
             .stdin(Stdio::null())
@@ -195,7 +195,7 @@ impl Iperf {
         // Its own words say more than its status.
         let end = parse(&report).with_context(|| format!("{status}"));
         let end = match end {
-            Err(error) => bail!("{error:#}{}", self.said()?),
+            Err(error) => bail!("{error:#} {}", self.said()?),
             Ok(end) => end,
         };
         ensure!(status.success(), "{status}: {}", self.said()?);
@@ -270,6 +270,32 @@ mod tests {
         assert_eq!(told(cell(Way::Up, Sender::Bbr, 4)), "-t 4 -O 1 -P 4 -C bbr");
         assert_eq!(told(cell(Way::Down, Sender::Cubic, 1)), "-t 4 -O 1 -P 1 -C cubic -R");
         assert_eq!(told(cell(Way::Up, Sender::Udp, 4)), "-t 4 -O 1 -P 4 -b 3000000 -l 1448 -u");
+    }
+
+    fn finish(script: &str, patience: Duration) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let mut iperf = Iperf::start(command).unwrap();
+        let deadline = Instant::now() + patience;
+        format!("{:#}", iperf.finish(deadline, &Stop::default()).unwrap_err())
+    }
+
+    #[test]
+    fn one_that_hangs_is_ended() {
+        let began = Instant::now();
+        assert_eq!(finish("exec sleep 1000", Duration::from_millis(50)), "it hung, and was ended");
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn one_that_fails_is_quoted() {
+        let said = finish("echo oops; echo why >&2; exit 3", Duration::from_secs(20));
+        for words in ["exit status: 3", "no report of iperf3's: \"oops\"", "why"] {
+            assert!(said.contains(words), "{said}");
+        }
+        let report = r#"{"error": "unable to connect", "intervals": [], "end": {}}"#;
+        let said = finish(&format!("echo '{report}'; exit 1"), Duration::from_secs(20));
+        assert!(said.contains("iperf3: unable to connect"), "{said}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Results as plots: what is shown where. [`draw`] puts it on paper.
+//! Results as plots: what is shown where. `draw` puts it on paper.
 
 mod draw;
 mod scale;

@@ -15,7 +15,8 @@ pub(super) struct Nft;
 impl System for Nft {
     fn note(&self) -> &'static str {
         "`nft limit rate over … drop` in the output or input hook, burst 250 ms and at least 128 KiB. Counts \
-         one IP header for all that GSO or GRO has put together. Limits the interface."
+         one IP header for all that GSO or GRO has put together. Who sends datagrams above the limit gets \
+         `EPERM`, at which iperf3 gives up. Limits the interface."
     }
 
     fn counted(&self, _: Way) -> Counted {

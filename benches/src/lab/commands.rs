@@ -1,0 +1,222 @@
+//! What the lab's command line does.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use nix::unistd::geteuid;
+
+use super::cell::Way;
+use super::cli::{Cli, Command, ReportArgs, RunArgs};
+use super::machine::Machine;
+use super::measure::Lab;
+use super::network::Network;
+use super::plan::{Entry, entries};
+use super::results::{Idle, Results, SCHEMA_VERSION};
+use super::setup::Refusal;
+use super::stop::Stop;
+use super::{goals, guest, markdown, nested, plots, table};
+
+/// Some runs failed.
+const FAILED: u8 = 1;
+/// What the shell shows for a program that Ctrl-C ended.
+const STOPPED: u8 = 130;
+/// What a run takes besides its seconds.
+const OVERHEAD: f64 = 1.2;
+
+/// Does what the command line says, and returns the exit status.
+///
+/// # Errors
+/// When it could not. (Exit status 2.)
+pub fn run(cli: &Cli) -> Result<u8> {
+    match &cli.command {
+        Some(Command::Report(args)) => report(args),
+        Some(Command::Runner(args)) => vmtests::vm::run::run(args),
+        None => measure(&cli.run),
+    }
+}
+
+fn report(args: &ReportArgs) -> Result<u8> {
+    let all = args
+        .files
+        .iter()
+        .map(|file| {
+            let name = file.display();
+            let text = fs::read_to_string(file).with_context(|| name.to_string())?;
+            Results::parse(&text).with_context(|| name.to_string())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let written = write_report(&all, &args.out, "lab")?;
+    print(&markdown::goals(&goals::standings(&all)))?;
+    tell(&written);
+    Ok(0)
+}
+
+fn measure(args: &RunArgs) -> Result<u8> {
+    let entries = entries(args.preset, &args.choice)?;
+    let stop = Stop::on_signals()?;
+    let results = match &args.vm {
+        Some(kernel) => guest::measure(kernel, args, &stop),
+        None => here(args, &entries, &stop),
+    };
+    if stop.is_wished() {
+        eprintln!("lab: stopped; nothing was written");
+        return Ok(STOPPED);
+    }
+    let results = results?;
+    if args.json {
+        print(&(serde_json::to_string(&results)? + "\n"))?;
+    } else {
+        print(&format!("{}\n\n{}\n", results.machine.told(), table::aligned(&results)))?;
+        if args.nested() {
+            print(&markdown::nested(&results))?;
+        }
+        let word = format!("lab-{}", results.machine.word());
+        fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+        let json = args.out.join(format!("{word}.json"));
+        let text = serde_json::to_string_pretty(&results)? + "\n";
+        fs::write(&json, text).with_context(|| json.display().to_string())?;
+        let mut written = vec![json];
+        written.extend(write_report(std::slice::from_ref(&results), &args.out, &word)?);
+        tell(&written);
+    }
+    let failures = results.failures();
+    for failure in &failures {
+        eprintln!("lab: failed: {failure}");
+    }
+    Ok(if failures.is_empty() { 0 } else { FAILED })
+}
+
+/// Measures on this machine.
+fn here(args: &RunArgs, entries: &[Entry], stop: &Stop) -> Result<Results> {
+    ensure!(
+        geteuid().is_root(),
+        "measuring needs root, for namespaces, cgroups and BPF programs: sudo {}",
+        std::env::args().next().unwrap_or_default()
+    );
+    for tool in ["ip", "tc", "iperf3", "sysctl"] {
+        ensure!(
+            vmtests::vm::command::find(tool).is_some(),
+            "there is no {tool}; 'scripts/setup test' installs it"
+        );
+    }
+    let machine = Machine::this()?;
+    let span = args.span();
+    let nested = nested_ways(args);
+    let systems = entries.iter().map(|entry| entry.systems.len() as u64).sum::<u64>();
+    let tests = (systems + nested.len() as u64) * u64::from(args.runs());
+    let each = f64::from(span.seconds + span.omit) + OVERHEAD;
+    let progress = Progress::new(tests, tests as f64 * each);
+    let network = Network::new()?;
+    let lab = Lab { network: &network, span, runs: args.runs(), stop };
+
+    let mut results = Results {
+        schema_version: SCHEMA_VERSION,
+        machine,
+        seconds: span.seconds,
+        omitted_seconds: span.omit,
+        runs: args.runs(),
+        idle: Vec::new(),
+        rows: Vec::new(),
+        nested: Vec::new(),
+    };
+    for entry in entries {
+        let cell = &entry.cell;
+        let known = results
+            .idle
+            .iter()
+            .find(|idle| (idle.rtt_ms, idle.loss_percent) == (cell.rtt_ms, cell.loss_percent));
+        let idle: Result<Idle, Refusal> = match known {
+            Some(idle) => Ok(idle.clone()),
+            None => lab.idle(cell),
+        };
+        if let Ok(idle) = &idle
+            && known.is_none()
+        {
+            results.idle.push(idle.clone());
+        }
+        ensure!(!stop.is_wished(), "stopped");
+        results.rows.extend(lab.entry(entry, &idle, &|what| progress.begins(what))?);
+    }
+    for (way, rtt_ms) in nested {
+        results.nested.push(nested::measure(&lab, way, rtt_ms, &|what| progress.begins(what))?);
+    }
+    progress.bar.finish_and_clear();
+    Ok(results)
+}
+
+/// In which ways, and how far, limits within limits are measured.
+fn nested_ways(args: &RunArgs) -> Vec<(Way, u32)> {
+    if !args.nested() {
+        return Vec::new();
+    }
+    let or =
+        |chosen: &[Way]| if chosen.is_empty() { vec![Way::Up, Way::Down] } else { chosen.to_vec() };
+    let rtts = if args.choice.rtts.is_empty() { vec![0] } else { args.choice.rtts.clone() };
+    or(&args.choice.ways)
+        .into_iter()
+        .flat_map(|way| rtts.iter().map(move |rtt| (way, *rtt)))
+        .collect()
+}
+
+/// A bar for people; lines where nobody sees a bar.
+struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    fn new(tests: u64, seconds: f64) -> Self {
+        let bar = ProgressBar::new(tests);
+        let style = ProgressStyle::with_template("{pos}/{len} [{elapsed}, {eta} left] {msg}");
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        eprintln!("lab: {tests} runs, about {:.0} minutes", (seconds / 60.0).ceil());
+        Self { bar }
+    }
+
+    fn begins(&self, what: &str) {
+        if std::io::stderr().is_terminal() {
+            self.bar.set_message(what.to_owned());
+        } else {
+            eprintln!("lab: {what}");
+        }
+        self.bar.inc(1);
+    }
+}
+
+/// Writes the report of these, `NAME.md` and its plots.
+fn write_report(all: &[Results], dir: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    let mut plots = Vec::new();
+    for results in all {
+        for (kind, svg) in plots::all(results)? {
+            plots.push((format!("lab-{}-{kind}.svg", results.machine.word()), svg));
+        }
+    }
+    let names: Vec<_> = plots.iter().map(|(name, _)| name.clone()).collect();
+    let text = markdown::report(all, &names);
+    let mut written = Vec::new();
+    for (name, text) in std::iter::once((format!("{name}.md"), text)).chain(plots) {
+        let file = dir.join(name);
+        fs::write(&file, text).with_context(|| file.display().to_string())?;
+        written.push(file);
+    }
+    Ok(written)
+}
+
+fn tell(written: &[PathBuf]) {
+    for file in written {
+        eprintln!("lab: wrote {}", file.display());
+    }
+}
+
+/// A reader who has gone away has read enough.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
+    }
+}

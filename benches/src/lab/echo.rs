@@ -1,0 +1,237 @@
+//! Small datagrams there and back: how long what is beside the load, or in it, has to wait.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
+
+use super::stats::quantile;
+
+/// The payload of a probe: its number.
+pub const LENGTH: u32 = 8;
+/// How many are sent in a second.
+pub const A_SECOND: f64 = 20.0;
+/// How long the last ones are waited for. What comes later counts as lost.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often a thread looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The one at the far end who sends every datagram back. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Echo {
+    address: SocketAddr,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// Starts it in that network namespace. Needs `CAP_SYS_ADMIN`.
+    ///
+    /// # Errors
+    /// When it cannot go there or listen there.
+    pub fn start(network: PathBuf, address: &'static str) -> Result<Self> {
+        let end = Arc::new(AtomicBool::new(false));
+        let (told, ready) = std::sync::mpsc::channel();
+        let ends = Arc::clone(&end);
+        let thread = std::thread::spawn(move || {
+            // A thread has a network of its own.
+            let listen = || -> io::Result<UdpSocket> {
+                setns(File::open(network)?, CloneFlags::CLONE_NEWNET)?;
+                let socket = UdpSocket::bind((address, 0))?;
+                socket.set_read_timeout(Some(LOOK))?;
+                Ok(socket)
+            };
+            match listen() {
+                Ok(socket) => {
+                    let _ = told.send(socket.local_addr());
+                    echo(&socket, &ends);
+                }
+                Err(error) => {
+                    let _ = told.send(Err(error));
+                }
+            }
+        });
+        let address = ready.recv().context("the echo has ended")?.context("the echo")?;
+        Ok(Self { address, end, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn echo(socket: &UdpSocket, end: &AtomicBool) {
+    let mut buffer = [0; 64];
+    while !end.load(Ordering::Relaxed) {
+        // A timeout, or an earlier reply that nobody wanted: neither keeps it from answering the next.
+        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    }
+}
+
+/// Somebody who sends probes and takes the time of each.
+#[derive(Debug)]
+pub struct Prober {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<Echoes>>>,
+}
+
+impl Prober {
+    /// Starts sending, through a socket that is connected to an [`Echo`].
+    pub fn start(socket: UdpSocket) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&end);
+        Self { end, thread: Some(std::thread::spawn(move || probe(&socket, &ends))) }
+    }
+
+    /// Ends it, after waiting for the last replies.
+    ///
+    /// # Errors
+    /// When its socket failed.
+    pub fn end(mut self) -> Result<Echoes> {
+        self.end.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("the prober has ended")?;
+        let ended = thread.join().map_err(|_| anyhow!("the prober has panicked"))?;
+        ended.context("the probes' socket")
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What became of the probes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Echoes {
+    /// How many were sent.
+    pub sent: u32,
+    /// How many did not come back within half a second after the last one.
+    pub lost: u32,
+    /// Half of those that came back took no longer, in milliseconds. `None` when none came back.
+    pub p50_ms: Option<f64>,
+    /// 99 of 100 of those that came back took no longer.
+    pub p99_ms: Option<f64>,
+}
+
+impl Echoes {
+    /// Of the time that each took, in milliseconds; `None` for one that did not come back.
+    fn of(probes: &[Option<f64>]) -> Self {
+        let back: Vec<f64> = probes.iter().copied().flatten().collect();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            sent: count(probes.len()),
+            lost: count(probes.len() - back.len()),
+            p50_ms: quantile(&back, 0.5),
+            p99_ms: quantile(&back, 0.99),
+        }
+    }
+}
+
+fn probe(socket: &UdpSocket, end: &AtomicBool) -> io::Result<Echoes> {
+    let gap = Duration::from_secs_f64(1.0 / A_SECOND);
+    let mut probes: Vec<(Instant, Option<f64>)> = Vec::new();
+    let mut next = Instant::now();
+    while !end.load(Ordering::Relaxed) {
+        probes.push((Instant::now(), None));
+        match socket.send(&(probes.len() as u64 - 1).to_le_bytes()) {
+            Ok(_) => {}
+            // Some limits refuse to send (EPERM, ENOBUFS): a probe that does not come back.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+            Err(error) => return Err(error),
+        }
+        next += gap;
+        receive(socket, &mut probes, next)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    receive(socket, &mut probes, deadline)?;
+    let times: Vec<_> = probes.into_iter().map(|(_, time)| time).collect();
+    Ok(Echoes::of(&times))
+}
+
+/// Takes replies until then; or until there are no more to come, if that is sooner and `probes` are all.
+fn receive(
+    socket: &UdpSocket,
+    probes: &mut [(Instant, Option<f64>)],
+    until: Instant,
+) -> io::Result<()> {
+    let mut number = [0; LENGTH as usize];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.recv(&mut number) {
+            Ok(_) => {
+                let probe = usize::try_from(u64::from_le_bytes(number))
+                    .ok()
+                    .and_then(|at| probes.get_mut(at));
+                if let Some((sent, time)) = probe {
+                    time.get_or_insert(sent.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock
+                        | io::ErrorKind::TimedOut
+                        | io::ErrorKind::Interrupted
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_come_back_is_lost_and_has_no_time() {
+        let echoes = Echoes::of(&[Some(3.0), None, Some(1.0), Some(2.0)]);
+        let expected = Echoes { sent: 4, lost: 1, p50_ms: Some(2.0), p99_ms: Some(3.0) };
+        assert_eq!(echoes, expected);
+        assert_eq!(Echoes::of(&[None]).p50_ms, None);
+    }
+
+    #[test]
+    fn a_probe_takes_as_long_as_the_one_who_echoes_it() {
+        const DELAY: Duration = Duration::from_millis(20);
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+        near.connect(far.local_addr().unwrap()).unwrap();
+        let prober = Prober::start(near);
+        let mut buffer = [0; 64];
+        for _ in 0..3 {
+            let (length, from) = far.recv_from(&mut buffer).unwrap();
+            std::thread::sleep(DELAY);
+            far.send_to(&buffer[..length], from).unwrap();
+        }
+        let echoes = prober.end().unwrap();
+        assert!(echoes.sent >= 3 && echoes.sent - echoes.lost == 3, "{echoes:?}");
+        assert!(echoes.p50_ms.unwrap() >= 20.0, "{echoes:?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The lab in a virtual machine: the same binary, run by the tests' runner, and its results out of the log.
+
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::cli::RunArgs;
+use super::results::Results;
+use super::stop::Stop;
+
+/// Where the runner leaves its logs: not where those of the tests are.
+const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/vm-lab");
+const LOOK: Duration = Duration::from_millis(100);
+/// What results begin with, in a line of their own.
+const BEGINS: &str = "{\"schema_version\":";
+
+/// Boots that kernel, measures there what the arguments say, and takes the results from its log.
+///
+/// # Errors
+/// When the machine does not come up or to an end, or its log has no results.
+pub fn measure(kernel: &str, args: &RunArgs, stop: &Stop) -> Result<Results> {
+    let lab = std::env::current_exe().context("where the lab is")?;
+    let mut words = vec![lab.display().to_string()];
+    words.extend(for_the_guest(args));
+    let command: Vec<_> = words.iter().map(|word| quote(word)).collect();
+    // A runner of its own: it prints tables on its standard output, and sees to signals by itself.
+    let child = Command::new(&lab)
+        .args(["runner", "--kernel", kernel, "--out", OUT])
+        .args(["--limit", &args.limit.to_string(), "--command", &command.join(" ")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(io::stderr()))
+        .spawn()
+        .context("cannot start the runner")?;
+    let status = wait(child, stop)?;
+    ensure!(!stop.is_wished(), "stopped");
+    let log = Path::new(OUT).join(kernel).join("tests.log");
+    let text = fs::read(&log).with_context(|| log.display().to_string())?;
+    let results = found(&String::from_utf8_lossy(&text))
+        .with_context(|| format!("{} (the runner: {status})", log.display()))?;
+    Ok(results)
+}
+
+/// Ends with the runner, which is told when somebody wishes to stop.
+fn wait(mut child: Child, stop: &Stop) -> Result<ExitStatus> {
+    let mut told = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if stop.is_wished() && !told {
+            let pid = Pid::from_raw(i32::try_from(child.id()).context("its pid")?);
+            // After Ctrl-C it knows already; being told twice is the same.
+            kill(pid, Signal::SIGTERM).context("the runner")?;
+            told = true;
+        }
+        sleep(LOOK);
+    }
+}
+
+/// The results in a guest's log.
+fn found(log: &str) -> Result<Results> {
+    let Some(line) = log.lines().rfind(|line| line.starts_with(BEGINS)) else {
+        let said = vmtests::vm::command::tail(log.trim(), 5);
+        bail!("no results in the guest's log, which ends with:\n{said}")
+    };
+    Results::parse(line)
+}
+
+/// The same arguments, but to print results, and not to boot a machine.
+fn for_the_guest(args: &RunArgs) -> Vec<String> {
+    let mut words = vec!["--json".to_owned()];
+    let mut say = |option: &str, values: &[String]| {
+        if !values.is_empty() {
+            words.extend([format!("--{option}"), values.join(",")]);
+        }
+    };
+    say("preset", &args.preset.iter().map(typed).collect::<Vec<_>>());
+    let choice = &args.choice;
+    say("way", &choice.ways.iter().map(typed).collect::<Vec<_>>());
+    say("sender", &choice.senders.iter().map(typed).collect::<Vec<_>>());
+    say("flows", &plain(&choice.flows));
+    let rates: Vec<_> = choice.rates.iter().map(|rate| rate.bytes_per_second()).collect();
+    say("rate", &plain(&rates));
+    say("rtt", &plain(&choice.rtts));
+    say("loss", &plain(&choice.losses));
+    say("system", &choice.systems.iter().map(typed).collect::<Vec<_>>());
+    let span = args.span();
+    say("seconds", &plain(&[span.seconds]));
+    say("omit", &plain(&[span.omit]));
+    say("runs", &plain(&[args.runs()]));
+    if args.nested {
+        words.push("--nested".into());
+    }
+    words
+}
+
+fn typed<T: ValueEnum>(value: &T) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn plain<T: Display>(values: &[T]) -> Vec<String> {
+    values.iter().map(T::to_string).collect()
+}
+
+/// For a POSIX shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::cli::Cli;
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn a_guest_is_told_all_that_was_said() {
+        let said = "lab --preset goals --way up,down --sender bbr --flows 1,16 --rate 1.25M --rtt 20 --loss 0,1 \
+                    --system ours,bucket-20ms --seconds 5 --omit 2 --runs 4 --nested";
+        let args = Cli::parse_from(said.split_whitespace()).run;
+        let words = for_the_guest(&args);
+        let again = Cli::parse_from(std::iter::once("lab".to_owned()).chain(words)).run;
+        assert!(again.json);
+        assert_eq!(again.choice, args.choice);
+        assert_eq!((again.preset, again.nested), (args.preset, true));
+        assert_eq!((again.seconds, again.omit, again.runs), (Some(5), 2, Some(4)));
+    }
+
+    #[test]
+    fn results_are_found_between_what_else_is_said() {
+        let line = serde_json::to_string(&samples::results()).unwrap();
+        let log = format!("@w booted 6.12\nlab: talk\n{line}\nnothing of ours is left\n");
+        assert_eq!(found(&log).unwrap(), samples::results());
+        let error = found("@w booted\nlab: ip failed\n").unwrap_err().to_string();
+        assert!(error.ends_with("lab: ip failed"), "{error}");
+    }
+}

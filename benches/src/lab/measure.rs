@@ -1,0 +1,198 @@
+//! Measures: each cell with each system, in turns.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::cell::Cell;
+use super::cpu::Busy;
+use super::echo::{A_SECOND, LENGTH, Prober};
+use super::expect::goodput;
+use super::network::Network;
+use super::plan::{Entry, rotated};
+use super::results::{Idle, Measured, Row, Run};
+use super::setup::Refusal;
+use super::stats::deviation;
+use super::stop::Stop;
+use super::summary::Summary;
+use super::systems::{Installed, Name, System};
+use super::traffic::{Span, Test};
+
+/// How long a way without load is looked at.
+const IDLE: Duration = Duration::from_secs(3);
+/// From the start of a test until its connections are made.
+const SETTLED: Duration = Duration::from_millis(200);
+/// iperf3's port.
+const PORT: u16 = 5201;
+
+/// What a whole run of the lab needs.
+#[derive(Debug)]
+pub struct Lab<'a> {
+    /// Where.
+    pub network: &'a Network,
+    /// How long.
+    pub span: Span,
+    /// How often.
+    pub runs: u32,
+    /// Until somebody wishes to stop.
+    pub stop: &'a Stop,
+}
+
+impl Lab<'_> {
+    /// Looks at the way of a cell without load.
+    ///
+    /// # Errors
+    /// When it cannot be made or looked at. [`Refusal::Missing`] where the kernel has no netem.
+    pub fn idle(&self, cell: &Cell) -> Result<Idle, Refusal> {
+        let distance = self.network.distance(cell)?;
+        let socket = self.network.probe_socket(self.network.others())?;
+        let before = Busy::now()?;
+        let prober = Prober::start(socket);
+        self.stop.sleep_until(Instant::now() + IDLE)?;
+        let (busy, seconds) = Busy::now()?.since(&before);
+        let echoes = prober.end()?;
+        distance.remove()?;
+        Ok(Idle {
+            rtt_ms: cell.rtt_ms,
+            loss_percent: cell.loss_percent,
+            echoes,
+            busy_processors: busy / seconds,
+        })
+    }
+
+    /// Measures an entry: all of its systems, one after the other, as often as is wanted, each time in another
+    /// order. `idle` is what its way is like without load, or why there is no such way; `begins` is told what
+    /// begins.
+    ///
+    /// # Errors
+    /// When somebody wishes to stop, or something of a run cannot be taken back. A run that fails is a
+    /// result.
+    pub fn entry(
+        &self,
+        entry: &Entry,
+        idle: &Result<Idle, Refusal>,
+        begins: &dyn Fn(&str),
+    ) -> Result<Vec<Row>> {
+        let mut rows: Vec<Row> = entry.systems.iter().map(|name| row(entry.cell, *name)).collect();
+        let idle = match idle {
+            Ok(idle) => idle,
+            Err(Refusal::Missing(why)) => {
+                for row in &mut rows {
+                    row.not_here = Some(format!("no netem: {why}"));
+                }
+                begins(&format!("{}: not here", entry.cell));
+                return Ok(rows);
+            }
+            Err(Refusal::Failed(error)) => {
+                let failed = Run::Failed(format!("the way: {error:#}"));
+                for row in &mut rows {
+                    row.runs.push(failed.clone());
+                }
+                return Ok(rows);
+            }
+        };
+        for run in 0..self.runs {
+            for name in rotated(&entry.systems, run as usize) {
+                let row = rows.iter_mut().find(|row| row.system == name);
+                let Some(row) = row.filter(|row| row.not_here.is_none()) else { continue };
+                begins(&format!("{}: {} ({} of {})", entry.cell, name.name(), run + 1, self.runs));
+                match self.one(row, idle) {
+                    Ok(measured) => row.runs.push(Run::Measured(Box::new(measured))),
+                    Err(Refusal::Missing(why)) => row.not_here = Some(why),
+                    Err(Refusal::Failed(error)) => {
+                        ensure!(!self.stop.is_wished(), "stopped");
+                        row.runs.push(Run::Failed(format!("{error:#}")));
+                    }
+                }
+            }
+        }
+        for row in &mut rows {
+            row.summary = Summary::of(row, Some(idle));
+        }
+        Ok(rows)
+    }
+
+    fn one(&self, row: &mut Row, idle: &Idle) -> Result<Measured, Refusal> {
+        let distance = self.network.distance(&row.cell)?;
+        let installed = row.system.system().install(self.network, row.cell.way, row.cell.rate)?;
+        row.done = [distance.done(), &installed.done()].concat();
+        let measured = self.under_limit(row, idle);
+        // A limit that stays would be measured with the next one's.
+        let removed = Installed::remove(installed).and_then(|()| distance.remove());
+        let measured = measured?;
+        removed?;
+        Ok(measured)
+    }
+
+    fn under_limit(&self, row: &Row, idle: &Idle) -> Result<Measured> {
+        let network = self.network;
+        let outside = network.probe_socket(network.others())?;
+        let inside = network.probe_socket(network.throttled())?;
+        let test = Test::start(network, network.throttled(), &row.cell, self.span, PORT)?;
+        let omitted = Duration::from_secs(self.span.omit.into()) + SETTLED;
+        self.stop.sleep_until(test.started() + omitted)?;
+
+        let (outside, inside) = (Prober::start(outside), Prober::start(inside));
+        let before = Busy::now()?;
+        let counted = Duration::from_secs(self.span.seconds.into()).saturating_sub(2 * SETTLED);
+        self.stop.sleep_until(test.started() + omitted + counted)?;
+        let (busy, seconds) = Busy::now()?.since(&before);
+        let (outside, inside) = (outside.end()?, inside.end()?);
+
+        let ends = test.finish(self.stop)?;
+        let goodput = ends.receiver.rate();
+        let busy_processors = busy / seconds;
+        Ok(Measured {
+            goodput,
+            offered: ends.sender.rate(),
+            windows: row.expected.and_then(|expected| deviation(&ends.receiver.windows, expected)),
+            retransmitted_percent: ends.sender.retransmitted_percent(),
+            lost_percent: ends.receiver.lost_percent(),
+            outside,
+            inside,
+            busy_processors,
+            cpu_seconds_per_gb: (busy_processors - idle.busy_processors) / goodput * 1e9,
+        })
+    }
+}
+
+/// Without runs yet.
+fn row(cell: Cell, name: Name) -> Row {
+    let system = name.system();
+    let counted = system.counted(cell.way);
+    Row {
+        cell,
+        system: name,
+        counted,
+        expected: goodput(&cell, counted, probes(&*system), LENGTH),
+        done: Vec::new(),
+        not_here: None,
+        runs: Vec::new(),
+        summary: Summary::default(),
+    }
+}
+
+/// How many probes go through its limit in a second.
+fn probes(system: &dyn System) -> f64 {
+    if system.is_for_cgroups() { A_SECOND } else { 2.0 * A_SECOND }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::{Sender, Way};
+    use super::super::expect::Counted;
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn each_system_is_held_to_what_it_counts_and_lets_through() {
+        let expected = |name, sender| row(samples::cell(Way::Up, sender), name).expected;
+        // One probe, of 36 bytes, and two, of 50 with their Ethernet headers.
+        let ours = (1_250_000.0 - 20.0 * 36.0) * 1448.0 / 1500.0;
+        let htb = (1_250_000.0 - 40.0 * 50.0) * 1448.0 / 1514.0;
+        assert_eq!(expected(Name::Ours, Sender::Cubic), Some(ours));
+        assert_eq!(expected(Name::Htb, Sender::Cubic), Some(htb));
+        assert_eq!(expected(Name::None, Sender::Cubic), None);
+        assert_eq!(row(samples::cell(Way::Down, Sender::Cubic), Name::Police).counted, Counted::Ip);
+    }
+}

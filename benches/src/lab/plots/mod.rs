@@ -1,0 +1,184 @@
+//! Results as plots: what is shown where. `draw` puts it on paper.
+
+mod draw;
+mod scale;
+
+use anyhow::Result;
+
+use super::cell::Cell;
+use super::results::{Results, Row};
+use super::stats::Spread;
+use super::systems::Name;
+
+/// A figure that is plotted.
+#[derive(Debug)]
+struct Kind {
+    /// Part of the file's name.
+    word: &'static str,
+    title: &'static str,
+    /// What the numbers of the axis are.
+    unit: &'static str,
+    /// What is as good as it should be, around 0.
+    good: Option<f64>,
+    value: fn(&Row) -> Option<Spread>,
+    /// Who has no such figure.
+    without: &'static [Name],
+}
+
+const KINDS: [Kind; 3] = [
+    Kind {
+        word: "error",
+        title: "Goodput: how far off its limit",
+        unit: "%",
+        good: Some(1.0),
+        value: |row| row.summary.error_percent,
+        without: &[Name::None],
+    },
+    Kind {
+        word: "again",
+        title: "TCP segments sent again",
+        unit: "%",
+        good: None,
+        value: |row| row.summary.retransmitted_percent,
+        without: &[],
+    },
+    Kind {
+        word: "latency",
+        title: "Added to a ping in the throttled cgroup (99 of 100 take no longer)",
+        unit: "ms",
+        good: None,
+        value: |row| row.summary.inside.p99_ms.map(at_least_nothing),
+        without: &[],
+    },
+];
+
+/// What is faster than without load was so by chance.
+fn at_least_nothing(Spread { median, min, max }: Spread) -> Spread {
+    Spread { median: median.max(0.0), min: min.max(0.0), max: max.max(0.0) }
+}
+
+/// Cells that differ in their limit and in the number of flows alone.
+#[derive(Debug, PartialEq)]
+struct Panel {
+    title: String,
+    /// Who is in any of its groups, each with a place of his own.
+    systems: Vec<Name>,
+    groups: Vec<Group>,
+}
+
+/// One cell.
+#[derive(Debug, PartialEq)]
+struct Group {
+    label: String,
+    /// For each of the panel's systems that was tried: its figure, `None` where it could not be measured.
+    bars: Vec<(Name, Option<Spread>)>,
+}
+
+/// All plots of these results, as SVG, with the word for each. None for a figure that nobody has.
+///
+/// # Errors
+/// When drawing fails.
+pub fn all(results: &Results) -> Result<Vec<(&'static str, String)>> {
+    let mut plots = Vec::new();
+    for kind in &KINDS {
+        let panels = panels(results, kind);
+        if !panels.is_empty() {
+            plots.push((kind.word, draw::svg(kind, &panels, &results.machine.told())?));
+        }
+    }
+    Ok(plots)
+}
+
+fn panels(results: &Results, kind: &Kind) -> Vec<Panel> {
+    let mut panels: Vec<Panel> = Vec::new();
+    for row in results.rows.iter().filter(|row| !kind.without.contains(&row.system)) {
+        // Datagrams are not sent again.
+        if kind.word == "again" && !row.cell.sender.is_tcp() {
+            continue;
+        }
+        let title = title(&row.cell);
+        let label = format!("{} x{}", row.cell.rate, row.cell.flows);
+        let panel = or_new(
+            &mut panels,
+            |panel| panel.title == title,
+            || Panel { title: title.clone(), systems: Vec::new(), groups: Vec::new() },
+        );
+        if !panel.systems.contains(&row.system) {
+            panel.systems.push(row.system);
+            panel.systems.sort();
+        }
+        let group = or_new(
+            &mut panel.groups,
+            |group| group.label == label,
+            || Group { label: label.clone(), bars: Vec::new() },
+        );
+        group.bars.push((row.system, (kind.value)(row)));
+    }
+    // Where nothing at all could be measured there is nothing to see; the table says why.
+    panels.retain(|panel| {
+        panel.groups.iter().any(|group| group.bars.iter().any(|(_, value)| value.is_some()))
+    });
+    panels
+}
+
+fn title(cell: &Cell) -> String {
+    let Cell { way, sender, rtt_ms, loss_percent, .. } = cell;
+    let mut words = vec![way.name().to_owned(), sender.name().to_owned()];
+    if *rtt_ms > 0 {
+        words.push(format!("{rtt_ms} ms of round trip"));
+    }
+    if *loss_percent > 0 {
+        words.push(format!("{loss_percent} % lost on the way"));
+    }
+    words.join(", ")
+}
+
+fn or_new<T>(list: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl Fn() -> T) -> &mut T {
+    let at = list.iter().position(is_it).unwrap_or_else(|| {
+        list.push(new());
+        list.len() - 1
+    });
+    &mut list[at]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn every_system_of_a_cell_has_its_place_measured_or_not() {
+        let panels = panels(&samples::results(), &KINDS[0]);
+        assert_eq!(panels.len(), 1);
+        assert_eq!(panels[0].title, "upload, cubic");
+        assert_eq!(panels[0].systems, [Name::Ours, Name::Tbf, Name::Police]);
+        let group = &panels[0].groups[0];
+        assert_eq!(group.label, "1.25 MB/s x1");
+        assert!(group.bars[0].1.is_some() && group.bars[1].1.is_none());
+    }
+
+    #[test]
+    fn what_nobody_has_is_not_plotted() {
+        let mut results = samples::results();
+        results.rows.retain(|row| row.system != Name::Ours);
+        assert_eq!(panels(&results, &KINDS[0]), []);
+        assert!(all(&results).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_ping_that_was_faster_than_without_load_is_no_gain() {
+        let faster = Spread { median: -1.0, min: -2.0, max: 0.5 };
+        assert_eq!(at_least_nothing(faster), Spread { median: 0.0, min: 0.0, max: 0.5 });
+    }
+
+    #[test]
+    fn a_plot_names_what_it_shows_and_where_it_was_measured() {
+        let plots = all(&samples::results()).unwrap();
+        let words: Vec<_> = plots.iter().map(|(word, _)| *word).collect();
+        assert_eq!(words, ["error", "again", "latency"]);
+        let svg = &plots[0].1;
+        for text in ["Goodput: how far off", "upload, cubic", "1.25 MB/s x1", "police", "6.18.0"] {
+            assert!(svg.contains(text), "{text}\nis not in\n{svg}");
+        }
+    }
+}

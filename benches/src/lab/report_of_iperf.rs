@@ -1,0 +1,167 @@
+//! Reads what iperf3 reports (`-J`) of one end of a test.
+//!
+//! Each end knows its own: what arrived is for the receiver to say, what was sent again for the sender. Only
+//! the intervals count, and of them only those after the omitted seconds; iperf3's own sums leave open what
+//! they span.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::expect::SEGMENT;
+
+/// A shorter interval is the rest after the last whole one: its rate means nothing.
+const SHORTEST_SECONDS: f64 = 0.05;
+
+/// What one end saw after the omitted seconds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct End {
+    /// Payload, bytes.
+    pub bytes: u64,
+    /// How long that took.
+    pub seconds: f64,
+    /// The rate in each interval, bytes per second.
+    pub windows: Vec<f64>,
+    /// Segments that were sent again; the sender's of TCP alone.
+    pub retransmits: Option<u64>,
+    /// Datagrams that should have come, and those that did not; the receiver's of UDP alone.
+    pub datagrams: Option<(u64, u64)>,
+    /// The congestion control of the sender, as this end was told.
+    pub congestion: Option<String>,
+}
+
+impl End {
+    /// Bytes per second.
+    pub fn rate(&self) -> f64 {
+        self.bytes as f64 / self.seconds
+    }
+
+    /// How many segments were sent again, in percent of those that were sent.
+    pub fn retransmitted_percent(&self) -> Option<f64> {
+        let segments = (self.bytes as f64 / SEGMENT).max(1.0);
+        Some(self.retransmits? as f64 / segments * 100.0)
+    }
+
+    /// How many datagrams did not come, in percent.
+    pub fn lost_percent(&self) -> Option<f64> {
+        let (expected, lost) = self.datagrams?;
+        Some(lost as f64 / (expected.max(1)) as f64 * 100.0)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    error: Option<String>,
+    #[serde(default)]
+    intervals: Vec<Interval>,
+    #[serde(default)]
+    end: Sums,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Sums {
+    sender_tcp_congestion: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Interval {
+    sum: Sum,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sum {
+    seconds: f64,
+    bytes: u64,
+    omitted: bool,
+    retransmits: Option<u64>,
+    packets: Option<u64>,
+    lost_packets: Option<i64>,
+}
+
+/// Reads one end's report.
+///
+/// # Errors
+/// When it is none, reports an error, or has nothing after the omitted seconds.
+pub fn parse(text: &str) -> Result<End> {
+    let report: Report = serde_json::from_str(text)
+        .with_context(|| format!("this is no report of iperf3's: {:?}", excerpt(text)))?;
+    if let Some(error) = report.error {
+        bail!("iperf3: {error}");
+    }
+    let mut end = End { congestion: report.end.sender_tcp_congestion, ..End::default() };
+    for Interval { sum } in report.intervals.into_iter().filter(|it| !it.sum.omitted) {
+        end.bytes += sum.bytes;
+        end.seconds += sum.seconds;
+        if sum.seconds >= SHORTEST_SECONDS {
+            end.windows.push(sum.bytes as f64 / sum.seconds);
+        }
+        if let Some(retransmits) = sum.retransmits {
+            *end.retransmits.get_or_insert(0) += retransmits;
+        }
+        if let (Some(packets), Some(lost)) = (sum.packets, sum.lost_packets) {
+            let (expected, missing) = end.datagrams.get_or_insert((0, 0));
+            *expected += packets;
+            // What came late was counted as lost before, and is taken off again.
+            *missing = missing.saturating_add_signed(lost);
+        }
+    }
+    if end.windows.is_empty() {
+        bail!("iperf3 reports nothing after the omitted seconds");
+    }
+    Ok(end)
+}
+
+/// The beginning, for messages.
+fn excerpt(text: &str) -> String {
+    text.trim().chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENDER: &str = r#"{"start": {"version": "iperf 3.12"}, "intervals": [
+        {"streams": [], "sum": {"start": 0, "end": 0.1, "seconds": 0.1, "bytes": 999999,
+            "bits_per_second": 1, "retransmits": 50, "omitted": true, "sender": true}},
+        {"streams": [], "sum": {"seconds": 0.1, "bytes": 144800, "retransmits": 2, "omitted": false}},
+        {"streams": [], "sum": {"seconds": 0.1, "bytes": 144800, "retransmits": 0, "omitted": false}},
+        {"streams": [], "sum": {"seconds": 0.001, "bytes": 0, "retransmits": 0, "omitted": false}}],
+        "end": {"sender_tcp_congestion": "bbr"}}"#;
+
+    const RECEIVER: &str = r#"{"intervals": [
+        {"sum": {"seconds": 0.1, "bytes": 1000, "packets": 10, "lost_packets": 6, "omitted": false}},
+        {"sum": {"seconds": 0.3, "bytes": 1000, "packets": 10, "lost_packets": -1, "omitted": false}}],
+        "end": {}}"#;
+
+    #[test]
+    fn what_was_omitted_does_not_count() {
+        let end = parse(SENDER).unwrap();
+        assert_eq!((end.bytes, end.retransmits), (289_600, Some(2)));
+        assert!((end.rate() - 289_600.0 / 0.201).abs() < 1.0);
+        assert_eq!(end.retransmitted_percent(), Some(1.0));
+        assert_eq!(end.lost_percent(), None);
+        assert_eq!(end.congestion.as_deref(), Some("bbr"));
+    }
+
+    #[test]
+    fn the_rest_after_the_last_interval_is_no_window() {
+        assert_eq!(parse(SENDER).unwrap().windows, [1_448_000.0, 1_448_000.0]);
+    }
+
+    #[test]
+    fn datagrams_that_come_late_are_not_lost() {
+        let end = parse(RECEIVER).unwrap();
+        assert_eq!(end.datagrams, Some((20, 5)));
+        assert_eq!(end.lost_percent(), Some(25.0));
+        assert_eq!(end.retransmitted_percent(), None);
+    }
+
+    #[test]
+    fn what_is_no_result_is_an_error() {
+        let error = |text| format!("{:#}", parse(text).unwrap_err());
+        assert!(
+            error("iperf3: oops").starts_with("this is no report of iperf3's: \"iperf3: oops\"")
+        );
+        assert_eq!(error(r#"{"error": "unable to connect"}"#), "iperf3: unable to connect");
+        assert!(error(r#"{"intervals": [], "end": {}}"#).contains("nothing after the omitted"));
+    }
+}

@@ -1,0 +1,216 @@
+//! What was measured, as it is written to JSON and read again.
+
+use anyhow::{Context, Result, ensure};
+use bpf::limits::Rate;
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Cell, Way};
+use super::echo::Echoes;
+use super::expect::Counted;
+use super::machine::Machine;
+use super::stats::Deviation;
+use super::summary::Summary;
+use super::systems::Name;
+
+/// Changes when a field changes its meaning or goes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// All of one run of the lab.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Where, when, and with what.
+    pub machine: Machine,
+    /// Seconds that each measurement counts.
+    pub seconds: u32,
+    /// Seconds before that.
+    pub omitted_seconds: u32,
+    /// How often each was measured.
+    pub runs: u32,
+    /// The ways without load.
+    pub idle: Vec<Idle>,
+    /// Each cell with each system.
+    pub rows: Vec<Row>,
+    /// Limits within limits.
+    pub nested: Vec<Nested>,
+}
+
+/// A way without load, and the machine with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Idle {
+    /// The round trip that is added.
+    pub rtt_ms: u32,
+    /// What part of the packets is lost.
+    pub loss_percent: u32,
+    /// How long probes take.
+    pub echoes: Echoes,
+    /// How many processors are busy, on average.
+    pub busy_processors: f64,
+}
+
+/// A cell with a system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was tried.
+    pub cell: Cell,
+    /// With what.
+    pub system: Name,
+    /// What it counts of a packet.
+    pub counted: Counted,
+    /// The goodput if its limit is kept to the byte, bytes per second; `None` without a limit.
+    pub expected: Option<f64>,
+    /// What was done to set it up.
+    pub done: Vec<String>,
+    /// Why it was not measured: what this kernel or host lacks, in the words of whoever said so.
+    pub not_here: Option<String>,
+    /// Each measurement, in order.
+    pub runs: Vec<Run>,
+    /// Their medians. Made anew from the runs when it is read.
+    #[serde(default)]
+    pub summary: Summary,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// It came to an end.
+    Measured(Box<Measured>),
+    /// It did not, and why.
+    Failed(String),
+}
+
+/// What came of one measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Payload that arrived, bytes per second.
+    pub goodput: f64,
+    /// Payload that was sent, bytes per second. For UDP: what was offered.
+    pub offered: f64,
+    /// How far windows of 100 ms were off what is expected; `None` without a limit.
+    pub windows: Option<Deviation>,
+    /// TCP: segments sent again, in percent of those sent.
+    pub retransmitted_percent: Option<f64>,
+    /// UDP: datagrams that did not come, in percent of those sent.
+    pub lost_percent: Option<f64>,
+    /// Probes from a process beside the cgroup, over the same wire.
+    pub outside: Echoes,
+    /// Probes from a process in the cgroup.
+    pub inside: Echoes,
+    /// How many processors were busy, on average, with everything.
+    pub busy_processors: f64,
+    /// Processor seconds of the whole machine for 10^9 bytes of payload, without what it takes when idle.
+    pub cpu_seconds_per_gb: f64,
+}
+
+/// Two limits, one within the other, and what each let through. (Loads run in the child and in a sibling of
+/// it at once.)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Nested {
+    /// Which way.
+    pub way: Way,
+    /// The round trip that is added.
+    pub rtt_ms: u32,
+    /// The limit of both together, bytes per second.
+    pub parent: Rate,
+    /// The limit of the child.
+    pub child: Rate,
+    /// Why it was not measured.
+    pub not_here: Option<String>,
+    /// Each measurement.
+    pub runs: Vec<NestedRun>,
+}
+
+/// One measurement of two limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NestedRun {
+    /// Payload in bytes per second.
+    Measured {
+        /// What the child got.
+        child: f64,
+        /// What its sibling got, which only the parent limits.
+        sibling: f64,
+    },
+    /// It came to no end, and why.
+    Failed(String),
+}
+
+impl Results {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When it is no such file, or one of another version.
+    pub fn parse(text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u32,
+        }
+        let Version { schema_version } =
+            serde_json::from_str(text).context("these are no results of the lab")?;
+        ensure!(
+            schema_version == SCHEMA_VERSION,
+            "results of version {schema_version}; this lab reads version {SCHEMA_VERSION}"
+        );
+        let mut results: Self = serde_json::from_str(text).context("these results are broken")?;
+        results.summarise();
+        Ok(results)
+    }
+
+    /// Makes the summary of every row anew.
+    pub fn summarise(&mut self) {
+        for row in &mut self.rows {
+            let idle = self.idle.iter().find(|idle| {
+                (idle.rtt_ms, idle.loss_percent) == (row.cell.rtt_ms, row.cell.loss_percent)
+            });
+            row.summary = Summary::of(row, idle);
+        }
+    }
+
+    /// What failed, for people.
+    pub fn failures(&self) -> Vec<String> {
+        let rows = self.rows.iter().flat_map(|row| {
+            row.runs.iter().filter_map(move |run| match run {
+                Run::Failed(why) => Some(format!("{}, {}: {why}", row.cell, row.system.name())),
+                Run::Measured(_) => None,
+            })
+        });
+        let nested = self.nested.iter().flat_map(|nested| {
+            nested.runs.iter().filter_map(move |run| match run {
+                NestedRun::Failed(why) => {
+                    Some(format!("parent and child, {}: {why}", nested.way.name()))
+                }
+                NestedRun::Measured { .. } => None,
+            })
+        });
+        rows.chain(nested).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let results = samples::results();
+        let text = serde_json::to_string(&results).unwrap();
+        assert_eq!(Results::parse(&text).unwrap(), results);
+    }
+
+    #[test]
+    fn what_is_something_else_is_refused() {
+        let error = |text| format!("{:#}", Results::parse(text).unwrap_err());
+        assert!(error("[]").starts_with("these are no results of the lab"));
+        assert!(error("{\"schema_version\": 2}").starts_with("results of version 2"));
+        assert!(error("{\"schema_version\": 1}").starts_with("these results are broken"));
+    }
+
+    #[test]
+    fn a_failed_run_is_told() {
+        let failures = samples::results().failures();
+        assert_eq!(failures, ["upload cubic 1.25 MB/s x1, 0 ms, tbf: it hung"]);
+    }
+}

@@ -1,0 +1,167 @@
+//! Commands that change the lab's network, and those that change it back.
+
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, anyhow};
+
+/// Why something could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// This system has no such thing: the words of whoever said so.
+    #[error("not here: {0}")]
+    Missing(String),
+    /// It has, or should have.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+/// What was run, and what takes it back. Dropping this takes it back too, and can only print what goes wrong.
+#[must_use = "dropping this takes it back at once"]
+#[derive(Debug, Default)]
+pub struct Setup {
+    done: Vec<String>,
+    undo: Vec<String>,
+}
+
+impl Setup {
+    /// Runs a command (words without blanks in them), to be taken back by `undo`, later ones first.
+    ///
+    /// # Errors
+    /// When it fails. What was run before stays, until this is dropped.
+    pub fn run(&mut self, command: &str, undo: Option<&str>) -> Result<(), Refusal> {
+        run(command)?;
+        self.done.push(command.to_owned());
+        self.undo.extend(undo.map(str::to_owned));
+        Ok(())
+    }
+
+    /// The commands that were run, in order.
+    pub fn done(&self) -> &[String] {
+        &self.done
+    }
+
+    /// Takes everything back.
+    ///
+    /// # Errors
+    /// The first one; the rest is taken back all the same.
+    pub fn remove(mut self) -> Result<()> {
+        self.take_back()
+    }
+
+    fn take_back(&mut self) -> Result<()> {
+        let mut first = Ok(());
+        for command in std::mem::take(&mut self.undo).iter().rev() {
+            let failed = run(command).map(drop).map_err(|refusal| anyhow!("{command}: {refusal}"));
+            first = first.and(failed);
+        }
+        first
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        if let Err(error) = self.take_back() {
+            eprintln!("lab: {error:#}");
+        }
+    }
+}
+
+/// Runs a command and returns what it printed.
+///
+/// # Errors
+/// When it cannot be started, or fails: with what it said.
+pub fn run(command: &str) -> Result<String, Refusal> {
+    let mut words = command.split_whitespace();
+    let name = words.next().context("no command")?;
+    let output = Command::new(name).args(words).output();
+    let output = match output {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let how = "'scripts/setup test' installs it";
+            return Err(Refusal::Missing(format!("there is no {name}; {how}")));
+        }
+        output => output.with_context(|| format!("cannot run {name}"))?,
+    };
+    judge(command, &output)
+}
+
+fn judge(command: &str, output: &Output) -> Result<String, Refusal> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim();
+    Err(match lack(said) {
+        Some(words) => Refusal::Missing(words),
+        None => Refusal::Failed(anyhow!("{command}: {}: {said}", output.status)),
+    })
+}
+
+/// How `tc`, `ip` and `nft` tell that the kernel has no such thing.
+const LACKS: [&str; 6] = [
+    "Specified qdisc kind is unknown",
+    "Unknown qdisc",
+    "Failed to load TC action module",
+    "Failed to load TC classifier module",
+    "Unknown device type",
+    "Operation not supported",
+];
+
+/// The line that says so, if one does.
+fn lack(said: &str) -> Option<String> {
+    let line = said.lines().find(|line| LACKS.iter().any(|lack| line.contains(lack)))?;
+    Some(line.trim().trim_start_matches("Error: ").trim_end_matches('.').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_lacks_is_told_from_what_went_wrong() {
+        let said =
+            "Error: Failed to load TC action module.\nWe have an error talking to the kernel";
+        assert_eq!(lack(said).as_deref(), Some("Failed to load TC action module"));
+        assert_eq!(
+            lack("Error: Specified qdisc kind is unknown.").as_deref(),
+            Some("Specified qdisc kind is unknown")
+        );
+        assert_eq!(lack("Error: Exclusivity flag on, cannot modify."), None);
+        assert_eq!(lack(""), None);
+    }
+
+    #[test]
+    fn a_command_that_is_not_installed_is_missing_and_one_that_fails_has_failed() {
+        let refusal = run("chadtest-no-such-command x").unwrap_err();
+        assert!(
+            matches!(&refusal, Refusal::Missing(why) if why.contains("scripts/setup")),
+            "{refusal}"
+        );
+        let refusal = run("cat /chadtest/no/such/file").unwrap_err();
+        assert!(matches!(refusal, Refusal::Failed(_)), "{refusal}");
+        assert!(refusal.to_string().contains("No such file"), "{refusal}");
+    }
+
+    #[test]
+    fn what_was_done_is_taken_back_in_reverse_also_when_part_of_it_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let (a, b) = (path("a"), path("a/b"));
+        let mut setup = Setup::default();
+        setup.run(&format!("mkdir {a}"), Some(&format!("rmdir {a}"))).unwrap();
+        setup.run(&format!("mkdir {b}"), Some(&format!("rmdir {b}"))).unwrap();
+        setup.run("true", Some("false")).unwrap();
+        assert_eq!(setup.done().len(), 3);
+        assert!(setup.remove().unwrap_err().to_string().starts_with("false: "));
+        assert!(!dir.path().join("a").exists());
+    }
+
+    #[test]
+    fn dropping_takes_back_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = dir.path().join("a").display().to_string();
+        let mut setup = Setup::default();
+        setup.run(&format!("mkdir {a}"), Some(&format!("rmdir {a}"))).unwrap();
+        drop(setup);
+        assert!(!dir.path().join("a").exists());
+    }
+}

@@ -1,0 +1,84 @@
+//! Medians, quantiles, and how far windows are off.
+
+use serde::{Deserialize, Serialize};
+
+/// The middle of several runs, and how far they lie apart.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Half of the runs are above.
+    pub median: f64,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of these; `None` without any.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<_> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (&min, &max) = (sorted.first()?, sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = match sorted.len() % 2 {
+            0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+            _ => sorted[middle],
+        };
+        Some(Self { median, min, max })
+    }
+}
+
+/// The smallest value that at least this part (0 to 1) of them does not exceed; `None` without any.
+pub fn quantile(values: &[f64], part: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // Between 0 and their number, which is small.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// How far short windows are off, in percent of what is expected of each.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// On average, whether too much or too little.
+    pub mean: f64,
+    /// Nineteen windows of twenty are no further off.
+    pub p95: f64,
+}
+
+/// Of windows of these rates; `None` without any.
+pub fn deviation(windows: &[f64], expected: f64) -> Option<Deviation> {
+    let off: Vec<f64> = windows.iter().map(|rate| (rate / expected - 1.0).abs() * 100.0).collect();
+    let p95 = quantile(&off, 0.95)?;
+    Some(Deviation { mean: off.iter().sum::<f64>() / off.len() as f64, p95 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_of_several_runs_does_not_count() {
+        let spread = Spread::of([3.0, -90.0, 1.0]).unwrap();
+        assert_eq!(spread, Spread { median: 1.0, min: -90.0, max: 3.0 });
+        assert_eq!(Spread::of([4.0, 1.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.5), Some(50.0));
+        assert_eq!(quantile(&values, 0.99), Some(99.0));
+        assert_eq!(quantile(&[7.0], 0.99), Some(7.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn too_much_and_too_little_do_not_cancel_out() {
+        let found = deviation(&[50.0, 150.0, 100.0, 100.0], 100.0).unwrap();
+        assert_eq!(found, Deviation { mean: 25.0, p95: 50.0 });
+        assert_eq!(deviation(&[], 100.0), None);
+    }
+}

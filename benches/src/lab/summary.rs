@@ -1,0 +1,113 @@
+//! The medians of a row.
+
+use serde::{Deserialize, Serialize};
+
+use super::echo::Echoes;
+use super::results::{Idle, Measured, Row, Run};
+use super::stats::Spread;
+
+/// Of all runs that came to an end, each figure by itself. `None` where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Payload that arrived, bytes per second.
+    pub goodput: Option<Spread>,
+    /// How far that is off what is expected, in percent; negative: too little.
+    pub error_percent: Option<Spread>,
+    /// How far windows of 100 ms are off, on average, in percent.
+    pub window_mean_percent: Option<Spread>,
+    /// The same for the worst window of twenty.
+    pub window_p95_percent: Option<Spread>,
+    /// TCP: segments sent again, in percent.
+    pub retransmitted_percent: Option<Spread>,
+    /// UDP: datagrams that were lost, in percent.
+    pub lost_percent: Option<Spread>,
+    /// Beside the cgroup.
+    pub outside: Added,
+    /// In the cgroup.
+    pub inside: Added,
+    /// Processor seconds for 10^9 bytes.
+    pub cpu_seconds_per_gb: Option<Spread>,
+}
+
+/// What the load adds to the time of a probe: the quantile with load less the same one without.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Added {
+    /// Of half of the probes, in milliseconds.
+    pub p50_ms: Option<Spread>,
+    /// Of 99 of 100, in milliseconds.
+    pub p99_ms: Option<Spread>,
+    /// Probes that did not come back, in percent.
+    pub lost_percent: Option<Spread>,
+}
+
+impl Added {
+    fn of(runs: &[&Measured], of: impl Fn(&Measured) -> &Echoes, idle: Option<&Idle>) -> Self {
+        let added = |with: fn(&Echoes) -> Option<f64>| {
+            let without = with(&idle?.echoes)?;
+            Spread::of(runs.iter().filter_map(|run| Some(with(of(run))? - without)))
+        };
+        Self {
+            p50_ms: added(|echoes| echoes.p50_ms),
+            p99_ms: added(|echoes| echoes.p99_ms),
+            lost_percent: Spread::of(runs.iter().map(|run| {
+                let echoes = of(run);
+                f64::from(echoes.lost) / f64::from(echoes.sent.max(1)) * 100.0
+            })),
+        }
+    }
+}
+
+impl Summary {
+    /// Of a row, with what the way is like without load.
+    pub fn of(row: &Row, idle: Option<&Idle>) -> Self {
+        let runs: Vec<&Measured> = row
+            .runs
+            .iter()
+            .filter_map(|run| match run {
+                Run::Measured(measured) => Some(&**measured),
+                Run::Failed(_) => None,
+            })
+            .collect();
+        let spread = |value: &dyn Fn(&Measured) -> Option<f64>| {
+            Spread::of(runs.iter().filter_map(|run| value(run)))
+        };
+        Self {
+            goodput: spread(&|run| Some(run.goodput)),
+            error_percent: spread(&|run| Some((run.goodput / row.expected? - 1.0) * 100.0)),
+            window_mean_percent: spread(&|run| Some(run.windows?.mean)),
+            window_p95_percent: spread(&|run| Some(run.windows?.p95)),
+            retransmitted_percent: spread(&|run| run.retransmitted_percent),
+            lost_percent: spread(&|run| run.lost_percent),
+            outside: Added::of(&runs, |run| &run.outside, idle),
+            inside: Added::of(&runs, |run| &run.inside, idle),
+            cpu_seconds_per_gb: spread(&|run| Some(run.cpu_seconds_per_gb)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+
+    fn is_near(spread: Option<super::Spread>, expected: f64) {
+        let median = spread.unwrap().median;
+        assert!((median - expected).abs() < 0.005, "{median}, not {expected}");
+    }
+
+    #[test]
+    fn each_figure_is_the_median_of_its_runs_without_what_the_way_costs_anyhow() {
+        let summary = &samples::results().rows[0].summary;
+        is_near(summary.goodput, 1_200_000.0);
+        is_near(summary.error_percent, -0.4975);
+        // Runs of 3, 4 and 8 ms; 1 ms without load.
+        is_near(summary.inside.p50_ms, 3.0);
+        is_near(summary.inside.lost_percent, 10.0);
+    }
+
+    #[test]
+    fn a_failed_run_has_no_part_in_it() {
+        let results = samples::results();
+        let failed = results.rows.iter().find(|row| row.runs.len() == 1).unwrap();
+        assert_eq!(failed.summary.goodput, None);
+    }
+}

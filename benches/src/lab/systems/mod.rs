@@ -1,0 +1,189 @@
+//! What limits traffic, each behind the same trait: installed, left alone while the traffic runs, removed.
+//!
+//! The eBPF ones limit the cgroup, the others all of the interface: the lab's traffic, and both probes.
+
+mod nft;
+mod ours;
+mod tc;
+
+pub(super) use ours::{Throttles, spec};
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bpf::limits::Rate;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::cell::Way;
+use super::expect::Counted;
+use super::network::Network;
+use super::setup::{Refusal, Setup};
+
+/// A way to limit traffic.
+pub trait System {
+    /// What is to be known to read its figures, in a sentence.
+    fn note(&self) -> &'static str;
+
+    /// What it counts of a packet.
+    fn counted(&self, way: Way) -> Counted;
+
+    /// Whether it limits the cgroup alone, and not the interface.
+    fn is_for_cgroups(&self) -> bool {
+        false
+    }
+
+    /// Begins to limit.
+    ///
+    /// # Errors
+    /// [`Refusal::Missing`] where the kernel or the host has no such thing. Nothing stays of a failure.
+    fn install(
+        &self,
+        network: &Network,
+        way: Way,
+        rate: Rate,
+    ) -> Result<Box<dyn Installed>, Refusal>;
+}
+
+/// A limit that is in force until this is removed, or dropped.
+pub trait Installed {
+    /// What was done, for people: commands, or what the engine says.
+    fn done(&self) -> Vec<String>;
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When part of it stays.
+    fn remove(self: Box<Self>) -> Result<()>;
+}
+
+impl Installed for Setup {
+    fn done(&self) -> Vec<String> {
+        Setup::done(self).to_vec()
+    }
+
+    fn remove(self: Box<Self>) -> Result<()> {
+        Setup::remove(*self)
+    }
+}
+
+/// The systems by name.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Name {
+    /// chadthrottle, as it is without any option
+    Ours,
+    /// The same, with fq at the interface
+    OursFq,
+    /// chadthrottle that only drops, burst 20 ms
+    #[serde(rename = "bucket-20ms")]
+    #[value(name = "bucket-20ms")]
+    Bucket20,
+    /// chadthrottle that only drops, burst 250 ms
+    #[serde(rename = "bucket-250ms")]
+    #[value(name = "bucket-250ms")]
+    Bucket250,
+    /// tc htb; downloads through an ifb
+    Htb,
+    /// tc tbf, latency 50 ms; downloads through an ifb
+    Tbf,
+    /// tc police
+    Police,
+    /// nft limit
+    Nft,
+    /// No limit
+    None,
+}
+
+impl Name {
+    /// All of them, in the order of tables.
+    pub const ALL: &'static [Self] = &[
+        Self::Ours,
+        Self::OursFq,
+        Self::Bucket20,
+        Self::Bucket250,
+        Self::Htb,
+        Self::Tbf,
+        Self::Police,
+        Self::Nft,
+        Self::None,
+    ];
+
+    /// As it is typed and printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::OursFq => "ours-fq",
+            Self::Bucket20 => "bucket-20ms",
+            Self::Bucket250 => "bucket-250ms",
+            Self::Htb => "htb",
+            Self::Tbf => "tbf",
+            Self::Police => "police",
+            Self::Nft => "nft",
+            Self::None => "none",
+        }
+    }
+
+    /// The system.
+    pub fn system(self) -> Box<dyn System> {
+        match self {
+            Self::Ours => Box::new(ours::Ours::Default),
+            Self::OursFq => Box::new(ours::Ours::BehindFq),
+            Self::Bucket20 => Box::new(ours::Ours::Bucket(Duration::from_millis(20))),
+            Self::Bucket250 => Box::new(ours::Ours::Bucket(Duration::from_millis(250))),
+            Self::Htb => Box::new(tc::Htb),
+            Self::Tbf => Box::new(tc::Tbf),
+            Self::Police => Box::new(tc::Police),
+            Self::Nft => Box::new(nft::Nft),
+            Self::None => Box::new(Unlimited),
+        }
+    }
+}
+
+/// What is there without any of them.
+#[derive(Debug)]
+struct Unlimited;
+
+impl System for Unlimited {
+    fn note(&self) -> &'static str {
+        "No limit: what the machine can do, and what it costs."
+    }
+
+    fn counted(&self, _: Way) -> Counted {
+        Counted::Nothing
+    }
+
+    fn install(&self, _: &Network, _: Way, _: Rate) -> Result<Box<dyn Installed>, Refusal> {
+        Ok(Box::new(Setup::default()))
+    }
+}
+
+/// How much a drop-only peer may let through at once: 250 ms as ours, but room for two packets of 64 kB, of
+/// which it would otherwise drop every one.
+fn policer_burst(rate: Rate) -> u64 {
+    (rate.bytes_per_second() / 4).max(131_072)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_system_is_called_as_it_is_typed_and_written() {
+        assert_eq!(Name::ALL, Name::value_variants());
+        for name in Name::ALL {
+            let typed = name.to_possible_value().unwrap();
+            assert_eq!(typed.get_name(), name.name());
+            assert_eq!(serde_json::to_value(name).unwrap(), name.name());
+        }
+    }
+
+    #[test]
+    fn a_policer_lets_a_packet_of_any_size_through() {
+        let burst = |rate| policer_burst(Rate::from_bytes_per_second(rate).unwrap());
+        assert_eq!(burst(125_000), 131_072);
+        assert_eq!(burst(12_500_000), 3_125_000);
+    }
+}

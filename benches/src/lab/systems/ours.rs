@@ -1,0 +1,158 @@
+//! chadthrottle, in the lab's own process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bpf::limits::{Burst, Rate, Traffic};
+use bpf::{LinuxBpf, Owner};
+use throttle_core::ledger::LedgerDir;
+use throttle_core::mode::{Mode, TcpWish, Wish};
+use throttle_core::{Config, Engine, Spec, Started, ThrottleId, mark};
+
+use super::super::cell::Way;
+use super::super::expect::Counted;
+use super::super::network::{NEAR, Network};
+use super::super::setup::{Refusal, Setup};
+use super::{Installed, System};
+
+/// In one of its kinds.
+#[derive(Debug)]
+pub(super) enum Ours {
+    /// As `chadthrottle limit` does it without any option.
+    Default,
+    /// The same, with `fq` as the interface's queueing discipline.
+    BehindFq,
+    /// `--tcp police` with that burst: packets above the limit are dropped, no more.
+    Bucket(Duration),
+}
+
+impl System for Ours {
+    fn note(&self) -> &'static str {
+        match self {
+            Self::Default => "`chadthrottle limit` without any option. Limits the cgroup alone.",
+            Self::BehindFq => "The same, with `fq` as the root qdisc of the near interface.",
+            Self::Bucket(_) => {
+                "`--tcp police --burst` of that length: drops what is above the limit, no more. Limits the \
+                 cgroup alone."
+            }
+        }
+    }
+
+    fn counted(&self, _: Way) -> Counted {
+        Counted::Ip
+    }
+
+    fn is_for_cgroups(&self) -> bool {
+        true
+    }
+
+    fn install(
+        &self,
+        network: &Network,
+        way: Way,
+        rate: Rate,
+    ) -> Result<Box<dyn Installed>, Refusal> {
+        let mut qdisc = Setup::default();
+        if matches!(self, Self::BehindFq) {
+            let undo = format!("tc qdisc del dev {NEAR} root");
+            qdisc.run(&format!("tc qdisc add dev {NEAR} root fq"), Some(&undo))?;
+        }
+        let (burst, tcp) = match self {
+            Self::Bucket(burst) => (Burst::new(*burst).context("the burst")?, TcpWish::Police),
+            Self::Default | Self::BehindFq => (Burst::DEFAULT, TcpWish::Auto),
+        };
+        let mut throttles = Throttles::start()?;
+        throttles.add(&spec(network.throttled(), way, rate, burst, tcp))?;
+        Ok(Box::new(Limited { throttles, qdisc }))
+    }
+}
+
+/// A limit as `chadthrottle limit` without options makes it, but for one direction.
+pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWish) -> Spec {
+    Spec {
+        cgroup: cgroup.to_owned(),
+        download: (way == Way::Down).then_some(rate),
+        upload: (way == Way::Up).then_some(rate),
+        burst,
+        traffic: Traffic::All,
+        attach: Wish::Auto,
+        tcp,
+    }
+}
+
+/// Throttles of an engine of their own.
+pub(crate) struct Throttles {
+    engine: Engine<LinuxBpf>,
+    added: Vec<ThrottleId>,
+    told: Vec<String>,
+}
+
+impl Throttles {
+    /// An engine without throttles.
+    pub(crate) fn start() -> Result<Self> {
+        let dir = Path::new(bpf::ledger::DEFAULT_DIR);
+        let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
+        let config = Config {
+            ledger: LedgerDir::new(dir),
+            pins: bpffs.join("chadthrottle"),
+            bpffs: bpf::pins::is_on_bpffs(bpffs)?,
+            owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
+            mark: mark::shared(dir).context("the mark")?,
+        };
+        let (engine, _) = Engine::start(LinuxBpf::new()?, config)?;
+        Ok(Self { engine, added: Vec::new(), told: Vec::new() })
+    }
+
+    /// Limits one more cgroup.
+    pub(crate) fn add(&mut self, spec: &Spec) -> Result<()> {
+        let started = self.engine.add(spec)?;
+        self.added.push(started.id);
+        self.told.push(told(spec, &started));
+        Ok(())
+    }
+
+    /// What was added, for people.
+    pub(crate) fn told(&self) -> &[String] {
+        &self.told
+    }
+
+    /// Removes all of them.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.engine.shut_down()?;
+        Ok(())
+    }
+}
+
+fn told(spec: &Spec, started: &Started) -> String {
+    let Started { mode, tcp, notes, .. } = started;
+    let mode = if *mode == Mode::Link { String::new() } else { format!(", {mode}") };
+    let limits = spec.limits();
+    let limits = limits.iter().map(|(direction, limits)| format!("{direction} {}", limits.rate));
+    let mut told = format!(
+        "{}, burst {} ms, tcp {tcp}{mode}",
+        limits.collect::<Vec<_>>().join(", "),
+        spec.burst.as_duration().as_millis()
+    );
+    for note in notes {
+        told += "; ";
+        told += note;
+    }
+    told
+}
+
+struct Limited {
+    throttles: Throttles,
+    qdisc: Setup,
+}
+
+impl Installed for Limited {
+    fn done(&self) -> Vec<String> {
+        [self.qdisc.done(), self.throttles.told()].concat()
+    }
+
+    fn remove(self: Box<Self>) -> Result<()> {
+        let (throttles, qdisc) = (self.throttles.remove(), self.qdisc.remove());
+        throttles.and(qdisc)
+    }
+}

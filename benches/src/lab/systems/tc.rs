@@ -1,0 +1,140 @@
+//! Traffic control: queueing disciplines and the policer.
+
+use anyhow::Result;
+use bpf::limits::Rate;
+
+use super::super::cell::Way;
+use super::super::expect::Counted;
+use super::super::network::{ALL, NEAR, Network, redirect};
+use super::super::setup::{Refusal, Setup};
+use super::{Installed, System, policer_burst};
+
+/// What comes in has no queue; it is given one by sending it through this interface.
+const NEAR_IN: &str = "chadtest3";
+
+/// What a shaper may send at once: 10 ms, and never less than two packets.
+fn shaper_burst(rate: Rate) -> u64 {
+    (rate.bytes_per_second() / 100).max(3_200)
+}
+
+/// Makes the interface at whose root a shaper shapes that direction.
+fn shaped(setup: &mut Setup, way: Way) -> Result<&'static str, Refusal> {
+    if way == Way::Up {
+        return Ok(NEAR);
+    }
+    let delete = format!("ip link del {NEAR_IN}");
+    setup.run(&format!("ip link add {NEAR_IN} type ifb"), Some(&delete))?;
+    setup.run(&format!("ip link set {NEAR_IN} up"), None)?;
+    clsact(setup)?;
+    setup.run(&format!("tc {}", redirect(NEAR, NEAR_IN)), None)?;
+    Ok(NEAR_IN)
+}
+
+fn clsact(setup: &mut Setup) -> Result<(), Refusal> {
+    let delete = format!("tc qdisc del dev {NEAR} clsact");
+    setup.run(&format!("tc qdisc add dev {NEAR} clsact"), Some(&delete))
+}
+
+#[derive(Debug)]
+pub(super) struct Htb;
+
+impl System for Htb {
+    fn note(&self) -> &'static str {
+        "`tc htb`, one class, burst 10 ms; downloads are redirected through an `ifb`. Counts the Ethernet \
+         header too. Limits the interface."
+    }
+
+    fn counted(&self, _: Way) -> Counted {
+        Counted::Ethernet
+    }
+
+    fn install(&self, _: &Network, way: Way, rate: Rate) -> Result<Box<dyn Installed>, Refusal> {
+        let mut setup = Setup::default();
+        let device = shaped(&mut setup, way)?;
+        let (burst, rate) = (shaper_burst(rate), rate.bytes_per_second());
+        setup.run(
+            &format!("tc qdisc add dev {device} root handle 1: htb default 1"),
+            Some(&format!("tc qdisc del dev {device} root")),
+        )?;
+        setup.run(
+            &format!(
+                "tc class add dev {device} parent 1: classid 1:1 htb rate {rate}bps burst {burst} cburst {burst}"
+            ),
+            None,
+        )?;
+        Ok(Box::new(setup))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Tbf;
+
+impl System for Tbf {
+    fn note(&self) -> &'static str {
+        "`tc tbf`, latency 50 ms, burst 10 ms; downloads are redirected through an `ifb`. Counts the Ethernet \
+         header too. Limits the interface."
+    }
+
+    fn counted(&self, _: Way) -> Counted {
+        Counted::Ethernet
+    }
+
+    fn install(&self, _: &Network, way: Way, rate: Rate) -> Result<Box<dyn Installed>, Refusal> {
+        let mut setup = Setup::default();
+        let device = shaped(&mut setup, way)?;
+        let (burst, rate) = (shaper_burst(rate), rate.bytes_per_second());
+        setup.run(
+            &format!(
+                "tc qdisc add dev {device} root tbf rate {rate}bps burst {burst} latency 50ms"
+            ),
+            Some(&format!("tc qdisc del dev {device} root")),
+        )?;
+        Ok(Box::new(setup))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Police;
+
+impl System for Police {
+    fn note(&self) -> &'static str {
+        "`tc police`, burst 250 ms and at least 128 KiB, at clsact. Counts the Ethernet header of what is sent, \
+         and of what is received one IP header for all that GRO has put together. Limits the interface."
+    }
+
+    fn counted(&self, way: Way) -> Counted {
+        match way {
+            Way::Up => Counted::Ethernet,
+            Way::Down => Counted::Ip,
+        }
+    }
+
+    fn install(&self, _: &Network, way: Way, rate: Rate) -> Result<Box<dyn Installed>, Refusal> {
+        let mut setup = Setup::default();
+        let hook = match way {
+            Way::Up => "egress",
+            Way::Down => "ingress",
+        };
+        let (burst, rate) = (policer_burst(rate), rate.bytes_per_second());
+        clsact(&mut setup)?;
+        setup.run(
+            &format!(
+                "tc filter add dev {NEAR} {hook} protocol all prio 1 {ALL} action police rate {rate}bps burst {burst} conform-exceed drop"
+            ),
+            None,
+        )?;
+        Ok(Box::new(setup))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shaper_can_always_send_a_packet() {
+        let burst = |rate| shaper_burst(Rate::from_bytes_per_second(rate).unwrap());
+        assert_eq!(burst(125_000), 3_200);
+        assert_eq!(burst(125_000_000), 1_250_000);
+    }
+}

@@ -1,0 +1,313 @@
+//! One test of iperf3's: a server at the far end, a client in the cgroup, and what both report.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use vmtests::cgroup::enter;
+
+use super::cell::{Cell, Sender, Way};
+use super::expect::DATAGRAM;
+use super::network::{FAR_ADDRESS, FAR_NETWORK, Network};
+use super::report_of_iperf::{End, parse};
+use super::stop::Stop;
+
+/// How long a server may take until it listens. Emulated processors are slow.
+const LISTENS: Duration = Duration::from_secs(20);
+/// How much longer than it should an iperf3 may take before it is ended. Its last words go through the limit.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(10);
+/// How much more is offered in datagrams than may pass.
+const SURPLUS: f64 = 1.5;
+/// Seconds between iperf3's reports.
+const INTERVAL: &str = "0.1";
+
+/// How long.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// What counts.
+    pub seconds: u32,
+    /// What comes before that and does not.
+    pub omit: u32,
+}
+
+/// A test that runs. Ends with this.
+#[derive(Debug)]
+pub struct Test {
+    server: Iperf,
+    client: Iperf,
+    way: Way,
+    sender: Sender,
+    deadline: Instant,
+    started: Instant,
+}
+
+/// What both ends report.
+#[derive(Debug)]
+pub struct Ends {
+    /// The one who sends the payload.
+    pub sender: End,
+    /// The one who receives it.
+    pub receiver: End,
+}
+
+impl Test {
+    /// Starts both ends; the client and its sockets belong to that cgroup. Each test at a time has its own port.
+    ///
+    /// # Errors
+    /// When one of them cannot be started, or the server does not listen.
+    pub fn start(
+        network: &Network,
+        cgroup: &Path,
+        cell: &Cell,
+        span: Span,
+        port: u16,
+    ) -> Result<Self> {
+        let port_word = port.to_string();
+        let mut server = Command::new("ip");
+        server.args(["netns", "exec", FAR_NETWORK, "iperf3", "-4", "-s", "-1", "-J"]);
+        server.args(["-i", INTERVAL, "-p", &port_word]);
+        let mut server = {
+            let _there = enter(network.others());
+            Iperf::start(server)?
+        };
+        server.listens(port)?;
+        let mut client = Command::new("iperf3");
+        client.args(["-c", FAR_ADDRESS, "-p", &port_word, "-J", "-i", INTERVAL]);
+        client.args(arguments(cell, span));
+        let client = {
+            let _inside = enter(cgroup);
+            Iperf::start(client)?
+        };
+        let started = Instant::now();
+        let whole = Duration::from_secs(u64::from(span.seconds + span.omit));
+        Ok(Self {
+            server,
+            client,
+            way: cell.way,
+            sender: cell.sender,
+            deadline: started + whole + PATIENCE,
+            started,
+        })
+    }
+
+    /// Since when it runs.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When an end fails, hangs, or did not use the congestion control that was asked for.
+    pub fn finish(mut self, stop: &Stop) -> Result<Ends> {
+        let client = self.client.finish(self.deadline, stop).context("the client");
+        if client.is_err() {
+            // It would wait for another client.
+            self.server.end();
+        }
+        let client = client?;
+        let server = self.server.finish(self.deadline, stop).context("the server")?;
+        let (sender, receiver) = match self.way {
+            Way::Up => (client, server),
+            Way::Down => (server, client),
+        };
+        if self.sender.is_tcp() {
+            let used = sender.congestion.as_deref().unwrap_or("unknown");
+            ensure!(
+                used == self.sender.name(),
+                "the sender used {used}, not {}",
+                self.sender.name()
+            );
+        }
+        Ok(Ends { sender, receiver })
+    }
+}
+
+/// What the client is told, but for where to.
+fn arguments(cell: &Cell, span: Span) -> Vec<String> {
+    let mut words: Vec<String> =
+        ["-t", &span.seconds.to_string(), "-O", &span.omit.to_string()].map(str::to_owned).to_vec();
+    let mut more = |option: &str, value: String| words.extend([option.to_owned(), value]);
+    more("-P", cell.flows.to_string());
+    match cell.sender {
+        Sender::Udp => {
+            let all = cell.rate.bytes_per_second() as f64 * 8.0 * SURPLUS;
+            more("-b", format!("{:.0}", all / f64::from(cell.flows)));
+            more("-l", DATAGRAM.to_string());
+            words.push("-u".into());
+        }
+        Sender::Cubic | Sender::Bbr => more("-C", cell.sender.name().into()),
+    }
+    if cell.way == Way::Down {
+        words.push("-R".into());
+    }
+    words
+}
+
+/// A process, ended when this is dropped. What it prints goes into files without a name, so that it never
+/// waits for somebody to read.
+#[derive(Debug)]
+struct Iperf {
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Iperf {
+    fn start(mut command: Command) -> Result<Self> {
+        let file = || tempfile::tempfile().context("a temporary file");
+        let (stdout, stderr) = (file()?, file()?);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?)
+            .spawn()
+            .context("cannot start iperf3")?;
+        Ok(Self { child, stdout, stderr })
+    }
+
+    /// Waits until it listens.
+    fn listens(&mut self, port: u16) -> Result<()> {
+        let deadline = Instant::now() + LISTENS;
+        let table = format!("/proc/{}/net/tcp", self.child.id());
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server has ended ({status}): {}", self.said()?);
+            }
+            // Until it has entered the far network, the table is the near one's, where nobody listens.
+            let text = fs::read_to_string(&table).with_context(|| table.clone())?;
+            if is_listened_to(&text, port) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the server does not listen within {LISTENS:?}");
+            sleep(LOOK);
+        }
+    }
+
+    fn finish(&mut self, deadline: Instant, stop: &Stop) -> Result<End> {
+        let status = self.wait(deadline, stop)?;
+        let report = content(&mut self.stdout)?;
+        // Its own words say more than its status.
+        let end = parse(&report).with_context(|| format!("{status}"));
+        let end = match end {
+            Err(error) => bail!("{error:#} {}", self.said()?),
+            Ok(end) => end,
+        };
+        ensure!(status.success(), "{status}: {}", self.said()?);
+        Ok(end)
+    }
+
+    fn wait(&mut self, deadline: Instant, stop: &Stop) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if stop.is_wished() || Instant::now() > deadline {
+                self.end();
+                ensure!(!stop.is_wished(), "stopped");
+                bail!("it hung, and was ended");
+            }
+            sleep(LOOK);
+        }
+    }
+
+    fn said(&mut self) -> Result<String> {
+        Ok(content(&mut self.stderr)?.trim().to_owned())
+    }
+
+    fn end(&mut self) {
+        // Both fail only for one that has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Iperf {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn content(file: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether somebody listens on that port, by `/proc/net/tcp` (proc(5)).
+fn is_listened_to(table: &str, port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    table.lines().skip(1).any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _, state) = (words.next(), words.next(), words.next());
+        state == Some(LISTEN)
+            && local
+                .and_then(|local| local.rsplit_once(':'))
+                .is_some_and(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::limits::Rate;
+
+    use super::*;
+
+    fn cell(way: Way, sender: Sender, flows: u32) -> Cell {
+        let rate = Rate::from_bytes_per_second(1_000_000).unwrap();
+        Cell { way, sender, rtt_ms: 0, loss_percent: 0, rate, flows }
+    }
+
+    #[test]
+    fn a_client_is_told_what_the_cell_says() {
+        let told = |cell| arguments(&cell, Span { seconds: 4, omit: 1 }).join(" ");
+        assert_eq!(told(cell(Way::Up, Sender::Bbr, 4)), "-t 4 -O 1 -P 4 -C bbr");
+        assert_eq!(told(cell(Way::Down, Sender::Cubic, 1)), "-t 4 -O 1 -P 1 -C cubic -R");
+        assert_eq!(told(cell(Way::Up, Sender::Udp, 4)), "-t 4 -O 1 -P 4 -b 3000000 -l 1448 -u");
+    }
+
+    fn finish(script: &str, patience: Duration) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let mut iperf = Iperf::start(command).unwrap();
+        let deadline = Instant::now() + patience;
+        format!("{:#}", iperf.finish(deadline, &Stop::default()).unwrap_err())
+    }
+
+    #[test]
+    fn one_that_hangs_is_ended() {
+        let began = Instant::now();
+        assert_eq!(finish("exec sleep 1000", Duration::from_millis(50)), "it hung, and was ended");
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn one_that_fails_is_quoted() {
+        let said = finish("echo oops; echo why >&2; exit 3", Duration::from_secs(20));
+        for words in ["exit status: 3", "no report of iperf3's: \"oops\"", "why"] {
+            assert!(said.contains(words), "{said}");
+        }
+        let report = r#"{"error": "unable to connect", "intervals": [], "end": {}}"#;
+        let said = finish(&format!("echo '{report}'; exit 1"), Duration::from_secs(20));
+        assert!(said.contains("iperf3: unable to connect"), "{said}");
+    }
+
+    #[test]
+    fn who_listens_is_told_from_who_is_connected() {
+        let head = "  sl  local_address rem_address   st tx_queue\n";
+        let line = |port: &str, state: &str| {
+            format!("{head}   0: 0200 12C6:{port} 00000000:0000 {state} 00000000:00000000\n")
+                .replace("0200 12C6", "020012C6")
+        };
+        assert!(is_listened_to(&line("1451", "0A"), 5201));
+        assert!(!is_listened_to(&line("1451", "01"), 5201));
+        assert!(!is_listened_to(&line("1452", "0A"), 5201));
+        assert!(!is_listened_to(head, 5201));
+    }
+}

@@ -94,8 +94,7 @@ const GOALS: [Goal; 7] = [
     Goal {
         what: "download with ifb",
         wanted: "as good as tc htb on ifb, or better",
-        // chadthrottle has none yet.
-        look: |_| None,
+        look: |results| compare(results, Name::OursQueue, Name::Htb, is_far_download),
     },
     Goal {
         what: "two throttled cgroups, parent and child limits",

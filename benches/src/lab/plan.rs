@@ -155,7 +155,26 @@ const GOALS: &[Block<'_>] = &[
         rates: &[1_250_000, 12_500_000],
         rtts: RTT,
         losses: NONE,
-        systems: &[Name::Ours, Name::Police, Name::Htb],
+        systems: &[Name::Ours, Name::OursQueue, Name::Police, Name::Htb],
+    },
+    // What windows alone do not hold.
+    Block {
+        ways: DOWN,
+        senders: TCP,
+        flows: &[16],
+        rates: &[1_250_000],
+        rtts: RTT,
+        losses: NONE,
+        systems: &[Name::Ours, Name::OursQueue, Name::Police, Name::Htb],
+    },
+    Block {
+        ways: BOTH,
+        senders: UDP,
+        flows: &[1],
+        rates: &[1_250_000],
+        rtts: RTT,
+        losses: NONE,
+        systems: &[Name::Ours, Name::OursFq, Name::OursQueue, Name::Htb],
     },
     Block {
         ways: UP,

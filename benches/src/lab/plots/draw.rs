@@ -28,6 +28,7 @@ fn colour(name: Name) -> RGBColor {
     match name {
         Name::Ours => RGBColor(0, 114, 178),
         Name::OursFq => RGBColor(86, 180, 233),
+        Name::OursQueue => RGBColor(90, 90, 200),
         Name::Bucket20 => RGBColor(204, 121, 167),
         Name::Bucket250 => RGBColor(230, 159, 0),
         Name::Htb => RGBColor(0, 158, 115),

@@ -77,6 +77,8 @@ pub enum Name {
     Ours,
     /// The same, with fq at the interface
     OursFq,
+    /// chadthrottle with a queue for downloads
+    OursQueue,
     /// chadthrottle that only drops, burst 20 ms
     #[serde(rename = "bucket-20ms")]
     #[value(name = "bucket-20ms")]
@@ -102,6 +104,7 @@ impl Name {
     pub const ALL: &'static [Self] = &[
         Self::Ours,
         Self::OursFq,
+        Self::OursQueue,
         Self::Bucket20,
         Self::Bucket250,
         Self::Htb,
@@ -116,6 +119,7 @@ impl Name {
         match self {
             Self::Ours => "ours",
             Self::OursFq => "ours-fq",
+            Self::OursQueue => "ours-queue",
             Self::Bucket20 => "bucket-20ms",
             Self::Bucket250 => "bucket-250ms",
             Self::Htb => "htb",
@@ -131,6 +135,7 @@ impl Name {
         match self {
             Self::Ours => Box::new(ours::Ours::Default),
             Self::OursFq => Box::new(ours::Ours::BehindFq),
+            Self::OursQueue => Box::new(ours::Ours::Queue),
             Self::Bucket20 => Box::new(ours::Ours::Bucket(Duration::from_millis(20))),
             Self::Bucket250 => Box::new(ours::Ours::Bucket(Duration::from_millis(250))),
             Self::Htb => Box::new(tc::Htb),

@@ -23,6 +23,8 @@ pub(super) enum Ours {
     Default,
     /// The same, with `fq` as the interface's queueing discipline.
     BehindFq,
+    /// `--download-queue`: downloads wait in a queue of their own (ifb with `fq`).
+    Queue,
     /// `--tcp police` with that burst: packets above the limit are dropped, no more.
     Bucket(Duration),
 }
@@ -32,6 +34,10 @@ impl System for Ours {
         match self {
             Self::Default => "`chadthrottle limit` without any option. Limits the cgroup alone.",
             Self::BehindFq => "The same, with `fq` as the root qdisc of the near interface.",
+            Self::Queue => {
+                "`--download-queue`: what is above the limit waits in a queue of its own (ifb with `fq`). Limits \
+                 the cgroup alone."
+            }
             Self::Bucket(_) => {
                 "`--tcp police --burst` of that length: drops what is above the limit, no more. Limits the \
                  cgroup alone."
@@ -53,6 +59,9 @@ impl System for Ours {
         way: Way,
         rate: Rate,
     ) -> Result<Box<dyn Installed>, Refusal> {
+        if matches!(self, Self::Queue) && way == Way::Up {
+            return Err(Refusal::Missing("a queue is for downloads".to_owned()));
+        }
         let mut qdisc = Setup::default();
         if matches!(self, Self::BehindFq) {
             let undo = format!("tc qdisc del dev {NEAR} root");
@@ -60,10 +69,19 @@ impl System for Ours {
         }
         let (burst, tcp) = match self {
             Self::Bucket(burst) => (Burst::new(*burst).context("the burst")?, TcpWish::Police),
-            Self::Default | Self::BehindFq => (Burst::DEFAULT, TcpWish::Auto),
+            Self::Default | Self::BehindFq | Self::Queue => (Burst::DEFAULT, TcpWish::Auto),
         };
         let mut throttles = Throttles::start()?;
-        throttles.add(&spec(network.throttled(), way, rate, burst, tcp))?;
+        let spec = Spec {
+            departures: matches!(self, Self::BehindFq),
+            queue: matches!(self, Self::Queue),
+            ..spec(network.throttled(), way, rate, burst, tcp)
+        };
+        throttles.add(&spec).map_err(|error| match self {
+            // Whatever the kernel lacks for it, it says.
+            Self::Queue => Refusal::Missing(format!("{error:#}")),
+            _ => error.into(),
+        })?;
         Ok(Box::new(Limited { throttles, qdisc }))
     }
 }
@@ -78,6 +96,8 @@ pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWi
         traffic: Traffic::All,
         attach: Wish::Auto,
         tcp,
+        departures: false,
+        queue: false,
     }
 }
 

@@ -11,6 +11,11 @@
 #ifndef CHADTHROTTLE_DEPARTURES_H
 #define CHADTHROTTLE_DEPARTURES_H
 
+/*
+ * Nobody waits for what comes to less, in ns of the limit. TCP keeps its queue about as short by itself, so beside it
+ * a small packet need not wait at all.
+ */
+#define SHORTEST_WAIT (20 * FLOW_MILLIS)
 /* How much of a socket may wait, in ns of the limit. tbf is usually given 50 ms. */
 #define LONGEST_QUEUE (40 * FLOW_MILLIS)
 /*
@@ -70,8 +75,14 @@ static __always_inline int has_room(const struct throttle_waiting *waiting,
 
 /* Tells the packet when to leave, unless it is to leave later anyway (another limit, SO_TXTIME). */
 static __always_inline void depart(struct __sk_buff *skb, struct throttle_waiting *waiting,
-				   __u64 when)
+				   const struct charge *charge, __u32 tick_shift)
 {
+	__u64 ahead = charge->ahead >> tick_shift;
+	__u64 when;
+
+	if (ahead <= SHORTEST_WAIT)
+		return;
+	when = charge->now + ahead - SHORTEST_WAIT;
 	if (skb->tstamp < when)
 		skb->tstamp = when;
 	if (waiting)

@@ -58,17 +58,19 @@ static __attribute__((always_inline)) inline __u64 flow_min(__u64 a, __u64 b)
 
 /*
  * The pacing rate, in bytes per second, at which the kernel waits until this segment has left the
- * virtual queue; 0: it need not wait. `ahead_ns` is what is in the queue, with this segment.
+ * virtual queue; 0: it need not wait. `ahead_ns` is what is in the queue, with this segment; `later_ns`
+ * is how much later than now the segment leaves anyway: with fq a socket hands over its segments before
+ * their time, and waits after the last one only for what was not in the queue when it handed over that.
  */
-static __attribute__((always_inline)) inline __u64 flow_pace(__u64 ahead_ns, __u64 tolerance_ns,
-							     __u32 payload)
+static __attribute__((always_inline)) inline __u64 flow_pace(__u64 ahead_ns, __u64 later_ns,
+							     __u64 tolerance_ns, __u32 payload)
 {
-	__u64 lead = flow_min(FLOW_LEAD, tolerance_ns / 2);
+	__u64 before = flow_min(FLOW_LEAD, tolerance_ns / 2) + later_ns;
 	__u64 rate;
 
-	if (ahead_ns <= lead)
+	if (ahead_ns <= before)
 		return 0;
-	rate = payload * FLOW_NANOS / flow_min(ahead_ns - lead, FLOW_LONGEST_WAIT);
+	rate = payload * FLOW_NANOS / flow_min(ahead_ns - before, FLOW_LONGEST_WAIT);
 	return rate ? rate : 1;
 }
 

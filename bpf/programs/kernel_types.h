@@ -49,6 +49,7 @@ struct tcp_sock {
 	__u32 window_clamp;
 	__u32 rcv_wnd;
 	__u32 srtt_us;
+	__u64 tcp_wstamp_ns;
 	struct {
 		__u32 rtt_us;
 	} rcv_rtt_est;

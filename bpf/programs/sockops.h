@@ -79,10 +79,9 @@ static __always_inline int is_limited_socket(struct bpf_sock_ops *ops,
 	return limits_class(state, ipv4_is_local((__u8 *)&a));
 }
 
-static __always_inline __u64 ahead_now(const struct throttle_state *state)
+static __always_inline __u64 ahead_at(const struct throttle_state *state, __u64 now_ns)
 {
-	__u32 tick_shift = state->tick_shift & 31;
-	__u64 now = gcra_ticks(bpf_ktime_get_ns(), tick_shift);
+	__u64 now = gcra_ticks(now_ns, state->tick_shift & 31);
 
 	return ticks_ahead(state, *(volatile __u64 *)&state->tat, now);
 }
@@ -96,7 +95,9 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 	__u32 mss = ops->mss_cache;
 	__u32 headers = ops->family == AF_INET6 ? IPV6_TCP_HEADERS : IPV4_TCP_HEADERS;
 	__u64 most = tcp->inet_conn.icsk_inet.sk.sk_max_pacing_rate;
-	__u64 now = tcp->inet_conn.icsk_inet.sk.sk_pacing_rate;
+	__u64 own = tcp->inet_conn.icsk_inet.sk.sk_pacing_rate;
+	__u64 leaves = tcp->tcp_wstamp_ns;
+	__u64 now = bpf_ktime_get_ns();
 	int is_pacing = tcp->inet_conn.icsk_inet.sk.sk_pacing_status != SK_PACING_NONE;
 	__u64 ahead, rate;
 	__u32 value;
@@ -106,10 +107,11 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 		return;
 	if (mss && payload > mss)
 		headers *= (payload + mss - 1) / mss;
-	ahead = ahead_now(state) + gcra_cost(state->cost, tick_shift, payload + headers);
-	rate = flow_pace(ahead >> tick_shift, state->tolerance >> tick_shift, payload);
+	ahead = ahead_at(state, now) + gcra_cost(state->cost, tick_shift, payload + headers);
+	rate = flow_pace(ahead >> tick_shift, leaves > now ? leaves - now : 0,
+			 state->tolerance >> tick_shift, payload);
 	/* A socket that does not pace yet begins to when it is given any limit. */
-	if (!rate || rate >= UNLIMITED || (rate >= now && is_pacing))
+	if (!rate || rate >= UNLIMITED || (rate >= own && is_pacing))
 		return;
 	value = rate;
 	if (bpf_setsockopt(ops, SOL_SOCKET, SO_MAX_PACING_RATE, &value, sizeof(value)))
@@ -174,7 +176,7 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 				  struct bpf_sock *sk, struct tcp_sock *tcp)
 {
 	__u32 tick_shift = state->tick_shift & 31;
-	__u64 ahead_ns = ahead_now(state) >> tick_shift;
+	__u64 ahead_ns = ahead_at(state, bpf_ktime_get_ns()) >> tick_shift;
 	__u64 tolerance_ns = state->tolerance >> tick_shift;
 	__u64 rtt = (__u64)(tcp->rcv_rtt_est.rtt_us >> 3) * 1000;
 	__u32 clamp = tcp->window_clamp;

@@ -229,8 +229,8 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 		__sync_fetch_and_add(&counters->passed_packets, 1);
 		__sync_fetch_and_add(&counters->passed_bytes, bytes);
 		notify(skb, tolerance, charge.ahead);
-		if (egress && state->departures && charge.ahead)
-			depart(skb, waiting, charge.now + (charge.ahead >> tick_shift));
+		if (egress && state->departures)
+			depart(skb, waiting, &charge, tick_shift);
 		return PASS;
 	}
 drop:

@@ -140,14 +140,14 @@ fn is_far_download(cell: &Cell) -> bool {
     cell.way == Way::Down && cell.sender.is_tcp() && (cell.rtt_ms, cell.loss_percent) == (20, 0)
 }
 
-/// Rows of a system in such cells, whose runs have figures.
+/// Rows of a system in such cells, whose runs have figures that say something of the limit.
 fn rows(
     results: &Results,
     system: Name,
     is_it: impl Fn(&Cell) -> bool,
 ) -> impl Iterator<Item = &Row> {
     results.rows.iter().filter(move |row| {
-        row.system == system && is_it(&row.cell) && row.summary.goodput.is_some()
+        row.system == system && is_it(&row.cell) && row.summary.goodput.is_some() && row.is_loaded()
     })
 }
 

@@ -14,14 +14,16 @@
 use std::io;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use vmtests::cgroup::{ScratchCgroup, enter};
 use vmtests::isolation::isolate;
 
 use super::cell::{Cell, Way};
 use super::echo::Echo;
-use super::setup::{Refusal, Setup};
+use super::setup::{Refusal, Setup, run};
 
 /// The interface at which systems limit.
 pub const NEAR: &str = "chadtest0";
@@ -33,6 +35,8 @@ pub const FAR_NETWORK: &str = "chadtest-far";
 /// The far end's address.
 pub const FAR_ADDRESS: &str = "198.18.0.2";
 const NEAR_ADDRESS: &str = "198.18.0.1";
+/// How long an interface may take until it is up.
+const COMES_UP: Duration = Duration::from_secs(20);
 
 /// Both networks, and the cgroups.
 #[derive(Debug)]
@@ -75,6 +79,11 @@ impl Network {
             &inside(forget),
         ] {
             setup.run(command, None)?;
+        }
+        for show in
+            [format!("ip -br link show dev {NEAR}"), far(&format!("-br link show dev {FAR}"))]
+        {
+            until_up(&show)?;
         }
         let echo = Echo::start(Path::new("/run/netns").join(FAR_NETWORK), FAR_ADDRESS)?;
         Ok(Self { echo, throttled, others, _setup: setup, _cgroup: cgroup })
@@ -149,6 +158,16 @@ impl Network {
         }
         Ok(setup)
     }
+}
+
+/// Waits until the interface that this shows is up: a moment after it was told to be.
+fn until_up(show: &str) -> Result<()> {
+    let deadline = Instant::now() + COMES_UP;
+    while !run(show)?.contains(" UP ") {
+        ensure!(Instant::now() < deadline, "{show}: it is not up within {COMES_UP:?}");
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// The words after `tc` that send everything which comes in at an interface through another.

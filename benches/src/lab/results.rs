@@ -137,6 +137,17 @@ pub enum NestedRun {
     Failed(String),
 }
 
+impl Row {
+    /// Whether as much was sent as the limit lets through. Datagrams are paced by their sender, and where the
+    /// machine is too slow for that, the limit has nothing to do. (TCP sends no more than arrives.)
+    pub fn is_loaded(&self) -> bool {
+        match (self.cell.sender.is_tcp(), self.summary.offered, self.expected) {
+            (false, Some(offered), Some(expected)) => offered.median > expected,
+            _ => true,
+        }
+    }
+}
+
 impl Results {
     /// Reads them.
     ///
@@ -190,6 +201,7 @@ impl Results {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cell::Sender;
     use super::super::samples;
     use super::*;
 
@@ -206,6 +218,20 @@ mod tests {
         assert!(error("[]").starts_with("these are no results of the lab"));
         assert!(error("{\"schema_version\": 2}").starts_with("results of version 2"));
         assert!(error("{\"schema_version\": 1}").starts_with("these results are broken"));
+    }
+
+    #[test]
+    fn a_sender_of_datagrams_may_be_too_slow_for_the_limit() {
+        let loaded = |sender, offered| {
+            let measured = Measured { offered, ..samples::measured(1_000_000.0, 1.0) };
+            let run = Run::Measured(Box::new(measured));
+            let mut row = samples::row(samples::cell(Way::Up, sender), Name::Ours, vec![run]);
+            row.summary = Summary::of(&row, None);
+            row.is_loaded()
+        };
+        assert!(!loaded(Sender::Udp, 1_000_000.0));
+        assert!(loaded(Sender::Udp, 1_800_000.0));
+        assert!(loaded(Sender::Cubic, 1_000_000.0));
     }
 
     #[test]

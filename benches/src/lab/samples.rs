@@ -26,7 +26,7 @@ fn echoes(p50: f64, lost: u32) -> Echoes {
 pub(super) fn measured(goodput: f64, p50: f64) -> Measured {
     Measured {
         goodput,
-        offered: goodput,
+        offered: goodput * 1.5,
         windows: Some(Deviation { mean: 1.0, p95: 2.0 }),
         retransmitted_percent: Some(0.0),
         lost_percent: None,

@@ -11,7 +11,9 @@ use super::stats::Spread;
 pub struct Summary {
     /// Payload that arrived, bytes per second.
     pub goodput: Option<Spread>,
-    /// How far that is off what is expected, in percent; negative: too little.
+    /// Payload that was sent, bytes per second.
+    pub offered: Option<Spread>,
+    /// How far the goodput is off what is expected, in percent; negative: too little.
     pub error_percent: Option<Spread>,
     /// How far windows of 100 ms are off, on average, in percent.
     pub window_mean_percent: Option<Spread>,
@@ -73,6 +75,7 @@ impl Summary {
         };
         Self {
             goodput: spread(&|run| Some(run.goodput)),
+            offered: spread(&|run| Some(run.offered)),
             error_percent: spread(&|run| Some((run.goodput / row.expected? - 1.0) * 100.0)),
             window_mean_percent: spread(&|run| Some(run.windows?.mean)),
             window_p95_percent: spread(&|run| Some(run.windows?.p95)),

@@ -42,13 +42,17 @@ pub fn figures(row: &Row) -> Vec<String> {
     };
     vec![
         of(summary.goodput, rate),
-        of(summary.error_percent, signed_percent),
+        if row.is_loaded() {
+            of(summary.error_percent, signed_percent)
+        } else {
+            "sender too slow".into()
+        },
         windows,
         of(summary.retransmitted_percent, percent),
         of(summary.lost_percent, percent),
         ping(&summary.inside),
         ping(&summary.outside),
-        of(summary.cpu_seconds_per_gb, |value| format!("{value:.1}")),
+        of(summary.cpu_seconds_per_gb, number),
         format!("{done} of {}", row.runs.len()),
     ]
 }
@@ -205,7 +209,7 @@ mod tests {
                 "-",
                 "3.00/7.00 ms, 10.0 % lost",
                 "0.50/2.00 ms",
-                "2.0",
+                "2.00",
                 "3 of 3"
             ]
         );

@@ -23,6 +23,7 @@ mod owner;
 pub mod pins;
 pub mod probe;
 pub mod program;
+pub mod run_time;
 pub mod serde_path;
 pub mod state;
 mod sys;

@@ -1,7 +1,7 @@
-//! How long an audit of 10,000 and of 100,000 cgroups takes, beside `bpftool cgroup tree`.
+//! How long an audit of 100 to 100,000 cgroups takes, beside `bpftool cgroup tree`.
 //!
 //! `cargo bench -p benches --bench audit_scan`, as root. It prints the table of the README, and fails if
-//! the auditor is not fast or small enough beside it.
+//! the auditor is not fast or small enough beside it, or far slower beside it than the baseline says.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -10,48 +10,53 @@ use std::time::Duration;
 use anyhow::ensure;
 use benches::contest::{Row, markdown};
 use benches::forest::{Attached, Forest};
+use benches::run::{self, Run};
 use benches::scan::{TWO_TYPES, as_process, be_the_auditor_if_asked, bpftool, in_process};
+use benches::turns::progress;
 use bpf::AttachType;
 use criterion::{Criterion, SamplingMode};
 
 const ATTACHMENTS: usize = 100;
 
+/// How many cgroups, how many attachments, which, and in how many rounds they are looked at. The smallest first:
+/// a smoke run takes no more than two.
+const TREES: [(usize, usize, Attached, usize); 5] = [
+    (100, 10, Attached::Foreign, 15),
+    (1_000, ATTACHMENTS, Attached::Foreign, 15),
+    (10_000, ATTACHMENTS, Attached::Foreign, 7),
+    (10_000, ATTACHMENTS, Attached::Leaks, 7),
+    (100_000, ATTACHMENTS, Attached::Foreign, 3),
+];
+
 fn main() -> ExitCode {
     if let Some(status) = be_the_auditor_if_asked() {
         return status;
     }
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("audit_scan makes and audits cgroups, which needs root: run it with sudo");
-        return ExitCode::from(2);
-    }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("audit_scan: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run::main("audit_scan", "makes and audits cgroups", bench)
 }
 
-fn run() -> anyhow::Result<()> {
+fn bench(run: &Run) -> anyhow::Result<()> {
+    let trees = if run.is_smoke() { &TREES[..2] } else { &TREES[..] };
+    let bar = progress(trees.len());
     let mut rows = Vec::new();
-    {
-        let forest = Forest::plant(10_000, ATTACHMENTS, Attached::Foreign)?;
-        criterion(&forest);
-        rows.push(Row::measure(&forest, 7)?);
+    for &(cgroups, attachments, attached, rounds) in trees {
+        bar.set_message(format!("{cgroups} cgroups, {}", attached.name()));
+        let forest = Forest::plant(cgroups, attachments, attached)?;
+        rows.push(Row::measure(&forest, if run.is_smoke() { 1 } else { rounds })?);
+        bar.inc(1);
     }
-    {
-        let forest = Forest::plant(10_000, ATTACHMENTS, Attached::Leaks)?;
-        rows.push(Row::measure(&forest, 7)?);
-    }
-    {
-        let forest = Forest::plant(100_000, ATTACHMENTS, Attached::Foreign)?;
-        rows.push(Row::measure(&forest, 3)?);
-    }
+    bar.finish_and_clear();
     println!("{}", markdown(&rows));
+    {
+        let cgroups = if run.is_smoke() { 100 } else { 10_000 };
+        criterion(&Forest::plant(cgroups, ATTACHMENTS, Attached::Foreign)?);
+    }
+    if run.is_smoke() {
+        return Ok(());
+    }
     let misses: Vec<String> = rows.iter().flat_map(Row::misses).collect();
     ensure!(misses.is_empty(), "not good enough:\n  {}", misses.join("\n  "));
-    Ok(())
+    run.settle(&rows.iter().flat_map(Row::baseline).collect::<Vec<_>>())
 }
 
 fn criterion(forest: &Forest) {

@@ -55,6 +55,7 @@ pub enum Call {
     MapUpdate,
     Load,
     BtfLoad,
+    EnableStats,
     OpenCgroup,
     ReadProc,
     Netlink,
@@ -80,6 +81,7 @@ impl Call {
             Call::MapUpdate => "BPF_MAP_UPDATE_ELEM",
             Call::Load => "BPF_PROG_LOAD",
             Call::BtfLoad => "BPF_BTF_GET_FD_BY_ID",
+            Call::EnableStats => "BPF_ENABLE_STATS",
             Call::OpenCgroup => "open",
             Call::ReadProc => "read",
             Call::Netlink => "rtnetlink",
@@ -93,7 +95,7 @@ impl Call {
             Call::Attach | Call::Detach | Call::LinkCreate | Call::Load => {
                 "CAP_BPF and CAP_NET_ADMIN"
             }
-            Call::NextId | Call::FdById | Call::BtfLoad => "CAP_SYS_ADMIN",
+            Call::NextId | Call::FdById | Call::BtfLoad | Call::EnableStats => "CAP_SYS_ADMIN",
             Call::LinkDetach
             | Call::LinkUpdate
             | Call::ObjPin

@@ -27,6 +27,7 @@ pub mod program;
 pub mod qdisc;
 pub mod queue;
 mod rtnetlink;
+pub mod run_time;
 pub mod serde_path;
 pub mod state;
 mod sys;

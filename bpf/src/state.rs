@@ -101,6 +101,11 @@ impl ThrottleState {
         Some(())
     }
 
+    /// The bytes as they lie in the kernel, for who runs the packet programs by himself: the benches.
+    pub fn as_bytes(&self) -> &[u8] {
+        bytes_of(&self.0)
+    }
+
     /// It limits.
     pub fn is_armed(&self) -> bool {
         self.0.cost != 0

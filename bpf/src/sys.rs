@@ -273,6 +273,12 @@ unsafe fn info<T>(fd: BorrowedFd<'_>, info: &mut T) -> Result<()> {
     .map(drop)
 }
 
+/// `BPF_ENABLE_STATS`: run time is counted while the descriptor is open.
+pub(crate) fn count_run_time() -> Result<OwnedFd> {
+    // SAFETY: the call takes a number and touches no memory of ours.
+    check_fd(unsafe { sys::bpf_enable_stats(sys::BPF_STATS_RUN_TIME) })
+}
+
 /// What the kernel says of a program.
 #[derive(Debug, Clone)]
 pub(crate) struct RawProgram {
@@ -283,6 +289,8 @@ pub(crate) struct RawProgram {
     pub load_time: u64,
     pub uid: u32,
     pub btf_id: u32,
+    pub run_count: u64,
+    pub run_time_ns: u64,
     pub map_ids: Vec<u32>,
 }
 
@@ -313,6 +321,8 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<RawProgram> {
             load_time: raw.load_time,
             uid: raw.created_by_uid,
             btf_id: raw.btf_id,
+            run_count: raw.run_cnt,
+            run_time_ns: raw.run_time_ns,
             map_ids,
         });
     }

@@ -1,0 +1,146 @@
+//! Attaching and detaching, with neighbours on the list.
+
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use bpf::cgroup::Cgroup;
+use bpf::limits::Rate;
+use bpf::link::Link;
+use bpf::list::{AttachFlags, attach, detach};
+use bpf::program::Program;
+use bpf::{AttachType, LinuxBpf};
+use throttle_core::mode::{TcpWish, Wish};
+use throttle_core::{Engine, ThrottleId};
+use vmtests::cgroup::ScratchCgroup;
+
+use crate::throttle::{engine, spec};
+use crate::turns::Contestant;
+
+/// How many neighbours are tried: the kernel takes 64 programs on one list.
+pub const NEIGHBOURS: [usize; 4] = [0, 1, 31, 63];
+
+/// The name of the contestant that does two system calls and nothing else.
+pub const FLOOR: &str = "attach and detach alone";
+
+const AT: AttachType = AttachType::INET_EGRESS;
+const RATE: &str = "10MB/s";
+
+/// A cgroup with neighbours on it, and an engine that has loaded its programs already.
+///
+/// Everything goes when it is dropped, or with the process: see [`vmtests::isolation::isolate`], to be called
+/// before.
+pub struct Place {
+    scratch: ScratchCgroup,
+    cgroup: Cgroup,
+    nothing: Program,
+    engine: RefCell<Engine<LinuxBpf>>,
+    // Throttles elsewhere, so that the programs stay loaded: one for each kind.
+    held: Vec<ThrottleId>,
+}
+
+impl Place {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When the kernel refuses something.
+    pub fn new(neighbours: usize) -> anyhow::Result<Self> {
+        let scratch = ScratchCgroup::new("attach");
+        let path = scratch.child("place");
+        let cgroup = Cgroup::open(&path)?;
+        for at in [AttachType::INET_INGRESS, AT, AttachType::SOCK_OPS] {
+            for _ in 0..neighbours {
+                // The attachment holds it, and goes with the cgroup.
+                let neighbour = Program::load_pass("chadtest_neighb", at)?;
+                attach(neighbour.as_fd(), &cgroup, at, AttachFlags::MULTI, None)?;
+            }
+        }
+        let mut engine = engine()?;
+        let mut held = Vec::new();
+        for tcp in [TcpWish::Police, TcpWish::Shape] {
+            let elsewhere = scratch.child("elsewhere");
+            held.push(engine.add(&spec(elsewhere, RATE.parse()?, Wish::Link, tcp))?.id);
+        }
+        let nothing = Program::load_pass("chadtest_nothing", AT)?;
+        Ok(Self { scratch, cgroup, nothing, engine: RefCell::new(engine), held })
+    }
+
+    /// The contestants: the floor first.
+    pub fn contestants(&self) -> Vec<Contestant<'_>> {
+        let mut all = vec![Contestant::new(FLOOR, |times| self.floor(times))];
+        for (name, attach) in
+            [("link", Wish::Link), ("pinned", Wish::Pinned), ("legacy", Wish::Legacy)]
+        {
+            all.push(Contestant::new(format!("{name}, one program"), move |times| {
+                self.throttle(attach, TcpWish::Police, times)
+            }));
+        }
+        all.push(Contestant::new("link, all three programs", |times| {
+            self.throttle(Wish::Link, TcpWish::Shape, times)
+        }));
+        all
+    }
+
+    /// Ends what it holds.
+    ///
+    /// # Errors
+    /// When a throttle cannot be removed.
+    pub fn end(self) -> anyhow::Result<()> {
+        let mut engine = self.engine.into_inner();
+        for id in self.held {
+            engine.remove(id)?;
+        }
+        ensure!(engine.list().is_empty(), "throttles are left");
+        drop(self.scratch);
+        Ok(())
+    }
+
+    /// What the kernel takes to put a program there and take it off again.
+    fn floor(&self, times: u64) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        for _ in 0..times {
+            attach(self.nothing.as_fd(), &self.cgroup, AT, AttachFlags::MULTI, None)?;
+            detach(self.nothing.as_fd(), &self.cgroup, AT, None)?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Attaching, arming, removing, and asking whether that is so.
+    fn throttle(&self, attach: Wish, tcp: TcpWish, times: u64) -> anyhow::Result<Duration> {
+        let rate: Rate = RATE.parse()?;
+        let spec = spec(self.cgroup.path().to_owned(), rate, attach, tcp);
+        let mut engine = self.engine.borrow_mut();
+        let start = Instant::now();
+        for _ in 0..times {
+            let started = engine.add(&spec)?;
+            engine.remove(started.id)?;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// The first throttle of a process, which also loads the programs, and its removal, which gives them up.
+///
+/// # Errors
+/// When it cannot be added or removed.
+pub fn first_of_a_process(times: u64) -> anyhow::Result<Duration> {
+    let scratch = ScratchCgroup::new("first");
+    let spec = spec(scratch.path().into(), RATE.parse()?, Wish::Link, TcpWish::Shape);
+    let start = Instant::now();
+    for _ in 0..times {
+        let mut engine = engine()?;
+        let started = engine.add(&spec)?;
+        engine.remove(started.id)?;
+    }
+    Ok(start.elapsed())
+}
+
+/// The same with a link, for the floor of many throttles: made, and given up again.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn links(cgroup: &Cgroup, programs: &[(AttachType, Program)]) -> anyhow::Result<Vec<Link>> {
+    let link = |(at, program): &(AttachType, Program)| Link::create(program.as_fd(), cgroup, *at);
+    Ok(programs.iter().map(link).collect::<bpf::Result<_>>()?)
+}

@@ -1,0 +1,132 @@
+//! Many throttles in one process.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bpf::AttachType;
+use bpf::cgroup::Cgroup;
+use bpf::program::Program;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use throttle_core::mode::{TcpWish, Wish};
+use throttle_core::{Change, ThrottleId};
+use vmtests::cgroup::ScratchCgroup;
+
+use crate::attach::links;
+use crate::throttle::{engine, spec};
+
+/// Of one throttle: its cgroup and three links; and some for the programs and the rest.
+const DESCRIPTORS: (usize, usize) = (4, 200);
+
+/// What was done with all throttles, in this order, and how long it took for each throttle, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Round {
+    /// Adding.
+    pub add: f64,
+    /// Listing all at once.
+    pub list: f64,
+    /// Giving each another rate.
+    pub change: f64,
+    /// Removing.
+    pub remove: f64,
+    /// What is paid at least for adding and removing: three links, made and closed.
+    pub links: f64,
+    /// Memory of this process that the throttles took while they were there, in bytes for each.
+    pub bytes: f64,
+}
+
+/// Cgroups to throttle.
+pub struct Many {
+    _scratch: ScratchCgroup,
+    cgroups: Vec<PathBuf>,
+}
+
+impl Many {
+    /// Makes that many cgroups, and sees to it that this process may open enough files.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn new(count: usize) -> anyhow::Result<Self> {
+        let needed = (count * DESCRIPTORS.0 + DESCRIPTORS.1) as u64;
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        if soft < needed {
+            setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed))
+                .with_context(|| format!("{needed} open files are needed, {hard} are allowed"))?;
+        }
+        let scratch = ScratchCgroup::new("many");
+        let cgroups = (0..count).map(|number| scratch.child(number.to_string())).collect();
+        Ok(Self { _scratch: scratch, cgroups })
+    }
+
+    /// Throttles them all, with an engine of its own, and tidies up. `step` is called after each part of it.
+    ///
+    /// # Errors
+    /// When something cannot be attached, changed or removed, or is not as it should be.
+    pub fn round(&self, step: impl Fn()) -> anyhow::Result<Round> {
+        let count = self.cgroups.len();
+        let each = |time: Duration| time.as_nanos() as f64 / count as f64;
+        let links = each(self.links()?);
+        step();
+
+        let mut engine = engine()?;
+        let before = resident_bytes()?;
+        let mut ids: Vec<ThrottleId> = Vec::new();
+        let start = Instant::now();
+        for cgroup in &self.cgroups {
+            let spec = spec(cgroup.clone(), "1MB/s".parse()?, Wish::Link, TcpWish::Shape);
+            ids.push(engine.add(&spec)?.id);
+        }
+        let add = each(start.elapsed());
+        let bytes = (resident_bytes()? - before) / count as f64;
+        step();
+
+        let start = Instant::now();
+        let list = engine.list();
+        let listed = each(start.elapsed());
+        ensure!(list.len() == count, "{} of {count} throttles are listed", list.len());
+        step();
+
+        let change = Change { upload: Some("2MB/s".parse()?), ..Change::default() };
+        let start = Instant::now();
+        for id in &ids {
+            engine.change(*id, &change)?;
+        }
+        let changed = each(start.elapsed());
+        step();
+
+        let start = Instant::now();
+        for id in ids {
+            engine.remove(id)?;
+        }
+        let remove = each(start.elapsed());
+        ensure!(engine.list().is_empty(), "throttles are left");
+        step();
+        Ok(Round { add, list: listed, change: changed, remove, links, bytes })
+    }
+
+    fn links(&self) -> anyhow::Result<Duration> {
+        let types = [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS];
+        let programs: Vec<_> = types
+            .into_iter()
+            .map(|at| Ok((at, Program::load_pass("chadtest_nothing", at)?)))
+            .collect::<bpf::Result<_>>()?;
+        let start = Instant::now();
+        let mut held = Vec::new();
+        for cgroup in &self.cgroups {
+            held.push(links(&Cgroup::open(cgroup)?, &programs)?);
+        }
+        drop(held);
+        Ok(start.elapsed())
+    }
+}
+
+/// How many parts a round has.
+pub const STEPS: usize = 5;
+
+/// `VmRSS`, in bytes.
+fn resident_bytes() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
+    number.map(|kilobytes| kilobytes * 1_024.0).context("/proc/self/status has no VmRSS")
+}

@@ -1,0 +1,152 @@
+//! The packet path: which programs are run on which packets in which state.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bpf::limits::{Burst, Limits, Rate, Traffic};
+
+use crate::object::Programs;
+use crate::packet::Packet;
+use crate::turns::Contestant;
+
+/// What is paid for running any program at all.
+pub const EMPTY: &str = "empty";
+/// The same with one look at the clock, without which there is no limit.
+pub const CLOCK: &str = "clock";
+/// The throttle that this project began with.
+pub const HISTORICAL: &str = "historical";
+/// A token bucket with a lock.
+pub const LOCKED: &str = "spin-locked";
+/// Ours, as most packets meet it.
+pub const PASSING: &str = "upload, passing";
+/// The same of what is received.
+pub const DOWNLOAD: &str = "download, passing";
+/// Ours with a class of traffic, as most packets meet it.
+pub const CLASSED: &str = "internet only, passing, IPv4";
+/// The same with IPv6.
+pub const CLASSED_V6: &str = "internet only, passing, IPv6";
+
+const PASS: u32 = 1;
+/// Of a packet that is sent.
+const DROP: u32 = 2;
+
+/// Addresses of the documentation's and of private networks: the first two are the internet to the filter.
+const PUBLIC: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const PRIVATE: [&str; 2] = ["10.0.0.1", "fd00::1"];
+
+/// One case: a program, a packet, and the limits that it is to find.
+struct Case {
+    name: String,
+    program: &'static str,
+    packet: Packet,
+    limits: Option<Limits>,
+    verdict: u32,
+}
+
+impl Case {
+    fn plain(name: &str, program: &'static str, limits: Option<Limits>) -> Self {
+        Self { name: name.to_owned(), program, packet: packet(PUBLIC[0]), limits, verdict: PASS }
+    }
+
+    /// Puts the limits there and runs the program on the packet.
+    fn run(&self, programs: &Programs, times: u64) -> anyhow::Result<Duration> {
+        programs.limit(self.limits.as_ref())?;
+        // The first ones find cold caches, and may use up the burst.
+        programs.run(self.program, &self.packet, 100, self.verdict)?;
+        programs.run(self.program, &self.packet, times, self.verdict)
+    }
+}
+
+/// All cases, as contestants.
+///
+/// # Errors
+/// When the historical throttle cannot be set up.
+pub fn contestants(programs: &Programs) -> anyhow::Result<Vec<Contestant<'_>>> {
+    programs.run("bench_historical_setup", &packet(PUBLIC[0]), 1, PASS)?;
+    Ok(cases()
+        .into_iter()
+        .map(|case| Contestant::new(case.name.clone(), move |times| case.run(programs, times)))
+        .collect())
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        Case::plain(EMPTY, "bench_empty", None),
+        Case::plain(CLOCK, "bench_clock", None),
+        // The very program that hosts load. It should cost what the next one does, which has another way to its
+        // limits.
+        Case::plain("the loaded program, disarmed", "chadthrottle_egress", None),
+        Case::plain("upload, disarmed", "bench_upload", None),
+        Case::plain(PASSING, "bench_upload", Some(wide(Traffic::All))),
+        Case::plain(DOWNLOAD, "bench_download", Some(wide(Traffic::All))),
+        Case {
+            verdict: DROP,
+            ..Case::plain("upload, dropping", "bench_dropping", Some(narrow(Traffic::All)))
+        },
+    ];
+    for (class, traffic) in [("internet", Traffic::Internet), ("local", Traffic::Local)] {
+        for (what, of_internet) in [("passing", true), ("exempt", false)] {
+            let public = of_internet == (traffic == Traffic::Internet);
+            for (version, at) in [("IPv4", 0), ("IPv6", 1)] {
+                cases.push(Case {
+                    packet: packet(if public { PUBLIC[at] } else { PRIVATE[at] }),
+                    ..Case::plain(
+                        &format!("{class} only, {what}, {version}"),
+                        "bench_upload",
+                        Some(wide(traffic)),
+                    )
+                });
+            }
+        }
+    }
+    cases.push(Case::plain(HISTORICAL, "bench_historical", None));
+    cases.push(Case::plain(LOCKED, "bench_locked", None));
+    cases
+}
+
+/// A limit that nothing here reaches: full packets cost 15 ns each.
+pub fn wide(traffic: Traffic) -> Limits {
+    Limits { rate: Rate::MAX, burst: Burst::DEFAULT, traffic, departures: false }
+}
+
+/// One that lets one packet through, and then nothing for a second and a half.
+fn narrow(traffic: Traffic) -> Limits {
+    let burst = Burst::new(Duration::from_millis(1)).unwrap_or(Burst::DEFAULT);
+    Limits { rate: Rate::MIN, burst, traffic, departures: false }
+}
+
+/// A packet to that address.
+///
+/// # Panics
+/// Never: only with the addresses above.
+pub fn packet(address: &str) -> Packet {
+    Packet::between(address.parse::<IpAddr>().expect("an address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_has_a_name_of_its_own_and_the_named_ones_are_there() {
+        let mut names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
+        for name in [EMPTY, CLOCK, HISTORICAL, LOCKED, PASSING, DOWNLOAD, CLASSED, CLASSED_V6] {
+            assert!(names.iter().any(|found| found == name), "{name}");
+        }
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn what_is_exempt_is_of_the_other_class() {
+        let of = |name: &str| {
+            cases().into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("{name}"))
+        };
+        assert_eq!(of("internet only, passing, IPv6").packet, packet(PUBLIC[1]));
+        assert_eq!(of("internet only, exempt, IPv4").packet, packet(PRIVATE[0]));
+        assert_eq!(of("local only, passing, IPv4").packet, packet(PRIVATE[0]));
+        assert_eq!(of("local only, exempt, IPv6").packet, packet(PUBLIC[1]));
+    }
+}

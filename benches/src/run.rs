@@ -1,0 +1,77 @@
+//! What the `main` of every bench does: looks whether it may run, and tells what came of it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::baseline::{Baseline, Ratio};
+
+/// How a bench was started.
+#[derive(Debug)]
+pub struct Run {
+    bench: &'static str,
+    smoke: bool,
+    baseline: Baseline,
+}
+
+/// Runs a bench. Exit status: 0 if all went well, 1 if it failed or something was not good enough, 2 if it could
+/// not begin: without root, or with settings that mean nothing.
+pub fn main(
+    bench: &'static str,
+    what: &str,
+    body: impl FnOnce(&Run) -> anyhow::Result<()>,
+) -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("{bench} {what}, which needs root: run it with sudo");
+        return ExitCode::from(2);
+    }
+    let baseline = match Baseline::from_env() {
+        Ok(baseline) => baseline,
+        Err(error) => {
+            eprintln!("{bench}: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let run = Run { bench, smoke: is_smoke(std::env::args_os()), baseline };
+    match body(&run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{bench}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Run {
+    /// Everything once, to see that it works: what it took says nothing, and nobody looks at it.
+    pub fn is_smoke(&self) -> bool {
+        self.smoke
+    }
+
+    /// Shows the ratios beside those of the baseline, or saves them there.
+    ///
+    /// # Errors
+    /// When one is far above the baseline's, or has none there, or the baseline cannot be read or written.
+    pub fn settle(&self, ratios: &[Ratio]) -> anyhow::Result<()> {
+        if self.smoke { Ok(()) } else { self.baseline.settle(self.bench, ratios) }
+    }
+}
+
+/// As Criterion has it: cargo says `--bench` where it is to measure.
+fn is_smoke(args: impl IntoIterator<Item = OsString>) -> bool {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    has("--test") || !has("--bench")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_cargo_bench_measures() {
+        let smoke = |args: &[&str]| is_smoke(args.iter().map(Into::into));
+        assert!(!smoke(&["packet_path", "--bench"]));
+        assert!(smoke(&["packet_path", "--test", "--bench"]));
+        assert!(smoke(&["packet_path"]));
+    }
+}

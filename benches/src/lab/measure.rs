@@ -128,13 +128,14 @@ impl Lab<'_> {
         let network = self.network;
         let outside = network.probe_socket(network.others())?;
         let inside = network.probe_socket(network.throttled())?;
-        let test = Test::start(network, network.throttled(), &row.cell, self.span, PORT)?;
-        let omitted = Duration::from_secs(self.span.omit.into()) + SETTLED;
+        let span = self.span.at(row.cell.rate);
+        let test = Test::start(network, network.throttled(), &row.cell, span, PORT)?;
+        let omitted = Duration::from_secs(span.omit.into()) + SETTLED;
         self.stop.sleep_until(test.started() + omitted)?;
 
         let (outside, inside) = (Prober::start(outside), Prober::start(inside));
         let before = Busy::now()?;
-        let counted = Duration::from_secs(self.span.seconds.into()).saturating_sub(2 * SETTLED);
+        let counted = Duration::from_secs(span.seconds.into()).saturating_sub(2 * SETTLED);
         self.stop.sleep_until(test.started() + omitted + counted)?;
         let (busy, seconds) = Busy::now()?.since(&before);
         let (outside, inside) = (outside.end()?, inside.end()?);

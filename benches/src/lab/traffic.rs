@@ -113,6 +113,16 @@ impl Test {
         self.started
     }
 
+    /// Waits until the client has ended. What counts is over then; what it has left in its sockets may take a
+    /// small limit half a minute, and the server waits for the last byte of it: time to take the limit away.
+    ///
+    /// # Errors
+    /// When it hangs, or somebody wishes to stop.
+    pub fn client_ends(&mut self, stop: &Stop) -> Result<()> {
+        self.client.wait(self.deadline, stop).context("the client")?;
+        Ok(())
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ fn machine(results: &Results, plots: &[String]) -> String {
     let Results { seconds, omitted_seconds, runs, .. } = results;
     let _ = writeln!(
         text,
-        "{runs} runs of {seconds} s each, after {omitted_seconds} s that do not count.\n"
+        "{runs} runs of {seconds} s each (three times that below 1 MB/s), after {omitted_seconds} s that do not count.\n"
     );
     for idle in &results.idle {
         let quantile = |value: Option<f64>| value.map_or_else(|| "-".into(), number);
@@ -155,7 +155,7 @@ mod tests {
         for line in [
             "| upload, TCP, 1.25 to 125 MB/s, 1 to 16 flows | within 1 %, nothing sent again | host-6.18 |",
             "## host-6.18\nhost, Linux 6.18.0, 2 x A processor, 2026-01-02T03:04:05Z;",
-            "3 runs of 4 s each, after 1 s that do not count.",
+            "3 runs of 4 s each (three times that below 1 MB/s), after 1 s that do not count.",
             "- Without load, at a round trip of 0 ms and 0 % of loss: ping 1.00/1.00 ms (p50/p99), 0.05 processors",
             "\n![lab-host-6.18-error.svg](lab-host-6.18-error.svg)\n",
             "### upload, cubic\n| limit | flows |",

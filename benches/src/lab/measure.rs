@@ -116,29 +116,36 @@ impl Lab<'_> {
         let distance = self.network.distance(&row.cell)?;
         let installed = row.system.system().install(self.network, row.cell.way, row.cell.rate)?;
         row.done = [distance.done(), &installed.done()].concat();
-        let measured = self.under_limit(row, idle);
-        // A limit that stays would be measured with the next one's.
-        let removed = Installed::remove(installed).and_then(|()| distance.remove());
+        let measured = self.under_limit(row, idle, installed);
+        let removed = distance.remove();
         let measured = measured?;
         removed?;
         Ok(measured)
     }
 
-    fn under_limit(&self, row: &Row, idle: &Idle) -> Result<Measured> {
+    fn under_limit(
+        &self,
+        row: &Row,
+        idle: &Idle,
+        installed: Box<dyn Installed>,
+    ) -> Result<Measured> {
         let network = self.network;
         let outside = network.probe_socket(network.others())?;
         let inside = network.probe_socket(network.throttled())?;
-        let test = Test::start(network, network.throttled(), &row.cell, self.span, PORT)?;
-        let omitted = Duration::from_secs(self.span.omit.into()) + SETTLED;
+        let span = self.span.at(row.cell.rate);
+        let mut test = Test::start(network, network.throttled(), &row.cell, span, PORT)?;
+        let omitted = Duration::from_secs(span.omit.into()) + SETTLED;
         self.stop.sleep_until(test.started() + omitted)?;
 
         let (outside, inside) = (Prober::start(outside), Prober::start(inside));
         let before = Busy::now()?;
-        let counted = Duration::from_secs(self.span.seconds.into()).saturating_sub(2 * SETTLED);
+        let counted = Duration::from_secs(span.seconds.into()).saturating_sub(2 * SETTLED);
         self.stop.sleep_until(test.started() + omitted + counted)?;
         let (busy, seconds) = Busy::now()?.since(&before);
         let (outside, inside) = (outside.end()?, inside.end()?);
 
+        test.client_ends(self.stop)?;
+        installed.remove()?;
         let ends = test.finish(self.stop)?;
         let goodput = ends.receiver.rate();
         let busy_processors = busy / seconds;

@@ -1,7 +1,5 @@
 //! A limit within a limit: both are to hold.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use bpf::limits::{Burst, Rate};
 use throttle_core::mode::TcpWish;
@@ -59,15 +57,13 @@ fn one(lab: &Lab<'_>, nested: &Nested) -> Result<NestedRun, Refusal> {
         throttles.add(&spec(cgroup, way, rate, Burst::DEFAULT, TcpWish::Auto))?;
     }
     let span = Span { omit: lab.span.omit + 1, ..lab.span };
-    let tests = (
-        Test::start(network, &limited, &cell, span, PORTS[0])?,
-        Test::start(network, &sibling, &cell, span, PORTS[1])?,
-    );
-    let whole = Duration::from_secs((span.seconds + span.omit).into());
-    lab.stop.sleep_until(tests.0.started() + whole)?;
-    let child = tests.0.finish(lab.stop).context("the child")?;
-    let sibling = tests.1.finish(lab.stop).context("its sibling")?;
+    let mut child = Test::start(network, &limited, &cell, span, PORTS[0])?;
+    let mut sibling = Test::start(network, &sibling, &cell, span, PORTS[1])?;
+    child.client_ends(lab.stop)?;
+    sibling.client_ends(lab.stop)?;
     throttles.remove()?;
+    let child = child.finish(lab.stop).context("the child")?;
+    let sibling = sibling.finish(lab.stop).context("its sibling")?;
     distance.remove()?;
     Ok(NestedRun::Measured { child: child.receiver.rate(), sibling: sibling.receiver.rate() })
 }

@@ -77,18 +77,31 @@ struct Sum {
     lost_packets: Option<i64>,
 }
 
-/// Reads one end's report.
+/// Reads one end's report of a test that counts so many seconds. What comes later does not count: the last
+/// words of a test go through the limit too, and until the far end has them it goes on counting, with nothing
+/// to count.
 ///
 /// # Errors
 /// When it is none, reports an error, or has nothing after the omitted seconds.
-pub fn parse(text: &str) -> Result<End> {
+pub fn parse(text: &str, seconds: u32) -> Result<End> {
     let report: Report = serde_json::from_str(text)
         .with_context(|| format!("this is no report of iperf3's: {:?}", excerpt(text)))?;
     if let Some(error) = report.error {
         bail!("iperf3: {error}");
     }
     let mut end = End { congestion: report.end.sender_tcp_congestion, ..End::default() };
-    for Interval { sum } in report.intervals.into_iter().filter(|it| !it.sum.omitted) {
+    let counted = report.intervals.into_iter().filter(|it| !it.sum.omitted);
+    let mut elapsed = 0.0;
+    for (at, Interval { sum }) in counted.enumerate() {
+        if elapsed + SHORTEST_SECONDS > f64::from(seconds) {
+            break;
+        }
+        elapsed += sum.seconds;
+        // iperf3 begins to count anew at the end of the omitted seconds, in the middle of an interval: of the
+        // first one, the time may be whole and the bytes not.
+        if at == 0 {
+            continue;
+        }
         end.bytes += sum.bytes;
         end.seconds += sum.seconds;
         if sum.seconds >= SHORTEST_SECONDS {
@@ -122,19 +135,21 @@ mod tests {
     const SENDER: &str = r#"{"start": {"version": "iperf 3.12"}, "intervals": [
         {"streams": [], "sum": {"start": 0, "end": 0.1, "seconds": 0.1, "bytes": 999999,
             "bits_per_second": 1, "retransmits": 50, "omitted": true, "sender": true}},
+        {"streams": [], "sum": {"seconds": 0.2, "bytes": 144800, "retransmits": 9, "omitted": false}},
         {"streams": [], "sum": {"seconds": 0.1, "bytes": 144800, "retransmits": 2, "omitted": false}},
         {"streams": [], "sum": {"seconds": 0.1, "bytes": 144800, "retransmits": 0, "omitted": false}},
         {"streams": [], "sum": {"seconds": 0.001, "bytes": 0, "retransmits": 0, "omitted": false}}],
         "end": {"sender_tcp_congestion": "bbr"}}"#;
 
     const RECEIVER: &str = r#"{"intervals": [
+        {"sum": {"seconds": 0.1, "bytes": 1000, "packets": 10, "lost_packets": 9, "omitted": false}},
         {"sum": {"seconds": 0.1, "bytes": 1000, "packets": 10, "lost_packets": 6, "omitted": false}},
         {"sum": {"seconds": 0.3, "bytes": 1000, "packets": 10, "lost_packets": -1, "omitted": false}}],
         "end": {}}"#;
 
     #[test]
-    fn what_was_omitted_does_not_count() {
-        let end = parse(SENDER).unwrap();
+    fn what_was_omitted_does_not_count_nor_does_the_interval_in_which_that_ended() {
+        let end = parse(SENDER, 4).unwrap();
         assert_eq!((end.bytes, end.retransmits), (289_600, Some(2)));
         assert!((end.rate() - 289_600.0 / 0.201).abs() < 1.0);
         assert_eq!(end.retransmitted_percent(), Some(1.0));
@@ -144,12 +159,22 @@ mod tests {
 
     #[test]
     fn the_rest_after_the_last_interval_is_no_window() {
-        assert_eq!(parse(SENDER).unwrap().windows, [1_448_000.0, 1_448_000.0]);
+        assert_eq!(parse(SENDER, 4).unwrap().windows, [1_448_000.0, 1_448_000.0]);
+    }
+
+    #[test]
+    fn what_comes_after_the_end_does_not_count() {
+        let window = |bytes| {
+            format!(r#"{{"sum": {{"seconds": 0.25, "bytes": {bytes}, "omitted": false}}}}"#)
+        };
+        let windows = [1000, 1000, 1000, 1000, 7, 0].map(window).join(",");
+        let end = parse(&format!(r#"{{"intervals": [{windows}]}}"#), 1).unwrap();
+        assert_eq!((end.bytes, end.windows.len()), (3_000, 3));
     }
 
     #[test]
     fn datagrams_that_come_late_are_not_lost() {
-        let end = parse(RECEIVER).unwrap();
+        let end = parse(RECEIVER, 4).unwrap();
         assert_eq!(end.datagrams, Some((20, 5)));
         assert_eq!(end.lost_percent(), Some(25.0));
         assert_eq!(end.retransmitted_percent(), None);
@@ -157,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_is_no_result_is_an_error() {
-        let error = |text| format!("{:#}", parse(text).unwrap_err());
+        let error = |text| format!("{:#}", parse(text, 4).unwrap_err());
         assert!(
             error("iperf3: oops").starts_with("this is no report of iperf3's: \"iperf3: oops\"")
         );

@@ -22,7 +22,7 @@ pub struct Results {
     pub schema_version: u32,
     /// Where, when, and with what.
     pub machine: Machine,
-    /// Seconds that each measurement counts.
+    /// Seconds that each measurement counts; three times as many below 1 MB/s.
     pub seconds: u32,
     /// Seconds before that.
     pub omitted_seconds: u32,

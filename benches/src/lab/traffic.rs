@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use bpf::limits::Rate;
 use vmtests::cgroup::enter;
 
 use super::cell::{Cell, Sender, Way};
@@ -35,6 +36,16 @@ pub struct Span {
     pub omit: u32,
 }
 
+impl Span {
+    /// At that limit, bytes a second: three times as long below 1 MB/s, where a burst of ten segments is worth
+    /// a tenth of a second.
+    #[must_use]
+    pub fn at(self, rate: Rate) -> Self {
+        let times = if rate.bytes_per_second() < 1_000_000 { 3 } else { 1 };
+        Self { seconds: self.seconds * times, ..self }
+    }
+}
+
 /// A test that runs. Ends with this.
 #[derive(Debug)]
 pub struct Test {
@@ -42,6 +53,7 @@ pub struct Test {
     client: Iperf,
     way: Way,
     sender: Sender,
+    seconds: u32,
     deadline: Instant,
     started: Instant,
 }
@@ -90,6 +102,7 @@ impl Test {
             client,
             way: cell.way,
             sender: cell.sender,
+            seconds: span.seconds,
             deadline: started + whole + PATIENCE,
             started,
         })
@@ -100,18 +113,28 @@ impl Test {
         self.started
     }
 
+    /// Waits until the client has ended. What counts is over then; what it has left in its sockets may take a
+    /// small limit half a minute, and the server waits for the last byte of it: time to take the limit away.
+    ///
+    /// # Errors
+    /// When it hangs, or somebody wishes to stop.
+    pub fn client_ends(&mut self, stop: &Stop) -> Result<()> {
+        self.client.wait(self.deadline, stop).context("the client")?;
+        Ok(())
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
     /// When an end fails, hangs, or did not use the congestion control that was asked for.
     pub fn finish(mut self, stop: &Stop) -> Result<Ends> {
-        let client = self.client.finish(self.deadline, stop).context("the client");
+        let client = self.client.finish(self.seconds, self.deadline, stop).context("the client");
         if client.is_err() {
             // It would wait for another client.
             self.server.end();
         }
         let client = client?;
-        let server = self.server.finish(self.deadline, stop).context("the server")?;
+        let server = self.server.finish(self.seconds, self.deadline, stop).context("the server")?;
         let (sender, receiver) = match self.way {
             Way::Up => (client, server),
             Way::Down => (server, client),
@@ -189,11 +212,11 @@ impl Iperf {
         }
     }
 
-    fn finish(&mut self, deadline: Instant, stop: &Stop) -> Result<End> {
+    fn finish(&mut self, seconds: u32, deadline: Instant, stop: &Stop) -> Result<End> {
         let status = self.wait(deadline, stop)?;
         let report = content(&mut self.stdout)?;
         // Its own words say more than its status.
-        let end = parse(&report).with_context(|| format!("{status}"));
+        let end = parse(&report, seconds).with_context(|| format!("{status}"));
         let end = match end {
             Err(error) => bail!("{error:#} {}", self.said()?),
             Ok(end) => end,
@@ -255,8 +278,6 @@ fn is_listened_to(table: &str, port: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bpf::limits::Rate;
-
     use super::*;
 
     fn cell(way: Way, sender: Sender, flows: u32) -> Cell {
@@ -272,12 +293,20 @@ mod tests {
         assert_eq!(told(cell(Way::Up, Sender::Udp, 4)), "-t 4 -O 1 -P 4 -b 3000000 -l 1448 -u");
     }
 
+    #[test]
+    fn a_small_limit_is_looked_at_for_longer() {
+        let span = Span { seconds: 4, omit: 1 };
+        let at = |rate| span.at(Rate::from_bytes_per_second(rate).unwrap());
+        assert_eq!((at(999_999).seconds, at(999_999).omit), (12, 1));
+        assert_eq!(at(1_000_000).seconds, 4);
+    }
+
     fn finish(script: &str, patience: Duration) -> String {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let mut iperf = Iperf::start(command).unwrap();
         let deadline = Instant::now() + patience;
-        format!("{:#}", iperf.finish(deadline, &Stop::default()).unwrap_err())
+        format!("{:#}", iperf.finish(1, deadline, &Stop::default()).unwrap_err())
     }
 
     #[test]

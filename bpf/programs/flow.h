@@ -61,15 +61,22 @@ static __attribute__((always_inline)) inline __u64 flow_min(__u64 a, __u64 b)
  * virtual queue; 0: it need not wait. `ahead_ns` is what is in the queue, with this segment; `later_ns`
  * is how much later than now the segment leaves anyway: with fq a socket hands over its segments before
  * their time, and waits after the last one only for what was not in the queue when it handed over that.
+ *
+ * The rate stays until the next acknowledgement, so the next segment may be sent at it as well, and nothing
+ * can raise it before. For a segment of a few bytes it would be so low that a full one after it takes
+ * minutes; so it is that of a full one at the least, and the small one waits less than its turn.
  */
 static __attribute__((always_inline)) inline __u64 flow_pace(__u64 ahead_ns, __u64 later_ns,
-							     __u64 tolerance_ns, __u32 payload)
+							     __u64 tolerance_ns, __u32 payload,
+							     __u32 mss)
 {
 	__u64 before = flow_min(FLOW_LEAD, tolerance_ns / 2) + later_ns;
 	__u64 rate;
 
 	if (ahead_ns <= before)
 		return 0;
+	if (payload < mss)
+		payload = mss;
 	rate = payload * FLOW_NANOS / flow_min(ahead_ns - before, FLOW_LONGEST_WAIT);
 	return rate ? rate : 1;
 }

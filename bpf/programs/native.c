@@ -14,9 +14,9 @@ int chad_gcra_admit(__u64 tat, __u64 now, __u64 cost, __u64 tolerance, __u64 hor
 	return gcra_admit(tat, now, cost, tolerance, horizon, next);
 }
 
-__u64 chad_flow_pace(__u64 ahead_ns, __u64 later_ns, __u64 tolerance_ns, __u32 payload)
+__u64 chad_flow_pace(__u64 ahead_ns, __u64 later_ns, __u64 tolerance_ns, __u32 payload, __u32 mss)
 {
-	return flow_pace(ahead_ns, later_ns, tolerance_ns, payload);
+	return flow_pace(ahead_ns, later_ns, tolerance_ns, payload, mss);
 }
 
 __u64 chad_flow_with_another(__u64 fair_rate, __u64 limit)

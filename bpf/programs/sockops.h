@@ -109,7 +109,7 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 		headers *= (payload + mss - 1) / mss;
 	ahead = ahead_at(state, now) + gcra_cost(state->cost, tick_shift, payload + headers);
 	rate = flow_pace(ahead >> tick_shift, leaves > now ? leaves - now : 0,
-			 state->tolerance >> tick_shift, payload);
+			 state->tolerance >> tick_shift, payload, mss);
 	/* A socket that does not pace yet begins to when it is given any limit. */
 	if (!rate || rate >= UNLIMITED || (rate >= own && is_pacing))
 		return;

@@ -15,13 +15,23 @@ const TOLERANCE: u64 = 250 * MILLI;
 #[test]
 fn a_segment_waits_until_it_has_left_the_queue_but_for_the_lead() {
     // 1,448 bytes in 15 ms, 5 of them ahead of time.
-    assert_eq!(flow_pace(15 * MILLI, 0, TOLERANCE, 1_448), 144_800);
-    assert_eq!(flow_pace(5 * MILLI, 0, TOLERANCE, 1_448), 0);
-    assert_eq!(flow_pace(5 * MILLI + 1, 0, TOLERANCE, 1_448), 1_448 * SECOND);
+    assert_eq!(flow_pace(15 * MILLI, 0, TOLERANCE, 1_448, MSS), 144_800);
+    assert_eq!(flow_pace(5 * MILLI, 0, TOLERANCE, 1_448, MSS), 0);
+    assert_eq!(flow_pace(5 * MILLI + 1, 0, TOLERANCE, 1_448, MSS), 1_448 * SECOND);
     // With a burst shorter than that, half of it is the lead.
-    assert_eq!(flow_pace(3 * MILLI, 0, 2 * MILLI, 1_000), 500_000);
-    assert_eq!(flow_pace(u64::MAX, 0, TOLERANCE, 1_448), 1_448, "a second is the longest wait");
-    assert_eq!(flow_pace(SECOND, 0, TOLERANCE, 0), 1, "never 0, which would mean no waiting");
+    assert_eq!(flow_pace(3 * MILLI, 0, 2 * MILLI, 1_000, 1_000), 500_000);
+    assert_eq!(
+        flow_pace(u64::MAX, 0, TOLERANCE, 1_448, MSS),
+        1_448,
+        "a second is the longest wait"
+    );
+    assert_eq!(flow_pace(SECOND, 0, TOLERANCE, 0, 0), 1, "never 0, which would mean no waiting");
+}
+
+#[test]
+fn after_a_segment_of_a_few_bytes_a_full_one_does_not_take_minutes() {
+    let rate = flow_pace(25 * MILLI, 0, TOLERANCE, 2, MSS);
+    assert_eq!(u64::from(MSS) * SECOND / rate, 20 * MILLI);
 }
 
 #[test]
@@ -29,11 +39,11 @@ fn what_is_handed_over_before_its_time_does_not_wait_twice() {
     // With fq: each segment takes 10 ms, and the second and the third are handed over together with the first.
     let mut leaves = 0;
     for nth in 1..=3 {
-        let rate = flow_pace(nth * 10 * MILLI, leaves, TOLERANCE, 1_000);
+        let rate = flow_pace(nth * 10 * MILLI, leaves, TOLERANCE, 1_000, 1_000);
         leaves += 1_000 * SECOND / rate;
         assert!((nth * 10 * MILLI - 5 * MILLI).abs_diff(leaves) < MILLI / 100, "{nth}: {leaves}");
     }
-    assert_eq!(flow_pace(10 * MILLI, 6 * MILLI, TOLERANCE, 1_000), 0);
+    assert_eq!(flow_pace(10 * MILLI, 6 * MILLI, TOLERANCE, 1_000, 1_000), 0);
 }
 
 #[test]

@@ -12,7 +12,13 @@ unsafe extern "C" {
         horizon: u64,
         next: *mut u64,
     ) -> c_int;
-    fn chad_flow_pace(ahead_ns: u64, later_ns: u64, tolerance_ns: u64, payload: u32) -> u64;
+    fn chad_flow_pace(
+        ahead_ns: u64,
+        later_ns: u64,
+        tolerance_ns: u64,
+        payload: u32,
+        mss: u32,
+    ) -> u64;
     fn chad_flow_with_another(fair_rate: u64, limit: u64) -> u64;
     fn chad_flow_interval(rtt: u64) -> u64;
     fn chad_flow_is_flooded(limit: u64, arrived: u64, elapsed: u64) -> c_int;
@@ -55,9 +61,15 @@ pub(crate) fn gcra_admit(
 }
 
 /// `flow_pace`: the pacing rate for a segment, 0 for none.
-pub(crate) fn flow_pace(ahead_ns: u64, later_ns: u64, tolerance_ns: u64, payload: u32) -> u64 {
+pub(crate) fn flow_pace(
+    ahead_ns: u64,
+    later_ns: u64,
+    tolerance_ns: u64,
+    payload: u32,
+    mss: u32,
+) -> u64 {
     // SAFETY: a function of numbers.
-    unsafe { chad_flow_pace(ahead_ns, later_ns, tolerance_ns, payload) }
+    unsafe { chad_flow_pace(ahead_ns, later_ns, tolerance_ns, payload, mss) }
 }
 
 /// `flow_with_another`: the fair rate with one sender more.

@@ -210,7 +210,7 @@ pub struct ThrottleFact {
     pub burst_ns: u64,
     /// `all`, `internet` or `local`.
     pub traffic: String,
-    /// What is sent above the rate waits in `fq` rather than being dropped.
+    /// What is above the rate waits in `fq`, at a device or in a queue of the throttle's own, rather than being dropped.
     #[serde(default)]
     pub departures: bool,
     /// Packets and bytes that passed and that were dropped, of the traffic that is limited.

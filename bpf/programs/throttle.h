@@ -42,7 +42,7 @@ struct throttle_state {
 	__u64 tat; /* theoretical arrival time of the next packet, in ticks, modulo 2^64 */
 	__u32 tick_shift; /* a tick is 2^-tick_shift ns */
 	enum throttle_traffic traffic;
-	__u64 departures; /* of the upload; not 0: packets above the limit wait for their turn in fq */
+	__u64 departures; /* not 0: packets above the limit wait in fq, of a download in that of its queue */
 	struct throttle_flow flow; /* of the download */
 };
 

@@ -244,8 +244,9 @@ pub struct Limits {
     pub burst: Burst,
     /// Whose packets.
     pub traffic: Traffic,
-    /// Packets that are sent above the rate wait for their turn where the queueing discipline is `fq` (they carry
-    /// the time at which they are to leave); elsewhere, and for what is received, it changes nothing.
+    /// Packets above the rate wait for their turn: those that are sent where the queueing discipline is `fq` (they carry
+    /// the time at which they are to leave; elsewhere it changes nothing), those that are received in the throttle's
+    /// own queue, if it has one (for people to read; the queue works by itself).
     pub departures: bool,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Row {
     pub(crate) traffic: String,
     #[serde(serialize_with = "as_text")]
     pub(crate) tcp: Tcp,
-    /// What is sent above the limit waits in `fq`.
+    /// What is above the limit waits in `fq`, at a device or in a queue of the throttle's own.
     pub(crate) departures: bool,
     #[serde(serialize_with = "as_text")]
     pub(crate) attach: Mode,

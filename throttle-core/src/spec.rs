@@ -71,16 +71,19 @@ pub struct Spec {
 impl Spec {
     /// The limits of each direction that has one.
     pub fn limits(&self) -> Vec<(Direction, Limits)> {
-        let limits = |rate| Limits {
+        let limits = |rate, departures| Limits {
             rate,
             burst: self.burst,
             traffic: self.traffic,
-            departures: self.departures,
+            departures,
         };
-        [(Direction::Download, self.download), (Direction::Upload, self.upload)]
-            .into_iter()
-            .filter_map(|(direction, rate)| Some((direction, limits(rate?))))
-            .collect()
+        [
+            (Direction::Download, self.download, self.queue),
+            (Direction::Upload, self.upload, self.departures),
+        ]
+        .into_iter()
+        .filter_map(|(direction, rate, waits)| Some((direction, limits(rate?, waits))))
+        .collect()
     }
 }
 
@@ -121,6 +124,28 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_direction_waits_where_that_was_asked_for_it() {
+        let spec = Spec {
+            cgroup: PathBuf::new(),
+            download: Some(Rate::MIN),
+            upload: Some(Rate::MAX),
+            burst: Burst::DEFAULT,
+            traffic: Traffic::All,
+            attach: Wish::Auto,
+            tcp: TcpWish::Auto,
+            departures: false,
+            queue: true,
+        };
+        let waits = |spec: &Spec| -> Vec<_> {
+            spec.limits().iter().map(|(direction, it)| (*direction, it.departures)).collect()
+        };
+        let (download, upload) = (Direction::Download, Direction::Upload);
+        assert_eq!(waits(&spec), [(download, true), (upload, false)]);
+        let other = Spec { departures: true, queue: false, ..spec };
+        assert_eq!(waits(&other), [(download, false), (upload, true)]);
+    }
 
     #[test]
     fn a_direction_is_that_of_its_attach_type_alone() {

@@ -12,7 +12,7 @@
 #define CHADTHROTTLE_DEPARTURES_H
 
 /*
- * Nobody waits for what comes to less, in ns of the limit. TCP keeps its queue about as short by itself, so beside it
+ * Nobody waits for what comes to less, in ns of the limit (or half of a shorter burst). TCP keeps its queue about as short by itself, so beside it
  * a small packet need not wait at all.
  */
 #define SHORTEST_WAIT (20 * FLOW_MILLIS)
@@ -75,14 +75,16 @@ static __always_inline int has_room(const struct throttle_waiting *waiting,
 
 /* Tells the packet when to leave, unless it is to leave later anyway (another limit, SO_TXTIME). */
 static __always_inline void depart(struct __sk_buff *skb, struct throttle_waiting *waiting,
-				   const struct charge *charge, __u32 tick_shift)
+				   const struct throttle_state *state, const struct charge *charge)
 {
+	__u32 tick_shift = state->tick_shift & 31;
 	__u64 ahead = charge->ahead >> tick_shift;
+	__u64 shortest = flow_min(SHORTEST_WAIT, state->tolerance >> tick_shift >> 1);
 	__u64 when;
 
-	if (ahead <= SHORTEST_WAIT)
+	if (ahead <= shortest)
 		return;
-	when = charge->now + ahead - SHORTEST_WAIT;
+	when = charge->now + ahead - shortest;
 	if (skb->tstamp < when)
 		skb->tstamp = when;
 	if (waiting)

@@ -46,6 +46,14 @@ struct {
 	__type(value, __u32);
 } chad_redirect SEC(".maps");
 
+/* Under the key 0 what was dropped because the queue was too long: the other counters never see it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct throttle_counters);
+} chad_drops SEC(".maps");
+
 /* The cgroup's sockets: those that have something here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -58,7 +66,10 @@ struct {
 static __always_inline void enlist(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
+	__u32 key = 0;
 
+	/* Who looks at this program from outside finds the map of drops among its own. */
+	bpf_map_lookup_elem(&chad_drops, &key);
 	if (!sk)
 		return;
 	sk = bpf_sk_fullsock(sk);
@@ -140,6 +151,7 @@ int chadthrottle_redirect(struct __sk_buff *skb)
 SEC("tcx/egress")
 int chadthrottle_queue(struct __sk_buff *skb)
 {
+	struct throttle_counters *counters;
 	struct throttle_state *state;
 	struct charge charge;
 	__u32 tick_shift;
@@ -154,8 +166,14 @@ int chadthrottle_queue(struct __sk_buff *skb)
 	__sync_fetch_and_add(&state->flow.arrived, bytes);
 	charge.now = bpf_ktime_get_ns();
 	charge.cost = gcra_cost(state->cost, tick_shift, bytes);
-	if (!admit(state, &charge))
+	if (!admit(state, &charge)) {
+		counters = bpf_map_lookup_elem(&chad_drops, &key);
+		if (counters) {
+			__sync_fetch_and_add(&counters->dropped_packets, 1);
+			__sync_fetch_and_add(&counters->dropped_bytes, bytes);
+		}
 		return TCX_DROP;
+	}
 	notify(skb, state->tolerance, charge.ahead);
 	/* Of this kind of time alone the receiving side knows that it is none of arrival. */
 	if (charge.ahead)

@@ -242,7 +242,7 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 		count(&counters->passed_bytes, bytes, egress);
 		notify(skb, tolerance, charge.ahead);
 		if (egress && state->departures)
-			depart(skb, waiting, &charge, tick_shift);
+			depart(skb, waiting, state, &charge);
 		return PASS;
 	}
 drop:

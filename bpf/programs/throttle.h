@@ -57,7 +57,7 @@ struct throttle_cgroup {
 
 /*
  * What became of the packets: the value of the map chad_counters, one for each CPU and (cgroup, attach
- * type). Every packet seen is in exactly one of the three pairs. Bytes count from the IP header on, for
+ * type), and of chad_drops (see queue.h). Every packet seen is in exactly one of the three pairs. Bytes count from the IP header on, for
  * each segment that GSO or GRO has put together.
  */
 struct throttle_counters {

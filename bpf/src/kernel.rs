@@ -63,6 +63,8 @@ pub trait CgroupBpf {
         cgroup: &Path,
         owner: &Owner,
     ) -> Result<Self::Queue>;
+    /// See [`Queue::works`].
+    fn queue_works(&self, queue: &Self::Queue) -> Result<bool>;
     /// See [`Queue::close`].
     fn queue_close(&self, queue: &mut Self::Queue) -> Result<()>;
     /// See [`adopt::adopt`].
@@ -193,6 +195,10 @@ impl CgroupBpf for LinuxBpf {
 
     fn queue_open(&self, programs: &Loaded, cgroup: &Path, owner: &Owner) -> Result<Queue> {
         Queue::open(programs, cgroup, owner)
+    }
+
+    fn queue_works(&self, queue: &Queue) -> Result<bool> {
+        queue.works()
     }
 
     fn queue_close(&self, queue: &mut Queue) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
@@ -26,16 +26,12 @@ pub(crate) fn in_each<T: Send>(
     what: impl Fn() -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let mut done = vec![what()?];
-    let others = others(cgroup);
+    let others = others(cgroup)?;
     if !others.is_empty() {
         // A thread of its own: a namespace that was entered is not left again.
         let visit =
             || -> Result<Vec<T>> { others.into_iter().map(|it| within(it, &what)).collect() };
-        let visited = std::thread::scope(|scope| {
-            let panicked = |_| Err(Error::new(Call::ReadProc, TARGET, Errno::ECANCELED));
-            scope.spawn(visit).join().unwrap_or_else(panicked)
-        });
-        done.extend(visited?);
+        done.extend(in_a_thread(visit)?);
     }
     Ok(done)
 }
@@ -56,9 +52,15 @@ pub(crate) fn inside<T: Send>(
 ) -> Result<T> {
     let namespace =
         namespace.try_clone().map_err(|error| Error::from_io(Call::ReadProc, TARGET, &error))?;
+    in_a_thread(|| within(namespace, what))
+}
+
+fn in_a_thread<T: Send>(what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
+        let started = std::thread::Builder::new().spawn_scoped(scope, what);
+        let thread = started.map_err(|error| Error::from_io(Call::ReadProc, TARGET, &error))?;
         let panicked = |_| Err(Error::new(Call::ReadProc, TARGET, Errno::ECANCELED));
-        scope.spawn(|| within(namespace, what)).join().unwrap_or_else(panicked)
+        thread.join().unwrap_or_else(panicked)
     })
 }
 
@@ -67,7 +69,7 @@ pub(crate) fn inside<T: Send>(
 /// # Errors
 /// When there are several.
 pub(crate) fn only(cgroup: &Path) -> Result<File> {
-    let mut found = of_processes(cgroup);
+    let mut found = of_processes(cgroup)?;
     match found.len() {
         0 => File::open(OWN).map_err(|error| Error::from_io(Call::ReadProc, OWN, &error)),
         1 => Ok(found.remove(0)),
@@ -78,28 +80,40 @@ pub(crate) fn only(cgroup: &Path) -> Result<File> {
 }
 
 /// The namespaces of the processes in a cgroup and below it, but for this thread's own.
-fn others(cgroup: &Path) -> Vec<File> {
+fn others(cgroup: &Path) -> Result<Vec<File>> {
     let inode = |file: &File| file.metadata().map(|it| it.ino()).ok();
     let own = File::open(OWN).ok().and_then(|file| inode(&file));
-    of_processes(cgroup).into_iter().filter(|file| inode(file) != own).collect()
+    Ok(of_processes(cgroup)?.into_iter().filter(|file| inode(file) != own).collect())
 }
 
-/// The namespaces of the processes in a cgroup and below it, each once. A process that ends meanwhile has none any
-/// more.
-fn of_processes(cgroup: &Path) -> Vec<File> {
-    let open = |pid: &str| {
-        let file = File::open(format!("/proc/{pid}/ns/net")).ok()?;
-        Some((file.metadata().ok()?.ino(), file))
-    };
+/// The namespaces of the processes in a cgroup and below it, each once. A process or a cgroup that goes meanwhile has
+/// none any more.
+pub(crate) fn of_processes(cgroup: &Path) -> Result<Vec<File>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![cgroup.to_owned()];
     while let Some(folder) = folders.pop() {
-        let pids = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        found.extend(pids.lines().filter_map(open));
-        let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let list = folder.join("cgroup.procs");
+        for pid in unless_gone(&list, fs::read_to_string(&list))?.unwrap_or_default().lines() {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+            let Some(file) = unless_gone(&path, File::open(&path))? else { continue };
+            if let Ok(facts) = file.metadata() {
+                found.insert(facts.ino(), file);
+            }
+        }
+        let below = unless_gone(&folder, fs::read_dir(&folder))?.into_iter().flatten().flatten();
         folders.extend(
             below.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())).map(|it| it.path()),
         );
     }
-    found.into_values().collect()
+    Ok(found.into_values().collect())
+}
+
+/// What is gone has nothing to tell. A threaded cgroup (`EOPNOTSUPP`) tells of its processes in the one above.
+fn unless_gone<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
+    let gone = [Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::EOPNOTSUPP].map(|it| it as i32);
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.raw_os_error().is_some_and(|errno| gone.contains(&errno)) => Ok(None),
+        Err(error) => Err(Error::from_io(Call::ReadProc, path.display().to_string(), &error)),
+    }
 }

@@ -66,6 +66,8 @@ struct ThrottleMaps {
     counters: Option<Map>,
     /// Where downloads wait in a queue, their state is here as well, and this is what counts.
     queue: Option<Map>,
+    /// And here what was dropped there.
+    drops: Option<Map>,
 }
 
 impl Program {
@@ -101,14 +103,16 @@ impl Program {
         program: OwnedFd,
         state: OwnedFd,
         counters: Option<OwnedFd>,
-        queue: Option<OwnedFd>,
+        queue: Option<[OwnedFd; 2]>,
     ) -> Result<Self> {
         let program = Self::from_fd(program)?;
         let open = |fd| Map::from_fd(fd).map_err(|errno| program.fail(Call::Info, errno));
+        let (queue, drops) = queue.map(|[queue, drops]| (queue, drops)).unzip();
         let maps = ThrottleMaps {
             state: open(state)?,
             counters: counters.map(open).transpose()?,
             queue: queue.map(open).transpose()?,
+            drops: drops.map(open).transpose()?,
         };
         Ok(Self { maps: OnceCell::from(Some(maps)), ..program })
     }
@@ -197,7 +201,12 @@ impl Program {
         let maps = self.maps()?.ok_or_else(|| fail(Errno::EOPNOTSUPP))?;
         let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
         let mut both = both.first().copied().ok_or_else(|| fail(Errno::ENOENT))?;
+        let tat = both.download.tat;
         state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
+        if maps.queue.is_some() && state.is_armed() && tat != 0 {
+            // What waits in the queue has not come to the cgroup yet, and is not charged there.
+            both.download.tat = tat;
+        }
         maps.state.update(bytes_of(&cgroup.0), bytes_of(&both)).map_err(fail)?;
         match (&maps.queue, attach_type) {
             (Some(queue), AttachType::INET_INGRESS) => {
@@ -217,8 +226,18 @@ impl Program {
             return Ok(None);
         };
         let key = storage_key(cgroup, attach_type);
-        let counters = self.lookup::<types::throttle_counters>(map, bytes_of(&key))?;
-        Ok((!counters.is_empty()).then(|| counters.into_iter().map(Counters::from).sum()))
+        let mut counters = self.lookup::<types::throttle_counters>(map, bytes_of(&key))?;
+        if counters.is_empty() {
+            return Ok(None);
+        }
+        if let (Some(drops), AttachType::INET_INGRESS) = (self.drops()?, attach_type) {
+            counters.extend(self.lookup::<types::throttle_counters>(drops, bytes_of(&QUEUE_KEY))?);
+        }
+        Ok(Some(counters.into_iter().map(Counters::from).sum()))
+    }
+
+    fn drops(&self) -> Result<Option<&Map>> {
+        Ok(self.maps()?.and_then(|maps| maps.drops.as_ref()))
     }
 
     /// Every value under a key: one, or one for each CPU; none when there is nothing.
@@ -239,7 +258,7 @@ impl Program {
     }
 
     fn find_maps(&self) -> Result<Option<ThrottleMaps>> {
-        let (mut state, mut counters) = (None, None);
+        let (mut state, mut counters, mut drops) = (None, None, None);
         for id in &self.info.map_ids {
             let map = open_map(*id)?;
             match (map.name.as_str(), map.kind) {
@@ -253,10 +272,15 @@ impl Program {
                 {
                     counters = Some(map);
                 }
+                ("chad_drops", kernel::BPF_MAP_TYPE_ARRAY)
+                    if map.value_size == size_of::<types::throttle_counters>() =>
+                {
+                    drops = Some(map);
+                }
                 _ => {}
             }
         }
-        Ok(state.map(|state| ThrottleMaps { state, counters, queue: None }))
+        Ok(state.map(|state| ThrottleMaps { state, counters, queue: None, drops }))
     }
 
     fn fail(&self, call: Call, errno: Errno) -> Error {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::tc::{TcAttribute, TcMessage};
 use serde::Serialize;
 
@@ -28,14 +28,24 @@ impl Device {
     }
 }
 
-/// The devices that are up, but for the loopback device, in the network namespaces of the caller and, if a cgroup is
-/// named, of its processes and those below it. Needs no rights for the caller's own, `CAP_SYS_ADMIN` for others.
+/// The devices through which packets leave, in the network namespaces of a cgroup's processes and of those below it; in
+/// the caller's if there are none, or no cgroup is named. Those that are up, but for the loopback device, ifb devices
+/// (through which packets come in), and those that belong to a bridge or a bond (through whose queue packets go first,
+/// and which forgets their time). Needs no rights for the caller's own, `CAP_SYS_ADMIN` for others.
 ///
 /// # Errors
 /// When a namespace cannot be entered or the kernel not be asked.
 pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
     match cgroup {
-        Some(cgroup) => Ok(netns::in_each(cgroup, here)?.concat()),
+        Some(cgroup) => {
+            let namespaces = netns::of_processes(cgroup)?;
+            if namespaces.is_empty() {
+                return here();
+            }
+            let each: Result<Vec<_>> =
+                namespaces.iter().map(|namespace| netns::inside(namespace, here)).collect();
+            Ok(each?.concat())
+        }
         None => here(),
     }
 }
@@ -65,7 +75,13 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
     let mut device = |message: &RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewLink(link) = message else { return None };
         let flags = link.header.flags;
-        if !flags.contains(LinkFlags::Up) || flags.contains(LinkFlags::Loopback) {
+        let ifb = LinkInfo::Kind(InfoKind::Ifb);
+        let passes_by = link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::Controller(_) => true,
+            LinkAttribute::LinkInfo(infos) => infos.contains(&ifb),
+            _ => false,
+        });
+        if !flags.contains(LinkFlags::Up) || flags.contains(LinkFlags::Loopback) || passes_by {
             return None;
         }
         let name = link.attributes.iter().find_map(|attribute| match attribute {
@@ -89,6 +105,13 @@ mod tests {
         RouteNetlinkMessage::NewLink(link)
     }
 
+    fn with(mut message: RouteNetlinkMessage, attribute: LinkAttribute) -> RouteNetlinkMessage {
+        if let RouteNetlinkMessage::NewLink(link) = &mut message {
+            link.attributes.push(attribute);
+        }
+        message
+    }
+
     fn qdisc(index: i32, kind: &str) -> RouteNetlinkMessage {
         let mut qdisc = TcMessage::with_index(index);
         qdisc.attributes.push(TcAttribute::Kind(kind.to_owned()));
@@ -102,8 +125,20 @@ mod tests {
             link(2, "eth0", LinkFlags::Up),
             link(3, "eth1", LinkFlags::empty()),
             link(4, "wg0", LinkFlags::Up),
+            with(link(5, "eth2", LinkFlags::Up), LinkAttribute::Controller(9)),
+            with(
+                link(6, "chadq0", LinkFlags::Up),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+            ),
         ];
-        let qdiscs = [qdisc(2, "mq"), qdisc(2, "fq"), qdisc(1, "noqueue"), qdisc(2, "fq")];
+        let qdiscs = [
+            qdisc(5, "fq"),
+            qdisc(6, "fq"),
+            qdisc(2, "mq"),
+            qdisc(2, "fq"),
+            qdisc(1, "noqueue"),
+            qdisc(2, "fq"),
+        ];
         let device = |name: &str, kinds: &[&str]| Device {
             name: name.to_owned(),
             qdiscs: kinds.iter().map(|&kind| kind.to_owned()).collect(),

@@ -21,8 +21,10 @@ use crate::rtnetlink::{all, tell};
 use crate::sys::{self, Map, Tcx, bytes_of};
 use crate::throttle::Loaded;
 
-/// What the names of our devices begin with.
+/// What the names of our devices begin with; their owner's pid and a letter follow.
 const NAME: &str = "chadq";
+/// How many letters.
+const MOST: u8 = 26;
 
 /// fq's own limits are for hosts that send: all flows together, and each, in packets (which GRO has put together).
 const LIMIT: u32 = 100_000;
@@ -33,7 +35,7 @@ const FQ_LIMITS: [u16; 2] = [1, 2];
 /// A queue that packets go through.
 ///
 /// If the process dies, the links go with it, so that packets come in as they did before; the device stays, idle, until
-/// the next queue in that network namespace is opened, or [`sweep`] is called there.
+/// the next queue in that network namespace is opened, [`sweep`] is called there, or the namespace goes.
 #[must_use = "dropping a queue closes it, but does not tell of errors"]
 #[derive(Debug)]
 pub struct Queue {
@@ -75,7 +77,7 @@ impl Queue {
             // Whatever fails from here on, dropping it takes back what was done.
             let mut queue = Self { namespace, device: None, links: Vec::new() };
             let _ = sweep_here();
-            let device = make_device()?;
+            let device = make_device(owner)?;
             queue.device = Some(device);
             prepare_device(device, owner)?;
             queue.redirect(&programs, device)?;
@@ -110,6 +112,20 @@ impl Queue {
             self.links.push(link(programs.redirect, source, Tcx::Ingress)?);
         }
         Ok(())
+    }
+
+    /// Whether packets can go through it: what is redirected to a device that is gone or down is dropped.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn works(&self) -> Result<bool> {
+        let Some(device) = self.device else { return Ok(false) };
+        netns::inside(&self.namespace, || {
+            let is_up = |link: &LinkMessage| {
+                link.header.index == device && link.header.flags.contains(LinkFlags::Up)
+            };
+            Ok(links_here()?.iter().any(is_up))
+        })
     }
 
     /// Takes the programs off the devices and removes ours, and looks whether it is gone. What waits in it is lost, as
@@ -152,24 +168,34 @@ pub fn sweep() -> Result<Vec<String>> {
 fn sweep_here() -> Result<Vec<String>> {
     let mut removed = Vec::new();
     for link in links_here()? {
-        let Some((name, owner)) = ours(&link) else { continue };
-        // One in another pid namespace cannot be told to be dead.
-        if owner.is_alive()? == Some(false) {
+        if is_left_behind(&link)? {
             remove_device(link.header.index)?;
-            removed.push(name);
+            removed.push(name(&link).unwrap_or_default().to_owned());
         }
     }
     Ok(removed)
 }
 
-/// The name and the owner of a device, if it is one of ours.
-fn ours(link: &LinkMessage) -> Option<(String, Owner)> {
-    let name = name(link).filter(|name| name.starts_with(NAME) && is_ifb(link))?;
+/// Whether a device is one of ours whose owner has died. One in another pid namespace cannot be told to be dead.
+fn is_left_behind(link: &LinkMessage) -> Result<bool> {
+    let Some(pid) = name(link).filter(|_| is_ifb(link)).and_then(pid_of) else { return Ok(false) };
     let alias = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfAlias(alias) => Some(alias),
         _ => None,
-    })?;
-    Some((name.to_owned(), serde_json::from_str(alias).ok()?))
+    });
+    match alias.map(|alias| serde_json::from_str::<Owner>(alias)) {
+        Some(Ok(owner)) => Ok(owner.is_alive()? == Some(false)),
+        // An alias that is none of ours: nor is the device.
+        Some(Err(_)) => Ok(false),
+        // Its owner was killed right after it had made it.
+        None => Ok(!Path::new(&format!("/proc/{pid}")).exists()),
+    }
+}
+
+/// The owner's pid in the name of a device of ours.
+fn pid_of(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(NAME)?;
+    rest.strip_suffix(|last: char| last.is_ascii_lowercase())?.parse().ok()
 }
 
 fn name(link: &LinkMessage) -> Option<&str> {
@@ -218,37 +244,67 @@ fn links_here() -> Result<Vec<LinkMessage>> {
         .collect())
 }
 
-/// Makes an ifb device under the first free name; returns its number.
-fn make_device() -> Result<u32> {
-    let before = links_here()?;
-    let name = (0..=before.len())
-        .map(|n| format!("{NAME}{n}"))
-        .find(|free| before.iter().all(|link| self::name(link) != Some(free)))
-        .unwrap_or_else(|| NAME.to_owned());
-    let mut link = LinkMessage::default();
-    link.attributes = vec![
-        LinkAttribute::IfName(name.clone()),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
-    ];
-    match tell(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL, &name) {
-        Ok(()) => {}
-        // Somebody was faster.
-        Err(error) if error.errno() == Errno::EEXIST => return make_device(),
-        Err(error) if error.errno() == Errno::EOPNOTSUPP => {
-            return Err(error.with_detail("this kernel has no ifb devices (CONFIG_IFB)"));
+/// Makes an ifb device, named after its owner; returns its number.
+fn make_device(owner: &Owner) -> Result<u32> {
+    let ours = format!("{NAME}{}", owner.pid);
+    let (mut last, before) = (Errno::EEXIST, left_by_the_module()?);
+    for n in 0..MOST {
+        let name = format!("{ours}{}", char::from(b'a' + n));
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName(name.clone()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+        ];
+        match tell(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL, &name) {
+            Ok(()) => {
+                let links = links_here()?;
+                let made = links.iter().find(|link| self::name(link) == Some(&name));
+                let missing = || Error::new(Call::Netlink, name, Errno::ENODEV);
+                let device = made.map(|link| link.header.index).ok_or_else(missing)?;
+                return take_back_the_modules(before.as_ref()).map(|()| device).inspect_err(|_| {
+                    let _ = remove_device(device);
+                });
+            }
+            Err(error) if error.errno() == Errno::EEXIST => last = error.errno(),
+            Err(error) if error.errno() == Errno::EOPNOTSUPP => {
+                return Err(error.with_detail("this kernel has no ifb devices (CONFIG_IFB)"));
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     }
-    let after = links_here()?;
-    // The kernel's module, when it is loaded, makes two that nobody has asked for.
-    for link in &after {
-        let is_new = before.iter().all(|it| it.header.index != link.header.index);
-        if is_new && is_ifb(link) && matches!(self::name(link), Some("ifb0" | "ifb1")) {
-            remove_device(link.header.index)?;
-        }
+    Err(Error::new(Call::Netlink, ours, last))
+}
+
+/// The kernel's module, when it is loaded, makes two devices in the first network namespace that nobody has asked for.
+/// These are their names there.
+const MADE_BY_THE_MODULE: [&str; 2] = ["ifb0", "ifb1"];
+
+/// The numbers of devices called as the module's own in the first network namespace, if that can be seen from here.
+fn left_by_the_module() -> Result<Option<Vec<u32>>> {
+    let Ok(first) = File::open("/proc/1/ns/net") else { return Ok(None) };
+    let listed = netns::inside(&first, || {
+        let links = links_here()?.into_iter();
+        let is_one = |link: &LinkMessage| {
+            is_ifb(link) && name(link).is_some_and(|name| MADE_BY_THE_MODULE.contains(&name))
+        };
+        Ok(links.filter(is_one).map(|link| link.header.index).collect())
+    });
+    match listed {
+        Err(error) if error.kind() == Kind::Denied => Ok(None),
+        listed => listed.map(Some),
     }
-    let ours = after.iter().find(|link| self::name(link) == Some(&name));
-    ours.map(|link| link.header.index).ok_or_else(|| Error::new(Call::Netlink, name, Errno::ENODEV))
+}
+
+/// Removes those that were not there `before`.
+fn take_back_the_modules(before: Option<&Vec<u32>>) -> Result<()> {
+    let (Some(before), Some(after)) = (before, left_by_the_module()?) else { return Ok(()) };
+    let new: Vec<_> = after.into_iter().filter(|device| !before.contains(device)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let first = File::open("/proc/1/ns/net")
+        .map_err(|error| Error::from_io(Call::ReadProc, "/proc/1/ns/net", &error))?;
+    netns::inside(&first, || new.iter().try_for_each(|device| remove_device(*device)))
 }
 
 /// Writes its owner on a device, gives it fq, and takes it up.
@@ -291,5 +347,51 @@ fn remove_device(device: u32) -> Result<()> {
     match tell(RouteNetlinkMessage::DelLink(link), 0, &target) {
         Err(error) if error.kind() != Kind::Vanished => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_ours_is_known_by_its_name() {
+        assert_eq!(pid_of("chadq4711a"), Some(4711));
+        for other in ["chadq", "chadqa", "chadq1", "eth0", "chadq12A", "chadq-1a"] {
+            assert_eq!(pid_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_fits_whatever_the_pid() {
+        // 15 characters; a pid has at most 22 bits.
+        assert!(format!("{NAME}{}z", 1 << 22).len() <= 15);
+    }
+
+    fn device(name: &str, kind: InfoKind, alias: Option<&str>) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+        ];
+        link.attributes.extend(alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
+        link
+    }
+
+    #[test]
+    fn only_what_a_dead_owner_of_ours_left_is_left_behind() {
+        let me = Owner::this_process("test").unwrap();
+        let json = |owner: &Owner| serde_json::to_string(owner).unwrap();
+        let dead = json(&Owner { start_time: me.start_time + 1, ..me.clone() });
+        let mine = format!("chadq{}a", me.pid);
+        let left = |link: &LinkMessage| is_left_behind(link).unwrap();
+        assert!(left(&device(&mine, InfoKind::Ifb, Some(&dead))));
+        assert!(!left(&device(&mine, InfoKind::Ifb, Some(&json(&me)))));
+        assert!(!left(&device(&mine, InfoKind::Ifb, Some("somebody's"))));
+        assert!(!left(&device(&mine, InfoKind::Dummy, Some(&dead))));
+        assert!(!left(&device("ifb7", InfoKind::Ifb, Some(&dead))));
+        // Without an alias the name has to do.
+        assert!(!left(&device(&mine, InfoKind::Ifb, None)));
+        assert!(left(&device("chadq99999999a", InfoKind::Ifb, None)));
     }
 }

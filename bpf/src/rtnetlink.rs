@@ -1,7 +1,8 @@
 //! Asking the kernel about network devices, and telling it to make or remove them.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -10,8 +11,17 @@ use nix::errno::Errno;
 
 use crate::error::{Call, Error, Result};
 
+/// How often a list is asked for again because it has changed while it was told.
+const MAX_RACES: usize = 8;
+
 /// Asks for all there is of something in this thread's network namespace. Needs no rights.
 pub(crate) fn all(what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+    for _ in 0..MAX_RACES {
+        match exchange(what.clone(), NLM_F_DUMP, "network devices") {
+            Err(error) if error.errno() == Errno::EAGAIN => {}
+            told => return told,
+        }
+    }
     exchange(what, NLM_F_DUMP, "network devices")
 }
 
@@ -40,6 +50,7 @@ fn exchange(
     socket.send(&bytes, 0).map_err(io)?;
 
     let mut answers = Vec::new();
+    let mut is_interrupted = false;
     loop {
         let (datagram, _) = socket.recv_from_full().map_err(io)?;
         let mut rest = datagram.as_slice();
@@ -48,8 +59,16 @@ fn exchange(
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| {
                     Error::new(Call::Netlink, target, Errno::EBADMSG).with_detail(error.to_string())
                 })?;
+            is_interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             let length = usize::try_from(answer.header.length).unwrap_or(usize::MAX);
             match answer.payload {
+                NetlinkPayload::Done(done) if done.code < 0 => {
+                    return Err(Error::new(Call::Netlink, target, Errno::from_raw(-done.code)));
+                }
+                // Something has changed meanwhile, so that what was told may be short of something.
+                NetlinkPayload::Done(_) if is_interrupted => {
+                    return Err(Error::new(Call::Netlink, target, Errno::EAGAIN));
+                }
                 NetlinkPayload::Done(_) => return Ok(answers),
                 // An acknowledgement is an error of the code 0.
                 NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),

@@ -15,6 +15,8 @@ const MAX_BYTES: u64 = 1 << 20;
 /// A shorter packet than a bare IPv4 header does not exist; its cost is the one that rounding hurts most.
 const MIN_BYTES: u64 = 20;
 const NANOS: u64 = 1_000_000_000;
+/// What waits in `fq` waits no longer than this: `fq` throws away what is to leave more than 10 s ahead (its horizon).
+const MOST_AHEAD: u64 = 5 * NANOS;
 
 /// The state of a throttle at one (cgroup, attach type): `struct throttle_state`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,7 +43,8 @@ impl ThrottleState {
         // To the nearest; at most 2^44 at 1 kB/s, so that MAX_BYTES of it still fit into 64 bits.
         let cost = ((NANOS << COST_SHIFT) + rate / 2) / rate;
         let ticks = |ns: u64| ns << tick_shift;
-        let tolerance = ticks(limits.burst.as_nanos());
+        let most = if limits.departures { MOST_AHEAD } else { u64::MAX };
+        let tolerance = ticks(limits.burst.as_nanos().min(most));
         let longest_packet = (MAX_BYTES * cost) >> (COST_SHIFT - tick_shift);
         Self(types::throttle_state {
             rate,

@@ -87,7 +87,9 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     take_log();
 
     let fail = |error: libbpf_rs::Error| {
-        let detail = format!("{error}\n{}", take_log());
+        let needs =
+            if parts.queue { " (a queue for downloads needs Linux 6.6 or newer)" } else { "" };
+        let detail = format!("{error}{needs}\n{}", take_log());
         Error::new(Call::Load, "the packet programs", errno_of(&error))
             .with_detail(detail.trim_end())
     };
@@ -123,7 +125,15 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
             own(program)?,
             own(skeleton.maps.chad_state.as_fd())?,
             counters.map(own).transpose()?,
-            parts.queue.then(|| own(skeleton.maps.chad_queue.as_fd())).transpose()?,
+            parts
+                .queue
+                .then(|| {
+                    Ok::<_, Error>([
+                        own(skeleton.maps.chad_queue.as_fd())?,
+                        own(skeleton.maps.chad_drops.as_fd())?,
+                    ])
+                })
+                .transpose()?,
         )?;
         // libbpf asks the kernel whether it takes names, and where that one call fails for whatever reason it
         // loads without. Nobody would know such a program for ours, nor its maps.

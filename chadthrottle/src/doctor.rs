@@ -28,6 +28,8 @@ struct Facts {
     packets: Result<(), String>,
     /// Loading them with the one for TCP.
     tcp: Result<(), String>,
+    /// Loading them with those of a queue for downloads.
+    queue: Result<(), String>,
     bpffs: Result<bool, String>,
     devices: Result<Vec<Device>, String>,
 }
@@ -102,17 +104,19 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
 fn gather(cgroup: Option<&Path>) -> Facts {
     // What libbpf has to say fills a page; its first line is what matters.
     let said = |error: bpf::Error| first_line(&error.to_string()).to_owned();
-    let load = |tcp| -> bpf::Result<()> {
+    let load = |parts| -> bpf::Result<()> {
         let owner = Owner::this_process(env!("CARGO_PKG_VERSION"))?;
-        throttle::load(&owner, 0, Parts { tcp, queue: false }).map(drop)
+        throttle::load(&owner, 0, parts).map(drop)
     };
+    let queue = Parts { tcp: false, queue: true };
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
     Facts {
         release: release.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
         cgroup2: cgroup::cgroup2_mount().map_err(said),
         support: probe::support().map_err(said),
-        packets: LinuxBpf::new().and_then(|_| load(false)).map_err(said),
-        tcp: load(true).map_err(said),
+        packets: LinuxBpf::new().and_then(|_| load(Parts::default())).map_err(said),
+        tcp: load(Parts::TCP).map_err(said),
+        queue: load(queue).map_err(said),
         bpffs: pins::is_on_bpffs(Path::new(pins::DEFAULT_BPFFS)).map_err(said),
         devices: qdisc::devices(cgroup).map_err(said),
     }
@@ -176,20 +180,20 @@ fn judge(facts: &Facts) -> Vec<Check> {
         ),
         None => check("open connections", Grade::Unknown, "which Linux this is cannot be told", ""),
     });
-    checks.push(match version(&facts.release) {
-        Some(version) if version >= (6, 6) => check(
+    checks.push(match (&facts.packets, &facts.queue) {
+        (_, Ok(())) => check(
             "download queue",
             Grade::Ok,
-            "--download-queue can be asked for, if there are fq and ifb",
+            "the kernel takes its programs; --download-queue also needs fq and ifb, which only a try shows",
             "",
         ),
-        Some(_) => check(
+        (Ok(()), Err(why)) => check(
             "download queue",
             Grade::Lesser,
-            "there is no --download-queue",
+            format!("there is no --download-queue: {why}"),
             "Linux 6.6 or newer has what it needs",
         ),
-        None => check("download queue", Grade::Unknown, "which Linux this is cannot be told", ""),
+        (Err(_), Err(why)) => check("download queue", Grade::Missing, why, "run as root"),
     });
     checks.push(match &facts.bpffs {
         Ok(true) => check("bpffs", Grade::Ok, "limits can be pinned", ""),
@@ -320,6 +324,7 @@ mod tests {
             }),
             packets: Ok(()),
             tcp: Ok(()),
+            queue: Ok(()),
             bpffs: Ok(true),
             devices: Ok(vec![device("eth0", "fq")]),
         }
@@ -346,6 +351,7 @@ mod tests {
         assert!(held(&facts)[1].how.starts_with("dropped"));
         let facts = Facts { release: "6.1.0-56".to_owned(), ..modern() };
         assert_eq!(grade(&facts, "open connections"), Grade::Lesser);
+        let facts = Facts { queue: Err("refused".to_owned()), ..modern() };
         assert_eq!(grade(&facts, "download queue"), Grade::Lesser);
         let facts = Facts { tcp: Err("no types".to_owned()), ..modern() };
         assert_eq!(grade(&facts, "shaping TCP"), Grade::Lesser);
@@ -357,7 +363,7 @@ mod tests {
         let facts = Facts { devices: Err("denied".to_owned()), ..modern() };
         assert_eq!(grade(&facts, "fq"), Grade::Unknown);
         let denied = || Err("denied".to_owned());
-        let facts = Facts { packets: denied(), tcp: denied(), ..modern() };
+        let facts = Facts { packets: denied(), tcp: denied(), queue: denied(), ..modern() };
         assert_eq!(grade(&facts, "packet programs"), Grade::Missing);
         assert!(held(&facts).is_empty());
     }

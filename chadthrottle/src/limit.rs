@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use auditor::escape::escape_bytes;
+use auditor::escape::{escape, escape_bytes};
 use bpf::adopt::Adopted;
 use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,7 @@ use throttle_core::settle::Settlement;
 use throttle_core::target::{Neighbour, Target};
 use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
 
-use crate::cli::{AttachArg, LimitArgs};
+use crate::cli::{AttachArg, DeparturesArg, LimitArgs};
 use crate::signals::{Signals, Woken};
 use crate::words::{Usage, count, print, say};
 
@@ -33,6 +33,9 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
              --attach link, or end it with 'chadthrottle rm'",
         )
         .into());
+    }
+    if args.departures == DeparturesArg::Fq && args.upload.is_none() {
+        return Err(Usage("--departures is for what is sent: give --upload as well").into());
     }
     let signals = Signals::block()?;
     let target = match (&args.cgroup, args.pid) {
@@ -59,6 +62,12 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     };
     let started = engine.add(&spec)?;
     started.notes.iter().for_each(|note| say(note));
+    if args.download_queue {
+        say(
+            "what comes in for the cgroup goes through a queue of its own, past other programs and filters at the \
+             devices' ingress that come after this one (tc, nft's netdev hook)",
+        );
+    }
     if target.is_root {
         say("this is the root cgroup: the whole host is limited");
     }
@@ -76,7 +85,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         engine.release(started.id)?;
         return Ok(());
     }
-    wait(&engine, started.id, &signals, args.duration)?;
+    wait(&mut engine, started.id, &signals, args.duration)?;
     let removed = engine.remove(started.id)?;
     print(&summary(&removed))
 }
@@ -97,8 +106,10 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<bool> {
     };
     let waits = mode::departures(wish, &devices).map_err(throttle_core::Error::from)?;
     if waits {
-        let names: Vec<_> =
-            devices.iter().filter(|it| it.keeps_departures()).map(|it| it.name.as_str()).collect();
+        let mut names: Vec<_> =
+            devices.iter().filter(|it| it.keeps_departures()).map(|it| escape(&it.name)).collect();
+        names.sort();
+        names.dedup();
         say(&format!("what is sent above the limit waits in fq on {}", names.join(", ")));
     }
     Ok(waits)
@@ -128,7 +139,7 @@ fn mark() -> u64 {
 
 /// Until a signal comes, the time is up, or there is nothing left to limit.
 fn wait(
-    engine: &Engine<LinuxBpf>,
+    engine: &mut Engine<LinuxBpf>,
     id: ThrottleId,
     signals: &Signals,
     duration: Option<Duration>,
@@ -151,6 +162,14 @@ fn wait(
                  dropped now",
             );
             tcp_complete = false;
+        }
+        match engine.close_broken_queue(id) {
+            Ok(false) => {}
+            Ok(true) => say(
+                "somebody else has removed the queue's network device or taken it down: downloads above the \
+                 limit are dropped now",
+            ),
+            Err(error) => say(&format!("the queue for downloads: {error}")),
         }
         let mut healths = status.directions.iter().map(|direction| &direction.health);
         if healths.clone().all(|health| matches!(health, Health::CgroupVanished)) {

@@ -132,7 +132,9 @@ impl<B: CgroupBpf> Engine<B> {
         };
         let lane = match self.lane_for(&places(tcp), Parts { tcp: tcp == Tcp::Shape, queue }) {
             // A limit that drops is better than none.
-            Err(Error::Kernel(error)) if spec.tcp == TcpWish::Auto && is_refused(&error) => {
+            Err(Error::Kernel(error))
+                if spec.tcp == TcpWish::Auto && !queue && is_refused(&error) =>
+            {
                 tcp = Tcp::Police;
                 notes.push(
                     "the kernel refuses the program that shapes TCP ('--tcp shape' tells why; it needs CAP_PERFMON, \
@@ -200,6 +202,23 @@ impl<B: CgroupBpf> Engine<B> {
             return Ok(Adopted::default());
         };
         Ok(self.kernel.adopt(attachment.cgroup(), &throttle.cgroup)?)
+    }
+
+    /// Closes the queue of a throttle, if it has one through which packets cannot go: because somebody has removed its
+    /// device or taken it down, the kernel drops what is redirected there. Returns whether it did. The limit holds
+    /// without it, by dropping what is above it.
+    ///
+    /// # Errors
+    /// When there is no such throttle, or the kernel cannot be asked, or something of the queue stays.
+    pub fn close_broken_queue(&mut self, id: ThrottleId) -> Result<bool> {
+        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
+        let Some(queue) = &mut throttle.queue else { return Ok(false) };
+        if self.kernel.queue_works(queue)? {
+            return Ok(false);
+        }
+        self.kernel.queue_close(queue)?;
+        throttle.queue = None;
+        Ok(true)
     }
 
     /// A load with these places free.

@@ -153,6 +153,10 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.call(Call::Netlink, |kernel| kernel.queue_open(programs, cgroup, owner))
     }
 
+    fn queue_works(&self, queue: &Self::Queue) -> Result<bool> {
+        self.call(Call::Netlink, |kernel| kernel.queue_works(queue))
+    }
+
     fn queue_close(&self, queue: &mut Self::Queue) -> Result<()> {
         self.call(Call::Netlink, |kernel| kernel.queue_close(queue))
     }

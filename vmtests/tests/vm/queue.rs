@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bpf::limits::Burst;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use throttle_core::Spec;
@@ -15,7 +16,8 @@ use crate::common::{NEAR, Pair, devices_of_ours, engine, has_tcx, program, run, 
 
 /// How many packets the queue's device has passed on.
 fn passed() -> u64 {
-    let shown = run(&["tc", "-s", "qdisc", "show", "dev", "chadq0"]);
+    let device = format!("chadq{}a", std::process::id());
+    let shown = run(&["tc", "-s", "qdisc", "show", "dev", &device]);
     let words = shown.split_once("Sent ").unwrap().1.split(' ').nth(2).unwrap();
     words.parse().unwrap()
 }
@@ -97,7 +99,7 @@ fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
     let _pair = Pair::new();
     let cgroup = ScratchCgroup::new("killed");
     let mut child = limit(&cgroup);
-    assert!(devices_of_ours().contains("chadq0"));
+    assert!(devices_of_ours().contains(&format!("chadq{}a", child.id())));
     assert_eq!(tcx_links(), 2);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -106,10 +108,11 @@ fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
         assert!(Instant::now() < deadline, "links outlive their owner");
         sleep(Duration::from_millis(10));
     }
-    assert!(devices_of_ours().contains("chadq0"));
+    assert!(devices_of_ours().contains("chadq"));
     let mut next = limit(&cgroup);
     // Its own has taken the place.
-    assert_eq!(devices_of_ours().matches("chadq").count(), 1);
+    let own = format!("chadq{}a", next.id());
+    assert!(devices_of_ours().contains(&own) && devices_of_ours().matches("chadq").count() == 1);
     kill(Pid::from_raw(next.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(next.wait().unwrap().success());
     assert_eq!((devices_of_ours().as_str(), tcx_links()), ("", 0));
@@ -129,7 +132,43 @@ fn vm_two_queues_have_devices_of_their_own_and_go_one_by_one() {
     let second = engine.add(&queued(&b)).unwrap().id;
     assert_eq!(devices_of_ours().matches("chadq").count(), 2);
     engine.remove(first).unwrap();
-    assert!(devices_of_ours().contains("chadq1") && !devices_of_ours().contains("chadq0"));
+    let left = devices_of_ours();
+    let [is_first, is_second] =
+        ["a", "b"].map(|it| left.contains(&format!("{}{it}", std::process::id())));
+    assert!(!is_first && is_second, "{left}");
     engine.remove(second).unwrap();
     assert_eq!(devices_of_ours(), "");
+}
+
+#[test]
+fn vm_what_is_dropped_in_the_queue_is_counted_and_a_broken_queue_is_closed() {
+    if !has_tcx() {
+        return;
+    }
+    let _pair = Pair::new();
+    let cgroup = ScratchCgroup::new("drops");
+    let mut engine = engine();
+    let burst = Burst::new(Duration::from_millis(20)).unwrap();
+    let slow = Spec { queue: true, burst, ..spec(cgroup.path(), Some(2_000), None) };
+    let id = engine.add(&slow).unwrap().id;
+    let inside = {
+        let _inside = cgroup.enter();
+        UdpSocket::bind((NEAR, 0)).unwrap()
+    };
+    send_to(&[&inside]);
+    let came = received(&inside) as u64;
+    let counters = engine.list()[0].directions[0].counters.as_ref().unwrap().unwrap();
+    assert!(counters.dropped.packets > 0, "{counters:?}");
+    assert_eq!(came + counters.dropped.packets, 10, "{counters:?}");
+    assert!(!engine.close_broken_queue(id).unwrap());
+    let device = format!("chadq{}a", std::process::id());
+    run(&["ip", "link", "set", &device, "down"]);
+    assert!(engine.close_broken_queue(id).unwrap());
+    assert_eq!((devices_of_ours().as_str(), tcx_links()), ("", 0));
+    // The limit is held without it.
+    assert_eq!(engine.list().len(), 1);
+    sleep(Duration::from_secs(1));
+    send_to(&[&inside]);
+    assert!((1..10).contains(&received(&inside)));
+    engine.remove(id).unwrap();
 }

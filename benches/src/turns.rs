@@ -95,7 +95,9 @@ pub fn in_turns(
 /// # Panics
 /// When one of them fails, which it did not in its turns.
 pub fn by_criterion(group: &str, contestants: &mut [Contestant<'_>]) {
-    let mut criterion = Criterion::default().configure_from_args();
+    // A picture for each takes longer than measuring it.
+    let mut criterion =
+        Criterion::default().without_plots().nresamples(5_000).configure_from_args();
     let mut group = criterion.benchmark_group(group);
     group
         .sampling_mode(SamplingMode::Flat)

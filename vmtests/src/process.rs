@@ -12,8 +12,7 @@ pub fn wait_for_name(pid: u32, name: &str) {
     let comm = format!("/proc/{pid}/comm");
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let found =
-            std::fs::read_to_string(&comm).unwrap_or_else(|error| panic!("{comm}: {error}"));
+        let found = std::fs::read_to_string(&comm).unwrap_or_else(|error| panic!("{comm}: {error}"));
         if found.trim_end() == name {
             return;
         }

@@ -29,16 +29,13 @@ pub fn beside(peer: &Figure, figures: &[Figure]) -> Table {
         header,
         1,
         figures.iter().map(|figure| {
-            let edge = |pick: fn(f64, f64) -> f64| {
-                time(figure.rounds.iter().copied().reduce(pick).unwrap_or(f64::NAN))
-            };
             [
                 figure.name.clone(),
                 time(figure.nanos()),
                 time(figure.above(peer)),
                 format!("{:.2}", figure.ratio_to(peer)),
-                edge(f64::min),
-                edge(f64::max),
+                time(figure.lowest()),
+                time(figure.highest()),
             ]
         }),
     );

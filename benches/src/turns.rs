@@ -47,6 +47,16 @@ impl Figure {
         median(self.rounds.clone())
     }
 
+    /// The round that was disturbed least. NaN of none.
+    pub fn lowest(&self) -> f64 {
+        self.rounds.iter().copied().reduce(f64::min).unwrap_or(f64::NAN)
+    }
+
+    /// The one that was disturbed most.
+    pub fn highest(&self) -> f64 {
+        self.rounds.iter().copied().reduce(f64::max).unwrap_or(f64::NAN)
+    }
+
     /// How many times as long as the other: the median of what it was in each round, so that a slow round,
     /// which is slow for both, does not count.
     pub fn ratio_to(&self, peer: &Self) -> f64 {

@@ -24,8 +24,8 @@ pub const NEIGHBOURS: [usize; 4] = [0, 1, 31, 63];
 /// The name of the contestant that does two system calls and nothing else.
 pub const FLOOR: &str = "attach and detach alone";
 
-/// The name of the one that makes a link and closes it.
-pub const LINK_FLOOR: &str = "a link made and closed";
+/// The name of the one that makes a link and ends it.
+pub const LINK_FLOOR: &str = "a link alone";
 
 const AT: AttachType = AttachType::INET_EGRESS;
 const RATE: &str = "10MB/s";
@@ -116,7 +116,8 @@ impl Place {
     fn link_floor(&self, times: u64) -> anyhow::Result<Duration> {
         let start = Instant::now();
         for _ in 0..times {
-            drop(Link::create(self.nothing.as_fd(), &self.cgroup, AT)?);
+            // Closing it does not suffice: whoever lists the host's links holds each for a moment.
+            Link::create(self.nothing.as_fd(), &self.cgroup, AT)?.detach()?;
         }
         Ok(start.elapsed())
     }

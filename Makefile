@@ -4,7 +4,7 @@ CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 # The audit needs to see the whole kernel. cargo never runs as root.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
-BPF_SOURCES = $(wildcard bpf/programs/*.[ch])
+BPF_SOURCES = $(wildcard bpf/programs/*.[ch] benches/programs/*.[ch])
 
 .PHONY: help
 help: ## List these commands
@@ -57,9 +57,9 @@ lint: ## Check formatting, clippy, documentation
 		[ $$failed = 0 ] && echo "lint: all passed" || { echo "lint: FAILED"; exit 1; }
 
 .PHONY: bench
-bench: ## Run the benches
-	@scripts/setup build
-	$(CARGO) bench --locked -p benches
+bench: ## Run the benches, beside the peers, and compare with the baseline
+	@scripts/setup test
+	@scripts/bench
 
 .PHONY: clean
 clean: ## Remove what was built, but not target/tools

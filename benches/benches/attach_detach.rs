@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use benches::attach::{NEIGHBOURS, Place, first_of_a_process};
+use benches::attach::{FLOOR, LINK_FLOOR, NEIGHBOURS, Place, first_of_a_process};
 use benches::baseline::Ratio;
 use benches::run::{self, Run};
 use benches::table::beside;
@@ -25,10 +25,11 @@ fn bench(run: &Run) -> anyhow::Result<()> {
     for neighbours in NEIGHBOURS {
         let place = Place::new(neighbours)?;
         let mut contestants = place.contestants();
-        let figures = in_turns(run, &mut contestants, 15, 50)?;
+        let figures = in_turns(run, &mut contestants, 15, 200)?;
         let floor = figures.first().context("nothing was measured")?;
         println!("With {neighbours} neighbours:\n\n{}\n", beside(floor, &figures));
-        ratios.extend(figures[1..].iter().map(|figure| {
+        let ours = figures.iter().filter(|figure| ![FLOOR, LINK_FLOOR].contains(&&*figure.name));
+        ratios.extend(ours.map(|figure| {
             let ratio = Ratio::of(figure, floor);
             Ratio { name: format!("{}, {neighbours} neighbours", ratio.name), ..ratio }
         }));

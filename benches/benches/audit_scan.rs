@@ -61,7 +61,8 @@ fn bench(run: &Run) -> anyhow::Result<()> {
 
 fn criterion(forest: &Forest) {
     let root = forest.root();
-    let mut criterion = Criterion::default().configure_from_args();
+    let mut criterion =
+        Criterion::default().without_plots().nresamples(5_000).configure_from_args();
     let mut group = criterion.benchmark_group(format!("audit of {} cgroups", forest.cgroups));
     group
         .sampling_mode(SamplingMode::Flat)

@@ -1,18 +1,19 @@
 //! Many throttles in one process.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bpf::AttachType;
 use bpf::cgroup::Cgroup;
+use bpf::link::Link;
 use bpf::program::Program;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use throttle_core::mode::{TcpWish, Wish};
-use throttle_core::{Change, ThrottleId};
+use throttle_core::{Change, Spec, ThrottleId};
 use vmtests::cgroup::ScratchCgroup;
 
-use crate::attach::links;
 use crate::throttle::{engine, spec};
 
 /// Of one throttle: its cgroup and three links; and some for the programs and the rest.
@@ -38,6 +39,7 @@ pub struct Round {
 /// Cgroups to throttle.
 pub struct Many {
     _scratch: ScratchCgroup,
+    first: PathBuf,
     cgroups: Vec<PathBuf>,
 }
 
@@ -55,7 +57,8 @@ impl Many {
         }
         let scratch = ScratchCgroup::new("many");
         let cgroups = (0..count).map(|number| scratch.child(number.to_string())).collect();
-        Ok(Self { _scratch: scratch, cgroups })
+        let first = scratch.child("first");
+        Ok(Self { _scratch: scratch, first, cgroups })
     }
 
     /// Throttles them all, with an engine of its own, and tidies up. `step` is called after each part of it.
@@ -68,13 +71,17 @@ impl Many {
         let links = each(self.links()?);
         step();
 
+        let spec = |cgroup: &PathBuf| -> anyhow::Result<Spec> {
+            Ok(spec(cgroup.clone(), "1MB/s".parse()?, Wish::Link, TcpWish::Shape))
+        };
         let mut engine = engine()?;
+        // One more, so that the programs are loaded already.
+        let first = engine.add(&spec(&self.first)?)?.id;
         let before = resident_bytes()?;
         let mut ids: Vec<ThrottleId> = Vec::new();
         let start = Instant::now();
         for cgroup in &self.cgroups {
-            let spec = spec(cgroup.clone(), "1MB/s".parse()?, Wish::Link, TcpWish::Shape);
-            ids.push(engine.add(&spec)?.id);
+            ids.push(engine.add(&spec(cgroup)?)?.id);
         }
         let add = each(start.elapsed());
         let bytes = (resident_bytes()? - before) / count as f64;
@@ -83,7 +90,7 @@ impl Many {
         let start = Instant::now();
         let list = engine.list();
         let listed = each(start.elapsed());
-        ensure!(list.len() == count, "{} of {count} throttles are listed", list.len());
+        ensure!(list.len() == count + 1, "{} of {} throttles are listed", list.len(), count + 1);
         step();
 
         let change = Change { upload: Some("2MB/s".parse()?), ..Change::default() };
@@ -99,6 +106,7 @@ impl Many {
             engine.remove(id)?;
         }
         let remove = each(start.elapsed());
+        engine.remove(first)?;
         ensure!(engine.list().is_empty(), "throttles are left");
         step();
         Ok(Round { add, list: listed, change: changed, remove, links, bytes })
@@ -113,7 +121,10 @@ impl Many {
         let start = Instant::now();
         let mut held = Vec::new();
         for cgroup in &self.cgroups {
-            held.push(links(&Cgroup::open(cgroup)?, &programs)?);
+            let cgroup = Cgroup::open(cgroup)?;
+            for (at, program) in &programs {
+                held.push(Link::create(program.as_fd(), &cgroup, *at)?);
+            }
         }
         drop(held);
         Ok(start.elapsed())

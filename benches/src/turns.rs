@@ -47,6 +47,16 @@ impl Figure {
         median(self.rounds.clone())
     }
 
+    /// The round that was disturbed least. NaN of none.
+    pub fn lowest(&self) -> f64 {
+        self.rounds.iter().copied().reduce(f64::min).unwrap_or(f64::NAN)
+    }
+
+    /// The one that was disturbed most.
+    pub fn highest(&self) -> f64 {
+        self.rounds.iter().copied().reduce(f64::max).unwrap_or(f64::NAN)
+    }
+
     /// How many times as long as the other: the median of what it was in each round, so that a slow round,
     /// which is slow for both, does not count.
     pub fn ratio_to(&self, peer: &Self) -> f64 {
@@ -95,7 +105,9 @@ pub fn in_turns(
 /// # Panics
 /// When one of them fails, which it did not in its turns.
 pub fn by_criterion(group: &str, contestants: &mut [Contestant<'_>]) {
-    let mut criterion = Criterion::default().configure_from_args();
+    // A picture for each takes longer than measuring it.
+    let mut criterion =
+        Criterion::default().without_plots().nresamples(5_000).configure_from_args();
     let mut group = criterion.benchmark_group(group);
     group
         .sampling_mode(SamplingMode::Flat)

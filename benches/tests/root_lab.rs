@@ -28,6 +28,14 @@ fn is_vm() -> bool {
     std::env::var_os("VMTESTS_KERNEL").is_some()
 }
 
+/// A virtual machine has all of it, but for a queue: that is for downloads, and its links came with Linux 6.6.
+fn may_lack(name: Name, way: Way) -> bool {
+    let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let is_old = (numbers.next(), numbers.next()) < (Some(6), Some(6));
+    !is_vm() || (name == Name::OursQueue && (way == Way::Up || is_old))
+}
+
 /// Everything that a system or a distance can leave in both networks.
 fn configured() -> String {
     let commands = [
@@ -58,7 +66,7 @@ fn root_every_system_takes_back_what_it_did() {
                     assert!(*name == Name::None || !installed.done().is_empty(), "{name:?}");
                     installed.remove().unwrap();
                 }
-                Err(Refusal::Missing(why)) => assert!(!is_vm(), "{name:?}: {why}"),
+                Err(Refusal::Missing(why)) => assert!(may_lack(*name, way), "{name:?}: {why}"),
                 Err(Refusal::Failed(error)) => panic!("{name:?} {way:?}: {error:#}"),
             }
             assert_eq!(configured(), before, "{name:?} {way:?} left something");

@@ -77,10 +77,16 @@ impl System for Ours {
             queue: matches!(self, Self::Queue),
             ..spec(network.throttled(), way, rate, burst, tcp)
         };
-        throttles.add(&spec).map_err(|error| match self {
-            // Whatever the kernel lacks for it, it says.
-            Self::Queue => Refusal::Missing(format!("{error:#}")),
-            _ => error.into(),
+        throttles.add(&spec).map_err(|error| {
+            // What a queue needs, the kernel may not have; whatever else fails, has failed.
+            let said = format!("{error:#}");
+            let lacks =
+                ["needs Linux 6.6", "this kernel has no"].iter().any(|it| said.contains(it));
+            if matches!(self, Self::Queue) && lacks {
+                Refusal::Missing(said)
+            } else {
+                Refusal::Failed(error)
+            }
         })?;
         Ok(Box::new(Limited { throttles, qdisc }))
     }

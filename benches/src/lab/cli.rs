@@ -17,7 +17,7 @@ use super::traffic::Span;
     after_help = "Without --preset every combination of what is chosen is measured; with it, of its cells \
                   those that were chosen. What this kernel lacks is shown as not here.\n\n\
                   Exit status: 0 measured; 1 runs failed, and are in the results as such; 2 could not: bad \
-                  usage, no root; 130 stopped."
+                  usage, no root, something that could not be taken back; 130 stopped."
 )]
 pub struct Cli {
     /// Something else than measuring.
@@ -53,7 +53,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub nested: bool,
 
-    /// How long each run counts [default: 4; smoke: 2]
+    /// How long each run counts [default: 4; goals: 3; smoke: 2]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: Option<u32>,
 
@@ -85,7 +85,11 @@ pub struct RunArgs {
 impl RunArgs {
     /// How long each run takes.
     pub fn span(&self) -> Span {
-        let usual = if self.preset == Some(Preset::Smoke) { 2 } else { 4 };
+        let usual = match self.preset {
+            Some(Preset::Smoke) => 2,
+            Some(Preset::Goals) => 3,
+            Some(Preset::Full) | None => 4,
+        };
         Span { seconds: self.seconds.unwrap_or(usual), omit: self.omit }
     }
 
@@ -129,7 +133,7 @@ mod tests {
         let smoke = args("lab --preset smoke");
         assert_eq!((smoke.span().seconds, smoke.runs(), smoke.nested()), (2, 1, false));
         let usual = args("lab --preset goals --rate 125K,10mbit");
-        assert_eq!((usual.span().seconds, usual.runs(), usual.nested()), (4, 3, true));
+        assert_eq!((usual.span().seconds, usual.runs(), usual.nested()), (3, 3, true));
         assert_eq!(usual.choice.rates[1].bytes_per_second(), 1_250_000);
         assert_eq!(args("lab --preset smoke --seconds 9 --runs 2").span().seconds, 9);
         assert!(Cli::try_parse_from(["lab", "--rate", "fast"]).is_err());

@@ -13,18 +13,16 @@ use super::cli::{Cli, Command, ReportArgs, RunArgs};
 use super::machine::Machine;
 use super::measure::Lab;
 use super::network::Network;
-use super::plan::{Entry, entries};
-use super::results::{Idle, Results, SCHEMA_VERSION};
-use super::setup::Refusal;
+use super::plan::{self, Entry, Planned, entries};
+use super::results::{Idle, NOT_QUIET, Results, SCHEMA_VERSION};
+use super::setup::{Leftover, Refusal};
 use super::stop::Stop;
 use super::{goals, guest, markdown, nested, plots, table};
 
 /// Some runs failed.
-const FAILED: u8 = 1;
+pub(super) const RUNS_FAILED: u8 = 1;
 /// What the shell shows for a program that Ctrl-C ended.
 const STOPPED: u8 = 130;
-/// What a run takes besides its seconds.
-const OVERHEAD: f64 = 1.2;
 
 /// Does what the command line says, and returns the exit status.
 ///
@@ -61,7 +59,8 @@ fn measure(args: &RunArgs) -> Result<u8> {
         Some(kernel) => guest::measure(kernel, args, &stop),
         None => here(args, &entries, &stop),
     };
-    if stop.is_wished() {
+    // What stays is told even to those who wished to stop.
+    if stop.is_wished() && !results.as_ref().is_err_and(anyhow::Error::is::<Leftover>) {
         eprintln!("lab: stopped; nothing was written");
         return Ok(STOPPED);
     }
@@ -86,7 +85,7 @@ fn measure(args: &RunArgs) -> Result<u8> {
     for failure in &failures {
         eprintln!("lab: failed: {failure}");
     }
-    Ok(if failures.is_empty() { 0 } else { FAILED })
+    Ok(if failures.is_empty() { 0 } else { RUNS_FAILED })
 }
 
 /// Measures on this machine.
@@ -105,10 +104,9 @@ fn here(args: &RunArgs, entries: &[Entry], stop: &Stop) -> Result<Results> {
     let machine = Machine::this()?;
     let span = args.span();
     let nested = nested_ways(args);
-    let systems = entries.iter().map(|entry| entry.systems.len() as u64).sum::<u64>();
-    let tests = (systems + nested.len() as u64) * u64::from(args.runs());
-    let each = f64::from(span.seconds + span.omit) + OVERHEAD;
-    let progress = Progress::new(tests, tests as f64 * each);
+    let overhead = machine.overhead_seconds();
+    let planned = plan::planned(entries, nested.len(), span, args.runs(), overhead);
+    let progress = Progress::new(&planned);
     let network = Network::new()?;
     let lab = Lab { network: &network, span, runs: args.runs(), stop };
 
@@ -130,12 +128,19 @@ fn here(args: &RunArgs, entries: &[Entry], stop: &Stop) -> Result<Results> {
             .find(|idle| (idle.rtt_ms, idle.loss_percent) == (cell.rtt_ms, cell.loss_percent));
         let idle: Result<Idle, Refusal> = match known {
             Some(idle) => Ok(idle.clone()),
-            None => lab.idle(cell),
+            None => match lab.idle(cell) {
+                Err(Refusal::Failed(error)) if error.is::<Leftover>() => return Err(error),
+                idle => idle,
+            },
         };
         if let Ok(idle) = &idle
             && known.is_none()
         {
+            let was_quiet = results.is_quiet();
             results.idle.push(idle.clone());
+            if was_quiet && !results.is_quiet() {
+                progress.bar.suspend(|| eprintln!("lab: {NOT_QUIET}"));
+            }
         }
         ensure!(!stop.is_wished(), "stopped");
         results.rows.extend(lab.entry(entry, &idle, &|what| progress.begins(what))?);
@@ -167,13 +172,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(tests: u64, seconds: f64) -> Self {
-        let bar = ProgressBar::new(tests);
+    fn new(planned: &Planned) -> Self {
+        let bar = ProgressBar::new(planned.runs);
         let style = ProgressStyle::with_template("{pos}/{len} [{elapsed}, {eta} left] {msg}");
         if let Ok(style) = style {
             bar.set_style(style);
         }
-        eprintln!("lab: {tests} runs, about {:.0} minutes", (seconds / 60.0).ceil());
+        eprintln!("lab: {planned}");
         Self { bar }
     }
 

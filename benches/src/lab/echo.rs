@@ -104,12 +104,17 @@ impl Prober {
         Self { end, thread: Some(std::thread::spawn(move || probe(&socket, &ends))) }
     }
 
+    /// Has it send no more.
+    pub fn stop(&self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+
     /// Ends it, after waiting for the last replies.
     ///
     /// # Errors
     /// When its socket failed.
     pub fn end(mut self) -> Result<Echoes> {
-        self.end.store(true, Ordering::Relaxed);
+        self.stop();
         let thread = self.thread.take().context("the prober has ended")?;
         let ended = thread.join().map_err(|_| anyhow!("the prober has panicked"))?;
         ended.context("the probes' socket")
@@ -118,7 +123,7 @@ impl Prober {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
+        self.stop();
     }
 }
 

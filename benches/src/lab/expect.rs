@@ -25,6 +25,8 @@ pub const SEGMENT: f64 = MTU - TCP_HEADERS;
 pub enum Counted {
     /// From the IP header on.
     Ip,
+    /// From the IP header on, but the headers once for all segments that GSO or GRO has put together.
+    IpOncePerPacket,
     /// The Ethernet header as well: 14 bytes more.
     Ethernet,
     /// Nothing: it does not limit.
@@ -35,16 +37,35 @@ impl Counted {
     /// The length that it sees of a packet which has `ip` bytes from the IP header on.
     fn of(self, ip: f64) -> f64 {
         match self {
-            Self::Ip => ip,
+            Self::Ip | Self::IpOncePerPacket => ip,
             Self::Ethernet => ip + ETHERNET,
             Self::Nothing => 0.0,
         }
     }
 }
 
+/// The rates of payload, in bytes a second, that are no error.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expected {
+    /// From this one,
+    pub least: f64,
+    /// to this one, which is the same but for [`Counted::IpOncePerPacket`].
+    pub most: f64,
+}
+
+impl Expected {
+    /// How far a rate is off the nearer end, in percent of that; negative: too little. 0 between them.
+    pub fn off_percent(&self, rate: f64) -> f64 {
+        (rate / rate.clamp(self.least, self.most) - 1.0) * 100.0
+    }
+}
+
 /// The payload that arrives in a second, in bytes, if the limit is kept exactly while `probes` small datagrams
 /// of `probe` bytes of payload go through it in a second. `None` without a limit.
-pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option<f64> {
+///
+/// Who counts the headers once for a packet of many segments lets more through the more of them there are: from
+/// a packet for each segment up to hardly any header at all. Nobody puts datagrams together.
+pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option<Expected> {
     if counted == Counted::Nothing {
         return None;
     }
@@ -55,7 +76,9 @@ pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option
     };
     let rest =
         cell.rate.bytes_per_second() as f64 - probes * counted.of(f64::from(probe) + UDP_HEADERS);
-    Some(rest * payload / counted.of(payload + headers))
+    let least = rest * payload / counted.of(payload + headers);
+    let is_open = counted == Counted::IpOncePerPacket && cell.sender.is_tcp();
+    Some(Expected { least, most: if is_open { rest } else { least } })
 }
 
 #[cfg(test)]
@@ -70,9 +93,10 @@ mod tests {
         Cell { way: Way::Up, sender, rtt_ms: 0, loss_percent: 0, rate, flows: 1 }
     }
 
-    fn near(value: Option<f64>, expected: f64) {
-        let value = value.unwrap();
-        assert!((value - expected).abs() < 0.5, "{value}, not {expected}");
+    fn near(value: Option<Expected>, expected: f64) {
+        let Expected { least, most } = value.unwrap();
+        assert!((least - expected).abs() < 0.5, "{least}, not {expected}");
+        assert!((most - least).abs() < 0.5, "{least} to {most}");
     }
 
     #[test]
@@ -82,6 +106,20 @@ mod tests {
         near(goodput(&cell(Sender::Udp), Counted::Ip, 0.0, 0), 1_500_000.0 * 1448.0 / 1476.0);
         near(goodput(&cell(Sender::Udp), Counted::Ethernet, 0.0, 0), 1_500_000.0 * 1448.0 / 1490.0);
         assert_eq!(goodput(&cell(Sender::Udp), Counted::Nothing, 0.0, 0), None);
+    }
+
+    #[test]
+    fn who_counts_headers_once_for_many_segments_is_held_to_a_range() {
+        let open = goodput(&cell(Sender::Cubic), Counted::IpOncePerPacket, 0.0, 0).unwrap();
+        assert_eq!(open, Expected { least: 1_448_000.0, most: 1_500_000.0 });
+        near(
+            goodput(&cell(Sender::Udp), Counted::IpOncePerPacket, 0.0, 0),
+            1_500_000.0 * 1448.0 / 1476.0,
+        );
+        for (rate, off) in [(1_303_200.0, -10.0), (1_480_000.0, 0.0), (1_650_000.0, 10.0)] {
+            assert!((open.off_percent(rate) - off).abs() < 1e-9, "{rate}");
+        }
+        assert!(open.off_percent(0.0).abs() > 99.0);
     }
 
     #[test]

@@ -177,7 +177,7 @@ fn error(results: &Results, is_it: impl Fn(&Cell) -> bool, most: f64) -> Option<
 
 fn sent_again(results: &Results, is_it: impl Fn(&Cell) -> bool, most: f64) -> Option<Found> {
     let rows = rows(results, Name::Ours, is_it);
-    let (again, row) = worst(rows, |row| median(row.summary.retransmitted_percent))?;
+    let (again, row) = worst(rows, |row| median(row.summary.resent_percent))?;
     let figures = format!("{} sent again ({})", fine_percent(again), row.cell);
     let misses =
         (again > most).then(|| format!("{} sent again", fine_percent(again))).into_iter().collect();
@@ -212,7 +212,7 @@ const COMPARED: [(&str, Figure); 7] = [
     ("error", |row| Some(median(row.summary.error_percent)?.abs())),
     ("off in 100 ms", |row| median(row.summary.window_mean_percent)),
     ("the same, p95", |row| median(row.summary.window_p95_percent)),
-    ("sent again", |row| median(row.summary.retransmitted_percent)),
+    ("sent again", |row| median(row.summary.resent_percent)),
     ("ping p50", |row| median(row.summary.inside.p50_ms)),
     ("ping p99", |row| median(row.summary.inside.p99_ms)),
     ("CPU", |row| median(row.summary.cpu_seconds_per_gb)),

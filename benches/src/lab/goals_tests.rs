@@ -10,7 +10,7 @@ use super::*;
 /// A row of ours or a peer's, off by so much, which sent so much again.
 fn row(cell: Cell, system: Name, error: f64, again: f64, ping: f64) -> Row {
     let measured = Measured {
-        retransmitted_percent: Some(again),
+        resent_percent: Some(again),
         ..samples::measured(1_206_000.0 * (1.0 + error / 100.0), ping)
     };
     samples::row(cell, system, vec![Run::Measured(Box::new(measured))])

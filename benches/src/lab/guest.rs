@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::cli::RunArgs;
+use super::commands::RUNS_FAILED;
 use super::results::Results;
 use super::stop::Stop;
 
@@ -31,22 +32,37 @@ pub fn measure(kernel: &str, args: &RunArgs, stop: &Stop) -> Result<Results> {
     let lab = std::env::current_exe().context("where the lab is")?;
     let mut words = vec![lab.display().to_string()];
     words.extend(for_the_guest(args));
-    let command: Vec<_> = words.iter().map(|word| quote(word)).collect();
+    let log = Path::new(OUT).join(kernel).join("tests.log");
+    begin_anew(&log)?;
     // A runner of its own: it prints tables on its standard output, and sees to signals by itself.
     let child = Command::new(&lab)
         .args(["runner", "--kernel", kernel, "--out", OUT])
-        .args(["--limit", &args.limit.to_string(), "--command", &command.join(" ")])
+        .args(["--limit", &args.limit.to_string(), "--command", &command(&words)])
         .stdin(Stdio::null())
         .stdout(Stdio::from(io::stderr()))
         .spawn()
         .context("cannot start the runner")?;
     let status = wait(child, stop)?;
     ensure!(!stop.is_wished(), "stopped");
-    let log = Path::new(OUT).join(kernel).join("tests.log");
+    ensure!(status.success(), "the runner failed ({status}); see {}", log.display());
     let text = fs::read(&log).with_context(|| log.display().to_string())?;
-    let results = found(&String::from_utf8_lossy(&text))
-        .with_context(|| format!("{} (the runner: {status})", log.display()))?;
-    Ok(results)
+    found(&String::from_utf8_lossy(&text)).with_context(|| log.display().to_string())
+}
+
+/// An earlier run's results are nobody's.
+fn begin_anew(log: &Path) -> Result<()> {
+    match fs::remove_file(log) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| log.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// For the guest's shell. Runs that failed are in the results, and no failure of the machine's.
+fn command(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
+    format!("{} || [ $? -eq {RUNS_FAILED} ]", words.join(" "))
 }
 
 /// Ends with the runner, which is told when somebody wishes to stop.
@@ -135,6 +151,26 @@ mod tests {
         assert_eq!(again.choice, args.choice);
         assert_eq!((again.preset, again.nested), (args.preset, true));
         assert_eq!((again.seconds, again.omit, again.runs), (Some(5), 2, Some(4)));
+    }
+
+    #[test]
+    fn no_earlier_runs_results_are_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("tests.log");
+        begin_anew(&log).unwrap();
+        fs::write(&log, "old").unwrap();
+        begin_anew(&log).unwrap();
+        assert!(!log.exists());
+        assert!(begin_anew(dir.path()).is_err());
+    }
+
+    #[test]
+    fn failed_runs_are_no_failure_of_the_machine() {
+        let succeeds = |status: u8| {
+            let words = ["sh", "-c", &format!("exit {status}")].map(str::to_owned);
+            Command::new("sh").args(["-c", &command(&words)]).status().unwrap().success()
+        };
+        assert_eq!([0, 1, 2, 130].map(succeeds), [true, true, false, false]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::cell::{Sender, Way};
 use super::goals::{Standing, standings};
-use super::results::{Nested, NestedRun, Results};
+use super::results::{NOT_QUIET, Nested, NestedRun, Results};
 use super::stats::Spread;
 use super::table::{CELL, COLUMNS, cell, figures, number, rate};
 
@@ -14,18 +14,21 @@ const HEAD: &str = "# The traffic lab\n\n\
 
 const LEGEND: &str = "\
     - **goodput**: payload that arrived (median of the runs). **error**: against what the limit lets through if \
-    it is kept to the byte, headers counted and the probes' bytes taken off. Ours, `police` on downloads, and \
-    `nft` count from the IP header on, so that TCP carries 1,448 of 1,500 bytes; `tc` counts the Ethernet header \
-    as well, so that it carries 1,448 of 1,514. Each system is held to its own.\n\
+    it is kept to the byte, headers counted and the probes' bytes taken off. Ours \
+    count from the IP header on, so that TCP carries 1,448 of 1,500 bytes; `tc` counts the Ethernet header as \
+    well, so that it carries 1,448 of 1,514. `nft`, and `police` on downloads, count the headers once for all \
+    segments of a GSO or GRO packet, so that TCP carries anything from 1,448 of 1,500 bytes to all of them: they \
+    are held to that range, and what lies in it is no error. Each system is held to its own.\n\
     - **off in 100 ms**: how far windows of 100 ms at the receiver are from that, too much or too little, on \
     average, and (p95) in the worst of twenty.\n\
-    - **sent again**: TCP segments that the sender retransmitted, of those it sent. **lost**: datagrams that did \
+    - **sent again**: TCP segments that the sender retransmitted, of those it sent, from the first second to \
+    the last, those that do not count otherwise among them. **lost**: datagrams that did \
     not arrive; half as much again as the limit is sent, so a third has to be lost.\n\
     - **ping in it / beside**: what the load adds to the round trip of small datagrams (20 a second), of half and \
     of 99 of 100 of those that came back, from a socket in the throttled cgroup and from one outside of it. What \
     limits the interface delays both; a limit on the cgroup only the first.\n\
     - **CPU s/GB**: processor seconds of the whole machine, iperf3's at both ends among them, for 10^9 bytes of \
-    payload, less what it takes when idle. At small rates that is mostly iperf3's timers: compare with `none`.\n\
+    payload, less what it takes when idle; none where that is above a tenth of the machine. At small rates that is mostly iperf3's timers: compare with `none`.\n\
     - At a loss above 0, segments are sent one by one (`gso_max_segs 1`), so that one is lost at a time.\n\
     - *not here*: what this kernel or host lacks, in the words of the tool.\n";
 
@@ -68,6 +71,9 @@ fn machine(results: &Results, plots: &[String]) -> String {
         text,
         "{runs} runs of {seconds} s each (three times that below 1 MB/s), after {omitted_seconds} s that do not count.\n"
     );
+    if !results.is_quiet() {
+        let _ = writeln!(text, "- {NOT_QUIET}.");
+    }
     for idle in &results.idle {
         let quantile = |value: Option<f64>| value.map_or_else(|| "-".into(), number);
         let _ = writeln!(
@@ -167,6 +173,14 @@ mod tests {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }
         assert!(!text.contains("vm-6.12"), "{text}");
+    }
+
+    #[test]
+    fn a_machine_that_is_not_quiet_is_told() {
+        let mut results = samples::results();
+        assert!(!report(&[results.clone()], &[]).contains("not quiet"));
+        results.idle[0].busy_processors = 1.0;
+        assert!(report(&[results], &[]).contains("\n- machine not quiet: "));
     }
 
     #[test]

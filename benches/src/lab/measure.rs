@@ -2,24 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::cell::Cell;
 use super::cpu::Busy;
-use super::echo::{A_SECOND, LENGTH, Prober};
+use super::echo::{A_SECOND, Echoes, LENGTH, Prober};
 use super::expect::goodput;
 use super::network::Network;
 use super::plan::{Entry, rotated};
 use super::results::{Idle, Measured, Row, Run};
-use super::setup::Refusal;
+use super::setup::{Leftover, Refusal, taken_back};
 use super::stats::deviation;
 use super::stop::Stop;
 use super::summary::Summary;
 use super::systems::{Installed, Name, System};
-use super::traffic::{Span, Test};
+use super::traffic::{Ends, Span, Test};
 
-/// How long a way without load is looked at.
-const IDLE: Duration = Duration::from_secs(3);
 /// From the start of a test until its connections are made.
 const SETTLED: Duration = Duration::from_millis(200);
 /// iperf3's port.
@@ -39,19 +37,24 @@ pub struct Lab<'a> {
 }
 
 impl Lab<'_> {
-    /// Looks at the way of a cell without load.
+    /// Looks at the way of a cell without load, for as long as a run counts.
     ///
     /// # Errors
     /// When it cannot be made or looked at. [`Refusal::Missing`] where the kernel has no netem.
     pub fn idle(&self, cell: &Cell) -> Result<Idle, Refusal> {
         let distance = self.network.distance(cell)?;
+        let looked = self.look(cell);
+        taken_back(looked.map_err(Refusal::from), distance.remove())
+    }
+
+    fn look(&self, cell: &Cell) -> Result<Idle> {
         let socket = self.network.probe_socket(self.network.others())?;
         let before = Busy::now()?;
         let prober = Prober::start(socket);
-        self.stop.sleep_until(Instant::now() + IDLE)?;
+        let counted = Duration::from_secs(self.span.seconds.into());
+        self.stop.sleep_until(Instant::now() + counted)?;
         let (busy, seconds) = Busy::now()?.since(&before);
         let echoes = prober.end()?;
-        distance.remove()?;
         Ok(Idle {
             rtt_ms: cell.rtt_ms,
             loss_percent: cell.loss_percent,
@@ -100,6 +103,10 @@ impl Lab<'_> {
                     Ok(measured) => row.runs.push(Run::Measured(Box::new(measured))),
                     Err(Refusal::Missing(why)) => row.not_here = Some(why),
                     Err(Refusal::Failed(error)) => {
+                        // What is measured beneath something that stays is nobody's result.
+                        if error.is::<Leftover>() {
+                            return Err(error.context(format!("{}, {}", entry.cell, name.name())));
+                        }
                         ensure!(!self.stop.is_wished(), "stopped");
                         row.runs.push(Run::Failed(format!("{error:#}")));
                     }
@@ -114,13 +121,12 @@ impl Lab<'_> {
 
     fn one(&self, row: &mut Row, idle: &Idle) -> Result<Measured, Refusal> {
         let distance = self.network.distance(&row.cell)?;
-        let installed = row.system.system().install(self.network, row.cell.way, row.cell.rate)?;
-        row.done = [distance.done(), &installed.done()].concat();
-        let measured = self.under_limit(row, idle, installed);
-        let removed = distance.remove();
-        let measured = measured?;
-        removed?;
-        Ok(measured)
+        let installed = row.system.system().install(self.network, row.cell.way, row.cell.rate);
+        let measured = installed.and_then(|installed| {
+            row.done = [distance.done(), &installed.done()].concat();
+            self.under_limit(row, idle, installed)
+        });
+        taken_back(measured, distance.remove())
     }
 
     fn under_limit(
@@ -128,7 +134,30 @@ impl Lab<'_> {
         row: &Row,
         idle: &Idle,
         installed: Box<dyn Installed>,
-    ) -> Result<Measured> {
+    ) -> Result<Measured, Refusal> {
+        let loaded = self.load(row);
+        let loaded = taken_back(loaded.map_err(Refusal::from), installed.remove())?;
+        let Loaded { test, busy_processors, outside, inside } = loaded;
+        let Ends { sender, receiver } = test.finish(self.stop)?;
+        let goodput = receiver.rate();
+        let processors = std::thread::available_parallelism().context("how many processors")?;
+        let processors = u32::try_from(processors.get()).unwrap_or(u32::MAX);
+        Ok(Measured {
+            goodput,
+            offered: sender.rate(),
+            windows: row.range().and_then(|expected| deviation(&receiver.windows, expected)),
+            retransmitted_percent: sender.retransmitted_percent(),
+            resent_percent: sender.resent_percent,
+            lost_percent: receiver.lost_percent(),
+            outside,
+            inside,
+            busy_processors,
+            cpu_seconds_per_gb: idle.cpu_seconds_per_gb(processors, busy_processors, goodput),
+        })
+    }
+
+    /// Until the client has ended: the limit is not needed any longer then.
+    fn load(&self, row: &Row) -> Result<Loaded> {
         let network = self.network;
         let outside = network.probe_socket(network.others())?;
         let inside = network.probe_socket(network.throttled())?;
@@ -142,36 +171,33 @@ impl Lab<'_> {
         let counted = Duration::from_secs(span.seconds.into()).saturating_sub(2 * SETTLED);
         self.stop.sleep_until(test.started() + omitted + counted)?;
         let (busy, seconds) = Busy::now()?.since(&before);
+        inside.stop();
         let (outside, inside) = (outside.end()?, inside.end()?);
 
         test.client_ends(self.stop)?;
-        installed.remove()?;
-        let ends = test.finish(self.stop)?;
-        let goodput = ends.receiver.rate();
-        let busy_processors = busy / seconds;
-        Ok(Measured {
-            goodput,
-            offered: ends.sender.rate(),
-            windows: row.expected.and_then(|expected| deviation(&ends.receiver.windows, expected)),
-            retransmitted_percent: ends.sender.retransmitted_percent(),
-            lost_percent: ends.receiver.lost_percent(),
-            outside,
-            inside,
-            busy_processors,
-            cpu_seconds_per_gb: (busy_processors - idle.busy_processors) / goodput * 1e9,
-        })
+        Ok(Loaded { test, busy_processors: busy / seconds, outside, inside })
     }
+}
+
+/// A test whose client has ended, and what was seen meanwhile.
+struct Loaded {
+    test: Test,
+    busy_processors: f64,
+    outside: Echoes,
+    inside: Echoes,
 }
 
 /// Without runs yet.
 fn row(cell: Cell, name: Name) -> Row {
     let system = name.system();
     let counted = system.counted(cell.way);
+    let expected = goodput(&cell, counted, probes(&*system), LENGTH);
     Row {
         cell,
         system: name,
         counted,
-        expected: goodput(&cell, counted, probes(&*system), LENGTH),
+        expected: expected.map(|it| it.least),
+        expected_most: expected.map(|it| it.most),
         done: Vec::new(),
         not_here: None,
         runs: Vec::new(),
@@ -200,6 +226,9 @@ mod tests {
         assert_eq!(expected(Name::Ours, Sender::Cubic), Some(ours));
         assert_eq!(expected(Name::Htb, Sender::Cubic), Some(htb));
         assert_eq!(expected(Name::None, Sender::Cubic), None);
-        assert_eq!(row(samples::cell(Way::Down, Sender::Cubic), Name::Police).counted, Counted::Ip);
+        assert_eq!(
+            row(samples::cell(Way::Down, Sender::Cubic), Name::Police).counted,
+            Counted::IpOncePerPacket
+        );
     }
 }

@@ -1,26 +1,31 @@
 //! A limit within a limit: both are to hold.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use bpf::limits::{Burst, Rate};
 use throttle_core::mode::TcpWish;
 
 use super::cell::{Cell, Sender, Way};
 use super::measure::Lab;
+use super::report_of_iperf::Counted;
 use super::results::{Nested, NestedRun};
-use super::setup::Refusal;
+use super::setup::{Leftover, Refusal, taken_back};
 use super::systems::{Throttles, spec};
-use super::traffic::{Span, Test};
+use super::traffic::{Server, Span, Test};
 
 /// The limit of all, bytes per second.
 const PARENT: u64 = 2_000_000;
 /// That of a part, bytes per second.
 const CHILD: u64 = 1_000_000;
 const PORTS: [u16; 2] = [5202, 5203];
+/// How much longer than what counts both run: less than that lies between their beginnings.
+pub const SPARE_SECONDS: u32 = 1;
 
 /// Loads a child and its sibling at once, that way and that far, as often as the lab measures.
 ///
 /// # Errors
-/// When somebody wishes to stop. A run that fails is a result.
+/// When somebody wishes to stop, or something cannot be taken back. A run that fails is a result.
 pub fn measure(lab: &Lab<'_>, way: Way, rtt_ms: u32, begins: &dyn Fn(&str)) -> Result<Nested> {
     let (parent, child) = (Rate::try_from(PARENT)?, Rate::try_from(CHILD)?);
     let mut nested = Nested { way, rtt_ms, parent, child, not_here: None, runs: Vec::new() };
@@ -32,6 +37,7 @@ pub fn measure(lab: &Lab<'_>, way: Way, rtt_ms: u32, begins: &dyn Fn(&str)) -> R
                 nested.not_here = Some(format!("no netem: {why}"));
                 break;
             }
+            Err(Refusal::Failed(error)) if error.is::<Leftover>() => return Err(error),
             Err(Refusal::Failed(error)) => {
                 ensure!(!lab.stop.is_wished(), "stopped");
                 nested.runs.push(NestedRun::Failed(format!("{error:#}")));
@@ -42,28 +48,67 @@ pub fn measure(lab: &Lab<'_>, way: Way, rtt_ms: u32, begins: &dyn Fn(&str)) -> R
 }
 
 fn one(lab: &Lab<'_>, nested: &Nested) -> Result<NestedRun, Refusal> {
-    let Nested { way, rtt_ms, parent, child, .. } = *nested;
+    let Nested { way, rtt_ms, parent, .. } = *nested;
     let cell = Cell { way, sender: Sender::Cubic, rtt_ms, loss_percent: 0, rate: parent, flows: 1 };
-    let network = lab.network;
-    let distance = network.distance(&cell)?;
+    let distance = lab.network.distance(&cell)?;
+    let measured = limited(lab, nested, &cell);
+    taken_back(measured, distance.remove())
+}
+
+fn limited(lab: &Lab<'_>, nested: &Nested, cell: &Cell) -> Result<NestedRun, Refusal> {
+    let Nested { way, parent, child, .. } = *nested;
+    let all = lab.network.throttled();
     let below = |name: &str| {
-        let path = network.throttled().join(name);
+        let path = all.join(name);
         std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         anyhow::Ok(path)
     };
     let (limited, sibling) = (below("child")?, below("sibling")?);
     let mut throttles = Throttles::start()?;
-    for (cgroup, rate) in [(network.throttled(), parent), (&limited, child)] {
-        throttles.add(&spec(cgroup, way, rate, Burst::DEFAULT, TcpWish::Auto))?;
-    }
-    let span = Span { omit: lab.span.omit + 1, ..lab.span };
-    let mut child = Test::start(network, &limited, &cell, span, PORTS[0])?;
-    let mut sibling = Test::start(network, &sibling, &cell, span, PORTS[1])?;
-    child.client_ends(lab.stop)?;
-    sibling.client_ends(lab.stop)?;
-    throttles.remove()?;
+    let tests = [(all, parent), (&limited, child)]
+        .into_iter()
+        .try_for_each(|(cgroup, rate)| {
+            throttles.add(&spec(cgroup, way, rate, Burst::DEFAULT, TcpWish::Auto))
+        })
+        .and_then(|()| load(lab, cell, [&limited, &sibling]));
+    let [child, sibling] = taken_back(tests.map_err(Refusal::from), throttles.remove())?;
     let child = child.finish(lab.stop).context("the child")?;
     let sibling = sibling.finish(lab.stop).context("its sibling")?;
-    distance.remove()?;
     Ok(NestedRun::Measured { child: child.receiver.rate(), sibling: sibling.receiver.rate() })
+}
+
+/// Loads both until their clients have ended. Both run for longer than what counts, which is the same for both:
+/// who is alone for a moment has all of the parent's limit.
+fn load(lab: &Lab<'_>, cell: &Cell, cgroups: [&Path; 2]) -> Result<[Test; 2]> {
+    let [first, second] = PORTS.map(|port| Server::start(lab.network, port));
+    let span = Span { seconds: lab.span.seconds + SPARE_SECONDS, ..lab.span };
+    let mut first = first?.test(cgroups[0], cell, span)?;
+    let mut second = second?.test(cgroups[1], cell, span)?;
+    let later = (second.started() - first.started()).as_secs_f64();
+    let [counted, of_the_second] = common(lab.span.seconds, later)?;
+    first.counts(counted);
+    second.counts(of_the_second);
+    first.client_ends(lab.stop)?;
+    second.client_ends(lab.stop)?;
+    Ok([first, second])
+}
+
+/// What counts of two tests, the second one of which began so many seconds later.
+fn common(seconds: u32, later: f64) -> Result<[Counted; 2]> {
+    ensure!(later < f64::from(SPARE_SECONDS), "the second test began {later:.1} s after the first");
+    let second = Counted::all(seconds);
+    Ok([Counted { from: later, until: second.until + later }, second])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seconds_count_of_both() {
+        let [first, second] = common(3, 0.25).unwrap();
+        assert_eq!(first, Counted { from: 0.25, until: 3.25 });
+        assert_eq!(second, Counted::all(3));
+        assert!(common(3, 1.5).is_err());
+    }
 }

@@ -12,6 +12,22 @@ use super::expect::SEGMENT;
 /// A shorter interval is the rest after the last whole one: its rate means nothing.
 const SHORTEST_SECONDS: f64 = 0.05;
 
+/// What counts of a test, in seconds after the omitted ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counted {
+    /// The intervals that begin then or later,
+    pub from: f64,
+    /// and before then.
+    pub until: f64,
+}
+
+impl Counted {
+    /// So many seconds from the beginning.
+    pub fn all(seconds: u32) -> Self {
+        Self { from: 0.0, until: f64::from(seconds) }
+    }
+}
+
 /// What one end saw after the omitted seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct End {
@@ -23,6 +39,8 @@ pub struct End {
     pub windows: Vec<f64>,
     /// Segments that were sent again; the sender's of TCP alone.
     pub retransmits: Option<u64>,
+    /// The same of the whole test, with the omitted seconds and the end, in percent of all its segments.
+    pub resent_percent: Option<f64>,
     /// Datagrams that should have come, and those that did not; the receiver's of UDP alone.
     pub datagrams: Option<(u64, u64)>,
     /// The congestion control of the sender, as this end was told.
@@ -37,8 +55,7 @@ impl End {
 
     /// How many segments were sent again, in percent of those that were sent.
     pub fn retransmitted_percent(&self) -> Option<f64> {
-        let segments = (self.bytes as f64 / SEGMENT).max(1.0);
-        Some(self.retransmits? as f64 / segments * 100.0)
+        Some(percent_of_segments(self.retransmits?, self.bytes))
     }
 
     /// How many datagrams did not come, in percent.
@@ -46,6 +63,17 @@ impl End {
         let (expected, lost) = self.datagrams?;
         Some(lost as f64 / (expected.max(1)) as f64 * 100.0)
     }
+}
+
+fn percent_of_segments(again: u64, bytes: u64) -> f64 {
+    again as f64 / (bytes as f64 / SEGMENT).max(1.0) * 100.0
+}
+
+/// Of all intervals: what is sent again while a connection begins is sent again, too.
+fn resent_percent(intervals: &[Interval]) -> Option<f64> {
+    let bytes = intervals.iter().map(|it| it.sum.bytes).sum();
+    let again = intervals.iter().filter_map(|it| it.sum.retransmits).reduce(|a, b| a + b)?;
+    Some(percent_of_segments(again, bytes))
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,26 +105,34 @@ struct Sum {
     lost_packets: Option<i64>,
 }
 
-/// Reads one end's report of a test that counts so many seconds. What comes later does not count: the last
+/// Reads one end's report of a test of which that counts. What comes later does not count: the last
 /// words of a test go through the limit too, and until the far end has them it goes on counting, with nothing
 /// to count.
 ///
 /// # Errors
 /// When it is none, reports an error, or has nothing after the omitted seconds.
-pub fn parse(text: &str, seconds: u32) -> Result<End> {
+pub fn parse(text: &str, counted: Counted) -> Result<End> {
     let report: Report = serde_json::from_str(text)
         .with_context(|| format!("this is no report of iperf3's: {:?}", excerpt(text)))?;
     if let Some(error) = report.error {
         bail!("iperf3: {error}");
     }
-    let mut end = End { congestion: report.end.sender_tcp_congestion, ..End::default() };
-    let counted = report.intervals.into_iter().filter(|it| !it.sum.omitted);
+    let mut end = End {
+        congestion: report.end.sender_tcp_congestion,
+        resent_percent: resent_percent(&report.intervals),
+        ..End::default()
+    };
+    let intervals = report.intervals.into_iter().filter(|it| !it.sum.omitted);
     let mut elapsed = 0.0;
-    for (at, Interval { sum }) in counted.enumerate() {
-        if elapsed + SHORTEST_SECONDS > f64::from(seconds) {
+    for (at, Interval { sum }) in intervals.enumerate() {
+        let begins = elapsed;
+        if begins + SHORTEST_SECONDS > counted.until {
             break;
         }
         elapsed += sum.seconds;
+        if begins + SHORTEST_SECONDS < counted.from {
+            continue;
+        }
         // iperf3 begins to count anew at the end of the omitted seconds, in the middle of an interval: of the
         // first one, the time may be whole and the bytes not.
         if at == 0 {
@@ -132,6 +168,10 @@ fn excerpt(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn parse(text: &str, seconds: u32) -> Result<End> {
+        super::parse(text, Counted::all(seconds))
+    }
+
     const SENDER: &str = r#"{"start": {"version": "iperf 3.12"}, "intervals": [
         {"streams": [], "sum": {"start": 0, "end": 0.1, "seconds": 0.1, "bytes": 999999,
             "bits_per_second": 1, "retransmits": 50, "omitted": true, "sender": true}},
@@ -158,6 +198,14 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_again_at_any_time_is_told_too() {
+        // 61 of 999,999 + 3 x 144,800 bytes.
+        let percent = parse(SENDER, 4).unwrap().resent_percent.unwrap();
+        assert!((percent - 61.0 / (1_434_399.0 / 1448.0) * 100.0).abs() < 1e-9, "{percent}");
+        assert_eq!(parse(RECEIVER, 4).unwrap().resent_percent, None);
+    }
+
+    #[test]
     fn the_rest_after_the_last_interval_is_no_window() {
         assert_eq!(parse(SENDER, 4).unwrap().windows, [1_448_000.0, 1_448_000.0]);
     }
@@ -170,6 +218,17 @@ mod tests {
         let windows = [1000, 1000, 1000, 1000, 7, 0].map(window).join(",");
         let end = parse(&format!(r#"{{"intervals": [{windows}]}}"#), 1).unwrap();
         assert_eq!((end.bytes, end.windows.len()), (3_000, 3));
+    }
+
+    #[test]
+    fn what_begins_before_the_window_does_not_count() {
+        let window = |bytes| {
+            format!(r#"{{"sum": {{"seconds": 0.25, "bytes": {bytes}, "omitted": false}}}}"#)
+        };
+        let windows = [9, 9, 9, 1000, 1000, 1000, 1000, 7].map(window).join(",");
+        let counted = Counted { from: 0.7, until: 1.7 };
+        let end = super::parse(&format!(r#"{{"intervals": [{windows}]}}"#), counted).unwrap();
+        assert_eq!((end.bytes, end.windows.len()), (4_000, 4));
     }
 
     #[test]

@@ -6,14 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::cell::{Cell, Way};
 use super::echo::Echoes;
-use super::expect::Counted;
+use super::expect::{Counted, Expected};
 use super::machine::Machine;
 use super::stats::Deviation;
 use super::summary::Summary;
 use super::systems::Name;
 
 /// Changes when a field changes its meaning or goes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// What is said where something else keeps the processors busy.
+pub const NOT_QUIET: &str =
+    "machine not quiet: more than a tenth of it is busy without load, so there are no CPU figures";
 
 /// All of one run of the lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +64,8 @@ pub struct Row {
     pub counted: Counted,
     /// The goodput if its limit is kept to the byte, bytes per second; `None` without a limit.
     pub expected: Option<f64>,
+    /// The most that is no error either, where what it counts leaves that open; otherwise the same.
+    pub expected_most: Option<f64>,
     /// What was done to set it up.
     pub done: Vec<String>,
     /// Why it was not measured: what this kernel or host lacks, in the words of whoever said so.
@@ -90,8 +96,10 @@ pub struct Measured {
     pub offered: f64,
     /// How far windows of 100 ms were off what is expected; `None` without a limit.
     pub windows: Option<Deviation>,
-    /// TCP: segments sent again, in percent of those sent.
+    /// TCP: segments sent again in the seconds that count, in percent of those sent in them.
     pub retransmitted_percent: Option<f64>,
+    /// TCP: segments sent again in the whole test, the omitted seconds included, in percent of those sent.
+    pub resent_percent: Option<f64>,
     /// UDP: datagrams that did not come, in percent of those sent.
     pub lost_percent: Option<f64>,
     /// Probes from a process beside the cgroup, over the same wire.
@@ -100,8 +108,9 @@ pub struct Measured {
     pub inside: Echoes,
     /// How many processors were busy, on average, with everything.
     pub busy_processors: f64,
-    /// Processor seconds of the whole machine for 10^9 bytes of payload, without what it takes when idle.
-    pub cpu_seconds_per_gb: f64,
+    /// Processor seconds of the whole machine for 10^9 bytes of payload, without what it takes when idle. `None`
+    /// where that is too much to be told apart.
+    pub cpu_seconds_per_gb: Option<f64>,
 }
 
 /// Two limits, one within the other, and what each let through. (Loads run in the child and in a sibling of
@@ -137,7 +146,27 @@ pub enum NestedRun {
     Failed(String),
 }
 
+impl Idle {
+    /// Whether so little else runs on a machine of so many processors that what a test takes can be told from
+    /// it: at most a tenth of them.
+    pub fn is_quiet(&self, processors: u32) -> bool {
+        self.busy_processors <= 0.1 * f64::from(processors)
+    }
+
+    /// Processor seconds for 10^9 bytes at that goodput, with so many processors busy. `None` where the machine
+    /// is not quiet.
+    pub fn cpu_seconds_per_gb(&self, processors: u32, busy: f64, goodput: f64) -> Option<f64> {
+        self.is_quiet(processors).then(|| (busy - self.busy_processors) / goodput * 1e9)
+    }
+}
+
 impl Row {
+    /// The goodputs that are no error.
+    pub fn range(&self) -> Option<Expected> {
+        let least = self.expected?;
+        Some(Expected { least, most: self.expected_most.unwrap_or(least) })
+    }
+
     /// Whether as much was sent as the limit lets through. Datagrams are paced by their sender, and where the
     /// machine is too slow for that, the limit has nothing to do. (TCP sends no more than arrives.)
     pub fn is_loaded(&self) -> bool {
@@ -179,6 +208,11 @@ impl Results {
         }
     }
 
+    /// Whether each way without load was.
+    pub fn is_quiet(&self) -> bool {
+        self.idle.iter().all(|idle| idle.is_quiet(self.machine.processors))
+    }
+
     /// What failed, for people.
     pub fn failures(&self) -> Vec<String> {
         let rows = self.rows.iter().flat_map(|row| {
@@ -216,8 +250,8 @@ mod tests {
     fn what_is_something_else_is_refused() {
         let error = |text| format!("{:#}", Results::parse(text).unwrap_err());
         assert!(error("[]").starts_with("these are no results of the lab"));
-        assert!(error("{\"schema_version\": 2}").starts_with("results of version 2"));
-        assert!(error("{\"schema_version\": 1}").starts_with("these results are broken"));
+        assert!(error("{\"schema_version\": 1}").starts_with("results of version 1"));
+        assert!(error("{\"schema_version\": 2}").starts_with("these results are broken"));
     }
 
     #[test]
@@ -232,6 +266,18 @@ mod tests {
         assert!(!loaded(Sender::Udp, 1_000_000.0));
         assert!(loaded(Sender::Udp, 1_800_000.0));
         assert!(loaded(Sender::Cubic, 1_000_000.0));
+    }
+
+    #[test]
+    fn what_a_test_costs_is_not_told_where_much_else_runs() {
+        let mut results = samples::results();
+        let told = |results: &Results| results.idle[0].cpu_seconds_per_gb(2, 0.5, 1e8);
+        results.idle[0].busy_processors = 0.2;
+        assert!(results.is_quiet());
+        assert!((told(&results).unwrap() - 3.0).abs() < 1e-9);
+        results.idle[0].busy_processors = 0.21;
+        assert!(!results.is_quiet());
+        assert_eq!(told(&results), None);
     }
 
     #[test]

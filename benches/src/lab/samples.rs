@@ -29,11 +29,12 @@ pub(super) fn measured(goodput: f64, p50: f64) -> Measured {
         offered: goodput * 1.5,
         windows: Some(Deviation { mean: 1.0, p95: 2.0 }),
         retransmitted_percent: Some(0.0),
+        resent_percent: Some(0.0),
         lost_percent: None,
         outside: echoes(1.5, 0),
         inside: echoes(p50, 10),
         busy_processors: 0.1,
-        cpu_seconds_per_gb: 2.0,
+        cpu_seconds_per_gb: Some(2.0),
     }
 }
 
@@ -43,6 +44,7 @@ pub(super) fn row(cell: Cell, system: Name, runs: Vec<Run>) -> Row {
         system,
         counted: Counted::Ip,
         expected: Some(1_206_000.0),
+        expected_most: Some(1_206_000.0),
         done: vec!["a command".into()],
         not_here: None,
         runs,

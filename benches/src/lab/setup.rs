@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 
 /// Why something could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,32 @@ pub enum Refusal {
     /// It has, or should have.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
+}
+
+impl Refusal {
+    /// Whether something stays in force that should be gone.
+    pub fn is_leftover(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.is::<Leftover>())
+    }
+}
+
+/// Something could not be taken back: nothing can be measured any more, as it would be beneath what stays.
+#[derive(Debug, thiserror::Error)]
+#[error("it could not be taken back: {0}")]
+pub struct Leftover(String);
+
+/// What came of something, once all of it should have been taken back: a [`Leftover`] if it was not, with
+/// what went wrong before.
+///
+/// # Errors
+/// Those of both.
+pub fn taken_back<T>(result: Result<T, Refusal>, removed: Result<()>) -> Result<T, Refusal> {
+    let Err(stays) = removed else { return result };
+    let told = match result {
+        Ok(_) => format!("{stays:#}"),
+        Err(before) => format!("{stays:#}; before that: {before}"),
+    };
+    Err(Refusal::Failed(Error::new(Leftover(told))))
 }
 
 /// What was run, and what takes it back. Dropping this takes it back too, and can only print what goes wrong.
@@ -27,9 +53,11 @@ impl Setup {
     /// Runs a command (words without blanks in them), to be taken back by `undo`, later ones first.
     ///
     /// # Errors
-    /// When it fails. What was run before stays, until this is dropped.
+    /// When it fails. What was run before is taken back then.
     pub fn run(&mut self, command: &str, undo: Option<&str>) -> Result<(), Refusal> {
-        run(command)?;
+        if let Err(refusal) = run(command) {
+            return taken_back(Err(refusal), self.take_back());
+        }
         self.done.push(command.to_owned());
         self.undo.extend(undo.map(str::to_owned));
         Ok(())
@@ -153,6 +181,30 @@ mod tests {
         assert_eq!(setup.done().len(), 3);
         assert!(setup.remove().unwrap_err().to_string().starts_with("false: "));
         assert!(!dir.path().join("a").exists());
+    }
+
+    #[test]
+    fn what_stays_is_told_from_what_fails_with_what_went_wrong_before() {
+        let failed = || Err::<(), _>(Refusal::Failed(anyhow!("it hung")));
+        assert!(!taken_back(failed(), Ok(())).unwrap_err().is_leftover());
+        let both = taken_back(failed(), Err(anyhow!("no such qdisc"))).unwrap_err();
+        assert!(both.is_leftover());
+        assert_eq!(
+            both.to_string(),
+            "it could not be taken back: no such qdisc; before that: it hung"
+        );
+        assert!(taken_back(Ok(()), Err(anyhow!("no"))).unwrap_err().is_leftover());
+        let leftover = Error::new(Leftover("a qdisc".into()));
+        assert!(Refusal::Failed(leftover.context("the way")).is_leftover());
+    }
+
+    #[test]
+    fn half_a_setup_is_taken_back_at_once_and_what_stays_of_it_is_told() {
+        let mut setup = Setup::default();
+        setup.run("true", Some("false")).unwrap();
+        let refusal = setup.run("cat /chadtest/no/such/file", None).unwrap_err();
+        assert!(refusal.is_leftover(), "{refusal}");
+        assert!(refusal.to_string().contains("No such file"), "{refusal}");
     }
 
     #[test]

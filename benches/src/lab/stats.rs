@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::expect::Expected;
+
 /// The middle of several runs, and how far they lie apart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
@@ -48,8 +50,8 @@ pub struct Deviation {
 }
 
 /// Of windows of these rates; `None` without any.
-pub fn deviation(windows: &[f64], expected: f64) -> Option<Deviation> {
-    let off: Vec<f64> = windows.iter().map(|rate| (rate / expected - 1.0).abs() * 100.0).collect();
+pub fn deviation(windows: &[f64], expected: Expected) -> Option<Deviation> {
+    let off: Vec<f64> = windows.iter().map(|rate| expected.off_percent(*rate).abs()).collect();
     let p95 = quantile(&off, 0.95)?;
     Some(Deviation { mean: off.iter().sum::<f64>() / off.len() as f64, p95 })
 }
@@ -77,8 +79,9 @@ mod tests {
 
     #[test]
     fn too_much_and_too_little_do_not_cancel_out() {
-        let found = deviation(&[50.0, 150.0, 100.0, 100.0], 100.0).unwrap();
+        let expected = Expected { least: 100.0, most: 100.0 };
+        let found = deviation(&[50.0, 150.0, 100.0, 100.0], expected).unwrap();
         assert_eq!(found, Deviation { mean: 25.0, p95: 50.0 });
-        assert_eq!(deviation(&[], 100.0), None);
+        assert_eq!(deviation(&[], expected), None);
     }
 }

@@ -19,8 +19,8 @@ pub struct Summary {
     pub window_mean_percent: Option<Spread>,
     /// The same for the worst window of twenty.
     pub window_p95_percent: Option<Spread>,
-    /// TCP: segments sent again, in percent.
-    pub retransmitted_percent: Option<Spread>,
+    /// TCP: segments sent again in the whole test, in percent.
+    pub resent_percent: Option<Spread>,
     /// UDP: datagrams that were lost, in percent.
     pub lost_percent: Option<Spread>,
     /// Beside the cgroup.
@@ -76,14 +76,14 @@ impl Summary {
         Self {
             goodput: spread(&|run| Some(run.goodput)),
             offered: spread(&|run| Some(run.offered)),
-            error_percent: spread(&|run| Some((run.goodput / row.expected? - 1.0) * 100.0)),
+            error_percent: spread(&|run| Some(row.range()?.off_percent(run.goodput))),
             window_mean_percent: spread(&|run| Some(run.windows?.mean)),
             window_p95_percent: spread(&|run| Some(run.windows?.p95)),
-            retransmitted_percent: spread(&|run| run.retransmitted_percent),
+            resent_percent: spread(&|run| run.resent_percent),
             lost_percent: spread(&|run| run.lost_percent),
             outside: Added::of(&runs, |run| &run.outside, idle),
             inside: Added::of(&runs, |run| &run.inside, idle),
-            cpu_seconds_per_gb: spread(&|run| Some(run.cpu_seconds_per_gb)),
+            cpu_seconds_per_gb: spread(&|run| run.cpu_seconds_per_gb),
         }
     }
 }

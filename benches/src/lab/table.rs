@@ -48,7 +48,7 @@ pub fn figures(row: &Row) -> Vec<String> {
             "sender too slow".into()
         },
         windows,
-        of(summary.retransmitted_percent, percent),
+        of(summary.resent_percent, percent),
         of(summary.lost_percent, percent),
         ping(&summary.inside),
         ping(&summary.outside),

@@ -14,7 +14,7 @@ use vmtests::cgroup::enter;
 use super::cell::{Cell, Sender, Way};
 use super::expect::DATAGRAM;
 use super::network::{FAR_ADDRESS, FAR_NETWORK, Network};
-use super::report_of_iperf::{End, parse};
+use super::report_of_iperf::{Counted, End, parse};
 use super::stop::Stop;
 
 /// How long a server may take until it listens. Emulated processors are slow.
@@ -46,6 +46,13 @@ impl Span {
     }
 }
 
+/// A server that waits for a client. Ends with this.
+#[derive(Debug)]
+pub struct Server {
+    iperf: Iperf,
+    port: u16,
+}
+
 /// A test that runs. Ends with this.
 #[derive(Debug)]
 pub struct Test {
@@ -53,7 +60,7 @@ pub struct Test {
     client: Iperf,
     way: Way,
     sender: Sender,
-    seconds: u32,
+    counted: Counted,
     deadline: Instant,
     started: Instant,
 }
@@ -67,29 +74,30 @@ pub struct Ends {
     pub receiver: End,
 }
 
-impl Test {
-    /// Starts both ends; the client and its sockets belong to that cgroup. Each test at a time has its own port.
+impl Server {
+    /// Starts one at the far end, and waits until it listens. Each at a time has its own port.
     ///
     /// # Errors
-    /// When one of them cannot be started, or the server does not listen.
-    pub fn start(
-        network: &Network,
-        cgroup: &Path,
-        cell: &Cell,
-        span: Span,
-        port: u16,
-    ) -> Result<Self> {
-        let port_word = port.to_string();
+    /// When it cannot be started, or does not listen.
+    pub fn start(network: &Network, port: u16) -> Result<Self> {
         let mut server = Command::new("ip");
         server.args(["netns", "exec", FAR_NETWORK, "iperf3", "-4", "-s", "-1", "-J"]);
-        server.args(["-i", INTERVAL, "-p", &port_word]);
-        let mut server = {
+        server.args(["-i", INTERVAL, "-p", &port.to_string()]);
+        let mut iperf = {
             let _there = enter(network.others());
             Iperf::start(server)?
         };
-        server.listens(port)?;
+        iperf.listens(port)?;
+        Ok(Self { iperf, port })
+    }
+
+    /// Starts its client; that and its sockets belong to that cgroup.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn test(self, cgroup: &Path, cell: &Cell, span: Span) -> Result<Test> {
         let mut client = Command::new("iperf3");
-        client.args(["-c", FAR_ADDRESS, "-p", &port_word, "-J", "-i", INTERVAL]);
+        client.args(["-c", FAR_ADDRESS, "-p", &self.port.to_string(), "-J", "-i", INTERVAL]);
         client.args(arguments(cell, span));
         let client = {
             let _inside = enter(cgroup);
@@ -97,15 +105,36 @@ impl Test {
         };
         let started = Instant::now();
         let whole = Duration::from_secs(u64::from(span.seconds + span.omit));
-        Ok(Self {
-            server,
+        Ok(Test {
+            server: self.iperf,
             client,
             way: cell.way,
             sender: cell.sender,
-            seconds: span.seconds,
+            counted: Counted::all(span.seconds),
             deadline: started + whole + PATIENCE,
             started,
         })
+    }
+}
+
+impl Test {
+    /// Starts both ends.
+    ///
+    /// # Errors
+    /// Those of [`Server::start`] and [`Server::test`].
+    pub fn start(
+        network: &Network,
+        cgroup: &Path,
+        cell: &Cell,
+        span: Span,
+        port: u16,
+    ) -> Result<Self> {
+        Server::start(network, port)?.test(cgroup, cell, span)
+    }
+
+    /// Has only these seconds count, of those that its span has.
+    pub fn counts(&mut self, counted: Counted) {
+        self.counted = counted;
     }
 
     /// Since when it runs.
@@ -128,13 +157,13 @@ impl Test {
     /// # Errors
     /// When an end fails, hangs, or did not use the congestion control that was asked for.
     pub fn finish(mut self, stop: &Stop) -> Result<Ends> {
-        let client = self.client.finish(self.seconds, self.deadline, stop).context("the client");
+        let client = self.client.finish(self.counted, self.deadline, stop).context("the client");
         if client.is_err() {
             // It would wait for another client.
             self.server.end();
         }
         let client = client?;
-        let server = self.server.finish(self.seconds, self.deadline, stop).context("the server")?;
+        let server = self.server.finish(self.counted, self.deadline, stop).context("the server")?;
         let (sender, receiver) = match self.way {
             Way::Up => (client, server),
             Way::Down => (server, client),
@@ -212,11 +241,11 @@ impl Iperf {
         }
     }
 
-    fn finish(&mut self, seconds: u32, deadline: Instant, stop: &Stop) -> Result<End> {
+    fn finish(&mut self, counted: Counted, deadline: Instant, stop: &Stop) -> Result<End> {
         let status = self.wait(deadline, stop)?;
         let report = content(&mut self.stdout)?;
         // Its own words say more than its status.
-        let end = parse(&report, seconds).with_context(|| format!("{status}"));
+        let end = parse(&report, counted).with_context(|| format!("{status}"));
         let end = match end {
             Err(error) => bail!("{error:#} {}", self.said()?),
             Ok(end) => end,
@@ -306,7 +335,7 @@ mod tests {
         command.args(["-c", script]);
         let mut iperf = Iperf::start(command).unwrap();
         let deadline = Instant::now() + patience;
-        format!("{:#}", iperf.finish(1, deadline, &Stop::default()).unwrap_err())
+        format!("{:#}", iperf.finish(Counted::all(1), deadline, &Stop::default()).unwrap_err())
     }
 
     #[test]

@@ -39,7 +39,7 @@ const KINDS: [Kind; 3] = [
         title: "TCP segments sent again",
         unit: "%",
         good: None,
-        value: |row| row.summary.retransmitted_percent,
+        value: |row| row.summary.resent_percent,
         without: &[],
     },
     Kind {

@@ -15,12 +15,12 @@ pub(super) struct Nft;
 impl System for Nft {
     fn note(&self) -> &'static str {
         "`nft limit rate over … drop` in the output or input hook, burst 250 ms and at least 128 KiB. Counts \
-         one IP header for all that GSO or GRO has put together. Who sends datagrams above the limit gets \
+         the headers once for all segments that GSO or GRO has put together, and is held to a range for that. Who sends datagrams above the limit gets \
          `EPERM`, at which iperf3 gives up. Limits the interface."
     }
 
     fn counted(&self, _: Way) -> Counted {
-        Counted::Ip
+        Counted::IpOncePerPacket
     }
 
     fn install(&self, _: &Network, way: Way, rate: Rate) -> Result<Box<dyn Installed>, Refusal> {

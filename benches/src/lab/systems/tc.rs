@@ -17,13 +17,17 @@ fn shaper_burst(rate: Rate) -> u64 {
     (rate.bytes_per_second() / 100).max(3_200)
 }
 
+/// Packets that a queue of its own holds: as of an ordinary interface; an `ifb` has 32 otherwise, which is what
+/// the classes of `htb` would take for theirs.
+const QUEUE: u32 = 1000;
+
 /// Makes the interface at whose root a shaper shapes that direction.
 fn shaped(setup: &mut Setup, way: Way) -> Result<&'static str, Refusal> {
     if way == Way::Up {
         return Ok(NEAR);
     }
     let delete = format!("ip link del {NEAR_IN}");
-    setup.run(&format!("ip link add {NEAR_IN} type ifb"), Some(&delete))?;
+    setup.run(&format!("ip link add {NEAR_IN} txqueuelen {QUEUE} type ifb"), Some(&delete))?;
     setup.run(&format!("ip link set {NEAR_IN} up"), None)?;
     clsact(setup)?;
     setup.run(&format!("tc {}", redirect(NEAR, NEAR_IN)), None)?;
@@ -40,8 +44,8 @@ pub(super) struct Htb;
 
 impl System for Htb {
     fn note(&self) -> &'static str {
-        "`tc htb`, one class, burst 10 ms; downloads are redirected through an `ifb`. Counts the Ethernet \
-         header too. Limits the interface."
+        "`tc htb`, one class, burst 10 ms; downloads are redirected through an `ifb` with a queue of 1,000 \
+         packets. Counts the Ethernet header too. Limits the interface."
     }
 
     fn counted(&self, _: Way) -> Counted {
@@ -71,8 +75,8 @@ pub(super) struct Tbf;
 
 impl System for Tbf {
     fn note(&self) -> &'static str {
-        "`tc tbf`, latency 50 ms, burst 10 ms; downloads are redirected through an `ifb`. Counts the Ethernet \
-         header too. Limits the interface."
+        "`tc tbf`, latency 50 ms, burst 10 ms; downloads are redirected through an `ifb` with a queue of 1,000 \
+         packets. Counts the Ethernet header too. Limits the interface."
     }
 
     fn counted(&self, _: Way) -> Counted {
@@ -99,13 +103,14 @@ pub(super) struct Police;
 impl System for Police {
     fn note(&self) -> &'static str {
         "`tc police`, burst 250 ms and at least 128 KiB, at clsact. Counts the Ethernet header of what is sent, \
-         and of what is received one IP header for all that GRO has put together. Limits the interface."
+         and of what is received the headers once for all segments that GRO has put together, and is held to a \
+         range for that. Limits the interface."
     }
 
     fn counted(&self, way: Way) -> Counted {
         match way {
             Way::Up => Counted::Ethernet,
-            Way::Down => Counted::Ip,
+            Way::Down => Counted::IpOncePerPacket,
         }
     }
 

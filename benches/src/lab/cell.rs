@@ -67,7 +67,7 @@ pub struct Cell {
     pub sender: Sender,
     /// The round trip that is added, in milliseconds.
     pub rtt_ms: u32,
-    /// What part of the packets is lost behind the throttle, in percent.
+    /// What part of the data's packets is lost, in percent: of uploads behind the limit, of downloads before it.
     pub loss_percent: u32,
     /// The limit, bytes per second.
     pub rate: Rate,

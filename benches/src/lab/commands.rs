@@ -14,7 +14,7 @@ use super::machine::Machine;
 use super::measure::Lab;
 use super::network::Network;
 use super::plan::{self, Entry, Planned, entries};
-use super::results::{Idle, NOT_QUIET, Results, SCHEMA_VERSION};
+use super::results::{self, Idle, NOT_QUIET, Results, SCHEMA_VERSION};
 use super::setup::{Leftover, Refusal};
 use super::stop::Stop;
 use super::{goals, guest, markdown, nested, plots, table};
@@ -196,12 +196,14 @@ impl Progress {
 fn write_report(all: &[Results], dir: &Path, name: &str) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     let mut plots = Vec::new();
-    for results in all {
-        for (kind, svg) in plots::all(results)? {
-            plots.push((format!("lab-{}-{kind}.svg", results.machine.word()), svg));
-        }
+    let mut names = Vec::new();
+    for (results, word) in all.iter().zip(results::names(all)) {
+        let drawn = plots::all(results)?;
+        let drawn = drawn.into_iter().map(|(kind, svg)| (format!("lab-{word}-{kind}.svg"), svg));
+        let before = plots.len();
+        plots.extend(drawn);
+        names.push(plots[before..].iter().map(|(name, _)| name.clone()).collect());
     }
-    let names: Vec<_> = plots.iter().map(|(name, _)| name.clone()).collect();
     let text = markdown::report(all, &names);
     let mut written = Vec::new();
     for (name, text) in std::iter::once((format!("{name}.md"), text)).chain(plots) {

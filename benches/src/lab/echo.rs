@@ -138,6 +138,18 @@ pub struct Echoes {
     pub p50_ms: Option<f64>,
     /// 99 of 100 of those that came back took no longer.
     pub p99_ms: Option<f64>,
+    /// The same of all that were sent.
+    #[serde(default)]
+    pub of_all: Option<OfAll>,
+}
+
+/// Of all probes, where one that did not come back is slower than any that did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct OfAll {
+    /// Half of them took no longer, in milliseconds. `None`: the one in the middle did not come back.
+    pub p50_ms: Option<f64>,
+    /// 99 of 100 of them.
+    pub p99_ms: Option<f64>,
 }
 
 impl Echoes {
@@ -150,8 +162,27 @@ impl Echoes {
             lost: count(probes.len() - back.len()),
             p50_ms: quantile(&back, 0.5),
             p99_ms: quantile(&back, 0.99),
+            of_all: Some(OfAll { p50_ms: ranked(probes, 0.5), p99_ms: ranked(probes, 0.99) }),
         }
     }
+
+    /// The quantiles of all that were sent. Where they were not written down, those of the probes that came back
+    /// stand in, which are no longer, as far as that many came back.
+    pub fn of_all(&self) -> OfAll {
+        self.of_all.unwrap_or_else(|| {
+            let back = f64::from(self.sent.saturating_sub(self.lost));
+            let unless_lost = |part: f64, value: Option<f64>| {
+                value.filter(|_| (part * f64::from(self.sent)).ceil() <= back)
+            };
+            OfAll { p50_ms: unless_lost(0.5, self.p50_ms), p99_ms: unless_lost(0.99, self.p99_ms) }
+        })
+    }
+}
+
+/// `None` for a probe that did not come back.
+fn ranked(probes: &[Option<f64>], part: f64) -> Option<f64> {
+    let times: Vec<f64> = probes.iter().map(|time| time.unwrap_or(f64::INFINITY)).collect();
+    quantile(&times, part).filter(|time| time.is_finite())
 }
 
 fn probe(socket: &UdpSocket, end: &AtomicBool) -> io::Result<Echoes> {
@@ -217,9 +248,21 @@ mod tests {
     #[test]
     fn what_did_not_come_back_is_lost_and_has_no_time() {
         let echoes = Echoes::of(&[Some(3.0), None, Some(1.0), Some(2.0)]);
-        let expected = Echoes { sent: 4, lost: 1, p50_ms: Some(2.0), p99_ms: Some(3.0) };
+        let of_all = Some(OfAll { p50_ms: Some(2.0), p99_ms: None });
+        let expected = Echoes { sent: 4, lost: 1, p50_ms: Some(2.0), p99_ms: Some(3.0), of_all };
         assert_eq!(echoes, expected);
         assert_eq!(Echoes::of(&[None]).p50_ms, None);
+    }
+
+    #[test]
+    fn what_did_not_come_back_is_slower_than_all_that_did() {
+        let echoes = Echoes::of(&[Some(1.0), None, None, Some(9.0), Some(2.0)]);
+        assert_eq!(echoes.of_all(), OfAll { p50_ms: Some(9.0), p99_ms: None });
+        // As far as it can be told where it was not written down.
+        let told = |lost| Echoes { sent: 10, lost, of_all: None, ..echoes }.of_all();
+        assert_eq!(told(0), OfAll { p50_ms: Some(2.0), p99_ms: Some(9.0) });
+        assert_eq!(told(5), OfAll { p50_ms: Some(2.0), p99_ms: None });
+        assert_eq!(told(6), OfAll { p50_ms: None, p99_ms: None });
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::Cell;
+use super::cell::{Cell, Way};
 
 /// The MTU of the lab's interfaces.
 const MTU: f64 = 1500.0;
@@ -63,6 +63,8 @@ impl Expected {
 /// The payload that arrives in a second, in bytes, if the limit is kept exactly while `probes` small datagrams
 /// of `probe` bytes of payload go through it in a second. `None` without a limit.
 ///
+/// What is lost of an upload is lost behind the limit, which has counted it; of a download, before it.
+///
 /// Who counts the headers once for a packet of many segments lets more through the more of them there are: from
 /// a packet for each segment up to hardly any header at all. Nobody puts datagrams together.
 pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option<Expected> {
@@ -74,8 +76,13 @@ pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option
     } else {
         (f64::from(DATAGRAM), UDP_HEADERS)
     };
+    let arrives = match cell.way {
+        Way::Up => 1.0 - f64::from(cell.loss_percent) / 100.0,
+        Way::Down => 1.0,
+    };
     let rest =
         cell.rate.bytes_per_second() as f64 - probes * counted.of(f64::from(probe) + UDP_HEADERS);
+    let rest = rest * arrives;
     let least = rest * payload / counted.of(payload + headers);
     let is_open = counted == Counted::IpOncePerPacket && cell.sender.is_tcp();
     Some(Expected { least, most: if is_open { rest } else { least } })
@@ -85,7 +92,7 @@ pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option
 mod tests {
     use bpf::limits::Rate;
 
-    use super::super::cell::{Sender, Way};
+    use super::super::cell::Sender;
     use super::*;
 
     fn cell(sender: Sender) -> Cell {
@@ -120,6 +127,13 @@ mod tests {
             assert!((open.off_percent(rate) - off).abs() < 1e-9, "{rate}");
         }
         assert!(open.off_percent(0.0).abs() > 99.0);
+    }
+
+    #[test]
+    fn what_is_lost_behind_the_limit_does_not_arrive() {
+        let lossy = |way| Cell { way, loss_percent: 2, ..cell(Sender::Cubic) };
+        near(goodput(&lossy(Way::Up), Counted::Ip, 0.0, 0), 0.98 * 1_448_000.0);
+        near(goodput(&lossy(Way::Down), Counted::Ip, 0.0, 0), 1_448_000.0);
     }
 
     #[test]

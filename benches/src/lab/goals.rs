@@ -1,10 +1,13 @@
 //! The goals of the packet path, and how far they are reached.
 //!
-//! For each goal and machine the worst cell counts, by its median. What was measured nowhere is not reached.
+//! For each goal and machine the worst cell counts, by its median. What was not measured, failed, or was measured
+//! too seldom is not reached.
 
 use super::cell::{Cell, Way};
+use super::compare::{columns, lost, median};
 use super::expect::SEGMENT;
-use super::results::{Nested, NestedRun, Results, Row};
+use super::needed::{self, Measured};
+use super::results::{Nested, NestedRun, Results, Row, names};
 use super::stats::Spread;
 use super::systems::Name;
 use super::table::{number, percent, signed_percent};
@@ -20,18 +23,20 @@ pub struct Standing {
     pub machine: String,
     /// The figures that count.
     pub figures: String,
-    /// What is missing; nothing where it is reached, `None` where nothing was measured.
-    pub misses: Option<Vec<String>>,
+    /// By how much it is missed.
+    pub misses: Vec<String>,
+    /// How many of its cells were measured; `None` where none was.
+    pub measured: Option<Measured>,
 }
 
 impl Standing {
     /// Reached, or by how much not.
     pub fn verdict(&self) -> String {
-        match &self.misses {
-            None => "not measured".into(),
-            Some(misses) if misses.is_empty() => "reached".into(),
-            Some(misses) => format!("missed: {}", misses.join("; ")),
-        }
+        let Some(measured) = self.measured else { return "not measured".into() };
+        let missed =
+            (!self.misses.is_empty()).then(|| format!("missed: {}", self.misses.join("; ")));
+        let words: Vec<_> = missed.into_iter().chain(measured.incomplete()).collect();
+        if words.is_empty() { "reached".into() } else { words.join("; ") }
     }
 }
 
@@ -43,45 +48,52 @@ struct Found {
     misses: Vec<String>,
 }
 
+/// What a goal is about.
+enum About {
+    /// Such cells, at least at that round trip, with these systems: ours first.
+    Cells(fn(&Cell) -> bool, u32, &'static [Name]),
+    /// Limits within limits.
+    Nested,
+}
+
 struct Goal {
     what: &'static str,
     wanted: &'static str,
+    about: About,
     look: Look,
 }
+
+const OURS: &[Name] = &[Name::Ours];
 
 const GOALS: [Goal; 7] = [
     Goal {
         what: "upload, TCP, 1.25 to 125 MB/s, 1 to 16 flows",
         wanted: "within 1 %, nothing sent again",
-        look: |results| {
-            let is_it = |cell: &Cell| {
-                is_clean_upload(cell)
-                    && (1_250_000..=125_000_000).contains(&cell.rate.bytes_per_second())
-            };
-            both(error(results, is_it, 1.0), sent_again(results, is_it, 0.0))
-        },
+        about: About::Cells(is_upload, 0, OURS),
+        look: |results| both(error(results, is_upload, 1.0), sent_again(results, is_upload, 0.0)),
     },
     Goal {
         what: "upload, TCP, 125 kB/s",
         wanted: "within 3 %",
-        look: |results| {
-            let is_it =
-                |cell: &Cell| is_clean_upload(cell) && cell.rate.bytes_per_second() == 125_000;
-            error(results, is_it, 3.0)
-        },
+        about: About::Cells(is_slow_upload, 0, OURS),
+        look: |results| error(results, is_slow_upload, 3.0),
     },
     Goal {
         what: "upload and download, UDP",
         wanted: "within 1 %",
-        look: |results| error(results, |cell| !cell.sender.is_tcp() && cell.loss_percent == 0, 1.0),
+        about: About::Cells(is_udp, 0, OURS),
+        look: |results| error(results, is_udp, 1.0),
     },
     Goal {
         what: "download, TCP, 20 ms RTT",
         wanted: "within 2 %, at most 1 % sent again, better than tc police in every column",
+        about: About::Cells(is_far_download, 20, &[Name::Ours, Name::Police]),
         look: |results| {
-            let is_it = |cell: &Cell| is_far_download(cell);
-            let held = both(error(results, is_it, 2.0), sent_again(results, is_it, 1.0));
-            let peer = compare(results, Name::Ours, Name::Police, is_it);
+            let held = both(
+                error(results, is_far_download, 2.0),
+                sent_again(results, is_far_download, 1.0),
+            );
+            let peer = compare(results, Name::Ours, Name::Police);
             both(
                 held,
                 Some(peer.unwrap_or_else(|| Found {
@@ -94,42 +106,61 @@ const GOALS: [Goal; 7] = [
     Goal {
         what: "download with ifb",
         wanted: "as good as tc htb on ifb, or better",
-        look: |results| compare(results, Name::OursQueue, Name::Htb, is_far_download),
+        about: About::Cells(is_far_download, 20, &[Name::OursQueue, Name::Htb]),
+        look: |results| compare(results, Name::OursQueue, Name::Htb),
     },
     Goal {
         what: "two throttled cgroups, parent and child limits",
         wanted: "each holds its own",
+        about: About::Nested,
         look: nested,
     },
     Goal {
         what: "latency added beside a saturated limit",
         wanted: "below that of tbf with its usual 50 ms",
+        about: About::Cells(|_| true, 0, &[Name::Ours, Name::Tbf]),
         look: latency,
     },
 ];
 
-/// How every goal stands on every machine that has measured it.
+/// How every goal stands on every machine that has tried it.
 pub fn standings(all: &[Results]) -> Vec<Standing> {
     let mut standings = Vec::new();
-    for Goal { what, wanted: goal, look } in &GOALS {
+    for Goal { what, wanted: goal, about, look } in &GOALS {
         let before = standings.len();
-        for results in all {
-            if let Some(found) = look(results) {
-                standings.push(Standing {
-                    what,
-                    goal,
-                    machine: results.machine.word(),
-                    figures: found.figures,
-                    misses: Some(found.misses),
-                });
+        for (results, machine) in all.iter().zip(names(all)) {
+            let measured = match about {
+                About::Cells(is_it, rtt_ms, systems) => {
+                    needed::of_rows(results, *is_it, *rtt_ms, systems)
+                }
+                About::Nested => needed::of_nested(results),
+            };
+            if measured.is_some() {
+                let none =
+                    || Found { figures: "-".into(), misses: vec!["no figures to judge by".into()] };
+                let Found { figures, misses } = look(results).unwrap_or_else(none);
+                standings.push(Standing { what, goal, machine, figures, misses, measured });
             }
         }
         if standings.len() == before {
             let (machine, figures) = ("-".into(), "-".into());
-            standings.push(Standing { what, goal, machine, figures, misses: None });
+            let misses = Vec::new();
+            standings.push(Standing { what, goal, machine, figures, misses, measured: None });
         }
     }
     standings
+}
+
+fn is_upload(cell: &Cell) -> bool {
+    is_clean_upload(cell) && (1_250_000..=125_000_000).contains(&cell.rate.bytes_per_second())
+}
+
+fn is_slow_upload(cell: &Cell) -> bool {
+    is_clean_upload(cell) && cell.rate.bytes_per_second() == 125_000
+}
+
+fn is_udp(cell: &Cell) -> bool {
+    !cell.sender.is_tcp() && cell.loss_percent == 0
 }
 
 fn is_clean_upload(cell: &Cell) -> bool {
@@ -151,23 +182,39 @@ fn rows(
     })
 }
 
+/// Rows of both in the same cells.
+fn pairs(
+    results: &Results,
+    ours: Name,
+    theirs: Name,
+    is_it: fn(&Cell) -> bool,
+) -> Vec<(&Row, &Row)> {
+    let mut pairs = Vec::new();
+    for row in rows(results, ours, is_it) {
+        pairs.extend(rows(results, theirs, |cell| *cell == row.cell).next().map(|it| (row, it)));
+    }
+    pairs
+}
+
 /// The row whose median is highest.
 fn worst<'a>(
     rows: impl Iterator<Item = &'a Row>,
-    value: impl Fn(&Row) -> Option<f64>,
+    value: impl Fn(&Row) -> Option<Spread>,
 ) -> Option<(f64, &'a Row)> {
-    rows.filter_map(|row| Some((value(row)?, row))).max_by(|(a, _), (b, _)| a.total_cmp(b))
+    rows.filter_map(|row| Some((value(row)?.median, row))).max_by(|(a, _), (b, _)| a.total_cmp(b))
 }
 
-fn median(spread: Option<Spread>) -> Option<f64> {
-    Some(spread?.median)
-}
-
-fn error(results: &Results, is_it: impl Fn(&Cell) -> bool, most: f64) -> Option<Found> {
+fn error(results: &Results, is_it: fn(&Cell) -> bool, most: f64) -> Option<Found> {
     let rows = rows(results, Name::Ours, is_it);
-    let (off, row) = worst(rows, |row| Some(median(row.summary.error_percent)?.abs()))?;
-    let error = median(row.summary.error_percent)?;
-    let figures = format!("{} ({})", signed_percent(error), row.cell);
+    let (off, row) = worst(rows, |row| row.summary.off_percent)?;
+    let Spread { min, max, .. } = row.summary.error_percent?;
+    let figures = format!(
+        "{} off, runs {} to {} ({})",
+        percent(off),
+        signed_percent(min),
+        signed_percent(max),
+        row.cell
+    );
     let misses = (off > most)
         .then(|| format!("{} beyond {}", percent(off - most), percent(most)))
         .into_iter()
@@ -175,9 +222,9 @@ fn error(results: &Results, is_it: impl Fn(&Cell) -> bool, most: f64) -> Option<
     Some(Found { figures, misses })
 }
 
-fn sent_again(results: &Results, is_it: impl Fn(&Cell) -> bool, most: f64) -> Option<Found> {
+fn sent_again(results: &Results, is_it: fn(&Cell) -> bool, most: f64) -> Option<Found> {
     let rows = rows(results, Name::Ours, is_it);
-    let (again, row) = worst(rows, |row| median(row.summary.resent_percent))?;
+    let (again, row) = worst(rows, |row| row.summary.resent_percent)?;
     let figures = format!("{} sent again ({})", fine_percent(again), row.cell);
     let misses =
         (again > most).then(|| format!("{} sent again", fine_percent(again))).into_iter().collect();
@@ -204,54 +251,20 @@ fn joined(first: &Found, second: &Found) -> Found {
     }
 }
 
-/// A figure of a row: less is better.
-type Figure = fn(&Row) -> Option<f64>;
-
-/// What is compared between two systems.
-const COMPARED: [(&str, Figure); 7] = [
-    ("error", |row| Some(median(row.summary.error_percent)?.abs())),
-    ("off in 100 ms", |row| median(row.summary.window_mean_percent)),
-    ("the same, p95", |row| median(row.summary.window_p95_percent)),
-    ("sent again", |row| median(row.summary.resent_percent)),
-    ("ping p50", |row| median(row.summary.inside.p50_ms)),
-    ("ping p99", |row| median(row.summary.inside.p99_ms)),
-    ("CPU", |row| median(row.summary.cpu_seconds_per_gb)),
-];
-
-/// In how many cells one system is worse than the other, by column. `None` if no cell has both.
-fn compare(
-    results: &Results,
-    ours: Name,
-    theirs: Name,
-    is_it: impl Fn(&Cell) -> bool + Copy,
-) -> Option<Found> {
-    let pairs: Vec<_> = rows(results, ours, is_it)
-        .filter_map(|row| {
-            let same = |cell: &Cell| *cell == row.cell;
-            Some((row, rows(results, theirs, same).next()?))
-        })
-        .collect();
+/// Of far downloads. `None` if no cell has both.
+fn compare(results: &Results, ours: Name, theirs: Name) -> Option<Found> {
+    let pairs = pairs(results, ours, theirs, is_far_download);
     if pairs.is_empty() {
         return None;
     }
-    let misses = COMPARED.iter().filter_map(|(column, value)| {
-        let is_worse = |(ours, theirs): &&(&Row, &Row)| {
-            value(ours).zip(value(theirs)).is_some_and(|(ours, theirs)| ours > theirs)
-        };
-        let worse = pairs.iter().filter(is_worse).count();
-        (worse > 0).then(|| {
-            format!("{column}: worse than {} in {worse} of {} cells", theirs.name(), pairs.len())
-        })
-    });
-    let misses: Vec<_> = misses.collect();
-    let figures = format!(
-        "beside {} in {} cells: better in {} of {} columns",
-        theirs.name(),
-        pairs.len(),
-        COMPARED.len() - misses.len(),
-        COMPARED.len()
-    );
-    Some(Found { figures, misses })
+    let (figures, misses) = columns(&pairs, theirs);
+    let most_lost = |rows: &mut dyn Iterator<Item = &Row>| {
+        let lost = rows.filter_map(|row| lost(&row.summary.inside));
+        Spread::of(lost).map_or_else(|| "-".into(), |lost| percent(lost.max))
+    };
+    let ours = most_lost(&mut pairs.iter().map(|pair| pair.0));
+    let theirs = most_lost(&mut pairs.iter().map(|pair| pair.1));
+    Some(Found { figures: format!("{figures}; pings lost at most {ours} beside {theirs}"), misses })
 }
 
 /// How much more than its limit anybody may let through, in percent, and how much less all may together.
@@ -261,75 +274,79 @@ const NESTED_UNDER: f64 = 2.0;
 fn nested(results: &Results) -> Option<Found> {
     let mut figures = Vec::new();
     let mut misses = Vec::new();
-    for nested in &results.nested {
-        let Some((child, all)) = nested_errors(nested) else { continue };
+    for nested in results.nested.iter().filter(|nested| nested.not_here.is_none()) {
         let way = format!("{} {} ms", nested.way.name(), nested.rtt_ms);
-        figures.push(format!(
-            "{way}: child {}, both {}",
-            signed_percent(child),
-            signed_percent(all)
-        ));
-        for (who, error) in [("the child", child), ("both", all)] {
-            if error > NESTED_OVER {
-                misses.push(format!("{way}: {who} got {} too much", percent(error)));
+        let (child, all) = nested_errors(nested);
+        // A child may get less: its sibling takes the rest of what the parent lets through.
+        for (who, errors, under) in [("child", child, f64::INFINITY), ("both", all, NESTED_UNDER)] {
+            let Some(spread) = Spread::of(errors.iter().copied()) else {
+                misses.push(format!("{way}: {who}: every run failed"));
+                continue;
+            };
+            let Spread { median, min, max } = spread;
+            let [median, min, max] = [median, min, max].map(signed_percent);
+            figures.push(format!("{way}: {who} {median}, runs {min} to {max}"));
+            let beyond =
+                errors.iter().map(|error| (error - NESTED_OVER).max(-under - error).max(0.0));
+            let beyond = Spread::of(beyond).map_or(0.0, |beyond| beyond.median);
+            if beyond > 0.0 {
+                misses.push(format!("{way}: {who} {} beyond what is allowed", percent(beyond)));
             }
         }
-        if all < -NESTED_UNDER {
-            misses.push(format!("{way}: {} of the parent's limit unused", percent(-all)));
-        }
     }
-    (!figures.is_empty()).then(|| Found { figures: figures.join("; "), misses })
+    (!(figures.is_empty() && misses.is_empty()))
+        .then(|| Found { figures: figures.join("; "), misses })
 }
 
-/// How far the child and all together are off their limits, in percent.
-fn nested_errors(nested: &Nested) -> Option<(f64, f64)> {
-    let runs: Vec<_> = nested
-        .runs
-        .iter()
-        .filter_map(|run| match run {
-            NestedRun::Measured { child, sibling } => Some((*child, *sibling)),
-            NestedRun::Failed(_) => None,
-        })
-        .collect();
+/// How far the child and all together are off their limits in each run, in percent.
+fn nested_errors(nested: &Nested) -> (Vec<f64>, Vec<f64>) {
     let carried = SEGMENT / 1500.0;
     let error = |got: f64, limit: u64| (got / (limit as f64 * carried) - 1.0) * 100.0;
-    let child =
-        Spread::of(runs.iter().map(|(child, _)| error(*child, nested.child.bytes_per_second())));
-    let all = Spread::of(
-        runs.iter()
-            .map(|(child, sibling)| error(child + sibling, nested.parent.bytes_per_second())),
-    );
-    Some((child?.median, all?.median))
+    let runs = nested.runs.iter().filter_map(|run| match run {
+        NestedRun::Measured { child, sibling } => Some((
+            error(*child, nested.child.bytes_per_second()),
+            error(child + sibling, nested.parent.bytes_per_second()),
+        )),
+        NestedRun::Failed(_) => None,
+    });
+    runs.unzip()
 }
 
 /// Probes in the cgroup: a shaper delays only what goes through it, and tbf has everything go through it.
 fn latency(results: &Results) -> Option<Found> {
-    let pairs = rows(results, Name::Ours, |_| true).filter_map(|row| {
-        let same = |cell: &Cell| *cell == row.cell;
-        let peer = rows(results, Name::Tbf, same).next()?;
-        let added = |row: &Row| {
-            Some((median(row.summary.inside.p50_ms)?, median(row.summary.inside.p99_ms)?))
-        };
-        Some((row, added(row), added(peer)?))
-    });
+    let pairs = pairs(results, Name::Ours, Name::Tbf, |_| true);
     let mut figures = Vec::new();
     let mut misses = Vec::new();
-    for (row, ours, theirs) in pairs {
-        let cell = &row.cell;
-        let Some(ours) = ours else {
-            misses.push(format!("no ping came back ({cell})"));
+    for (ours, theirs) in &pairs {
+        let cell = &ours.cell;
+        let figure = |row: &Row| {
+            let inside = &row.summary.inside;
+            let (p50, p99) = (median(inside.of_all_p50_ms)?, median(inside.of_all_p99_ms)?);
+            Some((p50, p99, lost(inside)?))
+        };
+        let (Some(ours), Some(theirs)) = (figure(ours), figure(theirs)) else {
+            misses.push(format!("no pings to compare ({cell})"));
             continue;
         };
-        let told = |(p50, p99): (f64, f64)| format!("{}/{} ms", number(p50), number(p99));
+        let told = |(p50, p99, lost): (f64, f64, f64)| {
+            format!("{}/{}, {} lost", time(p50), time(p99), percent(lost))
+        };
         figures.push(format!("{} beside {} ({cell})", told(ours), told(theirs)));
         for (which, ours, theirs) in [("p50", ours.0, theirs.0), ("p99", ours.1, theirs.1)] {
             if ours >= theirs {
-                misses.push(format!("{which} {} ms more ({cell})", number(ours - theirs)));
+                misses.push(format!("{which} {}, not below {} ({cell})", time(ours), time(theirs)));
             }
         }
+        if ours.2 > theirs.2 {
+            misses.push(format!("{} more pings lost ({cell})", percent(ours.2 - theirs.2)));
+        }
     }
-    let measured = !(figures.is_empty() && misses.is_empty());
-    measured.then(|| Found { figures: figures.join("; "), misses })
+    (!pairs.is_empty()).then(|| Found { figures: figures.join("; "), misses })
+}
+
+/// Of a probe, which may not have come back.
+fn time(ms: f64) -> String {
+    if ms.is_finite() { format!("{} ms", number(ms)) } else { "never".into() }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod cell;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod cpu;
 pub mod echo;
 pub mod expect;
@@ -15,6 +16,7 @@ pub mod guest;
 pub mod machine;
 pub mod markdown;
 pub mod measure;
+pub mod needed;
 pub mod nested;
 pub mod network;
 pub mod plan;

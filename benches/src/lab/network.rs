@@ -114,7 +114,7 @@ impl Network {
     }
 
     /// Makes the way as long and as bad as the cell wants it: half of the round trip in each direction, and
-    /// loss in that of the data, behind whatever limits it. Where packets are lost, each is one segment long:
+    /// loss in that of the data: at the far end, so behind what limits uploads and before what limits downloads. Where packets are lost, each is one segment long:
     /// otherwise 45 segments would go at once.
     ///
     /// # Errors

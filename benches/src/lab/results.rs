@@ -161,6 +161,11 @@ impl Idle {
 }
 
 impl Row {
+    /// How many runs came to an end.
+    pub fn measured(&self) -> usize {
+        self.runs.iter().filter(|run| matches!(run, Run::Measured(_))).count()
+    }
+
     /// The goodputs that are no error.
     pub fn range(&self) -> Option<Expected> {
         let least = self.expected?;
@@ -175,6 +180,17 @@ impl Row {
             _ => true,
         }
     }
+}
+
+/// A name for each of these: its machine's word, and a number where another before it has that, too.
+pub fn names(all: &[Results]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for results in all {
+        let word = results.machine.word();
+        let numbered = (2..).map(|number| format!("{word}-{number}"));
+        names.extend(std::iter::once(word.clone()).chain(numbered).find(|it| !names.contains(it)));
+    }
+    names
 }
 
 impl Results {
@@ -278,6 +294,15 @@ mod tests {
         results.idle[0].busy_processors = 0.21;
         assert!(!results.is_quiet());
         assert_eq!(told(&results), None);
+    }
+
+    #[test]
+    fn results_of_one_machine_are_numbered() {
+        let one = samples::results();
+        let mut other = one.clone();
+        other.machine.kernel = "6.12.1".into();
+        let all = [one.clone(), other, one.clone(), one];
+        assert_eq!(names(&all), ["host-6.18", "host-6.12", "host-6.18-2", "host-6.18-3"]);
     }
 
     #[test]

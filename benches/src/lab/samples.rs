@@ -3,7 +3,7 @@
 use bpf::limits::Rate;
 
 use super::cell::{Cell, Sender, Way};
-use super::echo::Echoes;
+use super::echo::{Echoes, OfAll};
 use super::expect::Counted;
 use super::machine::Machine;
 use super::results::{Idle, Measured, Nested, NestedRun, Results, Row, Run, SCHEMA_VERSION};
@@ -20,7 +20,8 @@ pub(super) fn cell(way: Way, sender: Sender) -> Cell {
 }
 
 fn echoes(p50: f64, lost: u32) -> Echoes {
-    Echoes { sent: 100, lost, p50_ms: Some(p50), p99_ms: Some(p50 * 2.0) }
+    let of_all = Some(OfAll { p50_ms: Some(p50), p99_ms: (lost == 0).then_some(p50 * 2.0) });
+    Echoes { sent: 100, lost, p50_ms: Some(p50), p99_ms: Some(p50 * 2.0), of_all }
 }
 
 pub(super) fn measured(goodput: f64, p50: f64) -> Measured {
@@ -84,7 +85,13 @@ pub(super) fn results() -> Results {
         idle: vec![Idle {
             rtt_ms: 0,
             loss_percent: 0,
-            echoes: Echoes { sent: 20, lost: 0, p50_ms: Some(1.0), p99_ms: Some(1.0) },
+            echoes: Echoes {
+                sent: 20,
+                lost: 0,
+                p50_ms: Some(1.0),
+                p99_ms: Some(1.0),
+                of_all: None,
+            },
             busy_processors: 0.05,
         }],
         rows: vec![

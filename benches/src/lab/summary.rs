@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::echo::Echoes;
+use super::echo::{Echoes, OfAll};
 use super::results::{Idle, Measured, Row, Run};
 use super::stats::Spread;
 
@@ -15,6 +15,8 @@ pub struct Summary {
     pub offered: Option<Spread>,
     /// How far the goodput is off what is expected, in percent; negative: too little.
     pub error_percent: Option<Spread>,
+    /// The same without the sign: runs with too much do not make up for those with too little.
+    pub off_percent: Option<Spread>,
     /// How far windows of 100 ms are off, on average, in percent.
     pub window_mean_percent: Option<Spread>,
     /// The same for the worst window of twenty.
@@ -40,6 +42,12 @@ pub struct Added {
     pub p99_ms: Option<Spread>,
     /// Probes that did not come back, in percent.
     pub lost_percent: Option<Spread>,
+    /// Of all probes, where one that did not come back took for ever: infinite, which JSON does not have.
+    #[serde(skip)]
+    pub of_all_p50_ms: Option<Spread>,
+    /// The same of 99 of 100.
+    #[serde(skip)]
+    pub of_all_p99_ms: Option<Spread>,
 }
 
 impl Added {
@@ -48,7 +56,16 @@ impl Added {
             let without = with(&idle?.echoes)?;
             Spread::of(runs.iter().filter_map(|run| Some(with(of(run))? - without)))
         };
+        let of_all =
+            |with: fn(&OfAll) -> Option<f64>| {
+                let without = with(&idle?.echoes.of_all())?;
+                Spread::of(runs.iter().map(|run| {
+                    with(&of(run).of_all()).map_or(f64::INFINITY, |time| time - without)
+                }))
+            };
         Self {
+            of_all_p50_ms: of_all(|all| all.p50_ms),
+            of_all_p99_ms: of_all(|all| all.p99_ms),
             p50_ms: added(|echoes| echoes.p50_ms),
             p99_ms: added(|echoes| echoes.p99_ms),
             lost_percent: Spread::of(runs.iter().map(|run| {
@@ -77,6 +94,7 @@ impl Summary {
             goodput: spread(&|run| Some(run.goodput)),
             offered: spread(&|run| Some(run.offered)),
             error_percent: spread(&|run| Some(row.range()?.off_percent(run.goodput))),
+            off_percent: spread(&|run| Some(row.range()?.off_percent(run.goodput).abs())),
             window_mean_percent: spread(&|run| Some(run.windows?.mean)),
             window_p95_percent: spread(&|run| Some(run.windows?.p95)),
             resent_percent: spread(&|run| run.resent_percent),
@@ -105,6 +123,15 @@ mod tests {
         // Runs of 3, 4 and 8 ms; 1 ms without load.
         is_near(summary.inside.p50_ms, 3.0);
         is_near(summary.inside.lost_percent, 10.0);
+        is_near(summary.inside.of_all_p50_ms, 3.0);
+        assert!(summary.inside.of_all_p99_ms.unwrap().median.is_infinite());
+    }
+
+    #[test]
+    fn runs_with_too_much_do_not_make_up_for_those_with_too_little() {
+        let summary = &samples::results().rows[0].summary;
+        // Runs of -0.50, +7.79 and -8.79 %.
+        is_near(summary.off_percent, 7.7944);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn figures(row: &Row) -> Vec<String> {
         return alone(format!("not here: {why}"));
     }
     let summary = &row.summary;
-    let done = row.runs.iter().filter(|run| matches!(run, Run::Measured(_))).count();
+    let done = row.measured();
     if done == 0 {
         let why = row.runs.iter().find_map(|run| match run {
             Run::Failed(why) => Some(why.as_str()),

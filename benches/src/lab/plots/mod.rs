@@ -31,7 +31,8 @@ const KINDS: [Kind; 3] = [
         title: "Goodput: how far off its limit",
         unit: "%",
         good: Some(1.0),
-        value: |row| row.summary.error_percent,
+        // What a sender who is too slow does not send is no error of the limit's.
+        value: |row| row.summary.error_percent.filter(|_| row.is_loaded()),
         without: &[Name::None],
     },
     Kind {
@@ -163,6 +164,16 @@ mod tests {
         results.rows.retain(|row| row.system != Name::Ours);
         assert_eq!(panels(&results, &KINDS[0]), []);
         assert!(all(&results).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_limit_is_not_to_blame_for_a_sender_that_is_too_slow() {
+        let mut results = samples::results();
+        results.rows[0].cell.sender = super::super::cell::Sender::Udp;
+        let bar = |results: &Results| panels(results, &KINDS[0]).first()?.groups[0].bars[0].1;
+        assert!(bar(&results).is_some());
+        results.rows[0].summary.offered = Some(Spread { median: 1.0, min: 1.0, max: 1.0 });
+        assert_eq!(bar(&results), None);
     }
 
     #[test]

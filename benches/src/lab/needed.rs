@@ -1,0 +1,108 @@
+//! The cells that a goal needs, and how many of them were measured.
+
+use super::cell::{Cell, Way};
+use super::plan::{Choice, Preset, entries};
+use super::results::{Nested, NestedRun, Results, Row};
+use super::systems::Name;
+
+/// A cell with fewer runs says too little.
+const RUNS: usize = 3;
+
+/// How many of a goal's cells were measured with all of its systems, and never failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// So many,
+    pub cells: usize,
+    /// of so many.
+    pub of: usize,
+}
+
+impl Measured {
+    /// What is to be said of it; nothing where all were measured.
+    pub fn incomplete(self) -> Option<String> {
+        let Self { cells, of } = self;
+        (cells < of).then(|| format!("incomplete: {cells} of {of} cells"))
+    }
+}
+
+/// Of the cells of the preset for goals which a goal is about, at that round trip and with all of these systems;
+/// and of others that it is about and that were tried. `None` where none was tried.
+pub fn of_rows(
+    results: &Results,
+    is_it: fn(&Cell) -> bool,
+    rtt_ms: u32,
+    systems: &[Name],
+) -> Option<Measured> {
+    let needed = needed(is_it, rtt_ms, systems);
+    let mut cells = tried(results, is_it, systems, &needed);
+    if cells.is_empty() {
+        return None;
+    }
+    cells.extend(needed);
+    cells.sort_unstable();
+    cells.dedup();
+    let is_whole = |cell: &&Cell| {
+        systems.iter().all(|system| {
+            let row = results.rows.iter().find(|row| (&row.cell, &row.system) == (*cell, system));
+            row.is_some_and(is_measured)
+        })
+    };
+    Some(Measured { cells: cells.iter().filter(is_whole).count(), of: cells.len() })
+}
+
+/// The cells of the preset.
+pub fn needed(is_it: fn(&Cell) -> bool, rtt_ms: u32, systems: &[Name]) -> Vec<Cell> {
+    let entries = entries(Some(Preset::Goals), &Choice::default()).unwrap_or_default();
+    let entries = entries.into_iter().filter(|entry| {
+        is_it(&entry.cell)
+            && entry.cell.rtt_ms == rtt_ms
+            && systems.iter().all(|system| entry.systems.contains(system))
+    });
+    entries.map(|entry| entry.cell).collect()
+}
+
+/// The cells that the first of the systems was tried in; of those that are not needed, only where the others
+/// have a row, too.
+fn tried(
+    results: &Results,
+    is_it: fn(&Cell) -> bool,
+    systems: &[Name],
+    needed: &[Cell],
+) -> Vec<Cell> {
+    let has = |cell: &Cell, system: &Name| {
+        results.rows.iter().any(|row| (&row.cell, &row.system) == (cell, system))
+    };
+    let rows = results.rows.iter().filter(|row| {
+        systems.first() == Some(&row.system)
+            && row.not_here.is_none()
+            && is_it(&row.cell)
+            && (needed.contains(&row.cell) || systems.iter().all(|system| has(&row.cell, system)))
+    });
+    rows.map(|row| row.cell).collect()
+}
+
+fn is_measured(row: &Row) -> bool {
+    let measured = row.measured();
+    row.not_here.is_none() && measured >= RUNS && measured == row.runs.len() && row.is_loaded()
+}
+
+/// Of both ways of limits within limits, at each round trip that was tried.
+pub fn of_nested(results: &Results) -> Option<Measured> {
+    let tried = || results.nested.iter().filter(|nested| nested.not_here.is_none());
+    let mut rtts: Vec<_> = tried().map(|nested| nested.rtt_ms).collect();
+    rtts.sort_unstable();
+    rtts.dedup();
+    let is_whole = |nested: &Nested| {
+        let failed = nested.runs.iter().any(|run| matches!(run, NestedRun::Failed(_)));
+        nested.runs.len() >= RUNS && !failed
+    };
+    let whole = |rtt_ms: &u32, way: Way| {
+        tried().any(|it| (it.rtt_ms, it.way) == (*rtt_ms, way) && is_whole(it))
+    };
+    let cells = rtts
+        .iter()
+        .flat_map(|rtt| [Way::Up, Way::Down].map(|way| whole(rtt, way)))
+        .filter(|whole| *whole)
+        .count();
+    (!rtts.is_empty()).then_some(Measured { cells, of: 2 * rtts.len() })
+}

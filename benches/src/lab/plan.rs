@@ -1,14 +1,10 @@
 //! Which cells are measured, with which systems, and in which order.
 
-use std::fmt;
-
 use bpf::limits::Rate;
 use clap::ValueEnum;
 
 use super::cell::{Cell, Sender, Way};
-use super::nested::SPARE_SECONDS;
 use super::systems::Name;
-use super::traffic::Span;
 
 /// Chosen sets of cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -281,41 +277,6 @@ pub fn entries(preset: Option<Preset>, choice: &Choice) -> Result<Vec<Entry>, No
 )]
 pub struct NothingLeft;
 
-/// How many runs are planned, and how long they should take.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Planned {
-    /// Those of rows, and of limits within limits.
-    pub runs: u64,
-    /// All of them, and the looks at the ways without load.
-    pub seconds: f64,
-}
-
-/// Of these entries and so many limits within limits, `runs` times each, where each run takes `overhead` seconds
-/// besides. What this kernel lacks takes no time, and is planned all the same.
-pub fn planned(entries: &[Entry], nested: usize, span: Span, runs: u32, overhead: f64) -> Planned {
-    let took = |span: Span| f64::from(span.seconds + span.omit) + overhead;
-    let mut ways: Vec<_> =
-        entries.iter().map(|it| (it.cell.rtt_ms, it.cell.loss_percent)).collect();
-    ways.sort_unstable();
-    ways.dedup();
-    let of_rows = |entry: &Entry| entry.systems.len() as f64 * took(span.at(entry.cell.rate));
-    let rows: f64 = entries.iter().map(of_rows).sum();
-    let longer = Span { seconds: span.seconds + SPARE_SECONDS, ..span };
-    let once = rows + nested as f64 * took(longer);
-    let idle = ways.len() as f64 * (f64::from(span.seconds) + overhead);
-    let systems: usize = entries.iter().map(|entry| entry.systems.len()).sum();
-    Planned {
-        runs: (systems + nested) as u64 * u64::from(runs),
-        seconds: once * f64::from(runs) + idle,
-    }
-}
-
-impl fmt::Display for Planned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} runs, about {:.0} minutes", self.runs, (self.seconds / 60.0).ceil())
-    }
-}
-
 /// The systems in the order of that run (from 0): each comes first once, so that what a run leaves behind, in
 /// caches say, is not always the same one's gain.
 pub fn rotated(systems: &[Name], run: usize) -> Vec<Name> {
@@ -433,33 +394,6 @@ mod tests {
                 assert_eq!(systems.len(), entry.systems.len(), "{entry:?}");
             }
         }
-    }
-
-    #[test]
-    fn what_is_planned_takes_its_seconds_and_what_comes_on_top() {
-        let choice = Choice {
-            ways: vec![Way::Up],
-            rates: vec![rate(500_000), rate(1_000_000)],
-            systems: vec![Name::Ours, Name::Htb],
-            ..Choice::default()
-        };
-        let entries = entries(None, &choice).unwrap();
-        let planned = planned(&entries, 1, Span { seconds: 2, omit: 1 }, 3, 0.5);
-        // Three times two of 6 + 1.5 s, two of 2 + 1.5 s, one of 3 + 1.5 s; and once an idle one of 2.5 s.
-        assert_eq!(planned, Planned { runs: 15, seconds: 3.0 * (15.0 + 7.0 + 4.5) + 2.5 });
-        assert_eq!(planned.to_string(), "15 runs, about 2 minutes");
-    }
-
-    #[test]
-    fn each_half_of_the_goals_takes_some_nine_minutes() {
-        let minutes = |rtt, omit, overhead| {
-            let choice = Choice { rtts: vec![rtt], ..Choice::default() };
-            let entries = entries(Some(Preset::Goals), &choice).unwrap();
-            let span = Span { seconds: 3, omit };
-            planned(&entries, 2, span, 3, overhead).seconds / 60.0
-        };
-        let (here, guest) = (minutes(0, 1, 0.8), minutes(20, 2, 3.0));
-        assert!(here < 9.2 && guest < 9.2, "{here}, {guest}");
     }
 
     #[test]

@@ -95,8 +95,11 @@ impl Process {
 
     /// Sends it SIGINT, as Ctrl-C does.
     pub(super) fn interrupt(&mut self, fault: Option<Fault>) -> Result<(), String> {
+        // One whose cgroup was removed ends by itself, on a slow machine before it is told to.
+        if self.has_ended().is_some() {
+            return Ok(());
+        }
         if let Some(fault) = fault
-            && self.has_ended().is_none()
             && let Err(why) = self.attach(fault, Skip::default())
         {
             // One that has just ended cannot be traced, and need not be.

@@ -302,3 +302,14 @@ fn ipv6_addresses_are_told_apart() {
         assert!(!local(address), "{address} is not local");
     }
 }
+
+#[test]
+fn what_waits_in_fq_is_never_to_leave_beyond_its_horizon() {
+    let long = limits(125_000, Duration::from_secs(60));
+    let ahead = |limits: &Limits| {
+        let state = ThrottleState::armed(limits, 0).0;
+        Duration::from_nanos(state.tolerance >> state.tick_shift)
+    };
+    assert_eq!(ahead(&long), Duration::from_secs(60));
+    assert_eq!(ahead(&Limits { departures: true, ..long }), Duration::from_secs(5));
+}

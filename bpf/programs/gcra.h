@@ -25,6 +25,16 @@
 /* The longest packet whose cost cannot overflow at the lowest rate: twice the largest that BIG TCP makes. */
 #define GCRA_MAX_BYTES (1U << 20)
 
+/*
+ * Where the bucket is full, small packets (a ping, a DNS query, a key typed, an acknowledgement) still have an
+ * eighth of the rate, 100 ms of it at once: a second bucket, for them alone. Otherwise one large packet or a flood
+ * would keep all of them out. What passes there is charged as everything is, so the rate is the same; the
+ * burst is 12.5 ms larger, for them.
+ */
+#define GCRA_SMALL_BYTES 256
+#define GCRA_RESERVE_SHIFT 3
+#define GCRA_RESERVE_NS 100000000ULL
+
 static __attribute__((always_inline)) inline __u64 gcra_ticks(__u64 ns, __u32 tick_shift)
 {
 	return ns << tick_shift;
@@ -57,6 +67,17 @@ static __attribute__((always_inline)) inline int gcra_admit(__u64 tat, __u64 now
 		return 0;
 	*next = now + ahead + cost;
 	return 1;
+}
+
+/* The same of the second bucket, whose TAT is `reserve`, for a packet of `bytes`. */
+static __attribute__((always_inline)) inline int gcra_admit_small(__u64 reserve, __u64 now,
+								  __u32 bytes, __u64 cost,
+								  __u32 tick_shift, __u64 horizon,
+								  __u64 *next)
+{
+	return bytes <= GCRA_SMALL_BYTES &&
+	       gcra_admit(reserve, now, cost << GCRA_RESERVE_SHIFT,
+			  gcra_ticks(GCRA_RESERVE_NS, tick_shift), horizon, next);
 }
 
 #endif

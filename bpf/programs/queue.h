@@ -164,8 +164,7 @@ int chadthrottle_queue(struct __sk_buff *skb)
 	bytes = wire_bytes(skb, ETHERNET);
 	tick_shift = state->tick_shift & 31;
 	__sync_fetch_and_add(&state->flow.arrived, bytes);
-	charge.now = bpf_ktime_get_ns();
-	charge.cost = gcra_cost(state->cost, tick_shift, bytes);
+	charge = charge_of(state, bytes);
 	if (!admit(state, &charge)) {
 		counters = bpf_map_lookup_elem(&chad_drops, &key);
 		if (counters) {

@@ -161,9 +161,42 @@ static __always_inline __u32 wire_bytes(struct __sk_buff *skb, __u32 base)
 /* A packet that is to be charged. */
 struct charge {
 	__u64 now; /* nanoseconds */
+	__u32 bytes;
 	__u64 cost; /* ticks */
 	__u64 ahead; /* ticks that packets before it have taken of the time that is to come */
 };
+
+static __always_inline struct charge charge_of(const struct throttle_state *state, __u32 bytes)
+{
+	return (struct charge){
+		.now = bpf_ktime_get_ns(),
+		.bytes = bytes,
+		.cost = gcra_cost(state->cost, state->tick_shift & 31, bytes),
+	};
+}
+
+/* For which the bucket is full. */
+static __always_inline int admit_small(struct throttle_state *state, const struct charge *charge,
+				       __u64 now)
+{
+	__u64 reserve = *(volatile __u64 *)&state->reserve;
+
+	for (int race = 0; race < MAX_RACES; race++) {
+		__u64 next, found;
+
+		if (!gcra_admit_small(reserve, now, charge->bytes, charge->cost,
+				      state->tick_shift & 31, state->horizon, &next))
+			return 0;
+		found = __sync_val_compare_and_swap(&state->reserve, reserve, next);
+		if (found == reserve) {
+			/* It is full, so its TAT is ahead, not in the past. */
+			__sync_fetch_and_add(&state->tat, charge->cost);
+			return 1;
+		}
+		reserve = found;
+	}
+	return 0;
+}
 
 static __always_inline int admit(struct throttle_state *state, struct charge *charge)
 {
@@ -175,7 +208,7 @@ static __always_inline int admit(struct throttle_state *state, struct charge *ch
 
 		charge->ahead = ticks_ahead(state, tat, now);
 		if (!gcra_admit(tat, now, charge->cost, state->tolerance, state->horizon, &next))
-			return 0;
+			return admit_small(state, charge, now);
 		found = __sync_val_compare_and_swap(&state->tat, tat, next);
 		if (found == tat)
 			return 1;
@@ -227,8 +260,7 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 	}
 	if (!egress)
 		__sync_fetch_and_add(&state->flow.arrived, bytes);
-	charge.now = bpf_ktime_get_ns();
-	charge.cost = gcra_cost(state->cost, tick_shift, bytes);
+	charge = charge_of(state, bytes);
 	if (egress && state->departures && has_to_wait(state, &charge)) {
 		waiting = waiting_of(skb);
 		if (waiting) {

@@ -12,6 +12,15 @@ unsafe extern "C" {
         horizon: u64,
         next: *mut u64,
     ) -> c_int;
+    fn chad_gcra_admit_small(
+        reserve: u64,
+        now: u64,
+        bytes: u32,
+        cost: u64,
+        tick_shift: u32,
+        horizon: u64,
+        next: *mut u64,
+    ) -> c_int;
     fn chad_flow_pace(
         ahead_ns: u64,
         later_ns: u64,
@@ -57,6 +66,23 @@ pub(crate) fn gcra_admit(
     // SAFETY: `next` lives across the call.
     let conforms =
         unsafe { chad_gcra_admit(tat, now, cost, tolerance, horizon, &raw mut next) } != 0;
+    conforms.then_some(next)
+}
+
+/// `gcra_admit_small`: the next TAT of the small packets' own bucket, if the packet conforms there.
+pub(crate) fn gcra_admit_small(
+    reserve: u64,
+    now: u64,
+    bytes: u32,
+    cost: u64,
+    tick_shift: u32,
+    horizon: u64,
+) -> Option<u64> {
+    let mut next = 0;
+    // SAFETY: `next` lives across the call.
+    let conforms = unsafe {
+        chad_gcra_admit_small(reserve, now, bytes, cost, tick_shift, horizon, &raw mut next)
+    } != 0;
     conforms.then_some(next)
 }
 

@@ -201,11 +201,11 @@ impl Program {
         let maps = self.maps()?.ok_or_else(|| fail(Errno::EOPNOTSUPP))?;
         let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
         let mut both = both.first().copied().ok_or_else(|| fail(Errno::ENOENT))?;
-        let tat = both.download.tat;
+        let (tat, reserve) = (both.download.tat, both.download.reserve);
         state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
         if maps.queue.is_some() && state.is_armed() && tat != 0 {
             // What waits in the queue has not come to the cgroup yet, and is not charged there.
-            both.download.tat = tat;
+            (both.download.tat, both.download.reserve) = (tat, reserve);
         }
         maps.state.update(bytes_of(&cgroup.0), bytes_of(&both)).map_err(fail)?;
         match (&maps.queue, attach_type) {

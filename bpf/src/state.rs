@@ -54,6 +54,7 @@ impl ThrottleState {
             // A second more, for a CPU that read its clock long before it looked at the TAT.
             horizon: tolerance + longest_packet + ticks(NANOS),
             tat: ticks(now),
+            reserve: ticks(now),
             tick_shift,
             flow: types::throttle_flow::default(),
             traffic: match limits.traffic {
@@ -72,10 +73,14 @@ impl ThrottleState {
         let mut next = Self::armed(limits, now);
         if self.is_armed() {
             let (old, new) = (&self.0, &mut next.0);
-            let ahead = old.tat.wrapping_sub(now << old.tick_shift);
-            let ahead_ns = if ahead > old.horizon { 0 } else { ahead >> old.tick_shift };
             let furthest_ns = (new.horizon >> new.tick_shift) - NANOS;
-            new.tat = new.tat.wrapping_add(ahead_ns.min(furthest_ns) << new.tick_shift);
+            let carry = |from: u64, to: &mut u64| {
+                let ahead = from.wrapping_sub(now << old.tick_shift);
+                let ahead_ns = if ahead > old.horizon { 0 } else { ahead >> old.tick_shift };
+                *to = to.wrapping_add(ahead_ns.min(furthest_ns) << new.tick_shift);
+            };
+            carry(old.tat, &mut new.tat);
+            carry(old.reserve, &mut new.reserve);
             // What is known of the senders' number stays true: each gets as large a part as before.
             let part =
                 u128::from(old.flow.fair_rate) * u128::from(new.rate) / u128::from(old.rate.max(1));

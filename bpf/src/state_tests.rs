@@ -25,11 +25,22 @@ fn limits(rate: u64, burst: Duration) -> Limits {
 fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
     let raw = &mut state.0;
     let cost = native::gcra_cost(raw.cost, raw.tick_shift, bytes);
-    let next = native::gcra_admit(raw.tat, now << raw.tick_shift, cost, raw.tolerance, raw.horizon);
-    if let Some(next) = next {
+    let now = now << raw.tick_shift;
+    if let Some(next) = native::gcra_admit(raw.tat, now, cost, raw.tolerance, raw.horizon) {
         raw.tat = next;
+        return true;
+    }
+    let next = native::gcra_admit_small(raw.reserve, now, bytes, cost, raw.tick_shift, raw.horizon);
+    if let Some(next) = next {
+        raw.reserve = next;
+        raw.tat += cost;
     }
     next.is_some()
+}
+
+/// What small packets are let through above the burst: 100 ms of an eighth of the rate.
+fn reserve(rate: u64) -> u64 {
+    rate / 80
 }
 
 /// Log-uniform, so that every order of magnitude is tried as often as the next.
@@ -72,9 +83,10 @@ proptest! {
         let passed = (0..=offers).filter(|i| offer(&mut state, start + i * step, bytes)).count() as u64;
         let allowed = u64::try_from(u128::from(elapsed) * u128::from(rate) / u128::from(NANOS)).unwrap()
             + burst_ms * rate / 1_000;
+        let for_small = if bytes <= 256 { reserve(rate) } else { 0 };
         let got = passed * u64::from(bytes);
         let slack = allowed / 1_000 + 2 * u64::from(bytes);
-        prop_assert!(got <= allowed + slack, "{got} bytes of {allowed}");
+        prop_assert!(got <= allowed + for_small + slack, "{got} bytes of {allowed}");
         let offered = (offers + 1) * u64::from(bytes);
         // With less tolerance than the gaps between the offers, offers that come a moment early are lost.
         if burst_ms * 1_000_000 >= packet_ns {
@@ -212,10 +224,52 @@ fn a_packet_larger_than_the_burst_passes_and_is_paid_for() {
         let mut now = NANOS * u64::from(bytes);
         assert!(offer(&mut state, now, bytes));
         now += u64::from(bytes) * NANOS / 125_000 - 21_000_000;
-        assert!(!offer(&mut state, now, 20), "too early");
+        assert!(!offer(&mut state, now, 300), "too early");
         now += 2_000_000;
-        assert!(offer(&mut state, now, 20), "paid for");
+        assert!(offer(&mut state, now, 300), "paid for");
     }
+}
+
+#[test]
+fn small_packets_pass_beside_a_flood_of_large_ones_and_are_charged() {
+    for rate in [10_000, 125_000, 12_500_000] {
+        for large in [1_500, 65_536] {
+            let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(20)), NANOS);
+            let (mut passed, mut pings) = (0, 0);
+            // A flood at 64 times the rate for a minute, and a ping every 100 ms.
+            let step = (u64::from(large) * NANOS / rate / 64).max(1);
+            let mut next_ping = 0;
+            for at in (0..60 * NANOS).step_by(usize::try_from(step).unwrap()) {
+                if at >= next_ping {
+                    next_ping += 100_000_000;
+                    pings += u64::from(offer(&mut state, NANOS + at, 84));
+                }
+                passed += u64::from(large) * u64::from(offer(&mut state, NANOS + at, large));
+            }
+            let sent = (60 * NANOS).div_ceil(step.max(100_000_000));
+            assert_eq!(pings, sent, "of {sent} pings at {rate} B/s beside {large} bytes");
+            let allowed = 60 * rate + rate / 50 + reserve(rate) + u64::from(large);
+            let got = passed + 84 * pings;
+            assert!(got <= allowed, "{got} bytes of {allowed} at {rate} B/s");
+            assert!(got >= 60 * rate * 99 / 100, "{got} bytes of {allowed} at {rate} B/s");
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_small_packets_has_an_eighth_beside_large_ones_and_no_more_than_the_rate() {
+    let rate = 125_000;
+    let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(20)), NANOS);
+    let (mut small, mut large) = (0, 0);
+    for at in (0..60 * NANOS).step_by(100_000) {
+        // The large one first: so it has whatever the bucket has.
+        large += 1_500 * u64::from(offer(&mut state, NANOS + at, 1_500));
+        small += 256 * u64::from(offer(&mut state, NANOS + at, 256));
+    }
+    assert!(small + large <= 60 * rate + rate / 50 + reserve(rate) + 1_500 + 256);
+    assert!(small >= 60 * rate / 8 * 99 / 100, "{small} bytes");
+    assert!(large >= 60 * rate / 8, "{large} bytes");
+    assert!(!offer(&mut state, 61 * NANOS, 257), "it is no small one");
 }
 
 #[test]

@@ -112,6 +112,39 @@ fn root_download_holds_over_ipv6() {
     the_limit_holds(AttachType::INET_INGRESS, V6);
 }
 
+/// A flood keeps the bucket full; what is small still passes, and is charged: the rate stays the rate.
+fn small_packets_pass_beside_a_flood(attach_type: AttachType) {
+    let lab = Lab::new(attach_type, Traffic::All);
+    let (sender, receiver) = lab.sockets(V4, V4);
+    let (pinging, pinged) = lab.sockets(V4, V4);
+    let flood = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&sender, &receiver, 3 * RATE, Duration::from_secs(2)));
+        std::thread::sleep(Duration::from_millis(200));
+        for number in 0..50_u8 {
+            pinging.send_to(&[number; 56], pinged.local_addr().unwrap()).unwrap();
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        flood.join().unwrap()
+    });
+
+    let mut answer = [0; 64];
+    let arrived = std::iter::from_fn(|| pinged.recv(&mut answer).ok()).count();
+    assert_eq!(arrived, 50, "pings that arrived");
+    let counters = lab.counters();
+    assert_eq!(counters.passed.packets, flood.received + 50, "they are charged");
+    assert!(counters.dropped.packets > flood.received, "it was a flood: {counters:?}");
+}
+
+#[test]
+fn root_small_packets_are_sent_beside_a_flood() {
+    small_packets_pass_beside_a_flood(AttachType::INET_EGRESS);
+}
+
+#[test]
+fn root_small_packets_are_received_beside_a_flood() {
+    small_packets_pass_beside_a_flood(AttachType::INET_INGRESS);
+}
+
 /// Of two addresses of the other side only the one in the class is limited, whatever our own address is.
 fn only_the_class_is_limited(
     attach_type: AttachType,

@@ -26,14 +26,17 @@
 #define GCRA_MAX_BYTES (1U << 20)
 
 /*
- * Where the bucket is full, small packets (a ping, a DNS query, a key typed, an acknowledgement) still have an
- * eighth of the rate, 100 ms of it at once: a second bucket, for them alone. Otherwise one large packet or a flood
- * would keep all of them out. What passes there is charged as everything is, so the rate is the same; the
- * burst is 12.5 ms larger, for them.
+ * Where the bucket is full, half of the rate, 50 ms of it at once, is still for what must not wait behind a large
+ * packet or a flood: a second bucket, for that alone. What passes there is charged as everything is, so the rate is
+ * the same; the burst is 25 ms larger, for these:
+ *
+ * - small packets: a ping, a DNS query, a key typed, an acknowledgement;
+ * - TCP's segments with none before them in flight, but not into the last half of it. If the kernel cannot send
+ *   such a one, it tries again every half second, and ends the connection after 15 times (ETIMEDOUT).
  */
 #define GCRA_SMALL_BYTES 256
-#define GCRA_RESERVE_SHIFT 3
-#define GCRA_RESERVE_NS 100000000ULL
+#define GCRA_RESERVE_SHIFT 1
+#define GCRA_RESERVE_NS 50000000ULL
 
 static __attribute__((always_inline)) inline __u64 gcra_ticks(__u64 ns, __u32 tick_shift)
 {
@@ -69,15 +72,16 @@ static __attribute__((always_inline)) inline int gcra_admit(__u64 tat, __u64 now
 	return 1;
 }
 
-/* The same of the second bucket, whose TAT is `reserve`, for a packet of `bytes`. */
-static __attribute__((always_inline)) inline int gcra_admit_small(__u64 reserve, __u64 now,
-								  __u32 bytes, __u64 cost,
-								  __u32 tick_shift, __u64 horizon,
-								  __u64 *next)
+/* The same of the second bucket, whose TAT is `reserve`. */
+static __attribute__((always_inline)) inline int gcra_admit_reserved(__u64 reserve, __u64 now,
+								     __u64 cost, __u32 tick_shift,
+								     int is_small, __u64 horizon,
+								     __u64 *next)
 {
-	return bytes <= GCRA_SMALL_BYTES &&
-	       gcra_admit(reserve, now, cost << GCRA_RESERVE_SHIFT,
-			  gcra_ticks(GCRA_RESERVE_NS, tick_shift), horizon, next);
+	__u64 tolerance = is_small ? GCRA_RESERVE_NS : GCRA_RESERVE_NS / 2;
+
+	return gcra_admit(reserve, now, cost << GCRA_RESERVE_SHIFT,
+			  gcra_ticks(tolerance, tick_shift), horizon, next);
 }
 
 #endif

@@ -14,10 +14,10 @@ int chad_gcra_admit(__u64 tat, __u64 now, __u64 cost, __u64 tolerance, __u64 hor
 	return gcra_admit(tat, now, cost, tolerance, horizon, next);
 }
 
-int chad_gcra_admit_small(__u64 reserve, __u64 now, __u32 bytes, __u64 cost, __u32 tick_shift,
-			  __u64 horizon, __u64 *next)
+int chad_gcra_admit_reserved(__u64 reserve, __u64 now, __u64 cost, __u32 tick_shift, int is_small,
+			     __u64 horizon, __u64 *next)
 {
-	return gcra_admit_small(reserve, now, bytes, cost, tick_shift, horizon, next);
+	return gcra_admit_reserved(reserve, now, cost, tick_shift, is_small, horizon, next);
 }
 
 __u64 chad_flow_pace(__u64 ahead_ns, __u64 later_ns, __u64 tolerance_ns, __u32 payload, __u32 mss)

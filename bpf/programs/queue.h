@@ -165,7 +165,7 @@ int chadthrottle_queue(struct __sk_buff *skb)
 	tick_shift = state->tick_shift & 31;
 	__sync_fetch_and_add(&state->flow.arrived, bytes);
 	charge = charge_of(state, bytes);
-	if (!admit(state, &charge)) {
+	if (!admit(state, &charge, 0)) {
 		counters = bpf_map_lookup_elem(&chad_drops, &key);
 		if (counters) {
 			__sync_fetch_and_add(&counters->dropped_packets, 1);

@@ -175,17 +175,32 @@ static __always_inline struct charge charge_of(const struct throttle_state *stat
 	};
 }
 
-/* For which the bucket is full. */
-static __always_inline int admit_small(struct throttle_state *state, const struct charge *charge,
-				       __u64 now)
+/* Is it a TCP segment before which none is in flight? Where packets come in there is no such thing. */
+static __always_inline int is_first_in_flight(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct bpf_tcp_sock *tcp;
+
+	if (!sk || skb->gso_segs > 1)
+		return 0;
+	tcp = bpf_tcp_sock(sk);
+	return tcp && !tcp->packets_out;
+}
+
+/* A packet for which the bucket is full. */
+static __always_inline int admit_reserved(struct throttle_state *state, const struct charge *charge,
+					  __u64 now, int is_first)
 {
 	__u64 reserve = *(volatile __u64 *)&state->reserve;
+	int is_small = charge->bytes <= GCRA_SMALL_BYTES;
 
+	if (!is_small && !is_first)
+		return 0;
 	for (int race = 0; race < MAX_RACES; race++) {
 		__u64 next, found;
 
-		if (!gcra_admit_small(reserve, now, charge->bytes, charge->cost,
-				      state->tick_shift & 31, state->horizon, &next))
+		if (!gcra_admit_reserved(reserve, now, charge->cost, state->tick_shift & 31,
+					 is_small, state->horizon, &next))
 			return 0;
 		found = __sync_val_compare_and_swap(&state->reserve, reserve, next);
 		if (found == reserve) {
@@ -198,7 +213,9 @@ static __always_inline int admit_small(struct throttle_state *state, const struc
 	return 0;
 }
 
-static __always_inline int admit(struct throttle_state *state, struct charge *charge)
+/* `sender`: the packet, if it is one that is sent. */
+static __always_inline int admit(struct throttle_state *state, struct charge *charge,
+				 struct __sk_buff *sender)
 {
 	__u64 tat = *(volatile __u64 *)&state->tat;
 	__u64 now = gcra_ticks(charge->now, state->tick_shift & 31);
@@ -208,7 +225,8 @@ static __always_inline int admit(struct throttle_state *state, struct charge *ch
 
 		charge->ahead = ticks_ahead(state, tat, now);
 		if (!gcra_admit(tat, now, charge->cost, state->tolerance, state->horizon, &next))
-			return admit_small(state, charge, now);
+			return admit_reserved(state, charge, now,
+					      sender && is_first_in_flight(sender));
 		found = __sync_val_compare_and_swap(&state->tat, tat, next);
 		if (found == tat)
 			return 1;
@@ -269,7 +287,7 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 				goto drop;
 		}
 	}
-	if (admit(state, &charge)) {
+	if (admit(state, &charge, egress ? skb : 0)) {
 		count(&counters->passed_packets, 1, egress);
 		count(&counters->passed_bytes, bytes, egress);
 		notify(skb, tolerance, charge.ahead);

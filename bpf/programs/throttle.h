@@ -40,7 +40,7 @@ struct throttle_state {
 	__u64 tolerance; /* ticks that tat may run ahead of the clock before packets are dropped */
 	__u64 horizon; /* ticks; a tat further ahead than this is one that lies in the past */
 	__u64 tat; /* theoretical arrival time of the next packet, in ticks, modulo 2^64 */
-	__u64 reserve; /* the same of the small packets' own bucket, for when the other is full */
+	__u64 reserve; /* the same of the second bucket, for when the other is full (see gcra.h) */
 	__u32 tick_shift; /* a tick is 2^-tick_shift ns */
 	enum throttle_traffic traffic;
 	__u64 departures; /* not 0: packets above the limit wait in fq, of a download in that of its queue */

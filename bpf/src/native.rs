@@ -12,12 +12,12 @@ unsafe extern "C" {
         horizon: u64,
         next: *mut u64,
     ) -> c_int;
-    fn chad_gcra_admit_small(
+    fn chad_gcra_admit_reserved(
         reserve: u64,
         now: u64,
-        bytes: u32,
         cost: u64,
         tick_shift: u32,
+        is_small: c_int,
         horizon: u64,
         next: *mut u64,
     ) -> c_int;
@@ -69,19 +69,20 @@ pub(crate) fn gcra_admit(
     conforms.then_some(next)
 }
 
-/// `gcra_admit_small`: the next TAT of the small packets' own bucket, if the packet conforms there.
-pub(crate) fn gcra_admit_small(
+/// `gcra_admit_reserved`: the next TAT of the second bucket, if the packet conforms there.
+pub(crate) fn gcra_admit_reserved(
     reserve: u64,
     now: u64,
-    bytes: u32,
     cost: u64,
     tick_shift: u32,
+    is_small: bool,
     horizon: u64,
 ) -> Option<u64> {
     let mut next = 0;
     // SAFETY: `next` lives across the call.
     let conforms = unsafe {
-        chad_gcra_admit_small(reserve, now, bytes, cost, tick_shift, horizon, &raw mut next)
+        let small = is_small.into();
+        chad_gcra_admit_reserved(reserve, now, cost, tick_shift, small, horizon, &raw mut next)
     } != 0;
     conforms.then_some(next)
 }

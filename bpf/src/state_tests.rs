@@ -23,6 +23,11 @@ fn limits(rate: u64, burst: Duration) -> Limits {
 
 /// A packet of `bytes` at `now`: does it pass?
 fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
+    offer_segment(state, now, bytes, false)
+}
+
+/// The same; `is_first`: it is one of TCP with none before it in flight.
+fn offer_segment(state: &mut ThrottleState, now: u64, bytes: u32, is_first: bool) -> bool {
     let raw = &mut state.0;
     let cost = native::gcra_cost(raw.cost, raw.tick_shift, bytes);
     let now = now << raw.tick_shift;
@@ -30,7 +35,12 @@ fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
         raw.tat = next;
         return true;
     }
-    let next = native::gcra_admit_small(raw.reserve, now, bytes, cost, raw.tick_shift, raw.horizon);
+    let is_small = bytes <= 256;
+    if !is_small && !is_first {
+        return false;
+    }
+    let next =
+        native::gcra_admit_reserved(raw.reserve, now, cost, raw.tick_shift, is_small, raw.horizon);
     if let Some(next) = next {
         raw.reserve = next;
         raw.tat += cost;
@@ -38,9 +48,9 @@ fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
     next.is_some()
 }
 
-/// What small packets are let through above the burst: 100 ms of an eighth of the rate.
+/// What is let through above the burst of that for which there is a reserve: 50 ms of half the rate.
 fn reserve(rate: u64) -> u64 {
-    rate / 80
+    rate / 40
 }
 
 /// Log-uniform, so that every order of magnitude is tried as often as the next.
@@ -257,19 +267,35 @@ fn small_packets_pass_beside_a_flood_of_large_ones_and_are_charged() {
 }
 
 #[test]
-fn a_flood_of_small_packets_has_an_eighth_beside_large_ones_and_no_more_than_the_rate() {
+fn what_has_a_reserve_has_half_beside_a_flood_and_no_more_than_the_rate() {
+    let rate = 125_000;
+    for (bytes, is_first) in [(256, false), (1_500, true)] {
+        let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(20)), NANOS);
+        let (mut reserved, mut others) = (0, 0);
+        for at in (0..60 * NANOS).step_by(100_000) {
+            // The others first: so they have whatever the bucket has.
+            others += 1_400 * u64::from(offer(&mut state, NANOS + at, 1_400));
+            reserved += u64::from(bytes)
+                * u64::from(offer_segment(&mut state, NANOS + at, bytes, is_first));
+        }
+        assert!(reserved + others <= 60 * rate + rate / 50 + reserve(rate) + 2 * 1_500);
+        assert!(reserved >= 60 * rate / 2 * 99 / 100, "{reserved} bytes of {bytes}");
+        assert!(others >= 60 * rate / 8, "{others} bytes beside {bytes}");
+        assert!(!offer(&mut state, 61 * NANOS, 257), "it is no small one");
+    }
+}
+
+#[test]
+fn first_segments_leave_room_for_small_packets() {
     let rate = 125_000;
     let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(20)), NANOS);
-    let (mut small, mut large) = (0, 0);
-    for at in (0..60 * NANOS).step_by(100_000) {
-        // The large one first: so it has whatever the bucket has.
-        large += 1_500 * u64::from(offer(&mut state, NANOS + at, 1_500));
-        small += 256 * u64::from(offer(&mut state, NANOS + at, 256));
+    for at in (0..10 * NANOS).step_by(1_000_000) {
+        offer(&mut state, NANOS + at, 65_536);
+        offer_segment(&mut state, NANOS + at, 1_500, true);
+        if at % 100_000_000 == 0 {
+            assert!(offer(&mut state, NANOS + at, 84), "a ping after {at} ns");
+        }
     }
-    assert!(small + large <= 60 * rate + rate / 50 + reserve(rate) + 1_500 + 256);
-    assert!(small >= 60 * rate / 8 * 99 / 100, "{small} bytes");
-    assert!(large >= 60 * rate / 8, "{large} bytes");
-    assert!(!offer(&mut state, 61 * NANOS, 257), "it is no small one");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
+use vmtests::traffic::{flood, socket};
 
 use crate::common::{rate, spec, start};
 
@@ -217,6 +218,30 @@ fn root_tcp_that_is_policed_has_no_program_and_loses_packets() {
     connection.goodput(Duration::from_secs(1));
     assert!(dropped(&engine) > 0);
     assert_eq!(engine.adopt(id).unwrap(), bpf::adopt::Adopted::default());
+    connection.end();
+}
+
+/// A flood keeps the bucket full. Of a connection that has nothing in flight the kernel tries again every half
+/// second, and ends it after 15 times.
+#[test]
+fn root_a_connection_does_not_stand_still_beside_a_flood() {
+    isolate_narrow();
+    let cgroup = ScratchCgroup::new("beside");
+    let mut engine = start();
+    engine.add(&upload(&cgroup, 125_000)).unwrap();
+    let localhost = Ipv4Addr::LOCALHOST.into();
+    let (sender, receiver) = {
+        let _inside = cgroup.enter();
+        (socket(localhost), socket(localhost))
+    };
+    let mut connection = Connection::new(&cgroup);
+    let goodput = std::thread::scope(|scope| {
+        scope.spawn(|| flood(&sender, &receiver, 10 * 125_000, Duration::from_secs(5)));
+        std::thread::sleep(Duration::from_secs(1));
+        connection.goodput(Duration::from_secs(3))
+    });
+    assert!(goodput > 125e3 / 8.0, "{goodput:.0} bytes a second");
+    assert!(goodput < 125e3, "{goodput:.0} bytes a second");
     connection.end();
 }
 

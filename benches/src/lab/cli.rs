@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::plan::{Choice, Preset};
+use super::plan::Choice;
+use super::presets::Preset;
 use super::traffic::Span;
 
 /// Compare ways to limit traffic, with real traffic, side by side

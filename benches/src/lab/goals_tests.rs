@@ -4,7 +4,8 @@ use bpf::limits::Rate;
 
 use super::super::cell::Sender;
 use super::super::echo::Echoes;
-use super::super::plan::{Choice, Preset, entries};
+use super::super::plan::{Choice, entries};
+use super::super::presets::Preset;
 use super::super::results::{Idle, Measured as Figures, Run};
 use super::super::samples;
 use super::*;

@@ -22,6 +22,7 @@ pub mod network;
 pub mod plan;
 pub mod planned;
 pub mod plots;
+pub mod presets;
 pub mod report_of_iperf;
 pub mod results;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The cells that a goal needs, and how many of them were measured.
 
 use super::cell::{Cell, Way};
-use super::plan::{Choice, Preset, entries};
+use super::plan::{Choice, entries};
+use super::presets::Preset;
 use super::results::{Nested, NestedRun, Results, Row};
 use super::systems::Name;
 

@@ -1,21 +1,10 @@
 //! Which cells are measured, with which systems, and in which order.
 
 use bpf::limits::Rate;
-use clap::ValueEnum;
 
 use super::cell::{Cell, Sender, Way};
+use super::presets::{Block, CELL, Preset};
 use super::systems::Name;
-
-/// Chosen sets of cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
-    /// Two cells, to see whether all of it works: below a minute
-    Smoke,
-    /// What the table of goals needs: some 9 minutes here, and as long in a virtual machine (--rtt 20)
-    Goals,
-    /// Everything: hours
-    Full,
-}
 
 /// What somebody named on the command line. Empty: nothing was said of it.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
@@ -58,184 +47,6 @@ pub struct Entry {
     pub systems: Vec<Name>,
 }
 
-/// Every combination of these.
-struct Block<'a> {
-    ways: &'a [Way],
-    senders: &'a [Sender],
-    flows: &'a [u32],
-    /// Bytes per second.
-    rates: &'a [u64],
-    rtts: &'a [u32],
-    losses: &'a [u32],
-    systems: &'a [Name],
-}
-
-const UP: &[Way] = &[Way::Up];
-const DOWN: &[Way] = &[Way::Down];
-const BOTH: &[Way] = &[Way::Up, Way::Down];
-const TCP: &[Sender] = &[Sender::Cubic, Sender::Bbr];
-const CUBIC: &[Sender] = &[Sender::Cubic];
-const BBR: &[Sender] = &[Sender::Bbr];
-const UDP: &[Sender] = &[Sender::Udp];
-const NONE: &[u32] = &[0];
-const RTT: &[u32] = &[20];
-
-const SMOKE: &[Block<'_>] = &[Block {
-    ways: BOTH,
-    senders: CUBIC,
-    flows: &[1],
-    rates: &[1_250_000],
-    rtts: NONE,
-    losses: NONE,
-    systems: &[Name::Ours, Name::Htb, Name::Police],
-}];
-
-/// What the goals need, and no more: both halves are to take some nine minutes each. Round trips of 20 ms only at
-/// rates that emulated processors can do: where this host has no netem, they are measured in a virtual machine
-/// (`--vm 6.12 --rtt 20`).
-const GOALS: &[Block<'_>] = &[
-    Block {
-        ways: UP,
-        senders: TCP,
-        flows: &[1, 4, 16],
-        rates: &[12_500_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[Name::Ours],
-    },
-    Block {
-        ways: UP,
-        senders: TCP,
-        flows: &[1, 16],
-        rates: &[1_250_000, 125_000_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[Name::Ours],
-    },
-    // These take three times as long.
-    Block {
-        ways: UP,
-        senders: CUBIC,
-        flows: &[1],
-        rates: &[125_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[Name::Ours],
-    },
-    Block {
-        ways: UP,
-        senders: BBR,
-        flows: &[4],
-        rates: &[125_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[Name::Ours],
-    },
-    Block {
-        ways: BOTH,
-        senders: UDP,
-        flows: &[1],
-        rates: &[1_250_000, 12_500_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[Name::Ours],
-    },
-    // The peers, side by side.
-    Block {
-        ways: UP,
-        senders: CUBIC,
-        flows: &[4],
-        rates: &[12_500_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[
-            Name::Ours,
-            Name::OursFq,
-            Name::Bucket20,
-            Name::Bucket250,
-            Name::Htb,
-            Name::Tbf,
-            Name::Police,
-            Name::Nft,
-            Name::None,
-        ],
-    },
-    Block {
-        ways: UP,
-        senders: CUBIC,
-        flows: &[1],
-        rates: &[1_250_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[Name::Ours, Name::Htb, Name::Tbf],
-    },
-    Block {
-        ways: DOWN,
-        senders: CUBIC,
-        flows: &[1],
-        rates: &[12_500_000],
-        rtts: NONE,
-        losses: NONE,
-        systems: &[Name::Ours, Name::Htb],
-    },
-    // What windows alone do not hold among them: 16 flows.
-    Block {
-        ways: DOWN,
-        senders: CUBIC,
-        flows: &[1, 16],
-        rates: &[1_250_000],
-        rtts: RTT,
-        losses: NONE,
-        systems: &[Name::Ours, Name::OursQueue, Name::Police, Name::Htb],
-    },
-    Block {
-        ways: DOWN,
-        senders: BBR,
-        flows: &[4],
-        rates: &[1_250_000],
-        rtts: RTT,
-        losses: NONE,
-        systems: &[Name::Ours, Name::OursQueue, Name::Police, Name::Htb],
-    },
-    Block {
-        ways: DOWN,
-        senders: CUBIC,
-        flows: &[4],
-        rates: &[12_500_000],
-        rtts: RTT,
-        losses: NONE,
-        systems: &[Name::Ours, Name::OursQueue, Name::Police, Name::Htb],
-    },
-    Block {
-        ways: BOTH,
-        senders: UDP,
-        flows: &[1],
-        rates: &[1_250_000],
-        rtts: RTT,
-        losses: NONE,
-        systems: &[Name::Ours],
-    },
-    Block {
-        ways: UP,
-        senders: CUBIC,
-        flows: &[4],
-        rates: &[1_250_000],
-        rtts: RTT,
-        losses: NONE,
-        systems: &[Name::Ours, Name::Tbf],
-    },
-];
-
-const FULL: &[Block<'_>] = &[Block {
-    ways: BOTH,
-    senders: &[Sender::Cubic, Sender::Bbr, Sender::Udp],
-    flows: &[1, 4, 16],
-    rates: &[125_000, 1_250_000, 12_500_000, 125_000_000, 1_000_000_000],
-    rtts: &[0, 20],
-    losses: &[0, 1],
-    systems: Name::ALL,
-}];
-
 /// What is measured: of a preset, what the choice leaves of it; without one, every combination of the choice,
 /// where the usual is taken of what it does not name. Sorted, each cell once.
 ///
@@ -244,27 +55,22 @@ const FULL: &[Block<'_>] = &[Block {
 pub fn entries(preset: Option<Preset>, choice: &Choice) -> Result<Vec<Entry>, NothingLeft> {
     let mut entries = Vec::new();
     if let Some(preset) = preset {
-        let blocks = match preset {
-            Preset::Smoke => SMOKE,
-            Preset::Goals => GOALS,
-            Preset::Full => FULL,
-        };
-        for block in blocks {
-            block.expand(&mut entries);
+        for block in preset.blocks() {
+            expand(block, &mut entries);
         }
         keep(&mut entries, choice);
     } else {
         let rates: Vec<_> = choice.rates.iter().map(|rate| rate.bytes_per_second()).collect();
         let block = Block {
-            ways: or(&choice.ways, BOTH),
-            senders: or(&choice.senders, CUBIC),
-            flows: or(&choice.flows, &[1]),
-            rates: or(&rates, &[1_250_000]),
-            rtts: or(&choice.rtts, NONE),
-            losses: or(&choice.losses, NONE),
+            ways: or(&choice.ways, &[Way::Up, Way::Down]),
+            senders: or(&choice.senders, CELL.senders),
+            flows: or(&choice.flows, CELL.flows),
+            rates: or(&rates, CELL.rates),
+            rtts: or(&choice.rtts, CELL.rtts),
+            losses: or(&choice.losses, CELL.losses),
             systems: or(&choice.systems, Name::ALL),
         };
-        block.expand(&mut entries);
+        expand(&block, &mut entries);
     }
     entries.sort_by_key(|entry| entry.cell);
     if entries.is_empty() { Err(NothingLeft) } else { Ok(entries) }
@@ -307,18 +113,16 @@ fn keep(entries: &mut Vec<Entry>, choice: &Choice) {
     });
 }
 
-impl Block<'_> {
-    fn expand(&self, entries: &mut Vec<Entry>) {
-        for &way in self.ways {
-            for &sender in self.senders {
-                for &rtt_ms in self.rtts {
-                    for &loss_percent in self.losses {
-                        for rate in self.rates.iter().filter_map(|&rate| Rate::try_from(rate).ok())
-                        {
-                            for &flows in self.flows {
-                                let cell = Cell { way, sender, rtt_ms, loss_percent, rate, flows };
-                                add(entries, cell, self.systems);
-                            }
+/// Every combination of the block's.
+fn expand(block: &Block<'_>, entries: &mut Vec<Entry>) {
+    for &way in block.ways {
+        for &sender in block.senders {
+            for &rtt_ms in block.rtts {
+                for &loss_percent in block.losses {
+                    for rate in block.rates.iter().filter_map(|&rate| Rate::try_from(rate).ok()) {
+                        for &flows in block.flows {
+                            let cell = Cell { way, sender, rtt_ms, loss_percent, rate, flows };
+                            add(entries, cell, block.systems);
                         }
                     }
                 }

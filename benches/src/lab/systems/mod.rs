@@ -79,6 +79,18 @@ pub enum Name {
     OursFq,
     /// chadthrottle with a queue for downloads
     OursQueue,
+    /// chadthrottle with a burst of 20 ms
+    #[serde(rename = "ours-20ms")]
+    #[value(name = "ours-20ms")]
+    Ours20,
+    /// chadthrottle with a burst of 60 ms
+    #[serde(rename = "ours-60ms")]
+    #[value(name = "ours-60ms")]
+    Ours60,
+    /// chadthrottle with a burst of 1 s
+    #[serde(rename = "ours-1s")]
+    #[value(name = "ours-1s")]
+    Ours1000,
     /// chadthrottle that only drops, burst 20 ms
     #[serde(rename = "bucket-20ms")]
     #[value(name = "bucket-20ms")]
@@ -105,6 +117,9 @@ impl Name {
         Self::Ours,
         Self::OursFq,
         Self::OursQueue,
+        Self::Ours20,
+        Self::Ours60,
+        Self::Ours1000,
         Self::Bucket20,
         Self::Bucket250,
         Self::Htb,
@@ -120,6 +135,9 @@ impl Name {
             Self::Ours => "ours",
             Self::OursFq => "ours-fq",
             Self::OursQueue => "ours-queue",
+            Self::Ours20 => "ours-20ms",
+            Self::Ours60 => "ours-60ms",
+            Self::Ours1000 => "ours-1s",
             Self::Bucket20 => "bucket-20ms",
             Self::Bucket250 => "bucket-250ms",
             Self::Htb => "htb",
@@ -136,6 +154,9 @@ impl Name {
             Self::Ours => Box::new(ours::Ours::Default),
             Self::OursFq => Box::new(ours::Ours::BehindFq),
             Self::OursQueue => Box::new(ours::Ours::Queue),
+            Self::Ours20 => Box::new(ours::Ours::Burst(Duration::from_millis(20))),
+            Self::Ours60 => Box::new(ours::Ours::Burst(Duration::from_millis(60))),
+            Self::Ours1000 => Box::new(ours::Ours::Burst(Duration::from_secs(1))),
             Self::Bucket20 => Box::new(ours::Ours::Bucket(Duration::from_millis(20))),
             Self::Bucket250 => Box::new(ours::Ours::Bucket(Duration::from_millis(250))),
             Self::Htb => Box::new(tc::Htb),

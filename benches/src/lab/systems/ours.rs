@@ -25,6 +25,8 @@ pub(super) enum Ours {
     BehindFq,
     /// `--download-queue`: downloads wait in a queue of their own (ifb with `fq`).
     Queue,
+    /// `--burst` of that length.
+    Burst(Duration),
     /// `--tcp police` with that burst: packets above the limit are dropped, no more.
     Bucket(Duration),
 }
@@ -38,6 +40,7 @@ impl System for Ours {
                 "`--download-queue`: what is above the limit waits in a queue of its own (ifb with `fq`). Limits \
                  the cgroup alone."
             }
+            Self::Burst(_) => "`--burst` of that length. Limits the cgroup alone.",
             Self::Bucket(_) => {
                 "`--tcp police --burst` of that length: drops what is above the limit, no more. Limits the \
                  cgroup alone."
@@ -67,10 +70,11 @@ impl System for Ours {
             let undo = format!("tc qdisc del dev {NEAR} root");
             qdisc.run(&format!("tc qdisc add dev {NEAR} root fq"), Some(&undo))?;
         }
-        let (burst, tcp) = match self {
-            Self::Bucket(burst) => (Burst::new(*burst).context("the burst")?, TcpWish::Police),
-            Self::Default | Self::BehindFq | Self::Queue => (Burst::DEFAULT, TcpWish::Auto),
+        let burst = match self {
+            Self::Burst(burst) | Self::Bucket(burst) => Burst::new(*burst).context("the burst")?,
+            Self::Default | Self::BehindFq | Self::Queue => Burst::DEFAULT,
         };
+        let tcp = if matches!(self, Self::Bucket(_)) { TcpWish::Police } else { TcpWish::Auto };
         let mut throttles = Throttles::start()?;
         let spec = Spec {
             departures: matches!(self, Self::BehindFq),

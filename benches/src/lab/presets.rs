@@ -1,0 +1,124 @@
+//! The chosen sets of cells.
+
+use clap::ValueEnum;
+
+use super::cell::{Sender, Way};
+use super::systems::Name;
+
+/// Chosen sets of cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// Two cells, to see whether all of it works: below a minute
+    Smoke,
+    /// What the table of goals needs: some 10 minutes here, and 13 in a virtual machine (--rtt 20)
+    Goals,
+    /// Everything: hours
+    Full,
+}
+
+impl Preset {
+    /// What it is made of.
+    pub(super) fn blocks(self) -> &'static [Block<'static>] {
+        match self {
+            Self::Smoke => SMOKE,
+            Self::Goals => GOALS,
+            Self::Full => FULL,
+        }
+    }
+}
+
+/// Every combination of these.
+pub(super) struct Block<'a> {
+    pub(super) ways: &'a [Way],
+    pub(super) senders: &'a [Sender],
+    pub(super) flows: &'a [u32],
+    /// Bytes per second.
+    pub(super) rates: &'a [u64],
+    pub(super) rtts: &'a [u32],
+    pub(super) losses: &'a [u32],
+    pub(super) systems: &'a [Name],
+}
+
+/// What a cell is where nothing else is said.
+pub(super) const CELL: Block<'static> = Block {
+    ways: &[Way::Up],
+    senders: &[Sender::Cubic],
+    flows: &[1],
+    rates: &[1_250_000],
+    rtts: &[0],
+    losses: &[0],
+    systems: &[Name::Ours],
+};
+
+/// The same for downloads over a distance.
+const FAR_DOWN: Block<'static> = Block {
+    ways: &[Way::Down],
+    rtts: &[20],
+    systems: &[Name::Ours, Name::OursQueue, Name::Police, Name::Htb],
+    ..CELL
+};
+
+const BOTH: &[Way] = &[Way::Up, Way::Down];
+const TCP: &[Sender] = &[Sender::Cubic, Sender::Bbr];
+const BBR: &[Sender] = &[Sender::Bbr];
+const UDP: &[Sender] = &[Sender::Udp];
+
+const SMOKE: &[Block<'_>] =
+    &[Block { ways: BOTH, systems: &[Name::Ours, Name::Htb, Name::Police], ..CELL }];
+
+/// What the goals need, and what the docs say beside them. Round trips of 20 ms only at rates that emulated
+/// processors can do: where this host has no netem, they are measured in a virtual machine (`--vm 6.12 --rtt 20`).
+const GOALS: &[Block<'_>] = &[
+    Block { senders: TCP, flows: &[1, 4, 16], rates: &[12_500_000], ..CELL },
+    Block { senders: TCP, flows: &[1, 16], rates: &[1_250_000, 125_000_000], ..CELL },
+    // These take three times as long.
+    Block { rates: &[125_000], ..CELL },
+    Block { senders: BBR, flows: &[4], rates: &[125_000], ..CELL },
+    Block { ways: BOTH, senders: UDP, rates: &[1_250_000, 12_500_000], ..CELL },
+    // The peers, side by side.
+    Block {
+        flows: &[4],
+        rates: &[12_500_000],
+        systems: &[
+            Name::Ours,
+            Name::OursFq,
+            Name::Bucket20,
+            Name::Bucket250,
+            Name::Htb,
+            Name::Tbf,
+            Name::Police,
+            Name::Nft,
+            Name::None,
+        ],
+        ..CELL
+    },
+    Block { systems: &[Name::Ours, Name::Htb, Name::Tbf], ..CELL },
+    Block {
+        ways: BOTH,
+        flows: &[4],
+        rates: &[1_000_000_000],
+        systems: &[Name::Ours, Name::Htb],
+        ..CELL
+    },
+    Block { ways: &[Way::Down], rates: &[12_500_000], systems: &[Name::Ours, Name::Htb], ..CELL },
+    // What windows alone do not hold among them: 16 flows.
+    Block { flows: &[1, 16], ..FAR_DOWN },
+    Block { senders: BBR, flows: &[4], ..FAR_DOWN },
+    Block { flows: &[4], rates: &[12_500_000], ..FAR_DOWN },
+    Block { senders: UDP, systems: &[Name::Ours, Name::OursQueue], ..FAR_DOWN },
+    Block { senders: UDP, rtts: &[20], systems: &[Name::Ours, Name::OursFq], ..CELL },
+    Block { flows: &[4], rtts: &[20], systems: &[Name::Ours, Name::OursFq, Name::Tbf], ..CELL },
+    // A path that loses packets itself.
+    Block { flows: &[4], losses: &[1], ..FAR_DOWN },
+    Block { flows: &[4], rtts: &[20], losses: &[1], systems: &[Name::Ours, Name::Htb], ..CELL },
+];
+
+const FULL: &[Block<'_>] = &[Block {
+    ways: BOTH,
+    senders: &[Sender::Cubic, Sender::Bbr, Sender::Udp],
+    flows: &[1, 4, 16],
+    rates: &[125_000, 1_250_000, 12_500_000, 125_000_000, 1_000_000_000],
+    rtts: &[0, 20],
+    losses: &[0, 1],
+    systems: Name::ALL,
+}];

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bpf::limits::{Burst, Rate, Traffic};
+use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::{LinuxBpf, Owner};
 use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::{Mode, TcpWish, Wish};
+use throttle_core::mode::{self, DeparturesWish, Mode, TcpWish, Wish};
 use throttle_core::{Config, Engine, Spec, Started, ThrottleId, mark};
 
 use super::super::cell::Way;
@@ -67,13 +67,19 @@ impl System for Ours {
             let undo = format!("tc qdisc del dev {NEAR} root");
             qdisc.run(&format!("tc qdisc add dev {NEAR} root fq"), Some(&undo))?;
         }
+        let departures = if matches!(self, Self::BehindFq) {
+            let devices = bpf::qdisc::devices(None).context("the devices")?;
+            mode::departures(DeparturesWish::Fq, &devices).context("fq")?
+        } else {
+            FqDevices::NONE
+        };
         let (burst, tcp) = match self {
             Self::Bucket(burst) => (Burst::new(*burst).context("the burst")?, TcpWish::Police),
             Self::Default | Self::BehindFq | Self::Queue => (Burst::DEFAULT, TcpWish::Auto),
         };
         let mut throttles = Throttles::start()?;
         let spec = Spec {
-            departures: matches!(self, Self::BehindFq),
+            departures,
             queue: matches!(self, Self::Queue),
             ..spec(network.throttled(), way, rate, burst, tcp)
         };
@@ -102,7 +108,7 @@ pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWi
         traffic: Traffic::All,
         attach: Wish::Auto,
         tcp,
-        departures: false,
+        departures: FqDevices::NONE,
         queue: false,
     }
 }

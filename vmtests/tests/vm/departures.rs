@@ -1,6 +1,7 @@
 //! Packets that wait for their turn in fq.
 
 use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bpf::limits::FqDevices;
@@ -11,7 +12,7 @@ use throttle_core::mode::{self, DeparturesWish};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::traffic::{PAYLOAD, packet_len, socket};
 
-use crate::common::{FAR, Pair, engine, run, spec};
+use crate::common::{FAR, Pair, engine, program, run, shown, spec};
 
 /// How long is sent.
 const TIME: Duration = Duration::from_secs(3);
@@ -171,6 +172,31 @@ fn vm_what_leaves_through_a_device_without_fq_has_all_of_the_burst() {
     Pair::qdisc("fq");
     assert_eq!(heap_past_fq("127.0.0.1"), HEAP);
     assert_eq!(heap_past_fq("::1"), HEAP);
+}
+
+#[test]
+fn vm_who_limits_is_told_which_devices_have_fq_and_so_is_who_lists() {
+    let _pair = Pair::new();
+    Pair::qdisc("fq");
+    let cgroup = ScratchCgroup::new("fq-told");
+    let chadthrottle = |args: &[&str]| {
+        let output = Command::new(program("chadthrottle")).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", shown(&output));
+        output
+    };
+    let on = cgroup.path().to_str().unwrap();
+    let limit = ["limit", "--cgroup", on, "--upload", "1M", "--attach", "pinned"];
+    let said = String::from_utf8(chadthrottle(&limit).stderr).unwrap();
+    assert!(said.contains("waits in fq on chadtest0"), "{said}");
+    let list = chadthrottle(&["list", "--format", "json"]).stdout;
+    let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+    let listed = cgroup.relative();
+    let is_ours = |it: &&serde_json::Value| it["cgroup"].as_str() == listed.to_str();
+    let row = list["throttles"].as_array().unwrap().iter().find(is_ours).unwrap();
+    chadthrottle(&["rm", row["id"].as_str().unwrap()]);
+    let numbers: Vec<_> = devices().numbers().collect();
+    assert_eq!(row["fq_devices"], serde_json::json!(numbers), "{row}");
+    assert_eq!(row["departures"], true, "{row}");
 }
 
 #[test]

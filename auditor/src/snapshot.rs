@@ -213,6 +213,9 @@ pub struct ThrottleFact {
     /// What is above the rate waits in `fq`, at a device or in a queue of the throttle's own, rather than being dropped.
     #[serde(default)]
     pub departures: bool,
+    /// The numbers (ifindex) of the devices with `fq` where that is, of what is sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fq_devices: Vec<u32>,
     /// Packets and bytes that passed and that were dropped, of the traffic that is limited.
     pub passed: Count,
     /// See [`ThrottleFact::passed`].

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
 
 use crate::object::Programs;
 use crate::packet::Packet;
@@ -106,13 +106,13 @@ fn cases() -> Vec<Case> {
 
 /// A limit that nothing here reaches: full packets cost 15 ns each.
 pub fn wide(traffic: Traffic) -> Limits {
-    Limits { rate: Rate::MAX, burst: Burst::DEFAULT, traffic, departures: false }
+    Limits { rate: Rate::MAX, burst: Burst::DEFAULT, traffic, departures: Departures::Never }
 }
 
 /// One that lets one packet through, and then nothing for a second and a half.
 fn narrow(traffic: Traffic) -> Limits {
     let burst = Burst::new(Duration::from_millis(1)).unwrap_or(Burst::DEFAULT);
-    Limits { rate: Rate::MIN, burst, traffic, departures: false }
+    Limits { rate: Rate::MIN, burst, traffic, departures: Departures::Never }
 }
 
 /// A packet to that address.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
-use bpf::limits::{Burst, Rate, Traffic};
+use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::{LinuxBpf, Owner};
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
@@ -40,7 +40,7 @@ pub fn spec(cgroup: PathBuf, rate: Rate, attach: Wish, tcp: TcpWish) -> Spec {
         traffic: Traffic::All,
         attach,
         tcp,
-        departures: false,
+        departures: FqDevices::NONE,
         queue: false,
     }
 }

@@ -2,7 +2,7 @@
 /*
  * Departure times: where the queueing discipline is fq, an uploaded packet above the limit is not dropped but
  * told when to leave (skb->tstamp), and waits there. Part of throttle.bpf.c. Other disciplines do not look
- * at that time; there the bucket is all there is.
+ * at that time; so packets that leave through another device are the bucket's alone, with all of its burst.
  *
  * TCP queues little by itself (it is paced, and stops at some segments a socket). Others do not, so of each of
  * their sockets only so much may wait: one that floods must not keep the others waiting for long, and of what is
@@ -38,6 +38,23 @@ struct {
 	__type(key, int);
 	__type(value, struct throttle_waiting);
 } chad_waiting SEC(".maps");
+
+/*
+ * Whether the device that the packet leaves through has fq. On its way out skb->ifindex is that device. In
+ * another network namespace another device may have the same number.
+ */
+static __always_inline int leaves_through_fq(const struct __sk_buff *skb,
+					     const struct throttle_state *state)
+{
+	__u32 device = skb->ifindex;
+
+#pragma unroll
+	for (int i = 0; i < FQ_DEVICES; i++) {
+		if (state->fq[i] == device)
+			return 1;
+	}
+	return 0;
+}
 
 static __always_inline int has_to_wait(const struct throttle_state *state,
 				       const struct charge *charge)

@@ -270,6 +270,7 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 	struct throttle_waiting *waiting = 0;
 	__u32 bytes = wire_bytes(skb, 0);
 	struct charge charge;
+	int departs;
 
 	if (!is_limited(skb, state, egress)) {
 		count(&counters->exempt_packets, 1, egress);
@@ -279,7 +280,8 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 	if (!egress)
 		__sync_fetch_and_add(&state->flow.arrived, bytes);
 	charge = charge_of(state, bytes);
-	if (egress && state->departures && has_to_wait(state, &charge)) {
+	departs = egress && state->departures && leaves_through_fq(skb, state);
+	if (departs && has_to_wait(state, &charge)) {
 		waiting = waiting_of(skb);
 		if (waiting) {
 			tolerance = gcra_ticks(LONGEST_QUEUE, tick_shift);
@@ -291,7 +293,7 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 		count(&counters->passed_packets, 1, egress);
 		count(&counters->passed_bytes, bytes, egress);
 		notify(skb, tolerance, charge.ahead);
-		if (egress && state->departures)
+		if (departs)
 			depart(skb, waiting, state, &charge);
 		return PASS;
 	}

@@ -29,6 +29,9 @@ struct throttle_flow {
 	__u32 bound; /* since the last update it has held a sender back */
 };
 
+/* How many devices with fq a throttle knows. */
+#define FQ_DEVICES 8
+
 /*
  * One throttle in one direction. Written by user space as a whole; the programs write nothing but tat,
  * reserve and flow. All zero, as the kernel makes it when a program is attached: disarmed, every packet passes.
@@ -44,6 +47,7 @@ struct throttle_state {
 	__u32 tick_shift; /* a tick is 2^-tick_shift ns */
 	enum throttle_traffic traffic;
 	__u64 departures; /* not 0: packets above the limit wait in fq, of a download in that of its queue */
+	__u32 fq[FQ_DEVICES]; /* of an upload: the devices that have fq, by ifindex; the rest is 0 */
 	struct throttle_flow flow; /* of the download */
 };
 

@@ -3,6 +3,7 @@
 pub mod adopt;
 mod attach_type;
 pub mod cgroup;
+mod departures;
 pub mod error;
 #[cfg(test)]
 mod flow_tests;

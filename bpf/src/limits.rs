@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::departures::{Departures, FqDevices};
+
 /// Bytes per second, from 1 kB/s to 100 GB/s.
 ///
 /// ```
@@ -244,10 +246,8 @@ pub struct Limits {
     pub burst: Burst,
     /// Whose packets.
     pub traffic: Traffic,
-    /// Packets above the rate wait for their turn: those that are sent where the queueing discipline is `fq` (they carry
-    /// the time at which they are to leave; elsewhere it changes nothing), those that are received in the throttle's
-    /// own queue, if it has one (for people to read; the queue works by itself).
-    pub departures: bool,
+    /// Where packets above the rate wait for their turn.
+    pub departures: Departures,
 }
 
 #[cfg(test)]

@@ -12,12 +12,18 @@ use crate::error::Result;
 use crate::netns;
 use crate::rtnetlink::all;
 
+/// So many devices on top of each other the kernel allows (`MAX_NEST_DEV`).
+const MOST_BELOW: usize = 8;
+
 /// A network device, and what its packets go through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Device {
+    /// Its number (ifindex), in its network namespace.
+    pub number: u32,
     /// Its name.
     pub name: String,
     /// The kinds of its queueing disciplines, each once: `mq` and `fq`, say, where each hardware queue has one of its own.
+    /// Of a VLAN or a macvlan without any those of the device below: packets come there with their times.
     pub qdiscs: Vec<String>,
 }
 
@@ -57,6 +63,23 @@ fn here() -> Result<Vec<Device>> {
     Ok(join(&links, &qdiscs))
 }
 
+/// What a device without a queue hands its packets to, times and all. `None` if that is not in this network namespace.
+fn below(link: &LinkMessage) -> Option<u32> {
+    let (mut below, mut hands_on) = (None, false);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Link(index) => below = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => return None,
+            LinkAttribute::LinkInfo(infos) => {
+                let kinds = [InfoKind::Vlan, InfoKind::MacVlan].map(LinkInfo::Kind);
+                hands_on = kinds.iter().any(|kind| infos.contains(kind));
+            }
+            _ => {}
+        }
+    }
+    below.filter(|_| hands_on)
+}
+
 /// The devices that are up, each with its disciplines.
 fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<Device> {
     let mut kinds: BTreeMap<u32, Vec<String>> = BTreeMap::new();
@@ -72,7 +95,25 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
             }
         }
     }
-    let mut device = |message: &RouteNetlinkMessage| {
+    let below: BTreeMap<u32, u32> = links
+        .iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some((link.header.index, below(link)?)),
+            _ => None,
+        })
+        .collect();
+    let disciplines = |number: u32| {
+        let has_queue = |number: &u32| {
+            kinds.get(number).is_some_and(|kinds| kinds.iter().any(|kind| kind != "noqueue"))
+        };
+        std::iter::successors(Some(number), |number| below.get(number).copied())
+            .take(MOST_BELOW)
+            .find(has_queue)
+            .or(Some(number))
+            .and_then(|number| kinds.get(&number).cloned())
+            .unwrap_or_default()
+    };
+    let device = |message: &RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewLink(link) = message else { return None };
         let flags = link.header.flags;
         let ifb = LinkInfo::Kind(InfoKind::Ifb);
@@ -88,9 +129,10 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
             LinkAttribute::IfName(name) => Some(name.clone()),
             _ => None,
         })?;
-        Some(Device { name, qdiscs: kinds.remove(&link.header.index).unwrap_or_default() })
+        let number = link.header.index;
+        Some(Device { number, name, qdiscs: disciplines(number) })
     };
-    links.iter().filter_map(&mut device).collect()
+    links.iter().filter_map(device).collect()
 }
 
 #[cfg(test)]
@@ -139,13 +181,39 @@ mod tests {
             qdisc(1, "noqueue"),
             qdisc(2, "fq"),
         ];
-        let device = |name: &str, kinds: &[&str]| Device {
+        let device = |number, name: &str, kinds: &[&str]| Device {
+            number,
             name: name.to_owned(),
             qdiscs: kinds.iter().map(|&kind| kind.to_owned()).collect(),
         };
-        let expected = [device("eth0", &["mq", "fq"]), device("wg0", &[])];
+        let expected = [device(2, "eth0", &["mq", "fq"]), device(4, "wg0", &[])];
         assert_eq!(join(&links, &qdiscs), expected);
         assert!(expected[0].keeps_departures() && !expected[1].keeps_departures());
+    }
+
+    #[test]
+    fn a_vlan_without_a_queue_has_that_of_the_device_below() {
+        let on = |number, kind, below| {
+            let upper = link(number, "upper", LinkFlags::Up);
+            let upper = with(upper, LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+            with(upper, LinkAttribute::Link(below))
+        };
+        let links = [
+            link(2, "eth0", LinkFlags::Up),
+            on(3, InfoKind::Vlan, 2),
+            on(4, InfoKind::MacVlan, 3),
+            with(on(5, InfoKind::Vlan, 2), LinkAttribute::LinkNetNsId(0)),
+            on(6, InfoKind::Veth, 2),
+            on(7, InfoKind::Vlan, 2),
+            // What cannot be: on top of itself.
+            on(8, InfoKind::Vlan, 8),
+        ];
+        let qdiscs = [qdisc(2, "fq"), qdisc(3, "noqueue"), qdisc(5, "noqueue"), qdisc(7, "pfifo")];
+        let found = join(&links, &qdiscs);
+        let kinds: Vec<_> = found.iter().map(|it| (it.number, it.qdiscs.concat())).collect();
+        let expected =
+            [(2, "fq"), (3, "fq"), (4, "fq"), (5, "noqueue"), (6, ""), (7, "pfifo"), (8, "")];
+        assert_eq!(kinds, expected.map(|(number, kind)| (number, kind.to_owned())));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! The arithmetic belongs to `programs/gcra.h`; here are the numbers that it works with.
 
 use crate::attach_type::AttachType;
-use crate::limits::{Limits, Traffic};
+use crate::limits::{Departures, FqDevices, Limits, Traffic};
 use crate::sys::bytes_of;
 use crate::throttle::types;
 
@@ -43,7 +43,7 @@ impl ThrottleState {
         // To the nearest; at most 2^44 at 1 kB/s, so that MAX_BYTES of it still fit into 64 bits.
         let cost = ((NANOS << COST_SHIFT) + rate / 2) / rate;
         let ticks = |ns: u64| ns << tick_shift;
-        let most = if limits.departures { MOST_AHEAD } else { u64::MAX };
+        let most = if limits.departures.wait() { MOST_AHEAD } else { u64::MAX };
         let tolerance = ticks(limits.burst.as_nanos().min(most));
         let longest_packet = (MAX_BYTES * cost) >> (COST_SHIFT - tick_shift);
         Self(types::throttle_state {
@@ -62,7 +62,8 @@ impl ThrottleState {
                 Traffic::Internet => types::throttle_traffic::TRAFFIC_INTERNET,
                 Traffic::Local => types::throttle_traffic::TRAFFIC_LOCAL,
             },
-            departures: limits.departures.into(),
+            departures: limits.departures.wait().into(),
+            fq: limits.departures.devices().unwrap_or_default().for_state(),
         })
     }
 
@@ -129,9 +130,14 @@ impl ThrottleState {
         self.0.burst_ns
     }
 
-    /// Packets above the limit wait in `fq`, where that is the queueing discipline.
-    pub fn departures(&self) -> bool {
-        self.0.departures != 0
+    /// Where packets above the limit wait.
+    pub fn departures(&self) -> Departures {
+        let devices = FqDevices::from_state(self.0.fq);
+        match self.0.departures {
+            0 => Departures::Never,
+            _ if devices.is_empty() => Departures::Queue,
+            _ => Departures::Fq(devices),
+        }
     }
 
     /// Whose packets. `None` for a class that this build does not know.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{Burst, Rate};
+use crate::limits::{Burst, Departures, FqDevices, Rate};
 use crate::native;
 
 const DAY: u64 = 24 * 3_600 * NANOS;
@@ -17,7 +17,7 @@ fn limits(rate: u64, burst: Duration) -> Limits {
         rate: Rate::from_bytes_per_second(rate).unwrap(),
         burst: Burst::new(burst).unwrap(),
         traffic: Traffic::All,
-        departures: false,
+        departures: Departures::Never,
     }
 }
 
@@ -137,7 +137,12 @@ proptest! {
 #[test]
 fn the_widest_numbers_do_not_overflow() {
     for rate in [Rate::MIN, Rate::MAX] {
-        let limits = Limits { rate, burst: Burst::MAX, traffic: Traffic::All, departures: false };
+        let limits = Limits {
+            rate,
+            burst: Burst::MAX,
+            traffic: Traffic::All,
+            departures: Departures::Never,
+        };
         let state = ThrottleState::armed(&limits, 20 * 365 * DAY).0;
         assert!(state.tick_shift < COST_SHIFT);
         // As in gcra_cost(), but checked.
@@ -171,6 +176,11 @@ fn limits_are_read_back_as_they_were_written() {
         assert_eq!(state.traffic(), Some(traffic));
         assert_eq!(state, ThrottleState::armed(&limits, NANOS));
         assert_ne!(state, ThrottleState::armed(&limits, NANOS + 1));
+    }
+    let devices: FqDevices = (2..=9).collect();
+    for departures in [Departures::Never, Departures::Queue, Departures::Fq(devices)] {
+        let limits = Limits { departures, ..limits(125_000, Duration::from_millis(20)) };
+        assert_eq!(ThrottleState::armed(&limits, NANOS).departures(), departures);
     }
     let mut newer = ThrottleState::disarmed();
     newer.0.traffic = types::throttle_traffic(9);
@@ -391,5 +401,25 @@ fn what_waits_in_fq_is_never_to_leave_beyond_its_horizon() {
         Duration::from_nanos(state.tolerance >> state.tick_shift)
     };
     assert_eq!(ahead(&long), Duration::from_secs(60));
-    assert_eq!(ahead(&Limits { departures: true, ..long }), Duration::from_secs(5));
+    let fq = Departures::Fq([2].into_iter().collect());
+    for departures in [fq, Departures::Queue] {
+        assert_eq!(ahead(&Limits { departures, ..long }), Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn devices_with_fq_lie_where_the_program_looks_for_them() {
+    let limits = |devices: &[u32]| Limits {
+        departures: Departures::Fq(devices.iter().copied().collect()),
+        ..limits(125_000, Duration::from_millis(20))
+    };
+    let state = ThrottleState::armed(&limits(&[40, 2]), NANOS).0;
+    assert_eq!((state.departures, state.fq), (1, [2, 40, 0, 0, 0, 0, 0, 0]));
+    let none = ThrottleState::armed(&limits(&[]), NANOS);
+    assert_eq!(
+        none,
+        ThrottleState::armed(&Limits { departures: Departures::Never, ..limits(&[]) }, NANOS)
+    );
+    let kept = ThrottleState::armed(&limits(&[2]), NANOS).changed_to(&limits(&[2]), NANOS);
+    assert_eq!(kept.departures(), limits(&[2]).departures);
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bpf::cgroup::Cgroup;
-use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
 use bpf::link::Link;
 use bpf::program::Program;
 use bpf::state::{Counters, ThrottleState};
@@ -13,7 +13,7 @@ use bpf::throttle::{Loaded, load};
 use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
-use vmtests::traffic::{flood, socket};
+use vmtests::traffic::{PAYLOAD, flood, socket};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -25,7 +25,7 @@ fn limits(traffic: Traffic) -> Limits {
         rate: Rate::from_bytes_per_second(RATE).unwrap(),
         burst: Burst::new(BURST).unwrap(),
         traffic,
-        departures: false,
+        departures: Departures::Never,
     }
 }
 
@@ -230,4 +230,37 @@ fn root_one_load_serves_two_cgroups_without_sharing_a_bucket() {
         program.state(lab.open.id(), AttachType::INET_EGRESS).unwrap().unwrap().rate(),
         RATE
     );
+}
+
+/// Datagrams: about 200 ms of 100 kB/s. The departure rule lets 60 ms of them pass.
+const HEAP: u64 = 20;
+
+/// How many of a heap of datagrams over loopback pass a limit that has the departure rule at this device, and else a
+/// burst of 250 ms.
+fn passed_of_a_heap(device: u32, address: IpAddr) -> u64 {
+    let lab = Lab::new(AttachType::INET_EGRESS, Traffic::All);
+    let limits = Limits {
+        rate: Rate::from_bytes_per_second(100_000).unwrap(),
+        burst: Burst::DEFAULT,
+        departures: Departures::Fq([1_000, device].into_iter().collect()),
+        ..limits(Traffic::All)
+    };
+    let state = ThrottleState::armed(&limits, LinuxBpf::new().unwrap().now_ns());
+    lab.program().set_state(lab.open.id(), lab.attach_type, &state).unwrap();
+    let (sender, receiver) = lab.sockets(address, address);
+    let to = receiver.local_addr().unwrap();
+    for _ in 0..HEAP {
+        sender.send_to(&[7; PAYLOAD], to).unwrap();
+    }
+    lab.counters().passed.packets
+}
+
+#[test]
+fn root_the_departure_rule_is_for_the_devices_that_were_named() {
+    for address in [V4, V6] {
+        // The loopback's number is 1 in any network namespace.
+        assert_eq!(passed_of_a_heap(2, address), HEAP, "{address}");
+        let named = passed_of_a_heap(1, address);
+        assert!((3..HEAP - 5).contains(&named), "{named} over {address}");
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use auditor::escape::escape;
+use bpf::limits::FqDevices;
 use bpf::probe::Support;
 use bpf::qdisc::{self, Device};
 use bpf::throttle::{self, Parts};
@@ -212,10 +213,18 @@ fn judge(facts: &Facts) -> Vec<Check> {
 fn fq(devices: &[Device]) -> Check {
     let (with, without): (Vec<_>, Vec<_>) =
         devices.iter().partition(|device| device.keeps_departures());
+    let known: FqDevices = with.iter().map(|device| device.number).collect();
+    let (with, more): (Vec<_>, Vec<_>) =
+        with.into_iter().partition(|device| known.has(device.number));
     let names = |devices: &[&Device]| {
         devices.iter().map(|device| escape(&device.name)).collect::<Vec<_>>().join(", ")
     };
     let advice = "tc qdisc replace dev DEVICE root fq";
+    let more = if more.is_empty() {
+        String::new()
+    } else {
+        format!("; nor on {}: a limit knows {} devices with it", names(&more), FqDevices::MOST)
+    };
     match (with.as_slice(), without.as_slice()) {
         ([], []) => check("fq", Grade::Lesser, "there is no network device but the loopback", ""),
         ([], without) => check(
@@ -224,11 +233,16 @@ fn fq(devices: &[Device]) -> Check {
             format!("what is not TCP is dropped above a limit, on {}", names(without)),
             advice,
         ),
-        (with, []) => check("fq", Grade::Ok, format!("uploads wait in it, on {}", names(with)), ""),
+        (with, []) if more.is_empty() => {
+            check("fq", Grade::Ok, format!("uploads wait in it, on {}", names(with)), "")
+        }
+        (with, []) => {
+            check("fq", Grade::Lesser, format!("uploads wait in it on {}{more}", names(with)), "")
+        }
         (with, without) => check(
             "fq",
             Grade::Lesser,
-            format!("uploads wait in it on {}, but not on {}", names(with), names(without)),
+            format!("uploads wait in it on {}, but not on {}{more}", names(with), names(without)),
             advice,
         ),
     }
@@ -308,7 +322,7 @@ mod tests {
     use super::*;
 
     fn device(name: &str, kind: &str) -> Device {
-        Device { name: name.to_owned(), qdiscs: vec![kind.to_owned()] }
+        Device { number: 2, name: name.to_owned(), qdiscs: vec![kind.to_owned()] }
     }
 
     fn modern() -> Facts {
@@ -381,6 +395,21 @@ mod tests {
         let found = fq(&[device("eth0", "fq"), device("wlan0", "noqueue")]);
         assert_eq!(found.grade, Grade::Lesser);
         assert!(found.says.contains("on eth0, but not on wlan0"), "{}", found.says);
+    }
+
+    #[test]
+    fn devices_with_fq_that_a_limit_does_not_know_are_named() {
+        let many: Vec<_> = (2..=10)
+            .map(|number| Device { number, ..device(&format!("eth{number}"), "fq") })
+            .collect();
+        let found = fq(&many);
+        assert_eq!((found.grade, &found.advice), (Grade::Lesser, &None));
+        assert!(
+            found.says.ends_with("eth9; nor on eth10: a limit knows 8 devices with it"),
+            "{}",
+            found.says
+        );
+        assert_eq!(fq(&many[..8]).grade, Grade::Ok);
     }
 
     #[test]

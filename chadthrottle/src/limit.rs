@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use auditor::escape::{escape, escape_bytes};
 use bpf::adopt::Adopted;
+use bpf::limits::FqDevices;
 use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
 use throttle_core::ledger::LedgerDir;
@@ -48,7 +49,10 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let (mut engine, settlement) = Engine::start(kernel, config()?)?;
     tell_of_settlement(&settlement);
 
-    let departures = args.upload.is_some() && departures(&target.cgroup, args.departures.into())?;
+    let departures = match args.upload {
+        Some(_) => departures(&target.cgroup, args.departures.into())?,
+        None => FqDevices::NONE,
+    };
     let spec = Spec {
         cgroup: target.cgroup,
         download: args.download,
@@ -90,8 +94,8 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     print(&summary(&removed))
 }
 
-/// Whether what is sent above the limit waits in `fq`.
-fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<bool> {
+/// Through which devices what is sent above the limit waits in `fq`.
+fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
     let devices = match bpf::qdisc::devices(Some(cgroup)) {
         Ok(devices) => devices,
         // Without it the limit holds too.
@@ -104,15 +108,24 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<bool> {
         }
         Err(error) => return Err(throttle_core::Error::from(error).into()),
     };
-    let waits = mode::departures(wish, &devices).map_err(throttle_core::Error::from)?;
-    if waits {
-        let mut names: Vec<_> =
-            devices.iter().filter(|it| it.keeps_departures()).map(|it| escape(&it.name)).collect();
+    let known = mode::departures(wish, &devices).map_err(throttle_core::Error::from)?;
+    let names = |is_known| {
+        let keep = devices.iter().filter(|it| it.keeps_departures());
+        let those = keep.filter(|it| known.has(it.number) == is_known);
+        let mut names: Vec<_> = those.map(|it| escape(&it.name)).collect();
         names.sort();
         names.dedup();
-        say(&format!("what is sent above the limit waits in fq on {}", names.join(", ")));
+        names
+    };
+    if !known.is_empty() {
+        say(&format!("what is sent above the limit waits in fq on {}", names(true).join(", ")));
+        let more = names(false);
+        if !more.is_empty() {
+            let most = FqDevices::MOST;
+            say(&format!("a limit knows {most} devices with fq, so not on {}", more.join(", ")));
+        }
     }
-    Ok(waits)
+    Ok(known)
 }
 
 fn config() -> Result<Config> {

@@ -27,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) tcp: Tcp,
     /// What is above the limit waits in `fq`, at a device or in a queue of the throttle's own.
     pub(crate) departures: bool,
+    /// At which devices, by their numbers (ifindex); none for a queue of the throttle's own.
+    pub(crate) fq_devices: Vec<u32>,
     #[serde(serialize_with = "as_text")]
     pub(crate) attach: Mode,
     pub(crate) owner_pid: Option<u32>,
@@ -101,6 +103,7 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
         traffic: state.traffic.clone(),
         tcp: if for_tcp.iter().any(|it| goes_with(it, judged)) { Tcp::Shape } else { Tcp::Police },
         departures: state.departures,
+        fq_devices: state.fq_devices.clone(),
         attach: match judged.link {
             None => Mode::Legacy,
             Some(_) if judged.pins.is_empty() => Mode::Link,

@@ -1,5 +1,7 @@
 //! The engine: the throttles of one process.
 
+mod queue;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,7 +18,7 @@ use crate::attachment::{Attachment, Detached, identity, prepare};
 use crate::error::{Error, Result};
 use crate::lane::{Lane, Place, find_free};
 use crate::ledger::{LedgerDir, Locked};
-use crate::mode::{Decision, Facts, Mode, Refusal, Tcp, TcpWish, decide};
+use crate::mode::{Decision, Facts, Mode, Tcp, TcpWish, decide};
 use crate::settle::{Settlement, settle};
 use crate::spec::{Change, Direction, Spec};
 use crate::status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};
@@ -121,10 +123,7 @@ impl<B: CgroupBpf> Engine<B> {
             return Err(Error::NothingToLimit);
         }
         let Decision { mode, mut tcp, mut notes } = self.decide(spec)?;
-        let queue = spec.queue && spec.download.is_some();
-        if queue && mode != Mode::Link {
-            return Err(Refusal::QueueNeedsLink.into());
-        }
+        let queue = queue::is_wanted(spec, mode)?;
         let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
         let cgroup_id = self.kernel.cgroup_id(&cgroup);
         let places = |tcp| -> Vec<Place> {
@@ -202,23 +201,6 @@ impl<B: CgroupBpf> Engine<B> {
             return Ok(Adopted::default());
         };
         Ok(self.kernel.adopt(attachment.cgroup(), &throttle.cgroup)?)
-    }
-
-    /// Closes the queue of a throttle, if it has one through which packets cannot go: because somebody has removed its
-    /// device or taken it down, the kernel drops what is redirected there. Returns whether it did. The limit holds
-    /// without it, by dropping what is above it.
-    ///
-    /// # Errors
-    /// When there is no such throttle, or the kernel cannot be asked, or something of the queue stays.
-    pub fn close_broken_queue(&mut self, id: ThrottleId) -> Result<bool> {
-        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
-        let Some(queue) = &mut throttle.queue else { return Ok(false) };
-        if self.kernel.queue_works(queue)? {
-            return Ok(false);
-        }
-        self.kernel.queue_close(queue)?;
-        throttle.queue = None;
-        Ok(true)
     }
 
     /// A load with these places free.
@@ -399,11 +381,8 @@ impl<B: CgroupBpf> Engine<B> {
                 }
             }
         }
-        if let Some(queue) = throttle.queue.as_mut().filter(|_| throttle.attachments.is_empty()) {
-            match self.kernel.queue_close(queue) {
-                Ok(()) => throttle.queue = None,
-                Err(error) => errors.push(error.into()),
-            }
+        if throttle.attachments.is_empty() {
+            errors.extend(throttle.close_queue(&self.kernel).err());
         }
         if throttle.attachments.is_empty() && throttle.queue.is_none() {
             // All is off the kernel: that the entry could not be marked before does not matter, if only

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bpf::limits::FqDevices;
 use bpf::probe::Support;
 use bpf::qdisc::Device;
 
@@ -176,16 +177,17 @@ pub fn decide(wish: Wish, tcp: TcpWish, facts: &Facts) -> Result<Decision, Refus
     Ok(Decision { mode, tcp, notes })
 }
 
-/// Decides whether what is sent above a limit is to wait in `fq`. One device that has it is enough: the others do
-/// not look at departure times, and what leaves through them is dropped above the burst, as without.
+/// Decides through which devices what is sent above a limit is to wait in `fq`: those that have it. One is enough; what
+/// leaves through another is dropped above the burst.
 ///
 /// # Errors
 /// When it was asked for and no device has it.
-pub fn departures(wish: DeparturesWish, devices: &[Device]) -> Result<bool, Refusal> {
-    match (wish, devices.iter().any(Device::keeps_departures)) {
-        (DeparturesWish::Off, _) | (DeparturesWish::Auto, false) => Ok(false),
-        (DeparturesWish::Fq, false) => Err(Refusal::NoFq),
-        (_, true) => Ok(true),
+pub fn departures(wish: DeparturesWish, devices: &[Device]) -> Result<FqDevices, Refusal> {
+    let keep = devices.iter().filter(|device| device.keeps_departures());
+    match (wish, keep.map(|device| device.number).collect::<FqDevices>()) {
+        (DeparturesWish::Off, _) => Ok(FqDevices::NONE),
+        (DeparturesWish::Fq, none) if none.is_empty() => Err(Refusal::NoFq),
+        (DeparturesWish::Auto | DeparturesWish::Fq, those) => Ok(those),
     }
 }
 
@@ -194,18 +196,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_wait_where_any_device_has_fq() {
-        let device = |kinds: &[&str]| Device {
+    fn packets_wait_where_a_device_has_fq() {
+        let device = |number, kinds: &[&str]| Device {
+            number,
             name: "eth0".to_owned(),
             qdiscs: kinds.iter().map(|&kind| kind.to_owned()).collect(),
         };
-        let with = [device(&["pfifo_fast"]), device(&["mq", "fq"])];
-        let without = [device(&["mq", "fq_codel"]), device(&[])];
-        assert_eq!(departures(DeparturesWish::Auto, &with), Ok(true));
-        assert_eq!(departures(DeparturesWish::Auto, &without), Ok(false));
-        assert_eq!(departures(DeparturesWish::Fq, &with), Ok(true));
+        let with = [device(2, &["pfifo_fast"]), device(3, &["mq", "fq"]), device(5, &["fq"])];
+        let without = [device(2, &["mq", "fq_codel"]), device(3, &[])];
+        let (fq, none) = ([3, 5].into_iter().collect(), FqDevices::NONE);
+        assert_eq!(departures(DeparturesWish::Auto, &with), Ok(fq));
+        assert_eq!(departures(DeparturesWish::Auto, &without), Ok(none));
+        assert_eq!(departures(DeparturesWish::Fq, &with), Ok(fq));
         assert_eq!(departures(DeparturesWish::Fq, &without), Err(Refusal::NoFq));
-        assert_eq!(departures(DeparturesWish::Off, &with), Ok(false));
+        assert_eq!(departures(DeparturesWish::Off, &with), Ok(none));
+        // Another network namespace, whose device of the same number has none: it counts.
+        assert_eq!(departures(DeparturesWish::Auto, &[&with[..], &without].concat()), Ok(fq));
     }
 
     fn facts(links: bool, bpffs: bool) -> Facts {

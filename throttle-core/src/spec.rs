@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use bpf::AttachType;
-use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
 
 use crate::mode::{TcpWish, Wish};
 
@@ -61,8 +61,8 @@ pub struct Spec {
     pub attach: Wish,
     /// How to hold TCP to the limits.
     pub tcp: TcpWish,
-    /// What is sent above the limit waits in `fq`, where that is the queueing discipline: see [`Limits::departures`].
-    pub departures: bool,
+    /// Through which devices what is sent above the limit waits in `fq`: see [`Departures::Fq`].
+    pub departures: FqDevices,
     /// What is received above the limit waits in a queue of its own ([`bpf::queue`]), which goes with this process: only
     /// with [`Mode::Link`](crate::mode::Mode::Link), and where the download is limited.
     pub queue: bool,
@@ -77,9 +77,10 @@ impl Spec {
             traffic: self.traffic,
             departures,
         };
+        let queue = if self.queue { Departures::Queue } else { Departures::Never };
         [
-            (Direction::Download, self.download, self.queue),
-            (Direction::Upload, self.upload, self.departures),
+            (Direction::Download, self.download, queue),
+            (Direction::Upload, self.upload, Departures::Fq(self.departures)),
         ]
         .into_iter()
         .filter_map(|(direction, rate, waits)| Some((direction, limits(rate?, waits))))
@@ -135,15 +136,16 @@ mod tests {
             traffic: Traffic::All,
             attach: Wish::Auto,
             tcp: TcpWish::Auto,
-            departures: false,
+            departures: FqDevices::NONE,
             queue: true,
         };
         let waits = |spec: &Spec| -> Vec<_> {
-            spec.limits().iter().map(|(direction, it)| (*direction, it.departures)).collect()
+            spec.limits().iter().map(|(direction, it)| (*direction, it.departures.wait())).collect()
         };
         let (download, upload) = (Direction::Download, Direction::Upload);
         assert_eq!(waits(&spec), [(download, true), (upload, false)]);
-        let other = Spec { departures: true, queue: false, ..spec };
+        let devices = [2].into_iter().collect();
+        let other = Spec { departures: devices, queue: false, ..spec };
         assert_eq!(waits(&other), [(download, false), (upload, true)]);
     }
 

@@ -145,6 +145,7 @@ pub(crate) fn state(armed: bool) -> ThrottleFact {
         burst_ns: 20_000_000,
         traffic: "all".into(),
         departures: false,
+        fq_devices: Vec::new(),
         passed: Count::default(),
         dropped: Count::default(),
     }

@@ -113,7 +113,7 @@ fn arm(egress: &Program, cgroup: &Cgroup) {
         rate: bpf::limits::Rate::MAX,
         burst: bpf::limits::Burst::DEFAULT,
         traffic: bpf::limits::Traffic::All,
-        departures: false,
+        departures: bpf::limits::Departures::Never,
     };
     let state = bpf::state::ThrottleState::armed(&limits, 0);
     egress.set_state(cgroup.id(), EGRESS, &state).unwrap();

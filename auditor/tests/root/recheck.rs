@@ -9,7 +9,7 @@ use auditor::classify::classify;
 use auditor::clean::{Cleaner, Outcome};
 use auditor::collect::Options;
 use bpf::cgroup::Cgroup;
-use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
 use bpf::list::{AttachFlags, detach};
 use bpf::program::Program;
 use bpf::state::ThrottleState;
@@ -160,7 +160,7 @@ fn root_a_throttle_that_is_armed_again_is_left_alone() {
             rate: Rate::from_bytes_per_second(1_000_000).unwrap(),
             burst: Burst::new(Duration::from_millis(20)).unwrap(),
             traffic: Traffic::All,
-            departures: false,
+            departures: Departures::Never,
         };
         let state = ThrottleState::armed(&limits, LinuxBpf::new().unwrap().now_ns());
         loaded.egress.set_state(open.id(), EGRESS, &state).unwrap();

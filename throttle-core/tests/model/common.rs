@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bpf::ledger::Entry;
-use bpf::limits::{Burst, Rate, Traffic};
+use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::list::Scope;
 use bpf::{AttachType, CgroupBpf, Owner, ProgramId};
 use throttle_core::files::Files;
@@ -175,7 +175,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         traffic: Traffic::All,
         attach,
         tcp: TcpWish::Shape,
-        departures: false,
+        departures: FqDevices::NONE,
         queue: false,
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bpf::cgroup::Cgroup;
-use bpf::limits::{Burst, Rate, Traffic};
+use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::list::{self, AttachFlags, Scope};
 use bpf::program::Program;
 use bpf::{AttachType, LinuxBpf, Owner, ProgramId};
@@ -36,7 +36,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         traffic: Traffic::All,
         attach,
         tcp: TcpWish::Shape,
-        departures: false,
+        departures: FqDevices::NONE,
         queue: false,
     }
 }

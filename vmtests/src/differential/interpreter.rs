@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
 use bpf::list::{AttachFlags, Scope};
 use bpf::state::ThrottleState;
 
@@ -244,7 +244,7 @@ impl<L: Lab> Objects<L> {
         let rate = Rate::from_bytes_per_second(u64::from(kilobytes.max(1)) * 1_000).ok()?;
         let burst = Burst::new(Duration::from_millis(100)).ok()?;
         let state = ThrottleState::armed(
-            &Limits { rate, burst, traffic: Traffic::All, departures: false },
+            &Limits { rate, burst, traffic: Traffic::All, departures: Departures::Never },
             1,
         );
         let cgroup = self.lab.cgroup_id(self.place(place)?);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
 use bpf::{AttachType, CgroupBpf, Owner};
 use throttle_core::files::Files;
 use throttle_core::ledger::LedgerDir;
@@ -93,7 +93,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
                 How::Legacy => Wish::Legacy,
             },
             tcp: TcpWish::Shape,
-            departures: false,
+            departures: FqDevices::NONE,
             queue: false,
         };
         let added = self.engine.add(&spec);
@@ -191,7 +191,12 @@ fn limits(rates: &Rates) -> Result<BTreeMap<Direction, Limits>, String> {
         let rate = Rate::from_bytes_per_second(rate).map_err(said)?;
         Ok((
             direction,
-            Limits { rate, burst: Burst::DEFAULT, traffic: Traffic::All, departures: false },
+            Limits {
+                rate,
+                burst: Burst::DEFAULT,
+                traffic: Traffic::All,
+                departures: Departures::Never,
+            },
         ))
     };
     rates.iter().map(one).collect()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bpf::limits::{Burst, Rate, Traffic};
+use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::{LinuxBpf, Owner};
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
@@ -83,7 +83,7 @@ pub(crate) fn spec(cgroup: &Path, download: Option<u64>, upload: Option<u64>) ->
         traffic: Traffic::All,
         attach: Wish::Link,
         tcp: TcpWish::Auto,
-        departures: false,
+        departures: FqDevices::NONE,
         queue: false,
     }
 }

@@ -1,18 +1,26 @@
 //! Packets that wait for their turn in fq.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bpf::limits::FqDevices;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use throttle_core::Spec;
+use throttle_core::mode::{self, DeparturesWish};
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::traffic::{PAYLOAD, packet_len};
+use vmtests::traffic::{PAYLOAD, packet_len, socket};
 
-use crate::common::{FAR, Pair, engine, run, spec};
+use crate::common::{FAR, Pair, engine, program, run, shown, spec};
 
 /// How long is sent.
 const TIME: Duration = Duration::from_secs(3);
+
+/// The devices with fq, as `chadthrottle limit` looks for them.
+fn devices() -> FqDevices {
+    mode::departures(DeparturesWish::Auto, &bpf::qdisc::devices(None).unwrap()).unwrap()
+}
 
 /// What a flood came to.
 #[derive(Debug)]
@@ -30,10 +38,14 @@ struct Came {
 fn flood(limit: u64, qdisc: &str, buffer: Option<usize>) -> Came {
     let _pair = Pair::new();
     Pair::qdisc(qdisc);
+    flood_to(FAR, limit, buffer)
+}
+
+fn flood_to(address: &str, limit: u64, buffer: Option<usize>) -> Came {
     let cgroup = ScratchCgroup::new("departures");
     let mut engine = engine();
-    engine.add(&Spec { departures: true, ..spec(cgroup.path(), None, Some(limit)) }).unwrap();
-    let (far, receiver) = receiver();
+    engine.add(&Spec { departures: devices(), ..spec(cgroup.path(), None, Some(limit)) }).unwrap();
+    let (far, receiver) = receiver(address);
     let sender = {
         let _inside = cgroup.enter();
         UdpSocket::bind("0.0.0.0:0").unwrap()
@@ -56,11 +68,12 @@ fn flood(limit: u64, qdisc: &str, buffer: Option<usize>) -> Came {
 type Receiver = std::thread::JoinHandle<(u64, Duration)>;
 
 /// Somebody far away who counts datagrams until there are none for a while: how many, and from the first to the last.
-fn receiver() -> (std::net::SocketAddr, Receiver) {
+fn receiver(address: &str) -> (std::net::SocketAddr, Receiver) {
+    let address: IpAddr = address.parse().unwrap();
     let (ready, at) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         Pair::go_far();
-        let socket = UdpSocket::bind((FAR, 0)).unwrap();
+        let socket = UdpSocket::bind((address, 0)).unwrap();
         setsockopt(&socket, RcvBufForce, &(64 << 20)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         ready.send(socket.local_addr().unwrap()).unwrap();
@@ -126,6 +139,86 @@ fn vm_where_there_is_fq_who_sends_too_much_waits_and_nothing_is_lost() {
     assert!(came.received < came.sent, "without fq nobody waits: {came:?}");
 }
 
+const HEAP: usize = 20;
+
+/// Sends a heap of datagrams, 200 ms of the limit, through another device than the one with fq; returns how many come.
+/// The departure rule would let 60 ms of them pass.
+fn heap_past_fq(address: &str) -> usize {
+    let cgroup = ScratchCgroup::new("past-fq");
+    let mut engine = engine();
+    let departures = devices();
+    assert!(!departures.is_empty());
+    engine.add(&Spec { departures, ..spec(cgroup.path(), None, Some(100_000)) }).unwrap();
+    let receiver = socket(address.parse().unwrap());
+    let to = receiver.local_addr().unwrap();
+    {
+        let _inside = cgroup.enter();
+        let sender = socket(address.parse().unwrap());
+        for _ in 0..HEAP {
+            sender.send_to(&[7; PAYLOAD], to).unwrap();
+        }
+    }
+    let start = Instant::now();
+    let mut came = 0;
+    while came < HEAP && start.elapsed() < Duration::from_secs(1) {
+        came += usize::from(receiver.recv(&mut [0; 2 * PAYLOAD]).is_ok());
+    }
+    came
+}
+
+#[test]
+fn vm_what_leaves_through_a_device_without_fq_has_all_of_the_burst() {
+    let _pair = Pair::new();
+    Pair::qdisc("fq");
+    assert_eq!(heap_past_fq("127.0.0.1"), HEAP);
+    assert_eq!(heap_past_fq("::1"), HEAP);
+}
+
+#[test]
+fn vm_who_limits_is_told_which_devices_have_fq_and_so_is_who_lists() {
+    let _pair = Pair::new();
+    Pair::qdisc("fq");
+    let cgroup = ScratchCgroup::new("fq-told");
+    let chadthrottle = |args: &[&str]| {
+        let output = Command::new(program("chadthrottle")).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", shown(&output));
+        output
+    };
+    let on = cgroup.path().to_str().unwrap();
+    let limit = ["limit", "--cgroup", on, "--upload", "1M", "--attach", "pinned"];
+    let said = String::from_utf8(chadthrottle(&limit).stderr).unwrap();
+    assert!(said.contains("waits in fq on chadtest0"), "{said}");
+    let list = chadthrottle(&["list", "--format", "json"]).stdout;
+    let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+    let listed = cgroup.relative();
+    let is_ours = |it: &&serde_json::Value| it["cgroup"].as_str() == listed.to_str();
+    let row = list["throttles"].as_array().unwrap().iter().find(is_ours).unwrap();
+    chadthrottle(&["rm", row["id"].as_str().unwrap()]);
+    let numbers: Vec<_> = devices().numbers().collect();
+    assert_eq!(row["fq_devices"], serde_json::json!(numbers), "{row}");
+    assert_eq!(row["departures"], true, "{row}");
+}
+
+#[test]
+fn vm_what_leaves_through_a_vlan_waits_in_the_fq_below_it() {
+    let _pair = Pair::new();
+    Pair::qdisc("fq");
+    for words in [
+        "ip link add link chadtest0 name chadtest0.7 type vlan id 7",
+        "ip addr add 198.18.7.1/30 dev chadtest0.7",
+        "ip link set chadtest0.7 up",
+        "ip -n chadtest-far link add link chadtest1 name chadtest1.7 type vlan id 7",
+        "ip -n chadtest-far addr add 198.18.7.2/30 dev chadtest1.7",
+        "ip -n chadtest-far link set chadtest1.7 up",
+    ] {
+        run(&words.split(' ').collect::<Vec<_>>());
+    }
+    assert_eq!(devices().numbers().count(), 2);
+    let came = flood_to("198.18.7.2", 500_000, Some(16 << 10));
+    assert_near(&came, 5e5);
+    assert_eq!(came.sent, came.received, "{came:?}");
+}
+
 #[test]
 fn vm_of_a_flood_no_more_waits_than_is_sent_in_40_ms_and_the_rate_is_right() {
     // 11 packets, and the send buffer holds 92: the others are dropped.
@@ -147,8 +240,10 @@ fn vm_a_flood_does_not_keep_others_waiting() {
     Pair::qdisc("fq");
     let cgroup = ScratchCgroup::new("waiting");
     let mut engine = engine();
-    engine.add(&Spec { departures: true, ..spec(cgroup.path(), None, Some(500_000)) }).unwrap();
-    let (far, receiver) = receiver();
+    engine
+        .add(&Spec { departures: devices(), ..spec(cgroup.path(), None, Some(500_000)) })
+        .unwrap();
+    let (far, receiver) = receiver(FAR);
     let entered = cgroup.enter();
     let probe = Probe::new();
     std::thread::scope(|scope| {

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bpf::limits::{Burst, Rate, Traffic};
+use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::{LinuxBpf, Owner};
 use throttle_core::ledger::LedgerDir;
-use throttle_core::mode::{Mode, TcpWish, Wish};
+use throttle_core::mode::{self, DeparturesWish, Mode, TcpWish, Wish};
 use throttle_core::{Config, Engine, Spec, Started, ThrottleId, mark};
 
 use super::super::cell::Way;
@@ -70,6 +70,12 @@ impl System for Ours {
             let undo = format!("tc qdisc del dev {NEAR} root");
             qdisc.run(&format!("tc qdisc add dev {NEAR} root fq"), Some(&undo))?;
         }
+        let departures = if matches!(self, Self::BehindFq) {
+            let devices = bpf::qdisc::devices(None).context("the devices")?;
+            mode::departures(DeparturesWish::Fq, &devices).context("fq")?
+        } else {
+            FqDevices::NONE
+        };
         let burst = match self {
             Self::Burst(burst) | Self::Bucket(burst) => Burst::new(*burst).context("the burst")?,
             Self::Default | Self::BehindFq | Self::Queue => Burst::DEFAULT,
@@ -77,7 +83,7 @@ impl System for Ours {
         let tcp = if matches!(self, Self::Bucket(_)) { TcpWish::Police } else { TcpWish::Auto };
         let mut throttles = Throttles::start()?;
         let spec = Spec {
-            departures: matches!(self, Self::BehindFq),
+            departures,
             queue: matches!(self, Self::Queue),
             ..spec(network.throttled(), way, rate, burst, tcp)
         };
@@ -106,7 +112,7 @@ pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWi
         traffic: Traffic::All,
         attach: Wish::Auto,
         tcp,
-        departures: false,
+        departures: FqDevices::NONE,
         queue: false,
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bpf::error::{Call, Error};
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
-use bpf::limits::{Burst, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
 use bpf::list::{AttachFlags, Scope};
 use bpf::state::ThrottleState;
 use bpf::throttle::Loaded;
@@ -172,7 +172,7 @@ impl Backend {
                     rate,
                     burst: Burst::DEFAULT,
                     traffic: Traffic::All,
-                    departures: false,
+                    departures: Departures::Never,
                 };
                 ThrottleState::armed(&limits, self.calls.now_ns())
             }

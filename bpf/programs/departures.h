@@ -50,7 +50,7 @@ static __always_inline int leaves_through_fq(const struct __sk_buff *skb,
 
 #pragma unroll
 	for (int i = 0; i < FQ_DEVICES; i++) {
-		if (state->fq[i] == device)
+		if (device && state->fq[i] == device)
 			return 1;
 	}
 	return 0;
@@ -102,10 +102,16 @@ static __always_inline void depart(struct __sk_buff *skb, struct throttle_waitin
 	if (ahead <= shortest)
 		return;
 	when = charge->now + ahead - shortest;
+	if (waiting) {
+		__u64 last = waiting->leaves[(waiting->next - 1) & (RING - 1)];
+
+		waiting->leaves[waiting->next++ & (RING - 1)] = when;
+		/* A small one that overtakes nothing of its socket's goes at once; the next has to wait for its time. */
+		if (gcra_is_small(charge->bytes) && last <= charge->now)
+			return;
+	}
 	if (skb->tstamp < when)
 		skb->tstamp = when;
-	if (waiting)
-		waiting->leaves[waiting->next++ & (RING - 1)] = when;
 }
 
 #endif

@@ -14,6 +14,11 @@ int chad_gcra_admit(__u64 tat, __u64 now, __u64 cost, __u64 tolerance, __u64 hor
 	return gcra_admit(tat, now, cost, tolerance, horizon, next);
 }
 
+int chad_gcra_is_small(__u32 bytes)
+{
+	return gcra_is_small(bytes);
+}
+
 int chad_gcra_admit_reserved(__u64 reserve, __u64 now, __u64 cost, __u32 tick_shift, int is_small,
 			     __u64 horizon, __u64 *next)
 {

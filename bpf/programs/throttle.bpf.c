@@ -24,6 +24,9 @@
  * the packet is lost as in a full queue. TCP loses nothing: the segment was not sent, to its mind, and
  * stays in its queue.
  */
+/* Of linux/socket.h, which is the kernel's own. */
+#define SOCK_STREAM 1
+
 #define PASS 1
 #define DROP_INGRESS 0
 #define DROP_EGRESS 2
@@ -175,26 +178,33 @@ static __always_inline struct charge charge_of(const struct throttle_state *stat
 	};
 }
 
-/* Is it a TCP segment before which none is in flight? Where packets come in there is no such thing. */
-static __always_inline int is_first_in_flight(struct __sk_buff *skb)
+/*
+ * Is it a TCP segment of whose socket nothing is in flight, to the kernel's mind? What it sends by a timer then is
+ * one segment.
+ */
+static __always_inline int is_alone(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct bpf_tcp_sock *tcp;
 
 	if (!sk || skb->gso_segs > 1)
 		return 0;
+	sk = bpf_sk_fullsock(sk);
+	/* bpf_tcp_sock() takes a raw socket of that protocol for one of TCP. */
+	if (!sk || sk->type != SOCK_STREAM || sk->protocol != IPPROTO_TCP)
+		return 0;
 	tcp = bpf_tcp_sock(sk);
-	return tcp && !tcp->packets_out;
+	return tcp && tcp->packets_out - tcp->sacked_out - tcp->lost_out + tcp->retrans_out == 0;
 }
 
-/* A packet for which the bucket is full. */
-static __always_inline int admit_reserved(struct throttle_state *state, const struct charge *charge,
-					  __u64 now, int is_first)
+/* A packet for which the bucket is full. `sent`: the packet, unless it is one that comes in. */
+static __always_inline int admit_reserved(struct throttle_state *state, struct charge *charge,
+					  __u64 now, struct __sk_buff *sent)
 {
 	__u64 reserve = *(volatile __u64 *)&state->reserve;
-	int is_small = charge->bytes <= GCRA_SMALL_BYTES;
+	int is_small = gcra_is_small(charge->bytes);
 
-	if (!is_small && !is_first)
+	if (!is_small && !(sent && is_alone(sent)))
 		return 0;
 	for (int race = 0; race < MAX_RACES; race++) {
 		__u64 next, found;
@@ -204,8 +214,10 @@ static __always_inline int admit_reserved(struct throttle_state *state, const st
 			return 0;
 		found = __sync_val_compare_and_swap(&state->reserve, reserve, next);
 		if (found == reserve) {
-			/* It is full, so its TAT is ahead, not in the past. */
+			/* The bucket was full a moment ago, so its TAT is ahead and no idle time is to be cut off. */
 			__sync_fetch_and_add(&state->tat, charge->cost);
+			/* Nobody is told to wait for longer than the burst. */
+			charge->ahead = flow_min(charge->ahead, state->tolerance);
 			return 1;
 		}
 		reserve = found;
@@ -213,9 +225,8 @@ static __always_inline int admit_reserved(struct throttle_state *state, const st
 	return 0;
 }
 
-/* `sender`: the packet, if it is one that is sent. */
 static __always_inline int admit(struct throttle_state *state, struct charge *charge,
-				 struct __sk_buff *sender)
+				 struct __sk_buff *sent)
 {
 	__u64 tat = *(volatile __u64 *)&state->tat;
 	__u64 now = gcra_ticks(charge->now, state->tick_shift & 31);
@@ -225,8 +236,7 @@ static __always_inline int admit(struct throttle_state *state, struct charge *ch
 
 		charge->ahead = ticks_ahead(state, tat, now);
 		if (!gcra_admit(tat, now, charge->cost, state->tolerance, state->horizon, &next))
-			return admit_reserved(state, charge, now,
-					      sender && is_first_in_flight(sender));
+			return admit_reserved(state, charge, now, sent);
 		found = __sync_val_compare_and_swap(&state->tat, tat, next);
 		if (found == tat)
 			return 1;

@@ -12,6 +12,7 @@ unsafe extern "C" {
         horizon: u64,
         next: *mut u64,
     ) -> c_int;
+    fn chad_gcra_is_small(bytes: u32) -> c_int;
     fn chad_gcra_admit_reserved(
         reserve: u64,
         now: u64,
@@ -67,6 +68,12 @@ pub(crate) fn gcra_admit(
     let conforms =
         unsafe { chad_gcra_admit(tat, now, cost, tolerance, horizon, &raw mut next) } != 0;
     conforms.then_some(next)
+}
+
+/// `gcra_is_small`: whether there is a reserve for a packet of that size.
+pub(crate) fn gcra_is_small(bytes: u32) -> bool {
+    // SAFETY: a function of a number.
+    unsafe { chad_gcra_is_small(bytes) != 0 }
 }
 
 /// `gcra_admit_reserved`: the next TAT of the second bucket, if the packet conforms there.

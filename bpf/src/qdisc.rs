@@ -104,7 +104,9 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
         .collect();
     let disciplines = |number: u32| {
         let has_queue = |number: &u32| {
-            kinds.get(number).is_some_and(|kinds| kinds.iter().any(|kind| kind != "noqueue"))
+            // The last two hold filters, no packets.
+            let queues = |kind: &String| !["noqueue", "clsact", "ingress"].contains(&kind.as_str());
+            kinds.get(number).is_some_and(|kinds| kinds.iter().any(queues))
         };
         std::iter::successors(Some(number), |number| below.get(number).copied())
             .take(MOST_BELOW)
@@ -207,12 +209,29 @@ mod tests {
             on(7, InfoKind::Vlan, 2),
             // What cannot be: on top of itself.
             on(8, InfoKind::Vlan, 8),
+            on(9, InfoKind::Vlan, 2),
         ];
-        let qdiscs = [qdisc(2, "fq"), qdisc(3, "noqueue"), qdisc(5, "noqueue"), qdisc(7, "pfifo")];
+        let qdiscs = [
+            qdisc(2, "fq"),
+            qdisc(3, "noqueue"),
+            qdisc(5, "noqueue"),
+            qdisc(7, "pfifo"),
+            // Somebody's filters.
+            qdisc(9, "noqueue"),
+            qdisc(9, "clsact"),
+        ];
         let found = join(&links, &qdiscs);
         let kinds: Vec<_> = found.iter().map(|it| (it.number, it.qdiscs.concat())).collect();
-        let expected =
-            [(2, "fq"), (3, "fq"), (4, "fq"), (5, "noqueue"), (6, ""), (7, "pfifo"), (8, "")];
+        let expected = [
+            (2, "fq"),
+            (3, "fq"),
+            (4, "fq"),
+            (5, "noqueue"),
+            (6, ""),
+            (7, "pfifo"),
+            (8, ""),
+            (9, "fq"),
+        ];
         assert_eq!(kinds, expected.map(|(number, kind)| (number, kind.to_owned())));
     }
 

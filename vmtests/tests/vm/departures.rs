@@ -93,16 +93,19 @@ fn receiver(address: &str) -> (std::net::SocketAddr, Receiver) {
 }
 
 /// Somebody far away who answers, and a socket to ask from.
-struct Probe(UdpSocket);
+struct Probe {
+    socket: UdpSocket,
+    bytes: usize,
+}
 
 impl Probe {
-    fn new() -> Self {
+    fn new(bytes: usize) -> Self {
         let (ready, at) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             Pair::go_far();
             let socket = UdpSocket::bind((FAR, 0)).unwrap();
             ready.send(socket.local_addr().unwrap()).unwrap();
-            let mut buffer = [0; 16];
+            let mut buffer = [0; PAYLOAD];
             // Until the test's process ends.
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 socket.send_to(&buffer[..length], from).unwrap();
@@ -111,14 +114,14 @@ impl Probe {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket.connect(at.recv().unwrap()).unwrap();
-        Self(socket)
+        Self { socket, bytes }
     }
 
     fn round_trip(&self) -> Duration {
         std::thread::sleep(Duration::from_millis(100));
         let start = Instant::now();
-        self.0.send(&[1; 16]).unwrap();
-        self.0.recv(&mut [0; 16]).unwrap();
+        self.socket.send(&vec![1; self.bytes]).unwrap();
+        assert_eq!(self.socket.recv(&mut [0; PAYLOAD]).unwrap(), self.bytes);
         start.elapsed()
     }
 }
@@ -245,7 +248,7 @@ fn vm_a_flood_does_not_keep_others_waiting() {
         .unwrap();
     let (far, receiver) = receiver(FAR);
     let entered = cgroup.enter();
-    let probe = Probe::new();
+    let probe = Probe::new(400);
     std::thread::scope(|scope| {
         let start = Instant::now();
         scope.spawn(move || {
@@ -262,6 +265,60 @@ fn vm_a_flood_does_not_keep_others_waiting() {
         assert!(median > Duration::from_millis(5), "nothing waits: {times:?}");
         assert!(median < Duration::from_millis(100), "{times:?}");
     });
+    drop(entered);
+    receiver.join().unwrap();
+}
+
+/// Five that flood have up to 200 ms of the limit waiting. What is small goes at once, unless its own socket has
+/// something there.
+#[test]
+fn vm_a_small_packet_goes_at_once_and_the_next_waits() {
+    let _pair = Pair::new();
+    Pair::qdisc("fq");
+    let cgroup = ScratchCgroup::new("small");
+    let mut engine = engine();
+    engine
+        .add(&Spec { departures: devices(), ..spec(cgroup.path(), None, Some(300_000)) })
+        .unwrap();
+    let (far, receiver) = receiver(FAR);
+    let entered = cgroup.enter();
+    let (small, large) = (Probe::new(16), Probe::new(400));
+    let (small, heap, large) = std::thread::scope(|scope| {
+        let start = Instant::now();
+        for _ in 0..5 {
+            scope.spawn(move || {
+                let flooder = UdpSocket::bind("0.0.0.0:0").unwrap();
+                while start.elapsed() < 2 * TIME {
+                    for _ in 0..30 {
+                        flooder.send_to(&[7; PAYLOAD], far).unwrap();
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let median = |mut times: Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2]
+        };
+        let one = |probe: &Probe| median((0..7).map(|_| probe.round_trip()).collect());
+        // The second of two that are sent together.
+        let heap = |_| {
+            std::thread::sleep(Duration::from_millis(400));
+            let start = Instant::now();
+            for _ in 0..2 {
+                small.socket.send(&[1; 16]).unwrap();
+            }
+            for _ in 0..2 {
+                small.socket.recv(&mut [0; 16]).unwrap();
+            }
+            start.elapsed()
+        };
+        (one(&small), median((0..5).map(heap).collect()), one(&large))
+    });
+    assert!(large > Duration::from_millis(60), "nothing waits: {large:?}");
+    assert!(small < large / 2, "{small:?} beside {large:?}");
+    assert!(heap > large / 2, "the second of two: {heap:?} beside {large:?}");
     drop(entered);
     receiver.join().unwrap();
 }

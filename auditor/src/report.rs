@@ -8,9 +8,11 @@ use std::path::Path;
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
 use serde::{Deserialize, Serialize};
 
-use crate::classify::{Claim, Classified, DEFAULT_PROGRAMS, Finding, Judged, Verdict};
-use crate::plan::{remedy, steps};
-use crate::snapshot::{AttachmentFact, Scope, Snapshot, Timings, Tool};
+use crate::classify::{
+    Claim, Classified, DEFAULT_PROGRAMS, Finding, Judged, JudgedDevice, Verdict,
+};
+use crate::plan::{removal, remedy, steps};
+use crate::snapshot::{AttachmentFact, DeviceFact, DeviceLinkFact, Scope, Snapshot, Timings, Tool};
 
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -44,6 +46,9 @@ pub struct Report {
     pub attachments: Vec<Attachment>,
     /// Programs of ours without an attachment, and defunct links of any of ours.
     pub programs: Vec<Program>,
+    /// Network devices of queues of ours; with `all` also those of others that are named so.
+    #[serde(default)]
+    pub devices: Vec<Device>,
     /// The leaks, once more, with what to do about each.
     pub leaks: Vec<Leak>,
     /// Numbers.
@@ -81,8 +86,14 @@ pub struct Coverage {
     pub attach_types: Vec<AttachType>,
     /// Programs whose info was read.
     pub programs_seen: u64,
+    /// Network namespaces whose devices were looked at for queues of ours; null where they were not asked for.
+    #[serde(default)]
+    pub network_namespaces: Option<u64>,
     /// What could not be seen, or not be judged.
     pub gaps: Vec<Gap>,
+    /// What was not looked at or is left alone, and is no reason to doubt the verdict.
+    #[serde(default)]
+    pub notes: Vec<Gap>,
 }
 
 /// Something that could not be seen, or not be judged.
@@ -127,6 +138,9 @@ pub struct Attachment {
 pub struct Program {
     /// The program.
     pub program: ProgramInfo,
+    /// The tcx links that attach it to network devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_links: Vec<DeviceLink>,
     /// Its pins, or those of the defunct link.
     pub pins: Vec<String>,
     /// Processes that hold it, or the defunct link.
@@ -135,6 +149,43 @@ pub struct Program {
     pub finding: Finding,
     /// Why.
     pub reason: String,
+}
+
+/// A network device that is named as a queue of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The device.
+    pub device: DeviceInfo,
+    /// Who answers for it.
+    pub owner: Option<Claim>,
+    /// What it was found to be.
+    pub finding: Finding,
+    /// Why.
+    pub reason: String,
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its number in its network namespace.
+    pub index: u32,
+    /// The inode number of that namespace.
+    pub network_namespace: u64,
+    /// A way into that namespace; null for the auditor's own.
+    pub namespace_path: Option<String>,
+}
+
+impl From<&DeviceFact> for DeviceInfo {
+    fn from(device: &DeviceFact) -> Self {
+        Self {
+            name: device.name.clone(),
+            index: device.index,
+            network_namespace: device.network_namespace,
+            namespace_path: device.namespace_path.clone(),
+        }
+    }
 }
 
 /// A leak.
@@ -148,8 +199,14 @@ pub struct Leak {
     pub cgroup: Option<Cgroup>,
     /// Where on the cgroup.
     pub attach_type: Option<AttachType>,
-    /// The program.
-    pub program: ProgramInfo,
+    /// The program; null where a network device is leaked.
+    pub program: Option<ProgramInfo>,
+    /// The network device that is leaked, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceInfo>,
+    /// The tcx links that attach it to network devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_links: Vec<DeviceLink>,
     /// The link, if there is one.
     pub link: Option<Link>,
     /// What to do about it, for people.
@@ -195,6 +252,17 @@ pub struct Link {
     pub id: LinkId,
 }
 
+/// A tcx link, which is on a network device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLink {
+    /// Its id.
+    pub id: LinkId,
+    /// The device's number in its network namespace, which the kernel does not name; null where it is gone.
+    pub device: Option<u32>,
+    /// `tcx_ingress` or `tcx_egress`.
+    pub attach_type: String,
+}
+
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -204,7 +272,8 @@ pub struct Holder {
     pub comm: String,
 }
 
-/// Numbers. Of attachments, all but the last: `leaked` counts programs without an attachment, too.
+/// Numbers. Of attachments, all but the last two: `leaked` counts programs without an attachment and network devices,
+/// too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// All of them, whoever's they are.
@@ -215,6 +284,9 @@ pub struct Summary {
     pub pinned: usize,
     /// Those of others.
     pub foreign: usize,
+    /// Network devices of queues whose owners live; of no attachments.
+    #[serde(default)]
+    pub devices: usize,
     /// Leaks.
     pub leaked: usize,
 }
@@ -244,6 +316,12 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
             cgroups_denied: coverage.cgroups_denied,
             attach_types: coverage.attach_types,
             programs_seen: coverage.programs_seen,
+            network_namespaces: coverage.network_namespaces,
+            notes: classified
+                .notes
+                .iter()
+                .map(|note| Gap { what: note.what.clone(), why: note.why.clone() })
+                .collect(),
             gaps: classified
                 .gaps
                 .iter()
@@ -257,13 +335,28 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
             .filter_map(|judged| Some(attachment(judged, judged.place?)))
             .collect(),
         programs: classified.programs.iter().map(program).collect(),
-        leaks: classified.leaks().map(|judged| leak(judged, classified)).collect(),
+        devices: classified
+            .devices
+            .iter()
+            .filter(|judged| all || judged.finding != Finding::Foreign)
+            .map(device)
+            .collect(),
+        leaks: classified
+            .leaks()
+            .map(|judged| leak(judged, classified))
+            .chain(classified.leaked_devices().map(leaked_device))
+            .collect(),
         summary: Summary {
             attachments: classified.attachments.len(),
             active: count(Finding::Active),
             pinned: count(Finding::Pinned),
             foreign: count(Finding::Foreign),
-            leaked: classified.leaks().count(),
+            devices: classified
+                .devices
+                .iter()
+                .filter(|judged| judged.finding == Finding::Active)
+                .count(),
+            leaked: classified.leaks().count() + classified.leaked_devices().count(),
         },
         root: snapshot.scope.root.to_string_lossy().into_owned(),
         scope_options: scope_options(&snapshot.scope),
@@ -313,6 +406,7 @@ fn attachment(judged: &Judged<'_>, place: &AttachmentFact) -> Attachment {
 fn program(judged: &Judged<'_>) -> Program {
     Program {
         program: info(judged),
+        device_links: device_links(judged),
         pins: pins(judged),
         holders: holders(judged),
         finding: judged.finding,
@@ -326,10 +420,44 @@ fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
         reason: judged.reason.clone(),
         cgroup: judged.place.map(cgroup),
         attach_type: judged.place.map(|place| place.attach_type),
-        program: info(judged),
+        program: Some(info(judged)),
+        device: None,
+        device_links: device_links(judged),
         link: link(judged),
         remedy: remedy(&steps(judged, classified)),
     }
+}
+
+fn device(judged: &JudgedDevice<'_>) -> Device {
+    Device {
+        device: judged.device.into(),
+        owner: judged.owner,
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+    }
+}
+
+fn leaked_device(judged: &JudgedDevice<'_>) -> Leak {
+    Leak {
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+        cgroup: None,
+        attach_type: None,
+        program: None,
+        device: Some(judged.device.into()),
+        device_links: Vec::new(),
+        link: None,
+        remedy: remedy(&[removal(judged)]),
+    }
+}
+
+fn device_links(judged: &Judged<'_>) -> Vec<DeviceLink> {
+    let link = |link: &&DeviceLinkFact| DeviceLink {
+        id: link.id,
+        device: (link.device != 0).then_some(link.device),
+        attach_type: link.attach_type.clone(),
+    };
+    judged.device_links.iter().map(link).collect()
 }
 
 fn cgroup(place: &AttachmentFact) -> Cgroup {

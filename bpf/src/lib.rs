@@ -3,6 +3,7 @@
 pub mod adopt;
 mod attach_type;
 pub mod cgroup;
+pub mod devices;
 pub mod error;
 #[cfg(test)]
 mod flow_tests;

@@ -193,19 +193,19 @@ fn is_left_behind(link: &LinkMessage) -> Result<bool> {
 }
 
 /// The owner's pid in the name of a device of ours.
-fn pid_of(name: &str) -> Option<u32> {
+pub(crate) fn pid_of(name: &str) -> Option<u32> {
     let rest = name.strip_prefix(NAME)?;
     rest.strip_suffix(|last: char| last.is_ascii_lowercase())?.parse().ok()
 }
 
-fn name(link: &LinkMessage) -> Option<&str> {
+pub(crate) fn name(link: &LinkMessage) -> Option<&str> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
 }
 
-fn is_ifb(link: &LinkMessage) -> bool {
+pub(crate) fn is_ifb(link: &LinkMessage) -> bool {
     link.attributes.iter().any(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Ifb)),
         _ => false,
@@ -340,7 +340,7 @@ fn attribute(kind: u16, value: u32) -> Vec<u8> {
 }
 
 /// Removes a device. That it is gone already is no error.
-fn remove_device(device: u32) -> Result<()> {
+pub(crate) fn remove_device(device: u32) -> Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = device;
     let target = format!("network device {device}");

@@ -26,12 +26,12 @@ fn step(program: &Program, action: Action) -> Step {
     let info = program.info();
     Step {
         finding: Finding::OrphanedAttachment,
-        program: Identity {
+        program: Some(Identity {
             id: info.id,
             name: info.name.clone(),
             tag: info.tag.clone(),
             loaded_at_ns: info.loaded_at_ns,
-        },
+        }),
         premise: Premise::OwnerGone,
         action,
         note: None,
@@ -66,9 +66,9 @@ fn root_a_program_with_the_same_id_but_another_identity_stays() {
     let program = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
     let right = step(&program, detach_from(&cgroup));
     let mut later = right.clone();
-    later.program.loaded_at_ns += 1;
+    later.program.as_mut().unwrap().loaded_at_ns += 1;
     let mut tagged = right.clone();
-    tagged.program.tag = "0".repeat(16);
+    tagged.program.as_mut().unwrap().tag = "0".repeat(16);
     for wrong in [later, tagged] {
         assert!(is_gone(&act().take(&wrong)));
         assert_eq!(ids(&cgroup), [program.info().id]);

@@ -1,6 +1,7 @@
 //! Collecting the facts: the only part of the auditor, beside the cleaning, that asks the host anything.
 
 mod attachments;
+mod devices;
 mod host;
 mod look;
 mod programs;
@@ -21,7 +22,7 @@ use self::attachments::shown;
 use self::host::{Clock, boottime_offset, host};
 pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
-use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, suspects};
+use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, devices_in_scope, suspects};
 use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
 
 /// How often at most the host is looked at until nothing new is suspicious.
@@ -209,6 +210,8 @@ impl Collector {
             program_flags: self.program_flags,
             ours: &self.ours,
             all: self.all,
+            with_devices: !matches!(extent, Extent::Alone(_))
+                && devices_in_scope(&self.scope, &self.ours),
             clock: &self.clock,
             has_true_times: self.has_true_times,
             gaps: &self.gaps,
@@ -232,9 +235,10 @@ impl Collector {
     }
 }
 
-/// The cgroups that the suspects are attached to; none if one of them is attached nowhere.
+/// The cgroups that the suspects are attached to; none if a program is attached nowhere. Network devices have nothing
+/// to do with cgroups.
 fn cgroups_of(suspects: &BTreeSet<Key>) -> Option<HashSet<CgroupId>> {
-    suspects.iter().map(Key::cgroup).collect()
+    suspects.iter().filter(|suspect| !suspect.is_device()).map(Key::cgroup).collect()
 }
 
 /// The path of the cgroup that a user named, relative to the mount.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::classify::{
     Claim, Classified, DEFAULT_PROGRAMS, Finding, Judged, JudgedDevice, Verdict,
 };
-use crate::plan::{removal, remedy, steps};
+use crate::plan::{remedy, removal, steps};
 use crate::snapshot::{AttachmentFact, DeviceFact, DeviceLinkFact, Scope, Snapshot, Timings, Tool};
 
 /// The version of the report.

@@ -113,8 +113,7 @@ pub fn remove(
             removal = Some(if other { Removal::Changed } else { Removal::Gone });
             return Ok(());
         };
-        if (&found.name, found.is_ifb, &found.alias)
-            != (&device.name, device.is_ifb, &device.alias)
+        if (&found.name, found.is_ifb, &found.alias) != (&device.name, device.is_ifb, &device.alias)
             || !is_left_behind(&found)?
         {
             removal = Some(Removal::Changed);
@@ -125,10 +124,14 @@ pub fn remove(
         removal = Some(if is_there { Removal::StillThere } else { Removal::Removed });
         Ok(())
     })?;
-    match (removal, unseen.into_iter().next()) {
+    let closed = unseen.into_iter().find_map(|it| match it {
+        Unseen::Closed(error) => Some(error),
+        // It was found when the device was: by now nothing that can be seen is in it.
+        Unseen::Untold(_) => None,
+    });
+    match (removal, closed) {
         (Some(removal), _) => Ok(removal),
-        // It may be where nobody could look.
-        (None, Some(Unseen::Closed(error) | Unseen::Untold(error))) => Err(error),
+        (None, Some(error)) => Err(error),
         (None, None) => Ok(Removal::Gone),
     }
 }

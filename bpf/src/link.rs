@@ -74,6 +74,19 @@ impl Link {
         Self::from_fd(fd, "a new link")
     }
 
+    /// Attaches a program of a queue to a network device through a tcx link (6.6), by its number in this thread's
+    /// network namespace. It ends as any link does, or with the device. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// `Vanished` when there is no such device; `EINVAL` when the kernel has no tcx links, or for a program of
+    /// another type.
+    pub fn create_on_device(program: BorrowedFd<'_>, device: u32, way: Way) -> Result<Self> {
+        let fd = sys::link_on_device(program, device, way).map_err(|errno| {
+            Error::new(Call::LinkCreate, format!("network device {device}"), errno)
+        })?;
+        Self::from_fd(fd, "a new link")
+    }
+
     /// Opens a link by its pin.
     ///
     /// # Errors

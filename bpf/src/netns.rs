@@ -203,9 +203,8 @@ impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
             Err(error) => Err(error),
         };
         let entered = opened.and_then(|file| {
-            setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| {
-                Error::new(Call::SetNs, path.display().to_string(), errno)
-            })
+            setns(file, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| Error::new(Call::SetNs, path.display().to_string(), errno))
         });
         match entered {
             Ok(()) => (self.what)(&Namespace { inode, path: Some(path) }),

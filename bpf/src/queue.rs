@@ -14,11 +14,12 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use nix::errno::Errno;
 
 use crate::error::{Call, Error, Kind, Result};
+use crate::link::Way;
 use crate::netns;
 use crate::owner::Owner;
 use crate::program::QUEUE_KEY;
 use crate::rtnetlink::{all, tell};
-use crate::sys::{self, Map, Tcx, bytes_of};
+use crate::sys::{self, Map, bytes_of};
 use crate::throttle::Loaded;
 
 /// What the names of our devices begin with; their owner's pid and a letter follow.
@@ -102,14 +103,14 @@ impl Queue {
                 }
             })
         };
-        self.links.push(link(programs.depart, device, Tcx::Egress)?);
+        self.links.push(link(programs.depart, device, Way::Egress)?);
         let sources = sources(&all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?);
         if sources.is_empty() {
             let error = Error::new(Call::Netlink, "network devices", Errno::ENODEV);
             return Err(error.with_detail("there is none with Ethernet headers that is up"));
         }
         for source in sources {
-            self.links.push(link(programs.redirect, source, Tcx::Ingress)?);
+            self.links.push(link(programs.redirect, source, Way::Ingress)?);
         }
         Ok(())
     }

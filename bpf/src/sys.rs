@@ -15,6 +15,7 @@ use std::path::Path;
 use libbpf_sys as sys;
 use nix::errno::Errno;
 
+use crate::link::Way;
 use crate::list::{AttachOptions, DetachOptions};
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes};
 
@@ -151,19 +152,12 @@ pub(crate) fn link_create(
     })
 }
 
-/// Where the packets of a network device meet a program: `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Tcx {
-    Ingress,
-    Egress,
-}
-
 /// `BPF_LINK_CREATE` on a network device (6.6), by its number in this thread's network namespace.
-pub(crate) fn link_on_device(program: BorrowedFd<'_>, device: u32, place: Tcx) -> Result<OwnedFd> {
+pub(crate) fn link_on_device(program: BorrowedFd<'_>, device: u32, way: Way) -> Result<OwnedFd> {
     let options = options!(sys::bpf_link_create_opts);
-    let attach_type = match place {
-        Tcx::Ingress => sys::BPF_TCX_INGRESS,
-        Tcx::Egress => sys::BPF_TCX_EGRESS,
+    let attach_type = match way {
+        Way::Ingress => sys::BPF_TCX_INGRESS,
+        Way::Egress => sys::BPF_TCX_EGRESS,
     };
     let device = c_int::try_from(device).map_err(|_| Errno::ENODEV)?;
     // SAFETY: `options` lives across the call and carries its own size.

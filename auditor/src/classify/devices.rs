@@ -69,7 +69,8 @@ fn of_device<'a>(
     notes: &mut Vec<Note>,
 ) -> JudgedDevice<'a> {
     let Some(owner) = device.owner() else {
-        let reason = "it is named as a queue of ours, but no alias of ours says whose it is".to_owned();
+        let reason =
+            "it is named as a queue of ours, but no alias of ours says whose it is".to_owned();
         let why = format!("{reason}: left alone; if nobody needs it: ip link delete");
         notes.push(Note { what: device.to_string(), why });
         return JudgedDevice { finding: Finding::Foreign, reason, device, owner: None };
@@ -80,10 +81,13 @@ fn of_device<'a>(
         || facts.look.programs.iter().filter(|program| program.owner.as_ref() == Some(&owner));
     let (finding, reason) = match alive {
         Some(true) => (Finding::Active, format!("its owner, process {}, lives", owner.pid)),
-        Some(false) => (Finding::OrphanedDevice, format!("its owner, process {}, is dead", owner.pid)),
+        Some(false) => {
+            (Finding::OrphanedDevice, format!("its owner, process {}, is dead", owner.pid))
+        }
         None => {
             let who = format!("its owner, process {} of another pid or time namespace,", owner.pid);
-            let holder = its_programs().find_map(|it| facts.holders(it.id, None).into_iter().next());
+            let holder =
+                its_programs().find_map(|it| facts.holders(it.id, None).into_iter().next());
             if let Some(holder) = holder {
                 claim = Claim { pid: holder.pid, alive: Some(true), source: Source::Holder };
                 let reason = format!("process {} ({}) holds its programs", holder.pid, holder.comm);

@@ -8,8 +8,8 @@ use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId};
 use super::correlate::correlate;
 use super::ours::Ours;
 use crate::snapshot::{
-    AttachmentFact, DeviceLinkFact, Gap, HolderFact, Host, LinkFact, Look, Object, PinFact, ProgramFact, Scope,
-    Subject,
+    AttachmentFact, DeviceLinkFact, Gap, HolderFact, Host, LinkFact, Look, Object, PinFact,
+    ProgramFact, Scope, Subject,
 };
 
 /// The inode number of the initial pid namespace, the same on every kernel (`PROC_PID_INIT_INO`).
@@ -171,4 +171,3 @@ impl<'a> Facts<'a> {
         self.look.coverage.attach_types.contains(&attach_type)
     }
 }
-

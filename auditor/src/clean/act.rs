@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use bpf::cgroup::{Cgroup, below};
+use bpf::devices::{self, Device, Removal};
 use bpf::error::{Error, Kind};
 use bpf::link::Link;
 use bpf::list::{AttachFlags, ProgramList, Scope, detach, query};
 use bpf::probe::Support;
 use bpf::program::Program;
-use bpf::devices::{self, Device, Removal};
 use bpf::{AttachType, CgroupId, LinkId, ProgramId, pins};
 
 use crate::collect::object;
@@ -224,12 +224,12 @@ fn remove_device(fact: &DeviceFact) -> Result<(), Stop> {
         is_ifb: fact.is_ifb,
         alias: fact.alias.clone(),
     };
-    let is_left_behind = |found: &Device| {
-        match devices::owner_of(&found.name, found.is_ifb, found.alias.as_deref()) {
+    let is_left_behind =
+        |found: &Device| match devices::owner_of(&found.name, found.is_ifb, found.alias.as_deref())
+        {
             Some(owner) => Ok(owner.is_alive()? != Some(true)),
             None => Ok(false),
-        }
-    };
+        };
     match devices::remove(&device, is_left_behind)? {
         Removal::Removed => Ok(()),
         Removal::Gone => Err(gone("it has been removed in the meantime")),

@@ -3,8 +3,8 @@
 use bpf::link::Way;
 use bpf::{devices, objects};
 
-use super::look::merged;
 use super::gap;
+use super::look::merged;
 use crate::classify::INITIAL_PID_NAMESPACE;
 use crate::snapshot::{
     Coverage, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, Note, ProgramFact, Subject,

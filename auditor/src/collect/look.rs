@@ -87,8 +87,7 @@ impl Eye<'_> {
             attachments.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
             coverage.continue_from(&before.coverage, self.gaps);
         }
-        let devices =
-            if self.with_devices { device_facts(&mut coverage) } else { Vec::new() };
+        let devices = if self.with_devices { device_facts(&mut coverage) } else { Vec::new() };
         let gaps = &mut coverage.gaps;
         let links = links(gaps);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is

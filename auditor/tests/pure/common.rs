@@ -2,8 +2,8 @@
 
 use auditor::classify::{Finding, Judged, classify};
 use auditor::snapshot::{
-    AttachmentFact, Count, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact,
-    ProgramFact, Snapshot, Subject, ThrottleFact,
+    AttachmentFact, Count, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, HolderFact, LinkFact,
+    Look, Object, OwnerFact, PinFact, ProgramFact, Snapshot, Subject, ThrottleFact,
 };
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
 use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId};

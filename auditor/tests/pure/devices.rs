@@ -226,7 +226,9 @@ fn a_program_of_a_queue_that_is_on_no_device_is_judged_like_any_other() {
     host.look().device_links[0].device = 0;
     host.hold(99, &[link(31)]);
     assert_eq!(programs(&host), [Finding::UnattachedProgram]);
-    assert!(matches!(&actions(&host)[..], [Action::Cannot { holders, .. }] if holders[0].pid == 99));
+    assert!(
+        matches!(&actions(&host)[..], [Action::Cannot { holders, .. }] if holders[0].pid == 99)
+    );
     // Its owner throttles, and keeps it for the next queue.
     let mut host = on_device(true);
     host.look().device_links.clear();

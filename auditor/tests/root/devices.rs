@@ -3,10 +3,14 @@
 //! Everything is judged by one program's name that nobody else here uses, in a pid namespace of the test's own: what
 //! others leak meanwhile has owners that cannot be told from there, and is left alone.
 
+use std::os::fd::AsFd;
 use std::process::{Command, Output};
 
 use bpf::Owner;
+use bpf::link::{Link, Way};
+use bpf::throttle::{Parts, load};
 use serde_json::Value;
+use vmtests::env::has_tcx;
 use vmtests::isolation::isolate;
 
 use crate::common::shown;
@@ -129,7 +133,10 @@ fn root_a_leaked_device_is_found_and_cleaned_in_another_network_namespace() {
     );
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", shown(&output));
-    assert!(text.contains("removed network device chadq4194000a (2) in /run/netns/chadtest_blue"), "{text}");
+    assert!(
+        text.contains("removed network device chadq4194000a (2) in /run/netns/chadtest_blue"),
+        "{text}"
+    );
     assert!(text.contains("removed network device chadq4194001a (2) in /proc/"), "{text}");
     assert!(text.contains("\nblue: \nother: \n"), "{text}");
 }
@@ -144,4 +151,36 @@ fn root_below_a_cgroup_no_device_is_looked_at() {
         .unwrap();
     let report = report(&output);
     assert_eq!(report["coverage"]["network_namespaces"], Value::Null);
+}
+
+/// What a scan finds of a program by its id.
+fn found(program: u32) -> Value {
+    let scan = ["scan", "--format", "json", "--program", "chadthrottle_redirect"];
+    let report = report(&crate::common::audit(&scan).output().unwrap());
+    let mut programs = report["programs"].as_array().unwrap().iter();
+    programs.find(|it| it["program"]["id"] == program).cloned().unwrap_or_default()
+}
+
+#[test]
+fn root_a_program_on_a_network_device_is_judged_by_its_link_and_its_owner() {
+    if !has_tcx() {
+        // There are no such links.
+        return;
+    }
+    isolate();
+    let here = Owner::this_process("test").unwrap();
+    let dead = Owner { start_time: here.start_time + 1, ..here.clone() };
+    for (owner, finding) in [(here, "active"), (dead, "orphaned_attachment")] {
+        let queue = load(&owner, 0, Parts { tcp: false, queue: true }).unwrap().queue.unwrap();
+        let link = Link::create_on_device(queue.redirect.as_fd(), 1, Way::Ingress).unwrap();
+        let id = queue.redirect.info().id.0;
+        // Only the link keeps it.
+        drop(queue);
+        let found = found(id);
+        assert_eq!(found["finding"], finding, "{found}");
+        let expected =
+            serde_json::json!([{"id": link.id(), "device": 1, "attach_type": "tcx_ingress"}]);
+        assert_eq!(found["device_links"], expected);
+        assert_eq!(found["program"]["type"], "sched_cls");
+    }
 }

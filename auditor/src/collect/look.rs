@@ -17,9 +17,10 @@ use super::host::{Clock, may_look_into_processes};
 use super::programs::Programs;
 use super::walk::{Visitor, walk};
 use super::{gap, milliseconds};
-use crate::classify::{INITIAL_PID_NAMESPACE, Ours};
+use crate::classify::{INITIAL_PID_NAMESPACE, Ours, devices_in_scope};
 use crate::snapshot::{
-    DeviceFact, Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Subject, Timings,
+    DeviceFact, Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Scope, Subject,
+    Timings,
 };
 
 /// How much to look at. The paths are relative to the mount.
@@ -47,8 +48,8 @@ pub(super) struct Eye<'a> {
     pub(super) ours: &'a Ours,
     /// Look for the pins and holders of others' programs, too.
     pub(super) all: bool,
-    /// Look for network devices of our queues.
-    pub(super) with_devices: bool,
+    /// What was asked for: whether network devices of our queues are of interest, it says.
+    pub(super) scope: &'a Scope,
     pub(super) clock: &'a Clock,
     /// The start times of processes are those that owners know of themselves.
     pub(super) has_true_times: bool,
@@ -87,7 +88,12 @@ impl Eye<'_> {
             attachments.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
             coverage.continue_from(&before.coverage, self.gaps);
         }
-        let devices = if self.with_devices { device_facts(&mut coverage) } else { Vec::new() };
+        let is_host_wide = !matches!(self.extent, Extent::Alone(_));
+        let devices = if is_host_wide && devices_in_scope(self.scope, self.ours) {
+            device_facts(&mut coverage)
+        } else {
+            Vec::new()
+        };
         let gaps = &mut coverage.gaps;
         let links = links(gaps);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is

@@ -22,7 +22,7 @@ use self::attachments::shown;
 use self::host::{Clock, boottime_offset, host};
 pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
-use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, devices_in_scope, suspects};
+use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, suspects};
 use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
 
 /// How often at most the host is looked at until nothing new is suspicious.
@@ -210,8 +210,7 @@ impl Collector {
             program_flags: self.program_flags,
             ours: &self.ours,
             all: self.all,
-            with_devices: !matches!(extent, Extent::Alone(_))
-                && devices_in_scope(&self.scope, &self.ours),
+            scope: &self.scope,
             clock: &self.clock,
             has_true_times: self.has_true_times,
             gaps: &self.gaps,

@@ -95,8 +95,8 @@ pub enum Removal {
 
 /// Removes a device, by its number, if it still is what it was when it was found, and `is_left_behind` agrees; looks
 /// whether it is gone. A namespace gives a number to another device only when it has been through all of them, or when
-/// somebody asks for that very number, so that between the look and the act nothing else is hit. Needs `CAP_NET_ADMIN`, and for other namespaces
-/// `CAP_SYS_ADMIN`.
+/// somebody asks for that very number, so that between the look and the act nothing else is hit. Needs
+/// `CAP_NET_ADMIN`, and for other namespaces `CAP_SYS_ADMIN`.
 ///
 /// # Errors
 /// Those of `is_left_behind`; and when the kernel refuses.

@@ -45,7 +45,7 @@ const NOTHING: &str = "Nothing.";
 fn page(finding: Finding) -> Page {
     match finding {
         Finding::Active => Page {
-            means: "A program of ours is attached, or loaded to be attached, and its owner lives and\nmeans it.",
+            means: "A program of ours is attached, or loaded to be attached, and its owner lives and\nmeans it. So is a network device of a queue whose owner lives.",
             comes_about: "Somebody throttles a process or a cgroup right now.",
             does: "What it is there for: it limits the traffic of the cgroup and of all below it.\n\
                    It uses one of the 64 slots of its cgroup and attach type.",
@@ -142,6 +142,19 @@ fn page(finding: Finding) -> Page {
             clean: "Nothing: whatever holds it is out of sight, and so may be the record that means it. It\n\
                     says what it knows and exits with 1. End it where it is held: in another mount, pid\n\
                     or cgroup namespace, or by ending the process that has it.",
+        },
+        Finding::OrphanedDevice => Page {
+            means: "A network device that a queue for downloads was made of (ifb, chadq and a pid) is still\n\
+                    there, but the owner that its alias names is dead.",
+            comes_about: "The owner was killed. Its links ended with it, but a network device belongs to its\n\
+                          network namespace, and stays until somebody removes it.",
+            does: "Nothing goes through it any more: it is idle, and takes memory, a name and a place in\n\
+                   every list of interfaces. What waited in it has been sent on.",
+            by_hand: "ip -d link show type ifb    (the owner is in the alias)\nps -p PID",
+            clean: "It makes sure that the device with that number still has the same name and alias and\n\
+                    that its owner is still gone, removes it by its number, and looks whether it is gone.\n\
+                    The next queue in that network namespace would do so, too. One that only has such a\n\
+                    name is somebody else's. By hand: ip link delete NAME",
         },
     }
 }

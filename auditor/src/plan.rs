@@ -1,7 +1,7 @@
 //! What to do about leaks: typed steps, worked out from the judgement alone.
 //!
 //! A step says what it presumes, so that whoever takes it can make sure right before acting that it is
-//! still so: the same program (id, tag and load time), at the same place, and an owner that is still gone
+//! still so: the same program (id, tag and load time), at the same place, or the same network device, and an owner that is still gone
 //! or, where the finding is about what a living one left behind, still lives.
 
 use std::collections::HashSet;
@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
 use crate::classify::reason::processes;
-use crate::classify::{Classified, Finding, Judged};
-use crate::snapshot::{HolderFact, LinkFact, Object, ProgramFact, Subject};
+use crate::classify::{Classified, Finding, Judged, JudgedDevice};
+use crate::snapshot::{DeviceFact, HolderFact, Object, ProgramFact, Subject};
 
 /// The command that takes the steps, as people are told of it.
 pub const CLEAN: &str = "`chadthrottle-audit clean`";
@@ -22,8 +22,8 @@ pub const CLEAN: &str = "`chadthrottle-audit clean`";
 pub struct Step {
     /// The leak that it is about.
     pub finding: Finding,
-    /// The program, to be recognised before acting.
-    pub program: Identity,
+    /// The program, to be recognised before acting; none where it is about a network device.
+    pub program: Option<Identity>,
     /// What else must still be so before acting.
     pub premise: Premise,
     /// What to do.
@@ -88,6 +88,15 @@ pub enum Action {
         /// Where on it.
         attach_type: AttachType,
     },
+    /// Detach a tcx link, which is on a network device.
+    DetachFromDevice {
+        /// The link.
+        link: LinkId,
+        /// The device's number, in whichever network namespace.
+        device: u32,
+    },
+    /// Remove a network device: by its number, if it still has the same name and alias.
+    RemoveDevice(DeviceFact),
     /// Remove a pin.
     Unpin {
         /// The file in the bpffs.
@@ -122,6 +131,7 @@ pub fn plan(classified: &Classified<'_>) -> Vec<Step> {
     classified
         .leaks()
         .flat_map(|leak| steps(leak, classified))
+        .chain(classified.leaked_devices().map(removal))
         .filter(|step| match &step.action {
             Action::Unpin { path, .. } => removed.insert(path.clone()),
             _ => true,
@@ -138,7 +148,7 @@ pub(crate) fn steps(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<Step>
         .into_iter()
         .map(|(action, note)| Step {
             finding: leak.finding,
-            program: program.into(),
+            program: Some(program.into()),
             premise,
             action,
             note,
@@ -146,13 +156,28 @@ pub(crate) fn steps(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<Step>
         .collect()
 }
 
+/// The step that removes a leaked network device.
+pub(crate) fn removal(leak: &JudgedDevice<'_>) -> Step {
+    Step {
+        finding: leak.finding,
+        program: None,
+        premise: Premise::OwnerGone,
+        action: Action::RemoveDevice(leak.device.clone()),
+        note: None,
+    }
+}
+
 /// What to do about the leak, as its remedy: one sentence.
 pub(crate) fn remedy(steps: &[Step]) -> String {
     let has = |is: fn(&Action) -> bool| steps.iter().any(|step| is(&step.action));
     let unpins = has(|action| matches!(action, Action::Unpin { .. }));
-    let detaches =
-        has(|action| matches!(action, Action::DetachLegacy { .. } | Action::DetachLink { .. }));
+    let detaches = has(|action| {
+        use Action::{DetachFromDevice, DetachLegacy, DetachLink};
+        matches!(action, DetachLegacy { .. } | DetachLink { .. } | DetachFromDevice { .. })
+    });
+    let removes = has(|action| matches!(action, Action::RemoveDevice(_)));
     let clean = match (unpins, detaches) {
+        _ if removes => Some(format!("{CLEAN} removes it")),
         (true, true) => Some(format!("{CLEAN} detaches and unpins it")),
         (true, false) => Some(format!("{CLEAN} removes the pin")),
         (false, true) => Some(format!("{CLEAN} detaches it")),
@@ -182,6 +207,12 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
         .collect();
     // Detaching comes first: without its pin a link may be gone before anybody can see that it is.
     let mut actions = Vec::new();
+    if matches!(leak.finding, Finding::OrphanedAttachment | Finding::OrphanedPin) {
+        for link in leak.device_links.iter().filter(|link| link.device != 0) {
+            let action = Action::DetachFromDevice { link: link.id, device: link.device };
+            actions.push((action, what_stays_of(link.id, leak)));
+        }
+    }
     match (leak.place, leak.link) {
         (Some(_), Some(_)) if leak.finding == Finding::UnreachableProgram => {
             let why = "something out of sight holds it, and may mean it: a pin on the bpffs of another mount \
@@ -195,7 +226,7 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
                 cgroup_id: place.cgroup_id,
                 attach_type: place.attach_type,
             };
-            actions.push((action, what_stays_of(link, leak)));
+            actions.push((action, what_stays_of(link.id, leak)));
         }
         (Some(place), None) => {
             let action = Action::DetachLegacy {
@@ -211,6 +242,8 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
             });
             actions.push((action, note));
         }
+        // Whatever else keeps it is another finding, once it is detached.
+        (None, _) if !actions.is_empty() => {}
         (None, _) if !leak.holders.is_empty() => {
             let why =
                 format!("end {}: only that closes the file descriptor", processes(&leak.holders));
@@ -237,12 +270,12 @@ fn is_owner_in_doubt(leak: &Judged<'_>, classified: &Classified<'_>) -> bool {
         && classified.gaps.iter().any(|gap| gap.about == Subject::Processes)
 }
 
-fn what_stays_of(link: &LinkFact, leak: &Judged<'_>) -> Option<String> {
+fn what_stays_of(link: LinkId, leak: &Judged<'_>) -> Option<String> {
     let holding: Vec<&HolderFact> = leak
         .holders
         .iter()
         .copied()
-        .filter(|holder| holder.objects.contains(&Object::Link(link.id)))
+        .filter(|holder| holder.objects.contains(&Object::Link(link)))
         .collect();
     (!holding.is_empty()).then(|| {
         format!(

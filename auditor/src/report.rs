@@ -2,22 +2,17 @@
 //!
 //! Its shape is stable: fields may be added in [`SCHEMA_VERSION`] 1, never renamed or removed.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+mod make;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
 use serde::{Deserialize, Serialize};
 
-use crate::classify::{Claim, Classified, DEFAULT_PROGRAMS, Finding, Judged, Verdict};
-use crate::plan::{remedy, steps};
-use crate::snapshot::{AttachmentFact, Scope, Snapshot, Timings, Tool};
+pub use self::make::report;
+use crate::classify::{Claim, Finding, Verdict};
+use crate::snapshot::{DeviceFact, Timings, Tool};
 
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`.
-const OVERRIDE: u32 = 1;
-const MULTI: u32 = 2;
 
 /// One audit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +39,9 @@ pub struct Report {
     pub attachments: Vec<Attachment>,
     /// Programs of ours without an attachment, and defunct links of any of ours.
     pub programs: Vec<Program>,
+    /// Network devices of queues of ours; with `all` also those of others that are named so.
+    #[serde(default)]
+    pub devices: Vec<Device>,
     /// The leaks, once more, with what to do about each.
     pub leaks: Vec<Leak>,
     /// Numbers.
@@ -81,8 +79,14 @@ pub struct Coverage {
     pub attach_types: Vec<AttachType>,
     /// Programs whose info was read.
     pub programs_seen: u64,
+    /// Network namespaces whose devices were looked at for queues of ours; null where they were not asked for.
+    #[serde(default)]
+    pub network_namespaces: Option<u64>,
     /// What could not be seen, or not be judged.
     pub gaps: Vec<Gap>,
+    /// What was not looked at or is left alone, and is no reason to doubt the verdict.
+    #[serde(default)]
+    pub notes: Vec<Gap>,
 }
 
 /// Something that could not be seen, or not be judged.
@@ -127,6 +131,9 @@ pub struct Attachment {
 pub struct Program {
     /// The program.
     pub program: ProgramInfo,
+    /// The tcx links that attach it to network devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_links: Vec<DeviceLink>,
     /// Its pins, or those of the defunct link.
     pub pins: Vec<String>,
     /// Processes that hold it, or the defunct link.
@@ -135,6 +142,43 @@ pub struct Program {
     pub finding: Finding,
     /// Why.
     pub reason: String,
+}
+
+/// A network device that is named as a queue of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The device.
+    pub device: DeviceInfo,
+    /// Who answers for it.
+    pub owner: Option<Claim>,
+    /// What it was found to be.
+    pub finding: Finding,
+    /// Why.
+    pub reason: String,
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its number in its network namespace.
+    pub index: u32,
+    /// The inode number of that namespace.
+    pub network_namespace: u64,
+    /// A way into that namespace; null for the auditor's own.
+    pub namespace_path: Option<String>,
+}
+
+impl From<&DeviceFact> for DeviceInfo {
+    fn from(device: &DeviceFact) -> Self {
+        Self {
+            name: device.name.clone(),
+            index: device.index,
+            network_namespace: device.network_namespace,
+            namespace_path: device.namespace_path.clone(),
+        }
+    }
 }
 
 /// A leak.
@@ -148,8 +192,14 @@ pub struct Leak {
     pub cgroup: Option<Cgroup>,
     /// Where on the cgroup.
     pub attach_type: Option<AttachType>,
-    /// The program.
-    pub program: ProgramInfo,
+    /// The program; null where a network device is leaked.
+    pub program: Option<ProgramInfo>,
+    /// The network device that is leaked, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceInfo>,
+    /// The tcx links that attach it to network devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_links: Vec<DeviceLink>,
     /// The link, if there is one.
     pub link: Option<Link>,
     /// What to do about it, for people.
@@ -195,6 +245,17 @@ pub struct Link {
     pub id: LinkId,
 }
 
+/// A tcx link, which is on a network device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLink {
+    /// Its id.
+    pub id: LinkId,
+    /// The device's number in its network namespace, which the kernel does not name; null where it is gone.
+    pub device: Option<u32>,
+    /// `tcx_ingress` or `tcx_egress`.
+    pub attach_type: String,
+}
+
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -204,7 +265,8 @@ pub struct Holder {
     pub comm: String,
 }
 
-/// Numbers. Of attachments, all but the last: `leaked` counts programs without an attachment, too.
+/// Numbers. Of attachments, all but the last two: `leaked` counts programs without an attachment and network devices,
+/// too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// All of them, whoever's they are.
@@ -215,167 +277,9 @@ pub struct Summary {
     pub pinned: usize,
     /// Those of others.
     pub foreign: usize,
+    /// Network devices of queues whose owners live; of no attachments.
+    #[serde(default)]
+    pub devices: usize,
     /// Leaks.
     pub leaked: usize,
-}
-
-/// Makes the report. Attachments of others are listed only if `all` are asked for; they are always counted.
-pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Report {
-    let last = snapshot.looks.last();
-    let coverage = last.map(|look| look.coverage.clone()).unwrap_or_default();
-    let count =
-        |finding| classified.attachments.iter().filter(|judged| judged.finding == finding).count();
-    Report {
-        schema_version: SCHEMA_VERSION,
-        tool: snapshot.tool.clone(),
-        host: Host {
-            kernel: snapshot.host.kernel.clone(),
-            hostname: snapshot.host.hostname.clone(),
-            boot_id: snapshot.host.boot_id.clone(),
-        },
-        taken_at: last.map(|look| look.taken_at.clone()).unwrap_or_default(),
-        duration_ms: snapshot.duration_ms,
-        timings_ms: snapshot.timings_ms,
-        method: last.map(|look| look.method.clone()).unwrap_or_default(),
-        verdict: classified.verdict,
-        coverage: Coverage {
-            cgroups_visited: coverage.cgroups_visited,
-            cgroups_vanished: coverage.cgroups_vanished,
-            cgroups_denied: coverage.cgroups_denied,
-            attach_types: coverage.attach_types,
-            programs_seen: coverage.programs_seen,
-            gaps: classified
-                .gaps
-                .iter()
-                .map(|gap| Gap { what: gap.what.clone(), why: gap.why.clone() })
-                .collect(),
-        },
-        attachments: classified
-            .attachments
-            .iter()
-            .filter(|judged| all || judged.finding != Finding::Foreign)
-            .filter_map(|judged| Some(attachment(judged, judged.place?)))
-            .collect(),
-        programs: classified.programs.iter().map(program).collect(),
-        leaks: classified.leaks().map(|judged| leak(judged, classified)).collect(),
-        summary: Summary {
-            attachments: classified.attachments.len(),
-            active: count(Finding::Active),
-            pinned: count(Finding::Pinned),
-            foreign: count(Finding::Foreign),
-            leaked: classified.leaks().count(),
-        },
-        root: snapshot.scope.root.to_string_lossy().into_owned(),
-        scope_options: scope_options(&snapshot.scope),
-    }
-}
-
-/// As a shell reads them.
-fn scope_options(scope: &Scope) -> String {
-    let root = (scope.root != Path::new("/"))
-        .then(|| format!(" --root {}", quoted(scope.root.as_os_str().as_bytes())));
-    let programs = (scope.programs != [DEFAULT_PROGRAMS]).then(|| {
-        let options = scope.programs.iter().map(|glob| quoted(glob.as_bytes()));
-        options.flat_map(|glob| [" --program ".to_owned(), glob]).collect()
-    });
-    [root, programs].into_iter().flatten().collect()
-}
-
-/// A word for a shell: as it is where that is safe, else `'…'`, or `$'…'` where it could harm a terminal.
-fn quoted(word: &[u8]) -> String {
-    let is_plain = |c: &u8| c.is_ascii_alphanumeric() || b"/._-@:".contains(c);
-    let escaped = word.escape_ascii().to_string();
-    if !word.is_empty() && word.iter().all(is_plain) {
-        escaped
-    } else if escaped.as_bytes() == word {
-        format!("'{escaped}'")
-    } else {
-        format!("$'{escaped}'")
-    }
-}
-
-fn attachment(judged: &Judged<'_>, place: &AttachmentFact) -> Attachment {
-    Attachment {
-        cgroup: cgroup(place),
-        attach_type: place.attach_type,
-        program: info(judged),
-        link: link(judged),
-        attach_flags: flags(place),
-        slots_used: place.slots_used,
-        pins: pins(judged),
-        holders: holders(judged),
-        owner: judged.owner,
-        finding: judged.finding,
-        reason: judged.reason.clone(),
-    }
-}
-
-fn program(judged: &Judged<'_>) -> Program {
-    Program {
-        program: info(judged),
-        pins: pins(judged),
-        holders: holders(judged),
-        finding: judged.finding,
-        reason: judged.reason.clone(),
-    }
-}
-
-fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
-    Leak {
-        finding: judged.finding,
-        reason: judged.reason.clone(),
-        cgroup: judged.place.map(cgroup),
-        attach_type: judged.place.map(|place| place.attach_type),
-        program: info(judged),
-        link: link(judged),
-        remedy: remedy(&steps(judged, classified)),
-    }
-}
-
-fn cgroup(place: &AttachmentFact) -> Cgroup {
-    let path: &Path = &place.cgroup;
-    let path_hex = path
-        .to_str()
-        .is_none()
-        .then(|| bpf::serde_path::to_hex(path.as_os_str().as_encoded_bytes()));
-    Cgroup { path: path.to_string_lossy().into_owned(), path_hex, id: place.cgroup_id }
-}
-
-fn info(judged: &Judged<'_>) -> ProgramInfo {
-    let program = judged.program;
-    ProgramInfo {
-        id: judged.program_id,
-        name: program.map(|program| program.name.clone()),
-        tag: program.map(|program| program.tag.clone()),
-        kind: program.map(|program| program.kind.clone()),
-        loaded_at: program.map(|program| program.loaded_at.clone()),
-        map_ids: program.map(|program| program.map_ids.clone()).unwrap_or_default(),
-        memlock_bytes: program.map(|program| program.memlock_bytes),
-    }
-}
-
-fn link(judged: &Judged<'_>) -> Option<Link> {
-    judged.link.map(|link| Link { id: link.id })
-}
-
-fn flags(place: &AttachmentFact) -> Vec<String> {
-    // Of an LSM list only the programs' own flags are told.
-    let flags = place.list_flags | place.program_flags.unwrap_or_default();
-    [(OVERRIDE, "override"), (MULTI, "multi")]
-        .into_iter()
-        .filter(|(bit, _)| flags & bit != 0)
-        .map(|(_, name)| name.to_owned())
-        .collect()
-}
-
-fn pins(judged: &Judged<'_>) -> Vec<String> {
-    judged.pins.iter().map(|pin| pin.path.to_string_lossy().into_owned()).collect()
-}
-
-fn holders(judged: &Judged<'_>) -> Vec<Holder> {
-    judged
-        .holders
-        .iter()
-        .map(|holder| Holder { pid: holder.pid, comm: holder.comm.clone() })
-        .collect()
 }

@@ -98,10 +98,14 @@ pub struct Look {
     /// Every attachment in scope, ours or not, in the order in which the kernel runs them within
     /// one cgroup and attach type.
     pub attachments: Vec<AttachmentFact>,
-    /// Every cgroup-attachable program that is loaded, and whatever is attached, by id.
+    /// Every cgroup-attachable program that is loaded, whatever is attached, and those of a queue of ours
+    /// ([`DEVICE_PROGRAM`]), by id.
     pub programs: Vec<ProgramFact>,
     /// Every cgroup link, by id.
     pub links: Vec<LinkFact>,
+    /// Every tcx link of one of the programs, by id.
+    #[serde(default)]
+    pub device_links: Vec<DeviceLinkFact>,
     /// Every pin of one of the programs or links.
     pub pins: Vec<PinFact>,
     /// Every process that holds one of the programs or links.
@@ -110,7 +114,14 @@ pub struct Look {
     pub owners: Vec<OwnerFact>,
     /// The readable entries of the ledger.
     pub ledger: Vec<Entry>,
+    /// Every `ifb` device that is named as one of our queues, and whatever else is named so and was met.
+    #[serde(default)]
+    pub devices: Vec<DeviceFact>,
 }
+
+/// The type of the programs of a queue, which are on network devices, through tcx links. Only those that bear an
+/// owner's name are read: anybody's may be on a device in ways that are not looked at.
+pub const DEVICE_PROGRAM: &str = "sched_cls";
 
 /// What was visited and what was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,8 +136,24 @@ pub struct Coverage {
     pub attach_types: Vec<AttachType>,
     /// Programs whose info was read.
     pub programs_seen: u64,
+    /// Network namespaces whose devices were looked at for queues of ours; none where they were not asked for.
+    #[serde(default)]
+    pub network_namespaces: Option<u64>,
     /// Everything else that could not be seen.
     pub gaps: Vec<Gap>,
+    /// What was not looked at, and is no reason to doubt the rest.
+    #[serde(default)]
+    pub notes: Vec<Note>,
+}
+
+/// Something that was not looked at, or is left alone, on hosts where that is ordinary: it is told, but a verdict does
+/// not depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What.
+    pub what: String,
+    /// Why, and what to do about it.
+    pub why: String,
 }
 
 impl Coverage {
@@ -174,6 +201,8 @@ pub enum Subject {
     Pins,
     /// Entries of the ledger.
     Ledger,
+    /// Network devices of our queues.
+    Devices,
 }
 
 /// One program on one cgroup.
@@ -268,6 +297,54 @@ pub struct LinkFact {
     pub cgroup_id: CgroupId,
     /// Where on it; none for a type that this program does not know.
     pub attach_type: Option<AttachType>,
+}
+
+/// One tcx link: a program on a network device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLinkFact {
+    /// Its id.
+    pub id: LinkId,
+    /// The program that it holds.
+    pub program_id: ProgramId,
+    /// The device's number in its network namespace, which the kernel does not name; 0 for a defunct link.
+    pub device: u32,
+    /// `tcx_ingress` or `tcx_egress`.
+    pub attach_type: String,
+}
+
+/// A network device that is named as one of our queues: whose it is, its alias says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFact {
+    /// The inode number of the network namespace that it is in.
+    pub network_namespace: u64,
+    /// A way into that namespace, for people; none for the auditor's own.
+    pub namespace_path: Option<String>,
+    /// Its number there.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// It is of the kind that queues are made of.
+    pub is_ifb: bool,
+    /// What was written on it.
+    pub alias: Option<String>,
+}
+
+impl DeviceFact {
+    /// Who made it; none if it is not a queue of ours.
+    pub fn owner(&self) -> Option<Owner> {
+        bpf::devices::owner_of(&self.name, self.is_ifb, self.alias.as_deref())
+    }
+}
+
+/// For people: `device chadq4711a (7)`, and where it is if not here.
+impl std::fmt::Display for DeviceFact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "device {} ({})", self.name, self.index)?;
+        match &self.namespace_path {
+            Some(path) => write!(f, " in {path}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a pin is of, or what a process holds.

@@ -12,7 +12,9 @@ use comfy_table::{Table, presets};
 use crate::classify::{Claim, Finding, Source, Verdict};
 use crate::escape::{escape, escape_bytes};
 use crate::plan::CLEAN;
-use crate::report::{Attachment, Cgroup, Leak, Program, ProgramInfo, Report};
+use crate::report::{
+    Attachment, Cgroup, Device, DeviceInfo, DeviceLink, Leak, Program, ProgramInfo, Report,
+};
 
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -34,6 +36,9 @@ pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
         paragraphs.push(overview(&rows, width, &paint));
     }
     paragraphs.extend(leaks(report));
+    if !report.coverage.notes.is_empty() {
+        paragraphs.push(notes(report));
+    }
     if !report.coverage.gaps.is_empty() {
         paragraphs.push(gaps(report));
     }
@@ -62,6 +67,7 @@ fn rows(report: &Report) -> Vec<Row> {
         .iter()
         .map(attached)
         .chain(report.programs.iter().map(unattached))
+        .chain(report.devices.iter().map(device_row))
         .collect();
     rows.sort_by_key(|row| !row.is_leak);
     rows
@@ -82,16 +88,46 @@ fn attached(attachment: &Attachment) -> Row {
 
 fn unattached(unattached: &Program) -> Row {
     let holder = unattached.holders.first().map(|holder| format!("held by {}", holder.pid));
+    let on_devices: Vec<_> =
+        unattached.device_links.iter().filter(|link| link.device.is_some()).collect();
+    let of = |what: fn(&DeviceLink) -> String| {
+        let mut all: Vec<_> = on_devices.iter().map(|link| what(link)).collect();
+        all.dedup();
+        if all.is_empty() { "-".to_owned() } else { all.join(",") }
+    };
+    let place = match on_devices.len() {
+        0 => "-".to_owned(),
+        1 => format!("device {}", of(device_number)),
+        _ => format!("devices {}", of(device_number)),
+    };
     let cells = [
         unattached.finding.to_string(),
-        "-".to_owned(),
-        "-".to_owned(),
+        place,
+        of(|link| escape(&link.attach_type)),
         program(&unattached.program),
-        "-".to_owned(),
+        of(|link| link.id.to_string()),
         "-".to_owned(),
         holder.unwrap_or_else(|| "-".to_owned()),
     ];
     Row { is_leak: unattached.finding.is_leak(), cells }
+}
+
+fn device_number(link: &DeviceLink) -> String {
+    link.device.unwrap_or_default().to_string()
+}
+
+fn device_row(judged: &Device) -> Row {
+    let none = || "-".to_owned();
+    let cells = [
+        judged.finding.to_string(),
+        device(&judged.device),
+        none(),
+        none(),
+        none(),
+        none(),
+        judged.owner.map_or_else(none, owner),
+    ];
+    Row { is_leak: judged.finding.is_leak(), cells }
 }
 
 /// The table, or, where it does not fit, a list of the same.
@@ -163,12 +199,20 @@ fn kind(finding: Finding, remedy: &str, alike: &[&Leak]) -> String {
     for leak in alike {
         let place = leak.cgroup.as_ref().map(|cgroup| format!(" on {}", path(cgroup)));
         let attach_type = leak.attach_type.map(|attach_type| format!(", {attach_type}"));
-        let what = [Some(format!("program {}", program(&leak.program))), place, attach_type];
+        let of_program = leak.program.as_ref().map(|it| format!("program {}", program(it)));
+        let of_device = leak.device.as_ref().map(device);
+        let what = [of_program, of_device, place, attach_type];
         let what: String = what.into_iter().flatten().collect();
         lines.push(format!("  {what}:\n    {}", escape(&leak.reason)));
     }
     lines.push(format!("  -> {}", escape(remedy)));
     lines.join("\n")
+}
+
+fn notes(report: &Report) -> String {
+    let notes = report.coverage.notes.iter();
+    let lines = notes.map(|note| format!("\n  {}: {}", escape(&note.what), escape(&note.why)));
+    format!("Not looked at, or left alone:{}", lines.collect::<String>())
 }
 
 fn gaps(report: &Report) -> String {
@@ -192,7 +236,14 @@ fn verdict(report: &Report) -> String {
                 usize::try_from(report.coverage.cgroups_visited).unwrap_or(usize::MAX),
                 "cgroup",
             );
-            format!("no leaked program in {cgroups} ({types} asked)")
+            let programs = format!("no leaked program in {cgroups} ({types} asked)");
+            match report.coverage.network_namespaces.map(usize::try_from) {
+                None => programs,
+                Some(number) => format!(
+                    "{programs}, no leaked device in {}",
+                    count(number.unwrap_or(usize::MAX), "network namespace")
+                ),
+            }
         }
     };
     let below = match report.root.as_str() {
@@ -203,8 +254,12 @@ fn verdict(report: &Report) -> String {
         0 => String::new(),
         gaps => format!(", but {} could not be seen or judged", count(gaps, "thing")),
     };
+    let queues = match summary.devices {
+        0 => String::new(),
+        some => format!(", {} of queues in use", count(some, "network device")),
+    };
     format!(
-        "{}: {found}{below}{blind}; {} active, {} pinned, {} foreign",
+        "{}: {found}{below}{blind}; {} active, {} pinned, {} foreign{queues}",
         report.verdict,
         number(summary.active),
         number(summary.pinned),
@@ -216,12 +271,23 @@ fn leaked(report: &Report) -> String {
     let cgroups: HashSet<&Cgroup> =
         report.leaks.iter().filter_map(|leak| leak.cgroup.as_ref()).collect();
     let attached = report.leaks.iter().filter(|leak| leak.cgroup.is_some()).count();
-    let loose = report.leaks.len() - attached;
+    let devices = report.leaks.iter().filter(|leak| leak.device.is_some()).count();
+    let is_on_device = |leak: &&Leak| leak.device_links.iter().any(|link| link.device.is_some());
+    let on_devices = report.leaks.iter().filter(is_on_device).count();
+    let loose = report.leaks.len() - attached - devices - on_devices;
     let attached = (attached > 0).then(|| {
         format!("{} on {}", count(attached, "leaked attachment"), count(cgroups.len(), "cgroup"))
     });
     let loose = (loose > 0).then(|| format!("{} attached nowhere", count(loose, "leaked program")));
-    attached.into_iter().chain(loose).collect::<Vec<_>>().join(" and ")
+    let on_devices = (on_devices > 0)
+        .then(|| format!("{} on network devices", count(on_devices, "leaked program")));
+    let devices = (devices > 0).then(|| count(devices, "leaked network device"));
+    let all: Vec<_> = [attached, on_devices, loose, devices].into_iter().flatten().collect();
+    match all.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 fn advice(report: &Report) -> Option<String> {
@@ -266,6 +332,11 @@ fn program(program: &ProgramInfo) -> String {
         Some(name) => format!("{} {}", program.id, escape(name)),
         None => format!("{} ?", program.id),
     }
+}
+
+fn device(device: &DeviceInfo) -> String {
+    let place = device.namespace_path.as_ref().map(|path| format!(" in {}", escape(path)));
+    format!("device {} {}{}", device.index, escape(&device.name), place.unwrap_or_default())
 }
 
 fn owner(claim: Claim) -> String {

@@ -59,6 +59,7 @@ pub enum Call {
     OpenCgroup,
     ReadProc,
     Netlink,
+    SetNs,
 }
 
 impl Call {
@@ -85,6 +86,7 @@ impl Call {
             Call::OpenCgroup => "open",
             Call::ReadProc => "read",
             Call::Netlink => "rtnetlink",
+            Call::SetNs => "setns",
         }
     }
 
@@ -95,7 +97,9 @@ impl Call {
             Call::Attach | Call::Detach | Call::LinkCreate | Call::Load => {
                 "CAP_BPF and CAP_NET_ADMIN"
             }
-            Call::NextId | Call::FdById | Call::BtfLoad | Call::EnableStats => "CAP_SYS_ADMIN",
+            Call::NextId | Call::FdById | Call::BtfLoad | Call::EnableStats | Call::SetNs => {
+                "CAP_SYS_ADMIN"
+            }
             Call::LinkDetach
             | Call::LinkUpdate
             | Call::ObjPin

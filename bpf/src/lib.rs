@@ -4,6 +4,7 @@ pub mod adopt;
 mod attach_type;
 pub mod cgroup;
 mod departures;
+pub mod devices;
 pub mod error;
 #[cfg(test)]
 mod flow_tests;

@@ -33,6 +33,29 @@ pub struct LinkInfo {
     pub attach_type: Option<AttachType>,
 }
 
+/// Which packets of a network device a tcx link is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Those that come in (`tcx_ingress`).
+    Ingress,
+    /// Those that leave (`tcx_egress`).
+    Egress,
+}
+
+/// What the kernel says of a tcx link, which is on a network device (6.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceLinkInfo {
+    /// Its id.
+    pub id: LinkId,
+    /// The program that it holds.
+    pub program_id: ProgramId,
+    /// The device's number in its network namespace, which the kernel does not tell; `None` for a defunct link
+    /// (detached, or its device is gone).
+    pub device: Option<u32>,
+    /// Where on it.
+    pub way: Way,
+}
+
 impl Link {
     /// Attaches a program through a new link (5.7). When the last descriptor is closed, by whatever
     /// end of the process, the kernel detaches it, unless the link is pinned. Needs `CAP_BPF` and
@@ -48,6 +71,19 @@ impl Link {
     ) -> Result<Self> {
         let fd = sys::link_create(Some(program), Some(cgroup.as_fd()), attach_type.kernel())
             .map_err(|errno| Error::new(Call::LinkCreate, place(cgroup, attach_type), errno))?;
+        Self::from_fd(fd, "a new link")
+    }
+
+    /// Attaches a program of a queue to a network device through a tcx link (6.6), by its number in this thread's
+    /// network namespace. It ends as any link does, or with the device. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// `Vanished` when there is no such device; `EINVAL` when the kernel has no tcx links, or for a program of
+    /// another type.
+    pub fn create_on_device(program: BorrowedFd<'_>, device: u32, way: Way) -> Result<Self> {
+        let fd = sys::link_on_device(program, device, way).map_err(|errno| {
+            Error::new(Call::LinkCreate, format!("network device {device}"), errno)
+        })?;
         Self::from_fd(fd, "a new link")
     }
 
@@ -92,6 +128,16 @@ impl Link {
         cgroup_link(raw).ok_or_else(|| fail(Errno::EINVAL).with_detail("not a cgroup link"))
     }
 
+    /// What the kernel says of it now, where it is a tcx link.
+    ///
+    /// # Errors
+    /// `EINVAL` when it is not one.
+    pub fn device_info(&self) -> Result<DeviceLinkInfo> {
+        let fail = |errno| Error::new(Call::Info, format!("link {}", self.id), errno);
+        let raw = sys::link_info(self.fd.as_fd()).map_err(fail)?;
+        device_link(raw).ok_or_else(|| fail(Errno::EINVAL).with_detail("not a tcx link"))
+    }
+
     /// Detaches the program (5.9). The link is defunct then: it still holds the program's memory until
     /// its last holder closes it. No right is needed beyond holding it.
     ///
@@ -133,5 +179,16 @@ pub(crate) fn cgroup_link(raw: sys::RawLink) -> Option<LinkInfo> {
         program_id: ProgramId(raw.program_id),
         cgroup_id: (cgroup_id != 0).then_some(CgroupId(cgroup_id)),
         attach_type: AttachType::from_kernel(attach_type),
+    })
+}
+
+/// What is said of a link, if it is a network device's.
+pub(crate) fn device_link(raw: sys::RawLink) -> Option<DeviceLinkInfo> {
+    let (device, attach_type) = raw.device?;
+    Some(DeviceLinkInfo {
+        id: LinkId(raw.id),
+        program_id: ProgramId(raw.program_id),
+        device: (device != 0).then_some(device),
+        way: if attach_type == sys::TCX_INGRESS { Way::Ingress } else { Way::Egress },
     })
 }

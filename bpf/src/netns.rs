@@ -1,6 +1,7 @@
-//! The network namespaces that a cgroup's processes live in: sockets and devices are told of by namespace.
+//! The network namespaces that a cgroup's processes live in, or all of the host: sockets and devices are told of by
+//! namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 
+use crate::cgroup::mounts;
 use crate::error::{Call, Error, Result};
 
 /// What errors name.
@@ -108,6 +110,121 @@ pub(crate) fn of_processes(cgroup: &Path) -> Result<Vec<File>> {
     Ok(found.into_values().collect())
 }
 
+/// A network namespace that was found.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    /// Its inode number, which tells it from every other one that there is now.
+    pub(crate) inode: u64,
+    /// Where it was found; none for the caller's own.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Where nothing could be done.
+#[derive(Debug)]
+pub(crate) enum Unseen {
+    /// A namespace that is known, but could not be entered.
+    Closed(Error),
+    /// A process or a mount whose namespace could not be told.
+    Untold(Error),
+}
+
+/// Does something in every network namespace that can be found, each once; or in the `wanted` one alone, if it is
+/// found. They are the caller's own, then those that are mounted somewhere (`nsfs`), then those of all processes. The
+/// caller stays where it is. Needs `CAP_SYS_ADMIN` for other namespaces than its own, `CAP_SYS_PTRACE` for others'
+/// processes.
+///
+/// # Errors
+/// The first one of what is to be done; or that processes or mounts could not be listed, or the own namespace not be
+/// told.
+pub(crate) fn in_every(
+    wanted: Option<u64>,
+    what: impl FnMut(&Namespace) -> Result<()> + Send,
+) -> Result<Vec<Unseen>> {
+    // A thread of its own: a namespace that was entered is not left again.
+    in_a_thread(|| Tour { wanted, what, seen: HashSet::new(), unseen: Vec::new() }.go())
+}
+
+/// A way through namespaces.
+struct Tour<F> {
+    wanted: Option<u64>,
+    what: F,
+    seen: HashSet<u64>,
+    unseen: Vec<Unseen>,
+}
+
+impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
+    fn go(mut self) -> Result<Vec<Unseen>> {
+        let own = fs::metadata(OWN).map_err(|error| Error::from_io(Call::ReadProc, OWN, &error))?;
+        if self.is_new(own.ino()) {
+            (self.what)(&Namespace { inode: own.ino(), path: None })?;
+        }
+        for mount in mounts("nsfs")? {
+            if let Some(inode) = mount.root.to_str().and_then(inode_of) {
+                self.enter(inode, mount.point)?;
+            }
+        }
+        let list = |error: &std::io::Error| Error::from_io(Call::ReadProc, "/proc", error);
+        for process in fs::read_dir("/proc").map_err(|error| list(&error))? {
+            let process = process.map_err(|error| list(&error))?;
+            let is_process = |name: &str| name.bytes().all(|it| it.is_ascii_digit());
+            if process.file_name().to_str().is_some_and(is_process) {
+                self.enter_that_of(&process.path().join("ns/net"))?;
+            }
+        }
+        Ok(self.unseen)
+    }
+
+    fn enter_that_of(&mut self, path: &Path) -> Result<()> {
+        match unless_gone(path, fs::read_link(path)) {
+            Ok(Some(name)) => match name.to_str().and_then(inode_of) {
+                Some(inode) => self.enter(inode, path.to_owned()),
+                None => Ok(()),
+            },
+            // It has ended meanwhile.
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.unseen.push(Unseen::Untold(error));
+                Ok(())
+            }
+        }
+    }
+
+    fn enter(&mut self, inode: u64, path: PathBuf) -> Result<()> {
+        if !self.is_new(inode) {
+            return Ok(());
+        }
+        let opened = match unless_gone(&path, File::open(&path)) {
+            Ok(Some(file)) if file.metadata().is_ok_and(|it| it.ino() == inode) => Ok(file),
+            // The process has ended, or entered another one; or something lies on top of the mount. Others may be there.
+            Ok(_) => {
+                self.seen.remove(&inode);
+                return Ok(());
+            }
+            Err(error) => Err(error),
+        };
+        let entered = opened.and_then(|file| {
+            setns(file, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| Error::new(Call::SetNs, path.display().to_string(), errno))
+        });
+        match entered {
+            Ok(()) => (self.what)(&Namespace { inode, path: Some(path) }),
+            Err(error) => {
+                self.unseen.push(Unseen::Closed(error));
+                Ok(())
+            }
+        }
+    }
+
+    fn is_new(&mut self, inode: u64) -> bool {
+        self.wanted.is_none_or(|wanted| wanted == inode) && self.seen.insert(inode)
+    }
+}
+
+/// The number in `net:[4026531840]`, as `/proc` and mountinfo name a namespace.
+fn inode_of(name: &str) -> Option<u64> {
+    name.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
 /// What is gone has nothing to tell. A threaded cgroup (`EOPNOTSUPP`) tells of its processes in the one above.
 fn unless_gone<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
     let gone = [Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::EOPNOTSUPP].map(|it| it as i32);
@@ -115,5 +232,39 @@ fn unless_gone<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
         Ok(read) => Ok(Some(read)),
         Err(error) if error.raw_os_error().is_some_and(|errno| gone.contains(&errno)) => Ok(None),
         Err(error) => Err(Error::from_io(Call::ReadProc, path.display().to_string(), &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_told_by_its_number() {
+        assert_eq!(inode_of("net:[4026531840]"), Some(4_026_531_840));
+        for other in ["mnt:[4026531840]", "net:[x]", "net:[1", "/"] {
+            assert_eq!(inode_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn ones_own_namespace_comes_first_and_once() {
+        let own = fs::metadata(OWN).unwrap().ino();
+        let mut seen = Vec::new();
+        // Without rights others cannot be entered, and that is told.
+        in_every(None, |it| {
+            seen.push((it.inode, it.path.is_none()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen[0], (own, true));
+        assert_eq!(seen.iter().filter(|(inode, _)| *inode == own).count(), 1);
+        let mut alone = Vec::new();
+        in_every(Some(own), |it| {
+            alone.push(it.inode);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(alone, [own]);
     }
 }

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use crate::error::{Call, Error, Kind, Result};
 use crate::ids::{MapId, ProgramId};
-use crate::link::{LinkInfo, cgroup_link};
+use crate::link::{DeviceLinkInfo, LinkInfo, cgroup_link, device_link};
 use crate::program::{Program, open_map};
 use crate::sys::{self, ObjectKind};
 
@@ -36,6 +36,19 @@ pub fn program(id: ProgramId) -> Result<Option<Program>> {
 /// # Errors
 /// `Denied` without the right. An error ends the enumeration and is never taken for its end.
 pub fn cgroup_links() -> Result<Vec<LinkInfo>> {
+    links(cgroup_link)
+}
+
+/// Every tcx link, which is on a network device, defunct ones too, by id: of all network namespaces. Needs
+/// `CAP_SYS_ADMIN`. Links that go away in the meantime are left out.
+///
+/// # Errors
+/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+pub fn device_links() -> Result<Vec<DeviceLinkInfo>> {
+    links(device_link)
+}
+
+fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Vec<T>> {
     let mut links = Vec::new();
     for id in ids(ObjectKind::Link, "links")? {
         let fd = match sys::fd_by_id(ObjectKind::Link, id) {
@@ -45,7 +58,7 @@ pub fn cgroup_links() -> Result<Vec<LinkInfo>> {
         };
         let raw = sys::link_info(fd.as_fd())
             .map_err(|errno| Error::new(Call::Info, format!("link {id}"), errno))?;
-        links.extend(cgroup_link(raw));
+        links.extend(of(raw));
     }
     Ok(links)
 }

@@ -14,11 +14,12 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use nix::errno::Errno;
 
 use crate::error::{Call, Error, Kind, Result};
+use crate::link::Way;
 use crate::netns;
 use crate::owner::Owner;
 use crate::program::QUEUE_KEY;
 use crate::rtnetlink::{all, tell};
-use crate::sys::{self, Map, Tcx, bytes_of};
+use crate::sys::{self, Map, bytes_of};
 use crate::throttle::Loaded;
 
 /// What the names of our devices begin with; their owner's pid and a letter follow.
@@ -102,14 +103,14 @@ impl Queue {
                 }
             })
         };
-        self.links.push(link(programs.depart, device, Tcx::Egress)?);
+        self.links.push(link(programs.depart, device, Way::Egress)?);
         let sources = sources(&all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?);
         if sources.is_empty() {
             let error = Error::new(Call::Netlink, "network devices", Errno::ENODEV);
             return Err(error.with_detail("there is none with Ethernet headers that is up"));
         }
         for source in sources {
-            self.links.push(link(programs.redirect, source, Tcx::Ingress)?);
+            self.links.push(link(programs.redirect, source, Way::Ingress)?);
         }
         Ok(())
     }
@@ -193,19 +194,19 @@ fn is_left_behind(link: &LinkMessage) -> Result<bool> {
 }
 
 /// The owner's pid in the name of a device of ours.
-fn pid_of(name: &str) -> Option<u32> {
+pub(crate) fn pid_of(name: &str) -> Option<u32> {
     let rest = name.strip_prefix(NAME)?;
     rest.strip_suffix(|last: char| last.is_ascii_lowercase())?.parse().ok()
 }
 
-fn name(link: &LinkMessage) -> Option<&str> {
+pub(crate) fn name(link: &LinkMessage) -> Option<&str> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
 }
 
-fn is_ifb(link: &LinkMessage) -> bool {
+pub(crate) fn is_ifb(link: &LinkMessage) -> bool {
     link.attributes.iter().any(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Ifb)),
         _ => false,
@@ -340,7 +341,7 @@ fn attribute(kind: u16, value: u32) -> Vec<u8> {
 }
 
 /// Removes a device. That it is gone already is no error.
-fn remove_device(device: u32) -> Result<()> {
+pub(crate) fn remove_device(device: u32) -> Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = device;
     let target = format!("network device {device}");

@@ -15,6 +15,7 @@ use std::path::Path;
 use libbpf_sys as sys;
 use nix::errno::Errno;
 
+use crate::link::Way;
 use crate::list::{AttachOptions, DetachOptions};
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes};
 
@@ -22,6 +23,9 @@ type Result<T> = std::result::Result<T, Errno>;
 
 /// The flag of `BPF_PROG_QUERY` that asks for what runs, with what ancestors contribute.
 pub(crate) const QUERY_EFFECTIVE: u32 = sys::BPF_F_QUERY_EFFECTIVE;
+
+/// Where a tcx link is that is about what comes in.
+pub(crate) const TCX_INGRESS: u32 = sys::BPF_TCX_INGRESS;
 
 fn check(ret: c_int) -> Result<c_int> {
     if ret < 0 { Err(Errno::from_raw(-ret)) } else { Ok(ret) }
@@ -148,19 +152,12 @@ pub(crate) fn link_create(
     })
 }
 
-/// Where the packets of a network device meet a program: `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Tcx {
-    Ingress,
-    Egress,
-}
-
 /// `BPF_LINK_CREATE` on a network device (6.6), by its number in this thread's network namespace.
-pub(crate) fn link_on_device(program: BorrowedFd<'_>, device: u32, place: Tcx) -> Result<OwnedFd> {
+pub(crate) fn link_on_device(program: BorrowedFd<'_>, device: u32, way: Way) -> Result<OwnedFd> {
     let options = options!(sys::bpf_link_create_opts);
-    let attach_type = match place {
-        Tcx::Ingress => sys::BPF_TCX_INGRESS,
-        Tcx::Egress => sys::BPF_TCX_EGRESS,
+    let attach_type = match way {
+        Way::Ingress => sys::BPF_TCX_INGRESS,
+        Way::Egress => sys::BPF_TCX_EGRESS,
     };
     let device = c_int::try_from(device).map_err(|_| Errno::ENODEV)?;
     // SAFETY: `options` lives across the call and carries its own size.
@@ -328,13 +325,15 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<RawProgram> {
     }
 }
 
-/// What the kernel says of a link; for a cgroup link with where it is attached.
+/// What the kernel says of a link; for one on a cgroup or a network device with where it is attached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawLink {
     pub id: u32,
     pub program_id: u32,
     /// The cgroup's id (0: defunct) and the attach type, for a cgroup link.
     pub cgroup: Option<(u64, u32)>,
+    /// The device's number (0: it is gone) and the attach type, for a tcx link.
+    pub device: Option<(u32, u32)>,
 }
 
 /// The info of a link.
@@ -347,7 +346,12 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
         let cgroup = unsafe { raw.__bindgen_anon_1.cgroup };
         (cgroup.cgroup_id, cgroup.attach_type)
     });
-    Ok(RawLink { id: raw.id, program_id: raw.prog_id, cgroup })
+    let device = (raw.type_ == sys::BPF_LINK_TYPE_TCX).then(|| {
+        // SAFETY: as above.
+        let tcx = unsafe { raw.__bindgen_anon_1.tcx };
+        (tcx.ifindex, tcx.attach_type)
+    });
+    Ok(RawLink { id: raw.id, program_id: raw.prog_id, cgroup, device })
 }
 
 /// The text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.

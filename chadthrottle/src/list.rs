@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     }
     if found.leaked > 0 {
         say(&format!(
-            "leaked programs: {}; 'chadthrottle-audit scan' says which and why, 'chadthrottle-audit clean' \
+            "leaks: {}; 'chadthrottle-audit scan' says which and why, 'chadthrottle-audit clean' \
              removes them",
             found.leaked
         ));

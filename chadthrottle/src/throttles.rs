@@ -51,7 +51,7 @@ pub(crate) struct Throttles {
     /// Attached programs that are named as ours but have no state of ours to read a limit from: those of
     /// other versions, of the historical throttle, and for TCP where no direction is limited.
     pub(crate) unreadable: usize,
-    /// Leaks of any kind, those in `throttles` included.
+    /// Leaks of any kind, those in `throttles` and network devices included.
     pub(crate) leaked: usize,
     /// Not everything could be seen.
     pub(crate) gaps: Vec<Gap>,
@@ -72,7 +72,7 @@ pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
         schema_version: 1,
         unreadable: ours.len() - rows.len() + for_tcp.iter().filter(alone).count(),
         rows,
-        leaked: classified.leaks().count(),
+        leaked: classified.leaks().count() + classified.leaked_devices().count(),
         gaps: report(snapshot, &classified, false).coverage.gaps,
     }
 }

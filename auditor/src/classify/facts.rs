@@ -8,8 +8,8 @@ use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId};
 use super::correlate::correlate;
 use super::ours::Ours;
 use crate::snapshot::{
-    AttachmentFact, Gap, HolderFact, Host, LinkFact, Look, Object, PinFact, ProgramFact, Scope,
-    Subject,
+    AttachmentFact, DeviceLinkFact, Gap, HolderFact, Host, LinkFact, Look, Object, PinFact,
+    ProgramFact, Scope, Subject,
 };
 
 /// The inode number of the initial pid namespace, the same on every kernel (`PROC_PID_INIT_INO`).
@@ -84,9 +84,20 @@ impl<'a> Facts<'a> {
         self.links.get(&id).copied()
     }
 
+    /// The tcx links of a program.
+    pub(super) fn device_links(&self, program: ProgramId) -> Vec<&'a DeviceLinkFact> {
+        self.look.device_links.iter().filter(|link| link.program_id == program).collect()
+    }
+
+    /// The link, or the tcx links, and the program: whoever has one of them keeps the program.
+    fn objects(&self, program: ProgramId, link: Option<LinkId>) -> impl Iterator<Item = Object> {
+        let on_devices = self.device_links(program).into_iter().map(|link| Object::Link(link.id));
+        link.map(Object::Link).into_iter().chain(on_devices).chain([Object::Program(program)])
+    }
+
     /// Pins of the link and of the program.
     pub(super) fn pins(&self, program: ProgramId, link: Option<LinkId>) -> Vec<&'a PinFact> {
-        objects(program, link)
+        self.objects(program, link)
             .filter_map(|object| self.pins.get(&object))
             .flatten()
             .copied()
@@ -96,7 +107,8 @@ impl<'a> Facts<'a> {
     /// Processes that hold the link or the program, by pid.
     pub(super) fn holders(&self, program: ProgramId, link: Option<LinkId>) -> Vec<&'a HolderFact> {
         let mut seen = BTreeSet::new();
-        let mut holders: Vec<&HolderFact> = objects(program, link)
+        let mut holders: Vec<&HolderFact> = self
+            .objects(program, link)
             .filter_map(|object| self.holders.get(&object))
             .flatten()
             .copied()
@@ -158,8 +170,4 @@ impl<'a> Facts<'a> {
     pub(super) fn was_queried(&self, attach_type: AttachType) -> bool {
         self.look.coverage.attach_types.contains(&attach_type)
     }
-}
-
-fn objects(program: ProgramId, link: Option<LinkId>) -> impl Iterator<Item = Object> {
-    link.map(Object::Link).into_iter().chain([Object::Program(program)])
 }

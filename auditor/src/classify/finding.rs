@@ -32,11 +32,13 @@ pub enum Finding {
     UnattachedProgram,
     /// It exists in the kernel, but nothing that keeps it there can be seen.
     UnreachableProgram,
+    /// A queue's network device whose owner is dead.
+    OrphanedDevice,
 }
 
 impl Finding {
     /// Every finding, in the order of the judgement.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Active,
         Self::Pinned,
         Self::Foreign,
@@ -47,6 +49,7 @@ impl Finding {
         Self::DefunctLink,
         Self::UnattachedProgram,
         Self::UnreachableProgram,
+        Self::OrphanedDevice,
     ];
 
     /// Its name, in reports and on the command line.
@@ -62,6 +65,7 @@ impl Finding {
             Self::DefunctLink => "defunct_link",
             Self::UnattachedProgram => "unattached_program",
             Self::UnreachableProgram => "unreachable_program",
+            Self::OrphanedDevice => "orphaned_device",
         }
     }
 

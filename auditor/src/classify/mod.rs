@@ -13,6 +13,7 @@
 
 mod attached;
 mod correlate;
+mod devices;
 mod doubt;
 mod duplicates;
 mod facts;
@@ -34,10 +35,12 @@ pub use self::ours::DEFAULT_PROGRAMS;
 pub(crate) use self::ours::Ours;
 pub use self::standing::{Claim, Source};
 
+pub use self::devices::JudgedDevice;
+pub(crate) use self::devices::are_in_scope as devices_in_scope;
 use self::facts::Facts;
 use crate::snapshot::{
-    AttachmentFact, Gap, HolderFact, Host, LinkFact, Look, Object, PinFact, ProgramFact, Scope,
-    Snapshot, Subject,
+    AttachmentFact, DeviceLinkFact, Gap, HolderFact, Host, LinkFact, Look, Note, Object, PinFact,
+    ProgramFact, Scope, Snapshot, Subject,
 };
 
 /// What a snapshot comes to.
@@ -49,14 +52,23 @@ pub struct Classified<'a> {
     pub attachments: Vec<Judged<'a>>,
     /// Programs of ours without an attachment, and defunct links of any of ours, by program id.
     pub programs: Vec<Judged<'a>>,
+    /// Every network device that is named as a queue of ours, in the order of the look.
+    pub devices: Vec<JudgedDevice<'a>>,
     /// What could not be seen, and what could not be judged for it.
     pub gaps: Vec<Gap>,
+    /// What was not looked at, and is no reason to doubt the verdict.
+    pub notes: Vec<Note>,
 }
 
 impl<'a> Classified<'a> {
-    /// The confirmed leaks.
+    /// The confirmed leaks of programs, attached or not.
     pub fn leaks(&self) -> impl Iterator<Item = &Judged<'a>> {
         self.attachments.iter().chain(&self.programs).filter(|judged| judged.finding.is_leak())
+    }
+
+    /// The confirmed leaks of network devices.
+    pub fn leaked_devices(&self) -> impl Iterator<Item = &JudgedDevice<'a>> {
+        self.devices.iter().filter(|judged| judged.finding.is_leak())
     }
 }
 
@@ -75,6 +87,8 @@ pub struct Judged<'a> {
     pub program: Option<&'a ProgramFact>,
     /// The link that attaches it, or that is defunct.
     pub link: Option<&'a LinkFact>,
+    /// The tcx links that attach it to network devices, and defunct ones.
+    pub device_links: Vec<&'a DeviceLinkFact>,
     /// Pins of the link and of the program.
     pub pins: Vec<&'a PinFact>,
     /// Processes that hold the link or the program.
@@ -93,6 +107,7 @@ impl<'a> Judged<'a> {
             program_id: program,
             program: facts.program(program),
             link: link.and_then(|id| facts.link(id)),
+            device_links: facts.device_links(program),
             pins: facts.pins(program, link),
             holders: facts.holders(program, link),
             owner: None,
@@ -101,7 +116,7 @@ impl<'a> Judged<'a> {
 
     /// What makes it the same suspect in another look.
     pub(crate) fn key(&self) -> Key {
-        Key {
+        Key::Program {
             cgroup: self.place.map(|place| place.cgroup_id),
             attach_type: self.place.map(|place| place.attach_type),
             program: self.program_id,
@@ -132,18 +147,43 @@ impl fmt::Display for Judged<'_> {
 
 /// What makes a suspect the same one in two looks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    cgroup: Option<CgroupId>,
-    attach_type: Option<AttachType>,
-    program: ProgramId,
-    link: Option<LinkId>,
-    pin: Option<PathBuf>,
+pub enum Key {
+    /// A program, attached or not, or a defunct link.
+    Program {
+        /// The cgroup that it is attached to.
+        cgroup: Option<CgroupId>,
+        /// Where on it.
+        attach_type: Option<AttachType>,
+        /// The program.
+        program: ProgramId,
+        /// The link that attaches it, or that is defunct.
+        link: Option<LinkId>,
+        /// The first of its pins.
+        pin: Option<PathBuf>,
+    },
+    /// A network device.
+    Device {
+        /// The network namespace that it is in.
+        network_namespace: u64,
+        /// Its number there.
+        index: u32,
+        /// What is written on it.
+        alias: Option<String>,
+    },
 }
 
 impl Key {
     /// The cgroup that it is attached to, if it is attached.
     pub(crate) fn cgroup(&self) -> Option<CgroupId> {
-        self.cgroup
+        match self {
+            Self::Program { cgroup, .. } => *cgroup,
+            Self::Device { .. } => None,
+        }
+    }
+
+    /// Whether cgroups have anything to do with it.
+    pub(crate) fn is_device(&self) -> bool {
+        matches!(self, Self::Device { .. })
     }
 }
 
@@ -155,58 +195,73 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
             verdict: Verdict::Incomplete,
             attachments: Vec::new(),
             programs: Vec::new(),
+            devices: Vec::new(),
             gaps: vec![gap],
+            notes: Vec::new(),
         };
     };
-    let (mut attachments, mut programs, mut gaps) = judge(last, &snapshot.host, &snapshot.scope);
+    let Judgement { mut attachments, mut programs, mut devices, mut gaps, notes } =
+        judge(last, &snapshot.host, &snapshot.scope);
     if let Some(before) = earlier.last() {
         let before = suspects(before, &snapshot.host, &snapshot.scope);
         let count = snapshot.looks.len();
-        let mut settle = |judged: &Judged<'_>| {
-            let is_new = judged.finding.is_leak() && !before.contains(&judged.key());
+        let mut settle = |finding: Finding, key: &Key, what: String, reason: &str| {
+            let is_new = finding.is_leak() && !before.contains(key);
             if is_new {
                 let why = format!(
-                    "still changing after {count} looks ({}, it seems: {}); look again, or raise --settle",
-                    judged.finding, judged.reason
+                    "still changing after {count} looks ({finding}, it seems: {reason}); look again, or raise --settle"
                 );
-                gaps.push(gap(Subject::Programs, &judged.to_string(), why));
+                gaps.push(gap(Subject::Programs, &what, why));
             }
             is_new
         };
+        let unsettled = |reason: &str| format!("not settled after {count} looks: {reason}");
         for judged in &mut attachments {
-            if settle(judged) {
+            if settle(judged.finding, &judged.key(), judged.to_string(), &judged.reason) {
                 judged.finding = Finding::Active;
-                judged.reason = format!("not settled after {count} looks: {}", judged.reason);
+                judged.reason = unsettled(&judged.reason);
             }
         }
-        programs.retain(|judged| !settle(judged));
+        programs.retain(|judged| {
+            !settle(judged.finding, &judged.key(), judged.to_string(), &judged.reason)
+        });
+        for judged in &mut devices {
+            if settle(judged.finding, &judged.key(), judged.device.to_string(), &judged.reason) {
+                judged.finding = Finding::Active;
+                judged.reason = unsettled(&judged.reason);
+            }
+        }
     }
-    let is_leaking = attachments.iter().chain(&programs).any(|judged| judged.finding.is_leak());
-    let verdict = match (is_leaking, gaps.is_empty()) {
+    let found = attachments.iter().chain(&programs).map(|judged| judged.finding);
+    let mut found = found.chain(devices.iter().map(|judged| judged.finding));
+    let verdict = match (found.any(Finding::is_leak), gaps.is_empty()) {
         (true, _) => Verdict::Leaks,
         (false, false) => Verdict::Incomplete,
         (false, true) => Verdict::Clean,
     };
-    Classified { verdict, attachments, programs, gaps }
+    Classified { verdict, attachments, programs, devices, gaps, notes }
 }
 
 /// What a look alone would call leaks. Where there are any, another look tells those that stay from
 /// those that were just being set up or taken down.
 pub fn suspects(look: &Look, host: &Host, scope: &Scope) -> BTreeSet<Key> {
-    let (attachments, programs, _) = judge(look, host, scope);
-    attachments
-        .iter()
-        .chain(&programs)
-        .filter(|judged| judged.finding.is_leak())
-        .map(Judged::key)
-        .collect()
+    let judged = judge(look, host, scope);
+    let programs = judged.attachments.iter().chain(&judged.programs);
+    let programs = programs.filter(|judged| judged.finding.is_leak()).map(Judged::key);
+    let devices = judged.devices.iter().filter(|judged| judged.finding.is_leak());
+    programs.chain(devices.map(JudgedDevice::key)).collect()
 }
 
-fn judge<'a>(
-    look: &'a Look,
-    host: &'a Host,
-    scope: &'a Scope,
-) -> (Vec<Judged<'a>>, Vec<Judged<'a>>, Vec<Gap>) {
+/// What one look comes to.
+struct Judgement<'a> {
+    attachments: Vec<Judged<'a>>,
+    programs: Vec<Judged<'a>>,
+    devices: Vec<JudgedDevice<'a>>,
+    gaps: Vec<Gap>,
+    notes: Vec<Note>,
+}
+
+fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> {
     let facts = Facts::new(look, host, scope);
     let mut gaps = [look.coverage.gaps.clone(), facts.gaps.clone()].concat();
     if look.coverage.cgroups_visited == 0 {
@@ -216,12 +271,14 @@ fn judge<'a>(
     if denied > 0 && !gaps.iter().any(|gap| gap.about == Subject::Cgroups) {
         gaps.push(gap(Subject::Cgroups, "cgroups", format!("{denied} could not be asked")));
     }
+    let mut notes = look.coverage.notes.clone();
     let attachments = attached::judge(&facts, &mut gaps);
     let programs = unattached::judge(&facts, &attachments, &mut gaps);
+    let devices = devices::judge(&facts, &mut gaps, &mut notes);
     if is_answered_for(&attachments, &programs, &gaps, look) {
         gaps.retain(|gap| !is_about_processes(gap));
     }
-    (attachments, programs, gaps)
+    Judgement { attachments, programs, devices, gaps, notes }
 }
 
 /// Somebody answers for everything of ours, so processes that could not be looked into do not matter:

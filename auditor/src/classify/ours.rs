@@ -59,7 +59,7 @@ impl Ours {
 }
 
 /// The glob as the kernel would have cut it.
-fn cut(glob: &str) -> &str {
+pub(super) fn cut(glob: &str) -> &str {
     let literal = glob.find(['*', '?', '[', ']', '{', '}', '\\']).unwrap_or(glob.len());
     if literal < KEPT {
         return glob;

@@ -18,6 +18,8 @@ pub enum Source {
     Ledger,
     /// A process holds the program or the link, and nothing names another owner.
     Holder,
+    /// The alias of a network device.
+    Alias,
 }
 
 /// The process that answers for a program.

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use bpf::{AttachType, ProgramId};
 
 use super::attached::paths;
+use super::devices;
 use super::doubt::Doubt;
 use super::facts::Facts;
 use super::reason::{nobody, owner, processes};
 use super::standing::{Source, Standing};
 use super::{Finding, Judged};
-use crate::snapshot::{Gap, LinkFact, Object, ProgramFact, Subject};
+use crate::snapshot::{DEVICE_PROGRAM, Gap, LinkFact, Object, ProgramFact, Subject};
 
 /// Judges programs of ours without an attachment, and defunct links of any of ours.
 ///
@@ -19,6 +20,7 @@ use crate::snapshot::{Gap, LinkFact, Object, ProgramFact, Subject};
 ///   was not asked, nothing is said. Where it was, but cgroups could not be seen, it is a gap, not a leak.
 /// - A defunct link, or a pin that nobody stands for, is what it is whatever cgroups could not be seen. What
 ///   needs a record, a pin, an owner or a link that could not be seen is a gap as well ([`Doubt`]).
+/// - What is attached to network devices, through tcx links, is judged by those.
 /// - An owner that lives and throttles something keeps programs for the other direction and for its next
 ///   throttle: such a program is active.
 pub(super) fn judge<'a>(
@@ -145,7 +147,16 @@ fn of_program<'a>(
         .or(standing.doubt)
         .or((!is_held_alone).then_some(Doubt::Holders));
     let is_throttling = || standing.living().is_some_and(|claim| throttling.contains(&claim.pid));
-    let (finding, reason) = if doubt.is_none() && standing.nobody() && !judged.pins.is_empty() {
+    let on_devices = devices::of_links(&standing, &judged);
+    let (finding, reason) = if let Some((finding, reason)) = on_devices {
+        match doubt.filter(|_| finding.is_leak()) {
+            Some(doubt) => {
+                let why = format!("{reason}: {}{}", doubt.what(&standing), doubt.help());
+                return Judgement::InDoubt(doubt, why);
+            }
+            None => (finding, reason),
+        }
+    } else if doubt.is_none() && standing.nobody() && !judged.pins.is_empty() {
         let reason = format!(
             "kept by the pin {}, but {}",
             paths(&judged.pins),
@@ -183,12 +194,15 @@ fn of_program<'a>(
 
 /// Every attach type of the program's type was asked for.
 fn was_asked_for(facts: &Facts<'_>, program: &ProgramFact) -> bool {
+    // Those of a queue of ours are only ever attached through links, which are known; and whether their owner
+    // throttles, its other programs tell.
+    let kind = if program.kind == DEVICE_PROGRAM { "cgroup_skb" } else { &*program.kind };
     // An LSM program may be attached to a hook outside of any cgroup; the other types only to cgroups.
-    let is_only_for_cgroups = program.kind != "lsm"
-        && AttachType::all().any(|place| place.program_type() == program.kind);
+    let is_only_for_cgroups =
+        kind != "lsm" && AttachType::all().any(|place| place.program_type() == kind);
     is_only_for_cgroups
         && AttachType::all()
-            .filter(|place| place.program_type() == program.kind)
+            .filter(|place| place.program_type() == kind)
             .all(|place| facts.scope.attach_types.contains(&place))
 }
 

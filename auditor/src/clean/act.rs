@@ -5,16 +5,17 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use bpf::cgroup::{Cgroup, below};
+use bpf::devices::{self, Device, Removal};
 use bpf::error::{Error, Kind};
 use bpf::link::Link;
 use bpf::list::{AttachFlags, ProgramList, Scope, detach, query};
 use bpf::probe::Support;
 use bpf::program::Program;
-use bpf::{AttachType, CgroupId, LinkId, pins};
+use bpf::{AttachType, CgroupId, LinkId, ProgramId, pins};
 
 use crate::collect::object;
 use crate::plan::{Action, Identity, Premise, Step};
-use crate::snapshot::Object;
+use crate::snapshot::{DeviceFact, Object};
 
 /// How often to try again when somebody changes the list between our look at it and the detaching.
 const ATTEMPTS: usize = 10;
@@ -97,6 +98,8 @@ impl Act {
             Action::DetachLink { link, cgroup_id, attach_type } => {
                 detach_link(step, *link, *cgroup_id, *attach_type)
             }
+            Action::DetachFromDevice { link, device } => detach_from_device(step, *link, *device),
+            Action::RemoveDevice(device) => remove_device(device),
             Action::Unpin { path, object } => unpin(step, path, *object),
             Action::Cannot { why, .. } => return Outcome::Left(why.clone()),
         };
@@ -122,7 +125,7 @@ impl Act {
         let ask = || query(&cgroup, attach_type, Scope::Local, self.support.program_flags);
         for _ in 0..ATTEMPTS {
             let list = ask()?;
-            let before = list.count(step.program.id);
+            let before = list.count(program.info().id);
             if before == 0 {
                 return Err(gone("it has been detached in the meantime"));
             }
@@ -137,7 +140,7 @@ impl Act {
                 Err(error) if error.kind() == Kind::Changed => continue,
                 Err(error) => return Err(error.into()),
             }
-            let after = ask()?.count(step.program.id);
+            let after = ask()?.count(program.info().id);
             return if after < before { Ok(()) } else { Err(Stop::Failed(Failure::StillThere)) };
         }
         Err(changed("the list changed each time that it was looked at"))
@@ -147,9 +150,11 @@ impl Act {
 /// Opens the step's program, makes sure that it is the one that was judged, and that what the step
 /// presumes of its owner is still so. While it is open its id is its own.
 fn identified(step: &Step) -> Result<Program, Stop> {
-    let program = Program::open(step.program.id)?;
+    let Some(Identity { id, tag, loaded_at_ns, .. }) = &step.program else {
+        return Err(changed("no program is named"));
+    };
+    let program = Program::open(*id)?;
     let found = program.info().identity();
-    let Identity { id, tag, loaded_at_ns, .. } = &step.program;
     if (&found.id, &found.tag, &found.loaded_at_ns) != (id, tag, loaded_at_ns) {
         return Err(gone(format!("program {id} has gone; another one has its id now")));
     }
@@ -177,12 +182,12 @@ fn detach_link(
     attach_type: AttachType,
 ) -> Result<(), Stop> {
     let link = Link::open(id)?;
-    let _program = identified(step)?;
+    let program = identified(step)?;
     let info = link.info()?;
     let Some(at) = info.cgroup_id else {
         return Err(gone("the link has been detached in the meantime"));
     };
-    if (info.program_id, at, info.attach_type) != (step.program.id, cgroup, Some(attach_type)) {
+    if (info.program_id, at, info.attach_type) != (program.info().id, cgroup, Some(attach_type)) {
         return Err(changed(format!("link {id} is another one now")));
     }
     link.detach()?;
@@ -192,8 +197,54 @@ fn detach_link(
     }
 }
 
+fn detach_from_device(step: &Step, id: LinkId, device: u32) -> Result<(), Stop> {
+    let link = Link::open(id)?;
+    let program = identified(step)?;
+    let info = link.device_info()?;
+    let Some(at) = info.device else {
+        return Err(gone("the link has been detached in the meantime"));
+    };
+    if (info.program_id, at) != (program.info().id, device) {
+        return Err(changed(format!("link {id} is another one now")));
+    }
+    link.detach()?;
+    match link.device_info()?.device {
+        None => Ok(()),
+        Some(_) => Err(Stop::Failed(Failure::StillThere)),
+    }
+}
+
+/// Makes sure that the device is the one that was judged and that its owner has not turned up, right before it goes.
+fn remove_device(fact: &DeviceFact) -> Result<(), Stop> {
+    let device = Device {
+        network_namespace: fact.network_namespace,
+        path: None,
+        index: fact.index,
+        name: fact.name.clone(),
+        is_ifb: fact.is_ifb,
+        alias: fact.alias.clone(),
+    };
+    let is_left_behind =
+        |found: &Device| match devices::owner_of(&found.name, found.is_ifb, found.alias.as_deref())
+        {
+            Some(owner) => Ok(owner.is_alive()? != Some(true)),
+            None => Ok(false),
+        };
+    match devices::remove(&device, is_left_behind)? {
+        Removal::Removed => Ok(()),
+        Removal::Gone => Err(gone("it has been removed in the meantime")),
+        Removal::Changed => Err(changed("it is another device now, or its owner lives")),
+        Removal::StillThere => Err(Stop::Failed(Failure::StillThere)),
+    }
+}
+
+/// The program of a link on a cgroup or a network device.
+fn program_of(link: &Link) -> bpf::Result<ProgramId> {
+    link.info().map(|info| info.program_id).or_else(|_| Ok(link.device_info()?.program_id))
+}
+
 fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
-    let _program = identified(step)?;
+    let program = identified(step)?;
     match pins::held_by(path)?.map(object) {
         None => return Err(gone("the pin has been removed in the meantime")),
         Some(found) if found != expected => {
@@ -202,7 +253,7 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
         Some(_) => {}
     }
     if let Object::Link(id) = expected
-        && Link::open(id)?.info()?.program_id != step.program.id
+        && program_of(&Link::open(id)?)? != program.info().id
     {
         return Err(changed(format!("link {id} is another one now")));
     }

@@ -1,9 +1,14 @@
 //! Steps that are out of date by the time that they are taken. They need root.
 
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use bpf::link::Way;
 use bpf::list::attach;
 use bpf::throttle::{Parts, load};
 use bpf::{Owner, ProgramId};
 use vmtests::cgroup::ScratchCgroup;
+use vmtests::env::has_tcx;
 use vmtests::isolation::isolate;
 
 use super::*;
@@ -26,12 +31,12 @@ fn step(program: &Program, action: Action) -> Step {
     let info = program.info();
     Step {
         finding: Finding::OrphanedAttachment,
-        program: Identity {
+        program: Some(Identity {
             id: info.id,
             name: info.name.clone(),
             tag: info.tag.clone(),
             loaded_at_ns: info.loaded_at_ns,
-        },
+        }),
         premise: Premise::OwnerGone,
         action,
         note: None,
@@ -66,9 +71,9 @@ fn root_a_program_with_the_same_id_but_another_identity_stays() {
     let program = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
     let right = step(&program, detach_from(&cgroup));
     let mut later = right.clone();
-    later.program.loaded_at_ns += 1;
+    later.program.as_mut().unwrap().loaded_at_ns += 1;
     let mut tagged = right.clone();
-    tagged.program.tag = "0".repeat(16);
+    tagged.program.as_mut().unwrap().tag = "0".repeat(16);
     for wrong in [later, tagged] {
         assert!(is_gone(&act().take(&wrong)));
         assert_eq!(ids(&cgroup), [program.info().id]);
@@ -176,4 +181,115 @@ fn root_a_pin_of_something_else_stays() {
     assert_eq!(act().take(&unpin(Object::Link(link.id()))), Outcome::Removed);
     assert!(!path.exists());
     assert!(is_gone(&act().take(&unpin(Object::Link(link.id())))));
+}
+
+/// The number of the loopback device in every network namespace.
+const LOOPBACK: u32 = 1;
+
+#[test]
+fn root_a_program_on_a_network_device_is_detached_by_the_link_that_was_judged() {
+    if !has_tcx() {
+        // There are no such links.
+        return;
+    }
+    isolate();
+    let here = Owner::this_process("test").unwrap();
+    let dead = Owner { start_time: here.start_time + 1, ..here };
+    let queue = load(&dead, 0, Parts { tcp: false, queue: true }).unwrap().queue.unwrap();
+    let link = Link::create_on_device(queue.redirect.as_fd(), LOOPBACK, Way::Ingress).unwrap();
+    let detach = |device| Action::DetachFromDevice { link: link.id(), device };
+    for wrong in
+        [step(&queue.redirect, detach(LOOPBACK + 1)), step(&queue.depart, detach(LOOPBACK))]
+    {
+        assert!(is_changed(&act().take(&wrong)), "{wrong:?}");
+        assert_eq!(link.device_info().unwrap().device, Some(LOOPBACK));
+    }
+    let right = step(&queue.redirect, detach(LOOPBACK));
+    assert_eq!(act().take(&right), Outcome::Removed);
+    assert_eq!(link.device_info().unwrap().device, None);
+    assert!(is_gone(&act().take(&right)));
+}
+
+/// Runs `ip`.
+fn ip(args: &[&str]) -> String {
+    let output = Command::new("ip").args(args).output().unwrap();
+    assert!(output.status.success(), "ip {args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Makes an `ifb` device named after an owner's pid, and tells what a scan would.
+fn make_device(pid: u32, alias: &str) -> DeviceFact {
+    let name = format!("chadq{pid}a");
+    ip(&["link", "add", &name, "type", "ifb"]);
+    ip(&["link", "set", &name, "alias", alias]);
+    let shown = ip(&["-o", "link", "show", &name]);
+    DeviceFact {
+        network_namespace: std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino(),
+        namespace_path: None,
+        index: shown.split(':').next().unwrap().parse().unwrap(),
+        name,
+        is_ifb: true,
+        alias: Some(alias.to_owned()),
+    }
+}
+
+fn is_there(device: &DeviceFact) -> bool {
+    let start = format!("{}: ", device.index);
+    ip(&["-o", "link", "show"]).lines().any(|line| line.starts_with(&start))
+}
+
+fn remove(device: &DeviceFact) -> Outcome {
+    act().take(&Step {
+        finding: Finding::OrphanedDevice,
+        program: None,
+        premise: Premise::OwnerGone,
+        action: Action::RemoveDevice(device.clone()),
+        note: None,
+    })
+}
+
+#[test]
+fn root_a_network_device_that_is_not_the_one_that_was_judged_stays() {
+    isolate();
+    let here = Owner::this_process("test").unwrap();
+    let json = |owner: &Owner| serde_json::to_string(owner).unwrap();
+    let dead = Owner { start_time: here.start_time + 1, ..here.clone() };
+    let left = make_device(here.pid, &json(&dead));
+
+    let elsewhere = DeviceFact { network_namespace: 1, ..left.clone() };
+    let another = DeviceFact { index: left.index + 1, ..left.clone() };
+    for gone in [elsewhere, another] {
+        assert!(is_gone(&remove(&gone)), "{gone:?}");
+    }
+    let renamed = DeviceFact { name: "chadq1a".to_owned(), ..left.clone() };
+    let rewritten = DeviceFact { alias: Some(json(&here)), ..left.clone() };
+    let loopback = DeviceFact { index: LOOPBACK, ..left.clone() };
+    for wrong in [renamed, rewritten, loopback] {
+        assert!(is_changed(&remove(&wrong)), "{wrong:?}");
+    }
+    // Somebody has taken it for something else since.
+    ip(&["link", "set", &left.name, "name", "uplink"]);
+    assert!(is_changed(&remove(&left)));
+    ip(&["link", "set", "uplink", "name", &left.name]);
+    assert!(is_there(&left));
+
+    assert_eq!(remove(&left), Outcome::Removed);
+    assert!(!is_there(&left));
+    assert!(is_gone(&remove(&left)));
+    // The name is another's by now.
+    let next = make_device(here.pid, &json(&dead));
+    assert!(is_gone(&remove(&left)), "{left:?} {next:?}");
+    assert!(is_there(&next));
+}
+
+#[test]
+fn root_a_network_device_whose_owner_lives_or_is_not_ours_stays() {
+    isolate();
+    let here = Owner::this_process("test").unwrap();
+    let alive = make_device(here.pid, &serde_json::to_string(&here).unwrap());
+    let foreign = make_device(here.pid + 1, "somebody's");
+    for device in [alive, foreign] {
+        assert!(is_changed(&remove(&device)), "{device:?}");
+        assert!(is_there(&device));
+    }
 }

@@ -15,7 +15,7 @@ use bpf::error::Kind;
 pub use self::act::{Failure, Outcome};
 use crate::classify::{Classified, Key, classify};
 use crate::collect::{Collector, Options};
-use crate::plan::{Step, steps};
+use crate::plan::{Step, removal, steps};
 use crate::snapshot::Snapshot;
 
 /// Removes what a scan found.
@@ -65,6 +65,9 @@ impl Cleaner {
             let cgroup = leak.place.map(|place| place.cgroup.clone());
             places.entry(Place::of(cgroup)).or_default().insert(leak.key(), leak.to_string());
         }
+        for leak in scanned.leaked_devices() {
+            places.entry(Place::Nowhere).or_default().insert(leak.key(), leak.device.to_string());
+        }
         for (place, leaks) in places {
             self.clean_place(&place, leaks, &mut tell);
         }
@@ -109,6 +112,13 @@ impl Cleaner {
                     break;
                 }
             }
+        }
+        // Below a cgroup no devices are judged.
+        for judged in fresh.leaked_devices() {
+            let Some(leak) = leaks.remove(&judged.key()) else { continue };
+            let step = removal(judged);
+            let outcome = self.act.take(&step);
+            tell(Done { leak, step: Some(step), outcome });
         }
         for leak in leaks.into_values() {
             let outcome = Outcome::Gone("it is no longer a leak: left alone".to_owned());

@@ -12,13 +12,15 @@ use bpf::pins::{Held, pins};
 use bpf::{AttachType, CgroupId, Owner, ledger, objects};
 
 use super::attachments::{Attachments, shown};
+use super::devices::{device_facts, device_links};
 use super::host::{Clock, may_look_into_processes};
 use super::programs::Programs;
 use super::walk::{Visitor, walk};
 use super::{gap, milliseconds};
-use crate::classify::{INITIAL_PID_NAMESPACE, Ours};
+use crate::classify::{INITIAL_PID_NAMESPACE, Ours, devices_in_scope};
 use crate::snapshot::{
-    Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Subject, Timings,
+    DeviceFact, Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Scope, Subject,
+    Timings,
 };
 
 /// How much to look at. The paths are relative to the mount.
@@ -46,6 +48,8 @@ pub(super) struct Eye<'a> {
     pub(super) ours: &'a Ours,
     /// Look for the pins and holders of others' programs, too.
     pub(super) all: bool,
+    /// What was asked for: whether network devices of our queues are of interest, it says.
+    pub(super) scope: &'a Scope,
     pub(super) clock: &'a Clock,
     /// The start times of processes are those that owners know of themselves.
     pub(super) has_true_times: bool,
@@ -84,6 +88,12 @@ impl Eye<'_> {
             attachments.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
             coverage.continue_from(&before.coverage, self.gaps);
         }
+        let is_host_wide = !matches!(self.extent, Extent::Alone(_));
+        let devices = if is_host_wide && devices_in_scope(self.scope, self.ours) {
+            device_facts(&mut coverage)
+        } else {
+            Vec::new()
+        };
         let gaps = &mut coverage.gaps;
         let links = links(gaps);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
@@ -91,9 +101,12 @@ impl Eye<'_> {
         let is_searched = self.all || programs.has_ours();
         let (programs, more) = programs.into_facts();
         gaps.extend(more);
+        let device_links = device_links(&programs, gaps);
         let ledger = ledger_entries(gaps);
         let owned = programs.iter().filter_map(|program| program.owner.as_ref());
         let owned = owned.chain(ledger.iter().map(|entry| &entry.owner));
+        let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
+        let owned = owned.chain(&of_devices);
         let owners = owners(owned, self.has_true_times, gaps);
         timings.objects += milliseconds(walk_time + start.elapsed());
 
@@ -101,6 +114,7 @@ impl Eye<'_> {
             .iter()
             .map(|program| Object::Program(program.id))
             .chain(links.iter().map(|link| Object::Link(link.id)))
+            .chain(device_links.iter().map(|link| Object::Link(link.id)))
             .collect();
         let (mut pins, mut holders) = (Vec::new(), Vec::new());
         if is_searched {
@@ -116,10 +130,12 @@ impl Eye<'_> {
             attachments,
             programs,
             links,
+            device_links,
             pins,
             holders,
             owners,
             ledger,
+            devices,
         }
     }
 }
@@ -239,7 +255,7 @@ fn holder_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<HolderFact>
 }
 
 /// One gap for errors that are likely to have one cause.
-fn merged(about: Subject, errors: &[Error]) -> Option<Gap> {
+pub(super) fn merged(about: Subject, errors: &[Error]) -> Option<Gap> {
     let (first, others) = errors.split_first()?;
     let what = match others.len() {
         0 => first.target().to_owned(),

@@ -1,6 +1,7 @@
 //! Collecting the facts: the only part of the auditor, beside the cleaning, that asks the host anything.
 
 mod attachments;
+mod devices;
 mod host;
 mod look;
 mod programs;
@@ -209,6 +210,7 @@ impl Collector {
             program_flags: self.program_flags,
             ours: &self.ours,
             all: self.all,
+            scope: &self.scope,
             clock: &self.clock,
             has_true_times: self.has_true_times,
             gaps: &self.gaps,
@@ -232,9 +234,10 @@ impl Collector {
     }
 }
 
-/// The cgroups that the suspects are attached to; none if one of them is attached nowhere.
+/// The cgroups that the suspects are attached to; none if a program is attached nowhere. Network devices have nothing
+/// to do with cgroups.
 fn cgroups_of(suspects: &BTreeSet<Key>) -> Option<HashSet<CgroupId>> {
-    suspects.iter().map(Key::cgroup).collect()
+    suspects.iter().filter(|suspect| !suspect.is_device()).map(Key::cgroup).collect()
 }
 
 /// The path of the cgroup that a user named, relative to the mount.

@@ -10,7 +10,7 @@ use bpf::{AttachType, CgroupId, ProgramId, objects};
 use super::gap;
 use super::host::Clock;
 use crate::classify::Ours;
-use crate::snapshot::{Count, Gap, ProgramFact, Subject, ThrottleFact};
+use crate::snapshot::{Count, DEVICE_PROGRAM, Gap, ProgramFact, Subject, ThrottleFact};
 
 /// The programs of one look.
 pub(super) struct Programs<'a> {
@@ -92,7 +92,7 @@ impl<'a> Programs<'a> {
         (Presence::Here, state)
     }
 
-    /// Reads every loaded program that can be attached to a cgroup, attached or not.
+    /// Reads every loaded program that can be attached to a cgroup, attached or not, and those of our queues.
     pub(super) fn loaded(&mut self) {
         let start = Instant::now();
         let kinds: BTreeSet<&str> = AttachType::all().map(AttachType::program_type).collect();
@@ -111,6 +111,11 @@ impl<'a> Programs<'a> {
         }
         match objects::program(id) {
             Ok(Some(program)) if kinds.contains(program.info().kind.as_str()) => {
+                self.keep(&program);
+            }
+            Ok(Some(program))
+                if program.info().kind == DEVICE_PROGRAM && self.ours.has(&program.info().name) =>
+            {
                 self.keep(&program);
             }
             Ok(_) => {}
@@ -139,19 +144,19 @@ impl<'a> Programs<'a> {
             return;
         }
         let what = || format!("program {} ({})", info.id, info.name);
+        // Whose a program of somebody else is, is none of our business.
+        let owner = if self.ours.has(&info.name) { program.owner() } else { Ok(None) };
+        if info.kind == DEVICE_PROGRAM && owner == Ok(None) {
+            return;
+        }
+        let owner = owner.unwrap_or_else(|error| {
+            self.gaps.push(gap(Subject::Programs, what(), &error));
+            None
+        });
         let memlock_bytes = program.memlock_bytes().unwrap_or_else(|error| {
             self.gaps.push(gap(Subject::Programs, what(), &error));
             0
         });
-        // Whose a program of somebody else is, is none of our business.
-        let owner = if self.ours.has(&info.name) {
-            program.owner().unwrap_or_else(|error| {
-                self.gaps.push(gap(Subject::Programs, what(), &error));
-                None
-            })
-        } else {
-            None
-        };
         let fact = ProgramFact {
             id: info.id,
             name: info.name.clone(),

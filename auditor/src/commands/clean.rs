@@ -86,7 +86,10 @@ fn is_agreed(steps: &[Step]) -> anyhow::Result<bool> {
 /// What a step would do, in one line.
 fn intent(step: &Step) -> String {
     let what = match &step.action {
-        Action::DetachLegacy { .. } | Action::DetachLink { .. } => "would detach",
+        Action::DetachLegacy { .. }
+        | Action::DetachLink { .. }
+        | Action::DetachFromDevice { .. } => "would detach",
+        Action::RemoveDevice(_) => "would remove",
         Action::Unpin { .. } => "would unpin",
         Action::Cannot { why, .. } => {
             return format!("cannot remove {}: {}", target(step), escape(why));
@@ -100,6 +103,7 @@ fn line(done: &Done) -> String {
     let target = done.step.as_ref().map_or_else(|| escape(&done.leak), target);
     let (verb, past) = match done.step.as_ref().map(|step| &step.action) {
         Some(Action::Unpin { .. }) => ("unpin", "unpinned"),
+        Some(Action::RemoveDevice(_)) => ("remove", "removed"),
         _ => ("detach", "detached"),
     };
     let line = match &done.outcome {
@@ -116,7 +120,9 @@ fn line(done: &Done) -> String {
 
 /// What a step is about.
 fn target(step: &Step) -> String {
-    let program = format!("program {} ({})", step.program.id, escape(&step.program.name));
+    let program = step.program.as_ref().map_or_else(String::new, |program| {
+        format!("program {} ({})", program.id, escape(&program.name))
+    });
     match &step.action {
         Action::DetachLegacy { cgroup, attach_type, .. } => {
             let cgroup = escape_bytes(cgroup.as_os_str().as_encoded_bytes());
@@ -125,6 +131,10 @@ fn target(step: &Step) -> String {
         Action::DetachLink { link, attach_type, cgroup_id } => {
             format!("{program}, link {link}, from cgroup {cgroup_id}, {attach_type}")
         }
+        Action::DetachFromDevice { link, device } => {
+            format!("{program}, link {link}, from network device {device}")
+        }
+        Action::RemoveDevice(device) => escape(&format!("network {device}")),
         Action::Unpin { path, .. } => {
             format!("{}, which holds {program}", escape_bytes(path.as_os_str().as_encoded_bytes()))
         }

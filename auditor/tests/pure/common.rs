@@ -2,8 +2,8 @@
 
 use auditor::classify::{Finding, Judged, classify};
 use auditor::snapshot::{
-    AttachmentFact, Count, Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact,
-    ProgramFact, Snapshot, Subject, ThrottleFact,
+    AttachmentFact, Count, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, HolderFact, LinkFact,
+    Look, Object, OwnerFact, PinFact, ProgramFact, Snapshot, Subject, ThrottleFact,
 };
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
 use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId};
@@ -83,6 +83,36 @@ pub(crate) trait Story {
             cgroup_id: CgroupId(cgroup),
             attach_type: Some(attach_type),
         });
+    }
+
+    /// A program of a queue.
+    fn device_program(&mut self, id: u32, owner: &Owner) {
+        let program = self.program(id, Some(owner));
+        (program.name, program.kind) = ("chadthrottle_re".into(), DEVICE_PROGRAM.into());
+    }
+
+    /// A program on a network device; on none if that is 0.
+    fn device_link(&mut self, id: u32, program: u32, device: u32) {
+        self.look().device_links.push(DeviceLinkFact {
+            id: LinkId(id),
+            program_id: ProgramId(program),
+            device,
+            attach_type: "tcx_ingress".into(),
+        });
+    }
+
+    /// The device of a queue.
+    fn device(&mut self, owner: &Owner) -> &mut DeviceFact {
+        let look = self.look();
+        look.devices.push(DeviceFact {
+            network_namespace: 4_026_531_840,
+            namespace_path: None,
+            index: 7,
+            name: format!("chadq{}a", owner.pid),
+            is_ifb: true,
+            alias: Some(serde_json::to_string(owner).unwrap()),
+        });
+        look.devices.last_mut().unwrap()
     }
 
     fn pin(&mut self, path: &str, object: Object) {

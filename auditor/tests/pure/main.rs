@@ -2,6 +2,7 @@
 
 mod attachments;
 mod common;
+mod devices;
 mod gaps;
 mod output;
 mod plan;

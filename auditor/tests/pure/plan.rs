@@ -35,7 +35,7 @@ fn an_orphan_is_detached_if_it_is_still_the_same_and_still_ownerless() {
     assert_eq!(step.premise, Premise::OwnerGone);
     assert_eq!(step.action, detach_legacy());
     assert_eq!(step.note, None);
-    let program = &step.program;
+    let program = step.program.as_ref().unwrap();
     assert_eq!((program.id, program.loaded_at_ns), (ProgramId(41), 1_041));
     assert_eq!((&program.name[..], &program.tag[..]), ("chadthrottle_in", "6b1f9c0a7e5d4321"));
 }

@@ -18,7 +18,8 @@ fn recorded(name: &str) -> Snapshot {
 
 fn findings(classified: &Classified<'_>) -> Vec<Finding> {
     let judged = classified.attachments.iter().chain(&classified.programs);
-    judged.map(|judged| judged.finding).collect()
+    let devices = classified.devices.iter().map(|judged| judged.finding);
+    judged.map(|judged| judged.finding).chain(devices).collect()
 }
 
 /// Checks the finding, and both outputs as a user would see them.
@@ -27,7 +28,8 @@ fn check(finding: Finding) {
     let snapshot = recorded(name);
     let classified = classify(&snapshot);
     assert!(findings(&classified).contains(&finding), "{:?}", findings(&classified));
-    assert_eq!(classified.leaks().count() > 0, finding.is_leak());
+    let leaks = classified.leaks().count() + classified.leaked_devices().count();
+    assert_eq!(leaks > 0, finding.is_leak());
     let report = report(&snapshot, &classified, finding == Finding::Foreign);
     insta::assert_snapshot!(format!("{name}-text"), render(&report, false, None));
     insta::assert_json_snapshot!(format!("{name}-json"), report);
@@ -54,6 +56,7 @@ recorded! {
     a_link_whose_cgroup_died_is_defunct: DefunctLink,
     programs_of_an_owner_that_throttles_nothing_are_unattached: UnattachedProgram,
     what_nothing_visible_holds_is_unreachable: UnreachableProgram,
+    the_queue_of_an_owner_that_was_killed_leaves_its_device: OrphanedDevice,
 }
 
 #[test]

@@ -147,5 +147,5 @@ fn findings_have_their_names_in_json_and_on_the_command_line() {
         assert_eq!(finding.name().parse(), Ok(finding));
     }
     assert!("leak".parse::<Finding>().unwrap_err().to_string().contains("orphaned_pin"));
-    assert_eq!(Finding::ALL.iter().filter(|finding| finding.is_leak()).count(), 7);
+    assert_eq!(Finding::ALL.iter().filter(|finding| finding.is_leak()).count(), 8);
 }

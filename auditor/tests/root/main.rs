@@ -2,6 +2,7 @@
 
 mod clean;
 mod common;
+mod devices;
 mod findings;
 mod gaps;
 mod listing;

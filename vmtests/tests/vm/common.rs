@@ -113,13 +113,6 @@ pub(crate) fn shown(output: &Output) -> String {
     )
 }
 
-/// Whether programs can be attached to network devices through links (6.6).
-pub(crate) fn has_tcx() -> bool {
-    let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
-}
-
 /// What `ip` shows of queues' devices, a line each.
 pub(crate) fn devices_of_ours() -> String {
     let shown = run(&["ip", "-o", "link", "show", "type", "ifb"]);

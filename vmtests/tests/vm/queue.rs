@@ -11,8 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use throttle_core::Spec;
 use vmtests::cgroup::ScratchCgroup;
+use vmtests::env::has_tcx;
 
-use crate::common::{NEAR, Pair, devices_of_ours, engine, has_tcx, program, run, spec};
+use crate::common::{NEAR, Pair, devices_of_ours, engine, program, run, spec};
 
 /// How many packets the queue's device has passed on.
 fn passed() -> u64 {

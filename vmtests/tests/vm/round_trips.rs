@@ -8,8 +8,9 @@ use serde_json::Value;
 use throttle_core::Spec;
 use throttle_core::mode::TcpWish;
 use vmtests::cgroup::ScratchCgroup;
+use vmtests::env::has_tcx;
 
-use crate::common::{FAR, Pair, devices_of_ours, engine, has_tcx, shown, spec};
+use crate::common::{FAR, Pair, devices_of_ours, engine, shown, spec};
 
 /// Bytes a second.
 const LIMIT: u32 = 2_000_000;

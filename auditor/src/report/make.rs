@@ -1,0 +1,233 @@
+//! The report, made from a judgement.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::{
+    Attachment, Cgroup, Coverage, Device, DeviceLink, Gap, Holder, Host, Leak, Link, Program,
+    ProgramInfo, Report, SCHEMA_VERSION, Summary,
+};
+use crate::classify::{Classified, DEFAULT_PROGRAMS, Finding, Judged, JudgedDevice};
+use crate::plan::{remedy, removal, steps};
+use crate::snapshot::{AttachmentFact, DeviceLinkFact, Scope, Snapshot};
+
+/// `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`.
+const OVERRIDE: u32 = 1;
+const MULTI: u32 = 2;
+
+/// Makes the report. Attachments of others are listed only if `all` are asked for; they are always counted.
+pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Report {
+    let last = snapshot.looks.last();
+    let coverage = last.map(|look| look.coverage.clone()).unwrap_or_default();
+    let count =
+        |finding| classified.attachments.iter().filter(|judged| judged.finding == finding).count();
+    Report {
+        schema_version: SCHEMA_VERSION,
+        tool: snapshot.tool.clone(),
+        host: Host {
+            kernel: snapshot.host.kernel.clone(),
+            hostname: snapshot.host.hostname.clone(),
+            boot_id: snapshot.host.boot_id.clone(),
+        },
+        taken_at: last.map(|look| look.taken_at.clone()).unwrap_or_default(),
+        duration_ms: snapshot.duration_ms,
+        timings_ms: snapshot.timings_ms,
+        method: last.map(|look| look.method.clone()).unwrap_or_default(),
+        verdict: classified.verdict,
+        coverage: Coverage {
+            cgroups_visited: coverage.cgroups_visited,
+            cgroups_vanished: coverage.cgroups_vanished,
+            cgroups_denied: coverage.cgroups_denied,
+            attach_types: coverage.attach_types,
+            programs_seen: coverage.programs_seen,
+            network_namespaces: coverage.network_namespaces,
+            notes: classified
+                .notes
+                .iter()
+                .map(|note| Gap { what: note.what.clone(), why: note.why.clone() })
+                .collect(),
+            gaps: classified
+                .gaps
+                .iter()
+                .map(|gap| Gap { what: gap.what.clone(), why: gap.why.clone() })
+                .collect(),
+        },
+        attachments: classified
+            .attachments
+            .iter()
+            .filter(|judged| all || judged.finding != Finding::Foreign)
+            .filter_map(|judged| Some(attachment(judged, judged.place?)))
+            .collect(),
+        programs: classified.programs.iter().map(program).collect(),
+        devices: classified
+            .devices
+            .iter()
+            .filter(|judged| all || judged.finding != Finding::Foreign)
+            .map(device)
+            .collect(),
+        leaks: classified
+            .leaks()
+            .map(|judged| leak(judged, classified))
+            .chain(classified.leaked_devices().map(leaked_device))
+            .collect(),
+        summary: Summary {
+            attachments: classified.attachments.len(),
+            active: count(Finding::Active),
+            pinned: count(Finding::Pinned),
+            foreign: count(Finding::Foreign),
+            devices: classified
+                .devices
+                .iter()
+                .filter(|judged| judged.finding == Finding::Active)
+                .count(),
+            leaked: classified.leaks().count() + classified.leaked_devices().count(),
+        },
+        root: snapshot.scope.root.to_string_lossy().into_owned(),
+        scope_options: scope_options(&snapshot.scope),
+    }
+}
+
+/// As a shell reads them.
+fn scope_options(scope: &Scope) -> String {
+    let root = (scope.root != Path::new("/"))
+        .then(|| format!(" --root {}", quoted(scope.root.as_os_str().as_bytes())));
+    let programs = (scope.programs != [DEFAULT_PROGRAMS]).then(|| {
+        let options = scope.programs.iter().map(|glob| quoted(glob.as_bytes()));
+        options.flat_map(|glob| [" --program ".to_owned(), glob]).collect()
+    });
+    [root, programs].into_iter().flatten().collect()
+}
+
+/// A word for a shell: as it is where that is safe, else `'…'`, or `$'…'` where it could harm a terminal.
+fn quoted(word: &[u8]) -> String {
+    let is_plain = |c: &u8| c.is_ascii_alphanumeric() || b"/._-@:".contains(c);
+    let escaped = word.escape_ascii().to_string();
+    if !word.is_empty() && word.iter().all(is_plain) {
+        escaped
+    } else if escaped.as_bytes() == word {
+        format!("'{escaped}'")
+    } else {
+        format!("$'{escaped}'")
+    }
+}
+
+fn attachment(judged: &Judged<'_>, place: &AttachmentFact) -> Attachment {
+    Attachment {
+        cgroup: cgroup(place),
+        attach_type: place.attach_type,
+        program: info(judged),
+        link: link(judged),
+        attach_flags: flags(place),
+        slots_used: place.slots_used,
+        pins: pins(judged),
+        holders: holders(judged),
+        owner: judged.owner,
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+    }
+}
+
+fn program(judged: &Judged<'_>) -> Program {
+    Program {
+        program: info(judged),
+        device_links: device_links(judged),
+        pins: pins(judged),
+        holders: holders(judged),
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+    }
+}
+
+fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
+    Leak {
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+        cgroup: judged.place.map(cgroup),
+        attach_type: judged.place.map(|place| place.attach_type),
+        program: Some(info(judged)),
+        device: None,
+        device_links: device_links(judged),
+        link: link(judged),
+        remedy: remedy(&steps(judged, classified)),
+    }
+}
+
+fn device(judged: &JudgedDevice<'_>) -> Device {
+    Device {
+        device: judged.device.into(),
+        owner: judged.owner,
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+    }
+}
+
+fn leaked_device(judged: &JudgedDevice<'_>) -> Leak {
+    Leak {
+        finding: judged.finding,
+        reason: judged.reason.clone(),
+        cgroup: None,
+        attach_type: None,
+        program: None,
+        device: Some(judged.device.into()),
+        device_links: Vec::new(),
+        link: None,
+        remedy: remedy(&[removal(judged)]),
+    }
+}
+
+fn device_links(judged: &Judged<'_>) -> Vec<DeviceLink> {
+    let link = |link: &&DeviceLinkFact| DeviceLink {
+        id: link.id,
+        device: (link.device != 0).then_some(link.device),
+        attach_type: link.attach_type.clone(),
+    };
+    judged.device_links.iter().map(link).collect()
+}
+
+fn cgroup(place: &AttachmentFact) -> Cgroup {
+    let path: &Path = &place.cgroup;
+    let path_hex = path
+        .to_str()
+        .is_none()
+        .then(|| bpf::serde_path::to_hex(path.as_os_str().as_encoded_bytes()));
+    Cgroup { path: path.to_string_lossy().into_owned(), path_hex, id: place.cgroup_id }
+}
+
+fn info(judged: &Judged<'_>) -> ProgramInfo {
+    let program = judged.program;
+    ProgramInfo {
+        id: judged.program_id,
+        name: program.map(|program| program.name.clone()),
+        tag: program.map(|program| program.tag.clone()),
+        kind: program.map(|program| program.kind.clone()),
+        loaded_at: program.map(|program| program.loaded_at.clone()),
+        map_ids: program.map(|program| program.map_ids.clone()).unwrap_or_default(),
+        memlock_bytes: program.map(|program| program.memlock_bytes),
+    }
+}
+
+fn link(judged: &Judged<'_>) -> Option<Link> {
+    judged.link.map(|link| Link { id: link.id })
+}
+
+fn flags(place: &AttachmentFact) -> Vec<String> {
+    // Of an LSM list only the programs' own flags are told.
+    let flags = place.list_flags | place.program_flags.unwrap_or_default();
+    [(OVERRIDE, "override"), (MULTI, "multi")]
+        .into_iter()
+        .filter(|(bit, _)| flags & bit != 0)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+fn pins(judged: &Judged<'_>) -> Vec<String> {
+    judged.pins.iter().map(|pin| pin.path.to_string_lossy().into_owned()).collect()
+}
+
+fn holders(judged: &Judged<'_>) -> Vec<Holder> {
+    judged
+        .holders
+        .iter()
+        .map(|holder| Holder { pid: holder.pid, comm: holder.comm.clone() })
+        .collect()
+}

@@ -1,0 +1,238 @@
+//! Network devices of queues, and the programs that are on devices.
+
+use crate::common::*;
+use auditor::classify::{Claim, Finding, Source, Verdict, classify};
+use auditor::plan::{Action, Premise, plan};
+use auditor::report::report;
+use auditor::snapshot::{Snapshot, Subject};
+use auditor::text::render;
+use bpf::{LinkId, Owner};
+
+/// A device of an owner that lives, is dead, or of which that cannot be told.
+fn queue(alive: Option<bool>) -> Snapshot {
+    let mut host = host();
+    host.owner_lives(&owner(4711), alive);
+    host.device(&owner(4711));
+    host
+}
+
+fn found(host: &Snapshot) -> (Verdict, Vec<Finding>) {
+    let classified = classify(host);
+    (classified.verdict, classified.devices.iter().map(|judged| judged.finding).collect())
+}
+
+fn claim(host: &Snapshot) -> Option<Claim> {
+    classify(host).devices[0].owner
+}
+
+fn actions(host: &Snapshot) -> Vec<Action> {
+    plan(&classify(host)).into_iter().map(|step| step.action).collect()
+}
+
+#[test]
+fn a_device_is_a_leak_once_its_owner_is_dead_and_not_before() {
+    assert_eq!(found(&queue(Some(false))), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
+    assert_eq!(found(&queue(Some(true))), (Verdict::Clean, vec![Finding::Active]));
+    let of_alias = Claim { pid: 4711, alive: Some(true), source: Source::Alias };
+    assert_eq!(claim(&queue(Some(true))), Some(of_alias));
+    let mut other_boot = host();
+    other_boot.device(&Owner { boot_id: "x".into(), ..owner(4711) });
+    assert_eq!(found(&other_boot), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
+}
+
+#[test]
+fn what_only_has_the_name_of_a_queue_is_foreign_and_has_no_step() {
+    let dead = serde_json::to_string(&owner(4711)).unwrap();
+    for (name, is_ifb, alias) in [
+        ("chadq4711a", true, None),
+        ("chadq4711a", true, Some("uplink")),
+        ("chadq4712a", true, Some(&*dead)),
+        ("chadq4711a", false, Some(&*dead)),
+    ] {
+        let mut host = queue(Some(false));
+        let device = &mut host.look().devices[0];
+        (device.name, device.is_ifb) = (name.into(), is_ifb);
+        device.alias = alias.map(Into::into);
+        assert_eq!(found(&host), (Verdict::Clean, vec![Finding::Foreign]), "{name} {alias:?}");
+        assert_eq!(plan(&classify(&host)), []);
+        let few = report(&host, &classify(&host), false);
+        assert_eq!((few.devices.len(), few.coverage.notes.len()), (0, 1));
+        assert!(few.coverage.notes[0].what.contains(name));
+        assert_eq!(report(&host, &classify(&host), true).devices.len(), 1);
+    }
+}
+
+#[test]
+fn of_an_owner_in_another_pid_namespace_its_programs_tell_whether_it_lives() {
+    let mut host = queue(None);
+    host.device_program(41, &owner(4711));
+    host.device_link(31, 41, 7);
+    host.hold(99, &[link(31)]);
+    let holder = Claim { pid: 99, alive: Some(true), source: Source::Holder };
+    assert_eq!(found(&host), (Verdict::Clean, vec![Finding::Active]));
+    assert_eq!(claim(&host), Some(holder));
+    // Somebody else's program does not.
+    host.look().programs.last_mut().unwrap().owner = Some(owner(4712));
+    host.owner_lives(&owner(4712), Some(true));
+    assert_eq!(found(&host), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
+}
+
+#[test]
+fn whether_an_owner_lives_is_not_guessed_where_not_every_process_can_be_seen() {
+    assert_eq!(found(&queue(None)), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
+    for about in [Subject::Processes, Subject::HiddenProcesses, Subject::Programs] {
+        let mut host = queue(None);
+        host.gap(about);
+        assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Active]), "{about:?}");
+        assert!(classify(&host).gaps.iter().any(|gap| gap.why.contains("cannot be told")));
+        assert_eq!(plan(&classify(&host)), []);
+    }
+    let mut container = queue(None);
+    container.host.pid_namespace = 1;
+    assert_eq!(found(&container), (Verdict::Incomplete, vec![Finding::Active]));
+}
+
+#[test]
+fn devices_are_not_judged_below_a_cgroup_nor_where_others_programs_are_asked_for() {
+    let mut below = queue(Some(false));
+    below.scope.root = "/system.slice".into();
+    assert_eq!(found(&below), (Verdict::Clean, vec![]));
+    let mut others = queue(Some(false));
+    others.scope.programs = vec!["sd_*".into()];
+    assert_eq!(found(&others), (Verdict::Clean, vec![]));
+    others.scope.programs = vec!["sd_*".into(), "chadthrottle_queue".into()];
+    assert_eq!(found(&others), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
+}
+
+#[test]
+fn a_snapshot_of_a_program_that_did_not_look_for_devices_is_not_taken_for_one_that_saw_none() {
+    let mut old = host();
+    old.look().coverage.network_namespaces = None;
+    let classified = classify(&old);
+    assert_eq!(classified.verdict, Verdict::Clean);
+    let text = render(&report(&old, &classified, false), false, None);
+    assert!(text.contains("network devices of queues: the program that took this"), "{text}");
+    assert!(!text.contains("no leaked device"), "{text}");
+}
+
+#[test]
+fn devices_that_could_not_be_looked_at_make_an_audit_incomplete() {
+    let mut host = host();
+    host.gap(Subject::Devices);
+    assert_eq!(classify(&host).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn a_device_that_is_a_suspect_only_since_the_last_look_is_still_changing() {
+    let mut host = queue(Some(true));
+    host.looks.push(queue(Some(false)).looks.remove(0));
+    assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Active]));
+    host.looks.remove(0);
+    host.looks.push(queue(Some(false)).looks.remove(0));
+    assert_eq!(found(&host), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
+    // Another device has its number and name now.
+    let other = Owner { start_time: 5, ..owner(4711) };
+    let look = host.look();
+    look.owners[0].owner = other.clone();
+    look.devices[0].alias = Some(serde_json::to_string(&other).unwrap());
+    assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Active]));
+}
+
+#[test]
+fn a_leaked_device_is_removed_as_the_one_that_was_judged() {
+    let host = queue(Some(false));
+    let classified = classify(&host);
+    let steps = plan(&classified);
+    assert_eq!(steps.len(), 1);
+    assert_eq!((steps[0].finding, &steps[0].program), (Finding::OrphanedDevice, &None));
+    assert_eq!(steps[0].premise, Premise::OwnerGone);
+    assert_eq!(steps[0].action, Action::RemoveDevice(host.looks[0].devices[0].clone()));
+
+    let report = report(&host, &classified, false);
+    assert_eq!((report.leaks.len(), report.summary.leaked), (1, 1));
+    let leak = &report.leaks[0];
+    assert_eq!((&leak.program, leak.device.as_ref().unwrap().index), (&None, 7));
+    assert_eq!(leak.remedy, "`chadthrottle-audit clean` removes it");
+    let text = render(&report, false, None);
+    assert!(text.contains("leaks: 1 leaked network device; 0 active"), "{text}");
+}
+
+/// A queue's program on device 2, with its owner's device.
+fn on_device(alive: bool) -> Snapshot {
+    let mut host = queue(Some(alive));
+    host.device_program(41, &owner(4711));
+    host.device_link(31, 41, 2);
+    host
+}
+
+#[test]
+fn a_program_on_a_network_device_is_active_while_its_owner_lives() {
+    let host = on_device(true);
+    assert_eq!((found(&host).0, programs(&host)), (Verdict::Clean, vec![Finding::Active]));
+    let text = render(&report(&host, &classify(&host), false), false, None);
+    let row = text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(row.starts_with("active device 2 tcx_ingress 41 chadthrottle_re 31 "), "{text}");
+    assert!(text.contains("device 7 chadq4711a"), "{text}");
+    assert!(text.contains("; 0 active, 0 pinned, 3 foreign, 1 network device of queues in use"));
+}
+
+#[test]
+fn a_program_that_a_stranger_keeps_on_a_network_device_is_detached_by_its_link() {
+    let mut host = on_device(false);
+    host.look().devices.clear();
+    host.hold(99, &[link(31)]);
+    assert_eq!(programs(&host), [Finding::OrphanedAttachment]);
+    let reason = reason(&host);
+    assert!(reason.contains("device 2 (tcx_ingress, link 31)"), "{reason}");
+    assert!(reason.contains("process 99 (somebody) did not make it, but holds it"), "{reason}");
+    assert_eq!(actions(&host), [Action::DetachFromDevice { link: LinkId(31), device: 2 }]);
+    let text = render(&report(&host, &classify(&host), false), false, None);
+    assert!(text.contains("leaks: 1 leaked program on network devices; "), "{text}");
+}
+
+#[test]
+fn a_pinned_link_on_a_network_device_is_detached_before_its_pin_goes() {
+    let mut host = on_device(false);
+    host.look().devices.clear();
+    host.pin("/sys/fs/bpf/x", link(31));
+    assert_eq!(programs(&host), [Finding::OrphanedPin]);
+    let detach = Action::DetachFromDevice { link: LinkId(31), device: 2 };
+    let unpin = Action::Unpin { path: "/sys/fs/bpf/x".into(), object: link(31) };
+    assert_eq!(actions(&host), [detach, unpin]);
+}
+
+#[test]
+fn a_program_on_a_network_device_that_nothing_visible_holds_is_unreachable() {
+    let mut host = on_device(false);
+    host.look().devices.clear();
+    assert_eq!(programs(&host), [Finding::UnreachableProgram]);
+    assert!(matches!(actions(&host)[..], [Action::Cannot { .. }]));
+}
+
+#[test]
+fn without_the_list_of_links_nothing_on_a_network_device_is_judged_a_leak() {
+    let mut host = on_device(false);
+    host.look().devices.clear();
+    host.hold(99, &[link(31)]);
+    host.gap(Subject::Links);
+    assert_eq!(programs(&host), []);
+    assert_eq!(classify(&host).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn a_program_of_a_queue_that_is_on_no_device_is_judged_like_any_other() {
+    let mut host = on_device(false);
+    host.look().devices.clear();
+    host.look().device_links[0].device = 0;
+    host.hold(99, &[link(31)]);
+    assert_eq!(programs(&host), [Finding::UnattachedProgram]);
+    assert!(
+        matches!(&actions(&host)[..], [Action::Cannot { holders, .. }] if holders[0].pid == 99)
+    );
+    // Its owner throttles, and keeps it for the next queue.
+    let mut host = on_device(true);
+    host.look().device_links.clear();
+    host.program(42, Some(&owner(4711)));
+    host.attach(42, A, IN);
+    assert_eq!(programs(&host), [Finding::Active]);
+}

@@ -1,0 +1,196 @@
+//! Network devices that are named as those of our queues, wherever on this host: looking at them, and removing one that
+//! was left behind. See [`crate::queue`].
+
+use std::path::PathBuf;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+
+use crate::error::{Error, Result};
+use crate::netns::{self, Namespace, Unseen};
+use crate::owner::Owner;
+use crate::queue::{is_ifb, name, pid_of, remove_device};
+use crate::rtnetlink::all;
+
+/// A network device that is named as a queue's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The inode number of the network namespace that it is in.
+    pub network_namespace: u64,
+    /// A way into that namespace, for people; none for this thread's own.
+    pub path: Option<PathBuf>,
+    /// Its number there.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// It is an `ifb`.
+    pub is_ifb: bool,
+    /// What was written on it.
+    pub alias: Option<String>,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// Those that are named as ours, whoever made them.
+    pub devices: Vec<Device>,
+    /// How many network namespaces were looked at.
+    pub namespaces: u64,
+    /// Namespaces that are known, but could not be looked at.
+    pub unreadable: Vec<Error>,
+    /// Processes and mounts whose namespace could not be told.
+    pub unseen: Vec<Error>,
+}
+
+/// The owner of a queue's device: it is an `ifb` and named after the owner that its alias names. None for any other
+/// device.
+pub fn owner_of(name: &str, is_ifb: bool, alias: Option<&str>) -> Option<Owner> {
+    let pid = pid_of(name).filter(|_| is_ifb)?;
+    let owner: Owner = serde_json::from_str(alias?).ok()?;
+    (owner.pid == pid).then_some(owner)
+}
+
+/// Looks for devices that are named as ours in every network namespace that can be found: this thread's own, those of
+/// all processes, and those that are mounted somewhere (`ip netns`). One that only a file descriptor, or a mount of
+/// another mount namespace, keeps is not found. Other namespaces than the own one need `CAP_SYS_ADMIN`, and processes of
+/// others `CAP_SYS_PTRACE`.
+///
+/// # Errors
+/// When this thread's own namespace cannot be looked at, or no process listed.
+pub fn devices() -> Result<Devices> {
+    let mut found = Devices::default();
+    let unseen = netns::in_every(None, |namespace| {
+        match here(namespace) {
+            Ok(devices) => {
+                found.namespaces += 1;
+                found.devices.extend(devices);
+            }
+            Err(error) if namespace.path.is_none() => return Err(error),
+            Err(error) => found.unreadable.push(error),
+        }
+        Ok(())
+    })?;
+    for it in unseen {
+        match it {
+            Unseen::Closed(error) => found.unreadable.push(error),
+            Unseen::Untold(error) => found.unseen.push(error),
+        }
+    }
+    found.devices.sort_by_key(|it| (it.path.is_some(), it.network_namespace, it.index));
+    Ok(found)
+}
+
+/// What is where a device was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It was removed, and is gone.
+    Removed,
+    /// Its namespace is not to be found any more, or nothing there has its number.
+    Gone,
+    /// Its number is another's now, or it was renamed or written on: nothing was touched.
+    Changed,
+    /// The kernel reported success, but it is still there.
+    StillThere,
+}
+
+/// Removes a device, by its number, if it still is what it was when it was found, and `is_left_behind` agrees; looks
+/// whether it is gone. A namespace gives a number to another device only when it has been through all of them, or when
+/// somebody asks for that very number, so that between the look and the act nothing else is hit. Needs
+/// `CAP_NET_ADMIN`, and for other namespaces `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// Those of `is_left_behind`; and when the kernel refuses.
+pub fn remove(
+    device: &Device,
+    is_left_behind: impl Fn(&Device) -> Result<bool> + Sync,
+) -> Result<Removal> {
+    let mut removal = None;
+    let is_it = |it: &Device| it.index == device.index;
+    let unseen = netns::in_every(Some(device.network_namespace), |namespace| {
+        let Some(found) = here(namespace)?.into_iter().find(is_it) else {
+            // Renamed to something else, or gone.
+            let other = links()?.iter().any(|link| link.header.index == device.index);
+            removal = Some(if other { Removal::Changed } else { Removal::Gone });
+            return Ok(());
+        };
+        if (&found.name, found.is_ifb, &found.alias) != (&device.name, device.is_ifb, &device.alias)
+            || !is_left_behind(&found)?
+        {
+            removal = Some(Removal::Changed);
+            return Ok(());
+        }
+        remove_device(found.index)?;
+        let is_there = links()?.iter().any(|link| link.header.index == found.index);
+        removal = Some(if is_there { Removal::StillThere } else { Removal::Removed });
+        Ok(())
+    })?;
+    let closed = unseen.into_iter().find_map(|it| match it {
+        Unseen::Closed(error) => Some(error),
+        // It was found when the device was: by now nothing that can be seen is in it.
+        Unseen::Untold(_) => None,
+    });
+    match (removal, closed) {
+        (Some(removal), _) => Ok(removal),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(Removal::Gone),
+    }
+}
+
+/// Those in this thread's network namespace.
+fn here(namespace: &Namespace) -> Result<Vec<Device>> {
+    let mut asked = LinkMessage::default();
+    // A kernel that knows ifb tells of no others then: a host may have thousands.
+    asked.attributes = vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)])];
+    let links = all(RouteNetlinkMessage::GetLink(asked))?;
+    let device = |link: &LinkMessage| {
+        let name = name(link).filter(|name| pid_of(name).is_some())?.to_owned();
+        let alias = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfAlias(alias) => Some(alias.clone()),
+            _ => None,
+        });
+        Some(Device {
+            network_namespace: namespace.inode,
+            path: namespace.path.clone(),
+            index: link.header.index,
+            name,
+            is_ifb: is_ifb(link),
+            alias,
+        })
+    };
+    Ok(links.iter().filter_map(link).filter_map(device).collect())
+}
+
+fn links() -> Result<Vec<LinkMessage>> {
+    let answers = all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    Ok(answers.iter().filter_map(link).cloned().collect())
+}
+
+fn link(answer: &RouteNetlinkMessage) -> Option<&LinkMessage> {
+    match answer {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_a_queues_only_by_name_kind_and_alias_together() {
+        let owner = Owner::this_process("test").unwrap();
+        let alias = serde_json::to_string(&owner).unwrap();
+        let mine = format!("chadq{}a", owner.pid);
+        let other = format!("chadq{}a", owner.pid + 1);
+        assert_eq!(owner_of(&mine, true, Some(&alias)), Some(owner));
+        for (name, is_ifb, alias) in [
+            (&*mine, false, Some(&*alias)),
+            ("ifb0", true, Some(&alias)),
+            (&other, true, Some(&alias)),
+            (&mine, true, Some("somebody's")),
+            (&mine, true, None),
+        ] {
+            assert_eq!(owner_of(name, is_ifb, alias), None, "{name} {is_ifb} {alias:?}");
+        }
+    }
+}

@@ -36,6 +36,13 @@
 /* The fair rate is updated once in a round trip, and within these bounds. */
 #define FLOW_SHORTEST_UPDATE (10 * FLOW_MILLIS)
 #define FLOW_LONGEST_UPDATE (200 * FLOW_MILLIS)
+/* In segments: the kernel's default for the first window of a sender (RFC 6928), and the one before (RFC 3390). */
+#define FLOW_FIRST_WINDOW 10
+#define FLOW_LEAST_FIRST_WINDOW 4
+/* An Ethernet's packet. */
+#define FLOW_PACKET 1500
+/* The kernel rounds a window up to a multiple of this, with the scale that it chooses by default. */
+#define FLOW_WINDOW_UNIT 128
 /* Factors have this many fractional bits. */
 #define FLOW_SHIFT 10
 #define FLOW_ONE (1 << FLOW_SHIFT)
@@ -176,17 +183,58 @@ static __attribute__((always_inline)) inline __u64 flow_most(__u64 used, __u64 a
 }
 
 /*
+ * The first window of a connection, in segments: what is granted before anything is known of it, or of those
+ * that begin at the same time. So 32 of them fit into the burst, down to the least.
+ */
+static __attribute__((always_inline)) inline __u32 flow_first(__u64 limit, __u64 tolerance_ns)
+{
+	__u64 first = flow_share(limit, tolerance_ns / 32) / FLOW_PACKET;
+
+	if (first < FLOW_LEAST_FIRST_WINDOW)
+		return FLOW_LEAST_FIRST_WINDOW;
+	return flow_min(first, FLOW_FIRST_WINDOW);
+}
+
+/*
+ * Whether a connection takes part in the sharing: it has received a first window, but for its last segment,
+ * which may be a small one.
+ */
+static __attribute__((always_inline)) inline int flow_counts(__u64 received, __u32 mss)
+{
+	return received + mss > (__u64)FLOW_FIRST_WINDOW * mss;
+}
+
+/* What is left of the first window while a connection does not take part: no more is offered to it. */
+static __attribute__((always_inline)) inline __u64 flow_rest(__u64 received, __u32 mss)
+{
+	__u64 first = (__u64)FLOW_FIRST_WINDOW * mss;
+
+	return received < first ? first - received : 0;
+}
+
+/*
  * The window to offer, in bytes. A sender that may not send two whole segments waits for its peer's delayed
  * acknowledgement (RFC 9293, 3.8.6.3), so there are two, unless the queue is far too long already.
+ *
+ * It is whole segments, the one or the other number by chance (`random`) so that the mean is right: what is
+ * left of a window is sent too, as a small segment with headers of its own. A few bytes less than whole ones do
+ * not matter, but with one segment they do, as the sender would wait for room for it.
  */
 static __attribute__((always_inline)) inline __u64 flow_window(__u64 share, __u64 most,
 							       __u64 ahead_ns, __u64 tolerance_ns,
-							       __u32 mss)
+							       __u32 mss, __u32 random)
 {
 	__u64 window = flow_min(share, most);
 	__u64 least = ahead_ns > tolerance_ns / 2 ? mss : 2 * mss;
 
-	return window < least ? least : window;
+	if (window <= least)
+		window = least;
+	else
+		window += (__u64)random * mss >> 32;
+	if (window < 2 * mss)
+		return mss;
+	window -= window % mss;
+	return window - window % FLOW_WINDOW_UNIT;
 }
 
 #endif

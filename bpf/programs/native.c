@@ -62,9 +62,25 @@ __u64 chad_flow_most(__u64 used, __u64 ahead_ns, __u64 tolerance_ns)
 	return flow_most(used, ahead_ns, tolerance_ns);
 }
 
-__u64 chad_flow_window(__u64 share, __u64 most, __u64 ahead_ns, __u64 tolerance_ns, __u32 mss)
+__u32 chad_flow_first(__u64 limit, __u64 tolerance_ns)
 {
-	return flow_window(share, most, ahead_ns, tolerance_ns, mss);
+	return flow_first(limit, tolerance_ns);
+}
+
+int chad_flow_counts(__u64 received, __u32 mss)
+{
+	return flow_counts(received, mss);
+}
+
+__u64 chad_flow_rest(__u64 received, __u32 mss)
+{
+	return flow_rest(received, mss);
+}
+
+__u64 chad_flow_window(__u64 share, __u64 most, __u64 ahead_ns, __u64 tolerance_ns, __u32 mss,
+		       __u32 random)
+{
+	return flow_window(share, most, ahead_ns, tolerance_ns, mss, random);
 }
 
 int chad_ipv4_is_local(const __u8 *address)

@@ -36,8 +36,6 @@
 #define IPV6_TCP_HEADERS 72
 /* What the kernel itself takes to be the smallest one, SOCK_MIN_RCVBUF / 2, is a little less. */
 #define LEAST_CLAMP 1152
-/* The kernel's default for the first window of a sender (RFC 6928); more is not offered at first either. */
-#define FIRST_WINDOW 10
 #define SK_PACING_NONE 0
 #define UNLIMITED (~0U)
 #define PADDING 4
@@ -158,10 +156,10 @@ static __always_inline __u64 used_by(struct throttle_socket *socket, __u64 recei
 	__u64 now = bpf_ktime_get_ns();
 
 	if (!socket->since) {
-		socket->used = FIRST_WINDOW * mss;
+		socket->used = FLOW_FIRST_WINDOW * mss;
 	} else if (now - socket->since >= rtt) {
 		/* After a pause it begins anew, as the sender does (RFC 9293, slow start after idle). */
-		socket->used = now - socket->since > 4 * rtt ? FIRST_WINDOW * mss
+		socket->used = now - socket->since > 4 * rtt ? FLOW_FIRST_WINDOW * mss
 							     : received - socket->received;
 	} else {
 		return socket->used;
@@ -202,16 +200,18 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 		return;
 	if (mss < tcp->inet_conn.icsk_ack.rcv_mss)
 		mss = tcp->inet_conn.icsk_ack.rcv_mss;
-	if (!socket->counted && received > FIRST_WINDOW * mss) {
+	if (!socket->counted && flow_counts(received, mss)) {
 		socket->counted = 1;
 		state->flow.fair_rate =
 			flow_with_another(state->flow.fair_rate ?: state->rate, state->rate);
 	}
 	share = flow_share(fair_rate(state, ahead_ns, tolerance_ns, rtt), rtt);
 	most = flow_most(used_by(socket, received, rtt, mss), ahead_ns, tolerance_ns);
+	if (!socket->counted)
+		most = flow_min(most, flow_rest(received, mss));
 	if (share < most)
 		state->flow.bound = 1;
-	window = flow_window(share, most, ahead_ns, tolerance_ns, mss);
+	window = flow_window(share, most, ahead_ns, tolerance_ns, mss, bpf_get_prandom_u32());
 	if (window < LEAST_CLAMP)
 		window = LEAST_CLAMP;
 	/* Without the padding the clamp could not be taken back. */
@@ -275,7 +275,8 @@ int chadthrottle_sockops(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_RWND_INIT:
 		/* For who is connected to, this could make the first window larger than it would be. */
 		if (ops->is_fullsock && is_limited_socket(ops, download))
-			ops->reply = FIRST_WINDOW;
+			ops->reply = flow_first(download->rate,
+						download->tolerance >> (download->tick_shift & 31));
 		return 1;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use crate::native::{
-    Seen, flow_interval, flow_is_flooded, flow_most, flow_next, flow_pace, flow_share, flow_window,
-    flow_with_another,
+    Queue, Seen, flow_counts, flow_first, flow_interval, flow_is_flooded, flow_most, flow_next,
+    flow_pace, flow_rest, flow_share, flow_window, flow_with_another,
 };
 
 const MILLI: u64 = 1_000_000;
@@ -103,11 +103,119 @@ fn a_window_is_what_the_fair_rate_sends_in_a_round_trip_and_what_its_sender_can_
     assert_eq!(flow_share(400 * SECOND, 3_600 * SECOND), 4_000 * SECOND, "ten seconds at most");
     let most = |ahead| flow_most(3_000, ahead, TOLERANCE);
     assert_eq!([0, 1, TOLERANCE / 2, TOLERANCE / 2 + 1].map(most), [12_000, 6_000, 6_000, 1_500]);
-    let window = |share, most, ahead| flow_window(share, most, ahead, TOLERANCE, MSS);
-    assert_eq!(window(20_000, 12_000, 0), 12_000);
-    assert_eq!(window(20_000, 50_000, 0), 20_000);
-    assert_eq!(window(100, 50_000, TOLERANCE / 2), 2_896, "two segments");
-    assert_eq!(window(100, 50_000, TOLERANCE / 2 + 1), 1_448, "one");
+    assert_eq!(window(12_000, 50_000, 0, 0), 11_520, "eight segments");
+    assert_eq!(window(50_000, 12_000, 0, 0), 11_520);
+    assert_eq!(window(100, 50_000, TOLERANCE / 2, u32::MAX), 2_816, "two");
+    assert_eq!(window(100, 50_000, TOLERANCE / 2 + 1, u32::MAX), 1_448, "one");
+}
+
+fn window(share: u64, most: u64, ahead_ns: u64, random: u32) -> u64 {
+    flow_window(share, most, Queue { ahead_ns, tolerance_ns: TOLERANCE }, MSS, random)
+}
+
+#[test]
+fn a_window_leaves_no_rest_that_would_be_sent_with_headers_of_its_own() {
+    for share in 3_000..30_000 {
+        for random in [0, u32::MAX / 2, u32::MAX] {
+            let window = window(share, 50_000, 0, random);
+            let short = window.next_multiple_of(MSS.into()) - window;
+            assert!(short < 128, "{share}: {window}");
+            assert_eq!(window % 128, 0, "{share}: {window} would be rounded up");
+        }
+    }
+}
+
+#[test]
+fn windows_of_whole_segments_have_the_mean_of_what_may_be_sent() {
+    let mut random = Random(1);
+    for share in [3_100, 4_344, 10_000] {
+        let segments: u64 =
+            (0..10_000).map(|_| window(share, 50_000, 0, random.next()).div_ceil(MSS.into())).sum();
+        let mean = segments as f64 / 1e4 * f64::from(MSS);
+        assert!((mean - share as f64).abs() < 50.0, "{mean} instead of {share}");
+    }
+}
+
+#[test]
+fn first_windows_are_shorter_where_the_limit_is_low() {
+    let first = |limit| flow_first(limit, TOLERANCE);
+    assert_eq!([125_000, 1_250_000, 12_500_000].map(first), [4, 6, 10]);
+    assert_eq!(flow_first(12_500_000, 0), 4);
+    assert!(!flow_counts(9 * u64::from(MSS), MSS));
+    assert!(flow_counts(9 * u64::from(MSS) + 1, MSS), "the tenth may be a small one");
+    assert_eq!(flow_rest(4 * u64::from(MSS), MSS), 6 * u64::from(MSS));
+    assert_eq!(flow_rest(u64::MAX, MSS), 0);
+}
+
+/// A linear congruential generator: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    #[allow(clippy::cast_possible_truncation)] // The upper half.
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 32) as u32
+    }
+}
+
+/// Senders in slow start that begin in the same round trip of 20 ms, each acknowledged segment by segment: how many
+/// segments the bucket drops in the first few. They are thought to have arrived, so that their senders go on.
+fn dropped_at_the_start(limit: u64, senders: usize) -> u32 {
+    const RTT: u64 = 20 * MILLI;
+    #[derive(Clone)]
+    struct Sender {
+        congestion: u64,
+        sent: u64,
+        received: u64,
+        edge: u64,
+        used: u64,
+        counts: bool,
+    }
+    let mss = u64::from(MSS);
+    let cost = 1_500 * SECOND / limit;
+    let edge = u64::from(flow_first(limit, TOLERANCE)) * mss;
+    let sender =
+        Sender { congestion: 10, sent: 0, received: 0, edge, used: 10 * mss, counts: false };
+    let mut senders = vec![sender; senders];
+    let (mut fair, mut tat, mut dropped, mut random) = (limit, 0, 0, Random(1));
+    for round in 1..=10 {
+        let now = round * RTT;
+        for it in &mut senders {
+            let before = it.received;
+            it.sent += (it.edge - it.sent).min(it.congestion * mss) / mss * mss;
+            while it.received < it.sent {
+                it.received += mss;
+                it.congestion += 1;
+                tat = now.max(tat);
+                if tat + cost > now + TOLERANCE {
+                    dropped += 1;
+                } else {
+                    tat += cost;
+                }
+                if !it.counts && flow_counts(it.received, MSS) {
+                    it.counts = true;
+                    fair = flow_with_another(fair, limit);
+                }
+                let mut most = flow_most(it.used, tat - now, TOLERANCE);
+                if !it.counts {
+                    most = most.min(flow_rest(it.received, MSS));
+                }
+                let window = window(flow_share(fair, RTT), most, tat - now, random.next());
+                // Rounded up, as the kernel does.
+                it.edge = it.edge.max(it.received + window.next_multiple_of(128));
+            }
+            it.used = it.received - before;
+        }
+    }
+    dropped
+}
+
+#[test]
+fn nothing_is_dropped_when_many_begin_at_once() {
+    for senders in [1, 4, 16] {
+        assert_eq!(dropped_at_the_start(1_250_000, senders), 0, "{senders} senders");
+    }
+    assert_eq!(dropped_at_the_start(12_500_000, 64), 0);
 }
 
 /// Senders that send the window that they were offered a round trip before, evenly, but grow by no more than that
@@ -121,14 +229,15 @@ fn simulate(limit: u64, rtt: u64, senders: usize, growth: f64) -> (f64, u64) {
         fair = flow_with_another(fair, limit);
     }
     let first = f64::from(10 * MSS);
+    let mut random = Random(1);
     // For each step what was offered; what each sends in a round trip; what came in the last one.
     let mut offered = std::collections::VecDeque::from(vec![first; delay]);
     let (mut sends, mut used, mut came) = (first, first, 0.0);
     let (mut arrived, mut tat, mut measured, mut longest) = (0.0, 0_u64, 0.0, 0);
     for step in 1..=20_000 {
         let now = step * STEP;
-        let window = offered.pop_front().unwrap();
-        sends = window.min(sends * growth.powf(STEP as f64 / rtt as f64));
+        let allowed = offered.pop_front().unwrap();
+        sends = allowed.min(sends * growth.powf(STEP as f64 / rtt as f64));
         let bytes = sends * senders as f64 * STEP as f64 / rtt as f64;
         came += bytes;
         arrived += bytes;
@@ -156,7 +265,7 @@ fn simulate(limit: u64, rtt: u64, senders: usize, growth: f64) -> (f64, u64) {
         }
         let (share, most) = (flow_share(fair, rtt), flow_most(used as u64, ahead, TOLERANCE));
         bound |= share < most;
-        offered.push_back(flow_window(share, most, ahead, TOLERANCE, MSS) as f64);
+        offered.push_back(window(share, most, ahead, random.next()) as f64);
     }
     (measured / (limit as f64 * 15.0), longest)
 }
@@ -188,6 +297,7 @@ proptest! {
         tolerance in 0..=3_600 * SECOND,
         is_bound: bool,
         may_cut: bool,
+        random: u32,
     ) {
         let seen = Seen { arrived, elapsed, ahead_ns: ahead, is_bound, may_cut };
         let next = flow_next(fair, limit, seen, tolerance);
@@ -197,7 +307,8 @@ proptest! {
         let another = flow_with_another(fair, limit);
         prop_assert!(another <= fair.max(1) && another <= limit);
         let most = flow_most(arrived, ahead, tolerance);
-        let window = flow_window(flow_share(next, elapsed), most, ahead, tolerance, MSS);
+        let queue = Queue { ahead_ns: ahead, tolerance_ns: tolerance };
+        let window = flow_window(flow_share(next, elapsed), most, queue, MSS, random);
         prop_assert!(window >= u64::from(MSS));
     }
 }

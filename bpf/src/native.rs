@@ -44,7 +44,17 @@ unsafe extern "C" {
     ) -> u64;
     fn chad_flow_share(fair_rate: u64, rtt: u64) -> u64;
     fn chad_flow_most(used: u64, ahead_ns: u64, tolerance_ns: u64) -> u64;
-    fn chad_flow_window(share: u64, most: u64, ahead_ns: u64, tolerance_ns: u64, mss: u32) -> u64;
+    fn chad_flow_first(limit: u64, tolerance_ns: u64) -> u32;
+    fn chad_flow_counts(received: u64, mss: u32) -> c_int;
+    fn chad_flow_rest(received: u64, mss: u32) -> u64;
+    fn chad_flow_window(
+        share: u64,
+        most: u64,
+        ahead_ns: u64,
+        tolerance_ns: u64,
+        mss: u32,
+        random: u32,
+    ) -> u64;
     fn chad_ipv4_is_local(address: *const u8) -> c_int;
     fn chad_ipv6_is_local(address: *const u8) -> c_int;
 }
@@ -165,16 +175,35 @@ pub(crate) fn flow_most(used: u64, ahead_ns: u64, tolerance_ns: u64) -> u64 {
     unsafe { chad_flow_most(used, ahead_ns, tolerance_ns) }
 }
 
-/// `flow_window`: what to offer to a sender.
-pub(crate) fn flow_window(
-    share: u64,
-    most: u64,
-    ahead_ns: u64,
-    tolerance_ns: u64,
-    mss: u32,
-) -> u64 {
+/// `flow_first`: the first window, in segments.
+pub(crate) fn flow_first(limit: u64, tolerance_ns: u64) -> u32 {
     // SAFETY: a function of numbers.
-    unsafe { chad_flow_window(share, most, ahead_ns, tolerance_ns, mss) }
+    unsafe { chad_flow_first(limit, tolerance_ns) }
+}
+
+/// `flow_counts`: whether a connection takes part in the sharing.
+pub(crate) fn flow_counts(received: u64, mss: u32) -> bool {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_counts(received, mss) != 0 }
+}
+
+/// `flow_rest`: the most that a connection is offered that does not.
+pub(crate) fn flow_rest(received: u64, mss: u32) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_rest(received, mss) }
+}
+
+/// The virtual queue, and how long it may be.
+#[derive(Clone, Copy)]
+pub(crate) struct Queue {
+    pub(crate) ahead_ns: u64,
+    pub(crate) tolerance_ns: u64,
+}
+
+/// `flow_window`: what to offer to a sender.
+pub(crate) fn flow_window(share: u64, most: u64, queue: Queue, mss: u32, random: u32) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_flow_window(share, most, queue.ahead_ns, queue.tolerance_ns, mss, random) }
 }
 
 /// `ipv4_is_local`.

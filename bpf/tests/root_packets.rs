@@ -13,7 +13,7 @@ use bpf::throttle::{Loaded, load};
 use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
-use vmtests::traffic::{PAYLOAD, flood, socket};
+use vmtests::traffic::{PAYLOAD, flood, flood_with, socket};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -143,6 +143,36 @@ fn root_small_packets_are_sent_beside_a_flood() {
 #[test]
 fn root_small_packets_are_received_beside_a_flood() {
     small_packets_pass_beside_a_flood(AttachType::INET_INGRESS);
+}
+
+/// What passes by the reserve is charged: small packets get the rate and the burst, and 25 ms once.
+fn small_packets_get_no_more_than_the_rate(attach_type: AttachType) {
+    let lab = Lab::new(attach_type, Traffic::All);
+    let rate = RATE / 10;
+    let slow = Limits { rate: Rate::from_bytes_per_second(rate).unwrap(), ..limits(Traffic::All) };
+    let state = ThrottleState::armed(&slow, LinuxBpf::new().unwrap().now_ns());
+    lab.program().set_state(lab.open.id(), attach_type, &state).unwrap();
+    let (sender, receiver) = lab.sockets(V4, V4);
+    let time = Duration::from_secs(2);
+    let flood = flood_with(&[0; 200], &sender, &receiver, 3 * rate, time);
+
+    let least = flood.ideal(rate, BURST);
+    let most = flood.ideal(rate, BURST + Duration::from_millis(25));
+    assert!(most < flood.sent(), "too little was sent for a limit to be seen");
+    let slack = most / 100 + 2;
+    let (received, sent) = (flood.received, flood.sent());
+    assert!(received + slack >= least, "{received} of {sent}, not {least}");
+    assert!(received <= most + slack, "{received} of {sent}, not {most}");
+}
+
+#[test]
+fn root_small_packets_are_sent_at_no_more_than_the_rate() {
+    small_packets_get_no_more_than_the_rate(AttachType::INET_EGRESS);
+}
+
+#[test]
+fn root_small_packets_are_received_at_no_more_than_the_rate() {
+    small_packets_get_no_more_than_the_rate(AttachType::INET_INGRESS);
 }
 
 /// Of two addresses of the other side only the one in the class is limited, whatever our own address is.

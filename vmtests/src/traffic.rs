@@ -95,10 +95,24 @@ impl Flood {
 /// When a socket fails in another way than by a refused packet.
 #[must_use]
 pub fn flood(sender: &UdpSocket, receiver: &UdpSocket, rate: u64, time: Duration) -> Flood {
+    flood_with(&[0; PAYLOAD], sender, receiver, rate, time)
+}
+
+/// The same with that in each datagram, which is at most [`PAYLOAD`] long.
+///
+/// # Panics
+/// As [`flood`].
+#[must_use]
+pub fn flood_with(
+    payload: &[u8],
+    sender: &UdpSocket,
+    receiver: &UdpSocket,
+    rate: u64,
+    time: Duration,
+) -> Flood {
     let to = receiver.local_addr().expect("an address");
-    let packet = packet_len(to.ip());
+    let packet = packet_len(to.ip()) - (PAYLOAD - payload.len()) as u64;
     let gap = Duration::from_secs_f64(packet as f64 / rate as f64);
-    let payload = [0; PAYLOAD];
     let mut flood = Flood { times: Vec::new(), packet, refused: 0, received: 0 };
     let start = Instant::now();
     let mut next = start;
@@ -107,7 +121,7 @@ pub fn flood(sender: &UdpSocket, receiver: &UdpSocket, rate: u64, time: Duration
             flood.received += drain(receiver);
         }
         flood.times.push(start.elapsed());
-        match sender.send_to(&payload, to) {
+        match sender.send_to(payload, to) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => flood.refused += 1,
             Err(error) => panic!("{error}"),

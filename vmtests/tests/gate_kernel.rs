@@ -33,7 +33,7 @@ fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<
 
 #[test]
 fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
-    // An emulated processor takes some 110 ms for a step; the time is only against one that hangs.
+    // An emulated processor takes some 110 ms for a step. `vmtests proved` sees whether all were taken.
     let budget = Budget::from_env(2_000, Duration::from_secs(600), 40);
     let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
     prove("the engine", &budget, |steps| kernel.run_engine(steps));

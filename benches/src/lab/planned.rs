@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn each_half_of_the_goals_takes_minutes() {
+    fn each_half_of_the_goals_takes_no_more_than_thirteen_minutes() {
         let minutes = |rtt, omit, overhead| {
             let choice = Choice { rtts: vec![rtt], ..Choice::default() };
             let entries = entries(Some(Preset::Goals), &choice).unwrap();
@@ -74,6 +74,6 @@ mod tests {
             planned(&entries, 2, span, 3, overhead).seconds / 60.0
         };
         let (here, guest) = (minutes(0, 1, 0.8), minutes(20, 2, 3.0));
-        assert!(here < 10.0 && guest < 13.0, "{here}, {guest}");
+        assert!(here < 13.0 && guest < 13.0, "{here}, {guest}");
     }
 }

@@ -40,3 +40,12 @@ int bench_dropping(struct __sk_buff *skb)
 	skb->mark = 0;
 	return verdict;
 }
+
+SEC("cgroup_skb/ingress")
+int bench_dropping_download(struct __sk_buff *skb)
+{
+	int verdict = throttle(skb, &limits()->download, 0);
+
+	skb->mark = 0;
+	return verdict;
+}

@@ -18,10 +18,15 @@ pub struct Packet(Vec<u8>);
 impl Packet {
     /// UDP from and to the same address, so that it is of the same class of traffic in both directions.
     pub fn between(address: IpAddr) -> Self {
+        Self::with_length(address, LENGTH)
+    }
+
+    /// The same of that length, from the IP header on.
+    pub fn with_length(address: IpAddr, bytes: usize) -> Self {
         let mut frame = vec![0; ETHERNET_HEADER];
         let protocol = if address.is_ipv4() { IPV4 } else { IPV6 };
         frame[12..].copy_from_slice(&protocol.to_be_bytes());
-        let length = LENGTH.to_be_bytes();
+        let length = bytes.to_be_bytes();
         let length = &length[length.len() - 2..];
         match address {
             IpAddr::V4(address) => {
@@ -32,13 +37,13 @@ impl Packet {
             }
             IpAddr::V6(address) => {
                 frame.extend([0x60, 0, 0, 0]);
-                let payload = (LENGTH - 40).to_be_bytes();
+                let payload = (bytes - 40).to_be_bytes();
                 frame.extend(&payload[payload.len() - 2..]);
                 frame.extend([UDP, 64]);
                 frame.extend(address.octets().repeat(2));
             }
         }
-        frame.resize(ETHERNET_HEADER + LENGTH, 0);
+        frame.resize(ETHERNET_HEADER + bytes, 0);
         Self(frame)
     }
 
@@ -67,5 +72,7 @@ mod tests {
         assert_eq!(packet.frame()[14 + 4..14 + 7], [0x05, 0xb4, UDP]);
         assert_eq!(packet.frame()[14 + 8..14 + 12], [0x20, 0x01, 0x0d, 0xb8]);
         assert_eq!(packet.frame()[14 + 24..14 + 28], [0x20, 0x01, 0x0d, 0xb8]);
+        let small = Packet::with_length(v4, 84);
+        assert_eq!((small.frame().len(), &small.frame()[16..18]), (98, &[0, 84][..]));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
+use bpf::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
 
 use crate::object::Programs;
 use crate::packet::Packet;
@@ -29,6 +29,12 @@ pub const CLASSED_V6: &str = "internet only, passing, IPv6";
 const PASS: u32 = 1;
 /// Of a packet that is sent.
 const DROP: u32 = 2;
+/// Of one that is received.
+const DROP_INGRESS: u32 = 0;
+
+/// The device on which the kernel runs a program for a test.
+const LOOPBACK: u32 = 1;
+const ELSEWHERE: [u32; FqDevices::MOST] = [11, 12, 13, 14, 15, 16, 17, 18];
 
 /// Addresses of the documentation's and of private networks: the first two are the internet to the filter.
 const PUBLIC: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -70,6 +76,7 @@ pub fn contestants(programs: &Programs) -> anyhow::Result<Vec<Contestant<'_>>> {
 }
 
 fn cases() -> Vec<Case> {
+    let narrow = Some(narrow(Traffic::All));
     let mut cases = vec![
         Case::plain(EMPTY, "bench_empty", None),
         Case::plain(CLOCK, "bench_clock", None),
@@ -79,9 +86,18 @@ fn cases() -> Vec<Case> {
         Case::plain("upload, disarmed", "bench_upload", None),
         Case::plain(PASSING, "bench_upload", Some(wide(Traffic::All))),
         Case::plain(DOWNLOAD, "bench_download", Some(wide(Traffic::All))),
+        Case::plain("upload, passing, through fq", "bench_upload", Some(through_fq(&[LOOPBACK]))),
+        // As many devices as a throttle knows, and another one.
+        Case::plain("upload, passing, past fq", "bench_upload", Some(through_fq(&ELSEWHERE))),
+        Case { verdict: DROP, ..Case::plain("upload, dropping", "bench_dropping", narrow) },
         Case {
             verdict: DROP,
-            ..Case::plain("upload, dropping", "bench_dropping", Some(narrow(Traffic::All)))
+            packet: Packet::with_length(address(PUBLIC[0]), 84),
+            ..Case::plain("upload, dropping, no reserve left", "bench_dropping", narrow)
+        },
+        Case {
+            verdict: DROP_INGRESS,
+            ..Case::plain("download, dropping", "bench_dropping_download", narrow)
         },
     ];
     for (class, traffic) in [("internet", Traffic::Internet), ("local", Traffic::Local)] {
@@ -109,6 +125,11 @@ pub fn wide(traffic: Traffic) -> Limits {
     Limits { rate: Rate::MAX, burst: Burst::DEFAULT, traffic, departures: Departures::Never }
 }
 
+/// The same where these devices have `fq`.
+fn through_fq(devices: &[u32]) -> Limits {
+    Limits { departures: Departures::Fq(devices.iter().copied().collect()), ..wide(Traffic::All) }
+}
+
 /// One that lets one packet through, and then nothing for a second and a half.
 fn narrow(traffic: Traffic) -> Limits {
     let burst = Burst::new(Duration::from_millis(1)).unwrap_or(Burst::DEFAULT);
@@ -119,8 +140,12 @@ fn narrow(traffic: Traffic) -> Limits {
 ///
 /// # Panics
 /// Never: only with the addresses above.
-pub fn packet(address: &str) -> Packet {
-    Packet::between(address.parse::<IpAddr>().expect("an address"))
+pub fn packet(text: &str) -> Packet {
+    Packet::between(address(text))
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
 }
 
 #[cfg(test)]

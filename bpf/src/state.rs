@@ -51,7 +51,8 @@ impl ThrottleState {
             burst_ns: limits.burst.as_nanos(),
             cost,
             tolerance,
-            // A second more, for a CPU that read its clock long before it looked at the TAT.
+            // A second more, for a CPU that read its clock long before it looked at the TAT. No packet is longer than
+            // half of the longest, so there is room for one that has passed by the reserve.
             horizon: tolerance + longest_packet + ticks(NANOS),
             tat: ticks(now),
             reserve: ticks(now),

@@ -160,9 +160,9 @@ fn small_packets_get_no_more_than_the_rate(attach_type: AttachType) {
     let most = flood.ideal(rate, BURST + Duration::from_millis(25));
     assert!(most < flood.sent(), "too little was sent for a limit to be seen");
     let slack = most / 100 + 2;
-    let (received, sent) = (flood.received, flood.sent());
-    assert!(received + slack >= least, "{received} of {sent}, not {least}");
-    assert!(received <= most + slack, "{received} of {sent}, not {most}");
+    let (got, sent) = (flood.received, flood.sent());
+    assert!(got + slack >= least, "{got} of {sent}, not {least}");
+    assert!(got <= most + slack, "{got} of {sent}, not {most}");
 }
 
 #[test]

@@ -1,0 +1,238 @@
+//! Adding a throttle: loaded, written down, attached, and written down again; all of it or nothing.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
+use bpf::limits::Limits;
+use bpf::throttle::Parts;
+use bpf::{AttachType, CgroupBpf, LinkId};
+use nix::errno::Errno;
+
+use super::{Engine, Throttle, queue};
+use crate::attachment::{Attachment, identity, prepare};
+use crate::error::{Error, Result};
+use crate::lane::{Lane, Place, find_free};
+use crate::ledger::Locked;
+use crate::mode::{Decision, Mode, Tcp, TcpWish};
+use crate::spec::{Direction, Spec};
+use crate::status::{Started, ThrottleId};
+
+/// A program to be attached: where, and what it allows. The one for TCP allows nothing by itself.
+type Part = (AttachType, Option<Limits>);
+
+/// What a throttle consists of, in the order in which it is attached and detached: first what limits, so that
+/// the program for TCP has nothing left to do when it goes.
+fn parts(limits: &[(Direction, Limits)], tcp: Tcp) -> Vec<Part> {
+    let directions =
+        limits.iter().map(|(direction, limits)| (direction.attach_type(), Some(*limits)));
+    directions.chain((tcp == Tcp::Shape).then_some((AttachType::SOCK_OPS, None))).collect()
+}
+
+/// What the pin of a program is called.
+fn pin_name(attach_type: AttachType) -> String {
+    Direction::of(attach_type).map_or_else(|| "tcp".to_owned(), |direction| direction.to_string())
+}
+
+impl<B: CgroupBpf> Engine<B> {
+    /// Adds a throttle: all of its directions, or none.
+    ///
+    /// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`, to shape TCP also `CAP_PERFMON`; for a throttle that outlives a crash also the right to
+    /// write the ledger. What stays if the process dies depends on the mode: see [`Mode`].
+    ///
+    /// # Errors
+    /// When it cannot be attached or recorded. What was attached already is detached again; should even
+    /// that fail, the error says so, and the throttle stays in [`Engine::list`] to be removed.
+    pub fn add(&mut self, spec: &Spec) -> Result<Started> {
+        let limits = spec.limits();
+        if limits.is_empty() {
+            return Err(Error::NothingToLimit);
+        }
+        let Decision { mode, mut tcp, mut notes } = self.decide(spec)?;
+        let queue = queue::is_wanted(spec, mode)?;
+        let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
+        let cgroup_id = self.kernel.cgroup_id(&cgroup);
+        let places = |tcp| -> Vec<Place> {
+            parts(&limits, tcp).iter().map(|(attach_type, _)| (cgroup_id, *attach_type)).collect()
+        };
+        let lane = match self.lane_for(&places(tcp), Parts { tcp: tcp == Tcp::Shape, queue }) {
+            // A limit that drops is better than none.
+            Err(Error::Kernel(error))
+                if spec.tcp == TcpWish::Auto && !queue && is_refused(&error) =>
+            {
+                tcp = Tcp::Police;
+                notes.push(
+                    "the kernel refuses the program that shapes TCP ('--tcp shape' tells why; it needs CAP_PERFMON, \
+                     too): packets above the limit are dropped",
+                );
+                self.lane_for(&places(tcp), Parts { tcp: false, queue })?
+            }
+            lane => lane?,
+        };
+        let (parts, places) = (parts(&limits, tcp), places(tcp));
+
+        let mut throttle = Throttle {
+            cgroup: spec.cgroup.clone(),
+            mode,
+            tcp,
+            lane: Rc::clone(&lane),
+            places,
+            attachments: Vec::new(),
+            entry: None,
+            queue: None,
+            gone: BTreeMap::new(),
+        };
+        // Held until everything is attached and recorded as such: nobody finds the throttle half made.
+        let mut lock = None;
+        if mode.outlives_a_crash() {
+            match self.announce(&cgroup, &lane, spec, mode, &parts, &mut lock) {
+                Ok(entry) => throttle.entry = Some(entry),
+                Err(error) => {
+                    drop((lane, throttle));
+                    self.drop_unused_lanes();
+                    return Err(error);
+                }
+            }
+        }
+        let opened = queue
+            .then(|| self.kernel.queue_open(&lane.programs, &spec.cgroup, &self.config.owner))
+            .transpose();
+        let attached = opened.map_err(Error::from).and_then(|opened| {
+            throttle.queue = opened;
+            self.attach_all(&mut throttle, &cgroup, &lane, &parts, lock.as_ref())
+        });
+        drop(lane);
+        drop(lock);
+        self.last_id += 1;
+        let id = ThrottleId(self.last_id);
+        let name = throttle.entry.as_ref().map(|entry| entry.throttle.clone());
+        self.throttles.insert(id, throttle);
+        if let Err(error) = attached {
+            return Err(match self.remove(id) {
+                Ok(_) => error,
+                Err(second) => Error::Several(vec![error, second]),
+            });
+        }
+        Ok(Started { id, name, mode, tcp, notes })
+    }
+
+    /// A load with these places free.
+    fn lane_for(&mut self, places: &[Place], parts: Parts) -> Result<Rc<Lane<B>>> {
+        let taken = self.throttles.values().map(|it| (&it.lane, it.places.as_slice()));
+        let lanes = self.lanes.iter().filter(|lane| {
+            lane.programs.sockops.is_some() == parts.tcp && lane.programs.queue.is_none()
+        });
+        // A load with a queue serves one cgroup.
+        if let Some(lane) = find_free(lanes, &taken, places).filter(|_| !parts.queue) {
+            return Ok(lane);
+        }
+        let programs = self.kernel.load(&self.config.owner, self.config.mark, parts)?;
+        let lane = Rc::new(Lane { programs });
+        self.lanes.push(Rc::clone(&lane));
+        Ok(lane)
+    }
+
+    /// Writes down what is about to be attached.
+    fn announce(
+        &self,
+        cgroup: &B::Cgroup,
+        lane: &Lane<B>,
+        spec: &Spec,
+        mode: Mode,
+        parts: &[Part],
+        lock: &mut Option<Locked>,
+    ) -> Result<Entry> {
+        let lock = lock.insert(self.config.ledger.lock()?);
+        // A folder without an entry holds pins that nobody answers for: the auditor's to remove.
+        let name = self
+            .config
+            .ledger
+            .free_name(lock, |name| self.kernel.pin_exists(&self.config.pins.join(name)));
+        let attachments = parts
+            .iter()
+            .map(|&(attach_type, _)| {
+                let program = identity(&self.kernel, lane, attach_type);
+                let pin = self.config.pins.join(&name).join(pin_name(attach_type));
+                RecordedAttachment {
+                    attach_type,
+                    program_id: program.id,
+                    tag: program.tag,
+                    loaded_at_ns: program.loaded_at_ns,
+                    link_id: None,
+                    pin: (mode == Mode::Pinned).then_some(pin),
+                }
+            })
+            .collect();
+        let entry = Entry {
+            schema_version: ledger::SCHEMA_VERSION,
+            throttle: name,
+            owner: self.config.owner.clone(),
+            stage: Stage::Intent,
+            persist: mode == Mode::Pinned,
+            cgroup_path: spec.cgroup.clone(),
+            cgroup_id: self.kernel.cgroup_id(cgroup),
+            attachments,
+        };
+        self.config.ledger.write(lock, &entry)?;
+        Ok(entry)
+    }
+
+    fn attach_all(
+        &self,
+        throttle: &mut Throttle<B>,
+        cgroup: &Rc<B::Cgroup>,
+        lane: &Rc<Lane<B>>,
+        parts: &[Part],
+        lock: Option<&Locked>,
+    ) -> Result<()> {
+        let mut links: Vec<Option<LinkId>> = Vec::new();
+        if throttle.tcp == Tcp::Shape {
+            // The program for TCP goes by the state of both directions, and an earlier throttle may have left
+            // the one armed that this one does not limit.
+            let others = Direction::BOTH.map(Direction::attach_type);
+            for at in others.into_iter().filter(|at| parts.iter().all(|(part, _)| part != at)) {
+                prepare(
+                    &self.kernel,
+                    lane.programs.program(at),
+                    self.kernel.cgroup_id(cgroup),
+                    at,
+                )?;
+            }
+        }
+        for (at, (attach_type, limits)) in parts.iter().enumerate() {
+            let recorded = throttle.entry.as_ref().and_then(|entry| entry.attachments.get(at));
+            let attached = Attachment::attach(
+                &self.kernel,
+                Rc::clone(cgroup),
+                Rc::clone(lane),
+                *attach_type,
+                limits.as_ref(),
+                throttle.mode,
+                recorded.and_then(|recorded| recorded.pin.as_deref()),
+            );
+            match attached {
+                Ok(attachment) => {
+                    links.push(attachment.link_id(&self.kernel));
+                    throttle.attachments.push(attachment);
+                }
+                Err(failed) => {
+                    throttle.attachments.extend(failed.left_behind);
+                    return Err(failed.error);
+                }
+            }
+        }
+        if let (Some(entry), Some(lock)) = (&mut throttle.entry, lock) {
+            entry.stage = Stage::Attached;
+            for (recorded, link) in entry.attachments.iter_mut().zip(links) {
+                recorded.link_id = link;
+            }
+            self.config.ledger.write(lock, entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the verifier has refused a program.
+fn is_refused(error: &bpf::Error) -> bool {
+    matches!(error.errno(), Errno::EACCES | Errno::EINVAL)
+}

@@ -12,7 +12,7 @@ use crate::error::{Call, Error, Result};
 use crate::ids::{CgroupId, MapId, ProgramId};
 use crate::kernel::ProgramIdentity;
 use crate::serde_path::to_hex;
-use crate::state::{Counters, ThrottleState};
+use crate::state::{Counters, ThrottleState, in_other_ticks};
 use crate::sys::{self, Map, ObjectKind, Plain, bytes_of, from_bytes};
 use crate::throttle::types;
 
@@ -201,11 +201,12 @@ impl Program {
         let maps = self.maps()?.ok_or_else(|| fail(Errno::EOPNOTSUPP))?;
         let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
         let mut both = both.first().copied().ok_or_else(|| fail(Errno::ENOENT))?;
-        let (tat, reserve) = (both.download.tat, both.download.reserve);
+        let before = both.download;
         state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
-        if maps.queue.is_some() && state.is_armed() && tat != 0 {
+        if maps.queue.is_some() && state.is_armed() && before.tat != 0 {
             // What waits in the queue has not come to the cgroup yet, and is not charged there.
-            (both.download.tat, both.download.reserve) = (tat, reserve);
+            both.download.tat = in_other_ticks(before.tat, &before, &state.0);
+            both.download.reserve = in_other_ticks(before.reserve, &before, &state.0);
         }
         maps.state.update(bytes_of(&cgroup.0), bytes_of(&both)).map_err(fail)?;
         match (&maps.queue, attach_type) {

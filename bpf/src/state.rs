@@ -15,6 +15,8 @@ const MAX_BYTES: u64 = 1 << 20;
 /// A shorter packet than a bare IPv4 header does not exist; its cost is the one that rounding hurts most.
 const MIN_BYTES: u64 = 20;
 const NANOS: u64 = 1_000_000_000;
+/// How much of the reserve may be used at once: `GCRA_RESERVE_NS`.
+const RESERVE_NS: u64 = 50_000_000;
 /// What waits in `fq` waits no longer than this: `fq` throws away what is to leave more than 10 s ahead (its horizon).
 const MOST_AHEAD: u64 = 5 * NANOS;
 
@@ -29,6 +31,15 @@ impl PartialEq for ThrottleState {
 }
 
 impl Eq for ThrottleState {}
+
+/// A time in the ticks of one state, in those of another. Where the finer ones have wrapped it comes out in the past.
+pub(crate) fn in_other_ticks(
+    time: u64,
+    from: &types::throttle_state,
+    to: &types::throttle_state,
+) -> u64 {
+    time >> from.tick_shift << to.tick_shift
+}
 
 impl ThrottleState {
     /// Nothing is limited; what the kernel makes when a program is attached.
@@ -76,13 +87,13 @@ impl ThrottleState {
         if self.is_armed() {
             let (old, new) = (&self.0, &mut next.0);
             let furthest_ns = (new.horizon >> new.tick_shift) - NANOS;
-            let carry = |from: u64, to: &mut u64| {
+            let carry = |from: u64, to: &mut u64, furthest_ns: u64| {
                 let ahead = from.wrapping_sub(now << old.tick_shift);
                 let ahead_ns = if ahead > old.horizon { 0 } else { ahead >> old.tick_shift };
                 *to = to.wrapping_add(ahead_ns.min(furthest_ns) << new.tick_shift);
             };
-            carry(old.tat, &mut new.tat);
-            carry(old.reserve, &mut new.reserve);
+            carry(old.tat, &mut new.tat, furthest_ns);
+            carry(old.reserve, &mut new.reserve, furthest_ns + RESERVE_NS);
             // What is known of the senders' number stays true: each gets as large a part as before.
             let part =
                 u128::from(old.flow.fair_rate) * u128::from(new.rate) / u128::from(old.rate.max(1));

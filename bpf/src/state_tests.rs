@@ -120,16 +120,17 @@ proptest! {
     #[test]
     fn a_change_gives_no_new_burst(
         old in any_rate(), new in any_rate(), now in NANOS..=400 * DAY, packets in 1..50_u32,
+        bytes in prop_oneof![Just(84), Just(1_500)],
     ) {
         let burst = Duration::from_millis(20);
         let mut state = ThrottleState::armed(&limits(old, burst), now);
-        while offer(&mut state, now, 1_500) {}
+        while offer(&mut state, now, bytes) {}
         for _ in 0..packets {
             state = state.changed_to(&limits(new, burst), now);
             state = state.changed_to(&limits(old, burst), now);
         }
         // At most one packet: what the other rate's own limit has cut away.
-        let again = (0..10).filter(|_| offer(&mut state, now, 1_500)).count();
+        let again = (0..10).filter(|_| offer(&mut state, now, bytes)).count();
         prop_assert!(again <= 1, "{again} packets");
     }
 }
@@ -307,6 +308,17 @@ fn lone_segments_leave_room_for_small_packets() {
             assert!(offer(&mut state, NANOS + at, 84), "a ping after {at} ns");
         }
     }
+}
+
+#[test]
+fn a_time_stays_the_same_in_other_ticks() {
+    let [slow, fast] = [6_000, 100_000_000_000].map(|rate| {
+        ThrottleState::armed(&limits(rate, Duration::from_millis(20)), 5 * NANOS + 7).0
+    });
+    assert_ne!(slow.tick_shift, fast.tick_shift);
+    assert_eq!(in_other_ticks(slow.tat, &slow, &fast), fast.tat);
+    assert_eq!(in_other_ticks(fast.tat, &fast, &slow), slow.tat);
+    assert_eq!(in_other_ticks(fast.tat, &fast, &fast), fast.tat);
 }
 
 #[test]

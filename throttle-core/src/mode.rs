@@ -4,7 +4,7 @@ use std::fmt;
 
 use bpf::limits::FqDevices;
 use bpf::probe::Support;
-use bpf::qdisc::Device;
+use bpf::qdisc::{Device, with_fq};
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -183,11 +183,11 @@ pub fn decide(wish: Wish, tcp: TcpWish, facts: &Facts) -> Result<Decision, Refus
 /// # Errors
 /// When it was asked for and no device has it.
 pub fn departures(wish: DeparturesWish, devices: &[Device]) -> Result<FqDevices, Refusal> {
-    let keep = devices.iter().filter(|device| device.keeps_departures());
-    match (wish, keep.map(|device| device.number).collect::<FqDevices>()) {
+    let (known, _) = with_fq(devices);
+    match (wish, known.iter().map(|device| device.number).collect::<FqDevices>()) {
         (DeparturesWish::Off, _) => Ok(FqDevices::NONE),
         (DeparturesWish::Fq, none) if none.is_empty() => Err(Refusal::NoFq),
-        (DeparturesWish::Auto | DeparturesWish::Fq, those) => Ok(those),
+        (DeparturesWish::Auto | DeparturesWish::Fq, known) => Ok(known),
     }
 }
 

@@ -25,7 +25,7 @@ impl FqDevices {
     }
 
     /// Whether this is one of them.
-    pub fn has(&self, number: u32) -> bool {
+    pub fn contains(&self, number: u32) -> bool {
         self.numbers().any(|it| it == number)
     }
 
@@ -87,8 +87,8 @@ mod tests {
     fn devices_are_kept_each_once_and_of_too_many_the_first() {
         let devices: FqDevices = [7, 2, 7, 0, 40].into_iter().collect();
         assert_eq!(devices.numbers().collect::<Vec<_>>(), [2, 7, 40]);
-        assert!(devices.has(7) && !devices.has(3));
-        assert!(!devices.has(0), "no device has the number 0");
+        assert!(devices.contains(7) && !devices.contains(3));
+        assert!(!devices.contains(0), "no device has the number 0");
         let many: FqDevices = (1..=9).rev().collect();
         assert_eq!(many.numbers().collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
         assert!(!devices.is_empty() && FqDevices::NONE.is_empty());

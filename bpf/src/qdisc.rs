@@ -9,6 +9,7 @@ use netlink_packet_route::tc::{TcAttribute, TcMessage};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::limits::FqDevices;
 use crate::netns;
 use crate::rtnetlink::all;
 
@@ -32,6 +33,14 @@ impl Device {
     pub fn keeps_departures(&self) -> bool {
         self.qdiscs.iter().any(|kind| kind == "fq")
     }
+}
+
+/// Of these devices those that have `fq`: first those that a throttle knows, then those beyond
+/// [`FqDevices::MOST`], through which packets do not wait.
+pub fn with_fq(devices: &[Device]) -> (Vec<&Device>, Vec<&Device>) {
+    let with = devices.iter().filter(|device| device.keeps_departures());
+    let known: FqDevices = with.clone().map(|device| device.number).collect();
+    with.partition(|device| known.contains(device.number))
 }
 
 /// The devices through which packets leave, in the network namespaces of a cgroup's processes and of those below it; in

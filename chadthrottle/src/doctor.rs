@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use auditor::escape::escape;
 use bpf::limits::FqDevices;
 use bpf::probe::Support;
-use bpf::qdisc::{self, Device};
+use bpf::qdisc::{self, Device, with_fq};
 use bpf::throttle::{self, Parts};
 use bpf::{LinuxBpf, Owner, cgroup, pins, probe};
 use comfy_table::{Table, presets};
@@ -211,11 +211,8 @@ fn judge(facts: &Facts) -> Vec<Check> {
 }
 
 fn fq(devices: &[Device]) -> Check {
-    let (with, without): (Vec<_>, Vec<_>) =
-        devices.iter().partition(|device| device.keeps_departures());
-    let known: FqDevices = with.iter().map(|device| device.number).collect();
-    let (with, more): (Vec<_>, Vec<_>) =
-        with.into_iter().partition(|device| known.has(device.number));
+    let (with, more) = with_fq(devices);
+    let without: Vec<_> = devices.iter().filter(|device| !device.keeps_departures()).collect();
     let names = |devices: &[&Device]| {
         devices.iter().map(|device| escape(&device.name)).collect::<Vec<_>>().join(", ")
     };

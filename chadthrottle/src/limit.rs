@@ -1,5 +1,6 @@
 //! `chadthrottle limit`: arms a throttle, waits, and removes it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use anyhow::Result;
 use auditor::escape::{escape, escape_bytes};
 use bpf::adopt::Adopted;
 use bpf::limits::FqDevices;
+use bpf::qdisc::{Device, with_fq};
 use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
 use throttle_core::ledger::LedgerDir;
@@ -109,20 +111,17 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
         Err(error) => return Err(throttle_core::Error::from(error).into()),
     };
     let known = mode::departures(wish, &devices).map_err(throttle_core::Error::from)?;
-    let names = |is_known| {
-        let keep = devices.iter().filter(|it| it.keeps_departures());
-        let those = keep.filter(|it| known.has(it.number) == is_known);
-        let mut names: Vec<_> = those.map(|it| escape(&it.name)).collect();
-        names.sort();
-        names.dedup();
-        names
+    // Several network namespaces may have devices of one name.
+    let names = |devices: &[&Device]| {
+        let names: BTreeSet<_> = devices.iter().map(|it| escape(&it.name)).collect();
+        names.into_iter().collect::<Vec<_>>().join(", ")
     };
     if !known.is_empty() {
-        say(&format!("what is sent above the limit waits in fq on {}", names(true).join(", ")));
-        let more = names(false);
+        let (waiting, more) = with_fq(&devices);
+        say(&format!("what is sent above the limit waits in fq on {}", names(&waiting)));
         if !more.is_empty() {
             let most = FqDevices::MOST;
-            say(&format!("a limit knows {most} devices with fq, so not on {}", more.join(", ")));
+            say(&format!("a limit knows {most} devices with fq, so not on {}", names(&more)));
         }
     }
     Ok(known)

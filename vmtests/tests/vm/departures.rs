@@ -4,11 +4,12 @@ use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bpf::LinuxBpf;
 use bpf::limits::FqDevices;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
-use throttle_core::Spec;
 use throttle_core::mode::{self, DeparturesWish};
+use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::traffic::{PAYLOAD, packet_len, socket};
 
@@ -20,6 +21,14 @@ const TIME: Duration = Duration::from_secs(3);
 /// The devices with fq, as `chadthrottle limit` looks for them.
 fn devices() -> FqDevices {
     mode::departures(DeparturesWish::Auto, &bpf::qdisc::devices(None).unwrap()).unwrap()
+}
+
+/// A cgroup that may send that many bytes a second, until the engine is dropped.
+fn limited(limit: u64) -> (ScratchCgroup, Engine<LinuxBpf>) {
+    let cgroup = ScratchCgroup::new("departures");
+    let mut engine = engine();
+    engine.add(&Spec { departures: devices(), ..spec(cgroup.path(), None, Some(limit)) }).unwrap();
+    (cgroup, engine)
 }
 
 /// What a flood came to.
@@ -42,9 +51,7 @@ fn flood(limit: u64, qdisc: &str, buffer: Option<usize>) -> Came {
 }
 
 fn flood_to(address: &str, limit: u64, buffer: Option<usize>) -> Came {
-    let cgroup = ScratchCgroup::new("departures");
-    let mut engine = engine();
-    engine.add(&Spec { departures: devices(), ..spec(cgroup.path(), None, Some(limit)) }).unwrap();
+    let (cgroup, _engine) = limited(limit);
     let (far, receiver) = receiver(address);
     let sender = {
         let _inside = cgroup.enter();
@@ -147,11 +154,8 @@ const HEAP: usize = 20;
 /// Sends a heap of datagrams, 200 ms of the limit, through another device than the one with fq; returns how many come.
 /// The departure rule would let 60 ms of them pass.
 fn heap_past_fq(address: &str) -> usize {
-    let cgroup = ScratchCgroup::new("past-fq");
-    let mut engine = engine();
-    let departures = devices();
-    assert!(!departures.is_empty());
-    engine.add(&Spec { departures, ..spec(cgroup.path(), None, Some(100_000)) }).unwrap();
+    assert!(!devices().is_empty());
+    let (cgroup, _engine) = limited(100_000);
     let receiver = socket(address.parse().unwrap());
     let to = receiver.local_addr().unwrap();
     {
@@ -241,11 +245,7 @@ fn vm_fq_never_gets_so_much_of_a_flow_that_it_throws_away_what_was_charged() {
 fn vm_a_flood_does_not_keep_others_waiting() {
     let _pair = Pair::new();
     Pair::qdisc("fq");
-    let cgroup = ScratchCgroup::new("waiting");
-    let mut engine = engine();
-    engine
-        .add(&Spec { departures: devices(), ..spec(cgroup.path(), None, Some(500_000)) })
-        .unwrap();
+    let (cgroup, _engine) = limited(500_000);
     let (far, receiver) = receiver(FAR);
     let entered = cgroup.enter();
     let probe = Probe::new(400);
@@ -275,11 +275,7 @@ fn vm_a_flood_does_not_keep_others_waiting() {
 fn vm_a_small_packet_goes_at_once_and_the_next_waits() {
     let _pair = Pair::new();
     Pair::qdisc("fq");
-    let cgroup = ScratchCgroup::new("small");
-    let mut engine = engine();
-    engine
-        .add(&Spec { departures: devices(), ..spec(cgroup.path(), None, Some(300_000)) })
-        .unwrap();
+    let (cgroup, _engine) = limited(300_000);
     let (far, receiver) = receiver(FAR);
     let entered = cgroup.enter();
     let (small, large) = (Probe::new(16), Probe::new(400));

@@ -14,5 +14,6 @@ pub mod escape;
 pub mod explain;
 pub mod plan;
 pub mod report;
+pub mod results;
 pub mod snapshot;
 pub mod text;

@@ -6,7 +6,7 @@ use bpf::AttachType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::classify::{DEFAULT_PROGRAMS, Finding};
-use crate::collect::Options;
+use crate::collect::{Method, Options};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -55,6 +55,9 @@ pub struct ScopeArgs {
     /// the kernel knows]
     #[arg(long = "attach-type", value_name = "TYPE")]
     pub attach_types: Vec<AttachType>,
+    /// How to go over the cgroups
+    #[arg(long, value_enum, default_value_t = Method::Auto)]
+    pub method: Method,
     /// How long to wait before looking at suspects a second time: a throttle that is just being set up or
     /// taken down is no leak
     #[arg(long, value_name = "TIME", default_value = "200ms")]
@@ -69,6 +72,7 @@ impl ScopeArgs {
             programs: self.programs.clone(),
             attach_types: self.attach_types.clone(),
             all,
+            method: self.method,
             settle: self.settle.into(),
         }
     }
@@ -93,7 +97,7 @@ pub struct Scan {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["root", "programs", "attach_types", "settle"]
+        conflicts_with_all = ["root", "programs", "attach_types", "method", "settle"]
     )]
     pub from: Option<PathBuf>,
 }

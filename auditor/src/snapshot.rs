@@ -91,7 +91,7 @@ pub struct Timings {
 pub struct Look {
     /// When, in RFC 3339, UTC.
     pub taken_at: String,
-    /// How the cgroups were enumerated: `query`.
+    /// How the cgroups were enumerated: `query` or `iter`.
     pub method: String,
     /// What was visited and what was not.
     pub coverage: Coverage,

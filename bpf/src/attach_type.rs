@@ -54,6 +54,8 @@ impl AttachType {
     pub const INET_EGRESS: Self = Self(1);
     /// What becomes of TCP sockets of the cgroup.
     pub const SOCK_OPS: Self = Self(3);
+    /// Hooks of security modules: one attach type for many hooks, each with a list of its own.
+    pub const LSM: Self = Self(23);
 
     /// Every cgroup attach type that this build knows, in the kernel's order. The running kernel may
     /// know fewer: see [`crate::probe`].
@@ -139,6 +141,7 @@ mod tests {
         assert_eq!(AttachType::INET_INGRESS.name(), "cgroup_inet_ingress");
         assert_eq!(AttachType::INET_EGRESS.kernel(), 1);
         assert_eq!(AttachType::SOCK_OPS.name(), "cgroup_sock_ops");
+        assert_eq!(AttachType::LSM.name(), "lsm_cgroup");
         let first = AttachType::all().take(2);
         assert!(first.eq([AttachType::INET_INGRESS, AttachType::INET_EGRESS]));
     }

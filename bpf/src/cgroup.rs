@@ -1,7 +1,7 @@
 //! Where cgroup2 is mounted, and open cgroups.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -12,6 +12,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
+use crate::sys;
 
 /// The id of the hierarchy's true root; a mount whose top has another one shows only a part of it.
 pub const ROOT_CGROUP_ID: CgroupId = CgroupId(1);
@@ -123,6 +124,8 @@ pub fn below(mount: &Path, relative: &Path) -> PathBuf {
     mount.join(relative.strip_prefix("/").unwrap_or(relative))
 }
 
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
 /// An open cgroup: it stays the same cgroup, whatever becomes of its path.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -139,13 +142,40 @@ impl Cgroup {
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let fail = |errno| Error::new(Call::OpenCgroup, name.clone(), errno);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = open(path, flags, Mode::empty()).map_err(fail)?;
+        let fd = open(path, DIRECTORY, Mode::empty()).map_err(fail)?;
         if fstatfs(&fd).map_err(fail)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
             return Err(fail(Errno::EINVAL).with_detail("not a directory of the cgroup2 hierarchy"));
         }
         let id = CgroupId(fstat(&fd).map_err(fail)?.st_ino);
         Ok(Self { fd, id, path: path.to_owned() })
+    }
+
+    /// Opens a cgroup by its id. `mount` is any cgroup of the mount that it is looked for in, and its path will
+    /// be one below that mount. Needs `CAP_DAC_READ_SEARCH`.
+    ///
+    /// # Errors
+    /// `Vanished` when there is none with that id (any more).
+    pub fn open_by_id(mount: &Self, id: CgroupId) -> Result<Self> {
+        let name = || format!("cgroup {id}");
+        let fail = |errno| Error::new(Call::OpenCgroup, name(), errno);
+        let gone = || Error::new(Call::OpenCgroup, name(), Errno::ENOENT);
+        let fd = sys::open_cgroup_by_id(mount.as_fd(), id.0).map_err(|errno| match errno {
+            // As the kernel says of the handle of a file that is not there any more.
+            Errno::ESTALE => gone(),
+            Errno::EPERM => fail(errno).with_detail("it takes CAP_DAC_READ_SEARCH"),
+            errno => fail(errno),
+        })?;
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = std::fs::read_link(&link)
+            .map_err(|error| Error::from_io(Call::ReadProc, &link, &error))?;
+        if path.as_os_str().as_bytes().ends_with(b" (deleted)") {
+            // Or so it is called, which only its name can tell.
+            let there = open(&path, DIRECTORY, Mode::empty()).map_err(|_| gone())?;
+            if fstat(&there).map_err(fail)?.st_ino != id.0 {
+                return Err(gone());
+            }
+        }
+        Ok(Self { fd, id, path })
     }
 
     /// Its id.
@@ -177,6 +207,19 @@ pub fn of_process(pid: u32) -> Result<PathBuf> {
         Error::new(Call::ReadProc, path, Errno::ENODATA)
             .with_detail("the process is in no cgroup of the cgroup2 hierarchy")
     })
+}
+
+/// How many cgroups there are below one, as its `cgroup.stat` tells.
+///
+/// # Errors
+/// When the file cannot be read, or does not tell.
+pub fn descendants(cgroup: &Path) -> Result<u64> {
+    let path = cgroup.join("cgroup.stat");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Error::from_io(Call::ReadProc, path.display().to_string(), &error))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
+        .ok_or_else(|| Error::new(Call::ReadProc, path.display().to_string(), Errno::ENODATA))
 }
 
 /// The pids in a cgroup (not below it), as `cgroup.procs` lists them.

@@ -58,6 +58,7 @@ pub enum Call {
     EnableStats,
     OpenCgroup,
     ReadProc,
+    Iterate,
     Netlink,
     SetNs,
 }
@@ -85,6 +86,7 @@ impl Call {
             Call::EnableStats => "BPF_ENABLE_STATS",
             Call::OpenCgroup => "open",
             Call::ReadProc => "read",
+            Call::Iterate => "BPF_ITER_CREATE",
             Call::Netlink => "rtnetlink",
             Call::SetNs => "setns",
         }
@@ -109,6 +111,7 @@ impl Call {
             | Call::MapUpdate => "CAP_BPF",
             Call::OpenCgroup | Call::Unpin => "CAP_DAC_OVERRIDE",
             Call::ReadProc => "CAP_SYS_PTRACE",
+            Call::Iterate => "CAP_BPF and CAP_PERFMON",
         }
     }
 }
@@ -150,6 +153,8 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match (self.call, self.errno) {
             (_, Errno::EPERM | Errno::EACCES) => Kind::Denied,
+            // libbpf does not find the iterator, or the types, or the kernel does not know the way to go.
+            (Call::Iterate, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Kind::Unsupported,
             (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH) => Kind::Vanished,
             (Call::Attach | Call::LinkCreate, Errno::E2BIG) => Kind::Full,
             (_, Errno::ESTALE) => Kind::Changed,
@@ -182,6 +187,10 @@ impl Error {
             }
             (Kind::Other, Call::Load) => Some(
                 "the packet programs need Linux 5.12 or newer with CONFIG_CGROUP_BPF".to_owned(),
+            ),
+            (Kind::Unsupported, Call::Iterate) => Some(
+                "it needs Linux 6.1 or newer with type information (CONFIG_DEBUG_INFO_BTF)"
+                    .to_owned(),
             ),
             (Kind::Vanished, Call::ObjPin) => {
                 Some("pins need a bpffs: mount -t bpf bpf /sys/fs/bpf".to_owned())

@@ -34,6 +34,7 @@ pub mod serde_path;
 pub mod state;
 mod sys;
 pub mod throttle;
+pub mod walk;
 
 pub use attach_type::{AttachType, UnknownAttachType};
 pub use error::{Error, Result};

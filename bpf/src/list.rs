@@ -81,6 +81,11 @@ impl Query {
         Self { ids: vec![0; MAX_PROGRAMS], flags: program_flags.then(|| vec![0; MAX_PROGRAMS]) }
     }
 
+    /// Whether it asks for each program's own flags.
+    pub fn tells_program_flags(&self) -> bool {
+        self.flags.is_some()
+    }
+
     /// Asks one cgroup for one attach type. The answer for an empty list, by far the most common one,
     /// costs one system call and no allocation.
     ///

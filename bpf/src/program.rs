@@ -124,9 +124,23 @@ impl Program {
     /// # Errors
     /// `EINVAL` when the name has other characters than letters, digits, `_` and `.`.
     pub fn load_pass(name: &str, attach_type: AttachType) -> Result<Self> {
+        Self::load_return_one(name, attach_type, None)
+    }
+
+    /// The same for [`AttachType::LSM`], on one of the hooks of security modules, such as `socket_bind`. Needs
+    /// type information (`CONFIG_DEBUG_INFO_BTF`), `CONFIG_BPF_LSM`, and `CAP_PERFMON`.
+    ///
+    /// # Errors
+    /// `ESRCH` or `ENOENT` when there is no such hook.
+    pub fn load_pass_on_hook(name: &str, hook: &str) -> Result<Self> {
+        Self::load_return_one(name, AttachType::LSM, Some(hook))
+    }
+
+    fn load_return_one(name: &str, attach_type: AttachType, hook: Option<&str>) -> Result<Self> {
         let fail = |errno| Error::new(Call::Load, format!("{name} ({attach_type})"), errno);
         let cut: String = name.chars().take(NAME_LEN).collect();
-        let c_name = CString::new(cut).map_err(|_| fail(Errno::EINVAL))?;
+        let c_string = |text: &str| CString::new(text).map_err(|_| fail(Errno::EINVAL));
+        let (c_name, c_hook) = (c_string(&cut)?, hook.map(c_string).transpose()?);
         let kind = match attach_type.program_type() {
             "cgroup_skb" => kernel::BPF_PROG_TYPE_CGROUP_SKB,
             "cgroup_sock" => kernel::BPF_PROG_TYPE_CGROUP_SOCK,
@@ -135,9 +149,11 @@ impl Program {
             "cgroup_sock_addr" => kernel::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
             "cgroup_sysctl" => kernel::BPF_PROG_TYPE_CGROUP_SYSCTL,
             "cgroup_sockopt" => kernel::BPF_PROG_TYPE_CGROUP_SOCKOPT,
+            "lsm" if hook.is_some() => kernel::BPF_PROG_TYPE_LSM,
             _ => return Err(fail(Errno::EOPNOTSUPP)),
         };
-        let fd = sys::load_return_one(kind, attach_type.kernel(), &c_name).map_err(fail)?;
+        let hook = c_hook.as_deref();
+        let fd = sys::load_return_one(kind, attach_type.kernel(), &c_name, hook).map_err(fail)?;
         Self::from_fd(fd)
     }
 

@@ -4,6 +4,7 @@
 //! through libbpf's low-level functions, which fill in `union bpf_attr` and leave unknown fields zero, so
 //! that older kernels accept them. libbpf 1.x returns the negated errno.
 
+mod handle;
 mod map;
 
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -17,6 +18,7 @@ use nix::errno::Errno;
 
 use crate::link::Way;
 use crate::list::{AttachOptions, DetachOptions};
+pub(crate) use handle::open_cgroup_by_id;
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes};
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -172,6 +174,22 @@ pub(crate) fn iterate(program: BorrowedFd<'_>) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let link = check_fd(unsafe {
         sys::bpf_link_create(program.as_raw_fd(), 0, sys::BPF_TRACE_ITER, std::ptr::null())
+    })?;
+    // SAFETY: no memory is passed.
+    check_fd(unsafe { sys::bpf_iter_create(link.as_raw_fd()) })
+}
+
+/// Starts an iterator over a cgroup and everything below it, parents first; as [`iterate`].
+pub(crate) fn iterate_cgroups(program: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut info = sys::bpf_iter_link_info::default();
+    info.cgroup.order = sys::BPF_CGROUP_ITER_DESCENDANTS_PRE;
+    info.cgroup.cgroup_fd = root.as_raw_fd().cast_unsigned();
+    let mut options = options!(sys::bpf_link_create_opts);
+    options.iter_info = &raw mut info;
+    options.iter_info_len = u32::try_from(mem::size_of_val(&info)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: `options`, which carries its own size, and `info` live across the call.
+    let link = check_fd(unsafe {
+        sys::bpf_link_create(program.as_raw_fd(), 0, sys::BPF_TRACE_ITER, &raw const options)
     })?;
     // SAFETY: no memory is passed.
     check_fd(unsafe { sys::bpf_iter_create(link.as_raw_fd()) })
@@ -360,7 +378,13 @@ fn c_chars(chars: &[std::ffi::c_char]) -> String {
 }
 
 /// The smallest program of a type, `return 1`, which every cgroup hook takes for "go on".
-pub(crate) fn load_return_one(kind: u32, attach_type: u32, name: &CStr) -> Result<OwnedFd> {
+/// `hook`: for a security module's, its function (`bpf_lsm_socket_bind` is `socket_bind` here).
+pub(crate) fn load_return_one(
+    kind: u32,
+    attach_type: u32,
+    name: &CStr,
+    hook: Option<&CStr>,
+) -> Result<OwnedFd> {
     // r0 = 1; exit
     let mut instructions = [sys::bpf_insn::default(), sys::bpf_insn::default()];
     instructions[0].code = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K, to r0
@@ -368,6 +392,11 @@ pub(crate) fn load_return_one(kind: u32, attach_type: u32, name: &CStr) -> Resul
     instructions[1].code = 0x95; // BPF_JMP | BPF_EXIT
     let mut options = options!(sys::bpf_prog_load_opts);
     options.expected_attach_type = attach_type;
+    if let Some(hook) = hook {
+        // SAFETY: `hook` is a C string that lives across the call.
+        let id = check(unsafe { sys::libbpf_find_vmlinux_btf_id(hook.as_ptr(), attach_type) })?;
+        options.attach_btf_id = id.cast_unsigned();
+    }
     // SAFETY: the instructions, their count, the C strings and the options fit and live across the call.
     check_fd(unsafe {
         sys::bpf_prog_load(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use bpf::cgroup::{Cgroup, below};
 use bpf::error::{Call, Error, Kind};
@@ -14,7 +15,7 @@ use super::gap;
 use super::programs::{Presence, Programs};
 use super::walk::Visitor;
 use crate::escape::escape_bytes;
-use crate::snapshot::{AttachmentFact, Coverage, Gap, Look, Subject};
+use crate::snapshot::{AttachmentFact, Coverage, Gap, Look, Note, Subject};
 
 /// How often a list is asked for again when a program of it went away before it could be read.
 const ATTEMPTS: usize = 10;
@@ -47,6 +48,71 @@ impl<'a, 'b> Attachments<'a, 'b> {
     pub(super) fn into_facts(mut self) -> (Vec<AttachmentFact>, Coverage) {
         self.found.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
         (self.found, self.coverage)
+    }
+
+    /// Asks a cgroup and everything below it, all at once, for what is attached. `load` grows by the time that
+    /// only loading the iterator took.
+    ///
+    /// # Errors
+    /// When there is no such iterator, or it cannot be told which cgroups it has met: then nothing was kept.
+    pub(super) fn iterate(
+        &mut self,
+        root: &Cgroup,
+        mount: &Path,
+        load: &mut Duration,
+    ) -> bpf::Result<()> {
+        let walked = bpf::walk::walk(root.as_fd(), self.types, self.query.tells_program_flags())?;
+        *load += walked.load;
+        let (mut vanished, mut asked) = (0, 0);
+        for (id, lists) in walked.lists {
+            let cgroup = match Cgroup::open_by_id(root, id) {
+                Ok(cgroup) => cgroup,
+                Err(error) if error.kind() == Kind::Vanished => {
+                    vanished += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let path = cgroup.path().strip_prefix(mount).map_err(|_| {
+                Error::new(Call::OpenCgroup, shown(cgroup.path()), Errno::EXDEV)
+                    .with_detail("it is not below the mount that was gone over")
+            })?;
+            let path = Path::new("/").join(path);
+            let before = self.found.len();
+            if !lists.iter().all(|(&attach_type, list)| self.read(list, id, &path, attach_type)) {
+                // What was attached a moment ago has changed: as it is now is told by the cgroup itself.
+                self.found.truncate(before);
+                self.visit(cgroup.as_fd(), id, &path);
+                asked += 1;
+            }
+        }
+        self.coverage.cgroups_visited += walked.visited.saturating_sub(vanished + asked);
+        self.coverage.cgroups_vanished += vanished;
+        Ok(())
+    }
+
+    /// Nothing of what was found counts: there was no iterator, though it was asked for.
+    pub(super) fn cannot_iterate(&mut self, error: &Error) {
+        self.forget();
+        let why = format!("{error}; --method query needs no iterator");
+        let what = "the programs attached to cgroups".to_owned();
+        self.coverage.gaps.push(Gap { about: Subject::Cgroups, what, why });
+    }
+
+    /// Nothing of what was found counts: every cgroup will be asked instead. That is as good; but where it should
+    /// not have been necessary it is told.
+    pub(super) fn do_without_iterator(&mut self, error: &Error) {
+        self.forget();
+        if !matches!(error.kind(), Kind::Unsupported | Kind::Denied) {
+            let what = "the iterator over cgroups".to_owned();
+            let why = format!("{error}; every cgroup was asked instead");
+            self.coverage.notes.push(Note { what, why });
+        }
+    }
+
+    fn forget(&mut self) {
+        self.found.clear();
+        self.coverage = Coverage { attach_types: self.types.to_owned(), ..Coverage::default() };
     }
 
     /// Asks cgroups again that a look has found something attached to.

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use bpf::cgroup::Cgroup;
+use bpf::cgroup::{Cgroup, below, descendants};
 use bpf::error::Error;
 use bpf::holders::holders;
 use bpf::pins::{Held, pins};
@@ -14,6 +14,7 @@ use bpf::{AttachType, CgroupId, Owner, ledger, objects};
 use super::attachments::{Attachments, shown};
 use super::devices::{device_facts, device_links};
 use super::host::{Clock, may_look_into_processes};
+use super::method::{Method, iter_is_quicker};
 use super::programs::Programs;
 use super::walk::{Visitor, walk};
 use super::{gap, milliseconds};
@@ -48,6 +49,8 @@ pub(super) struct Eye<'a> {
     pub(super) ours: &'a Ours,
     /// Look for the pins and holders of others' programs, too.
     pub(super) all: bool,
+    /// How everything below a cgroup is gone over.
+    pub(super) method: Method,
     /// What was asked for: whether network devices of our queues are of interest, it says.
     pub(super) scope: &'a Scope,
     pub(super) clock: &'a Clock,
@@ -65,15 +68,24 @@ impl Eye<'_> {
 
         let start = Instant::now();
         let mut attachments = Attachments::new(self.types, self.program_flags, &mut programs);
+        let mut method = Method::Query.to_string();
+        let mut load = Duration::ZERO;
         match self.extent {
-            Extent::Tree(path) => walk(self.cgroup.as_fd(), path, &mut attachments),
+            Extent::Tree(path) => {
+                method = self.go_over(path, &mut attachments, &mut load).to_string();
+            }
             Extent::Alone(path) => {
                 attachments.visit(self.cgroup.as_fd(), self.cgroup.id(), path);
             }
-            Extent::Some(before, cgroups) => attachments.revisit(self.mount, before, cgroups),
+            Extent::Some(before, cgroups) => {
+                attachments.revisit(self.mount, before, cgroups);
+                // Most of it is still what that look has seen.
+                method.clone_from(&before.method);
+            }
         }
         let (mut attachments, mut coverage) = attachments.into_facts();
-        timings.walk += milliseconds(start.elapsed().saturating_sub(programs.time));
+        timings.walk += milliseconds(start.elapsed().saturating_sub(programs.time + load));
+        timings.load += milliseconds(load);
         coverage.gaps.extend_from_slice(self.gaps);
 
         let start = Instant::now();
@@ -122,7 +134,6 @@ impl Eye<'_> {
             holders = timed(&mut timings.holders, || holder_facts(&known, gaps));
         }
         coverage.programs_seen = programs.len() as u64;
-        let method = "query".to_owned();
         Look {
             taken_at,
             method,
@@ -136,6 +147,39 @@ impl Eye<'_> {
             owners,
             ledger,
             devices,
+        }
+    }
+}
+
+impl Eye<'_> {
+    /// Asks a cgroup and everything below it; returns the method that was used.
+    fn go_over(
+        &self,
+        path: &Path,
+        attachments: &mut Attachments<'_, '_>,
+        load: &mut Duration,
+    ) -> Method {
+        let is_worth_it = || {
+            // Where nobody can tell how many cgroups there are, nor can it be told that they are many.
+            let descendants = descendants(&below(self.mount, path)).unwrap_or(0);
+            iter_is_quicker(descendants, self.types.len())
+        };
+        let is_asked = self.method == Method::Iter;
+        if self.types.is_empty() || !(is_asked || self.method == Method::Auto && is_worth_it()) {
+            walk(self.cgroup.as_fd(), path, attachments);
+            return Method::Query;
+        }
+        match attachments.iterate(self.cgroup, self.mount, load) {
+            Ok(()) => Method::Iter,
+            Err(error) if is_asked => {
+                attachments.cannot_iterate(&error);
+                Method::Iter
+            }
+            Err(error) => {
+                attachments.do_without_iterator(&error);
+                walk(self.cgroup.as_fd(), path, attachments);
+                Method::Query
+            }
         }
     }
 }

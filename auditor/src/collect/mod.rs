@@ -4,6 +4,7 @@ mod attachments;
 mod devices;
 mod host;
 mod look;
+mod method;
 mod programs;
 mod walk;
 
@@ -22,6 +23,7 @@ use self::attachments::shown;
 use self::host::{Clock, boottime_offset, host};
 pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
+pub use self::method::Method;
 use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, suspects};
 use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
 
@@ -46,6 +48,8 @@ pub struct Options {
     pub attach_types: Vec<AttachType>,
     /// Look for the pins and holders of others' programs, too.
     pub all: bool,
+    /// How the cgroups are gone over. (Where a look is only at some of them they are always queried.)
+    pub method: Method,
     /// The time between two looks.
     pub settle: Duration,
 }
@@ -57,6 +61,7 @@ impl Default for Options {
             programs: Vec::new(),
             attach_types: Vec::new(),
             all: false,
+            method: Method::default(),
             settle: DEFAULT_SETTLE,
         }
     }
@@ -87,6 +92,7 @@ pub(crate) struct Collector {
     program_flags: bool,
     ours: Ours,
     all: bool,
+    method: Method,
     host: Host,
     clock: Clock,
     /// The start times of processes are those that owners know of themselves.
@@ -132,6 +138,7 @@ impl Collector {
             // What is no glob is told of when the snapshot is classified.
             ours: Ours::new(&scope.programs).0,
             all: options.all,
+            method: options.method,
             host: host()?,
             clock: Clock::now(boottime_offset.unwrap_or(0))?,
             has_true_times: boottime_offset == Some(0),
@@ -210,6 +217,7 @@ impl Collector {
             program_flags: self.program_flags,
             ours: &self.ours,
             all: self.all,
+            method: self.method,
             scope: &self.scope,
             clock: &self.clock,
             has_true_times: self.has_true_times,

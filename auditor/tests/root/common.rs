@@ -95,3 +95,10 @@ pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<ProgramId>
     let list = query(&Cgroup::open(cgroup).unwrap(), attach_type, Scope::Local, false).unwrap();
     list.programs.into_iter().map(|program| program.id).collect()
 }
+
+/// Linux has it since 6.1. Where it is missing an audit that is to use it has to say so.
+pub(crate) fn has_iterator() -> bool {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(1))
+}

@@ -6,6 +6,7 @@ mod devices;
 mod findings;
 mod gaps;
 mod listing;
+mod methods;
 mod recheck;
 mod rights;
 mod walk;

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Goes over a cgroup and everything below it, inside the kernel, and tells what is attached where. The kernel
+ * holds its cgroup lock meanwhile, so this is the picture of one moment. Needs Linux 6.1.
+ *
+ * Of the kernel's own types it declares what is read here; libbpf finds the places in the running kernel's
+ * type information, and the numbers of the lists as well, which are others than those of the attach types and
+ * differ between kernels. It searches all of that for each type that a read begins at, which is most of the
+ * time that loading takes: so reads begin at few.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#define KERNEL_TYPE __attribute__((preserve_access_index))
+#define MOST_LISTS 64 /* the kernel has fewer than 40 */
+#define MOST_PROGRAMS 64 /* BPF_CGROUP_MAX_PROGS */
+
+struct hlist_node {
+	struct hlist_node *next;
+} KERNEL_TYPE;
+
+struct hlist_head {
+	struct hlist_node *first;
+} KERNEL_TYPE;
+
+struct bpf_prog_aux {
+	__u32 id;
+} KERNEL_TYPE;
+
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+} KERNEL_TYPE;
+
+struct bpf_link {
+	struct bpf_prog *prog;
+} KERNEL_TYPE;
+
+struct bpf_cgroup_link {
+	struct bpf_link link;
+} KERNEL_TYPE;
+
+struct bpf_prog_list {
+	struct hlist_node node;
+	struct bpf_prog *prog;
+	struct bpf_cgroup_link *link;
+} KERNEL_TYPE;
+
+struct cgroup_bpf {
+	struct hlist_head progs[MOST_LISTS];
+	__u8 flags[MOST_LISTS];
+} KERNEL_TYPE;
+
+struct kernfs_node {
+	__u64 id;
+} KERNEL_TYPE;
+
+struct cgroup {
+	struct kernfs_node *kn;
+	struct cgroup_bpf bpf;
+} KERNEL_TYPE;
+
+/* What the kernel passes: an interface, and no type of its own. */
+struct bpf_iter__cgroup {
+	__bpf_md_ptr(struct bpf_iter_meta *, meta);
+	__bpf_md_ptr(struct cgroup *, cgroup);
+};
+
+/* The lists of a cgroup; what is here are the names. */
+enum cgroup_bpf_attach_type {
+	CGROUP_INET_INGRESS,
+	CGROUP_INET_EGRESS,
+	CGROUP_INET_SOCK_CREATE,
+	CGROUP_SOCK_OPS,
+	CGROUP_DEVICE,
+	CGROUP_INET4_BIND,
+	CGROUP_INET6_BIND,
+	CGROUP_INET4_CONNECT,
+	CGROUP_INET6_CONNECT,
+	CGROUP_UNIX_CONNECT,
+	CGROUP_INET4_POST_BIND,
+	CGROUP_INET6_POST_BIND,
+	CGROUP_UDP4_SENDMSG,
+	CGROUP_UDP6_SENDMSG,
+	CGROUP_UNIX_SENDMSG,
+	CGROUP_SYSCTL,
+	CGROUP_UDP4_RECVMSG,
+	CGROUP_UDP6_RECVMSG,
+	CGROUP_UNIX_RECVMSG,
+	CGROUP_GETSOCKOPT,
+	CGROUP_SETSOCKOPT,
+	CGROUP_INET4_GETPEERNAME,
+	CGROUP_INET6_GETPEERNAME,
+	CGROUP_UNIX_GETPEERNAME,
+	CGROUP_INET4_GETSOCKNAME,
+	CGROUP_INET6_GETSOCKNAME,
+	CGROUP_UNIX_GETSOCKNAME,
+	CGROUP_INET_SOCK_RELEASE,
+	CGROUP_LSM_START,
+	CGROUP_LSM_END,
+};
+
+/* Attach types that the headers which this is compiled with may not have yet. */
+#define LSM_CGROUP 43
+#define UNIX_CONNECT 49
+#define UNIX_SENDMSG 50
+#define UNIX_RECVMSG 51
+#define UNIX_GETPEERNAME 52
+#define UNIX_GETSOCKNAME 53
+
+/* One program on one list. */
+struct walk_record {
+	__u64 cgroup;
+	__u32 program;
+	__u8 attach_type;
+	__u8 flags;
+	__u16 unused;
+};
+
+/* Which attach types are asked for: the bit of each number. Set before loading. */
+const volatile __u64 wanted = 0;
+
+/* Cgroups that were there. */
+__u64 visited = 0;
+/* Records that there was no room for. */
+__u64 lost = 0;
+/* Lists that could not be read, or were longer than the kernel lets them be. */
+__u64 unreadable = 0;
+
+/* The first entries of the lists of the cgroup that is looked at. */
+static __u64 heads[MOST_LISTS];
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} chad_records SEC(".maps");
+
+/* Not static: the verifier goes over it once, and not once for each list. */
+__attribute__((noinline)) int tell_list(__u64 cgroup, __u64 first, __u32 attach_type, __u32 flags)
+{
+	void *node = (void *)first;
+
+	for (int i = 0; i < MOST_PROGRAMS && node; i++) {
+		struct bpf_prog_list *entry =
+			node - bpf_core_field_offset(struct bpf_prog_list, node);
+		struct bpf_prog *program = BPF_CORE_READ(entry, prog);
+		struct walk_record record = {
+			.cgroup = cgroup,
+			.attach_type = attach_type,
+			.flags = flags,
+		};
+
+		if (!program)
+			program = BPF_CORE_READ(entry, link, link.prog);
+		node = BPF_CORE_READ(entry, node.next);
+		/* A place that waits to be taken away, as a query sees it. */
+		if (!program)
+			continue;
+		record.program = BPF_CORE_READ(program, aux, id);
+		if (bpf_ringbuf_output(&chad_records, &record, sizeof(record), BPF_RB_NO_WAKEUP))
+			lost++;
+	}
+	if (node)
+		unreadable++;
+	return 0;
+}
+
+static __always_inline void tell(struct cgroup *cgroup, __u32 list, __u32 attach_type)
+{
+	__u8 flags = 0;
+
+	if (list >= MOST_LISTS || !heads[list])
+		return;
+	/* A query tells no flags for all of these lists together. */
+	bpf_core_read(&flags, sizeof(flags), &cgroup->bpf.flags[list]);
+	tell_list(BPF_CORE_READ(cgroup, kn, id), heads[list], attach_type, flags);
+}
+
+#define LIST(name) bpf_core_enum_value(enum cgroup_bpf_attach_type, name)
+#define HAS(name) bpf_core_enum_value_exists(enum cgroup_bpf_attach_type, name)
+#define TELL(name, attach_type)                                                                    \
+	do {                                                                                       \
+		if (wanted & 1ULL << (attach_type) && HAS(name))                                   \
+			tell(cgroup, LIST(name), attach_type);                                     \
+	} while (0)
+
+SEC("iter/cgroup")
+int chadthrottle_ls(struct bpf_iter__cgroup *ctx)
+{
+	struct cgroup *cgroup = ctx->cgroup;
+
+	/* The last call is for the end. */
+	if (!cgroup)
+		return 0;
+	visited++;
+	if (bpf_core_field_size(cgroup->bpf.progs) > sizeof(heads) ||
+	    bpf_probe_read_kernel(heads, bpf_core_field_size(cgroup->bpf.progs),
+				  &cgroup->bpf.progs)) {
+		unreadable++;
+		return 0;
+	}
+	TELL(CGROUP_INET_INGRESS, BPF_CGROUP_INET_INGRESS);
+	TELL(CGROUP_INET_EGRESS, BPF_CGROUP_INET_EGRESS);
+	TELL(CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET_SOCK_CREATE);
+	TELL(CGROUP_SOCK_OPS, BPF_CGROUP_SOCK_OPS);
+	TELL(CGROUP_DEVICE, BPF_CGROUP_DEVICE);
+	TELL(CGROUP_INET4_BIND, BPF_CGROUP_INET4_BIND);
+	TELL(CGROUP_INET6_BIND, BPF_CGROUP_INET6_BIND);
+	TELL(CGROUP_INET4_CONNECT, BPF_CGROUP_INET4_CONNECT);
+	TELL(CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_CONNECT);
+	TELL(CGROUP_INET4_POST_BIND, BPF_CGROUP_INET4_POST_BIND);
+	TELL(CGROUP_INET6_POST_BIND, BPF_CGROUP_INET6_POST_BIND);
+	TELL(CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP4_SENDMSG);
+	TELL(CGROUP_UDP6_SENDMSG, BPF_CGROUP_UDP6_SENDMSG);
+	TELL(CGROUP_SYSCTL, BPF_CGROUP_SYSCTL);
+	TELL(CGROUP_UDP4_RECVMSG, BPF_CGROUP_UDP4_RECVMSG);
+	TELL(CGROUP_UDP6_RECVMSG, BPF_CGROUP_UDP6_RECVMSG);
+	TELL(CGROUP_GETSOCKOPT, BPF_CGROUP_GETSOCKOPT);
+	TELL(CGROUP_SETSOCKOPT, BPF_CGROUP_SETSOCKOPT);
+	TELL(CGROUP_INET4_GETPEERNAME, BPF_CGROUP_INET4_GETPEERNAME);
+	TELL(CGROUP_INET6_GETPEERNAME, BPF_CGROUP_INET6_GETPEERNAME);
+	TELL(CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET4_GETSOCKNAME);
+	TELL(CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_INET6_GETSOCKNAME);
+	TELL(CGROUP_INET_SOCK_RELEASE, BPF_CGROUP_INET_SOCK_RELEASE);
+	TELL(CGROUP_UNIX_CONNECT, UNIX_CONNECT);
+	TELL(CGROUP_UNIX_SENDMSG, UNIX_SENDMSG);
+	TELL(CGROUP_UNIX_RECVMSG, UNIX_RECVMSG);
+	TELL(CGROUP_UNIX_GETPEERNAME, UNIX_GETPEERNAME);
+	TELL(CGROUP_UNIX_GETSOCKNAME, UNIX_GETSOCKNAME);
+	/* One list for each hook that has any. */
+	if (wanted & 1ULL << LSM_CGROUP && HAS(CGROUP_LSM_START)) {
+		for (__u32 list = LIST(CGROUP_LSM_START);
+		     list <= LIST(CGROUP_LSM_END) && list < MOST_LISTS; list++)
+			tell(cgroup, list, LSM_CGROUP);
+	}
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

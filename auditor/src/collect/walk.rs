@@ -1,10 +1,10 @@
 //! Walking a tree of cgroups, in depth.
 //!
-//! What costs time on a host with 10,000 cgroups is system calls. Each cgroup is opened by its name
+//! What costs time on a host with 10,000 cgroups is system calls. Each cgroup is opened once, by its name
 //! relative to its parent, so that the kernel looks up one component and not a whole path. One whose
 //! link count is 2 has no child cgroups (a directory's count is 2 and its subdirectories), and is not
-//! listed. And only two descriptors are open at a time, however deep the tree is: the way up is `..`,
-//! which works in a cgroup that has been removed in the meantime as well.
+//! listed. And only so many descriptors are open at a time, however deep the tree is: further up the way back is
+//! `..`, which works in a cgroup that has been removed in the meantime as well.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +30,9 @@ pub(super) trait Visitor {
     fn stop(&mut self, path: &Path, errno: Errno);
 }
 
+/// So many cgroups stay open on the way down.
+const OPEN_LEVELS: usize = 32;
+
 /// Visits a cgroup and everything below it, each before its children. `path` is its path relative to the
 /// mount. What is made or removed during the walk may be met or not.
 pub(super) fn walk(root: BorrowedFd<'_>, path: &Path, visitor: &mut impl Visitor) {
@@ -39,39 +42,37 @@ pub(super) fn walk(root: BorrowedFd<'_>, path: &Path, visitor: &mut impl Visitor
         Err(errno) => return visitor.fail(at.path(), errno),
     };
     visitor.visit(here.as_fd(), CgroupId(stat.st_ino), at.path());
-    let mut levels: Vec<Level> = Level::enter(&here, &stat, &at, visitor).into_iter().collect();
-    let mut here = here;
+    let mut levels: Vec<Level> = Level::enter(here, &stat, &at, visitor).into_iter().collect();
     while let Some(level) = levels.last_mut() {
+        at.truncate(level.path_len);
         let Some(name) = level.children.pop() else {
-            levels.pop();
-            if let Some(parent) = levels.last() {
-                match parent.reopen(here.as_fd()) {
-                    Ok(fd) => here = fd,
-                    Err(errno) => return visitor.stop(at.path(), errno),
-                }
-                at.truncate(parent.path_len);
+            let done = levels.pop();
+            let way_back = done.zip(levels.last_mut()).map(|(done, parent)| parent.reopen(&done));
+            if let Some(Err(errno)) = way_back {
+                return visitor.stop(at.path(), errno);
             }
             continue;
         };
         at.push(&name);
-        match open(here.as_fd(), &name) {
+        match open(level.fd(), &name) {
             Ok((child, stat)) => {
                 visitor.visit(child.as_fd(), CgroupId(stat.st_ino), at.path());
-                if let Some(level) = Level::enter(&child, &stat, &at, visitor) {
+                if let Some(level) = Level::enter(child, &stat, &at, visitor) {
                     levels.push(level);
-                    here = child;
-                    continue;
+                    if let Some(far) = levels.len().checked_sub(OPEN_LEVELS + 1) {
+                        levels[far].dir = None;
+                    }
                 }
             }
             Err(errno) => visitor.fail(at.path(), errno),
         }
-        let path_len = level.path_len;
-        at.truncate(path_len);
     }
 }
 
 /// A cgroup with children that are still to be visited.
 struct Level {
+    /// None while the walk is far below it.
+    dir: Option<Dir>,
     inode: u64,
     path_len: usize,
     children: Vec<CString>,
@@ -80,7 +81,7 @@ struct Level {
 impl Level {
     /// None where there is nothing to do.
     fn enter(
-        fd: &OwnedFd,
+        fd: OwnedFd,
         stat: &FileStat,
         at: &PathStack,
         visitor: &mut impl Visitor,
@@ -88,9 +89,12 @@ impl Level {
         if stat.st_nlink == 2 {
             return None;
         }
-        match children(fd) {
-            Ok(children) if children.is_empty() => None,
-            Ok(children) => Some(Self { inode: stat.st_ino, path_len: at.len(), children }),
+        let listed = Dir::from_fd(fd).and_then(|mut dir| Ok((children(&mut dir)?, dir)));
+        match listed {
+            Ok((children, _)) if children.is_empty() => None,
+            Ok((children, dir)) => {
+                Some(Self { dir: Some(dir), inode: stat.st_ino, path_len: at.len(), children })
+            }
             Err(errno) => {
                 visitor.fail(at.path(), errno);
                 None
@@ -98,11 +102,23 @@ impl Level {
         }
     }
 
-    /// Opens it again, from one of its children.
-    fn reopen(&self, child: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-        let (fd, stat) = open(child, c"..")?;
+    /// Where its children are opened.
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_ref().expect("the level where the walk is is open").as_fd()
+    }
+
+    /// Opens it again, if it is not open, from one of its children, which is.
+    fn reopen(&mut self, child: &Self) -> Result<(), Errno> {
+        if self.dir.is_some() {
+            return Ok(());
+        }
+        let (fd, stat) = open(child.fd(), c"..")?;
         // A cgroup cannot be moved: another parent would mean that something is very wrong.
-        if stat.st_ino == self.inode { Ok(fd) } else { Err(Errno::ESTALE) }
+        if stat.st_ino != self.inode {
+            return Err(Errno::ESTALE);
+        }
+        self.dir = Some(Dir::from_fd(fd)?);
+        Ok(())
     }
 }
 
@@ -113,9 +129,9 @@ fn open(parent: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<(OwnedFd, FileS
 }
 
 /// The names of the child cgroups.
-fn children(cgroup: &OwnedFd) -> Result<Vec<CString>, Errno> {
+fn children(cgroup: &mut Dir) -> Result<Vec<CString>, Errno> {
     let mut children = Vec::new();
-    for entry in Dir::openat(cgroup, c".", DIRECTORY, Mode::empty())?.iter() {
+    for entry in cgroup.iter() {
         let entry = entry?;
         let is_child = entry.file_type() == Some(Type::Directory)
             && !matches!(entry.file_name().to_bytes(), b"." | b"..");

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
+use auditor::collect::Method;
 use benches::contest::{Row, markdown};
 use benches::forest::{Attached, Forest};
 use benches::run::{self, Run};
@@ -20,12 +21,13 @@ const ATTACHMENTS: usize = 100;
 
 /// How many cgroups, how many attachments, which, and in how many rounds they are looked at. The smallest first:
 /// a smoke run takes no more than two.
-const TREES: [(usize, usize, Attached, usize); 5] = [
+const TREES: [(usize, usize, Attached, usize); 6] = [
     (100, 10, Attached::Foreign, 15),
     (1_000, ATTACHMENTS, Attached::Foreign, 15),
     (10_000, ATTACHMENTS, Attached::Foreign, 7),
     (10_000, ATTACHMENTS, Attached::Leaks, 7),
     (100_000, ATTACHMENTS, Attached::Foreign, 3),
+    (100_000, 10_000, Attached::Foreign, 1),
 ];
 
 fn main() -> ExitCode {
@@ -56,7 +58,7 @@ fn bench(run: &Run) -> anyhow::Result<()> {
     }
     let misses: Vec<String> = rows.iter().flat_map(Row::misses).collect();
     ensure!(misses.is_empty(), "not good enough:\n  {}", misses.join("\n  "));
-    run.settle(&rows.iter().flat_map(Row::baseline).collect::<Vec<_>>())
+    run.settle(&rows.iter().flat_map(|row| row.baseline()).collect::<Vec<_>>())
 }
 
 fn criterion(forest: &Forest) {
@@ -69,13 +71,17 @@ fn criterion(forest: &Forest) {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    let selections: [(&str, &[AttachType]); 2] = [("two types", &TWO_TYPES), ("all types", &[])];
-    for (name, types) in selections {
+    let selections: [(&str, &[AttachType], Method); 3] = [
+        ("query, two types", &TWO_TYPES, Method::Query),
+        ("query, all types", &[], Method::Query),
+        ("iter, all types", &[], Method::Iter),
+    ];
+    for (name, types, method) in selections {
         group.bench_function(format!("library, {name}"), |bencher| {
-            bencher.iter(|| in_process(root, types).expect("the audit sees everything"));
+            bencher.iter(|| in_process(root, types, method).expect("the audit sees everything"));
         });
         group.bench_function(format!("process, {name}"), |bencher| {
-            bencher.iter(|| as_process(root, types).expect("the audit sees everything"));
+            bencher.iter(|| as_process(root, types, method).expect("the audit sees everything"));
         });
     }
     group.bench_function("bpftool cgroup tree", |bencher| {

@@ -8,9 +8,11 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, ensure};
 use auditor::classify::classify;
 use auditor::cli::Cli;
-use auditor::collect::{Options, collect};
+use auditor::collect::{Method, Options, collect};
+use auditor::snapshot::Timings;
 use bpf::AttachType;
 use clap::Parser;
+use serde::Deserialize;
 
 use crate::forest::OURS;
 
@@ -36,10 +38,11 @@ pub fn be_the_auditor_if_asked() -> Option<ExitCode> {
 ///
 /// # Errors
 /// When it cannot, or does not see everything.
-pub fn in_process(root: &Path, types: &[AttachType]) -> anyhow::Result<()> {
+pub fn in_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::Result<()> {
     let options = Options {
         root: root.to_owned(),
         attach_types: types.to_vec(),
+        method,
         programs: vec![OURS.to_owned()],
         ..Options::default()
     };
@@ -49,25 +52,47 @@ pub fn in_process(root: &Path, types: &[AttachType]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `chadthrottle-audit scan` as a process of its own; returns the most memory that it used, in kB.
+/// What a scan tells of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// The most memory that it used, in kB.
+    pub peak_kilobytes: u64,
+    /// Where its time went.
+    pub timings: Timings,
+}
+
+/// `chadthrottle-audit scan` as a process of its own.
 ///
 /// # Errors
 /// When it fails, or does not see everything.
-pub fn as_process(root: &Path, types: &[AttachType]) -> anyhow::Result<u64> {
+pub fn as_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::Result<Told> {
+    #[derive(Deserialize)]
+    struct Report {
+        method: String,
+        timings_ms: Timings,
+    }
     let mut args: Vec<OsString> =
         vec!["scan".into(), "--program".into(), OURS.into(), "--root".into(), root.into()];
+    args.extend(["--method".into(), method.to_string().into()]);
+    args.extend(["--format".into(), "json".into()]);
     for attach_type in types {
         args.extend(["--attach-type".into(), attach_type.name().into()]);
     }
     let output = Command::new(env::current_exe()?)
         .args(args)
         .env(ROLE, "1")
-        .stdout(Stdio::null())
         .output()
         .context("cannot start the auditor")?;
     let talk = String::from_utf8_lossy(&output.stderr);
     ensure!(matches!(output.status.code(), Some(0 | 1)), "the auditor failed: {talk}");
-    talk.trim().parse().with_context(|| talk.clone().into_owned())
+    let peak_kilobytes = talk.trim().parse().with_context(|| talk.clone().into_owned())?;
+    let report: Report = serde_json::from_slice(&output.stdout)?;
+    ensure!(
+        method == Method::Auto || report.method == method.to_string(),
+        "it used {}",
+        report.method
+    );
+    Ok(Told { peak_kilobytes, timings: report.timings_ms })
 }
 
 /// `bpftool cgroup tree`.

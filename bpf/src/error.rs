@@ -154,11 +154,11 @@ impl Error {
         match (self.call, self.errno) {
             (_, Errno::EPERM | Errno::EACCES) => Kind::Denied,
             // libbpf does not find the iterator, or the types, or the kernel does not know the way to go.
-            (Call::Iterate, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Kind::Unsupported,
+            (_, Errno::ENOSYS | Errno::EOPNOTSUPP)
+            | (Call::Iterate, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Kind::Unsupported,
             (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH) => Kind::Vanished,
             (Call::Attach | Call::LinkCreate, Errno::E2BIG) => Kind::Full,
             (_, Errno::ESTALE) => Kind::Changed,
-            (_, Errno::ENOSYS | Errno::EOPNOTSUPP) => Kind::Unsupported,
             _ => Kind::Other,
         }
     }

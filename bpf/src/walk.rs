@@ -31,10 +31,10 @@ use crate::throttle::{listen_to_libbpf, take_log};
 const WHAT: &str = "the iterator over cgroups";
 
 /// Bytes for records in the kernel at first; doubled until all have room.
-const ROOM: u32 = 1 << 20;
+const BYTES: u32 = 1 << 20;
 
 /// With more than this something other than room is amiss.
-const MOST_ROOM: u32 = 1 << 28;
+const MOST_BYTES: u32 = 1 << 28;
 
 /// What a walk has found.
 #[derive(Debug, Default)]
@@ -60,19 +60,19 @@ pub struct Walked {
 /// `Unsupported` where the kernel has no such iterator or no type information, `Denied` without the rights, and
 /// `EAGAIN` where there are more than a million cgroups. A list that cannot be read is an error, and not left out.
 pub fn walk(root: BorrowedFd<'_>, types: &[AttachType], program_flags: bool) -> Result<Walked> {
-    walk_with_room(root, types, program_flags, ROOM)
+    walk_with(root, types, program_flags, BYTES)
 }
 
-fn walk_with_room(
+fn walk_with(
     root: BorrowedFd<'_>,
     types: &[AttachType],
     program_flags: bool,
-    mut room: u32,
+    mut bytes: u32,
 ) -> Result<Walked> {
     loop {
-        match attempt(root, types, program_flags, room)? {
+        match attempt(root, types, program_flags, bytes)? {
             Some(walked) => return Ok(walked),
-            None if room < MOST_ROOM => room *= 2,
+            None if bytes < MOST_BYTES => bytes *= 2,
             None => {
                 let error = Error::new(Call::Iterate, WHAT, Errno::ENOSPC);
                 return Err(error.with_detail("there are more attachments than there is room for"));
@@ -86,7 +86,7 @@ fn attempt(
     root: BorrowedFd<'_>,
     types: &[AttachType],
     program_flags: bool,
-    room: u32,
+    bytes: u32,
 ) -> Result<Option<Walked>> {
     let start = Instant::now();
     let fail = |error: libbpf_rs::Error| {
@@ -98,7 +98,7 @@ fn attempt(
     let mut open = skeleton::WalkSkelBuilder::default().open(&mut storage).map_err(fail)?;
     let rodata = open.maps.rodata_data.as_deref_mut().ok_or_else(no_data)?;
     rodata.wanted = types.iter().map(|attach_type| 1_u64 << attach_type.kernel()).sum();
-    open.maps.chad_records.set_max_entries(room).map_err(fail)?;
+    open.maps.chad_records.set_max_entries(bytes).map_err(fail)?;
     let skeleton = open.load().map_err(fail)?;
     let load = start.elapsed();
 
@@ -206,7 +206,7 @@ mod tests {
         let walked = match attempt(open.as_fd(), &types, false, 4096) {
             Ok(tight) => {
                 assert!(tight.is_none());
-                walk_with_room(open.as_fd(), &types, false, 4096).unwrap()
+                walk_with(open.as_fd(), &types, false, 4096).unwrap()
             }
             Err(error) => {
                 assert_eq!(error.kind(), Kind::Unsupported, "{error}");

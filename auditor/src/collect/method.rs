@@ -13,7 +13,7 @@ pub enum Method {
     Auto,
     /// Open each cgroup and ask it for each attach type: works everywhere
     Query,
-    /// Have the kernel run a program on each cgroup, which reads the same lists (Linux 6.1, CAP_PERFMON)
+    /// Have the kernel run a program on each cgroup, which reads the same lists (Linux 6.1 and newer)
     Iter,
 }
 

@@ -132,8 +132,7 @@ impl Row {
         let is_slow = |(way, _, ratio): &(Way, Duration, f64)| {
             let is_asked =
                 self.attached == Attached::Foreign || matches!(way, Way::TwoTypes | Way::AllTypes);
-            // NaN, which is not comparable, is no good either.
-            is_asked && !(*ratio >= way.least())
+            is_asked && (ratio.is_nan() || *ratio < way.least())
         };
         let slow = self.ratios().filter(is_slow).map(|(way, _, ratio)| {
             let (name, least) = (way.name(), way.least());

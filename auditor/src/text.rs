@@ -47,7 +47,7 @@ pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
         Verdict::Leaks => RED,
         Verdict::Incomplete => YELLOW,
     };
-    let verdict = paint(&format!("{BOLD}{style}"), &verdict(report));
+    let verdict = paint(&format!("{BOLD}{style}"), &conclusion(report));
     let end: Vec<String> = [verdict].into_iter().chain(advice(report)).collect();
     paragraphs.push(end.join("\n"));
     paragraphs.join("\n\n") + "\n"
@@ -226,7 +226,7 @@ fn gaps(report: &Report) -> String {
 }
 
 /// The verdict, in one line.
-fn verdict(report: &Report) -> String {
+pub fn conclusion(report: &Report) -> String {
     let summary = &report.summary;
     let found = match report.verdict {
         Verdict::Leaks => leaked(report),

@@ -348,7 +348,8 @@ fn owner(claim: Claim) -> String {
     }
 }
 
-fn count(number_of: usize, noun: &str) -> String {
+/// `1 thing`, `2 things`.
+pub(crate) fn count(number_of: usize, noun: &str) -> String {
     format!("{} {noun}{}", number(number_of), if number_of == 1 { "" } else { "s" })
 }
 

@@ -119,6 +119,8 @@ pub enum Format {
     Text,
     /// For programs; the shape is stable
     Json,
+    /// `JUnit` XML, for Jenkins, GitLab and others
+    Junit,
 }
 
 impl Format {
@@ -127,6 +129,7 @@ impl Format {
         match self {
             Self::Text => "text",
             Self::Json => "json",
+            Self::Junit => "junit",
         }
     }
 

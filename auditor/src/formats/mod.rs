@@ -3,6 +3,8 @@
 //! Text and JSON are a command's own. What CI systems read is made from [`Results`] alone, whichever command
 //! they are of.
 
+mod junit;
+
 use crate::cli::Format;
 use crate::results::Results;
 
@@ -43,5 +45,6 @@ pub fn render(what: &impl Rendition, format: Format, on: Medium) -> anyhow::Resu
     Ok(match format {
         Format::Text => what.text(on),
         Format::Json => what.json()?,
+        Format::Junit => junit::render(&what.results())?,
     })
 }

@@ -3,7 +3,9 @@
 mod attachments;
 mod common;
 mod devices;
+mod formats;
 mod gaps;
+mod junit;
 mod output;
 mod plan;
 mod programs;

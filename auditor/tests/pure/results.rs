@@ -5,7 +5,6 @@ use auditor::formats::Rendition;
 use auditor::report::report;
 use auditor::results::{COVERAGE, Outcome, Place, Problem, Results};
 use auditor::snapshot::{Snapshot, Subject};
-use bpf::AttachType;
 
 use crate::common::*;
 use crate::recorded::recorded;
@@ -26,12 +25,6 @@ fn words(results: &Results) -> Vec<String> {
         Outcome::Unseen(problems) => format!("unseen {}", problems.len()),
     };
     results.checks.iter().map(|check| format!("{} {}", check.rule, word(&check.outcome))).collect()
-}
-
-/// A host where everything was asked for.
-fn whole(mut host: Snapshot) -> Snapshot {
-    host.scope.attach_types = AttachType::all().collect();
-    host
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::make::report;
 use crate::classify::{Claim, Finding, Verdict};
-use crate::formats::{Medium, Rendition};
+use crate::formats::{Medium, Rendition, prometheus};
 use crate::results::Results;
 use crate::snapshot::{DeviceFact, Timings, Tool};
 
@@ -73,6 +73,10 @@ impl Rendition for Report {
 
     fn results(&self) -> Results {
         results::results(self)
+    }
+
+    fn prometheus(&self) -> anyhow::Result<String> {
+        prometheus::render(self)
     }
 }
 
@@ -289,7 +293,7 @@ pub struct Holder {
     pub comm: String,
 }
 
-/// Numbers. Of attachments, all but the last two: `leaked` counts programs without an attachment and network devices,
+/// Numbers. Of attachments, all but the last three: `leaked` counts programs without an attachment and network devices,
 /// too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -306,4 +310,7 @@ pub struct Summary {
     pub devices: usize,
     /// Leaks.
     pub leaked: usize,
+    /// The most programs on one cgroup and attach type, whoever's they are. The kernel's limit is 64.
+    #[serde(default)]
+    pub slots_used_max: u32,
 }

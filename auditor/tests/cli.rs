@@ -1,6 +1,6 @@
 //! The command line, as far as it goes without root.
 
-use std::io::Read;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, Stdio};
 
@@ -114,6 +114,30 @@ fn a_file_that_cannot_be_written_is_named_and_the_others_are_written() {
                 .and(contains("; cannot write to /no/where/b: ")),
         );
     assert!(file.exists());
+}
+
+/// In `target/tools/bin` where `scripts/promtool` has put it.
+fn promtool() -> StdCommand {
+    let ours = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/promtool");
+    StdCommand::new(if ours.exists() { ours } else { "promtool".into() })
+}
+
+#[test]
+fn promtool_takes_the_numbers_and_has_nothing_to_remark() {
+    for name in ["active", "orphaned_attachment", "unreachable_program"] {
+        let output = audit(&["scan", "--format", "prometheus", "--from", &recorded(name)]).output();
+        let text = tempfile::tempfile().unwrap();
+        (&text).write_all(&output.unwrap().stdout).unwrap();
+        (&text).rewind().unwrap();
+        let checked = promtool()
+            .args(["check", "metrics"])
+            .stdin(text)
+            .output()
+            .expect("promtool has to be here: run scripts/setup test");
+        let said = [checked.stdout, checked.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(checked.status.success() && said.is_empty(), "{}: {said}", checked.status);
+    }
 }
 
 #[test]

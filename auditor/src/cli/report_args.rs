@@ -121,6 +121,10 @@ pub enum Format {
     Json,
     /// `JUnit` XML, for Jenkins, GitLab and others
     Junit,
+    /// Annotations for GitHub Actions
+    Github,
+    /// Numbers for Prometheus, such as through the node exporter's textfile collector
+    Prometheus,
 }
 
 impl Format {
@@ -130,6 +134,8 @@ impl Format {
             Self::Text => "text",
             Self::Json => "json",
             Self::Junit => "junit",
+            Self::Github => "github",
+            Self::Prometheus => "prometheus",
         }
     }
 

@@ -3,7 +3,11 @@
 //! Text and JSON are a command's own. What CI systems read is made from [`Results`] alone, whichever command
 //! they are of.
 
+mod github;
 mod junit;
+pub(crate) mod prometheus;
+
+use anyhow::bail;
 
 use crate::cli::Format;
 use crate::results::Results;
@@ -21,6 +25,15 @@ pub trait Rendition {
 
     /// As checks that passed or did not, for CI systems.
     fn results(&self) -> Results;
+
+    /// Its numbers, for Prometheus. A command without any refuses the format in
+    /// [`ReportArgs::check`](crate::cli::ReportArgs::check).
+    ///
+    /// # Errors
+    /// It has none, or they cannot be written.
+    fn prometheus(&self) -> anyhow::Result<String> {
+        bail!("there are no numbers for Prometheus here: choose another format")
+    }
 }
 
 /// What text is written on.
@@ -45,6 +58,8 @@ pub fn render(what: &impl Rendition, format: Format, on: Medium) -> anyhow::Resu
     Ok(match format {
         Format::Text => what.text(on),
         Format::Json => what.json()?,
+        Format::Github => github::render(&what.results()),
+        Format::Prometheus => what.prometheus()?,
         Format::Junit => junit::render(&what.results())?,
     })
 }

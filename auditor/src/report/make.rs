@@ -83,6 +83,12 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
                 .filter(|judged| judged.finding == Finding::Active)
                 .count(),
             leaked: classified.leaks().count() + classified.leaked_devices().count(),
+            slots_used_max: classified
+                .attachments
+                .iter()
+                .filter_map(|judged| Some(judged.place?.slots_used))
+                .max()
+                .unwrap_or_default(),
         },
         root: snapshot.scope.root.to_string_lossy().into_owned(),
         scope_options: scope_options(&snapshot.scope),

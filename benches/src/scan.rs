@@ -84,7 +84,8 @@ pub fn as_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::
         .output()
         .context("cannot start the auditor")?;
     let talk = String::from_utf8_lossy(&output.stderr);
-    ensure!(matches!(output.status.code(), Some(0 | 1)), "the auditor failed: {talk}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(matches!(output.status.code(), Some(0 | 1)), "the auditor failed: {talk}{said}");
     let peak_kilobytes = talk.trim().parse().with_context(|| talk.clone().into_owned())?;
     let report: Report = serde_json::from_slice(&output.stdout)?;
     ensure!(

@@ -8,6 +8,7 @@ mod gaps;
 mod github;
 mod junit;
 mod output;
+mod picture;
 mod plan;
 mod programs;
 mod prometheus;

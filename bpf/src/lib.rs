@@ -28,6 +28,7 @@ pub mod probe;
 pub mod program;
 pub mod qdisc;
 pub mod queue;
+pub mod rights;
 mod rtnetlink;
 pub mod run_time;
 pub mod serde_path;

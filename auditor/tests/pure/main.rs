@@ -8,4 +8,5 @@ mod output;
 mod plan;
 mod programs;
 mod recorded;
+mod terminal;
 mod verdict;

@@ -8,5 +8,6 @@ mod output;
 mod plan;
 mod programs;
 mod recorded;
+mod surroundings;
 mod terminal;
 mod verdict;

@@ -254,3 +254,17 @@ fn a_ledger_that_is_out_of_sight_matters_to_what_is_pinned() {
     assert_eq!(attachments(&pinned()), [OrphanedPin]);
     counts_only_where_it_matters(Subject::HiddenLedger, &pinned(), Subject::Ledger);
 }
+
+#[test]
+fn pins_that_are_out_of_sight_do_not_matter_to_a_program_whose_link_to_a_device_is_seen_to_be_held()
+{
+    let mut host = host();
+    let owner = owner(4711);
+    host.device_program(43, &owner);
+    host.owner_lives(&owner, Some(false));
+    host.device_link(12, 43, 7);
+    host.gap(Subject::HiddenPins);
+    assert_eq!(programs(&host), []);
+    host.hold(99, &[link(12)]);
+    assert_eq!(programs(&host), [OrphanedAttachment]);
+}

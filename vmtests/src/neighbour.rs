@@ -221,14 +221,27 @@ impl<'a> Neighbour<'a> {
     }
 
     /// Leaks into the list of one, or takes that place with a program of its own: whoever detaches what was a leak a
-    /// moment ago detaches that.
+    /// moment ago detaches that. The leaked program stays loaded, because it is leaked elsewhere as well.
     fn use_single(&mut self) -> anyhow::Result<()> {
         let Some(cgroup) = &self.task.single else { return self.leak() };
+        let (single, flags) = (open(cgroup)?, AttachFlags::OVERRIDE);
         let is_leak = self.single.is_some();
+        if !is_leak && self.below(4) != 0 {
+            // Leave the cleaner the time to look at it.
+            return Ok(());
+        }
         let name = if is_leak { &self.task.ours } else { &self.task.foreign };
-        let id = plant_named(name, cgroup, TYPES[0], AttachFlags::OVERRIDE)?;
+        let program = Program::load_pass(name, TYPES[0])?;
+        let elsewhere = (self.place().0, TYPES[0]);
+        // The others are at the first limit most of the time.
+        let is_room = list(&elsewhere)?.len() <= ENOUGH + 8;
+        if is_leak && is_room {
+            attach(program.as_fd(), &open(&elsewhere.0)?, TYPES[0], AttachFlags::MULTI, None)?;
+            self.account.leaked += 1;
+        }
+        attach(program.as_fd(), &single, TYPES[0], flags, None)?;
         self.account.leaked_alone += u64::from(is_leak);
-        self.single = (!is_leak).then_some(id);
+        self.single = (!is_leak).then_some(program.info().id);
         Ok(())
     }
 

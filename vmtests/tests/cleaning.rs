@@ -95,7 +95,7 @@ impl Cleaned {
         self.times += 1;
         *self.statuses.entry(status).or_default() += 1;
         self.removed += removed().count() as u64;
-        self.removed_alone += removed().filter(|line| line.contains("/single,")).count() as u64;
+        self.removed_alone += removed().filter(|line| line.contains("/Single,")).count() as u64;
         self.failed += text.lines().filter(|line| line.starts_with("FAILED")).count() as u64;
         status
     }
@@ -110,7 +110,8 @@ fn root_cleaning_beside_others_who_attach_and_detach_removes_every_leak_and_noth
     let shared = ["a", "a/b"].map(|name| cgroup.child(name));
     // Before 6.17 nobody can detach from such a list, and be sure of what is detached, while others use it.
     let has_revisions = bpf::probe::support().unwrap().expected_revision;
-    let single = has_revisions.then(|| cgroup.child("single"));
+    // By its name it is cleaned before those where its programs are as well.
+    let single = has_revisions.then(|| cgroup.child("Single"));
     let mut neighbours: Vec<Neighbour> = (1..=NEIGHBOURS)
         .map(|seed| {
             let seed = seed.to_string();

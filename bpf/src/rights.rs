@@ -90,7 +90,7 @@ pub(crate) fn advice(needed: &[Capability], rights: Option<&Rights>) -> String {
         )
     } else if needed.iter().all(|&it| rights.has(it)) {
         format!(
-            "{names} would do and is there, so a security policy hides or forbids it (an LSM, seccomp, a sandbox)"
+            "{names} would do, and this thread has it: a security policy hides or forbids it (an LSM, seccomp, a sandbox)"
         )
     } else if rights.is_root {
         format!(

@@ -109,7 +109,7 @@ type Place = (PathBuf, AttachType);
 
 enum Own {
     /// Legacy; who holds it open.
-    Legacy(ProgramId, Option<Program>),
+    Legacy(ProgramId, Option<Box<Program>>),
     /// Through a link.
     Link(ProgramId, Link),
 }
@@ -293,14 +293,14 @@ fn add(place: &Place, name: &str, is_link: bool, is_held: bool) -> anyhow::Resul
         return Ok(Own::Link(id, Link::create(program.as_fd(), &cgroup, attach_type)?));
     }
     attach(program.as_fd(), &cgroup, attach_type, AttachFlags::MULTI, None)?;
-    Ok(Own::Legacy(id, is_held.then_some(program)))
+    Ok(Own::Legacy(id, is_held.then(|| Box::new(program))))
 }
 
 fn remove(place: &Place, own: Own) -> anyhow::Result<()> {
     match own {
         Own::Link(_, link) => drop(link),
         Own::Legacy(id, held) => {
-            let program = held.map_or_else(|| Program::open(id), Ok)?;
+            let program = held.map_or_else(|| Program::open(id), |held| Ok(*held))?;
             detach(program.as_fd(), &open(&place.0)?, place.1, None)?;
         }
     }

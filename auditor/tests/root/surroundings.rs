@@ -58,7 +58,7 @@ fn root_a_pin_below_another_mount_or_without_any_bpffs_may_keep_a_link_so_that_i
     place.pin("/sys/fs/bpf/link");
     assert_eq!(findings(&json(&place.run("scan"))), ["orphaned_pin"]);
 
-    let covered = r#"mount -t bpf bpf /sys/fs/bpf; "#;
+    let covered = "mount -t bpf bpf /sys/fs/bpf; ";
     let none = r#"while umount --lazy /sys/fs/bpf 2>"$SPARE/last"; do :; done; "#;
     for (how, why) in [
         (covered, "something else is mounted on top of the bpffs on /sys/fs/bpf"),
@@ -177,10 +177,10 @@ fn root_where_cgroup2_is_not_mounted_or_is_covered_nobody_can_tell() {
 fn root_on_a_hybrid_host_on_a_unified_one_and_where_cgroup2_is_mounted_twice_the_leak_is_found() {
     let place = Place::new("layouts");
     let leak = place.plant();
-    let hybrid = r#"mount -t tmpfs none /sys/fs/cgroup; cd /sys/fs/cgroup; mkdir unified v1
-        mount -t cgroup2 none unified; mount -t cgroup -o none,name=chadtest none v1; cd /; "#;
+    let hybrid = r"mount -t tmpfs none /sys/fs/cgroup; cd /sys/fs/cgroup; mkdir unified v1
+        mount -t cgroup2 none unified; mount -t cgroup -o none,name=chadtest none v1; cd /; ";
     let unified =
-        r#"umount --lazy --recursive /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; "#;
+        "umount --lazy --recursive /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; ";
     let twice = r#"mkdir "$SPARE/again"; mount -t cgroup2 none "$SPARE/again"; "#;
     // The first that mountinfo has is covered, the second shows a part, the third the whole.
     let parts = r#"mkdir "$SPARE/part" "$SPARE/whole"

@@ -199,8 +199,12 @@ pub enum Subject {
     HiddenProcesses,
     /// Pins.
     Pins,
+    /// Pins in a bpffs that is not mounted where the auditor runs: nobody knows whether there are any.
+    HiddenPins,
     /// Entries of the ledger.
     Ledger,
+    /// The ledger of the host, where the auditor runs among other files.
+    HiddenLedger,
     /// Network devices of our queues.
     Devices,
 }

@@ -301,7 +301,7 @@ fn advice(report: &Report) -> Option<String> {
             let first = report.leaks.first()?.finding;
             let explain = format!("Explain a finding: chadthrottle-audit explain {first}");
             let removable = report.leaks.iter().filter(|leak| leak.remedy.contains(CLEAN)).count();
-            let clean = format!("chadthrottle-audit clean{}", report.scope_options);
+            let clean = format!("chadthrottle-audit clean{}", escape(&report.scope_options));
             let remove = match removable {
                 0 => "There is nothing here that clean could remove; see above for what ends it."
                     .to_owned(),

@@ -7,11 +7,12 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fstat, makedev, stat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
+use crate::owner::from_proc;
 use crate::sys;
 
 /// The id of the hierarchy's true root; a mount whose top has another one shows only a part of it.
@@ -26,6 +27,19 @@ pub struct Mount {
     pub point: PathBuf,
     /// The file system's type.
     pub kind: String,
+    /// The number of its device, as `stat` gives it for what lies on it.
+    pub device: u64,
+}
+
+impl Mount {
+    /// Whether it is what its place shows: another mount may lie on top of it, there or further up. One that may not be
+    /// looked at counts, for who tries learns why.
+    pub fn is_on_top(&self) -> bool {
+        match stat(&self.point) {
+            Ok(found) => found.st_dev == self.device,
+            Err(errno) => !matches!(errno, Errno::ENOENT | Errno::ENOTDIR),
+        }
+    }
 }
 
 /// Reads the text of a mountinfo file. Lines that are none are passed over.
@@ -36,13 +50,15 @@ pub fn parse_mountinfo(text: &[u8]) -> Vec<Mount> {
 /// `36 35 98:0 /root /point options [optional fields] - type source options` (proc(5)).
 fn parse_mountinfo_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let root = fields.nth(3)?;
+    let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
+    let root = fields.next()?;
     let point = fields.next()?;
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
     Some(Mount {
         root: unescape_octal(root),
         point: unescape_octal(point),
         kind: String::from_utf8(kind.to_vec()).ok()?,
+        device: makedev(major.parse().ok()?, minor.parse().ok()?),
     })
 }
 
@@ -69,7 +85,7 @@ fn unescape_octal(field: &[u8]) -> PathBuf {
 /// When `/proc/thread-self/mountinfo` cannot be read.
 pub fn mounts(kind: &str) -> Result<Vec<Mount>> {
     let path = "/proc/thread-self/mountinfo";
-    let text = std::fs::read(path).map_err(|error| Error::from_io(Call::ReadProc, path, &error))?;
+    let text = std::fs::read(path).map_err(|error| from_proc(path, &error))?;
     Ok(parse_mountinfo(&text).into_iter().filter(|mount| mount.kind == kind).collect())
 }
 
@@ -78,18 +94,40 @@ pub fn mounts(kind: &str) -> Result<Vec<Mount>> {
 /// Of several mounts the first one that shows the most: one of the hierarchy's root, if there is any.
 ///
 /// # Errors
-/// `Vanished` when it is not mounted at all.
+/// `Vanished` when it is not mounted at all, or cannot be seen where it is.
 pub fn cgroup2_mount() -> Result<PathBuf> {
     let mounts = mounts("cgroup2")?;
-    mounts
-        .iter()
-        .find(|mount| mount.root == Path::new("/"))
-        .or(mounts.first())
-        .map(|mount| mount.point.clone())
-        .ok_or_else(|| {
-            Error::new(Call::OpenCgroup, "the cgroup2 hierarchy", Errno::ENOENT)
-                .with_detail("it is not mounted (mount -t cgroup2 none /sys/fs/cgroup)")
-        })
+    let top = |mount: &Mount| Cgroup::open(&mount.point).ok().map(|top| top.id());
+    match shows_most(&mounts, top) {
+        Some(mount) => Ok(mount.point.clone()),
+        None => Err(Error::new(Call::OpenCgroup, "the cgroup2 hierarchy", Errno::ENOENT)
+            .with_detail(match mounts.first() {
+                None => "it is not mounted here, so nobody can tell what is attached to it: mount it (mount -t cgroup2 \
+                         none DIRECTORY), or run this on the host"
+                    .to_owned(),
+                Some(mount) => format!(
+                    "it is mounted on {}, but something else lies on top of it, or it cannot be opened: run this on the \
+                     host, as root",
+                    shown(&mount.point)
+                ),
+            })),
+    }
+}
+
+/// Of mounts the one that shows the most, by the id of the cgroup that is its top; those that have none are out of sight.
+fn shows_most(mounts: &[Mount], top: impl Fn(&Mount) -> Option<CgroupId>) -> Option<&Mount> {
+    let mut visible = mounts.iter().filter_map(|mount| Some((top(mount)?, mount)));
+    let first = visible.next()?;
+    // In a cgroup namespace `/` is the namespace's own root, and the host's is something like `/../..`: what mountinfo
+    // says of a mount does not tell.
+    let depth = |mount: &Mount| {
+        mount.root.components().filter(|it| matches!(it, Component::Normal(_))).count()
+    };
+    let better = visible.fold(first, |best, next| {
+        let rank = |(id, mount): (CgroupId, &Mount)| (id != ROOT_CGROUP_ID, depth(mount));
+        if rank(next) < rank(best) { next } else { best }
+    });
+    Some(better.1)
 }
 
 /// The cgroup2 path in a `/proc/PID/cgroup` file: what stands behind `0::`, relative to the mount. For a
@@ -157,12 +195,11 @@ impl Cgroup {
     /// `Vanished` when there is none with that id (any more).
     pub fn open_by_id(mount: &Self, id: CgroupId) -> Result<Self> {
         let name = || format!("cgroup {id}");
-        let fail = |errno| Error::new(Call::OpenCgroup, name(), errno);
-        let gone = || Error::new(Call::OpenCgroup, name(), Errno::ENOENT);
+        let fail = |errno| Error::new(Call::OpenById, name(), errno);
+        let gone = || Error::new(Call::OpenById, name(), Errno::ENOENT);
         let fd = sys::open_cgroup_by_id(mount.as_fd(), id.0).map_err(|errno| match errno {
             // As the kernel says of the handle of a file that is not there any more.
             Errno::ESTALE => gone(),
-            Errno::EPERM => fail(errno).with_detail("it takes CAP_DAC_READ_SEARCH"),
             errno => fail(errno),
         })?;
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -254,6 +291,7 @@ mod tests {
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].kind, "cgroup2");
         assert_eq!(mounts[0].point, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(mounts[0].device, 38);
         assert_eq!(mounts[1].root, Path::new("/a b"));
         assert_eq!(mounts[1].point, Path::new("/mnt/tab\tnew\nback\\"));
     }
@@ -268,6 +306,27 @@ mod tests {
     fn a_mount_point_need_not_be_utf8() {
         let mounts = parse_mountinfo(b"1 2 0:3 / /m\xff rw - cgroup2 none rw");
         assert_eq!(mounts[0].point.as_os_str().as_bytes(), b"/m\xff");
+    }
+
+    #[test]
+    fn of_several_mounts_the_one_that_shows_the_most_is_taken() {
+        let text = b"1 2 0:38 /a/b /first rw - cgroup2 none rw\n\
+            2 2 0:38 / /namespace rw - cgroup2 none rw\n\
+            3 2 0:38 /../.. /host rw - cgroup2 none rw\n";
+        let mounts = parse_mountinfo(text);
+        let shown = |tops: [Option<u64>; 3]| {
+            let top = |mount: &Mount| {
+                let at = mounts.iter().position(|it| it == mount)?;
+                tops[at].map(CgroupId)
+            };
+            shows_most(&mounts, top).map(|mount| mount.point.to_str().unwrap())
+        };
+        assert_eq!(shown([Some(70), Some(40), Some(1)]), Some("/host"));
+        // Something lies on top of that one.
+        assert_eq!(shown([Some(70), Some(40), None]), Some("/namespace"));
+        assert_eq!(shown([Some(1), Some(1), Some(1)]), Some("/namespace"), "the plainest");
+        assert_eq!(shown([Some(70), None, None]), Some("/first"));
+        assert_eq!(shown([None; 3]), None);
     }
 
     #[test]

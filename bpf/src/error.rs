@@ -4,6 +4,8 @@ use std::fmt;
 
 use nix::errno::Errno;
 
+use crate::rights::{Capability, Rights, advice};
+
 /// A call into the kernel that failed.
 ///
 /// It keeps the call, what it was made on, and the errno; [`Error::kind`] says what that means.
@@ -57,6 +59,7 @@ pub enum Call {
     BtfLoad,
     EnableStats,
     OpenCgroup,
+    OpenById,
     ReadProc,
     Iterate,
     Netlink,
@@ -85,6 +88,7 @@ impl Call {
             Call::BtfLoad => "BPF_BTF_GET_FD_BY_ID",
             Call::EnableStats => "BPF_ENABLE_STATS",
             Call::OpenCgroup => "open",
+            Call::OpenById => "open_by_handle_at",
             Call::ReadProc => "read",
             Call::Iterate => "BPF_ITER_CREATE",
             Call::Netlink => "rtnetlink",
@@ -92,26 +96,31 @@ impl Call {
         }
     }
 
-    /// The capability that the call needs.
-    fn capability(self) -> &'static str {
+    /// The capabilities that the call needs, where it was refused with this errno.
+    fn capabilities(self, errno: Errno) -> &'static [Capability] {
+        use Capability::{
+            Bpf, DacOverride, DacReadSearch, NetAdmin, OpenById, Perfmon, SysAdmin, SysPtrace,
+        };
         match self {
-            Call::Query | Call::Netlink => "CAP_NET_ADMIN",
-            Call::Attach | Call::Detach | Call::LinkCreate | Call::Load => {
-                "CAP_BPF and CAP_NET_ADMIN"
-            }
+            Call::Query | Call::Netlink => &[NetAdmin],
+            Call::Attach | Call::Detach | Call::LinkCreate | Call::Load => &[Bpf, NetAdmin],
             Call::NextId | Call::FdById | Call::BtfLoad | Call::EnableStats | Call::SetNs => {
-                "CAP_SYS_ADMIN"
+                &[SysAdmin]
             }
+            // It is a file, and its mode is what refused.
+            Call::ObjGet | Call::ObjPin if errno == Errno::EACCES => &[DacOverride],
             Call::LinkDetach
             | Call::LinkUpdate
             | Call::ObjPin
             | Call::ObjGet
             | Call::Info
             | Call::MapLookup
-            | Call::MapUpdate => "CAP_BPF",
-            Call::OpenCgroup | Call::Unpin => "CAP_DAC_OVERRIDE",
-            Call::ReadProc => "CAP_SYS_PTRACE",
-            Call::Iterate => "CAP_BPF and CAP_PERFMON",
+            | Call::MapUpdate => &[Bpf],
+            Call::OpenCgroup | Call::Unpin => &[DacOverride],
+            // The files of another user's process need both.
+            Call::ReadProc => &[SysPtrace, DacReadSearch],
+            Call::Iterate => &[Bpf, Perfmon],
+            Call::OpenById => &[OpenById],
         }
     }
 }
@@ -163,18 +172,30 @@ impl Error {
         }
     }
 
-    /// What to do about it, where there is something to say.
+    /// What to do about it, where there is something to say. Of a right that is missing it says what fits this thread.
     pub fn hint(&self) -> Option<String> {
-        let needs = format!("needs {}: run as root", self.call.capability());
+        let rights = if self.kind() == Kind::Denied { Rights::of_this_thread() } else { None };
+        self.hint_for(rights.as_ref())
+    }
+
+    fn hint_for(&self, rights: Option<&Rights>) -> Option<String> {
+        let needed = self.call.capabilities(self.errno);
+        let needs = advice(needed, rights);
         match (self.kind(), self.call) {
-            (Kind::Denied, Call::Attach | Call::LinkCreate) => Some(format!(
-                "{needs}; as root it means that a program on this cgroup or above it was attached so \
-                 that no other may join it ('bpftool cgroup tree' shows them)"
-            )),
-            (Kind::Denied, Call::ReadProc) => {
-                Some(format!("{needs}; as root it means that a security policy hides it"))
+            (Kind::Denied, Call::Attach | Call::LinkCreate) => {
+                const JOIN: &str = "a program on this cgroup or above it was attached so that no other may join it \
+                                    ('bpftool cgroup tree' shows them)";
+                let is_allowed =
+                    rights.is_some_and(|rights| needed.iter().all(|&it| rights.has(it)));
+                Some(if is_allowed {
+                    JOIN.to_owned()
+                } else {
+                    format!("{needs}; as root it means that {JOIN}")
+                })
             }
             (Kind::Denied, _) => Some(needs),
+            // What says more has said it.
+            (Kind::Vanished, Call::OpenCgroup) if self.detail.is_some() => None,
             (Kind::Vanished, Call::OpenCgroup) => Some(
                 "there is no such cgroup: give its directory, or its path below the cgroup2 mount"
                     .to_owned(),
@@ -194,6 +215,9 @@ impl Error {
             ),
             (Kind::Vanished, Call::ObjPin) => {
                 Some("pins need a bpffs: mount -t bpf bpf /sys/fs/bpf".to_owned())
+            }
+            (_, Call::ObjGet | Call::ObjPin | Call::Unpin) if self.errno == Errno::EROFS => {
+                Some("this bpffs is mounted read-only: mount -o remount,rw it".to_owned())
             }
             _ => None,
         }
@@ -243,11 +267,12 @@ mod tests {
         let error = Error::new(Call::Query, "/sys/fs/cgroup/a", Errno::EPERM);
         assert_eq!(error.kind(), Kind::Denied);
         assert_eq!(error.target(), "/sys/fs/cgroup/a");
-        assert_eq!(
-            error.to_string(),
-            "BPF_PROG_QUERY on /sys/fs/cgroup/a: Operation not permitted (EPERM); \
-             needs CAP_NET_ADMIN: run as root"
-        );
+        let hint = error.hint().unwrap();
+        let text =
+            format!("BPF_PROG_QUERY on /sys/fs/cgroup/a: Operation not permitted (EPERM); {hint}");
+        assert_eq!(error.to_string(), text);
+        assert!(hint.contains("CAP_NET_ADMIN"), "{hint}");
+        assert_eq!(error.hint_for(None).unwrap(), "needs CAP_NET_ADMIN: run as root");
     }
 
     #[test]
@@ -278,17 +303,22 @@ mod tests {
         for (call, errno, advice) in [
             (Call::Attach, Errno::EPERM, "no other may join it"),
             (Call::LinkCreate, Errno::EPERM, "no other may join it"),
-            (Call::ReadProc, Errno::EACCES, "a security policy hides it"),
+            (Call::ReadProc, Errno::EACCES, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"),
+            (Call::ObjGet, Errno::EACCES, "CAP_DAC_OVERRIDE"),
+            (Call::ObjGet, Errno::EPERM, "CAP_BPF"),
+            (Call::Unpin, Errno::EROFS, "remount,rw"),
             (Call::OpenCgroup, Errno::ENOENT, "there is no such cgroup"),
             (Call::LinkCreate, Errno::E2BIG, "all 64 places are taken"),
             (Call::Detach, Errno::ESTALE, "try again"),
             (Call::Load, Errno::EINVAL, "Linux 5.12 or newer"),
             (Call::ObjPin, Errno::ENOENT, "mount -t bpf"),
         ] {
-            let hint = Error::new(call, "x", errno).hint().unwrap_or_default();
+            let hint = Error::new(call, "x", errno).hint_for(None).unwrap_or_default();
             assert!(hint.contains(advice), "{call:?}: {hint}");
         }
         assert_eq!(Error::new(Call::Detach, "x", Errno::EINVAL).hint(), None);
+        let told = Error::new(Call::OpenCgroup, "x", Errno::ENOENT).with_detail("why");
+        assert_eq!(told.hint(), None);
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use crate::error::{Call, Error, Result};
 use crate::ids::{LinkId, ProgramId};
+use crate::owner::from_proc;
 use crate::pins::{Held, HoldingFile};
 
 /// A process and what it holds.
@@ -27,8 +30,8 @@ pub struct Holders {
     pub unreadable: Vec<Error>,
 }
 
-/// Looks through the open files of every process but this one. Needs `CAP_SYS_PTRACE` for other users'
-/// processes.
+/// Looks through the open files of every process but this one. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
+/// other users' processes.
 ///
 /// Only files whose link in `/proc/PID/fd` says so are opened: on a busy host that is a few of many
 /// thousands.
@@ -37,7 +40,10 @@ pub struct Holders {
 /// When `/proc` cannot be listed; what is wrong with one process is in [`Holders::unreadable`].
 pub fn holders() -> Result<Holders> {
     let mut found = Holders::default();
-    let own = std::process::id();
+    // As /proc counts, which may be of another pid namespace.
+    let own = std::fs::read_link("/proc/self").map_err(|error| from_proc("/proc/self", &error))?;
+    let own = own.to_str().and_then(|name| name.parse::<u32>().ok());
+    let mut is_first_there = false;
     let listing = std::fs::read_dir("/proc")
         .map_err(|error| Error::from_io(Call::ReadProc, "/proc", &error))?;
     for entry in listing {
@@ -45,7 +51,8 @@ pub fn holders() -> Result<Holders> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if pid == own {
+        is_first_there |= pid == 1;
+        if Some(pid) == own {
             continue;
         }
         match held_by_process(&entry.path()) {
@@ -58,6 +65,13 @@ pub fn holders() -> Result<Holders> {
                 &error,
             )),
         }
+    }
+    // Every pid namespace has a first process. Where that is not shown, neither are others.
+    if !is_first_there {
+        found.unreadable.push(
+            Error::new(Call::ReadProc, "the processes of others", Errno::EACCES)
+                .with_detail("/proc hides them (it is mounted with hidepid)"),
+        );
     }
     found.holders.sort_by_key(|holder| holder.pid);
     Ok(found)

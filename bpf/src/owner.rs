@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Call, Error, Result};
@@ -32,10 +35,11 @@ impl Owner {
     /// When `/proc` cannot be read.
     pub fn this_process(version: &str) -> Result<Self> {
         let pid = std::process::id();
-        let start_time = start_time(pid)?.ok_or_else(|| {
-            Error::new(Call::ReadProc, format!("/proc/{pid}/stat"), nix::errno::Errno::ENOENT)
-                .with_detail("/proc is of another pid namespace")
-        })?;
+        // By the pid another process would be found, where /proc is of another pid namespace.
+        let path = "/proc/self/stat";
+        let text = fs::read(path).map_err(|error| from_proc(path, &error))?;
+        let start_time = parse_start_time(&text)
+            .ok_or_else(|| Error::new(Call::ReadProc, path, Errno::ENODATA))?;
         Ok(Self {
             pid,
             start_time,
@@ -45,15 +49,16 @@ impl Owner {
         })
     }
 
-    /// Whether the process still runs. `None`: its pid means nothing in this pid namespace.
+    /// Whether the process still runs. `None`: its pid means nothing in this pid namespace, or nothing in `/proc`, which
+    /// is of another one.
     ///
     /// # Errors
-    /// When `/proc` cannot be read.
+    /// When `/proc` cannot be read, or hides the process.
     pub fn is_alive(&self) -> Result<Option<bool>> {
         if self.boot_id != boot_id()? {
             return Ok(Some(false));
         }
-        if self.pid_namespace != pid_namespace()? {
+        if self.pid_namespace != pid_namespace()? || !is_proc_ours()? {
             return Ok(None);
         }
         Ok(Some(start_time(self.pid)? == Some(self.start_time)))
@@ -66,8 +71,7 @@ impl Owner {
 /// When `/proc` cannot be read.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let text =
-        fs::read_to_string(path).map_err(|error| Error::from_io(Call::ReadProc, path, &error))?;
+    let text = fs::read_to_string(path).map_err(|error| from_proc(path, &error))?;
     Ok(text.trim_end().to_owned())
 }
 
@@ -77,28 +81,73 @@ pub fn boot_id() -> Result<String> {
 /// When `/proc` cannot be read.
 pub fn pid_namespace() -> Result<u32> {
     let path = "/proc/self/ns/pid";
-    let inode =
-        fs::metadata(path).map_err(|error| Error::from_io(Call::ReadProc, path, &error))?.ino();
-    u32::try_from(inode).map_err(|_| Error::new(Call::ReadProc, path, nix::errno::Errno::ERANGE))
+    let inode = fs::metadata(path).map_err(|error| from_proc(path, &error))?.ino();
+    u32::try_from(inode).map_err(|_| Error::new(Call::ReadProc, path, Errno::ERANGE))
+}
+
+/// Whether `/proc` is of this process's own pid namespace. In one that was entered without mounting `/proc` anew it is
+/// of the one above, and its numbers are other processes'.
+///
+/// # Errors
+/// When `/proc` cannot be read, as where it is of a namespace that this process is not in.
+pub fn is_proc_ours() -> Result<bool> {
+    let path = "/proc/self/status";
+    let text = fs::read_to_string(path).map_err(|error| from_proc(path, &error))?;
+    Ok(has_one_pid(&text))
+}
+
+/// `NSpid:` in a `/proc/self/status` file has the pid in the namespace of `/proc`, and one for each below it down to the
+/// process's own. A kernel without pid namespaces has no such line.
+fn has_one_pid(status: &str) -> bool {
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    pids.is_none_or(|pids| pids.split_ascii_whitespace().count() == 1)
+}
+
+/// An error of a file of `/proc` that is there on every host.
+pub(crate) fn from_proc(path: &str, error: &std::io::Error) -> Error {
+    let failed = Error::from_io(Call::ReadProc, path, error);
+    if error.kind() == std::io::ErrorKind::NotFound {
+        failed.with_detail(
+            "there is no procfs on /proc here, or only a part of it (subset=pid), or one of another pid namespace: \
+             mount -t proc proc /proc, or run it on the host",
+        )
+    } else {
+        failed
+    }
 }
 
 /// When a process started, in clock ticks since boot. `None` when there is no such process, or only
 /// what is left of one until its parent asks for it (a zombie).
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// When `/proc` cannot be read; `Denied` when it hides the process (`hidepid`): then it lives, and who it is is unknown.
 pub fn start_time(pid: u32) -> Result<Option<u64>> {
     let path = format!("/proc/{pid}/stat");
-    match fs::read(&path) {
-        Ok(text) => Ok(parse_start_time(&text)),
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(nix::libc::ESRCH) =>
-        {
-            Ok(None)
+    // Another process may get the number between the two questions: it is there the second time.
+    for _ in 0..2 {
+        match fs::read(&path) {
+            Ok(text) => return Ok(parse_start_time(&text)),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(nix::libc::ESRCH) =>
+            {
+                if !exists(pid) {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(Error::from_io(Call::ReadProc, path, &error)),
         }
-        Err(error) => Err(Error::from_io(Call::ReadProc, path, &error)),
     }
+    Err(Error::new(Call::ReadProc, path, Errno::EACCES)
+        .with_detail("the process is there, but /proc hides it (hidepid)"))
+}
+
+/// Whether the kernel knows the process, whatever `/proc` shows. Asking takes no rights: without them the answer is
+/// another one.
+fn exists(pid: u32) -> bool {
+    // Other numbers are not those of one process, but mean many.
+    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0);
+    pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
 }
 
 /// Field 22 of a `/proc/PID/stat` file, unless field 3 says that the process is dead (proc(5)). The name
@@ -141,7 +190,22 @@ mod tests {
 
     #[test]
     fn a_process_that_does_not_exist_has_no_start_time() {
-        assert_eq!(start_time(u32::MAX), Ok(None));
+        for pid in [0, i32::MAX.unsigned_abs(), u32::MAX] {
+            assert_eq!(start_time(pid), Ok(None), "{pid}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_to_the_kernel_whoever_it_belongs_to() {
+        assert!(exists(std::process::id()) && exists(1));
+    }
+
+    #[test]
+    fn of_another_pid_namespace_is_a_proc_that_gives_this_process_several_pids() {
+        assert!(has_one_pid("Name:\tx\nNSpid:\t42\n"));
+        assert!(!has_one_pid("Name:\tx\nNSpid:\t4711\t42\n"));
+        assert!(has_one_pid("Name:\tx\n"));
+        assert_eq!(is_proc_ours(), Ok(true));
     }
 
     #[test]

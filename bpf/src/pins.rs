@@ -40,6 +40,10 @@ pub struct Pins {
     pub pins: Vec<Pin>,
     /// Folders that could not be listed and files that could not be opened.
     pub unreadable: Vec<Error>,
+    /// Where a bpffs is mounted, but another mount lies on top of it.
+    pub covered: Vec<PathBuf>,
+    /// How many bpffs were walked.
+    pub walked: usize,
 }
 
 /// Walks every bpffs mount of this mount namespace; others' pins cannot be seen from here. Needs root: a
@@ -50,7 +54,12 @@ pub struct Pins {
 pub fn pins() -> Result<Pins> {
     let mut found = Pins::default();
     for mount in mounts("bpf")? {
-        walk(&mount.point, &mut found);
+        if mount.is_on_top() {
+            found.walked += 1;
+            walk(&mount.point, &mut found);
+        } else {
+            found.covered.push(mount.point);
+        }
     }
     // One bpffs may be mounted in several places; each file is a pin once for each path, which is harmless:
     // unlinking one unlinks both. But mounts may also lie on top of or within each other, and then what is

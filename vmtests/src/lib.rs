@@ -12,6 +12,7 @@ pub mod isolation;
 pub mod lab;
 pub mod leak;
 pub mod model;
+pub mod neighbour;
 pub mod process;
 pub mod traffic;
 pub mod vm;

@@ -118,10 +118,14 @@ impl<'a> Facts<'a> {
         holders
     }
 
-    /// A pin or a process that keeps the link, or, without one, the program, was seen.
+    /// A pin or a process that keeps the link, or, without one, the program or a tcx link of it, was seen.
     pub(super) fn is_kept(&self, program: ProgramId, link: Option<LinkId>) -> bool {
-        let object = link.map_or(Object::Program(program), Object::Link);
-        self.pins.contains_key(&object) || self.holders.contains_key(&object)
+        let is_seen =
+            |object| self.pins.contains_key(&object) || self.holders.contains_key(&object);
+        match link {
+            Some(link) => is_seen(Object::Link(link)),
+            None => self.objects(program, None).any(is_seen),
+        }
     }
 
     /// Whether the owner lives; None where that cannot be told.

@@ -278,6 +278,14 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
     if is_answered_for(&attachments, &programs, &gaps, look) {
         gaps.retain(|gap| !is_about_processes(gap));
     }
+    for (hidden, about) in
+        [(Subject::HiddenPins, Subject::Pins), (Subject::HiddenLedger, Subject::Ledger)]
+    {
+        // What may be out of sight matters only where something would be judged by it.
+        if count(&gaps, about) == count(&look.coverage.gaps, about) {
+            gaps.retain(|gap| gap.about != hidden);
+        }
+    }
     Judgement { attachments, programs, devices, gaps, notes }
 }
 
@@ -293,6 +301,10 @@ fn is_answered_for(
     let unseen = |gaps: &[Gap]| gaps.iter().filter(|gap| is_about_processes(gap)).count();
     // A gap that judging has added is one for which a holder was missed.
     all.all(|judged| !judged.finding.is_leak()) && unseen(gaps) == unseen(&look.coverage.gaps)
+}
+
+fn count(gaps: &[Gap], about: Subject) -> usize {
+    gaps.iter().filter(|gap| gap.about == about).count()
 }
 
 fn is_about_processes(gap: &Gap) -> bool {

@@ -125,9 +125,13 @@ fn of_keeper(
 ) -> Option<Doubt> {
     let is_pinned = !facts.pins(program.id, link).is_empty();
     let is_legacy = place.is_some() && link.is_none();
-    if facts.has_gap(Subject::Ledger) && (is_pinned || !is_legacy) {
+    let misses = |one, other| facts.has_gap(one) || facts.has_gap(other);
+    if misses(Subject::Ledger, Subject::HiddenLedger) && (is_pinned || !is_legacy) {
         Some(Doubt::Ledger)
-    } else if facts.has_gap(Subject::Pins) && !is_legacy && !facts.is_kept(program.id, link) {
+    } else if misses(Subject::Pins, Subject::HiddenPins)
+        && !is_legacy
+        && !facts.is_kept(program.id, link)
+    {
         Some(Doubt::Pins)
     } else {
         None

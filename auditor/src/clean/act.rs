@@ -245,6 +245,10 @@ fn program_of(link: &Link) -> bpf::Result<ProgramId> {
 
 fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
     let program = identified(step)?;
+    // What a symbolic link leads to is held by a pin of its own, which nobody has judged under this name.
+    if path.is_symlink() {
+        return Err(changed("the pin is a symbolic link now"));
+    }
     match pins::held_by(path)?.map(object) {
         None => return Err(gone("the pin has been removed in the meantime")),
         Some(found) if found != expected => {

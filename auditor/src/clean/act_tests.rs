@@ -183,6 +183,22 @@ fn root_a_pin_of_something_else_stays() {
     assert!(is_gone(&act().take(&unpin(Object::Link(link.id())))));
 }
 
+#[test]
+fn root_a_symbolic_link_that_took_the_place_of_a_pin_stays_and_so_does_what_it_leads_to() {
+    isolate();
+    let cgroup = ScratchCgroup::new("symlink");
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let program = Program::load_pass("chadtest_act", INGRESS).unwrap();
+    let link = Link::create(program.as_fd(), &open, INGRESS).unwrap();
+    let (path, moved) = (Path::new("/sys/fs/bpf/pin"), Path::new("/sys/fs/bpf/moved"));
+    link.pin(moved).unwrap();
+    std::os::unix::fs::symlink(moved, path).unwrap();
+    let object = Object::Link(link.id());
+    let unpin = step(&program, Action::Unpin { path: path.to_owned(), object });
+    assert!(is_changed(&act().take(&unpin)));
+    assert!(path.is_symlink() && moved.exists());
+}
+
 /// The number of the loopback device in every network namespace.
 const LOOPBACK: u32 = 1;
 

@@ -21,15 +21,9 @@ pub(super) fn host() -> anyhow::Result<Host> {
 
 /// Whether this process may look into others' open files, as far as capabilities go.
 pub(super) fn may_look_into_processes() -> bool {
-    const CAP_SYS_PTRACE: u64 = 1 << 19;
-    std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| effective(&status).is_some_and(|it| it & CAP_SYS_PTRACE != 0))
-}
-
-/// The effective capabilities in a `/proc/PID/status` file (proc(5)).
-fn effective(status: &str) -> Option<u64> {
-    let digits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(digits.trim(), 16).ok()
+    use bpf::rights::Capability::{DacReadSearch, SysPtrace};
+    bpf::rights::Rights::of_this_thread()
+        .is_some_and(|rights| rights.has(SysPtrace) && rights.has(DacReadSearch))
 }
 
 /// By how much the time namespace of this process shifts the time since boot, in nanoseconds
@@ -99,13 +93,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn capabilities_are_read_as_hexadecimal_digits() {
-        let status = "Name:\tx\nCapPrm:\tff\nCapEff:\t00000000000a0000\n";
-        assert_eq!(effective(status), Some(0xa_0000));
-        assert_eq!(effective("Name:\tx\n"), None);
-    }
 
     #[test]
     fn the_offset_of_a_time_namespace_is_read_to_the_nanosecond() {

@@ -16,6 +16,7 @@ use super::devices::{device_facts, device_links};
 use super::host::{Clock, may_look_into_processes};
 use super::method::{Method, iter_is_quicker};
 use super::programs::Programs;
+use super::surroundings::{hidden_pins, host_elsewhere, ledger as read_ledger};
 use super::walk::{Visitor, walk};
 use super::{gap, milliseconds};
 use crate::classify::{INITIAL_PID_NAMESPACE, Ours, devices_in_scope};
@@ -114,7 +115,8 @@ impl Eye<'_> {
         let (programs, more) = programs.into_facts();
         gaps.extend(more);
         let device_links = device_links(&programs, gaps);
-        let ledger = ledger_entries(gaps);
+        let host = host_elsewhere();
+        let ledger = ledger_entries(host.as_deref(), gaps);
         let owned = programs.iter().filter_map(|program| program.owner.as_ref());
         let owned = owned.chain(ledger.iter().map(|entry| &entry.owner));
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
@@ -130,7 +132,7 @@ impl Eye<'_> {
             .collect();
         let (mut pins, mut holders) = (Vec::new(), Vec::new());
         if is_searched {
-            pins = timed(&mut timings.pins, || pin_facts(&known, gaps));
+            pins = timed(&mut timings.pins, || pin_facts(&known, host.as_deref(), gaps));
             holders = timed(&mut timings.holders, || holder_facts(&known, gaps));
         }
         coverage.programs_seen = programs.len() as u64;
@@ -207,12 +209,8 @@ fn links(gaps: &mut Vec<Gap>) -> Vec<LinkFact> {
         .collect()
 }
 
-fn ledger_entries(gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {
-    let ledger = ledger::read(Path::new(ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
-        let what = format!("the ledger {}", ledger::DEFAULT_DIR);
-        gaps.push(Gap { about: Subject::Ledger, what, why: error.to_string() });
-        ledger::Ledger::default()
-    });
+fn ledger_entries(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {
+    let ledger = read_ledger(host, gaps);
     gaps.extend(ledger.unreadable.into_iter().map(|(path, why)| Gap {
         about: Subject::Ledger,
         what: shown(&path),
@@ -257,12 +255,13 @@ fn owners<'a>(
     facts
 }
 
-fn pin_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<PinFact> {
+fn pin_facts(known: &HashSet<Object>, host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<PinFact> {
     let found = pins().unwrap_or_else(|error| {
         gaps.push(gap(Subject::Pins, "pins", &error));
         bpf::pins::Pins::default()
     });
     gaps.extend(merged(Subject::Pins, &found.unreadable));
+    gaps.extend(hidden_pins(host, &found));
     found
         .pins
         .into_iter()

@@ -6,6 +6,7 @@ mod host;
 mod look;
 mod method;
 mod programs;
+mod surroundings;
 mod walk;
 
 use std::collections::{BTreeSet, HashSet};
@@ -267,7 +268,7 @@ fn hidden_root(mount: &Path, path: &Path, root: &Cgroup) -> Option<Gap> {
         why: format!(
             "the top of {} is not the hierarchy's root: a cgroup namespace, or a bind mount, hides what is \
              beside it; run the audit on the host, or ask for this part alone with --root",
-            mount.display()
+            shown(mount)
         ),
     })
 }

@@ -217,3 +217,54 @@ fn without_what_programs_say_of_themselves_one_without_metadata_may_have_an_owne
     unnamed.attach(41, A, IN);
     is_not_judged(unnamed, Subject::Programs);
 }
+
+/// What may be out of sight is a gap only where something would be judged by it: then nothing is.
+fn counts_only_where_it_matters(hidden: Subject, would_be: &Snapshot, about: Subject) {
+    let mut host = would_be.clone();
+    host.gap(hidden);
+    assert_eq!(classify(would_be).verdict, Verdict::Leaks);
+    let classified = classify(&host);
+    assert_eq!(classified.verdict, Verdict::Incomplete);
+    let subjects: Vec<_> = classified.gaps.iter().map(|gap| gap.about).collect();
+    assert_eq!(subjects, [hidden, about], "the cause is named, and what is not judged for it");
+    assert_eq!(plan(&classified), []);
+
+    // A legacy attachment needs neither a pin nor a record.
+    let mut legacy = orphan();
+    legacy.gap(hidden);
+    let classified = classify(&legacy);
+    assert_eq!((classified.verdict, &classified.gaps[..]), (Verdict::Leaks, &[][..]));
+    let mut nothing = crate::common::host();
+    nothing.gap(hidden);
+    assert_eq!(classify(&nothing).verdict, Verdict::Clean);
+}
+
+#[test]
+fn pins_that_are_out_of_sight_matter_to_what_nothing_visible_keeps() {
+    assert_eq!(attachments(&linked()), [UnreachableProgram]);
+    counts_only_where_it_matters(Subject::HiddenPins, &linked(), Subject::Pins);
+    // What a pin that is seen keeps does not depend on others.
+    let mut host = pinned();
+    host.gap(Subject::HiddenPins);
+    assert_eq!(attachments(&host), [OrphanedPin]);
+}
+
+#[test]
+fn a_ledger_that_is_out_of_sight_matters_to_what_is_pinned() {
+    assert_eq!(attachments(&pinned()), [OrphanedPin]);
+    counts_only_where_it_matters(Subject::HiddenLedger, &pinned(), Subject::Ledger);
+}
+
+#[test]
+fn pins_that_are_out_of_sight_do_not_matter_to_a_program_whose_link_to_a_device_is_seen_to_be_held()
+{
+    let mut host = host();
+    let owner = owner(4711);
+    host.device_program(43, &owner);
+    host.owner_lives(&owner, Some(false));
+    host.device_link(12, 43, 7);
+    host.gap(Subject::HiddenPins);
+    assert_eq!(programs(&host), []);
+    host.hold(99, &[link(12)]);
+    assert_eq!(programs(&host), [OrphanedAttachment]);
+}

@@ -14,4 +14,6 @@ mod programs;
 mod prometheus;
 mod recorded;
 mod results;
+mod surroundings;
+mod terminal;
 mod verdict;

@@ -15,6 +15,7 @@ use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 
 use crate::common::*;
+use crate::place::arm;
 
 /// Makes a throttle that is meant to outlive its owner, who is dead: a pin, and the entry for it.
 fn persist(cgroup: &Path, name: &str, pin: &Path) -> Entry {
@@ -105,18 +106,6 @@ fn root_without_the_right_to_look_into_processes_what_one_holds_is_not_judged() 
     let output = without_ptrace(&["clean", "--yes", "--program", &names.leak], cgroup.path());
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert_eq!(attached(cgroup.path(), INGRESS), [held.info().id]);
-}
-
-/// Makes an attached throttle one that its owner means.
-fn arm(egress: &Program, cgroup: &Cgroup) {
-    let limits = bpf::limits::Limits {
-        rate: bpf::limits::Rate::MAX,
-        burst: bpf::limits::Burst::DEFAULT,
-        traffic: bpf::limits::Traffic::All,
-        departures: bpf::limits::Departures::Never,
-    };
-    let state = bpf::state::ThrottleState::armed(&limits, 0);
-    egress.set_state(cgroup.id(), EGRESS, &state).unwrap();
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! What the files of the host say where the audit runs among others: in another mount namespace, or in a chroot.
+//!
+//! There the ledger and pins may be out of sight, and what they keep on purpose would look like a leak. The ledger can be
+//! read through a process that is at home on the host; pins that cannot be seen are a gap, which counts only where
+//! something would be judged by them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use bpf::ledger::{DEFAULT_DIR, Ledger, read};
+use bpf::pins::Pins;
+
+use super::attachments::shown;
+use crate::classify::INITIAL_PID_NAMESPACE;
+use crate::snapshot::{Gap, Subject};
+
+/// The host's first processes: `init`, and `kthreadd`, which a policy that hides the first one may show.
+const AT_HOME: [u32; 2] = [1, 2];
+
+/// The root of a process that is at home on the host, where that is not this process's own; none where it is, or where it
+/// cannot be told.
+pub(super) fn host_elsewhere() -> Option<PathBuf> {
+    if bpf::pid_namespace().ok()? != INITIAL_PID_NAMESPACE {
+        // These are not the host's processes. What rests on any is a gap already.
+        return None;
+    }
+    AT_HOME.into_iter().find_map(|pid| differs(&format!("/proc/{pid}")).ok())?
+}
+
+/// The root of that process if it is in another mount namespace or has another root.
+fn differs(process: &str) -> io::Result<Option<PathBuf>> {
+    let namespace = |process: &str| fs::read_link(format!("{process}/ns/mnt"));
+    let root =
+        |process: &str| fs::metadata(format!("{process}/root/")).map(|it| (it.dev(), it.ino()));
+    let is_same = namespace(process)? == namespace("/proc/thread-self")?
+        && root(process)? == root("/proc/thread-self")?;
+    Ok((!is_same).then(|| PathBuf::from(format!("{process}/root"))))
+}
+
+/// The ledger, and that of the host if it is another one.
+pub(super) fn ledger(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Ledger {
+    let here = Path::new(DEFAULT_DIR);
+    let mut ledger = read(here).unwrap_or_else(|error| {
+        let what = format!("the ledger {DEFAULT_DIR}");
+        gaps.push(Gap { about: Subject::Ledger, what, why: error.to_string() });
+        Ledger::default()
+    });
+    let Some(there) = host.map(|host| host.join(here.strip_prefix("/").unwrap_or(here))) else {
+        return ledger;
+    };
+    let id = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    if id(&there).is_some() && id(&there) == id(here) {
+        return ledger;
+    }
+    match read(&there) {
+        Ok(of_host) => {
+            ledger.entries.extend(of_host.entries);
+            ledger.unreadable.extend(of_host.unreadable);
+        }
+        Err(error) => gaps.push(Gap {
+            about: Subject::HiddenLedger,
+            what: format!("the ledger of the host, {}", shown(&there)),
+            why: format!("{error}; the audit runs in another mount namespace or in a chroot: run it on the host"),
+        }),
+    }
+    ledger
+}
+
+/// What pins there may be that were not seen.
+pub(super) fn hidden_pins(host: Option<&Path>, found: &Pins) -> Option<Gap> {
+    let covered = found.covered.first().map(|point| {
+        format!("something else is mounted on top of the bpffs on {}: unmount that", shown(point))
+    });
+    let elsewhere = || {
+        let why = "the audit runs in another mount namespace than the host's, or in a chroot";
+        host.map(|_| format!("{why}: run it on the host"))
+    };
+    let none = || {
+        let why =
+            "no bpffs is mounted here: if there is none anywhere else either, nothing is pinned";
+        (found.walked == 0).then(|| why.to_owned())
+    };
+    Some(Gap {
+        about: Subject::HiddenPins,
+        what: "pins in a bpffs that cannot be seen from here".to_owned(),
+        why: covered.or_else(elsewhere).or_else(none)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bpffs_is_missed_where_it_is_covered_elsewhere_or_not_there_at_all() {
+        let pins = |walked, covered: &[&str]| Pins {
+            walked,
+            covered: covered.iter().map(PathBuf::from).collect(),
+            ..Pins::default()
+        };
+        let why = |host, pins| hidden_pins(host, &pins).map(|gap| gap.why);
+        assert_eq!(why(None, pins(1, &[])), None);
+        assert!(
+            why(None, pins(1, &["/sys/fs/bpf\x1b"])).unwrap().contains(r"/sys/fs/bpf\x1b: unmount")
+        );
+        assert!(
+            why(Some(Path::new("/proc/1/root")), pins(1, &[])).unwrap().contains("on the host")
+        );
+        assert!(why(None, pins(0, &[])).unwrap().contains("no bpffs is mounted"));
+    }
+
+    #[test]
+    fn a_process_is_at_home_where_it_is_itself() {
+        assert_eq!(differs("/proc/self").unwrap(), None);
+        assert!(differs("/proc/no such process").is_err());
+    }
+
+    #[test]
+    fn the_ledger_of_the_host_is_read_beside_the_own_one() {
+        let host = tempfile::tempdir().unwrap();
+        let mut gaps = Vec::new();
+        // None there: nothing is recorded.
+        ledger(Some(host.path()), &mut gaps);
+        assert!(gaps.iter().all(|gap| gap.about != Subject::HiddenLedger), "{gaps:?}");
+        let folder = host.path().join(DEFAULT_DIR.strip_prefix('/').unwrap());
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("1.json"), "{").unwrap();
+        let unreadable = ledger(Some(host.path()), &mut gaps).unreadable;
+        assert!(unreadable.iter().any(|(path, _)| path.starts_with(&folder)), "{unreadable:?}");
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "").unwrap();
+        ledger(Some(host.path()), &mut gaps);
+        assert!(gaps.iter().any(|gap| gap.about == Subject::HiddenLedger), "{gaps:?}");
+    }
+}

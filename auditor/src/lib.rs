@@ -13,6 +13,9 @@ pub mod commands;
 pub mod escape;
 pub mod explain;
 pub mod formats;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod plan;
 pub mod report;
 pub mod results;

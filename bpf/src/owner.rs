@@ -152,7 +152,7 @@ fn exists(pid: u32) -> bool {
 
 /// Field 22 of a `/proc/PID/stat` file, unless field 3 says that the process is dead (proc(5)). The name
 /// in field 2 may hold anything, parentheses and newlines too: the fields are counted from its end.
-fn parse_start_time(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_start_time(text: &[u8]) -> Option<u64> {
     let end = text.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(&text[end + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();

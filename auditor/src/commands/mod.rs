@@ -4,7 +4,7 @@ mod clean;
 mod explain;
 mod output;
 mod progress;
-mod scan;
+pub(crate) mod scan;
 mod snapshot;
 
 use crate::cli::{Cli, Command};

@@ -13,4 +13,5 @@ mod programs;
 mod prometheus;
 mod recorded;
 mod results;
+mod sarif;
 mod verdict;

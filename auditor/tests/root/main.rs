@@ -8,5 +8,6 @@ mod gaps;
 mod listing;
 mod recheck;
 mod rights;
+mod schema;
 mod walk;
 mod witness;

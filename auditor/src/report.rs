@@ -6,6 +6,7 @@ mod make;
 mod results;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::make::report;
@@ -17,10 +18,10 @@ use crate::snapshot::{DeviceFact, Timings, Tool};
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One audit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One audit, as `chadthrottle-audit scan --format json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
+    /// The version of this shape: 1.
     pub schema_version: u32,
     /// The program that took the snapshot.
     pub tool: Tool,
@@ -81,7 +82,7 @@ impl Rendition for Report {
 }
 
 /// A host, during one boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// The kernel's release.
     pub kernel: String,
@@ -92,7 +93,7 @@ pub struct Host {
 }
 
 /// What was visited and what was not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Cgroups whose programs were asked for.
     pub cgroups_visited: u64,
@@ -101,6 +102,7 @@ pub struct Coverage {
     /// Cgroups that could not be asked.
     pub cgroups_denied: u64,
     /// The attach types that the kernel knows and that were queried.
+    #[schemars(with = "Vec<String>")]
     pub attach_types: Vec<AttachType>,
     /// Programs whose info was read.
     pub programs_seen: u64,
@@ -115,7 +117,7 @@ pub struct Coverage {
 }
 
 /// Something that could not be seen, or not be judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// What.
     pub what: String,
@@ -124,11 +126,12 @@ pub struct Gap {
 }
 
 /// One program on one cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attachment {
     /// The cgroup.
     pub cgroup: Cgroup,
     /// Where on it.
+    #[schemars(with = "String")]
     pub attach_type: AttachType,
     /// What is attached.
     pub program: ProgramInfo,
@@ -152,7 +155,7 @@ pub struct Attachment {
 }
 
 /// A program of ours without an attachment, or one of its defunct links.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Program {
     /// The program.
     pub program: ProgramInfo,
@@ -170,7 +173,7 @@ pub struct Program {
 }
 
 /// A network device that is named as a queue of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// The device.
     pub device: DeviceInfo,
@@ -183,7 +186,7 @@ pub struct Device {
 }
 
 /// A network device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceInfo {
     /// Its name.
     pub name: String,
@@ -207,7 +210,7 @@ impl From<&DeviceFact> for DeviceInfo {
 }
 
 /// A leak.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Leak {
     /// Which.
     pub finding: Finding,
@@ -216,6 +219,7 @@ pub struct Leak {
     /// Where, if it is attached.
     pub cgroup: Option<Cgroup>,
     /// Where on the cgroup.
+    #[schemars(with = "Option<String>")]
     pub attach_type: Option<AttachType>,
     /// The program; null where a network device is leaked.
     pub program: Option<ProgramInfo>,
@@ -235,7 +239,7 @@ pub struct Leak {
 }
 
 /// A cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Cgroup {
     /// Its path, relative to the cgroup2 mount, beginning with `/`. Bytes that are not UTF-8 are replaced.
     pub path: String,
@@ -243,13 +247,15 @@ pub struct Cgroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
     /// Its id.
+    #[schemars(with = "u64")]
     pub id: CgroupId,
 }
 
 /// A program. What is null could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProgramInfo {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: ProgramId,
     /// Its name.
     pub name: Option<String>,
@@ -261,22 +267,25 @@ pub struct ProgramInfo {
     /// When it was loaded, in RFC 3339, UTC.
     pub loaded_at: Option<String>,
     /// Its maps.
+    #[schemars(with = "Vec<u32>")]
     pub map_ids: Vec<MapId>,
     /// What its instructions take, in bytes.
     pub memlock_bytes: Option<u64>,
 }
 
 /// A link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
 }
 
 /// A tcx link, which is on a network device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceLink {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
     /// The device's number in its network namespace, which the kernel does not name; null where it is gone.
     pub device: Option<u32>,
@@ -285,7 +294,7 @@ pub struct DeviceLink {
 }
 
 /// A process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     /// Its pid.
     pub pid: u32,
@@ -295,7 +304,7 @@ pub struct Holder {
 
 /// Numbers. Of attachments, all but the last three: `leaked` counts programs without an attachment and network devices,
 /// too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// All of them, whoever's they are.
     pub attachments: usize,

@@ -2,7 +2,8 @@
 
 mod clean;
 mod explain;
-mod output;
+mod generate;
+pub(crate) mod output;
 mod progress;
 mod scan;
 mod snapshot;
@@ -22,5 +23,6 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Clean(args) => clean::run(args),
         Command::Snapshot(args) => snapshot::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Generate(args) => generate::run(args),
     }
 }

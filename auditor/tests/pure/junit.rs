@@ -1,4 +1,4 @@
-//! `JUnit`: read back with the crate that nextest's own files are read with.
+//! JUnit: read back with the crate that nextest's own files are read with.
 
 use auditor::cli::Format;
 use auditor::formats::{Medium, render};

@@ -11,6 +11,7 @@ mod names;
 mod place;
 mod recheck;
 mod rights;
+mod schema;
 mod surroundings;
 mod walk;
 mod witness;

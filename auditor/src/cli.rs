@@ -6,7 +6,7 @@ use bpf::AttachType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::classify::{DEFAULT_PROGRAMS, Finding};
-use crate::collect::Options;
+use crate::collect::{Breadth, Options};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -62,13 +62,13 @@ pub struct ScopeArgs {
 }
 
 impl ScopeArgs {
-    /// The same for the collector. `all`: others' programs are of interest, too.
-    pub fn options(&self, all: bool) -> Options {
+    /// The same for the collector.
+    pub fn options(&self, breadth: Breadth) -> Options {
         Options {
             root: self.root.clone(),
             programs: self.programs.clone(),
             attach_types: self.attach_types.clone(),
-            all,
+            breadth,
             settle: self.settle.into(),
         }
     }
@@ -118,7 +118,8 @@ pub struct Snapshot {
     /// What to look at.
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Look for the pins and holders of other people's programs, too
+    /// Write down other people's, too: every program, link and map of any type, with their pins and holders; what
+    /// `diff` compares
     #[arg(long)]
     pub all: bool,
     /// Write it to this file, in one go, instead of standard output
@@ -162,7 +163,7 @@ mod tests {
         let Command::Scan(scan) = Cli::parse_from(["chadthrottle-audit", "scan"]).command else {
             panic!("not a scan");
         };
-        let options = scan.scope.options(false);
+        let options = scan.scope.options(Breadth::Ours);
         assert_eq!(options.root, PathBuf::from("/"));
         assert_eq!(options.programs, [DEFAULT_PROGRAMS]);
         assert_eq!(options.attach_types, []);

@@ -8,19 +8,20 @@ use std::time::{Instant, SystemTime};
 use bpf::cgroup::Cgroup;
 use bpf::error::Error;
 use bpf::holders::holders;
-use bpf::pins::{Held, pins};
+use bpf::pins::{Held, Sought, pins};
 use bpf::{AttachType, CgroupId, Owner, ledger, objects};
 
 use super::attachments::{Attachments, shown};
 use super::devices::{device_facts, device_links};
 use super::host::{Clock, may_look_into_processes};
+use super::inventory::inventory;
 use super::programs::Programs;
 use super::walk::{Visitor, walk};
-use super::{gap, milliseconds};
+use super::{Breadth, gap, milliseconds};
 use crate::classify::{INITIAL_PID_NAMESPACE, Ours, devices_in_scope};
 use crate::snapshot::{
-    DeviceFact, Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Scope, Subject,
-    Timings,
+    DeviceFact, Gap, HolderFact, Inventory, LinkFact, Look, Object, OwnerFact, PinFact, Scope,
+    Subject, Timings,
 };
 
 /// How much to look at. The paths are relative to the mount.
@@ -46,8 +47,7 @@ pub(super) struct Eye<'a> {
     /// The kernel tells each program's own flags.
     pub(super) program_flags: bool,
     pub(super) ours: &'a Ours,
-    /// Look for the pins and holders of others' programs, too.
-    pub(super) all: bool,
+    pub(super) breadth: Breadth,
     /// What was asked for: whether network devices of our queues are of interest, it says.
     pub(super) scope: &'a Scope,
     pub(super) clock: &'a Clock,
@@ -98,7 +98,7 @@ impl Eye<'_> {
         let links = links(gaps);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
         // none, nobody has to search thousands of processes.
-        let is_searched = self.all || programs.has_ours();
+        let is_searched = self.breadth != Breadth::Ours || programs.has_ours();
         let (programs, more) = programs.into_facts();
         gaps.extend(more);
         let device_links = device_links(&programs, gaps);
@@ -108,6 +108,7 @@ impl Eye<'_> {
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
         let owned = owned.chain(&of_devices);
         let owners = owners(owned, self.has_true_times, gaps);
+        let inventory = (self.breadth == Breadth::Everything).then(|| inventory(self.clock, gaps));
         timings.objects += milliseconds(walk_time + start.elapsed());
 
         let known: HashSet<Object> = programs
@@ -115,11 +116,13 @@ impl Eye<'_> {
             .map(|program| Object::Program(program.id))
             .chain(links.iter().map(|link| Object::Link(link.id)))
             .chain(device_links.iter().map(|link| Object::Link(link.id)))
+            .chain(inventory.iter().flat_map(Inventory::objects))
             .collect();
+        let sought = if inventory.is_some() { Sought::MapsToo } else { Sought::ProgramsAndLinks };
         let (mut pins, mut holders) = (Vec::new(), Vec::new());
         if is_searched {
-            pins = timed(&mut timings.pins, || pin_facts(&known, gaps));
-            holders = timed(&mut timings.holders, || holder_facts(&known, gaps));
+            pins = timed(&mut timings.pins, || pin_facts(&known, sought, gaps));
+            holders = timed(&mut timings.holders, || holder_facts(&known, sought, gaps));
         }
         coverage.programs_seen = programs.len() as u64;
         let method = "query".to_owned();
@@ -136,6 +139,7 @@ impl Eye<'_> {
             owners,
             ledger,
             devices,
+            inventory,
         }
     }
 }
@@ -213,8 +217,8 @@ fn owners<'a>(
     facts
 }
 
-fn pin_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<PinFact> {
-    let found = pins().unwrap_or_else(|error| {
+fn pin_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) -> Vec<PinFact> {
+    let found = pins(sought).unwrap_or_else(|error| {
         gaps.push(gap(Subject::Pins, "pins", &error));
         bpf::pins::Pins::default()
     });
@@ -227,8 +231,8 @@ fn pin_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<PinFact> {
         .collect()
 }
 
-fn holder_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<HolderFact> {
-    let found = holders().unwrap_or_else(|error| {
+fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) -> Vec<HolderFact> {
+    let found = holders(sought).unwrap_or_else(|error| {
         gaps.push(gap(Subject::Processes, "processes", &error));
         bpf::holders::Holders::default()
     });
@@ -269,5 +273,6 @@ pub(crate) fn object(held: Held) -> Object {
     match held {
         Held::Program(id) => Object::Program(id),
         Held::Link(id) => Object::Link(id),
+        Held::Map(id) => Object::Map(id),
     }
 }

@@ -3,6 +3,7 @@
 mod attachments;
 mod devices;
 mod host;
+mod inventory;
 mod look;
 mod programs;
 mod walk;
@@ -34,6 +35,17 @@ const PATH_MAX: usize = 4096;
 /// The time between two looks, unless somebody says otherwise.
 pub const DEFAULT_SETTLE: Duration = Duration::from_millis(200);
 
+/// How much to look at beside what is attached to cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breadth {
+    /// Pins and holders, where a program of ours is.
+    Ours,
+    /// Those of others' programs, too.
+    Everybody,
+    /// Every program, link and map of any type, too, and the pins and holders of all of them: an inventory.
+    Everything,
+}
+
 /// What to look at.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -44,8 +56,8 @@ pub struct Options {
     pub programs: Vec<String>,
     /// Only these attach types; none is every one that the kernel knows.
     pub attach_types: Vec<AttachType>,
-    /// Look for the pins and holders of others' programs, too.
-    pub all: bool,
+    /// How much to look at beside what is attached to cgroups.
+    pub breadth: Breadth,
     /// The time between two looks.
     pub settle: Duration,
 }
@@ -56,7 +68,7 @@ impl Default for Options {
             root: "/".into(),
             programs: Vec::new(),
             attach_types: Vec::new(),
-            all: false,
+            breadth: Breadth::Ours,
             settle: DEFAULT_SETTLE,
         }
     }
@@ -86,7 +98,7 @@ pub(crate) struct Collector {
     types: Vec<AttachType>,
     program_flags: bool,
     ours: Ours,
-    all: bool,
+    breadth: Breadth,
     host: Host,
     clock: Clock,
     /// The start times of processes are those that owners know of themselves.
@@ -131,7 +143,7 @@ impl Collector {
             program_flags,
             // What is no glob is told of when the snapshot is classified.
             ours: Ours::new(&scope.programs).0,
-            all: options.all,
+            breadth: options.breadth,
             host: host()?,
             clock: Clock::now(boottime_offset.unwrap_or(0))?,
             has_true_times: boottime_offset == Some(0),
@@ -209,7 +221,7 @@ impl Collector {
             types: &self.types,
             program_flags: self.program_flags,
             ours: &self.ours,
-            all: self.all,
+            breadth: self.breadth,
             scope: &self.scope,
             clock: &self.clock,
             has_true_times: self.has_true_times,

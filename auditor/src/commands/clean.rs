@@ -9,6 +9,7 @@ use super::{FAILED, output, scan};
 use crate::classify::{Classified, classify};
 use crate::clean::{Cleaner, Done, Outcome};
 use crate::cli::{Clean, Format};
+use crate::collect::Breadth;
 use crate::escape::{escape, escape_bytes};
 use crate::plan::{Action, Step, plan};
 
@@ -22,7 +23,7 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
              --dry-run to see what it would do"
         );
     }
-    let cleaner = Cleaner::new(&args.scope.options(false))?;
+    let cleaner = Cleaner::new(&args.scope.options(Breadth::Ours))?;
     let settle = args.scope.settle.into();
     let snapshot = {
         let _progress = Progress::start(LOOKING);

@@ -10,7 +10,7 @@ use super::output;
 use super::progress::Progress;
 use crate::classify::{Verdict, classify};
 use crate::cli::{Format, Scan};
-use crate::collect::collect;
+use crate::collect::{Breadth, collect};
 use crate::report::report;
 use crate::snapshot::{SCHEMA_VERSION, Snapshot};
 use crate::text::render;
@@ -20,7 +20,8 @@ pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
         read(file)?
     } else {
         let _progress = Progress::start("Looking at cgroups, programs and processes");
-        collect(&args.scope.options(args.all))?
+        let breadth = if args.all { Breadth::Everybody } else { Breadth::Ours };
+        collect(&args.scope.options(breadth))?
     };
     let verdict = print(&snapshot, args.all, args.format, args.output.as_deref())?;
     Ok(verdict.exit_status())

@@ -1,10 +1,13 @@
 //! The command line.
 
+mod report_args;
+
 use std::path::PathBuf;
 
 use bpf::AttachType;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+pub use self::report_args::{Format, Output, ReportArgs, Unusable};
 use crate::classify::{DEFAULT_PROGRAMS, Finding};
 use crate::collect::{Breadth, Options};
 
@@ -83,12 +86,9 @@ pub struct Scan {
     /// List other people's programs, too, not only count them
     #[arg(long)]
     pub all: bool,
-    /// How to print the report
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
-    /// Write the report to this file, in one go, instead of standard output
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    /// How to print the report.
+    #[command(flatten)]
+    pub report: ReportArgs,
     /// Judge a snapshot that `chadthrottle-audit snapshot` wrote, instead of this host; needs no root
     #[arg(
         long,
@@ -132,15 +132,6 @@ pub struct Snapshot {
 pub struct Explain {
     /// Which
     pub finding: Option<Finding>,
-}
-
-/// How to print a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Text,
-    /// For programs; the shape is stable
-    Json,
 }
 
 fn glob(glob: &str) -> Result<String, String> {

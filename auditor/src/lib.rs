@@ -1,7 +1,7 @@
 //! Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
 //!
 //! [`collect`] takes a [`snapshot`] of the facts, [`classify`] judges them, [`report`] puts the judgement
-//! into a stable shape that [`text`] renders for people, and [`plan`] says what to do about the leaks,
+//! into a stable shape that [`text`] renders for people and [`formats`] for CI systems, and [`plan`] says what to do about the leaks,
 //! which [`clean`] does. All but `collect` and `clean` are functions of values.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod collect;
 pub mod commands;
 pub mod escape;
 pub mod explain;
+pub mod formats;
 pub mod plan;
 pub mod report;
 pub mod results;

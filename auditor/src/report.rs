@@ -3,12 +3,15 @@
 //! Its shape is stable: fields may be added in [`SCHEMA_VERSION`] 1, never renamed or removed.
 
 mod make;
+mod results;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
 use serde::{Deserialize, Serialize};
 
 pub use self::make::report;
 use crate::classify::{Claim, Finding, Verdict};
+use crate::formats::{Medium, Rendition, prometheus};
+use crate::results::Results;
 use crate::snapshot::{DeviceFact, Timings, Tool};
 
 /// The version of the report.
@@ -46,13 +49,35 @@ pub struct Report {
     pub leaks: Vec<Leak>,
     /// Numbers.
     pub summary: Summary,
-    /// What was asked for: attachments at this cgroup and below it. For the text only.
+    /// What was asked for: attachments at this cgroup and below it. For the text and the results only.
     #[serde(skip)]
     pub root: String,
     /// The options that ask for the same scope on the command line, each with a space before it. For the
     /// text only.
     #[serde(skip)]
     pub scope_options: String,
+    /// Whether every attach type was asked for: else what is attached nowhere is not judged. For the results
+    /// only.
+    #[serde(skip)]
+    pub has_every_type: bool,
+}
+
+impl Rendition for Report {
+    fn text(&self, on: Medium) -> String {
+        crate::text::render(self, on.colour, on.width)
+    }
+
+    fn json(&self) -> serde_json::Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    fn results(&self) -> Results {
+        results::results(self)
+    }
+
+    fn prometheus(&self) -> anyhow::Result<String> {
+        prometheus::render(self)
+    }
 }
 
 /// A host, during one boot.
@@ -202,6 +227,9 @@ pub struct Leak {
     pub device_links: Vec<DeviceLink>,
     /// The link, if there is one.
     pub link: Option<Link>,
+    /// Pins of the link and of the program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<String>,
     /// What to do about it, for people.
     pub remedy: String,
 }
@@ -265,7 +293,7 @@ pub struct Holder {
     pub comm: String,
 }
 
-/// Numbers. Of attachments, all but the last two: `leaked` counts programs without an attachment and network devices,
+/// Numbers. Of attachments, all but the last three: `leaked` counts programs without an attachment and network devices,
 /// too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -282,4 +310,7 @@ pub struct Summary {
     pub devices: usize,
     /// Leaks.
     pub leaked: usize,
+    /// The most programs on one cgroup and attach type, whoever's they are. The kernel's limit is 64.
+    #[serde(default)]
+    pub slots_used_max: u32,
 }

@@ -4,6 +4,9 @@
 use crate::classify::Verdict;
 use crate::snapshot::Tool;
 
+/// The rule that says whether everything could be seen. Its problems are gaps, not leaks.
+pub const COVERAGE: &str = "coverage";
+
 /// What one command came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
@@ -28,7 +31,7 @@ pub struct Results {
 /// One rule, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Its name, such as `orphaned_attachment`; `coverage` is whether everything could be seen.
+    /// Its name, such as `orphaned_attachment`, or [`COVERAGE`].
     pub rule: &'static str,
     /// What it says, in a sentence: what is wrong where there is a problem.
     pub summary: String,
@@ -43,7 +46,8 @@ pub enum Outcome {
     Passed,
     /// There are these problems; never empty.
     Failed(Vec<Problem>),
-    /// There was no problem in what was looked at, but not everything could be: these say what; never empty.
+    /// There was no problem in what was looked at, but not everything was: these say what; never empty. What
+    /// could not be looked at though it was asked for is under [`COVERAGE`] too.
     Unseen(Vec<Problem>),
 }
 
@@ -59,6 +63,8 @@ pub struct Problem {
     pub remedy: Option<String>,
     /// Where it is.
     pub place: Option<Place>,
+    /// What makes it the same problem in a later run: names and places, none of the kernel's ids.
+    pub identity: String,
 }
 
 /// Where something is.

@@ -47,7 +47,7 @@ pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
         Verdict::Leaks => RED,
         Verdict::Incomplete => YELLOW,
     };
-    let verdict = paint(&format!("{BOLD}{style}"), &verdict(report));
+    let verdict = paint(&format!("{BOLD}{style}"), &conclusion(report));
     let end: Vec<String> = [verdict].into_iter().chain(advice(report)).collect();
     paragraphs.push(end.join("\n"));
     paragraphs.join("\n\n") + "\n"
@@ -226,7 +226,7 @@ fn gaps(report: &Report) -> String {
 }
 
 /// The verdict, in one line.
-fn verdict(report: &Report) -> String {
+pub fn conclusion(report: &Report) -> String {
     let summary = &report.summary;
     let found = match report.verdict {
         Verdict::Leaks => leaked(report),
@@ -348,7 +348,8 @@ fn owner(claim: Claim) -> String {
     }
 }
 
-fn count(number_of: usize, noun: &str) -> String {
+/// `1 thing`, `2 things`.
+pub(crate) fn count(number_of: usize, noun: &str) -> String {
     format!("{} {noun}{}", number(number_of), if number_of == 1 { "" } else { "s" })
 }
 

@@ -1,7 +1,7 @@
 //! The command line, as far as it goes without root.
 
-use std::io::Read;
-use std::path::PathBuf;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, Stdio};
 
 use assert_cmd::Command;
@@ -21,7 +21,7 @@ fn recorded(name: &str) -> String {
 
 #[test]
 fn bad_usage_ends_with_2_and_says_what_is_wrong() {
-    let usages: [(&[&str], &str); 9] = [
+    let usages: [(&[&str], &str); 13] = [
         (&[], "Usage:"),
         (&["scam"], "unrecognized subcommand 'scam'"),
         (&["scan", "--attach-type", "xdp"], "'xdp' is no cgroup attach type"),
@@ -29,6 +29,10 @@ fn bad_usage_ends_with_2_and_says_what_is_wrong() {
         (&["scan", "--settle", "soon"], "'soon' for '--settle <TIME>'"),
         (&["scan", "--from", "x", "--root", "/a"], "cannot be used with"),
         (&["scan", "--from", "x", "--program", "a"], "cannot be used with"),
+        (&["scan", "--format", "yaml"], "invalid value 'yaml' for '--format <FORMAT>'"),
+        (&["scan", "--output", "report.json"], "write FORMAT=FILE, as in json=report.json"),
+        (&["scan", "--output", "yaml=x"], "'yaml' is no format; there are text, json"),
+        (&["scan", "--output", "json="], "it names no file: write json=FILE"),
         (&["clean", "--yes", "--dry-run"], "cannot be used with"),
         (&["explain", "leak"], "'leak' is no finding; there are active, pinned"),
     ];
@@ -78,17 +82,71 @@ fn json_is_one_object_with_the_verdict() {
 }
 
 #[test]
-fn the_report_goes_to_a_file_and_nothing_to_standard_output() {
+fn the_report_goes_to_every_file_in_its_format_and_to_standard_output() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("report.json");
+    let [json, text] = ["report.json", "report.txt"].map(|name| folder.path().join(name));
+    let output = |format: &str, file: &Path| format!("--output={format}={}", file.display());
     let from = recorded("orphaned_pin");
-    audit(&["scan", "--format", "json", "--from", &from, "--output", file.to_str().unwrap()])
+    audit(&["scan", "--from", &from, &output("json", &json), &output("text", &text)])
+        .env("CLICOLOR_FORCE", "1")
         .assert()
         .code(1)
-        .stdout(is_empty());
-    let report: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        .stdout(contains("\x1b[").and(contains("leaks: ")));
+    let [json, text] = [json, text].map(|file| std::fs::read_to_string(file).unwrap());
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["leaks"][0]["finding"], "orphaned_pin");
+    assert!(text.contains("leaks: ") && !text.contains('\x1b'), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_and_the_others_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.json");
+    let output = format!("json={}", file.display());
+    let from = recorded("active");
+    let lost = ["--output", "json=/no/where/a", "--output", "text=/no/where/b"];
+    audit(&["scan", "--from", &from, lost[0], lost[1], "--output", &output, lost[2], lost[3]])
+        .assert()
+        .code(2)
+        .stdout(contains("clean: "))
+        .stderr(
+            contains("cannot write to /no/where/a: ")
+                .and(contains("; cannot write to /no/where/b: ")),
+        );
+    assert!(file.exists());
+}
+
+/// In `target/tools/bin` where `scripts/promtool` has put it.
+fn promtool() -> StdCommand {
+    let ours = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/promtool");
+    StdCommand::new(if ours.exists() { ours } else { "promtool".into() })
+}
+
+#[test]
+fn promtool_takes_the_numbers_and_has_nothing_to_remark() {
+    for name in ["active", "orphaned_attachment", "unreachable_program"] {
+        let output = audit(&["scan", "--format", "prometheus", "--from", &recorded(name)]).output();
+        let text = tempfile::tempfile().unwrap();
+        (&text).write_all(&output.unwrap().stdout).unwrap();
+        (&text).rewind().unwrap();
+        let checked = promtool()
+            .args(["check", "metrics"])
+            .stdin(text)
+            .output()
+            .expect("promtool has to be here: run scripts/setup test");
+        let said = [checked.stdout, checked.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(checked.status.success() && said.is_empty(), "{}: {said}", checked.status);
+    }
+}
+
+#[test]
+fn two_outputs_to_one_file_are_refused_before_anything_is_looked_at() {
+    audit(&["scan", "--from", "/no/where", "--output", "json=a", "--output", "text=./a"])
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("--output names ./a more than once"));
 }
 
 #[test]

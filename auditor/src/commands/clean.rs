@@ -4,14 +4,18 @@ use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::bail;
 
+use super::FAILED;
+use super::output::{self, Stream};
 use super::progress::Progress;
-use super::{FAILED, output, scan};
 use crate::classify::{Classified, classify};
 use crate::clean::{Cleaner, Done, Outcome};
-use crate::cli::{Clean, Format};
+use crate::cli::Clean;
 use crate::collect::Breadth;
 use crate::escape::{escape, escape_bytes};
+use crate::formats::Rendition;
 use crate::plan::{Action, Step, plan};
+use crate::report::report;
+use crate::snapshot::Snapshot;
 
 const LOOKING: &str = "Looking at cgroups, programs and processes";
 
@@ -37,8 +41,8 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
             output::print(&format!("{}\n", intent(step)))?;
         }
         // Nothing was changed, so the verdict stands.
-        let verdict = scan::print(&snapshot, false, Format::Text, None)?;
-        return Ok(verdict.exit_status());
+        show(&snapshot, &classified)?;
+        return Ok(classified.verdict.exit_status());
     }
     if !args.yes && !is_agreed(&steps)? {
         anstream::eprintln!("Nothing was done.");
@@ -50,8 +54,13 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
         cleaner.scan(settle)?
     };
     output::print("\n")?;
-    let verdict = scan::print(&snapshot, false, Format::Text, None)?;
-    Ok(if is_failed { FAILED } else { verdict.exit_status() })
+    let classified = classify(&snapshot);
+    show(&snapshot, &classified)?;
+    Ok(if is_failed { FAILED } else { classified.verdict.exit_status() })
+}
+
+fn show(snapshot: &Snapshot, classified: &Classified<'_>) -> anyhow::Result<()> {
+    output::print(&report(snapshot, classified, false).text(Stream::Stdout.medium()))
 }
 
 /// Cleans, one line for each thing done; true if something failed.

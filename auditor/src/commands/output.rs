@@ -6,27 +6,86 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anstream::{AutoStream, ColorChoice};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
-/// Whether standard output is to be coloured: a terminal, and `NO_COLOR` is not set.
-pub(super) fn is_coloured() -> bool {
-    AutoStream::choice(&io::stdout()) != ColorChoice::Never
+use crate::cli::ReportArgs;
+use crate::formats::{Medium, Rendition, render};
+
+/// Where a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error, where standard output is somebody else's.
+    #[expect(dead_code, reason = "for commands that run another one")]
+    Stderr,
 }
 
-/// The width of the terminal, if standard output is one.
-pub(super) fn width() -> Option<u16> {
-    comfy_table::Table::new().width().filter(|_| io::stdout().is_terminal())
-}
-
-/// Writes a result to standard output. That nobody reads it any more (`... | head`) is no failure: the
-/// exit status still tells the verdict.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
+impl Stream {
+    /// What it is for text: coloured if it is a terminal and `NO_COLOR` is not set.
+    pub(super) fn medium(self) -> Medium {
+        let mut table = comfy_table::Table::new();
+        let (choice, is_terminal) = match self {
+            Self::Stdout => (AutoStream::choice(&io::stdout()), io::stdout().is_terminal()),
+            Self::Stderr => {
+                table.use_stderr();
+                (AutoStream::choice(&io::stderr()), io::stderr().is_terminal())
+            }
+        };
+        Medium {
+            colour: choice != ColorChoice::Never,
+            width: table.width().filter(|_| is_terminal),
         }
-        _ => Ok(()),
+    }
+
+    /// Writes a result to it. That nobody reads it any more (`... | head`) is no failure: the exit status still
+    /// tells the verdict.
+    fn print(self, text: &str) -> anyhow::Result<()> {
+        let written = |mut stream: Box<dyn Write>| {
+            stream.write_all(text.as_bytes()).and_then(|()| stream.flush())
+        };
+        let (result, name) = match self {
+            Self::Stdout => (written(Box::new(io::stdout().lock())), "standard output"),
+            Self::Stderr => (written(Box::new(io::stderr().lock())), "standard error"),
+        };
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).with_context(|| format!("cannot write to {name}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes a result to standard output.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    Stream::Stdout.print(text)
+}
+
+/// Writes a result to the files that were asked for, and prints it. What cannot be written does not keep the
+/// rest from being written.
+///
+/// # Errors
+/// Everything that could not be written, in one error.
+pub(super) fn deliver(
+    result: &impl Rendition,
+    args: &ReportArgs,
+    stream: Stream,
+) -> anyhow::Result<()> {
+    let files = args.outputs.iter().map(|output| {
+        let text = render(result, output.format, Medium::FILE)?;
+        write(Some(&output.file), &text)
+    });
+    let mut failed: Vec<anyhow::Error> = files.filter_map(Result::err).collect();
+    let printed = render(result, args.format, stream.medium()).and_then(|text| stream.print(&text));
+    failed.extend(printed.err());
+    match failed.len() {
+        0 => Ok(()),
+        1 => Err(failed.remove(0)),
+        _ => {
+            let all: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
+            Err(anyhow!("{}", all.join("; ")))
+        }
     }
 }
 

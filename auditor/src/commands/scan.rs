@@ -6,16 +6,16 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use super::output;
+use super::output::{self, Stream};
 use super::progress::Progress;
-use crate::classify::{Verdict, classify};
-use crate::cli::{Format, Scan};
+use crate::classify::classify;
+use crate::cli::Scan;
 use crate::collect::{Breadth, collect};
 use crate::report::report;
 use crate::snapshot::{SCHEMA_VERSION, Snapshot};
-use crate::text::render;
 
 pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
+    args.report.check("scan", &[])?;
     let snapshot = if let Some(file) = &args.from {
         read(file)?
     } else {
@@ -23,26 +23,9 @@ pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
         let breadth = if args.all { Breadth::Everybody } else { Breadth::Ours };
         collect(&args.scope.options(breadth))?
     };
-    let verdict = print(&snapshot, args.all, args.format, args.output.as_deref())?;
-    Ok(verdict.exit_status())
-}
-
-/// Judges a snapshot and writes the report.
-pub(super) fn print(
-    snapshot: &Snapshot,
-    all: bool,
-    format: Format,
-    to: Option<&Path>,
-) -> anyhow::Result<Verdict> {
-    let classified = classify(snapshot);
-    let report = report(snapshot, &classified, all);
-    let text = match format {
-        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
-        Format::Text if to.is_some() => render(&report, false, None),
-        Format::Text => render(&report, output::is_coloured(), output::width()),
-    };
-    output::write(to, &text)?;
-    Ok(classified.verdict)
+    let report = report(&snapshot, &classify(&snapshot), args.all);
+    output::deliver(&report, &args.report, Stream::Stdout)?;
+    Ok(report.verdict.exit_status())
 }
 
 /// Reads a snapshot from a file.

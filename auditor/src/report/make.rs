@@ -3,6 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use bpf::AttachType;
+
 use super::{
     Attachment, Cgroup, Coverage, Device, DeviceLink, Gap, Holder, Host, Leak, Link, Program,
     ProgramInfo, Report, SCHEMA_VERSION, Summary,
@@ -81,9 +83,16 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
                 .filter(|judged| judged.finding == Finding::Active)
                 .count(),
             leaked: classified.leaks().count() + classified.leaked_devices().count(),
+            slots_used_max: classified
+                .attachments
+                .iter()
+                .filter_map(|judged| Some(judged.place?.slots_used))
+                .max()
+                .unwrap_or_default(),
         },
         root: snapshot.scope.root.to_string_lossy().into_owned(),
         scope_options: scope_options(&snapshot.scope),
+        has_every_type: AttachType::all().all(|it| snapshot.scope.attach_types.contains(&it)),
     }
 }
 
@@ -148,6 +157,7 @@ fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
         device: None,
         device_links: device_links(judged),
         link: link(judged),
+        pins: pins(judged),
         remedy: remedy(&steps(judged, classified)),
     }
 }
@@ -171,6 +181,7 @@ fn leaked_device(judged: &JudgedDevice<'_>) -> Leak {
         device: Some(judged.device.into()),
         device_links: Vec::new(),
         link: None,
+        pins: Vec::new(),
         remedy: remedy(&[removal(judged)]),
     }
 }

@@ -216,3 +216,9 @@ pub(crate) fn reason(host: &Snapshot) -> String {
     let classified = classify(host);
     classified.leaks().next().expect("a leak").reason.clone()
 }
+
+/// The host, with everything asked for.
+pub(crate) fn whole(mut host: Snapshot) -> Snapshot {
+    host.scope.attach_types = AttachType::all().collect();
+    host
+}

@@ -3,9 +3,14 @@
 mod attachments;
 mod common;
 mod devices;
+mod formats;
 mod gaps;
+mod github;
+mod junit;
 mod output;
 mod plan;
 mod programs;
+mod prometheus;
 mod recorded;
+mod results;
 mod verdict;

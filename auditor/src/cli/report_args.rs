@@ -1,0 +1,210 @@
+//! How a command's result is printed, and where it goes besides.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+
+/// How to print a result, and files to write it to.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Write the result to FILE as well, in one go, in any of the formats of --format, such as
+    /// `json=report.json`; may be given several times
+    #[arg(
+        long = "output",
+        value_name = "FORMAT=FILE",
+        value_parser = OsStringValueParser::new().try_map(|text| Output::parse(&text))
+    )]
+    pub outputs: Vec<Output>,
+}
+
+impl ReportArgs {
+    /// Whether it can be done: to be asked before the work that the result is of. `refused` are formats that
+    /// the command does not have.
+    pub fn check(&self, command: &'static str, refused: &[Format]) -> Result<(), Unusable> {
+        let mut formats = [self.format].into_iter().chain(self.outputs.iter().map(|it| it.format));
+        if let Some(format) = formats.find(|format| refused.contains(format)) {
+            return Err(Unusable::Format { command, format });
+        }
+        let mut seen = Vec::new();
+        for output in &self.outputs {
+            let file = resolved(&output.file);
+            if seen.contains(&file) {
+                return Err(Unusable::SameFile(output.file.clone()));
+            }
+            seen.push(file);
+        }
+        Ok(())
+    }
+}
+
+/// The file that would be written, whatever way leads to it; the path as it is where that cannot be told.
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(file) = path.canonicalize() {
+        return file;
+    }
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// What is asked for cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The command has no such format.
+    #[error("`{command}` has no format {format}: choose another one for --format and --output")]
+    Format {
+        /// The command.
+        command: &'static str,
+        /// The format.
+        format: Format,
+    },
+    /// The later one would replace the earlier one.
+    #[error("--output names {} more than once: give each format a file of its own", .0.display())]
+    SameFile(PathBuf),
+}
+
+/// A file that a result is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How.
+    pub format: Format,
+    /// Where.
+    pub file: PathBuf,
+}
+
+impl Output {
+    /// Reads `FORMAT=FILE`. The file's name may be any bytes.
+    fn parse(text: &OsString) -> Result<Self, NoOutput> {
+        let bytes = text.as_bytes();
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let Some(at) = bytes.iter().position(|&byte| byte == b'=') else {
+            return Err(NoOutput::NoFormat(lossy(bytes)));
+        };
+        let (name, file) = (lossy(&bytes[..at]), &bytes[at + 1..]);
+        let Ok(format) = Format::from_str(&name, false) else {
+            return Err(NoOutput::UnknownFormat(name));
+        };
+        if file.is_empty() {
+            return Err(NoOutput::NoFile(format));
+        }
+        Ok(Self { format, file: OsString::from_vec(file.to_vec()).into() })
+    }
+}
+
+/// The text names no output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum NoOutput {
+    #[error("it does not say the format: write FORMAT=FILE, as in json={0}")]
+    NoFormat(String),
+    #[error("'{0}' is no format; there are {formats}", formats = Format::names())]
+    UnknownFormat(String),
+    #[error("it names no file: write {0}=FILE")]
+    NoFile(Format),
+}
+
+/// How to print a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs; the shape is stable
+    Json,
+    /// `JUnit` XML, for Jenkins, GitLab and others
+    Junit,
+    /// Annotations for GitHub Actions
+    Github,
+    /// Numbers for Prometheus, such as through the node exporter's textfile collector
+    Prometheus,
+}
+
+impl Format {
+    /// Its name, on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Junit => "junit",
+            Self::Github => "github",
+            Self::Prometheus => "prometheus",
+        }
+    }
+
+    fn names() -> String {
+        Self::value_variants().iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(outputs: &[&str]) -> ReportArgs {
+        let outputs = outputs.iter().map(|text| Output::parse(&text.into()).unwrap()).collect();
+        ReportArgs { format: Format::Text, outputs }
+    }
+
+    #[test]
+    fn every_format_has_the_name_that_the_command_line_knows_it_by() {
+        for format in Format::value_variants() {
+            assert_eq!(format.to_possible_value().unwrap().get_name(), format.name());
+        }
+    }
+
+    #[test]
+    fn an_output_is_a_format_and_a_file_whose_name_may_be_any_bytes() {
+        let output = Output::parse(&OsString::from_vec(b"json=a=\xff".to_vec())).unwrap();
+        assert_eq!(output.format, Format::Json);
+        assert_eq!(output.file.as_os_str().as_bytes(), b"a=\xff");
+        let refused = |text: &str| Output::parse(&text.into()).unwrap_err().to_string();
+        assert_eq!(refused("report.json"), NoOutput::NoFormat("report.json".into()).to_string());
+        assert!(refused("yaml=a").starts_with("'yaml' is no format; there are text, json"));
+        assert!(refused("=a").starts_with("'' is no format"));
+        assert_eq!(refused("json="), "it names no file: write json=FILE");
+    }
+
+    #[test]
+    fn two_outputs_to_one_file_are_refused_whatever_way_leads_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        let base = folder.path().file_name().unwrap().to_str().unwrap();
+        for (one, other) in [
+            (at("new"), at("new")),
+            (at("new"), at(&format!("../{base}/new"))),
+            (at("file"), at("./file")),
+            (at("file"), at("link")),
+            ("/no/where".to_owned(), "/no/where".to_owned()),
+        ] {
+            let args = args(&[&format!("json={one}"), &format!("text={other}")]);
+            assert_eq!(args.check("scan", &[]), Err(Unusable::SameFile(other.into())));
+        }
+        let two = [format!("json={}", at("one")), format!("json={}", at("two"))];
+        assert_eq!(args(&[&two[0], &two[1]]).check("scan", &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_command_can_refuse_a_format_wherever_it_is_asked_for() {
+        let refused = Err(Unusable::Format { command: "gate", format: Format::Json });
+        assert_eq!(args(&["text=a", "json=b"]).check("gate", &[Format::Json]), refused);
+        let printed = ReportArgs { format: Format::Json, outputs: Vec::new() };
+        assert_eq!(printed.check("gate", &[Format::Json]), refused);
+        assert_eq!(printed.check("gate", &[Format::Text]), Ok(()));
+    }
+}

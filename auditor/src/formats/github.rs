@@ -1,0 +1,40 @@
+//! Workflow commands, which GitHub Actions shows as annotations.
+//!
+//! A line is a command only if it begins with `::`, so what a name contains must neither begin a line nor end
+//! the properties of ours.
+
+use crate::escape::escape;
+use crate::results::{COVERAGE, Check, Outcome, Problem, Results};
+
+/// Renders what a command came to: an error for each problem, a warning for what could not be seen, and a notice
+/// with the conclusion.
+pub(super) fn render(results: &Results) -> String {
+    let mut lines = Vec::new();
+    for check in &results.checks {
+        // What was not seen is told once, under its own rule.
+        if let Outcome::Failed(problems) = &check.outcome {
+            lines.extend(problems.iter().map(|problem| annotation(results, check, problem)));
+        }
+    }
+    let title = property(&results.tool.name);
+    lines.push(format!("::notice title={title}::{}", data(&results.conclusion)));
+    lines.join("\n") + "\n"
+}
+
+fn annotation(results: &Results, check: &Check, problem: &Problem) -> String {
+    let level = if check.rule == COVERAGE { "warning" } else { "error" };
+    let title = property(&format!("{}: {}", results.tool.name, check.rule));
+    let remedy = problem.remedy.as_ref().map(|remedy| format!("%0A-> {}", data(remedy)));
+    let (what, why) = (data(&problem.what), data(&problem.why));
+    format!("::{level} title={title}::{what}: {why}{}", remedy.unwrap_or_default())
+}
+
+/// As the value of a property, which ends at `,` and `::`.
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+/// As a message, which ends with the line. The runner decodes these three.
+fn data(text: &str) -> String {
+    escape(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}

@@ -1,0 +1,119 @@
+//! The report as checks: each kind of leak is a rule, and so is whether everything could be seen.
+
+use super::{Gap, Leak, ProgramInfo, Report};
+use crate::classify::Finding;
+use crate::explain::summary;
+use crate::results::{COVERAGE, Check, Outcome, Place, Problem, Results};
+use crate::text::conclusion;
+
+/// What a scan came to. Where something could not be seen, no rule passes: it has leaks, or it is not known to
+/// have none.
+pub(super) fn results(report: &Report) -> Results {
+    let rules = Finding::ALL.into_iter().filter(|finding| finding.is_leak());
+    Results {
+        command: "scan",
+        tool: report.tool.clone(),
+        hostname: report.host.hostname.clone(),
+        taken_at: report.taken_at.clone(),
+        duration_ms: report.duration_ms,
+        verdict: report.verdict,
+        conclusion: conclusion(report),
+        checks: rules.map(|rule| check(report, rule)).chain([coverage(report)]).collect(),
+    }
+}
+
+fn check(report: &Report, finding: Finding) -> Check {
+    let leaks = report.leaks.iter().filter(|leak| leak.finding == finding);
+    let problems: Vec<Problem> = leaks.map(leaked).collect();
+    let unseen: Vec<Problem> =
+        report.coverage.gaps.iter().map(gap).chain(out_of_scope(report, finding)).collect();
+    let outcome = match (problems.is_empty(), unseen.is_empty()) {
+        (false, _) => Outcome::Failed(problems),
+        (true, false) => Outcome::Unseen(unseen),
+        (true, true) => Outcome::Passed,
+    };
+    Check { rule: finding.name(), summary: summary(finding), outcome }
+}
+
+fn coverage(report: &Report) -> Check {
+    let gaps: Vec<Problem> = report.coverage.gaps.iter().map(gap).collect();
+    Check {
+        rule: COVERAGE,
+        summary: "Something in scope could not be seen, or not be judged.".to_owned(),
+        outcome: if gaps.is_empty() { Outcome::Passed } else { Outcome::Failed(gaps) },
+    }
+}
+
+/// What nobody has asked to be looked at: no gap, but no reason to say that there is none of it.
+fn out_of_scope(report: &Report, finding: Finding) -> Option<Problem> {
+    let (what, why) = match finding {
+        Finding::OrphanedPin
+        | Finding::DefunctLink
+        | Finding::UnattachedProgram
+        | Finding::UnreachableProgram
+            if report.root != "/" || !report.has_every_type =>
+        {
+            ("programs that are attached nowhere", "not judged with --root or --attach-type")
+        }
+        Finding::OrphanedDevice if report.coverage.network_namespaces.is_none() => {
+            let why =
+                "not looked at with --root or --program, nor where the snapshot is without them";
+            ("network devices of queues", why)
+        }
+        _ => return None,
+    };
+    Some(Problem {
+        what: what.to_owned(),
+        why: why.to_owned(),
+        remedy: Some("scan everything: chadthrottle-audit scan".to_owned()),
+        place: None,
+        identity: what.to_owned(),
+    })
+}
+
+fn gap(gap: &Gap) -> Problem {
+    Problem {
+        what: gap.what.clone(),
+        why: gap.why.clone(),
+        remedy: None,
+        place: None,
+        identity: gap.what.clone(),
+    }
+}
+
+fn leaked(leak: &Leak) -> Problem {
+    let cgroup = leak.cgroup.as_ref().map(|cgroup| cgroup.path.clone());
+    let device = leak.device.as_ref().map(|device| device.name.clone());
+    let name = leak.program.as_ref().and_then(|program| program.name.clone());
+    let attach_type = leak.attach_type.map(|attach_type| attach_type.to_string());
+    let identity = [name, device.clone(), cgroup.clone(), attach_type];
+    let identity = identity.into_iter().flatten().chain(leak.pins.iter().cloned());
+    Problem {
+        what: what(leak),
+        why: leak.reason.clone(),
+        remedy: Some(leak.remedy.clone()),
+        identity: identity.collect::<Vec<_>>().join(" "),
+        place: cgroup.map(Place::Cgroup).or(device.map(Place::Device)).or(leak
+            .pins
+            .first()
+            .cloned()
+            .map(Place::Pin)),
+    }
+}
+
+/// `program 41 (chadthrottle_in) on /a, cgroup_inet_ingress`.
+fn what(leak: &Leak) -> String {
+    let program = leak.program.as_ref().map(program);
+    let device =
+        leak.device.as_ref().map(|it| format!("network device {} ({})", it.name, it.index));
+    let on = leak.cgroup.as_ref().map(|cgroup| format!(" on {}", cgroup.path));
+    let attach_type = leak.attach_type.map(|attach_type| format!(", {attach_type}"));
+    [program, device, on, attach_type].into_iter().flatten().collect()
+}
+
+fn program(program: &ProgramInfo) -> String {
+    match &program.name {
+        Some(name) => format!("program {} ({name})", program.id),
+        None => format!("program {}", program.id),
+    }
+}

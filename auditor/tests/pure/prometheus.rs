@@ -1,0 +1,117 @@
+//! Numbers for Prometheus.
+
+use auditor::classify::Finding;
+use auditor::cli::Format;
+use auditor::formats::{Medium, render};
+use auditor::snapshot::{Snapshot, Subject};
+
+use crate::common::*;
+use crate::formats::{hostile, made};
+
+fn text(host: &Snapshot) -> String {
+    render(&made(host), Format::Prometheus, Medium::FILE).unwrap()
+}
+
+/// The value of a metric, by its name and labels without the prefix.
+fn value(text: &str, metric: &str) -> f64 {
+    let line = text.lines().find_map(|line| {
+        line.strip_prefix("chadthrottle_audit_")?.strip_prefix(metric)?.strip_prefix(' ')
+    });
+    line.unwrap_or_else(|| panic!("no {metric} in {text}")).parse().unwrap()
+}
+
+fn leaked(finding: Finding) -> String {
+    format!("leaked{{finding=\"{finding}\"}}")
+}
+
+fn judged(finding: Finding) -> String {
+    format!("judged{{finding=\"{finding}\"}}")
+}
+
+#[test]
+fn every_leak_has_its_number_also_where_there_is_none() {
+    let text = text(&whole(orphan()));
+    for finding in Finding::ALL {
+        let of_this = text.contains(&leaked(finding));
+        assert_eq!(of_this, finding.is_leak(), "{finding}");
+        if finding.is_leak() {
+            let expected = f64::from(u8::from(finding == Finding::OrphanedAttachment));
+            assert_eq!(value(&text, &leaked(finding)), expected, "{finding}");
+            assert_eq!(value(&text, &judged(finding)), 1.0);
+        }
+    }
+}
+
+#[test]
+fn the_numbers_are_those_of_the_report() {
+    let mut host = whole(orphan());
+    host.program(42, Some(&owner(4712)));
+    host.owner_lives(&owner(4712), Some(true));
+    host.attach(42, 77, EG).slots_used = 12;
+    // What others use up counts as well.
+    host.look().attachments[0].slots_used = 63;
+    host.look().coverage.cgroups_vanished = 5;
+    let text = text(&host);
+    for (metric, expected) in [
+        ("active", 1.0),
+        ("pinned", 0.0),
+        ("foreign", 3.0),
+        ("devices", 0.0),
+        ("slots_used_max", 63.0),
+        ("cgroups_visited", 212.0),
+        ("cgroups_vanished", 5.0),
+        ("cgroups_denied", 0.0),
+        ("gaps", 0.0),
+        ("incomplete", 0.0),
+        ("duration_seconds", 0.021),
+        ("last_scan_timestamp_seconds", 1_795_455_000.25),
+    ] {
+        assert!((value(&text, metric) - expected).abs() < 0.001, "{metric} in {text}");
+    }
+    assert!(
+        text.contains("info{kernel=\"6.18.44\",method=\"query\",version=\"0.1.0\"} 1\n"),
+        "{text}"
+    );
+    assert!(text.ends_with('\n'));
+}
+
+#[test]
+fn what_could_not_be_seen_is_never_nothing() {
+    let mut gap = whole(host());
+    gap.gap(Subject::Links);
+    let mut blind = whole(host());
+    blind.looks.clear();
+    // With a leak the audit is not clean, but it is not complete either.
+    let mut leaking = whole(orphan());
+    leaking.gap(Subject::Pins);
+    for host in [gap, blind, leaking] {
+        let text = text(&host);
+        assert_eq!(value(&text, "incomplete"), 1.0, "{text}");
+        assert!(value(&text, "gaps") >= 1.0);
+        assert_eq!(value(&text, &judged(Finding::OrphanedPin)), 0.0);
+    }
+}
+
+#[test]
+fn what_is_out_of_scope_is_not_judged_though_the_audit_is_complete() {
+    let mut host = whole(host());
+    host.scope.root = "/system.slice".into();
+    let text = text(&host);
+    assert_eq!(value(&text, "incomplete"), 0.0);
+    assert_eq!(value(&text, &judged(Finding::UnattachedProgram)), 0.0);
+    assert_eq!(value(&text, &judged(Finding::OrphanedAttachment)), 1.0);
+}
+
+#[test]
+fn no_id_is_a_label_and_no_name_breaks_a_line() {
+    for host in [hostile(), crate::recorded::recorded("unreachable_program")] {
+        for line in text(&host).lines().filter(|line| !line.starts_with('#')) {
+            let (series, number) = line.rsplit_once(' ').unwrap();
+            number.parse::<f64>().unwrap();
+            let labels = series.split_once('{').map_or("", |(_, labels)| labels);
+            let is_known =
+                ["", "finding=", "kernel="].iter().any(|known| labels.starts_with(known));
+            assert!(series.starts_with("chadthrottle_audit_") && is_known, "{line:?}");
+        }
+    }
+}

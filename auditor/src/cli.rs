@@ -17,6 +17,12 @@ Exit status:
   1  leaks
   2  not everything could be seen, or something failed; bad usage too";
 
+const DIFF_EXIT_STATUS: &str = "\
+Exit status:
+  0  nothing is new
+  1  something is new
+  2  they cannot be compared, or not in everything; bad usage too";
+
 /// Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
 #[derive(Debug, Parser)]
 #[command(name = "chadthrottle-audit", version, after_help = EXIT_STATUS)]
@@ -40,6 +46,11 @@ pub enum Command {
     Clean(Clean),
     /// Write down the facts, for `scan --from` to judge elsewhere, later, without root
     Snapshot(Snapshot),
+    /// Say what is new in a snapshot, and what is gone: attachments, links, pins, programs and maps
+    ///
+    /// Both have to be taken with `snapshot --all`, and during one boot.
+    #[command(after_help = DIFF_EXIT_STATUS)]
+    Diff(Diff),
     /// Say what a finding means, and what to do about it; without one, list them
     Explain(Explain),
 }
@@ -125,6 +136,24 @@ pub struct Snapshot {
     /// Write it to this file, in one go, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// The arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The snapshot that was taken first
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The one that was taken later
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// Programs to compare, by name, with what is theirs; may be given several times, and `*` is everything. A map
+    /// belongs to a program that uses it, and is compared by its own name as well
+    #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
+    pub programs: Vec<String>,
+    /// How to print the result.
+    #[command(flatten)]
+    pub report: ReportArgs,
 }
 
 /// The arguments of `explain`.

@@ -10,6 +10,7 @@ pub mod clean;
 pub mod cli;
 pub mod collect;
 pub mod commands;
+pub mod diff;
 pub mod escape;
 pub mod explain;
 pub mod formats;

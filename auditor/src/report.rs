@@ -8,11 +8,12 @@ mod results;
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::make::cgroup;
 pub use self::make::report;
 use crate::classify::{Claim, Finding, Verdict};
 use crate::formats::{Medium, Rendition, prometheus};
 use crate::results::Results;
-use crate::snapshot::{DeviceFact, Timings, Tool};
+use crate::snapshot::{self, DeviceFact, Timings, Tool};
 
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -91,6 +92,16 @@ pub struct Host {
     pub boot_id: String,
 }
 
+impl From<&snapshot::Host> for Host {
+    fn from(host: &snapshot::Host) -> Self {
+        Self {
+            kernel: host.kernel.clone(),
+            hostname: host.hostname.clone(),
+            boot_id: host.boot_id.clone(),
+        }
+    }
+}
+
 /// What was visited and what was not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
@@ -121,6 +132,12 @@ pub struct Gap {
     pub what: String,
     /// Why, and what to do about it.
     pub why: String,
+}
+
+impl From<snapshot::Gap> for Gap {
+    fn from(gap: snapshot::Gap) -> Self {
+        Self { what: gap.what, why: gap.why }
+    }
 }
 
 /// One program on one cgroup.

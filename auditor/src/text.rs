@@ -42,15 +42,20 @@ pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
     if !report.coverage.gaps.is_empty() {
         paragraphs.push(gaps(report));
     }
-    let style = match report.verdict {
+    let verdict = painted(color, report.verdict, &conclusion(report));
+    let end: Vec<String> = [verdict].into_iter().chain(advice(report)).collect();
+    paragraphs.push(end.join("\n"));
+    paragraphs.join("\n\n") + "\n"
+}
+
+/// A sentence in the colour of its verdict.
+pub(crate) fn painted(colour: bool, verdict: Verdict, text: &str) -> String {
+    let style = match verdict {
         Verdict::Clean => GREEN,
         Verdict::Leaks => RED,
         Verdict::Incomplete => YELLOW,
     };
-    let verdict = paint(&format!("{BOLD}{style}"), &conclusion(report));
-    let end: Vec<String> = [verdict].into_iter().chain(advice(report)).collect();
-    paragraphs.push(end.join("\n"));
-    paragraphs.join("\n\n") + "\n"
+    if colour { format!("{BOLD}{style}{text}{RESET}") } else { text.to_owned() }
 }
 
 /// A line of the table.
@@ -354,7 +359,7 @@ pub(crate) fn count(number_of: usize, noun: &str) -> String {
 }
 
 /// `10,000`.
-fn number(number: usize) -> String {
+pub(crate) fn number(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
+pub(crate) use self::correlate::correlate;
 pub(crate) use self::facts::INITIAL_PID_NAMESPACE;
 pub use self::finding::{Finding, UnknownFinding, Verdict};
 pub use self::ours::DEFAULT_PROGRAMS;
@@ -263,14 +264,7 @@ struct Judgement<'a> {
 
 fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> {
     let facts = Facts::new(look, host, scope);
-    let mut gaps = [look.coverage.gaps.clone(), facts.gaps.clone()].concat();
-    if look.coverage.cgroups_visited == 0 {
-        gaps.push(gap(Subject::Cgroups, "cgroups", "not one was visited".to_owned()));
-    }
-    let denied = look.coverage.cgroups_denied;
-    if denied > 0 && !gaps.iter().any(|gap| gap.about == Subject::Cgroups) {
-        gaps.push(gap(Subject::Cgroups, "cgroups", format!("{denied} could not be asked")));
-    }
+    let mut gaps = [gaps_of(look), facts.gaps.clone()].concat();
     let mut notes = look.coverage.notes.clone();
     let attachments = attached::judge(&facts, &mut gaps);
     let programs = unattached::judge(&facts, &attachments, &mut gaps);
@@ -279,6 +273,19 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
         gaps.retain(|gap| !is_about_processes(gap));
     }
     Judgement { attachments, programs, devices, gaps, notes }
+}
+
+/// What a look could not see. Whatever it does not say itself, its numbers do.
+pub(crate) fn gaps_of(look: &Look) -> Vec<Gap> {
+    let mut gaps = look.coverage.gaps.clone();
+    if look.coverage.cgroups_visited == 0 {
+        gaps.push(gap(Subject::Cgroups, "cgroups", "not one was visited".to_owned()));
+    }
+    let denied = look.coverage.cgroups_denied;
+    if denied > 0 && !gaps.iter().any(|gap| gap.about == Subject::Cgroups) {
+        gaps.push(gap(Subject::Cgroups, "cgroups", format!("{denied} could not be asked")));
+    }
+    gaps
 }
 
 /// Somebody answers for everything of ours, so processes that could not be looked into do not matter:

@@ -233,10 +233,7 @@ impl Collector {
     fn told(&self, scope: Scope, looks: Vec<Look>, timings: Timings, start: Instant) -> Snapshot {
         Snapshot {
             schema_version: SCHEMA_VERSION,
-            tool: Tool {
-                name: "chadthrottle-audit".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
+            tool: Tool::this(),
             host: self.host.clone(),
             scope,
             looks,

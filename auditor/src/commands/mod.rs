@@ -1,6 +1,7 @@
 //! The subcommands.
 
 mod clean;
+mod diff;
 mod explain;
 mod output;
 mod progress;
@@ -21,6 +22,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Scan(args) => scan::run(args),
         Command::Clean(args) => clean::run(args),
         Command::Snapshot(args) => snapshot::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Explain(args) => explain::run(args),
     }
 }

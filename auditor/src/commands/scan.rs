@@ -29,7 +29,7 @@ pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
 }
 
 /// Reads a snapshot from a file.
-fn read(file: &Path) -> anyhow::Result<Snapshot> {
+pub(super) fn read(file: &Path) -> anyhow::Result<Snapshot> {
     let text =
         fs::read(file).with_context(|| format!("cannot read the snapshot {}", file.display()))?;
     parse(&text).with_context(|| format!("cannot use {}", file.display()))

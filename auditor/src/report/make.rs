@@ -26,11 +26,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
     Report {
         schema_version: SCHEMA_VERSION,
         tool: snapshot.tool.clone(),
-        host: Host {
-            kernel: snapshot.host.kernel.clone(),
-            hostname: snapshot.host.hostname.clone(),
-            boot_id: snapshot.host.boot_id.clone(),
-        },
+        host: Host::from(&snapshot.host),
         taken_at: last.map(|look| look.taken_at.clone()).unwrap_or_default(),
         duration_ms: snapshot.duration_ms,
         timings_ms: snapshot.timings_ms,
@@ -195,7 +191,8 @@ fn device_links(judged: &Judged<'_>) -> Vec<DeviceLink> {
     judged.device_links.iter().map(link).collect()
 }
 
-fn cgroup(place: &AttachmentFact) -> Cgroup {
+/// The cgroup of an attachment.
+pub(crate) fn cgroup(place: &AttachmentFact) -> Cgroup {
     let path: &Path = &place.cgroup;
     let path_hex = path
         .to_str()

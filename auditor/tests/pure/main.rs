@@ -3,6 +3,7 @@
 mod attachments;
 mod common;
 mod devices;
+mod diff;
 mod formats;
 mod gaps;
 mod github;

@@ -2,6 +2,7 @@
 
 mod report_args;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bpf::AttachType;
@@ -22,6 +23,12 @@ Exit status:
   0  nothing is new
   1  something is new
   2  they cannot be compared, or not in everything; bad usage too";
+
+const GATE_EXIT_STATUS: &str = "\
+Exit status:
+  1  something is left behind
+  2  not everything could be seen (then the command may not have been run), or something failed; bad usage too
+  *  else the command's own; 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be run";
 
 /// Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
 #[derive(Debug, Parser)]
@@ -51,6 +58,19 @@ pub enum Command {
     /// Both have to be taken with `snapshot --all`, and during one boot.
     #[command(after_help = DIFF_EXIT_STATUS)]
     Diff(Diff),
+    /// Run a command, and say what of BPF it left behind: attachments, links, pins, programs and maps
+    ///
+    /// The command's input and output are left alone; the report goes to standard error after it has ended. Signals
+    /// that are sent to the gate are passed on.
+    #[command(after_help = GATE_EXIT_STATUS)]
+    Gate(Gate),
+    /// What `gate` starts to become the command
+    #[command(name = crate::gate::children::BECOME, hide = true)]
+    GateCommand {
+        /// The command and its arguments.
+        #[arg(last = true)]
+        argv: Vec<OsString>,
+    },
     /// Say what a finding means, and what to do about it; without one, list them
     Explain(Explain),
 }
@@ -154,6 +174,24 @@ pub struct Diff {
     /// How to print the result.
     #[command(flatten)]
     pub report: ReportArgs,
+}
+
+/// The arguments of `gate`.
+#[derive(Debug, Args)]
+pub struct Gate {
+    /// How long to wait at most for what goes away by itself; as soon as nothing is left it is over
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub settle: humantime::Duration,
+    /// Programs to look for, by name, with what is theirs; may be given several times, and `*` is everything. A map
+    /// belongs to a program that uses it, and is looked for by its own name as well
+    #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
+    pub programs: Vec<String>,
+    /// How to print the report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// The arguments of `explain`.

@@ -14,6 +14,7 @@ pub mod diff;
 pub mod escape;
 pub mod explain;
 pub mod formats;
+pub mod gate;
 pub mod plan;
 pub mod report;
 pub mod results;

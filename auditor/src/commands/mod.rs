@@ -3,6 +3,7 @@
 mod clean;
 mod diff;
 mod explain;
+mod gate;
 mod output;
 mod progress;
 mod scan;
@@ -23,6 +24,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Clean(args) => clean::run(args),
         Command::Snapshot(args) => snapshot::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Gate(args) => gate::run(args),
+        Command::GateCommand { argv } => Ok(gate::become_it(argv)),
         Command::Explain(args) => explain::run(args),
     }
 }

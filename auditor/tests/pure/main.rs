@@ -6,6 +6,7 @@ mod devices;
 mod diff;
 mod formats;
 mod gaps;
+mod gate;
 mod github;
 mod junit;
 mod output;

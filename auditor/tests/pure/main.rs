@@ -15,4 +15,5 @@ mod programs;
 mod prometheus;
 mod recorded;
 mod results;
+mod sarif;
 mod verdict;

@@ -120,6 +120,9 @@ pub struct Scan {
     /// How to print the report.
     #[command(flatten)]
     pub report: ReportArgs,
+    /// Leaks that are in this snapshot already are known, and do not count; `chadthrottle-audit snapshot` writes it
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
     /// Judge a snapshot that `chadthrottle-audit snapshot` wrote, instead of this host; needs no root
     #[arg(
         long,

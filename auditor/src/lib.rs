@@ -5,6 +5,7 @@
 //! which [`clean`] does. All but `collect` and `clean` are functions of values.
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod classify;
 pub mod clean;
 pub mod cli;

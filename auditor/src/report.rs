@@ -50,6 +50,9 @@ pub struct Report {
     pub leaks: Vec<Leak>,
     /// Numbers.
     pub summary: Summary,
+    /// The earlier snapshot whose leaks are known; null where none was given.
+    #[serde(default)]
+    pub baseline: Option<BaselineInfo>,
     /// What was asked for: attachments at this cgroup and below it. For the text and the results only.
     #[serde(skip)]
     pub root: String,
@@ -79,6 +82,16 @@ impl Rendition for Report {
     fn prometheus(&self) -> anyhow::Result<String> {
         prometheus::render(self)
     }
+}
+
+/// An earlier snapshot whose leaks are known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaselineInfo {
+    /// When it was taken, in RFC 3339, UTC.
+    pub taken_at: String,
+    /// Its file, as it was named. For the text only.
+    #[serde(skip)]
+    pub file: String,
 }
 
 /// A host, during one boot.
@@ -249,6 +262,9 @@ pub struct Leak {
     pub pins: Vec<String>,
     /// What to do about it, for people.
     pub remedy: String,
+    /// It was there at the time of the baseline, and does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub known: bool,
 }
 
 /// A cgroup.
@@ -325,8 +341,11 @@ pub struct Summary {
     /// Network devices of queues whose owners live; of no attachments.
     #[serde(default)]
     pub devices: usize,
-    /// Leaks.
+    /// Leaks, but those that are known.
     pub leaked: usize,
+    /// Leaks that were there at the time of the baseline.
+    #[serde(default)]
+    pub known: usize,
     /// The most programs on one cgroup and attach type, whoever's they are. The kernel's limit is 64.
     #[serde(default)]
     pub slots_used_max: u32,

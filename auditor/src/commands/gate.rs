@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::output::{self, Stream};
 use super::progress::Progress;
-use crate::classify::Verdict;
 use crate::cli::{Format, Gate};
 use crate::collect::{Breadth, Collector, Options};
 use crate::diff::unseen;
@@ -99,11 +98,6 @@ fn told(
     settled: Duration,
     start: Instant,
 ) -> GateReport {
-    let verdict = match (aftermath.left.is_empty(), aftermath.gaps.is_empty()) {
-        (false, _) => Verdict::Leaks,
-        (true, false) => Verdict::Incomplete,
-        (true, true) => Verdict::Clean,
-    };
     GateReport {
         schema_version: SCHEMA_VERSION,
         tool: Tool::this(),
@@ -113,7 +107,7 @@ fn told(
         command,
         programs: args.programs.clone(),
         settled_ms: settled.as_secs_f64() * 1_000.0,
-        verdict,
+        verdict: aftermath.verdict(),
         left: aftermath.left,
         others: aftermath.others,
         gone: aftermath.gone,

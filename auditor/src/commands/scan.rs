@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::output::{self, Stream};
 use super::progress::Progress;
+use crate::baseline::Baseline;
 use crate::classify::classify;
 use crate::cli::Scan;
 use crate::collect::{Breadth, collect};
@@ -16,6 +17,10 @@ use crate::snapshot::{SCHEMA_VERSION, Snapshot};
 
 pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
     args.report.check("scan", &[])?;
+    let baseline = args.baseline.as_deref().map(|file| {
+        Ok::<_, anyhow::Error>(Baseline::new(&read(file)?, file.to_string_lossy().into_owned()))
+    });
+    let baseline = baseline.transpose()?;
     let snapshot = if let Some(file) = &args.from {
         read(file)?
     } else {
@@ -23,7 +28,11 @@ pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
         let breadth = if args.all { Breadth::Everybody } else { Breadth::Ours };
         collect(&args.scope.options(breadth))?
     };
-    let report = report(&snapshot, &classify(&snapshot), args.all);
+    let classified = classify(&snapshot);
+    let mut report = report(&snapshot, &classified, args.all);
+    if let Some(baseline) = baseline {
+        baseline.apply(&mut report, &snapshot.host, &classified);
+    }
     output::deliver(&report, &args.report, Stream::Stdout)?;
     Ok(report.verdict.exit_status())
 }

@@ -14,6 +14,7 @@ mod text;
 pub use self::makers::{Held, Holder, Origin};
 pub use self::processes::Processes;
 pub use self::report::{CommandInfo, Ended, GateReport, Left, SCHEMA_VERSION};
+use crate::classify::Verdict;
 use crate::diff::{Difference, Incomparable, Item, compare, remedy};
 use crate::snapshot::{Gap, Snapshot};
 
@@ -31,6 +32,15 @@ pub struct Aftermath {
 }
 
 impl Aftermath {
+    /// What it comes to: [`Verdict::Leaks`] where something is left.
+    pub fn verdict(&self) -> Verdict {
+        match (self.left.is_empty(), self.gaps.is_empty()) {
+            (false, _) => Verdict::Leaks,
+            (true, false) => Verdict::Incomplete,
+            (true, true) => Verdict::Clean,
+        }
+    }
+
     /// There is nothing that time could change for the better.
     pub fn is_settled(&self) -> bool {
         self.left.is_empty() && self.gaps.is_empty()

@@ -79,6 +79,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
                 .filter(|judged| judged.finding == Finding::Active)
                 .count(),
             leaked: classified.leaks().count() + classified.leaked_devices().count(),
+            known: 0,
             slots_used_max: classified
                 .attachments
                 .iter()
@@ -86,6 +87,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
                 .max()
                 .unwrap_or_default(),
         },
+        baseline: None,
         root: snapshot.scope.root.to_string_lossy().into_owned(),
         scope_options: scope_options(&snapshot.scope),
         has_every_type: AttachType::all().all(|it| snapshot.scope.attach_types.contains(&it)),
@@ -155,6 +157,7 @@ fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
         link: link(judged),
         pins: pins(judged),
         remedy: remedy(&steps(judged, classified)),
+        known: false,
     }
 }
 
@@ -179,6 +182,7 @@ fn leaked_device(judged: &JudgedDevice<'_>) -> Leak {
         link: None,
         pins: Vec::new(),
         remedy: remedy(&[removal(judged)]),
+        known: false,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use auditor::classify::Verdict;
 use auditor::diff::Kind;
 use auditor::formats::{Medium, Rendition};
 use auditor::gate::{
@@ -173,11 +172,6 @@ fn what_the_command_removed_of_others_is_told_and_does_not_count() {
 
 fn report(aftermath: Aftermath, ended: Option<Ended>) -> GateReport {
     let host = everything().host;
-    let verdict = match (aftermath.left.is_empty(), aftermath.gaps.is_empty()) {
-        (false, _) => Verdict::Leaks,
-        (true, false) => Verdict::Incomplete,
-        (true, true) => Verdict::Clean,
-    };
     GateReport {
         schema_version: SCHEMA_VERSION,
         tool: Tool { name: "chadthrottle-audit".into(), version: "0.0.0".into() },
@@ -191,7 +185,7 @@ fn report(aftermath: Aftermath, ended: Option<Ended>) -> GateReport {
         },
         programs: all(),
         settled_ms: 2_000.0,
-        verdict,
+        verdict: aftermath.verdict(),
         left: aftermath.left,
         others: aftermath.others,
         gone: aftermath.gone,

@@ -1,6 +1,7 @@
 //! The auditor's pure parts: functions of values, tested without root on any host.
 
 mod attachments;
+mod baseline;
 mod common;
 mod devices;
 mod diff;

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use bpf::AttachType;
 use bpf::program::Program;
@@ -19,18 +21,20 @@ use crate::common::*;
 /// A gate for programs of one name, with a folder for its report.
 struct Gate {
     program: String,
+    settle: &'static str,
     folder: TempDir,
 }
 
 impl Gate {
     fn new(program: &str) -> Self {
-        Self { program: program.to_owned(), folder: tempfile::tempdir().unwrap() }
+        Self { program: program.to_owned(), settle: "2s", folder: tempfile::tempdir().unwrap() }
     }
 
     fn command(&self, argv: &[&str]) -> Command {
         let mut gate = Command::new(env!("CARGO_BIN_EXE_chadthrottle-audit"));
         let file = format!("json={}", self.folder.path().join("report").display());
-        gate.args(["gate", "--program", &self.program, "--output", &file, "--"]).args(argv);
+        gate.args(["gate", "--program", &self.program, "--output", &file]);
+        gate.args(["--settle", self.settle, "--"]).args(argv);
         gate
     }
 
@@ -153,6 +157,32 @@ fn root_a_signal_is_passed_on_and_the_gate_still_reports() {
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!((child.wait().unwrap().code(), rest.as_str()), (Some(3), "told\n"));
     assert_eq!(gate.report("")["verdict"], "clean");
+}
+
+#[test]
+fn root_a_signal_while_the_gate_waits_for_what_is_left_ends_it_without_a_verdict() {
+    isolate();
+    // Longer than any test may take.
+    let gate = Gate { settle: "1h", ..Gate::new(&Names::new().leak) };
+    let script = format!(
+        "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
+        gate.program
+    );
+    let mut child = piped(&mut gate.command(&["sh", "-c", &script]));
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut pid = String::new();
+    stdout.read_line(&mut pid).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+    while process.exists() {
+        sleep(Duration::from_millis(10));
+    }
+    kill(pid_of(&child), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    let report = gate.report(&shown(&output));
+    assert_eq!((&report["verdict"], left(&report)), (&"incomplete".into(), vec![]));
+    let why = report["gaps"][0]["why"].as_str().unwrap();
+    assert!(why.starts_with("SIGTERM ended the gate before it had looked long enough"), "{why}");
 }
 
 #[test]

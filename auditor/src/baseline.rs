@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use bpf::ProgramId;
 
-use crate::classify::{Classified, Judged, Key, Verdict, classify};
+use crate::classify::{Classified, Judged, Key, Verdict, classify, without_processes};
 use crate::report::{BaselineInfo, Gap, Report};
 use crate::snapshot::{Host, Snapshot};
 
@@ -36,10 +36,10 @@ impl Baseline {
 
     /// Marks the leaks of a report that are known, and takes them out of its verdict. `now` and `classified` are what
     /// the report was made from. A baseline of another boot knows nothing, and a note says so.
-    pub fn apply(&self, report: &mut Report, now: &Host, classified: &Classified<'_>) {
+    pub fn apply(&self, report: &mut Report, now: &Snapshot, classified: &Classified<'_>) {
         report.baseline =
             Some(BaselineInfo { taken_at: self.taken_at.clone(), file: self.file.clone() });
-        if self.host.boot_id != now.boot_id {
+        if self.host.boot_id != now.host.boot_id {
             report.coverage.notes.push(Gap {
                 what: format!("the baseline {}", self.file),
                 why: "it is of another boot, or of another host, so it knows no leak of this one: take a new one"
@@ -53,6 +53,13 @@ impl Baseline {
         }
         report.summary.known = report.leaks.iter().filter(|leak| leak.known).count();
         report.summary.leaked = report.leaks.len() - report.summary.known;
+        if report.summary.leaked == 0
+            && let Some(look) = now.looks.last()
+        {
+            // What is known is answered for, as what has an owner is.
+            let gaps = without_processes(&classified.gaps, look);
+            report.coverage.gaps = gaps.into_iter().map(Gap::from).collect();
+        }
         report.verdict = match (report.summary.leaked, report.coverage.gaps.is_empty()) {
             (1.., _) => Verdict::Leaks,
             (0, false) => Verdict::Incomplete,

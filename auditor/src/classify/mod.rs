@@ -269,8 +269,8 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
     let attachments = attached::judge(&facts, &mut gaps);
     let programs = unattached::judge(&facts, &attachments, &mut gaps);
     let devices = devices::judge(&facts, &mut gaps, &mut notes);
-    if is_answered_for(&attachments, &programs, &gaps, look) {
-        gaps.retain(|gap| !is_about_processes(gap));
+    if is_answered_for(&attachments, &programs) {
+        gaps = without_processes(&gaps, look);
     }
     Judgement { attachments, programs, devices, gaps, notes }
 }
@@ -288,18 +288,18 @@ pub(crate) fn gaps_of(look: &Look) -> Vec<Gap> {
     gaps
 }
 
-/// Somebody answers for everything of ours, so processes that could not be looked into do not matter:
-/// whatever they hold, no verdict would change. (Some systems hide a process even from root.)
-fn is_answered_for(
-    attachments: &[Judged<'_>],
-    programs: &[Judged<'_>],
-    gaps: &[Gap],
-    look: &Look,
-) -> bool {
-    let mut all = attachments.iter().chain(programs);
+/// Somebody answers for everything of ours. (Some systems hide a process even from root.)
+fn is_answered_for(attachments: &[Judged<'_>], programs: &[Judged<'_>]) -> bool {
+    attachments.iter().chain(programs).all(|judged| !judged.finding.is_leak())
+}
+
+/// The gaps of a judgement by which everything of ours is answered for: then processes that could not be looked into do
+/// not matter, as no verdict would change whatever they hold.
+pub(crate) fn without_processes(gaps: &[Gap], look: &Look) -> Vec<Gap> {
     let unseen = |gaps: &[Gap]| gaps.iter().filter(|gap| is_about_processes(gap)).count();
     // A gap that judging has added is one for which a holder was missed.
-    all.all(|judged| !judged.finding.is_leak()) && unseen(gaps) == unseen(&look.coverage.gaps)
+    let is_added = unseen(gaps) != unseen(&look.coverage.gaps);
+    gaps.iter().filter(|gap| is_added || !is_about_processes(gap)).cloned().collect()
 }
 
 fn is_about_processes(gap: &Gap) -> bool {

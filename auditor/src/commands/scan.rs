@@ -31,7 +31,7 @@ pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
     let classified = classify(&snapshot);
     let mut report = report(&snapshot, &classified, args.all);
     if let Some(baseline) = baseline {
-        baseline.apply(&mut report, &snapshot.host, &classified);
+        baseline.apply(&mut report, &snapshot, &classified);
     }
     output::deliver(&report, &args.report, Stream::Stdout)?;
     Ok(report.verdict.exit_status())

@@ -13,7 +13,7 @@ fn against(before: &Snapshot, now: &Snapshot) -> Report {
     let classified = classify(now);
     let mut report = report(now, &classified, false);
     let baseline = Baseline::new(before, "old.json".to_owned());
-    baseline.apply(&mut report, &now.host, &classified);
+    baseline.apply(&mut report, now, &classified);
     report
 }
 
@@ -101,6 +101,16 @@ fn a_scan_that_saw_not_everything_is_incomplete_though_all_it_saw_is_known() {
     now.gap(Subject::Cgroups);
     let report = against(&two_orphans(), &now);
     assert_eq!((report.verdict, report.summary.leaked), (Verdict::Incomplete, 0));
+}
+
+#[test]
+fn a_hidden_process_matters_no_more_where_all_leaks_are_known() {
+    let mut now = two_orphans();
+    now.gap(Subject::HiddenProcesses);
+    let report = against(&orphan(), &now);
+    assert_eq!((report.verdict, report.coverage.gaps.len()), (Verdict::Leaks, 1));
+    let report = against(&two_orphans(), &now);
+    assert_eq!((report.verdict, report.coverage.gaps.len()), (Verdict::Clean, 0));
 }
 
 #[test]

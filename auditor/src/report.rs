@@ -9,11 +9,12 @@ use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::make::cgroup;
 pub use self::make::report;
 use crate::classify::{Claim, Finding, Verdict};
 use crate::formats::{Medium, Rendition, prometheus};
 use crate::results::Results;
-use crate::snapshot::{DeviceFact, Timings, Tool};
+use crate::snapshot::{self, DeviceFact, Timings, Tool};
 
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -50,6 +51,9 @@ pub struct Report {
     pub leaks: Vec<Leak>,
     /// Numbers.
     pub summary: Summary,
+    /// The earlier snapshot whose leaks are known; null where none was given.
+    #[serde(default)]
+    pub baseline: Option<BaselineInfo>,
     /// What was asked for: attachments at this cgroup and below it. For the text and the results only.
     #[serde(skip)]
     pub root: String,
@@ -81,6 +85,16 @@ impl Rendition for Report {
     }
 }
 
+/// An earlier snapshot whose leaks are known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BaselineInfo {
+    /// When it was taken, in RFC 3339, UTC.
+    pub taken_at: String,
+    /// Its file, as it was named. For the text only.
+    #[serde(skip)]
+    pub file: String,
+}
+
 /// A host, during one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
@@ -90,6 +104,16 @@ pub struct Host {
     pub hostname: String,
     /// The boot.
     pub boot_id: String,
+}
+
+impl From<&snapshot::Host> for Host {
+    fn from(host: &snapshot::Host) -> Self {
+        Self {
+            kernel: host.kernel.clone(),
+            hostname: host.hostname.clone(),
+            boot_id: host.boot_id.clone(),
+        }
+    }
 }
 
 /// What was visited and what was not.
@@ -123,6 +147,12 @@ pub struct Gap {
     pub what: String,
     /// Why, and what to do about it.
     pub why: String,
+}
+
+impl From<snapshot::Gap> for Gap {
+    fn from(gap: snapshot::Gap) -> Self {
+        Self { what: gap.what, why: gap.why }
+    }
 }
 
 /// One program on one cgroup.
@@ -236,6 +266,9 @@ pub struct Leak {
     pub pins: Vec<String>,
     /// What to do about it, for people.
     pub remedy: String,
+    /// It was there at the time of the baseline, and does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub known: bool,
 }
 
 /// A cgroup.
@@ -317,8 +350,11 @@ pub struct Summary {
     /// Network devices of queues whose owners live; of no attachments.
     #[serde(default)]
     pub devices: usize,
-    /// Leaks.
+    /// Leaks, but those that are known.
     pub leaked: usize,
+    /// Leaks that were there at the time of the baseline.
+    #[serde(default)]
+    pub known: usize,
     /// The most programs on one cgroup and attach type, whoever's they are. The kernel's limit is 64.
     #[serde(default)]
     pub slots_used_max: u32,

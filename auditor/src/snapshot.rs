@@ -3,6 +3,8 @@
 //! A snapshot can be written to a file and classified elsewhere, later, without root. Whatever could
 //! not be seen is in it too, as a [`Gap`]: an absent fact is never taken for "none".
 
+mod inventory;
+
 use std::path::PathBuf;
 
 use bpf::ledger::Entry;
@@ -10,6 +12,7 @@ use bpf::{AttachType, CgroupId, LinkId, MapId, Owner, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::inventory::{AnyLinkFact, Inventory, LoadedProgram, MapFact};
 use crate::schema::stand_in;
 
 /// The version of the snapshot file.
@@ -43,6 +46,16 @@ pub struct Tool {
     pub name: String,
     /// Its version.
     pub version: String,
+}
+
+impl Tool {
+    /// This program.
+    pub(crate) fn this() -> Self {
+        Self {
+            name: "chadthrottle-audit".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
 }
 
 /// A host, during one boot.
@@ -111,9 +124,9 @@ pub struct Look {
     /// Every tcx link of one of the programs, by id.
     #[serde(default)]
     pub device_links: Vec<DeviceLinkFact>,
-    /// Every pin of one of the programs or links.
+    /// Every pin of one of the programs or links; with an inventory of whatever is in that.
     pub pins: Vec<PinFact>,
-    /// Every process that holds one of the programs or links.
+    /// Every process that holds one of the programs or links; with an inventory whatever is in that.
     pub holders: Vec<HolderFact>,
     /// Owners named by metadata or by the ledger that were looked up, and whether they live.
     pub owners: Vec<OwnerFact>,
@@ -123,6 +136,9 @@ pub struct Look {
     /// Every `ifb` device that is named as one of our queues, and whatever else is named so and was met.
     #[serde(default)]
     pub devices: Vec<DeviceFact>,
+    /// Everything of BPF, whatever it is for; none where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
 }
 
 /// The type of the programs of a queue, which are on network devices, through tcx links. Only those that bear an
@@ -381,9 +397,11 @@ pub enum Object {
     Program(#[schemars(with = "u32")] ProgramId),
     /// A link.
     Link(#[schemars(with = "u32")] LinkId),
+    /// A map.
+    Map(#[schemars(with = "u32")] MapId),
 }
 
-/// A file in a bpffs that holds a program or a link.
+/// A file in a bpffs that holds something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PinFact {
     /// The file, as an absolute path.
@@ -394,7 +412,7 @@ pub struct PinFact {
     pub object: Object,
 }
 
-/// A process that holds programs or links through open files.
+/// A process that holds something through open files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HolderFact {
     /// Its pid, in the auditor's pid namespace.

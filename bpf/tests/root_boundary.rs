@@ -11,7 +11,7 @@ use bpf::holders::holders;
 use bpf::link::Link;
 use bpf::list::{self, AttachFlags, Scope, query};
 use bpf::objects::{cgroup_links, program, program_ids};
-use bpf::pins::{Held, held_by, pins, unpin};
+use bpf::pins::{Held, Sought, held_by, pins, unpin};
 use bpf::program::Program;
 use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner, probe};
 use nix::errno::Errno;
@@ -221,7 +221,7 @@ fn root_pins_are_found_opened_and_removed() {
     drop(link);
     assert_eq!(local(&open).programs.len(), 1);
 
-    let found = pins().unwrap();
+    let found = pins(Sought::ProgramsAndLinks).unwrap();
     assert!(found.unreadable.is_empty(), "{found:?}");
     let found: Vec<_> = found.pins.iter().filter(|pin| pin.held == Held::Link(id)).collect();
     assert_eq!(found.len(), 1);
@@ -262,7 +262,7 @@ fn root_another_process_that_holds_a_program_is_found() {
     let descriptor = program.as_fd().try_clone_to_owned().unwrap();
     let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(descriptor)).spawn().unwrap();
     wait_for_name(child.id(), "sleep");
-    let found = holders().unwrap();
+    let found = holders(Sought::ProgramsAndLinks).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     let held = Held::Program(program.info().id);

@@ -17,7 +17,6 @@ pub(super) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error, where standard output is somebody else's.
-    #[expect(dead_code, reason = "for commands that run another one")]
     Stderr,
 }
 

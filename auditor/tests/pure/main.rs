@@ -1,10 +1,13 @@
 //! The auditor's pure parts: functions of values, tested without root on any host.
 
 mod attachments;
+mod baseline;
 mod common;
 mod devices;
+mod diff;
 mod formats;
 mod gaps;
+mod gate;
 mod generate;
 mod github;
 mod junit;

@@ -5,6 +5,7 @@ mod common;
 mod devices;
 mod findings;
 mod gaps;
+mod gate;
 mod listing;
 mod methods;
 mod names;

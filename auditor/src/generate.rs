@@ -71,8 +71,12 @@ fn add(
     family: &Family<'_>,
     pages: &mut BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    let man =
-        Man::new(command.clone()).section(SECTION).source(&family.source).manual("chadthrottle");
+    // An empty date would be left out, and the next word taken for it.
+    let man = Man::new(command.clone())
+        .section(SECTION)
+        .date(" ")
+        .source(&family.source)
+        .manual("chadthrottle");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -119,18 +123,14 @@ fn sections(command: &Command) -> Vec<(String, Vec<String>)> {
         let heading = ["Exit status:", "Examples:"]
             .into_iter()
             .find_map(|heading| Some((heading, paragraph.trim().strip_prefix(heading)?)));
-        match heading {
-            Some((heading, rest)) => {
-                let heading = heading.trim_end_matches(':').to_uppercase();
-                named.push((heading, lines(rest)));
-            }
-            None => {
-                if !notes.is_empty() {
-                    notes.push(String::new());
-                }
-                notes.extend(lines(paragraph));
-            }
+        if let Some((heading, rest)) = heading {
+            named.push((heading.trim_end_matches(':').to_uppercase(), lines(rest)));
+            continue;
         }
+        if !notes.is_empty() {
+            notes.push(String::new());
+        }
+        notes.extend(lines(paragraph));
     }
     let notes = (!notes.is_empty()).then(|| ("NOTES".to_owned(), notes));
     notes.into_iter().chain(named).collect()

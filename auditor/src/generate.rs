@@ -14,6 +14,9 @@ use crate::commands::output::write;
 /// Those of administrators' commands.
 const SECTION: &str = "8";
 
+const NOTES: &str = "NOTES";
+const SEE_ALSO: &str = "SEE ALSO";
+
 /// The completions of a program for a shell.
 ///
 /// # Errors
@@ -95,7 +98,7 @@ fn add(
     let ours = ours.chain(subcommands.iter().map(|it| page_name(name(it))));
     let others = family.see_also.iter().map(|&page| page.to_owned());
     let all: Vec<_> = ours.chain(others).collect();
-    section("SEE ALSO", &[all.join(", ")], &mut page)?;
+    section(SEE_ALSO, &[all.join(", ")], &mut page)?;
     pages.insert(man.get_filename(), String::from_utf8(page)?);
     for subcommand in subcommands {
         let family =
@@ -132,7 +135,7 @@ fn sections(command: &Command) -> Vec<(String, Vec<String>)> {
         }
         notes.extend(lines(paragraph));
     }
-    let notes = (!notes.is_empty()).then(|| ("NOTES".to_owned(), notes));
+    let notes = (!notes.is_empty()).then(|| (NOTES.to_owned(), notes));
     notes.into_iter().chain(named).collect()
 }
 
@@ -144,14 +147,25 @@ fn lines(text: &str) -> Vec<String> {
     lines().map(|line| line.get(least..).unwrap_or(line).to_owned()).collect()
 }
 
-/// One section, whose lines stay as they are.
+/// One section. Its lines stay lines; but for tables and commands, which are as they are, they are filled.
 fn section(heading: &str, lines: &[String], page: &mut Vec<u8>) -> std::io::Result<()> {
+    let is_filled = [NOTES, SEE_ALSO].contains(&heading);
     let mut roff = Roff::default();
     roff.control("SH", [heading]);
-    roff.control("nf", []);
-    for line in lines {
-        roff.text([roman(line)]);
+    if !is_filled {
+        roff.control("nf", []);
     }
-    roff.control("fi", []);
+    let mut before = "";
+    for line in lines {
+        match (line.is_empty(), before.is_empty()) {
+            (true, _) if is_filled => _ = roff.control("PP", []),
+            (false, false) if is_filled => _ = roff.control("br", []).text([roman(line)]),
+            _ => _ = roff.text([roman(line)]),
+        }
+        before = line;
+    }
+    if !is_filled {
+        roff.control("fi", []);
+    }
     roff.to_writer(page)
 }

@@ -14,6 +14,9 @@ use crate::commands::output::write;
 /// Those of administrators' commands.
 const SECTION: &str = "8";
 
+const NOTES: &str = "NOTES";
+const SEE_ALSO: &str = "SEE ALSO";
+
 /// The completions of a program for a shell.
 ///
 /// # Errors
@@ -71,8 +74,12 @@ fn add(
     family: &Family<'_>,
     pages: &mut BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    let man =
-        Man::new(command.clone()).section(SECTION).source(&family.source).manual("chadthrottle");
+    // An empty date would be left out, and the next word taken for it.
+    let man = Man::new(command.clone())
+        .section(SECTION)
+        .date(" ")
+        .source(&family.source)
+        .manual("chadthrottle");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -91,7 +98,7 @@ fn add(
     let ours = ours.chain(subcommands.iter().map(|it| page_name(name(it))));
     let others = family.see_also.iter().map(|&page| page.to_owned());
     let all: Vec<_> = ours.chain(others).collect();
-    section("SEE ALSO", &[all.join(", ")], &mut page)?;
+    section(SEE_ALSO, &[all.join(", ")], &mut page)?;
     pages.insert(man.get_filename(), String::from_utf8(page)?);
     for subcommand in subcommands {
         let family =
@@ -119,20 +126,16 @@ fn sections(command: &Command) -> Vec<(String, Vec<String>)> {
         let heading = ["Exit status:", "Examples:"]
             .into_iter()
             .find_map(|heading| Some((heading, paragraph.trim().strip_prefix(heading)?)));
-        match heading {
-            Some((heading, rest)) => {
-                let heading = heading.trim_end_matches(':').to_uppercase();
-                named.push((heading, lines(rest)));
-            }
-            None => {
-                if !notes.is_empty() {
-                    notes.push(String::new());
-                }
-                notes.extend(lines(paragraph));
-            }
+        if let Some((heading, rest)) = heading {
+            named.push((heading.trim_end_matches(':').to_uppercase(), lines(rest)));
+            continue;
         }
+        if !notes.is_empty() {
+            notes.push(String::new());
+        }
+        notes.extend(lines(paragraph));
     }
-    let notes = (!notes.is_empty()).then(|| ("NOTES".to_owned(), notes));
+    let notes = (!notes.is_empty()).then(|| (NOTES.to_owned(), notes));
     notes.into_iter().chain(named).collect()
 }
 
@@ -144,14 +147,25 @@ fn lines(text: &str) -> Vec<String> {
     lines().map(|line| line.get(least..).unwrap_or(line).to_owned()).collect()
 }
 
-/// One section, whose lines stay as they are.
+/// One section. Its lines stay lines; but for tables and commands, which are as they are, they are filled.
 fn section(heading: &str, lines: &[String], page: &mut Vec<u8>) -> std::io::Result<()> {
+    let is_filled = [NOTES, SEE_ALSO].contains(&heading);
     let mut roff = Roff::default();
     roff.control("SH", [heading]);
-    roff.control("nf", []);
-    for line in lines {
-        roff.text([roman(line)]);
+    if !is_filled {
+        roff.control("nf", []);
     }
-    roff.control("fi", []);
+    let mut before = "";
+    for line in lines {
+        match (line.is_empty(), before.is_empty()) {
+            (true, _) if is_filled => _ = roff.control("PP", []),
+            (false, false) if is_filled => _ = roff.control("br", []).text([roman(line)]),
+            _ => _ = roff.text([roman(line)]),
+        }
+        before = line;
+    }
+    if !is_filled {
+        roff.control("fi", []);
+    }
     roff.to_writer(page)
 }

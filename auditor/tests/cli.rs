@@ -155,7 +155,11 @@ fn man_pages_are_written_to_a_directory_that_is_made() {
         .stdout(contains("chadthrottle-audit-scan.8\n"))
         .stderr(is_empty());
     let page = std::fs::read_to_string(pages.join("chadthrottle-audit-scan.8")).unwrap();
-    assert!(page.contains(".TH chadthrottle-audit-scan 8"), "{page}");
+    let version = env!("CARGO_PKG_VERSION");
+    let title = format!(
+        ".TH chadthrottle-audit-scan 8 \" \" \"chadthrottle-audit {version}\" chadthrottle\n"
+    );
+    assert!(page.contains(&title), "{page}");
     audit(&["generate", "man", "/dev/null/x"])
         .assert()
         .code(2)

@@ -57,10 +57,13 @@ fn what_the_help_says_last_is_in_sections_of_its_own() {
 
 #[test]
 fn notes_are_those_paragraphs_that_have_no_heading() {
-    let command =
-        Command::new("x").after_help("RATE is a rate.\n\nTIME is a time.\n\nExit status: 0 done.");
+    let command = Command::new("x")
+        .after_help("RATE is a rate.\nTIME is a time.\n\nIt is both.\n\nExit status: 0 done.");
     let page = &man_pages(command, &[]).unwrap()["x.8"];
-    assert!(page.contains(".SH NOTES\n.nf\nRATE is a rate.\n\nTIME is a time.\n.fi\n"), "{page}");
+    assert!(
+        page.contains(".SH NOTES\nRATE is a rate.\n.br\nTIME is a time.\n.PP\nIt is both.\n"),
+        "{page}"
+    );
     assert!(page.contains(".SH \"EXIT STATUS\"\n.nf\n0 done.\n.fi\n"), "{page}");
 }
 

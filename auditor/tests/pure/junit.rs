@@ -99,7 +99,7 @@ fn the_suite_says_where_when_and_how_long_and_what_it_came_to() {
 }
 
 #[test]
-fn the_root_has_no_attribute_that_jenkins_schema_forbids() {
+fn the_outermost_element_has_no_attribute_that_jenkins_schema_forbids() {
     let xml = xml(&whole(host()));
     let root = xml.lines().nth(1).unwrap();
     assert!(root.starts_with("<testsuites ") && !root.contains("skipped="), "{root}");

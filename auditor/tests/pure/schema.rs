@@ -99,9 +99,15 @@ fn properties(schema: &Value, at: &str, found: &mut Vec<(String, Value)>) {
     }
     match schema {
         Value::Object(fields) => {
-            fields.iter().for_each(|(key, it)| properties(it, &format!("{at}/{key}"), found))
+            for (key, it) in fields {
+                properties(it, &format!("{at}/{key}"), found);
+            }
         }
-        Value::Array(items) => items.iter().for_each(|it| properties(it, at, found)),
+        Value::Array(items) => {
+            for it in items {
+                properties(it, at, found);
+            }
+        }
         _ => {}
     }
 }

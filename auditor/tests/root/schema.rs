@@ -27,7 +27,8 @@ fn root_a_report_and_a_snapshot_of_this_host_are_valid() {
         .arg(cgroup.path())
         .output()
         .unwrap();
-    let snapshot: Value = serde_json::from_slice(&output.stdout).expect(&shown(&output));
+    let snapshot: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", shown(&output)));
     assert_eq!(snapshot["looks"][0]["attachments"].as_array().unwrap().len(), 1, "{snapshot:#}");
     check(Document::Snapshot, &snapshot);
 

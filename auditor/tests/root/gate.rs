@@ -143,6 +143,14 @@ fn root_how_a_command_ended_is_told_as_shells_do() {
 }
 
 #[test]
+fn root_a_command_has_the_signals_blocked_and_ignored_that_it_has_without_the_gate() {
+    let argv = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
+    let alone = Command::new(argv[0]).args(&argv[1..]).output().unwrap();
+    let (output, _) = Gate::new(&Names::new().leak).run(&argv);
+    assert_eq!(output.stdout, alone.stdout, "{}", shown(&output));
+}
+
+#[test]
 fn root_a_signal_is_passed_on_and_the_gate_still_reports() {
     let gate = Gate::new(&Names::new().leak);
     // Told to end, it ends in its own way; nothing but the signal ends it.

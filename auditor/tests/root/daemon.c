@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Attaches a program to a cgroup through a link, and leaves a process behind that holds it: daemon CGROUP NAME.
+/* Attaches a program to a cgroup through a link, and leaves a process behind that holds it, for two
+ * minutes at most: daemon CGROUP NAME.
  * Prints that process's pid. */
 #include <errno.h>
 #include <fcntl.h>
@@ -63,6 +64,8 @@ int main(int argc, char **argv)
 	close(STDIN_FILENO);
 	close(STDOUT_FILENO);
 	close(STDERR_FILENO);
+	/* Nor shall it stay if nobody ends it. */
+	alarm(120);
 	for (;;)
 		pause();
 }

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 
 use bpf::AttachType;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub use self::report_args::{Format, Output, ReportArgs, Unusable};
 use crate::classify::{DEFAULT_PROGRAMS, Finding};
 use crate::collect::{Breadth, Options};
+use crate::schema::Document;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -30,6 +32,19 @@ Exit status:
   2  not everything could be seen (then the command may not have been run), or something failed; bad usage too
   *  else the command's own; 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be run";
 
+const EXAMPLES: &str = "\
+Exit status:
+  0  clean
+  1  leaks
+  2  not everything could be seen, or something failed; bad usage too
+
+Examples:
+  chadthrottle-audit scan
+  chadthrottle-audit scan --root /system.slice --program 'mythrottle*'
+  chadthrottle-audit scan --output junit=report.xml --output json=report.json
+  chadthrottle-audit scan --output prometheus=/var/lib/prometheus/node-exporter/chadthrottle.prom
+  chadthrottle-audit scan --from snapshot.json --format sarif";
+
 /// Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
 #[derive(Debug, Parser)]
 #[command(name = "chadthrottle-audit", version, after_help = EXIT_STATUS)]
@@ -43,7 +58,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Look for leaks
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = EXIT_STATUS, after_long_help = EXAMPLES)]
     Scan(Scan),
     /// Remove what is leaked, and nothing else
     ///
@@ -73,6 +88,9 @@ pub enum Command {
     },
     /// Say what a finding means, and what to do about it; without one, list them
     Explain(Explain),
+    /// Write man pages, completions or JSON Schemas of this program
+    #[command(subcommand)]
+    Generate(Generate),
 }
 
 /// What to look at.
@@ -202,6 +220,26 @@ pub struct Gate {
 pub struct Explain {
     /// Which
     pub finding: Option<Finding>,
+}
+
+/// What to generate.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// Write the man pages, one for each command, to a directory, which is made if it is not there
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the JSON Schema of what is written for programs
+    Schema {
+        /// Of what
+        document: Document,
+    },
 }
 
 fn glob(glob: &str) -> Result<String, String> {

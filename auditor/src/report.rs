@@ -6,6 +6,7 @@ mod make;
 mod results;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::make::cgroup;
@@ -18,10 +19,10 @@ use crate::snapshot::{self, DeviceFact, Timings, Tool};
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One audit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One audit, as `chadthrottle-audit scan --format json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
+    /// The version of this shape: 1.
     pub schema_version: u32,
     /// The program that took the snapshot.
     pub tool: Tool,
@@ -85,7 +86,7 @@ impl Rendition for Report {
 }
 
 /// An earlier snapshot whose leaks are known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BaselineInfo {
     /// When it was taken, in RFC 3339, UTC.
     pub taken_at: String,
@@ -95,7 +96,7 @@ pub struct BaselineInfo {
 }
 
 /// A host, during one boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// The kernel's release.
     pub kernel: String,
@@ -116,7 +117,7 @@ impl From<&snapshot::Host> for Host {
 }
 
 /// What was visited and what was not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Cgroups whose programs were asked for.
     pub cgroups_visited: u64,
@@ -125,6 +126,7 @@ pub struct Coverage {
     /// Cgroups that could not be asked.
     pub cgroups_denied: u64,
     /// The attach types that the kernel knows and that were queried.
+    #[schemars(with = "Vec<String>")]
     pub attach_types: Vec<AttachType>,
     /// Programs whose info was read.
     pub programs_seen: u64,
@@ -139,7 +141,7 @@ pub struct Coverage {
 }
 
 /// Something that could not be seen, or not be judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// What.
     pub what: String,
@@ -154,11 +156,12 @@ impl From<snapshot::Gap> for Gap {
 }
 
 /// One program on one cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attachment {
     /// The cgroup.
     pub cgroup: Cgroup,
     /// Where on it.
+    #[schemars(with = "String")]
     pub attach_type: AttachType,
     /// What is attached.
     pub program: ProgramInfo,
@@ -182,7 +185,7 @@ pub struct Attachment {
 }
 
 /// A program of ours without an attachment, or one of its defunct links.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Program {
     /// The program.
     pub program: ProgramInfo,
@@ -200,7 +203,7 @@ pub struct Program {
 }
 
 /// A network device that is named as a queue of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// The device.
     pub device: DeviceInfo,
@@ -213,7 +216,7 @@ pub struct Device {
 }
 
 /// A network device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceInfo {
     /// Its name.
     pub name: String,
@@ -237,7 +240,7 @@ impl From<&DeviceFact> for DeviceInfo {
 }
 
 /// A leak.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Leak {
     /// Which.
     pub finding: Finding,
@@ -246,6 +249,7 @@ pub struct Leak {
     /// Where, if it is attached.
     pub cgroup: Option<Cgroup>,
     /// Where on the cgroup.
+    #[schemars(with = "Option<String>")]
     pub attach_type: Option<AttachType>,
     /// The program; null where a network device is leaked.
     pub program: Option<ProgramInfo>,
@@ -268,7 +272,7 @@ pub struct Leak {
 }
 
 /// A cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Cgroup {
     /// Its path, relative to the cgroup2 mount, beginning with `/`. Bytes that are not UTF-8 are replaced.
     pub path: String,
@@ -276,13 +280,15 @@ pub struct Cgroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
     /// Its id.
+    #[schemars(with = "u64")]
     pub id: CgroupId,
 }
 
 /// A program. What is null could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProgramInfo {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: ProgramId,
     /// Its name.
     pub name: Option<String>,
@@ -294,22 +300,25 @@ pub struct ProgramInfo {
     /// When it was loaded, in RFC 3339, UTC.
     pub loaded_at: Option<String>,
     /// Its maps.
+    #[schemars(with = "Vec<u32>")]
     pub map_ids: Vec<MapId>,
     /// What its instructions take, in bytes.
     pub memlock_bytes: Option<u64>,
 }
 
 /// A link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
 }
 
 /// A tcx link, which is on a network device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceLink {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
     /// The device's number in its network namespace, which the kernel does not name; null where it is gone.
     pub device: Option<u32>,
@@ -318,7 +327,7 @@ pub struct DeviceLink {
 }
 
 /// A process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     /// Its pid.
     pub pid: u32,
@@ -328,7 +337,7 @@ pub struct Holder {
 
 /// Numbers. Of attachments, all but the last three: `leaked` counts programs without an attachment and network devices,
 /// too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// All of them, whoever's they are.
     pub attachments: usize,

@@ -146,6 +146,39 @@ fn promtool_takes_the_numbers_and_has_nothing_to_remark() {
 }
 
 #[test]
+fn man_pages_are_written_to_a_directory_that_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man/man8");
+    audit(&["generate", "man", pages.to_str().unwrap()])
+        .assert()
+        .code(0)
+        .stdout(contains("chadthrottle-audit-scan.8\n"))
+        .stderr(is_empty());
+    let page = std::fs::read_to_string(pages.join("chadthrottle-audit-scan.8")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let title = format!(
+        ".TH chadthrottle-audit-scan 8 \" \" \"chadthrottle-audit {version}\" chadthrottle\n"
+    );
+    assert!(page.contains(&title), "{page}");
+    audit(&["generate", "man", "/dev/null/x"])
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("cannot make the directory /dev/null/x: "));
+}
+
+#[test]
+fn completions_and_schemas_are_printed() {
+    audit(&["generate", "completions", "bash"]).assert().code(0).stdout(contains("--attach-type"));
+    audit(&["generate", "completions", "dos"]).assert().code(2).stderr(contains("'dos'"));
+    audit(&["generate", "schema", "report"])
+        .assert()
+        .code(0)
+        .stdout(contains("\"orphaned_attachment\""));
+    audit(&["generate", "schema", "snapshot"]).assert().code(0).stdout(contains("\"looks\""));
+}
+
+#[test]
 fn two_outputs_to_one_file_are_refused_before_anything_is_looked_at() {
     audit(&["scan", "--from", "/no/where", "--output", "json=a", "--output", "text=./a"])
         .assert()

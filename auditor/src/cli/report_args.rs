@@ -119,7 +119,7 @@ pub enum Format {
     Text,
     /// For programs; the shape is stable
     Json,
-    /// `JUnit` XML, for Jenkins, GitLab and others
+    /// JUnit XML, for Jenkins, GitLab and others
     Junit,
     /// SARIF 2.1.0, for code scanning services
     Sarif,

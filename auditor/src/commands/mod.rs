@@ -4,7 +4,8 @@ mod clean;
 mod diff;
 mod explain;
 mod gate;
-mod output;
+mod generate;
+pub(crate) mod output;
 mod progress;
 mod scan;
 mod snapshot;
@@ -27,5 +28,6 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Gate(args) => gate::run(args),
         Command::GateCommand { argv } => Ok(gate::become_it(argv)),
         Command::Explain(args) => explain::run(args),
+        Command::Generate(args) => generate::run(args),
     }
 }

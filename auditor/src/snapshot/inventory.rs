@@ -3,12 +3,13 @@
 use bpf::objects::{AnyLink, MapInfo};
 use bpf::program::ProgramInfo;
 use bpf::{LinkId, MapId, ProgramId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Object;
 
 /// Every program, link and map, of all types. The rest of a look has what can be on a cgroup, and more about it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Inventory {
     /// Every loaded program, by id.
     pub programs: Vec<LoadedProgram>,
@@ -28,9 +29,10 @@ impl Inventory {
 }
 
 /// A loaded program of any type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadedProgram {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: ProgramId,
     /// Its name, as the kernel kept it; empty for one that has none.
     pub name: String,
@@ -46,6 +48,7 @@ pub struct LoadedProgram {
     /// The user who loaded it.
     pub uid: u32,
     /// Its maps.
+    #[schemars(with = "Vec<u32>")]
     pub map_ids: Vec<MapId>,
 }
 
@@ -66,16 +69,19 @@ impl LoadedProgram {
 }
 
 /// A link of any type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AnyLinkFact {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
     /// Its type, as bpftool names it.
     #[serde(rename = "type")]
     pub kind: String,
     /// The program that it holds; none for one of a `struct_ops` map.
+    #[schemars(with = "Option<u32>")]
     pub program_id: Option<ProgramId>,
     /// The `struct_ops` map that it holds.
+    #[schemars(with = "Option<u32>")]
     pub map_id: Option<MapId>,
 }
 
@@ -86,9 +92,10 @@ impl From<AnyLink> for AnyLinkFact {
 }
 
 /// A map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MapFact {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: MapId,
     /// Its name, as the kernel kept it; empty for one that has none.
     pub name: String,

@@ -108,9 +108,10 @@ fn no_id_is_a_label_and_no_name_breaks_a_line() {
         for line in text(&host).lines().filter(|line| !line.starts_with('#')) {
             let (series, number) = line.rsplit_once(' ').unwrap();
             number.parse::<f64>().unwrap();
-            let labels = series.split_once('{').map_or("", |(_, labels)| labels);
-            let is_known =
-                ["", "finding=", "kernel="].iter().any(|known| labels.starts_with(known));
+            let labels = series.split_once('{').map(|(_, labels)| labels);
+            let is_known = labels.is_none_or(|labels| {
+                ["finding=\"", "kernel=\""].iter().any(|first| labels.starts_with(first))
+            });
             assert!(series.starts_with("chadthrottle_audit_") && is_known, "{line:?}");
         }
     }

@@ -9,5 +9,6 @@ mod gate;
 mod listing;
 mod recheck;
 mod rights;
+mod schema;
 mod walk;
 mod witness;

@@ -20,6 +20,18 @@ Exit status:
   1  leaks
   2  not everything could be seen, or something failed; bad usage too";
 
+const DIFF_EXIT_STATUS: &str = "\
+Exit status:
+  0  nothing is new
+  1  something is new
+  2  they cannot be compared, or not in everything; bad usage too";
+
+const GATE_EXIT_STATUS: &str = "\
+Exit status:
+  1  something is left behind
+  2  not everything could be seen (then the command may not have been run), or something failed; bad usage too
+  *  else the command's own; 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be run";
+
 const EXAMPLES: &str = "\
 Exit status:
   0  clean
@@ -32,17 +44,6 @@ Examples:
   chadthrottle-audit scan --output junit=report.xml --output json=report.json
   chadthrottle-audit scan --output prometheus=/var/lib/prometheus/node-exporter/chadthrottle.prom
   chadthrottle-audit scan --from snapshot.json --format sarif";
-const DIFF_EXIT_STATUS: &str = "\
-Exit status:
-  0  nothing is new
-  1  something is new
-  2  they cannot be compared, or not in everything; bad usage too";
-
-const GATE_EXIT_STATUS: &str = "\
-Exit status:
-  1  something is left behind
-  2  not everything could be seen (then the command may not have been run), or something failed; bad usage too
-  *  else the command's own; 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be run";
 
 /// Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
 #[derive(Debug, Parser)]

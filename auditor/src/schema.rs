@@ -8,6 +8,8 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema};
 
+use crate::diff::DiffReport;
+use crate::gate::GateReport;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 
@@ -18,10 +20,14 @@ pub enum Document {
     Report,
     /// What `snapshot` writes, and `scan --from` reads
     Snapshot,
+    /// What `diff --format json` writes
+    Diff,
+    /// What `gate --format json` writes
+    Gate,
 }
 
 impl Document {
-    /// Its schema, as JSON Schema 2020-12. Fields may be added to both documents, so none is forbidden.
+    /// Its schema, as JSON Schema 2020-12. Fields may be added to each document, so none is forbidden.
     ///
     /// # Errors
     /// It cannot be written as JSON.
@@ -31,6 +37,8 @@ impl Document {
             Self::Report => of::<Report>(settings.for_serialize()),
             // Some fields came later: what was written without them is read all the same.
             Self::Snapshot => of::<Snapshot>(settings.for_deserialize()),
+            Self::Diff => of::<DiffReport>(settings.for_serialize()),
+            Self::Gate => of::<GateReport>(settings.for_serialize()),
         };
         Ok(serde_json::to_string_pretty(&schema)? + "\n")
     }

@@ -276,7 +276,7 @@ fn hidden_root(mount: &Path, path: &Path, root: &Cgroup) -> Option<Gap> {
         what: "the rest of the cgroup2 hierarchy".to_owned(),
         why: format!(
             "the top of {} is not the hierarchy's root: a cgroup namespace, or a bind mount, hides what is \
-             beside it; run the audit on the host, or ask for this part alone with --root",
+             beside it; run the audit on the host, or scan this part alone with --root",
             shown(mount)
         ),
     })

@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::Path;
 
 use bpf::{AttachType, LinkId, MapId, ProgramId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Cgroup;
 
 /// One thing that came or went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Item {
     /// A program on a cgroup.
@@ -17,6 +18,7 @@ pub enum Item {
         /// The cgroup.
         cgroup: Cgroup,
         /// Where on it.
+        #[schemars(with = "String")]
         attach_type: AttachType,
         /// What is attached.
         program: ProgramRef,
@@ -90,9 +92,10 @@ impl Kind {
 }
 
 /// A program. What is null could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProgramRef {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: ProgramId,
     /// Its name, at most 15 characters; empty for one that has none.
     pub name: Option<String>,
@@ -108,9 +111,10 @@ pub struct ProgramRef {
 }
 
 /// A link. What is null could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkRef {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
     /// Its type, as bpftool names it.
     #[serde(rename = "type")]
@@ -118,9 +122,10 @@ pub struct LinkRef {
 }
 
 /// A map. What is null could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MapRef {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: MapId,
     /// Its name, at most 15 characters; empty for one that has none.
     pub name: Option<String>,

@@ -2,6 +2,7 @@
 //!
 //! Its shape is stable: fields may be added in [`SCHEMA_VERSION`] 1, never renamed or removed.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks::checks;
@@ -16,7 +17,7 @@ use crate::snapshot::{Snapshot, Tool};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// What came and what went between two snapshots.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiffReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -41,7 +42,7 @@ pub struct DiffReport {
 }
 
 /// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Taken {
     /// When it was taken, in RFC 3339, UTC.
     pub taken_at: String,

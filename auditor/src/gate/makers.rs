@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bpf::{LinkId, MapId, ProgramId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::processes::Processes;
@@ -10,7 +11,7 @@ use crate::diff::Item;
 use crate::snapshot::{HolderFact, Inventory, Look, Object, Snapshot, Subject};
 
 /// Where a process comes from, seen from the command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The command or one of its children started it.
@@ -35,7 +36,7 @@ impl Origin {
 }
 
 /// A process that holds something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     /// Its pid.
     pub pid: u32,

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use nix::sys::signal::Signal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::makers::Holder;
@@ -20,7 +21,7 @@ use crate::snapshot::Tool;
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// What a command left behind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -51,7 +52,7 @@ pub struct GateReport {
 }
 
 /// A command that was to be run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CommandInfo {
     /// It and its arguments. Bytes that are not UTF-8 are replaced.
     pub argv: Vec<String>,
@@ -62,7 +63,7 @@ pub struct CommandInfo {
 }
 
 /// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// By itself, with this exit status.
@@ -96,7 +97,7 @@ impl fmt::Display for Ended {
 }
 
 /// Something that is new.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Left {
     /// What.
     #[serde(flatten)]

@@ -1,7 +1,7 @@
 //! What came and what went between two snapshots.
 
 use auditor::classify::Verdict;
-use auditor::diff::{Difference, Incomparable, Kind, compare, report, rule};
+use auditor::diff::{DiffReport, Difference, Incomparable, Kind, compare, report, rule};
 use auditor::formats::{Medium, Rendition};
 use auditor::results::{COVERAGE, Outcome};
 use auditor::snapshot::{
@@ -81,7 +81,7 @@ fn new(before: &Snapshot, after: &Snapshot, globs: &[&str]) -> Vec<String> {
 }
 
 /// One of each kind: a program on a cgroup through a pinned link, and its map.
-fn one_of_each() -> Snapshot {
+pub(crate) fn one_of_each() -> Snapshot {
     let mut after = everything();
     after.load(41, "leaky", &[9]);
     after.attach(41, A, EG);
@@ -278,15 +278,20 @@ fn the_text_has_no_control_characters_whatever_names_there_are() {
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
 }
 
-#[test]
-fn the_report_reads_as_it_should() {
+/// With something of everything.
+pub(crate) fn reported() -> DiffReport {
     let (mut before, mut after) = (everything(), one_of_each());
     before.load(40, "sd_devices", &[]);
     before.attach(40, 12, IN);
     after.gap(Subject::Pins);
     let found = compare(&before, &after, &all()).unwrap();
     let mut report = report(&before, &after, &all(), found);
-    insta::assert_snapshot!("diff-text", report.text(Medium::FILE));
     report.tool.version = "0.0.0".into();
-    insta::assert_json_snapshot!("diff-json", report);
+    report
+}
+
+#[test]
+fn the_report_reads_as_it_should() {
+    insta::assert_snapshot!("diff-text", reported().text(Medium::FILE));
+    insta::assert_json_snapshot!("diff-json", reported());
 }

@@ -214,16 +214,20 @@ fn leaks_and_blindness_come_before_the_commands_own_status() {
     assert_eq!(status(&clean, None), 2, "what was not run was not seen to be clean");
 }
 
-#[test]
-fn the_report_reads_as_it_should_and_comes_back_from_json() {
+/// With something of everything.
+pub(crate) fn reported() -> GateReport {
     let mut before = everything();
     before.load(40, "sd_gone", &[]);
     let mut after = loaded(&[WORKER]);
     after.attach(41, A, EG);
     after.load(42, "sd_devices", &[]);
     after.hold(SYSTEMD, &[program(42)]);
-    let found = settled(&before, &after);
-    let leaks = report(found, Some(Ended::Exited(0)));
+    report(settled(&before, &after), Some(Ended::Exited(0)))
+}
+
+#[test]
+fn the_report_reads_as_it_should_and_comes_back_from_json() {
+    let leaks = reported();
     insta::assert_snapshot!("gate-text", leaks.text(Medium::FILE));
     insta::assert_json_snapshot!("gate-json", leaks);
     let back: GateReport = serde_json::from_str(&leaks.json().unwrap()).unwrap();

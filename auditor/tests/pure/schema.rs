@@ -15,6 +15,8 @@ fn published(document: Document) -> &'static str {
     match document {
         Document::Report => include_str!("../../../docs/schema/report.schema.json"),
         Document::Snapshot => include_str!("../../../docs/schema/snapshot.schema.json"),
+        Document::Diff => include_str!("../../../docs/schema/diff.schema.json"),
+        Document::Gate => include_str!("../../../docs/schema/gate.schema.json"),
     }
 }
 
@@ -32,7 +34,12 @@ fn check(validator: &Validator, document: &Value) {
 
 #[test]
 fn the_published_schemas_are_those_of_the_types() {
-    for (document, name) in [(Document::Report, "report"), (Document::Snapshot, "snapshot")] {
+    for (document, name) in [
+        (Document::Report, "report"),
+        (Document::Snapshot, "snapshot"),
+        (Document::Diff, "diff"),
+        (Document::Gate, "gate"),
+    ] {
         let current = document.schema().unwrap();
         assert!(
             published(document) == current,
@@ -59,6 +66,7 @@ fn every_recorded_report_and_snapshot_is_valid() {
     full.device_program(50, &owner);
     full.device_link(60, 50, 3);
     full.look().attachments.last_mut().unwrap().state = Some(state(true));
+    full.look().inventory = crate::diff::one_of_each().looks[0].inventory.clone();
     check(&snapshots, &serde_json::to_value(&full).unwrap());
     check(&reports, &value(&made(&full).json().unwrap()));
 }
@@ -90,6 +98,26 @@ fn what_is_broken_is_refused() {
     assert!(!snapshots.is_valid(&good), "a report is no snapshot");
     bad["looks"][0]["attachments"][0]["cgroup"] = json!({ "path": "/" });
     assert!(!snapshots.is_valid(&bad));
+}
+
+#[test]
+fn comparisons_and_what_commands_left_are_valid_and_broken_ones_are_not() {
+    for (document, good, broken) in [
+        (Document::Diff, crate::diff::reported().json().unwrap(), "/new/0/kind"),
+        (Document::Gate, crate::gate::reported().json().unwrap(), "/left/0/kind"),
+    ] {
+        let validator = validator(document);
+        let good: Value = serde_json::from_str(&good).unwrap();
+        check(&validator, &good);
+        let mut bad = good.clone();
+        *bad.pointer_mut(broken).unwrap() = json!("thing");
+        assert!(!validator.is_valid(&bad), "{broken}");
+        for field in good.as_object().unwrap().keys() {
+            let mut bad = good.clone();
+            bad.as_object_mut().unwrap().remove(field);
+            assert!(!validator.is_valid(&bad), "without {field}");
+        }
+    }
 }
 
 /// Every property of a schema and of its definitions, with where it is.

@@ -103,10 +103,13 @@ fn held_by_process(process: &Path, sought: Sought) -> io::Result<Vec<Held>> {
 
 /// `link_id:` or, in the file of a program, `prog_id:`, in that of a map `map_id:`. (A link's file names its program
 /// or its map as well: whoever holds the link does not hold the other itself.)
-fn parse_fdinfo(text: &[u8]) -> Option<Held> {
-    let text = std::str::from_utf8(text).ok()?;
+pub(crate) fn parse_fdinfo(text: &[u8]) -> Option<Held> {
+    // Line by line: newer kernels write the path of a link to a uprobe, and that need not be text.
     let number = |name: &str| -> Option<u32> {
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        text.split(|&byte| byte == b'\n').find_map(|line| {
+            let number = line.strip_prefix(name.as_bytes())?.trim_ascii();
+            std::str::from_utf8(number).ok()?.parse().ok()
+        })
     };
     number("link_id:")
         .map(|id| Held::Link(LinkId(id)))
@@ -149,6 +152,8 @@ mod tests {
         assert_eq!(parse_fdinfo(of_a_map), Some(Held::Link(LinkId(4))));
         assert_eq!(parse_fdinfo(b"pos:\t0\n"), None);
         assert_eq!(parse_fdinfo(b"prog_id:\tx\n"), None);
+        let with_path = b"link_type:\tuprobe_multi\nlink_id:\t3\nprog_id:\t17\npath:\t/a\xff\n";
+        assert_eq!(parse_fdinfo(with_path), Some(Held::Link(LinkId(3))), "a path need not be text");
     }
 
     #[test]

@@ -169,10 +169,16 @@ impl fmt::Display for Bytes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Burst(Duration);
 
-/// The burst is longer than an hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a burst is at most 1h")]
-pub struct BurstError;
+/// A text or a time that is no burst.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BurstError {
+    /// Not a time with its units.
+    #[error("'{0}' is no burst: write a time as 250ms, 1s or 1m 30s ({1})")]
+    Malformed(String, humantime::DurationError),
+    /// Longer than an hour.
+    #[error("a burst is at most 1h")]
+    TooLong,
+}
 
 impl Burst {
     /// An hour.
@@ -185,7 +191,7 @@ impl Burst {
     /// # Errors
     /// When it is longer than [`Burst::MAX`].
     pub fn new(time: Duration) -> Result<Self, BurstError> {
-        if time <= Self::MAX.0 { Ok(Self(time)) } else { Err(BurstError) }
+        if time <= Self::MAX.0 { Ok(Self(time)) } else { Err(BurstError::TooLong) }
     }
 
     /// The time.
@@ -197,6 +203,23 @@ impl Burst {
     pub fn as_nanos(self) -> u64 {
         // At most an hour: 3.6e12.
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl FromStr for Burst {
+    type Err = BurstError;
+
+    /// A time at the rate: `250ms`, `1s`, `1m 30s`.
+    fn from_str(text: &str) -> Result<Self, BurstError> {
+        let time = humantime::parse_duration(text)
+            .map_err(|error| BurstError::Malformed(text.to_owned(), error))?;
+        Self::new(time)
+    }
+}
+
+impl fmt::Display for Burst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&humantime::format_duration(self.0).to_string())
     }
 }
 
@@ -353,7 +376,23 @@ mod tests {
     #[test]
     fn a_burst_is_at_most_an_hour() {
         assert_eq!(Burst::new(Duration::from_secs(3_600)), Ok(Burst::MAX));
-        assert_eq!(Burst::new(Duration::from_millis(3_600_001)), Err(BurstError));
+        assert_eq!(Burst::new(Duration::from_millis(3_600_001)), Err(BurstError::TooLong));
         assert_eq!(Burst::default().as_duration(), Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_burst_is_typed_and_printed_as_a_time() {
+        let burst = |text: &str| text.parse::<Burst>();
+        let seconds = Burst::new(Duration::from_secs(90)).unwrap();
+        assert_eq!(burst("1m 30s"), Ok(seconds));
+        assert_eq!(seconds.to_string(), "1m 30s");
+        assert_eq!(burst("61m"), Err(BurstError::TooLong));
+        for text in ["", "250", "ms", "-1s"] {
+            let error = burst(text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("'{text}' is no burst: write a time as 250ms")),
+                "{error}"
+            );
+        }
     }
 }

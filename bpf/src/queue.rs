@@ -195,8 +195,9 @@ fn is_left_behind(link: &LinkMessage) -> Result<bool> {
 
 /// The owner's pid in the name of a device of ours.
 pub(crate) fn pid_of(name: &str) -> Option<u32> {
-    let rest = name.strip_prefix(NAME)?;
-    rest.strip_suffix(|last: char| last.is_ascii_lowercase())?.parse().ok()
+    let digits = name.strip_prefix(NAME)?.strip_suffix(|last: char| last.is_ascii_lowercase())?;
+    // As `make_device` writes it: no sign, and no zeros before it.
+    digits.parse().ok().filter(|pid: &u32| pid.to_string() == digits)
 }
 
 pub(crate) fn name(link: &LinkMessage) -> Option<&str> {
@@ -358,7 +359,9 @@ mod tests {
     #[test]
     fn a_device_of_ours_is_known_by_its_name() {
         assert_eq!(pid_of("chadq4711a"), Some(4711));
-        for other in ["chadq", "chadqa", "chadq1", "eth0", "chadq12A", "chadq-1a"] {
+        for other in
+            ["chadq", "chadqa", "chadq1", "eth0", "chadq12A", "chadq-1a", "chadq+1a", "chadq01a"]
+        {
             assert_eq!(pid_of(other), None, "{other}");
         }
     }

@@ -61,7 +61,7 @@ pub(crate) struct LimitArgs {
     pub(crate) upload: Option<Rate>,
 
     /// How much may pass at once after a pause, as time at the rate; at most 1h
-    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_burst)]
+    #[arg(long, value_name = "TIME", default_value = "250ms")]
     pub(crate) burst: Burst,
 
     /// Which traffic is limited, by the address of the other side
@@ -223,11 +223,6 @@ impl From<DeparturesArg> for DeparturesWish {
             DeparturesArg::Off => DeparturesWish::Off,
         }
     }
-}
-
-fn parse_burst(text: &str) -> Result<Burst, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    Burst::new(time).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

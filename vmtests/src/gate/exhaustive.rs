@@ -5,6 +5,7 @@
 //! every way. What a step comes upon does not depend on what the others around it are called, so each sequence
 //! is run once from the start, and no state is taken for another because it looks alike.
 
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use super::in_model::Program;
@@ -134,6 +135,19 @@ pub struct Covered {
     pub failure: Option<Failure>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl AddAssign for Covered {
+    /// What was covered one after the other: it is complete if both are.
+    fn add_assign(&mut self, other: Self) {
+        self.tally += other.tally;
+        for (one, other) in self.sequences.iter_mut().zip(other.sequences) {
+            *one += other;
+        }
+        self.complete &= other.complete;
+        self.failure = self.failure.take().or(other.failure);
+        self.took += other.took;
+    }
 }
 
 /// Runs every sequence of the extent whose first step is one of these (indices into the alphabet), so that

@@ -63,8 +63,8 @@ impl Part {
     }
 
     /// The number of the program that stands for it on the model.
-    pub fn stand_in(&self, model: &Model) -> ProgramId {
-        model.identity(&self.program).id
+    pub fn stand_in(&self) -> ProgramId {
+        self.program.id()
     }
 }
 
@@ -89,7 +89,17 @@ impl Expected {
     /// What the list at a place is expected to be: the model's programs.
     pub fn list(&self, path: &Path, attach_type: AttachType, scope: Scope) -> Vec<ProgramId> {
         let cgroup = self.model.open_cgroup(path);
-        let queried = cgroup.and_then(|cgroup| self.model.query(&cgroup, attach_type, scope));
+        cgroup.map_or_else(|_| Vec::new(), |cgroup| self.list_of(&cgroup, attach_type, scope))
+    }
+
+    /// The same for a cgroup of the model's that is open.
+    pub fn list_of(
+        &self,
+        cgroup: &ModelCgroup,
+        attach_type: AttachType,
+        scope: Scope,
+    ) -> Vec<ProgramId> {
+        let queried = self.model.query(cgroup, attach_type, scope);
         queried.unwrap_or_default().programs.iter().map(|program| program.id).collect()
     }
 
@@ -165,10 +175,9 @@ impl Expected {
 
     /// Takes one of our programs off, as somebody else would, or as an operation did that then failed.
     pub fn detach_stand_in(&mut self, stand_in: ProgramId) {
-        let model = &self.model;
         for part in self.throttles.iter_mut().flat_map(|throttle| &mut throttle.parts) {
-            if part.stand_in(model) == stand_in {
-                detach(model, part);
+            if part.stand_in() == stand_in {
+                detach(&self.model, part);
             }
         }
     }
@@ -220,9 +229,7 @@ impl Expected {
 
     /// The throttle that a stand-in belongs to.
     pub fn whose(&self, stand_in: ProgramId) -> Option<&Throttle> {
-        self.throttles
-            .iter()
-            .find(|it| it.parts.iter().any(|part| part.stand_in(&self.model) == stand_in))
+        self.throttles.iter().find(|it| it.parts.iter().any(|part| part.stand_in() == stand_in))
     }
 }
 
@@ -253,7 +260,7 @@ fn detach(model: &Model, part: &mut Part) {
     }
     let multi = model
         .query(&part.cgroup, part.attach_type, Scope::Local)
-        .is_ok_and(|list| list.count(model.identity(&part.program).id) > 0);
+        .is_ok_and(|list| list.count(part.stand_in()) > 0);
     if multi {
         let none = AttachFlags::empty();
         let _ = model.detach_with(Some(&part.program), &part.cgroup, part.attach_type, none, None);

@@ -48,6 +48,13 @@ pub struct ModelProgram {
     pub(super) _file: File,
 }
 
+impl ModelProgram {
+    /// Its id, without a copy of the rest of its identity.
+    pub fn id(&self) -> ProgramId {
+        self.identity.id
+    }
+}
+
 /// An open link.
 #[derive(Debug)]
 pub struct ModelLink {
@@ -157,14 +164,14 @@ impl Model {
     }
 }
 
+// What a call was about is put into words only where it failed: most are right, and millions are made.
+
 pub(super) fn on_program(call: Call, program: &ModelProgram) -> impl FnOnce(Errno) -> Error {
-    let target = format!("program {}", program.identity.id);
-    move |errno| Error::new(call, target, errno)
+    move |errno| Error::new(call, format!("program {}", program.identity.id), errno)
 }
 
 pub(super) fn on_link(call: Call, link: &ModelLink) -> impl FnOnce(Errno) -> Error {
-    let target = format!("link {}", link.id);
-    move |errno| Error::new(call, target, errno)
+    move |errno| Error::new(call, format!("link {}", link.id), errno)
 }
 
 pub(super) fn at(
@@ -172,11 +179,9 @@ pub(super) fn at(
     cgroup: &ModelCgroup,
     attach_type: AttachType,
 ) -> impl FnOnce(Errno) -> Error {
-    let target = format!("{} ({attach_type})", cgroup.path.display());
-    move |errno| Error::new(call, target, errno)
+    move |errno| Error::new(call, format!("{} ({attach_type})", cgroup.path.display()), errno)
 }
 
 pub(super) fn on_path(call: Call, path: &Path) -> impl FnOnce(Errno) -> Error {
-    let target = path.display().to_string();
-    move |errno| Error::new(call, target, errno)
+    move |errno| Error::new(call, path.display().to_string(), errno)
 }

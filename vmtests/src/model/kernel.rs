@@ -177,8 +177,10 @@ impl Kernel {
     }
 
     pub(crate) fn close(&mut self, descriptor: Descriptor) {
-        if self.descriptors.remove(&descriptor).is_some() {
-            self.reap();
+        match self.descriptors.remove(&descriptor) {
+            // An open cgroup keeps nothing: one that was removed is gone all the same.
+            None | Some((_, Object::Cgroup)) => {}
+            Some(_) => self.reap(),
         }
     }
 

@@ -13,6 +13,9 @@ pub const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels.toml");
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
+    /// Test binaries that have a machine of their own on each kernel.
+    #[serde(default)]
+    pub apart: Vec<String>,
     /// How long a guest may take.
     pub limits: Limits,
     /// The kernels, in the order of the file.

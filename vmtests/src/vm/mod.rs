@@ -28,7 +28,9 @@ use std::process::ExitCode;
     after_help = "Everything after `--` is given to nextest to choose tests by: a part of a name, or \
                   -E EXPRESSION. The tests are those with root_ in their names, and those whose names \
                   begin with vm_.\n\n\
-                  Leaves target/vm/junit.xml, and target/vm/KERNEL/ with the console and the log.\n\n\
+                  A kernel may have several machines; the matrix says what runs in one of its own.\n\n\
+                  Leaves target/vm/junit.xml, and for each machine target/vm/KERNEL[-BINARY]/ with the \
+                  console and the log.\n\n\
                   Exit status: 0 every test passed on every kernel and left nothing; 1 tests failed, or \
                   fewer ran than were expected, or something was left; 2 could not: bad usage, no such \
                   kernel, nothing to run; 3 a VM died or hung; 130 stopped."

@@ -1,6 +1,6 @@
 //! All kernels, one after another or some at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use super::matrix::{Kernel, Limits, Matrix, Way};
 use super::progress::Progress;
 use super::report;
 use super::stop::Stop;
-use super::suite::{Built, Suite};
+use super::suite::{Built, Part, Suite, named};
 use super::verdict::{self, Problem, Run};
 use super::vng::{Boot, Settings};
 
@@ -70,15 +70,20 @@ pub fn run(args: &Args) -> Result<u8> {
     let vng = vng?;
     let suite = match &args.command {
         Some(_) => None,
-        None => Some(Suite::list(&workspace, &out, &built(args, &workspace, &out)?, &args.filter)?),
+        None => {
+            // One after another, each boot would only add to the whole.
+            let apart = if args.jobs > 1 { matrix.apart.as_slice() } else { &[] };
+            let built = built(args, &workspace, &out)?;
+            Some(Suite::list(&workspace, &out, &built, &args.filter, apart)?)
+        }
     };
 
     let mut runs: Vec<Option<Run>> = Vec::new();
-    let mut queue = VecDeque::new();
+    let mut found = Vec::new();
     for kernel in kernels {
         match cache.get(kernel, |text| progress.say(&format!("{}: {text}", kernel.name))) {
             Ok(Found::Here(bootable)) => {
-                queue.push_back((runs.len(), kernel, bootable));
+                found.push((runs.len(), kernel, bootable));
                 runs.push(None);
             }
             // What was not looked at has not passed.
@@ -92,9 +97,9 @@ pub fn run(args: &Args) -> Result<u8> {
         }
     }
     let image =
-        queue.iter().map(|(_, _, bootable)| bootable.run.as_path()).find(|run| run.is_file());
+        found.iter().map(|(_, _, bootable)| bootable.run.as_path()).find(|run| run.is_file());
     let accel = accel::choose(args.accel, image)?;
-    if !queue.is_empty() {
+    if !found.is_empty() {
         progress.say(&accel.to_string());
     }
     let limits = Limits {
@@ -102,7 +107,7 @@ pub fn run(args: &Args) -> Result<u8> {
         boot: args.limit.map_or(matrix.limits.boot, |limit| limit.min(matrix.limits.boot)),
     };
     let plan = Plan { args, workspace, out, vng, accel, limits, suite, stop, progress };
-    plan.all(&Mutex::new(queue), &Mutex::new(&mut runs));
+    plan.all(&Mutex::new(plan.queue(&found)), &Mutex::new(&mut runs));
     let runs = runs.into_iter().flatten().collect::<Vec<_>>();
     plan.show(&runs)?;
     Ok(verdict::exit_status(&runs))
@@ -129,25 +134,57 @@ fn built(args: &Args, workspace: &Path, out: &Path) -> Result<Built> {
     }
 }
 
-type Queue<'a> = Mutex<VecDeque<(usize, &'a Kernel, Bootable)>>;
+/// One machine: of which kernel (and the how-many-eth that is among the runs), and what it runs.
+#[derive(Clone, Copy)]
+struct Machine<'a> {
+    index: usize,
+    kernel: &'a Kernel,
+    bootable: &'a Bootable,
+    /// None where a command of the user's is run.
+    part: Option<&'a Part>,
+}
+
+type Queue<'a> = Mutex<VecDeque<Machine<'a>>>;
 
 impl Plan<'_> {
+    /// Every machine, those that take longest first, so that none is left alone at the end for long: the newer a
+    /// kernel is, the longer it takes emulated.
+    fn queue<'a>(&'a self, found: &'a [(usize, &'a Kernel, Bootable)]) -> VecDeque<Machine<'a>> {
+        let parts: Vec<Option<&Part>> = match &self.suite {
+            Some(suite) => suite.parts.iter().map(Some).collect(),
+            None => vec![None],
+        };
+        let of_kernels = |part| {
+            let newest_first = found.iter().rev();
+            newest_first.map(move |(index, kernel, bootable)| Machine {
+                index: *index,
+                kernel,
+                bootable,
+                part,
+            })
+        };
+        parts.into_iter().flat_map(of_kernels).collect()
+    }
+
     /// Runs all of the queue, some at once.
     fn all(&self, queue: &Queue<'_>, runs: &Mutex<&mut Vec<Option<Run>>>) {
         self.stop.machines_run();
         let work = || {
-            while let Some((index, kernel, bootable)) =
-                queue.lock().ok().and_then(|mut queue| queue.pop_front())
-            {
+            while let Some(machine) = queue.lock().ok().and_then(|mut queue| queue.pop_front()) {
+                let name = &machine.kernel.name;
                 let run = if self.stop.flag().load(Ordering::Relaxed) {
-                    Run::not_started(&kernel.name, Problem::Stopped)
+                    Run::not_started(name, Problem::Stopped)
                 } else {
-                    self.one(kernel, &bootable).unwrap_or_else(|error| {
-                        Run::not_started(&kernel.name, Problem::CouldNot(format!("{error:#}")))
+                    self.one(machine).unwrap_or_else(|error| {
+                        Run::not_started(name, Problem::CouldNot(format!("{error:#}")))
                     })
                 };
                 if let Ok(mut runs) = runs.lock() {
-                    runs[index] = Some(run);
+                    let of_kernel = &mut runs[machine.index];
+                    *of_kernel = Some(match of_kernel.take() {
+                        None => run,
+                        Some(other) => other.together_with(run),
+                    });
                 }
             }
         };
@@ -159,8 +196,9 @@ impl Plan<'_> {
     }
 
     /// Boots a kernel and runs what is to be run.
-    fn one(&self, kernel: &Kernel, bootable: &Bootable) -> Result<Run> {
-        let dir = self.out.join(&kernel.name);
+    fn one(&self, Machine { kernel, bootable, part, .. }: Machine<'_>) -> Result<Run> {
+        let name = named(&kernel.name, part.and_then(|part| part.name.as_deref()));
+        let dir = self.out.join(&name);
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let tmp = tempfile::Builder::new()
             .prefix("vmtests-")
@@ -168,7 +206,7 @@ impl Plan<'_> {
             .context("a temporary directory")?;
         let word = format!("vm{}", fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim());
         let file = dir.join("settings");
-        self.settings(kernel, &word)?.write(&file)?;
+        self.settings(kernel, part, &word)?.write(&file)?;
         let boot = Boot {
             vng: &self.vng,
             kernel: &bootable.run,
@@ -180,9 +218,8 @@ impl Plan<'_> {
         let mut visible = vec![self.workspace.as_path(), file.as_path(), bootable.run.as_path()];
         visible.extend(self.suite.iter().flat_map(|suite| &suite.reads).map(PathBuf::as_path));
         let (console, log) = (dir.join("console.log"), dir.join("tests.log"));
-        let expected = self.suite.as_ref().map(|suite| &suite.expected);
-        let shown =
-            self.progress.kernel(&kernel.name, expected.map_or(0, std::collections::BTreeSet::len));
+        let expected = part.map(|part| &part.expected);
+        let shown = self.progress.kernel(&name, expected.map_or(0, BTreeSet::len));
         let transcript = machine::run(
             &mut boot.command(&file, &visible),
             &word,
@@ -206,7 +243,7 @@ impl Plan<'_> {
     }
 
     /// What the guest's script is told.
-    fn settings(&self, kernel: &Kernel, word: &str) -> Result<Settings> {
+    fn settings(&self, kernel: &Kernel, part: Option<&Part>, word: &str) -> Result<Settings> {
         let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/bin");
         let path = format!(
             "{}:{}/target/tools/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -234,7 +271,7 @@ impl Plan<'_> {
         Ok(Settings {
             word: word.into(),
             workspace: self.workspace.clone(),
-            tests: self.suite.as_ref().map_or_else(shell, |suite| suite.command.clone()),
+            tests: part.map_or_else(shell, |part| part.command.clone()),
             junit: self.suite.as_ref().map(|suite| suite.junit.clone()),
             scratch: self.suite.as_ref().map(|suite| suite.scratch.clone()).unwrap_or_default(),
             env,

@@ -14,19 +14,28 @@ use super::command::{find, output};
 /// A test: the binary that it is in, and its name there.
 pub type TestId = (String, String);
 
-/// What runs in a guest.
+/// What runs on a kernel.
 #[derive(Debug)]
 pub struct Suite {
+    /// What each of its machines runs.
+    pub parts: Vec<Part>,
+    /// Files and directories that they read.
+    pub reads: Vec<PathBuf>,
+    /// Where they leave their `JUnit` XML.
+    pub junit: PathBuf,
+    /// Where they write.
+    pub scratch: Vec<PathBuf>,
+}
+
+/// What runs in one machine.
+#[derive(Debug)]
+pub struct Part {
+    /// The test binary that it is for, if it is for one alone.
+    pub name: Option<String>,
     /// The test runner and its arguments.
     pub command: Vec<String>,
     /// The tests that it has to run.
     pub expected: BTreeSet<TestId>,
-    /// Files and directories that it reads.
-    pub reads: Vec<PathBuf>,
-    /// Where it leaves its `JUnit` XML.
-    pub junit: PathBuf,
-    /// Where it writes.
-    pub scratch: Vec<PathBuf>,
 }
 
 /// What cargo built, as `cargo nextest list --list-type binaries-only` and `cargo metadata` tell.
@@ -62,11 +71,18 @@ impl Built {
 }
 
 impl Suite {
-    /// Finds out which tests these filters name, and writes what the guests need into `dir`.
+    /// Finds out which tests these filters name, and writes what the guests need into `dir`. Those of each of
+    /// the binaries `apart` have a machine of their own.
     ///
     /// # Errors
-    /// When they name none.
-    pub fn list(workspace: &Path, dir: &Path, built: &Built, filter: &[String]) -> Result<Self> {
+    /// When they name none, or, without filters, none of a binary that is to be apart.
+    pub fn list(
+        workspace: &Path,
+        dir: &Path,
+        built: &Built,
+        filter: &[String],
+        apart: &[String],
+    ) -> Result<Self> {
         let nextest = find("cargo-nextest")
             .context("cargo-nextest is not here; `scripts/setup test` installs it")?;
         let run = |verb: &str, binaries: &Path| {
@@ -92,16 +108,27 @@ impl Suite {
                 words(filter)
             );
         }
+        let parts = parts(expected, apart);
+        let is_there = |name: &String| parts.iter().any(|(part, _)| part.as_ref() == Some(name));
+        if let Some(name) = apart.iter().find(|name| filter.is_empty() && !is_there(name)) {
+            bail!(
+                "{name} is to have a machine of its own (`apart` in kernels.toml), and has no test"
+            );
+        }
         // A guest lists each binary once more: only those that it needs.
         let all = fs::read_to_string(&built.binaries)
             .with_context(|| built.binaries.display().to_string())?;
-        let binaries = dir.join("binaries.json");
-        fs::write(&binaries, only(&all, &expected)?)?;
-        let mut command = run("run", &binaries);
-        command.extend(
-            ["--no-fail-fast", "--color", "never", "--status-level", "all"].map(String::from),
-        );
-        command.extend(filter.iter().cloned());
+        let part = |(name, expected): (Option<String>, BTreeSet<TestId>)| -> Result<Part> {
+            let binaries = dir.join(format!("{}.json", named("binaries", name.as_deref())));
+            fs::write(&binaries, only(&all, &expected)?)?;
+            let mut command = run("run", &binaries);
+            command.extend(
+                ["--no-fail-fast", "--color", "never", "--status-level", "all"].map(String::from),
+            );
+            command.extend(filter.iter().cloned());
+            Ok(Part { name, command, expected })
+        };
+        let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
         let target = target_directory(&built.metadata)?;
         let store = workspace.join("target/nextest");
         let tmp = target.join("tmp");
@@ -109,12 +136,32 @@ impl Suite {
             fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         }
         Ok(Self {
-            command,
-            expected,
+            parts,
             reads: vec![workspace.into(), target, nextest, dir.into(), built.metadata.clone()],
             junit: store.join("vm/junit.xml"),
             scratch: vec![store, tmp],
         })
+    }
+}
+
+/// Which machine runs which tests: the first all those that are in no binary that is to be `apart`.
+fn parts(tests: BTreeSet<TestId>, apart: &[String]) -> Vec<(Option<String>, BTreeSet<TestId>)> {
+    let (alone, together): (BTreeSet<_>, _) =
+        tests.into_iter().partition(|(binary, _)| apart.contains(binary));
+    let of_its_own = |name: &String| {
+        let tests = alone.iter().filter(|(binary, _)| binary == name).cloned().collect();
+        (Some(name.clone()), tests)
+    };
+    let all = std::iter::once((None, together)).chain(apart.iter().map(of_its_own));
+    all.filter(|(_, tests)| !tests.is_empty()).collect()
+}
+
+/// What a part of a kernel's run is called: by the kernel, and by its binary if it is of one alone.
+pub fn named(whole: &str, part: Option<&str>) -> String {
+    match part {
+        None => whole.to_owned(),
+        // Of a crate's name and a binary's the latter.
+        Some(part) => format!("{whole}-{}", part.rsplit("::").next().unwrap_or(part)),
     }
 }
 
@@ -188,6 +235,27 @@ fn target_directory(metadata: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_test_is_in_one_machine_and_no_machine_is_without_tests() {
+        let test = |binary: &str, name: &str| (binary.to_owned(), name.to_owned());
+        let tests = [test("a", "x"), test("a", "y"), test("b::gate", "x"), test("c", "z")];
+        let all = || BTreeSet::from(tests.clone());
+        let part = |name: Option<&str>, tests: &[TestId]| {
+            (name.map(str::to_owned), tests.iter().cloned().collect::<BTreeSet<_>>())
+        };
+        let apart = ["b::gate".to_owned(), "none".to_owned()];
+        let expected = [
+            part(None, &[tests[0].clone(), tests[1].clone(), tests[3].clone()]),
+            part(Some("b::gate"), &tests[2..3]),
+        ];
+        assert_eq!(parts(all(), &apart), expected);
+        assert_eq!(parts(all(), &[]), [part(None, &tests)]);
+        let gate = BTreeSet::from([tests[2].clone()]);
+        assert_eq!(parts(gate, &apart), [part(Some("b::gate"), &tests[2..3])]);
+        assert_eq!(named("6.1", None), "6.1");
+        assert_eq!(named("6.1", Some("b::gate")), "6.1-gate");
+    }
 
     #[test]
     fn what_matches_is_expected_and_nothing_else() {

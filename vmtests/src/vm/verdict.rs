@@ -190,6 +190,35 @@ impl Run {
         }
     }
 
+    /// This and what another machine did for the same kernel, as one run: its times are sums.
+    #[must_use]
+    pub fn together_with(mut self, other: Self) -> Self {
+        let sum = |one: Option<Duration>, other: Option<Duration>| {
+            [one, other].into_iter().flatten().reduce(|one, other| one + other)
+        };
+        self.release = self.release.or(other.release);
+        self.booted = sum(self.booted, other.booted);
+        self.took = sum(self.took, other.took);
+        self.report = match (self.report, other.report) {
+            (Some(mut one), Some(other)) => {
+                one.time = sum(one.time, other.time);
+                one.add_test_suites(other.test_suites);
+                Some(one)
+            }
+            (one, other) => one.or(other),
+        };
+        self.outcomes.extend(other.outcomes);
+        for problem in other.problems {
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
+        let consoles = [self.console, other.console];
+        let said: Vec<_> = consoles.into_iter().filter(|said| !said.is_empty()).collect();
+        self.console = said.join("\n");
+        self
+    }
+
     /// What the machine cost beyond its tests: boot, listing the tests, the look for leftovers.
     pub fn overhead(&self) -> Option<Duration> {
         let tests = self.report.as_ref()?.time?;

@@ -132,3 +132,28 @@ fn the_worst_of_all_kernels_is_the_exit_status_and_no_kernel_is_not_success() {
     assert_eq!(exit_status(&[run(Problem::Died(String::new())), could_not()]), 3);
     assert_eq!(exit_status(&[run(Problem::Stopped), run(Problem::Died(String::new()))]), 130);
 }
+
+#[test]
+fn what_the_machines_of_a_kernel_did_is_one_run() {
+    let rest = || judge(closed(0, 0), Some(&passing()), &["root_a"]);
+    let gate = |end| judge(end, Some(&passing().replace("bpf::root", "gate")), &[]);
+    let both = rest().together_with(gate(closed(0, 0)));
+    assert_eq!(both.problems, []);
+    assert_eq!(both.outcomes.len(), 6);
+    assert_eq!(both.took, Some(Duration::from_secs(40)));
+    assert_eq!(both.overhead(), Some(Duration::from_secs(25)));
+    let suites = &both.report.as_ref().unwrap().test_suites;
+    assert_eq!(
+        suites.iter().map(|suite| suite.name.as_str()).collect::<Vec<_>>(),
+        ["bpf::root", "gate"]
+    );
+    // What is wrong in either is wrong, and a machine that died took its console with it.
+    let died = || gate(End::Died("exit status: 255".into()));
+    for both in [rest().together_with(died()), died().together_with(rest())] {
+        assert_eq!(both.problems, [Problem::Died("exit status: 255".into())]);
+        assert_eq!(both.console, "the console");
+    }
+    let stopped = || Run::not_started("6.1", Problem::Stopped);
+    assert_eq!(stopped().together_with(stopped()).problems, [Problem::Stopped]);
+    assert_eq!(stopped().together_with(rest()).release, rest().release);
+}

@@ -14,9 +14,17 @@ use crate::gate::expected::{Part, Standing, Throttle};
 use crate::gate::step::{ATTACH_TYPES, Place};
 use crate::gate::system::{Claim, Handle, System};
 use crate::lab::Lab;
+use crate::model::ModelCgroup;
 
 fn unasked(error: &bpf::Error) -> Violation {
     Violation::new(Property::GateIsRight, format!("the kernel cannot be asked: {error}"))
+}
+
+/// A cgroup that there is, where it is tried and where it is expected.
+struct Opened<C> {
+    path: PathBuf,
+    real: C,
+    expected: ModelCgroup,
 }
 
 impl<L: Lab, S: System> Trial<L, S> {
@@ -54,35 +62,48 @@ impl<L: Lab, S: System> Trial<L, S> {
     }
 
     pub(super) fn programs_above(&self) -> bpf::Result<Vec<ProgramId>> {
+        let top = self.lab.open_cgroup(&self.top)?;
         let mut above = Vec::new();
         for attach_type in ATTACH_TYPES {
-            above.extend(self.real_list(&self.top, attach_type, Scope::Effective)?);
+            above.extend(self.real_list(&top, attach_type, Scope::Effective)?);
         }
         Ok(above)
     }
 
+    /// The list of a cgroup, without those programs that were there before.
     fn real_list(
         &self,
-        path: &Path,
+        cgroup: &L::Cgroup,
         attach_type: AttachType,
         scope: Scope,
     ) -> bpf::Result<Vec<ProgramId>> {
-        let cgroup = self.lab.open_cgroup(path)?;
-        let list = self.lab.query(&cgroup, attach_type, scope)?;
+        let list = self.lab.query(cgroup, attach_type, scope)?;
         let ids = list.programs.iter().map(|program| program.id);
         Ok(ids.filter(|id| !self.above.contains(id)).collect())
     }
 
+    /// Opens the cgroups that there are, once for all of their lists: it is most of what a look at one costs.
+    fn opened(&self) -> Checked<Vec<Opened<L::Cgroup>>> {
+        let open = |path: PathBuf| {
+            let expected =
+                self.expected.model.open_cgroup(&path).map_err(|error| unasked(&error))?;
+            let real = self.lab.open_cgroup(&path).map_err(|error| unasked(&error))?;
+            Ok(Opened { path, real, expected })
+        };
+        self.places().into_iter().map(open).collect()
+    }
+
     /// Every list, local and effective. Of the uncertain throttles it is learnt what there is of them.
     fn check_lists(&mut self, uncertain: &BTreeSet<Handle>) -> Checked {
-        for path in self.places() {
+        let opened = self.opened()?;
+        for cgroup in &opened {
             for attach_type in ATTACH_TYPES {
-                self.check_list(&path, attach_type, uncertain)?;
+                self.check_list(cgroup, attach_type, uncertain)?;
             }
         }
-        for path in self.places() {
+        for cgroup in &opened {
             for attach_type in ATTACH_TYPES {
-                self.check_effective(&path, attach_type)?;
+                self.check_effective(cgroup, attach_type)?;
             }
         }
         Ok(())
@@ -90,13 +111,13 @@ impl<L: Lab, S: System> Trial<L, S> {
 
     fn check_list(
         &mut self,
-        path: &Path,
+        Opened { path, real, expected }: &Opened<L::Cgroup>,
         attach_type: AttachType,
         uncertain: &BTreeSet<Handle>,
     ) -> Checked {
         let real =
-            self.real_list(path, attach_type, Scope::Local).map_err(|error| unasked(&error))?;
-        let stand_ins = self.expected.list(path, attach_type, Scope::Local);
+            self.real_list(real, attach_type, Scope::Local).map_err(|error| unasked(&error))?;
+        let stand_ins = self.expected.list_of(expected, attach_type, Scope::Local);
         let mut rest = real.iter().copied().peekable();
         let (mut bound, mut missing) = (Vec::new(), Vec::new());
         let known: BTreeSet<_> =
@@ -175,12 +196,16 @@ impl<L: Lab, S: System> Trial<L, S> {
         Violation::new(property, format!("program {id} {name} on {path} ({attach_type}) {how}"))
     }
 
-    fn check_effective(&self, path: &Path, attach_type: AttachType) -> Checked {
+    fn check_effective(
+        &self,
+        Opened { path, real, expected }: &Opened<L::Cgroup>,
+        attach_type: AttachType,
+    ) -> Checked {
         let real =
-            self.real_list(path, attach_type, Scope::Effective).map_err(|error| unasked(&error))?;
+            self.real_list(real, attach_type, Scope::Effective).map_err(|error| unasked(&error))?;
         let expected: Vec<_> = self
             .expected
-            .list(path, attach_type, Scope::Effective)
+            .list_of(expected, attach_type, Scope::Effective)
             .iter()
             .filter_map(|id| self.expected.real.get(id).copied())
             .collect();
@@ -203,16 +228,13 @@ impl<L: Lab, S: System> Trial<L, S> {
     /// The programs of a throttle that are attached.
     pub(super) fn attached_parts(&self, throttle: &Throttle) -> Vec<ProgramId> {
         let attached = throttle.parts.iter().filter(|part| self.is_attached(part));
-        attached
-            .filter_map(|part| self.expected.real.get(&part.stand_in(&self.expected.model)))
-            .copied()
-            .collect()
+        attached.filter_map(|part| self.expected.real.get(&part.stand_in())).copied().collect()
     }
 
     /// Whether a part is expected to be on its cgroup's list.
     pub(super) fn is_attached(&self, part: &Part) -> bool {
         let list = self.expected.list(&part.path, part.attach_type, Scope::Local);
-        list.contains(&part.stand_in(&self.expected.model))
+        list.contains(&part.stand_in())
     }
 
     /// The throttle that has one of these programs on that cgroup: on its list now, or at least once. (One load
@@ -220,7 +242,7 @@ impl<L: Lab, S: System> Trial<L, S> {
     pub(super) fn handle_of(&self, cgroup: &Path, programs: &[ProgramId]) -> Option<Handle> {
         let has = |throttle: &&Throttle, now: bool| {
             throttle.parts.iter().any(|part| {
-                let real = self.expected.real.get(&part.stand_in(&self.expected.model));
+                let real = self.expected.real.get(&part.stand_in());
                 part.path == cgroup
                     && real.is_some_and(|id| programs.contains(id))
                     && (!now || self.is_attached(part))
@@ -239,7 +261,7 @@ impl<L: Lab, S: System> Trial<L, S> {
                 continue;
             }
             for part in throttle.parts.iter().filter(|part| part.limits()) {
-                let stand_in = part.stand_in(&self.expected.model);
+                let stand_in = part.stand_in();
                 let Some(&id) = self.expected.real.get(&stand_in) else { continue };
                 if !self.is_attached(part) {
                     continue;

@@ -172,10 +172,10 @@ impl<L: Lab, S: System> Trial<L, S> {
                 return false;
             }
             let list = self.expected.list(&cgroup, part.attach_type, Scope::Effective);
-            list.contains(&part.stand_in(&self.expected.model)) && self.is_attached(part)
+            list.contains(&part.stand_in()) && self.is_attached(part)
         };
         let passed = parts.filter(goes_through).filter_map(|part| {
-            let program = *self.expected.real.get(&part.stand_in(&self.expected.model))?;
+            let program = *self.expected.real.get(&part.stand_in())?;
             Some(Passed { program, path: part.path.clone(), attach_type: part.attach_type })
         });
         passed.collect()
@@ -257,7 +257,7 @@ impl<L: Lab, S: System> Trial<L, S> {
             .iter()
             .filter(|throttle| throttle.how == How::Legacy)
             .flat_map(|throttle| &throttle.parts)
-            .map(|part| (part.path.clone(), part.attach_type, part.stand_in(&self.expected.model)))
+            .map(|part| (part.path.clone(), part.attach_type, part.stand_in()))
             .filter(|(path, attach_type, stand_in)| {
                 self.expected.list(path, *attach_type, Scope::Local).contains(stand_in)
             })

@@ -1,5 +1,5 @@
 //! What a command left behind. The judgement is a function of two snapshots and of who was running; nothing here asks
-//! the host anything but [`children`] and [`processes`].
+//! the host anything but `children` and `processes`.
 //!
 //! What is new after the command counts as left, unless it can be shown to be somebody else's: only processes hold it
 //! that were running before the command. An earlier process may hold anything for an instant (whoever lists programs

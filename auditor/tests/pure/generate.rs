@@ -5,13 +5,13 @@ use auditor::generate::{Shell, completions, man_pages};
 use clap::{Command, CommandFactory, ValueEnum};
 
 /// What only the program itself calls is nobody's business.
-fn is_public(command: &&Command) -> bool {
+fn is_public(command: &Command) -> bool {
     command.get_name() != "help" && !command.is_hide_set()
 }
 
 /// A command and all below it, with the names of their pages.
 fn commands(command: &Command, name: &str) -> Vec<(String, Command)> {
-    let below = command.get_subcommands().filter(is_public);
+    let below = command.get_subcommands().filter(|it| is_public(it));
     let below = below.flat_map(|it| commands(it, &format!("{name}-{}", it.get_name())));
     [(name.to_owned(), command.clone())].into_iter().chain(below).collect()
 }
@@ -39,7 +39,7 @@ fn every_command_has_a_page_and_every_option_is_in_it() {
         for value in command.get_arguments().flat_map(clap::Arg::get_possible_values) {
             assert!(page.contains(value.get_name()), "{} is not in {name}", value.get_name());
         }
-        for below in command.get_subcommands().filter(is_public) {
+        for below in command.get_subcommands().filter(|it| is_public(it)) {
             assert!(page.contains(&format!("{name}-{}(8)", below.get_name())), "{name}: {page}");
         }
         assert!(page.contains(".SH \"SEE ALSO\"") && page.contains("other(8)"), "{page}");

@@ -50,6 +50,18 @@ build: ## Build everything, optimised
 	$(CARGO) build --release --locked --workspace
 
 # Every check runs, so that one run shows all there is to mend.
+.PHONY: man
+man: ## Write man pages and completions below target
+	@scripts/setup build
+	@$(CARGO) build --release --locked -p auditor -p chadthrottle
+	@for program in chadthrottle-audit chadthrottle; do \
+		$(BIN)/$$program generate man target/man || exit 1; \
+		for shell in bash elvish fish powershell zsh; do \
+			mkdir -p target/completions/$$shell && \
+			$(BIN)/$$program generate completions $$shell >target/completions/$$shell/$$program || exit 1; \
+		done; \
+	done
+
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation
 	@scripts/setup build

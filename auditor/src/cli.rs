@@ -2,20 +2,48 @@
 
 mod report_args;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bpf::AttachType;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub use self::report_args::{Format, Output, ReportArgs, Unusable};
 use crate::classify::{DEFAULT_PROGRAMS, Finding};
-use crate::collect::{Method, Options};
+use crate::collect::{Breadth, Method, Options};
+use crate::schema::Document;
 
 const EXIT_STATUS: &str = "\
 Exit status:
   0  clean
   1  leaks
   2  not everything could be seen, or something failed; bad usage too";
+
+const DIFF_EXIT_STATUS: &str = "\
+Exit status:
+  0  nothing is new
+  1  something is new
+  2  they cannot be compared, or not in everything; bad usage too";
+
+const GATE_EXIT_STATUS: &str = "\
+Exit status:
+  1  something is left behind
+  2  not everything could be seen (then the command may not have been run), or something failed; bad usage too
+  *  else the command's own; 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be run";
+
+const EXAMPLES: &str = "\
+Exit status:
+  0  clean
+  1  leaks
+  2  not everything could be seen, or something failed; bad usage too
+
+Examples:
+  chadthrottle-audit scan
+  chadthrottle-audit scan --root /system.slice --program 'mythrottle*'
+  chadthrottle-audit scan --output junit=report.xml --output json=report.json
+  chadthrottle-audit scan --output prometheus=/var/lib/prometheus/node-exporter/chadthrottle.prom
+  chadthrottle-audit scan --from snapshot.json --format sarif";
 
 /// Finds leaked cgroup BPF programs, says why they are leaked, and removes just those.
 #[derive(Debug, Parser)]
@@ -30,7 +58,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Look for leaks
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = EXIT_STATUS, after_long_help = EXAMPLES)]
     Scan(Scan),
     /// Remove what is leaked, and nothing else
     ///
@@ -40,8 +68,29 @@ pub enum Command {
     Clean(Clean),
     /// Write down the facts, for `scan --from` to judge elsewhere, later, without root
     Snapshot(Snapshot),
+    /// Say what is new in a snapshot, and what is gone: attachments, links, pins, programs and maps
+    ///
+    /// Both have to be taken with `snapshot --all`, and during one boot.
+    #[command(after_help = DIFF_EXIT_STATUS)]
+    Diff(Diff),
+    /// Run a command, and say what of BPF it left behind: attachments, links, pins, programs and maps
+    ///
+    /// The command's input and output are left alone; the report goes to standard error after it has ended. Signals
+    /// that are sent to the gate are passed on.
+    #[command(after_help = GATE_EXIT_STATUS)]
+    Gate(Gate),
+    /// What `gate` starts to become the command
+    #[command(name = crate::gate::children::BECOME, hide = true)]
+    GateCommand {
+        /// The command and its arguments.
+        #[arg(last = true)]
+        argv: Vec<OsString>,
+    },
     /// Say what a finding means, and what to do about it; without one, list them
     Explain(Explain),
+    /// Write man pages, completions or JSON Schemas of this program
+    #[command(subcommand)]
+    Generate(Generate),
 }
 
 /// What to look at.
@@ -68,13 +117,13 @@ pub struct ScopeArgs {
 }
 
 impl ScopeArgs {
-    /// The same for the collector. `all`: others' programs are of interest, too.
-    pub fn options(&self, all: bool) -> Options {
+    /// The same for the collector.
+    pub fn options(&self, breadth: Breadth) -> Options {
         Options {
             root: self.root.clone(),
             programs: self.programs.clone(),
             attach_types: self.attach_types.clone(),
-            all,
+            breadth,
             method: self.method,
             settle: self.settle.into(),
         }
@@ -93,6 +142,9 @@ pub struct Scan {
     /// How to print the report.
     #[command(flatten)]
     pub report: ReportArgs,
+    /// Leaks that are in this snapshot already are known, and do not count; `chadthrottle-audit snapshot` writes it
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
     /// Judge a snapshot that `chadthrottle-audit snapshot` wrote, instead of this host; needs no root
     #[arg(
         long,
@@ -122,7 +174,8 @@ pub struct Snapshot {
     /// What to look at.
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Look for the pins and holders of other people's programs, too
+    /// Write down other people's, too: every program, link and map of any type, with their pins and holders; what
+    /// `diff` compares
     #[arg(long)]
     pub all: bool,
     /// Write it to this file, in one go, instead of standard output
@@ -130,11 +183,67 @@ pub struct Snapshot {
     pub output: Option<PathBuf>,
 }
 
+/// The arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The snapshot that was taken first
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The one that was taken later
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// Programs to compare, by name, with what is theirs; may be given several times, and `*` is everything. A map
+    /// belongs to a program that uses it, and is compared by its own name as well
+    #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
+    pub programs: Vec<String>,
+    /// How to print the result.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// The arguments of `gate`.
+#[derive(Debug, Args)]
+pub struct Gate {
+    /// How long to wait at most for what goes away by itself; as soon as nothing is left it is over
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub settle: humantime::Duration,
+    /// Programs to look for, by name, with what is theirs; may be given several times, and `*` is everything. A map
+    /// belongs to a program that uses it, and is looked for by its own name as well
+    #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
+    pub programs: Vec<String>,
+    /// How to print the report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
 /// The arguments of `explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
     /// Which
     pub finding: Option<Finding>,
+}
+
+/// What to generate.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// Write the man pages, one for each command, to a directory, which is made if it is not there
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the JSON Schema of what is written for programs
+    Schema {
+        /// Of what
+        document: Document,
+    },
 }
 
 fn glob(glob: &str) -> Result<String, String> {
@@ -157,7 +266,7 @@ mod tests {
         let Command::Scan(scan) = Cli::parse_from(["chadthrottle-audit", "scan"]).command else {
             panic!("not a scan");
         };
-        let options = scan.scope.options(false);
+        let options = scan.scope.options(Breadth::Ours);
         assert_eq!(options.root, PathBuf::from("/"));
         assert_eq!(options.programs, [DEFAULT_PROGRAMS]);
         assert_eq!(options.attach_types, []);

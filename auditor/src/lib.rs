@@ -5,19 +5,24 @@
 //! which [`clean`] does. All but `collect` and `clean` are functions of values.
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod classify;
 pub mod clean;
 pub mod cli;
 pub mod collect;
 pub mod commands;
+pub mod diff;
 pub mod escape;
 pub mod explain;
 pub mod formats;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gate;
+pub mod generate;
 pub mod plan;
 pub mod report;
 pub mod results;
+pub mod schema;
 pub mod snapshot;
 pub mod text;

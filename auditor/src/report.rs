@@ -6,21 +6,23 @@ mod make;
 mod results;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::make::cgroup;
 pub use self::make::report;
 use crate::classify::{Claim, Finding, Verdict};
 use crate::formats::{Medium, Rendition, prometheus};
 use crate::results::Results;
-use crate::snapshot::{DeviceFact, Timings, Tool};
+use crate::snapshot::{self, DeviceFact, Timings, Tool};
 
 /// The version of the report.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One audit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One audit, as `chadthrottle-audit scan --format json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
+    /// The version of this shape: 1.
     pub schema_version: u32,
     /// The program that took the snapshot.
     pub tool: Tool,
@@ -49,6 +51,9 @@ pub struct Report {
     pub leaks: Vec<Leak>,
     /// Numbers.
     pub summary: Summary,
+    /// The earlier snapshot whose leaks are known; null where none was given.
+    #[serde(default)]
+    pub baseline: Option<BaselineInfo>,
     /// What was asked for: attachments at this cgroup and below it. For the text and the results only.
     #[serde(skip)]
     pub root: String,
@@ -80,8 +85,18 @@ impl Rendition for Report {
     }
 }
 
+/// An earlier snapshot whose leaks are known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BaselineInfo {
+    /// When it was taken, in RFC 3339, UTC.
+    pub taken_at: String,
+    /// Its file, as it was named. For the text only.
+    #[serde(skip)]
+    pub file: String,
+}
+
 /// A host, during one boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// The kernel's release.
     pub kernel: String,
@@ -91,8 +106,18 @@ pub struct Host {
     pub boot_id: String,
 }
 
+impl From<&snapshot::Host> for Host {
+    fn from(host: &snapshot::Host) -> Self {
+        Self {
+            kernel: host.kernel.clone(),
+            hostname: host.hostname.clone(),
+            boot_id: host.boot_id.clone(),
+        }
+    }
+}
+
 /// What was visited and what was not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Cgroups whose programs were asked for.
     pub cgroups_visited: u64,
@@ -101,6 +126,7 @@ pub struct Coverage {
     /// Cgroups that could not be asked.
     pub cgroups_denied: u64,
     /// The attach types that the kernel knows and that were queried.
+    #[schemars(with = "Vec<String>")]
     pub attach_types: Vec<AttachType>,
     /// Programs whose info was read.
     pub programs_seen: u64,
@@ -115,7 +141,7 @@ pub struct Coverage {
 }
 
 /// Something that could not be seen, or not be judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// What.
     pub what: String,
@@ -123,12 +149,19 @@ pub struct Gap {
     pub why: String,
 }
 
+impl From<snapshot::Gap> for Gap {
+    fn from(gap: snapshot::Gap) -> Self {
+        Self { what: gap.what, why: gap.why }
+    }
+}
+
 /// One program on one cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attachment {
     /// The cgroup.
     pub cgroup: Cgroup,
     /// Where on it.
+    #[schemars(with = "String")]
     pub attach_type: AttachType,
     /// What is attached.
     pub program: ProgramInfo,
@@ -152,7 +185,7 @@ pub struct Attachment {
 }
 
 /// A program of ours without an attachment, or one of its defunct links.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Program {
     /// The program.
     pub program: ProgramInfo,
@@ -170,7 +203,7 @@ pub struct Program {
 }
 
 /// A network device that is named as a queue of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// The device.
     pub device: DeviceInfo,
@@ -183,7 +216,7 @@ pub struct Device {
 }
 
 /// A network device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceInfo {
     /// Its name.
     pub name: String,
@@ -207,7 +240,7 @@ impl From<&DeviceFact> for DeviceInfo {
 }
 
 /// A leak.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Leak {
     /// Which.
     pub finding: Finding,
@@ -216,6 +249,7 @@ pub struct Leak {
     /// Where, if it is attached.
     pub cgroup: Option<Cgroup>,
     /// Where on the cgroup.
+    #[schemars(with = "Option<String>")]
     pub attach_type: Option<AttachType>,
     /// The program; null where a network device is leaked.
     pub program: Option<ProgramInfo>,
@@ -232,10 +266,13 @@ pub struct Leak {
     pub pins: Vec<String>,
     /// What to do about it, for people.
     pub remedy: String,
+    /// It was there at the time of the baseline, and does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub known: bool,
 }
 
 /// A cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Cgroup {
     /// Its path, relative to the cgroup2 mount, beginning with `/`. Bytes that are not UTF-8 are replaced.
     pub path: String,
@@ -243,13 +280,15 @@ pub struct Cgroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
     /// Its id.
+    #[schemars(with = "u64")]
     pub id: CgroupId,
 }
 
 /// A program. What is null could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProgramInfo {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: ProgramId,
     /// Its name.
     pub name: Option<String>,
@@ -261,22 +300,25 @@ pub struct ProgramInfo {
     /// When it was loaded, in RFC 3339, UTC.
     pub loaded_at: Option<String>,
     /// Its maps.
+    #[schemars(with = "Vec<u32>")]
     pub map_ids: Vec<MapId>,
     /// What its instructions take, in bytes.
     pub memlock_bytes: Option<u64>,
 }
 
 /// A link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
 }
 
 /// A tcx link, which is on a network device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceLink {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
     /// The device's number in its network namespace, which the kernel does not name; null where it is gone.
     pub device: Option<u32>,
@@ -285,7 +327,7 @@ pub struct DeviceLink {
 }
 
 /// A process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     /// Its pid.
     pub pid: u32,
@@ -295,7 +337,7 @@ pub struct Holder {
 
 /// Numbers. Of attachments, all but the last three: `leaked` counts programs without an attachment and network devices,
 /// too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// All of them, whoever's they are.
     pub attachments: usize,
@@ -308,8 +350,11 @@ pub struct Summary {
     /// Network devices of queues whose owners live; of no attachments.
     #[serde(default)]
     pub devices: usize,
-    /// Leaks.
+    /// Leaks, but those that are known.
     pub leaked: usize,
+    /// Leaks that were there at the time of the baseline.
+    #[serde(default)]
+    pub known: usize,
     /// The most programs on one cgroup and attach type, whoever's they are. The kernel's limit is 64.
     #[serde(default)]
     pub slots_used_max: u32,

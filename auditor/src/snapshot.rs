@@ -3,19 +3,25 @@
 //! A snapshot can be written to a file and classified elsewhere, later, without root. Whatever could
 //! not be seen is in it too, as a [`Gap`]: an absent fact is never taken for "none".
 
+mod inventory;
+
 use std::path::PathBuf;
 
 use bpf::ledger::Entry;
 use bpf::{AttachType, CgroupId, LinkId, MapId, Owner, ProgramId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use self::inventory::{AnyLinkFact, Inventory, LoadedProgram, MapFact};
+use crate::schema::stand_in;
 
 /// The version of the snapshot file.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What `chadthrottle-audit snapshot` writes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What `chadthrottle-audit snapshot` writes: facts about a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
-    /// [`SCHEMA_VERSION`].
+    /// The version of this shape: 1.
     pub schema_version: u32,
     /// The program that wrote it.
     pub tool: Tool,
@@ -34,7 +40,7 @@ pub struct Snapshot {
 }
 
 /// A program and its version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     /// `chadthrottle-audit`.
     pub name: String,
@@ -42,8 +48,18 @@ pub struct Tool {
     pub version: String,
 }
 
+impl Tool {
+    /// This program.
+    pub(crate) fn this() -> Self {
+        Self {
+            name: "chadthrottle-audit".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
 /// A host, during one boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
@@ -57,20 +73,22 @@ pub struct Host {
 }
 
 /// What the audit was asked to look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Scope {
     /// Only attachments at this cgroup and below it, relative to the cgroup2 mount; `/` is all.
     #[serde(with = "bpf::serde_path")]
+    #[schemars(with = "stand_in::Path")]
     pub root: PathBuf,
     /// Names of programs that count as ours, as globs; a name is what the kernel kept of it, at most
     /// 15 characters.
     pub programs: Vec<String>,
     /// The attach types that were asked for, whether or not this kernel knows them.
+    #[schemars(with = "Vec<String>")]
     pub attach_types: Vec<AttachType>,
 }
 
 /// Milliseconds spent in each part of an audit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Timings {
     /// Loading a program for the walk, where the method needs one.
     pub load: f64,
@@ -87,7 +105,7 @@ pub struct Timings {
 }
 
 /// The host at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Look {
     /// When, in RFC 3339, UTC.
     pub taken_at: String,
@@ -99,24 +117,28 @@ pub struct Look {
     /// one cgroup and attach type.
     pub attachments: Vec<AttachmentFact>,
     /// Every cgroup-attachable program that is loaded, whatever is attached, and those of a queue of ours
-    /// ([`DEVICE_PROGRAM`]), by id.
+    /// (`sched_cls`), by id.
     pub programs: Vec<ProgramFact>,
     /// Every cgroup link, by id.
     pub links: Vec<LinkFact>,
     /// Every tcx link of one of the programs, by id.
     #[serde(default)]
     pub device_links: Vec<DeviceLinkFact>,
-    /// Every pin of one of the programs or links.
+    /// Every pin of one of the programs or links; with an inventory of whatever is in that.
     pub pins: Vec<PinFact>,
-    /// Every process that holds one of the programs or links.
+    /// Every process that holds one of the programs or links; with an inventory whatever is in that.
     pub holders: Vec<HolderFact>,
     /// Owners named by metadata or by the ledger that were looked up, and whether they live.
     pub owners: Vec<OwnerFact>,
     /// The readable entries of the ledger.
+    #[schemars(with = "Vec<stand_in::Entry>")]
     pub ledger: Vec<Entry>,
     /// Every `ifb` device that is named as one of our queues, and whatever else is named so and was met.
     #[serde(default)]
     pub devices: Vec<DeviceFact>,
+    /// Everything of BPF, whatever it is for; none where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
 }
 
 /// The type of the programs of a queue, which are on network devices, through tcx links. Only those that bear an
@@ -124,7 +146,7 @@ pub struct Look {
 pub const DEVICE_PROGRAM: &str = "sched_cls";
 
 /// What was visited and what was not.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Cgroups whose programs were asked for.
     pub cgroups_visited: u64,
@@ -133,6 +155,7 @@ pub struct Coverage {
     /// Cgroups that could not be asked: each has a gap.
     pub cgroups_denied: u64,
     /// The attach types that this kernel knows and that were queried.
+    #[schemars(with = "Vec<String>")]
     pub attach_types: Vec<AttachType>,
     /// Programs whose info was read.
     pub programs_seen: u64,
@@ -148,7 +171,7 @@ pub struct Coverage {
 
 /// Something that was not looked at, or is left alone, on hosts where that is ordinary: it is told, but a verdict does
 /// not depend on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Note {
     /// What.
     pub what: String,
@@ -173,7 +196,7 @@ impl Coverage {
 }
 
 /// Something that could not be seen. One gap makes the audit incomplete.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// What kind of fact is missing: it decides which judgements cannot be made without it.
     pub about: Subject,
@@ -184,7 +207,7 @@ pub struct Gap {
 }
 
 /// What a [`Gap`] hides. It is for the judgement, not for the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// Cgroups, and with them what is attached there.
@@ -210,16 +233,20 @@ pub enum Subject {
 }
 
 /// One program on one cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttachmentFact {
     /// The cgroup, relative to the cgroup2 mount, beginning with `/`.
     #[serde(with = "bpf::serde_path")]
+    #[schemars(with = "stand_in::Path")]
     pub cgroup: PathBuf,
     /// Its id.
+    #[schemars(with = "u64")]
     pub cgroup_id: CgroupId,
     /// Where on it.
+    #[schemars(with = "String")]
     pub attach_type: AttachType,
     /// The program.
+    #[schemars(with = "u32")]
     pub program_id: ProgramId,
     /// The flags of the list (`BPF_F_ALLOW_OVERRIDE` 1, `BPF_F_ALLOW_MULTI` 2, neither 0).
     pub list_flags: u32,
@@ -233,7 +260,7 @@ pub struct AttachmentFact {
 }
 
 /// A throttle's state, as its map in the kernel has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ThrottleFact {
     /// The throttle limits. Its owner disarms it before detaching it.
     pub armed: bool,
@@ -251,12 +278,12 @@ pub struct ThrottleFact {
     pub fq_devices: Vec<u32>,
     /// Packets and bytes that passed and that were dropped, of the traffic that is limited.
     pub passed: Count,
-    /// See [`ThrottleFact::passed`].
+    /// The same of what was dropped.
     pub dropped: Count,
 }
 
 /// Packets and bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Count {
     /// Packets.
     pub packets: u64,
@@ -265,9 +292,10 @@ pub struct Count {
 }
 
 /// One loaded program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProgramFact {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: ProgramId,
     /// Its name, as the kernel kept it.
     pub name: String,
@@ -283,32 +311,40 @@ pub struct ProgramFact {
     /// The user who loaded it.
     pub uid: u32,
     /// Its maps.
+    #[schemars(with = "Vec<u32>")]
     pub map_ids: Vec<MapId>,
     /// What its instructions take, in bytes.
     pub memlock_bytes: u64,
     /// Who its `bpf_metadata_*` variables say made it.
+    #[schemars(with = "Option<stand_in::Owner>")]
     pub owner: Option<Owner>,
 }
 
 /// One cgroup link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkFact {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
     /// The program that it holds.
+    #[schemars(with = "u32")]
     pub program_id: ProgramId,
     /// The cgroup that it attaches the program to; 0 for a defunct link.
+    #[schemars(with = "u64")]
     pub cgroup_id: CgroupId,
     /// Where on it; none for a type that this program does not know.
+    #[schemars(with = "Option<String>")]
     pub attach_type: Option<AttachType>,
 }
 
 /// One tcx link: a program on a network device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceLinkFact {
     /// Its id.
+    #[schemars(with = "u32")]
     pub id: LinkId,
     /// The program that it holds.
+    #[schemars(with = "u32")]
     pub program_id: ProgramId,
     /// The device's number in its network namespace, which the kernel does not name; 0 for a defunct link.
     pub device: u32,
@@ -317,7 +353,7 @@ pub struct DeviceLinkFact {
 }
 
 /// A network device that is named as one of our queues: whose it is, its alias says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceFact {
     /// The inode number of the network namespace that it is in.
     pub network_namespace: u64,
@@ -352,27 +388,32 @@ impl std::fmt::Display for DeviceFact {
 }
 
 /// What a pin is of, or what a process holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Object {
     /// A program.
-    Program(ProgramId),
+    Program(#[schemars(with = "u32")] ProgramId),
     /// A link.
-    Link(LinkId),
+    Link(#[schemars(with = "u32")] LinkId),
+    /// A map.
+    Map(#[schemars(with = "u32")] MapId),
 }
 
-/// A file in a bpffs that holds a program or a link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A file in a bpffs that holds something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PinFact {
     /// The file, as an absolute path.
     #[serde(with = "bpf::serde_path")]
+    #[schemars(with = "stand_in::Path")]
     pub path: PathBuf,
     /// What it holds.
     pub object: Object,
 }
 
-/// A process that holds programs or links through open files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A process that holds something through open files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HolderFact {
     /// Its pid, in the auditor's pid namespace.
     pub pid: u32,
@@ -383,9 +424,10 @@ pub struct HolderFact {
 }
 
 /// Whether an owner lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OwnerFact {
     /// Who.
+    #[schemars(with = "stand_in::Owner")]
     pub owner: Owner,
     /// A process with that pid and start time runs, in this boot. None: not to be told from here
     /// (another pid namespace).

@@ -36,21 +36,27 @@ pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
         paragraphs.push(overview(&rows, width, &paint));
     }
     paragraphs.extend(leaks(report));
+    paragraphs.extend(known(report));
     if !report.coverage.notes.is_empty() {
         paragraphs.push(notes(report));
     }
     if !report.coverage.gaps.is_empty() {
         paragraphs.push(gaps(report));
     }
-    let style = match report.verdict {
+    let verdict = painted(color, report.verdict, &conclusion(report));
+    let end: Vec<String> = [verdict].into_iter().chain(advice(report)).collect();
+    paragraphs.push(end.join("\n"));
+    paragraphs.join("\n\n") + "\n"
+}
+
+/// A sentence in the colour of its verdict.
+pub(crate) fn painted(colour: bool, verdict: Verdict, text: &str) -> String {
+    let style = match verdict {
         Verdict::Clean => GREEN,
         Verdict::Leaks => RED,
         Verdict::Incomplete => YELLOW,
     };
-    let verdict = paint(&format!("{BOLD}{style}"), &conclusion(report));
-    let end: Vec<String> = [verdict].into_iter().chain(advice(report)).collect();
-    paragraphs.push(end.join("\n"));
-    paragraphs.join("\n\n") + "\n"
+    if colour { format!("{BOLD}{style}{text}{RESET}") } else { text.to_owned() }
 }
 
 /// A line of the table.
@@ -182,7 +188,7 @@ fn table(rows: &[Row]) -> String {
 /// For each kind of leak a paragraph with every leak of it, its reason, and what to do.
 fn leaks(report: &Report) -> Vec<String> {
     let mut kinds: Vec<(Finding, &str, Vec<&Leak>)> = Vec::new();
-    for leak in &report.leaks {
+    for leak in new(report) {
         match kinds
             .iter_mut()
             .find(|(finding, remedy, _)| (*finding, *remedy) == (leak.finding, &leak.remedy))
@@ -194,19 +200,36 @@ fn leaks(report: &Report) -> Vec<String> {
     kinds.into_iter().map(|(finding, remedy, alike)| kind(finding, remedy, &alike)).collect()
 }
 
+/// The leaks that count.
+fn new(report: &Report) -> impl Iterator<Item = &Leak> {
+    report.leaks.iter().filter(|leak| !leak.known)
+}
+
+/// Those that do not.
+fn known(report: &Report) -> Option<String> {
+    let known = report.leaks.iter().filter(|leak| leak.known);
+    let lines: Vec<String> =
+        known.map(|leak| format!("\n  {}: {}", leak.finding, named(leak))).collect();
+    (!lines.is_empty())
+        .then(|| format!("Known from the baseline ({}):{}", number(lines.len()), lines.concat()))
+}
+
 fn kind(finding: Finding, remedy: &str, alike: &[&Leak]) -> String {
     let mut lines = vec![format!("{finding} ({}):", number(alike.len()))];
     for leak in alike {
-        let place = leak.cgroup.as_ref().map(|cgroup| format!(" on {}", path(cgroup)));
-        let attach_type = leak.attach_type.map(|attach_type| format!(", {attach_type}"));
-        let of_program = leak.program.as_ref().map(|it| format!("program {}", program(it)));
-        let of_device = leak.device.as_ref().map(device);
-        let what = [of_program, of_device, place, attach_type];
-        let what: String = what.into_iter().flatten().collect();
-        lines.push(format!("  {what}:\n    {}", escape(&leak.reason)));
+        lines.push(format!("  {}:\n    {}", named(leak), escape(&leak.reason)));
     }
     lines.push(format!("  -> {}", escape(remedy)));
     lines.join("\n")
+}
+
+/// A leak, in a line.
+fn named(leak: &Leak) -> String {
+    let place = leak.cgroup.as_ref().map(|cgroup| format!(" on {}", path(cgroup)));
+    let attach_type = leak.attach_type.map(|attach_type| format!(", {attach_type}"));
+    let of_program = leak.program.as_ref().map(|it| format!("program {}", program(it)));
+    let of_device = leak.device.as_ref().map(device);
+    [of_program, of_device, place, attach_type].into_iter().flatten().collect()
 }
 
 fn notes(report: &Report) -> String {
@@ -230,6 +253,7 @@ pub fn conclusion(report: &Report) -> String {
     let summary = &report.summary;
     let found = match report.verdict {
         Verdict::Leaks => leaked(report),
+        Verdict::Clean | Verdict::Incomplete if summary.known > 0 => "no new leak".to_owned(),
         Verdict::Clean | Verdict::Incomplete => {
             let types = count(report.coverage.attach_types.len(), "attach type");
             let cgroups = count(
@@ -254,12 +278,21 @@ pub fn conclusion(report: &Report) -> String {
         0 => String::new(),
         gaps => format!(", but {} could not be seen or judged", count(gaps, "thing")),
     };
+    let known = match (&report.baseline, summary.known) {
+        (Some(baseline), some @ 1..) => format!(
+            "; {} known from the baseline {} (taken {})",
+            number(some),
+            escape(&baseline.file),
+            escape(&baseline.taken_at)
+        ),
+        _ => String::new(),
+    };
     let queues = match summary.devices {
         0 => String::new(),
         some => format!(", {} of queues in use", count(some, "network device")),
     };
     format!(
-        "{}: {found}{below}{blind}; {} active, {} pinned, {} foreign{queues}",
+        "{}: {found}{below}{blind}{known}; {} active, {} pinned, {} foreign{queues}",
         report.verdict,
         number(summary.active),
         number(summary.pinned),
@@ -268,13 +301,12 @@ pub fn conclusion(report: &Report) -> String {
 }
 
 fn leaked(report: &Report) -> String {
-    let cgroups: HashSet<&Cgroup> =
-        report.leaks.iter().filter_map(|leak| leak.cgroup.as_ref()).collect();
-    let attached = report.leaks.iter().filter(|leak| leak.cgroup.is_some()).count();
-    let devices = report.leaks.iter().filter(|leak| leak.device.is_some()).count();
+    let cgroups: HashSet<&Cgroup> = new(report).filter_map(|leak| leak.cgroup.as_ref()).collect();
+    let attached = new(report).filter(|leak| leak.cgroup.is_some()).count();
+    let devices = new(report).filter(|leak| leak.device.is_some()).count();
     let is_on_device = |leak: &&Leak| leak.device_links.iter().any(|link| link.device.is_some());
-    let on_devices = report.leaks.iter().filter(is_on_device).count();
-    let loose = report.leaks.len() - attached - devices - on_devices;
+    let on_devices = new(report).filter(is_on_device).count();
+    let loose = new(report).count() - attached - devices - on_devices;
     let attached = (attached > 0).then(|| {
         format!("{} on {}", count(attached, "leaked attachment"), count(cgroups.len(), "cgroup"))
     });
@@ -298,14 +330,14 @@ fn advice(report: &Report) -> Option<String> {
                 .to_owned(),
         ),
         Verdict::Leaks => {
-            let first = report.leaks.first()?.finding;
+            let first = new(report).next()?.finding;
             let explain = format!("Explain a finding: chadthrottle-audit explain {first}");
-            let removable = report.leaks.iter().filter(|leak| leak.remedy.contains(CLEAN)).count();
+            let removable = new(report).filter(|leak| leak.remedy.contains(CLEAN)).count();
             let clean = format!("chadthrottle-audit clean{}", escape(&report.scope_options));
             let remove = match removable {
                 0 => "There is nothing here that clean could remove; see above for what ends it."
                     .to_owned(),
-                some if some == report.leaks.len() => format!("Remove what is leaked: {clean}"),
+                some if some == new(report).count() => format!("Remove what is leaked: {clean}"),
                 _ => format!("Remove what can be removed: {clean}   (see above for the rest)"),
             };
             Some(format!("{remove}\n{explain}"))
@@ -354,7 +386,7 @@ pub(crate) fn count(number_of: usize, noun: &str) -> String {
 }
 
 /// `10,000`.
-fn number(number: usize) -> String {
+pub(crate) fn number(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -21,7 +21,7 @@ fn recorded(name: &str) -> String {
 
 #[test]
 fn bad_usage_ends_with_2_and_says_what_is_wrong() {
-    let usages: [(&[&str], &str); 13] = [
+    let usages: [(&[&str], &str); 18] = [
         (&[], "Usage:"),
         (&["scam"], "unrecognized subcommand 'scam'"),
         (&["scan", "--attach-type", "xdp"], "'xdp' is no cgroup attach type"),
@@ -34,6 +34,11 @@ fn bad_usage_ends_with_2_and_says_what_is_wrong() {
         (&["scan", "--output", "yaml=x"], "'yaml' is no format; there are text, json"),
         (&["scan", "--output", "json="], "it names no file: write json=FILE"),
         (&["clean", "--yes", "--dry-run"], "cannot be used with"),
+        (&["diff", "a"], "<AFTER>"),
+        (&["diff", "a", "b", "--format", "prometheus"], "`diff` has no format prometheus"),
+        (&["gate"], "<COMMAND>"),
+        (&["gate", "true"], "unexpected argument 'true'"),
+        (&["gate", "--format", "prometheus", "--", "true"], "`gate` has no format prometheus"),
         (&["explain", "leak"], "'leak' is no finding; there are active, pinned"),
     ];
     for (args, message) in usages {
@@ -141,6 +146,39 @@ fn promtool_takes_the_numbers_and_has_nothing_to_remark() {
 }
 
 #[test]
+fn man_pages_are_written_to_a_directory_that_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man/man8");
+    audit(&["generate", "man", pages.to_str().unwrap()])
+        .assert()
+        .code(0)
+        .stdout(contains("chadthrottle-audit-scan.8\n"))
+        .stderr(is_empty());
+    let page = std::fs::read_to_string(pages.join("chadthrottle-audit-scan.8")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let title = format!(
+        ".TH chadthrottle-audit-scan 8 \" \" \"chadthrottle-audit {version}\" chadthrottle\n"
+    );
+    assert!(page.contains(&title), "{page}");
+    audit(&["generate", "man", "/dev/null/x"])
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("cannot make the directory /dev/null/x: "));
+}
+
+#[test]
+fn completions_and_schemas_are_printed() {
+    audit(&["generate", "completions", "bash"]).assert().code(0).stdout(contains("--attach-type"));
+    audit(&["generate", "completions", "dos"]).assert().code(2).stderr(contains("'dos'"));
+    audit(&["generate", "schema", "report"])
+        .assert()
+        .code(0)
+        .stdout(contains("\"orphaned_attachment\""));
+    audit(&["generate", "schema", "snapshot"]).assert().code(0).stdout(contains("\"looks\""));
+}
+
+#[test]
 fn two_outputs_to_one_file_are_refused_before_anything_is_looked_at() {
     audit(&["scan", "--from", "/no/where", "--output", "json=a", "--output", "text=./a"])
         .assert()
@@ -224,4 +262,58 @@ fn colour_is_for_terminals_and_for_those_who_do_not_refuse_it() {
         .env("NO_COLOR", "1")
         .assert()
         .stdout(plain());
+}
+
+/// A snapshot with an inventory: nothing, and these maps.
+fn with_maps(file: &Path, names: &[&str]) -> String {
+    let text = std::fs::read_to_string(recorded("foreign")).unwrap();
+    let mut snapshot: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let maps = names.iter().zip(1..);
+    let maps = maps.map(|(name, id)| serde_json::json!({"id": id, "name": name, "type": "hash"}));
+    snapshot["looks"][0]["inventory"] = serde_json::json!({
+        "programs": [], "links": [], "maps": maps.collect::<Vec<_>>()
+    });
+    std::fs::write(file, snapshot.to_string()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn diff_ends_with_1_where_something_is_new_and_with_2_where_it_cannot_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let one = with_maps(&file("one"), &["counts"]);
+    let two = with_maps(&file("two"), &["counts", "chadthrottle_x", "other"]);
+    let chad = contains("map 2 (chadthrottle_x), hash").and(contains("other").not());
+    audit(&["diff", &one, &one])
+        .assert()
+        .code(0)
+        .stdout(starts_with("nothing new of what is named"));
+    audit(&["diff", &one, &two]).assert().code(1).stdout(chad).stderr(is_empty());
+    audit(&["diff", &two, &one, "--program", "*"]).assert().code(0).stdout(contains("; 2 gone"));
+    let json = audit(&["diff", &one, &two, "--program", "*", "--format", "json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["schema_version"], &json["verdict"]), (&1.into(), &"leaks".into()));
+    assert_eq!(json["new"][1]["map"]["name"], "other");
+    audit(&["diff", &one, &recorded("foreign")])
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("cannot compare").and(contains("second one was taken without --all")));
+    audit(&["diff", &one, "/nowhere/x"]).assert().code(2).stderr(contains("/nowhere/x"));
+}
+
+#[test]
+fn a_scan_with_a_baseline_ends_with_0_where_all_leaks_are_known() {
+    let from = recorded("orphaned_attachment");
+    audit(&["scan", "--from", &from, "--baseline", &from])
+        .assert()
+        .code(0)
+        .stdout(contains("known from the baseline ").and(contains("clean: no new leak")));
+    audit(&["scan", "--from", &from, "--baseline", &recorded("active")]).assert().code(1);
+    // Before it looks at the host, for which it would need rights.
+    audit(&["scan", "--baseline", "/nowhere/x"])
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("cannot read the snapshot /nowhere/x"));
 }

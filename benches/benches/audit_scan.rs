@@ -58,7 +58,7 @@ fn bench(run: &Run) -> anyhow::Result<()> {
     }
     let misses: Vec<String> = rows.iter().flat_map(Row::misses).collect();
     ensure!(misses.is_empty(), "not good enough:\n  {}", misses.join("\n  "));
-    run.settle(&rows.iter().flat_map(|row| row.baseline()).collect::<Vec<_>>())
+    run.settle(&rows.iter().flat_map(Row::baseline).collect::<Vec<_>>())
 }
 
 fn criterion(forest: &Forest) {

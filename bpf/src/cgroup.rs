@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat, makedev, stat};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, fstatfs, statfs};
 
 use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
@@ -82,10 +82,13 @@ fn unescape_octal(field: &[u8]) -> PathBuf {
 /// The mounts of one type of file system that this thread sees (its mount namespace may be its own).
 ///
 /// # Errors
-/// When `/proc/thread-self/mountinfo` cannot be read.
+/// When `/proc/thread-self/mountinfo` cannot be read; also when `/proc` is no procfs, whatever files are there.
 pub fn mounts(kind: &str) -> Result<Vec<Mount>> {
     let path = "/proc/thread-self/mountinfo";
-    let text = std::fs::read(path).map_err(|error| from_proc(path, &error))?;
+    let is_procfs = statfs("/proc").is_ok_and(|it| it.filesystem_type() == PROC_SUPER_MAGIC);
+    let none = || std::io::Error::from_raw_os_error(nix::libc::ENOENT);
+    let text = if is_procfs { std::fs::read(path) } else { Err(none()) };
+    let text = text.map_err(|error| from_proc(path, &error))?;
     Ok(parse_mountinfo(&text).into_iter().filter(|mount| mount.kind == kind).collect())
 }
 

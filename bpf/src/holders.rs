@@ -1,4 +1,4 @@
-//! Processes that hold programs or links through open files.
+//! Processes that hold programs, links or maps through open files.
 
 use std::io;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use crate::error::{Call, Error, Result};
-use crate::ids::{LinkId, ProgramId};
+use crate::ids::{LinkId, MapId, ProgramId};
 use crate::owner::from_proc;
-use crate::pins::{Held, HoldingFile};
+use crate::pins::{Held, HoldingFile, Sought};
 
 /// A process and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Holder {
 /// What was found, and what could not be looked at.
 #[derive(Debug, Default)]
 pub struct Holders {
-    /// Every process that holds something, but this one, by pid.
+    /// Every process that holds something of what was sought, but this one, by pid.
     pub holders: Vec<Holder>,
     /// Processes whose files could not be seen.
     pub unreadable: Vec<Error>,
@@ -38,7 +38,7 @@ pub struct Holders {
 ///
 /// # Errors
 /// When `/proc` cannot be listed; what is wrong with one process is in [`Holders::unreadable`].
-pub fn holders() -> Result<Holders> {
+pub fn holders(sought: Sought) -> Result<Holders> {
     let mut found = Holders::default();
     // As /proc counts, which may be of another pid namespace.
     let own = std::fs::read_link("/proc/self").map_err(|error| from_proc("/proc/self", &error))?;
@@ -55,7 +55,7 @@ pub fn holders() -> Result<Holders> {
         if Some(pid) == own {
             continue;
         }
-        match held_by_process(&entry.path()) {
+        match held_by_process(&entry.path(), sought) {
             Ok(held) if held.is_empty() => {}
             Ok(held) => found.holders.push(Holder { pid, comm: comm(&entry.path()), held }),
             Err(error) if is_gone(&error) => {}
@@ -77,7 +77,7 @@ pub fn holders() -> Result<Holders> {
     Ok(found)
 }
 
-fn held_by_process(process: &Path) -> io::Result<Vec<Held>> {
+fn held_by_process(process: &Path, sought: Sought) -> io::Result<Vec<Held>> {
     let mut held = Vec::new();
     for entry in std::fs::read_dir(process.join("fd"))? {
         let entry = entry?;
@@ -87,7 +87,7 @@ fn held_by_process(process: &Path) -> io::Result<Vec<Held>> {
             Err(error) if is_gone(&error) => continue,
             Err(error) => return Err(error),
         };
-        if HoldingFile::of(&target).is_none() {
+        if !HoldingFile::of(&target).is_some_and(|file| sought.has(file)) {
             continue;
         }
         match std::fs::read(process.join("fdinfo").join(entry.file_name())) {
@@ -101,8 +101,8 @@ fn held_by_process(process: &Path) -> io::Result<Vec<Held>> {
     Ok(held)
 }
 
-/// `link_id:` or, in the file of a program, `prog_id:`. (A link's file names its program as well: whoever
-/// holds the link does not hold the program itself.)
+/// `link_id:` or, in the file of a program, `prog_id:`, in that of a map `map_id:`. (A link's file names its program
+/// or its map as well: whoever holds the link does not hold the other itself.)
 pub(crate) fn parse_fdinfo(text: &[u8]) -> Option<Held> {
     // Line by line: newer kernels write the path of a link to a uprobe, and that need not be text.
     let number = |name: &str| -> Option<u32> {
@@ -114,6 +114,7 @@ pub(crate) fn parse_fdinfo(text: &[u8]) -> Option<Held> {
     number("link_id:")
         .map(|id| Held::Link(LinkId(id)))
         .or_else(|| number("prog_id:").map(|id| Held::Program(ProgramId(id))))
+        .or_else(|| number("map_id:").map(|id| Held::Map(MapId(id))))
 }
 
 fn comm(process: &Path) -> String {
@@ -144,6 +145,11 @@ mod tests {
         let link = b"pos:\t0\nlink_type:\tcgroup\nlink_id:\t3\nprog_tag:\t6deef7357e7b4530\nprog_id:\t17\ncgroup_id:\t9\n";
         assert_eq!(parse_fdinfo(program), Some(Held::Program(ProgramId(17))));
         assert_eq!(parse_fdinfo(link), Some(Held::Link(LinkId(3))));
+        let map = b"pos:\t0\nmap_type:\t1\nkey_size:\t4\nmemlock:\t4096\nmap_id:\t23\nfrozen:\t0\n";
+        assert_eq!(parse_fdinfo(map), Some(Held::Map(MapId(23))));
+        let of_a_map =
+            b"link_type:\tstruct_ops\nlink_id:\t4\nprog_tag:\t0\nprog_id:\t0\nmap_id:\t23\n";
+        assert_eq!(parse_fdinfo(of_a_map), Some(Held::Link(LinkId(4))));
         assert_eq!(parse_fdinfo(b"pos:\t0\n"), None);
         assert_eq!(parse_fdinfo(b"prog_id:\tx\n"), None);
         let with_path = b"link_type:\tuprobe_multi\nlink_id:\t3\nprog_id:\t17\npath:\t/a\xff\n";
@@ -157,15 +163,26 @@ mod tests {
             ("3", "anon_inode:bpf-prog", "prog_id:\t17\n"),
             ("4", "anon_inode:bpf_link", "link_id:\t3\nprog_id:\t17\n"),
             ("5", "anon_inode:bpf-prog", "prog_id:\t17\n"),
-            ("6", "anon_inode:bpf-map", "link_id:\t9\n"),
+            ("6", "anon_inode:bpf-map", "map_id:\t9\n"),
+            ("8", "anon_inode:btf", "link_id:\t9\n"),
         ] {
             process.link(&format!("fd/{fd}"), target);
             process.file(&format!("fdinfo/{fd}"), info);
         }
         // Closed after its name was read: it has no information any more.
         process.link("fd/7", "anon_inode:bpf-prog");
-        let held = [Held::Program(ProgramId(17)), Held::Link(LinkId(3))];
-        assert_eq!(held_by_process(process.path()).unwrap(), held);
+        let held = [Held::Program(ProgramId(17)), Held::Link(LinkId(3)), Held::Map(MapId(9))];
+        assert_eq!(held_by_process(process.path(), Sought::MapsToo).unwrap(), held);
+    }
+
+    #[test]
+    fn a_map_that_is_not_sought_is_not_even_opened() {
+        let process = Folder::new("maps");
+        process.link("fd/6", "anon_inode:bpf-map");
+        // Opening it would be an error.
+        process.file("fdinfo/6/x", "");
+        assert_eq!(held_by_process(process.path(), Sought::ProgramsAndLinks).unwrap(), []);
+        assert!(held_by_process(process.path(), Sought::MapsToo).is_err());
     }
 
     #[test]
@@ -178,7 +195,8 @@ mod tests {
                 }
             });
             // Sure to meet many that are listed, and gone when their turn comes.
-            let answers = [(); 2_000].map(|()| held_by_process(Path::new("/proc/self")));
+            let answers = [(); 2_000]
+                .map(|()| held_by_process(Path::new("/proc/self"), Sought::ProgramsAndLinks));
             is_done.store(true, Relaxed);
             assert!(answers.iter().all(|held| held.as_ref().is_ok_and(Vec::is_empty)));
         });
@@ -193,7 +211,7 @@ mod tests {
                     drop(Command::new("true").status());
                 }
             });
-            let found = [(); 50].map(|()| holders());
+            let found = [(); 50].map(|()| holders(Sought::MapsToo));
             is_done.store(true, Relaxed);
             let mut unreadable = found.iter().flat_map(|found| &found.as_ref().unwrap().unreadable);
             assert_eq!(unreadable.find(|error| error.kind() == Kind::Vanished), None);
@@ -204,12 +222,12 @@ mod tests {
     fn an_open_file_that_cannot_be_read_is_an_error_and_not_nothing() {
         let no_link = Folder::new("no-link");
         no_link.file("fd/3", "");
-        assert!(held_by_process(no_link.path()).is_err());
+        assert!(held_by_process(no_link.path(), Sought::MapsToo).is_err());
 
         let no_info = Folder::new("no-info");
         no_info.link("fd/3", "anon_inode:bpf-prog");
         no_info.file("fdinfo/3/x", "");
-        assert!(held_by_process(no_info.path()).is_err());
+        assert!(held_by_process(no_info.path(), Sought::MapsToo).is_err());
     }
 
     #[test]
@@ -228,6 +246,8 @@ mod tests {
     #[test]
     fn who_holds_nothing_is_no_holder() {
         // On a host without any, too: this process's parent can be looked into, and it is none.
-        assert!(holders().unwrap().holders.iter().all(|holder| !holder.held.is_empty()));
+        assert!(
+            holders(Sought::MapsToo).unwrap().holders.iter().all(|holder| !holder.held.is_empty())
+        );
     }
 }

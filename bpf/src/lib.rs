@@ -44,4 +44,4 @@ pub use attach_type::{AttachType, UnknownAttachType};
 pub use error::{Error, Result};
 pub use ids::{CgroupId, LinkId, MapId, ProgramId};
 pub use kernel::{CgroupBpf, LinuxBpf, ProgramIdentity};
-pub use owner::{Owner, boot_id, is_proc_ours, pid_namespace, start_time};
+pub use owner::{Birth, Owner, birth, boot_id, is_proc_ours, pid_namespace, start_time};

@@ -1,13 +1,13 @@
-//! Every program and link that the kernel has.
+//! Every program, link and map that the kernel has.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use crate::error::{Call, Error, Kind, Result};
-use crate::ids::{MapId, ProgramId};
+use crate::ids::{LinkId, MapId, ProgramId};
 use crate::link::{DeviceLinkInfo, LinkInfo, cgroup_link, device_link};
-use crate::program::{Program, open_map};
+use crate::program::Program;
 use crate::sys::{self, ObjectKind};
 
 /// The ids of every loaded program, ascending. Needs `CAP_SYS_ADMIN`.
@@ -28,6 +28,46 @@ pub fn program(id: ProgramId) -> Result<Option<Program>> {
         Err(error) if error.kind() == Kind::Vanished => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What the kernel says of a link of any type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnyLink {
+    /// Its id.
+    pub id: LinkId,
+    /// Its type, as bpftool names it.
+    pub kind: String,
+    /// The program that it holds; none for one of a `struct_ops` map.
+    pub program_id: Option<ProgramId>,
+    /// The `struct_ops` map that it holds.
+    pub map_id: Option<MapId>,
+}
+
+/// What the kernel says of a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapInfo {
+    /// Its id.
+    pub id: MapId,
+    /// Its name, as the kernel kept it; empty for one that has none.
+    pub name: String,
+    /// Its type, as bpftool names it.
+    pub kind: String,
+}
+
+/// Every link, of whatever type, by id (5.8). Needs `CAP_SYS_ADMIN`. Links that go away in the meantime are left
+/// out.
+///
+/// # Errors
+/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+pub fn all_links() -> Result<Vec<AnyLink>> {
+    links(|raw| {
+        Some(AnyLink {
+            id: LinkId(raw.id),
+            kind: sys::link_type_name(raw.kind),
+            program_id: (raw.program_id != 0).then_some(ProgramId(raw.program_id)),
+            map_id: raw.map_id.filter(|id| *id != 0).map(MapId),
+        })
+    })
 }
 
 /// Every link on a cgroup, defunct ones too, by id. Needs `CAP_SYS_ADMIN`. Links that go away in the
@@ -51,11 +91,7 @@ pub fn device_links() -> Result<Vec<DeviceLinkInfo>> {
 fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Vec<T>> {
     let mut links = Vec::new();
     for id in ids(ObjectKind::Link, "links")? {
-        let fd = match sys::fd_by_id(ObjectKind::Link, id) {
-            Ok(fd) => fd,
-            Err(Errno::ENOENT) => continue,
-            Err(errno) => return Err(Error::new(Call::FdById, format!("link {id}"), errno)),
-        };
+        let Some(fd) = open(ObjectKind::Link, id, "link")? else { continue };
         let raw = sys::link_info(fd.as_fd())
             .map_err(|errno| Error::new(Call::Info, format!("link {id}"), errno))?;
         links.extend(of(raw));
@@ -63,20 +99,32 @@ fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Vec<T>> {
     Ok(links)
 }
 
-/// The name of every map. Needs `CAP_SYS_ADMIN`. Maps that go away in the meantime are left out.
+/// Every map, by id. Needs `CAP_SYS_ADMIN`. Maps that go away in the meantime are left out.
 ///
 /// # Errors
 /// `Denied` without the right. An error ends the enumeration and is never taken for its end.
-pub fn map_names() -> Result<Vec<String>> {
-    let mut names = Vec::new();
+pub fn maps() -> Result<Vec<MapInfo>> {
+    let mut maps = Vec::new();
     for id in ids(ObjectKind::Map, "maps")? {
-        match open_map(MapId(id)) {
-            Ok(map) => names.push(map.name),
-            Err(error) if error.kind() == Kind::Vanished => {}
-            Err(error) => return Err(error),
-        }
+        let Some(fd) = open(ObjectKind::Map, id, "map")? else { continue };
+        let raw = sys::map_info(fd.as_fd())
+            .map_err(|errno| Error::new(Call::Info, format!("map {id}"), errno))?;
+        maps.push(MapInfo {
+            id: MapId(raw.id),
+            name: raw.name,
+            kind: sys::map_type_name(raw.kind),
+        });
     }
-    Ok(names)
+    Ok(maps)
+}
+
+/// Opens what has an id; `None` when it went away after its id was read.
+fn open(kind: ObjectKind, id: u32, name: &str) -> Result<Option<OwnedFd>> {
+    match sys::fd_by_id(kind, id) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Error::new(Call::FdById, format!("{name} {id}"), errno)),
+    }
 }
 
 fn ids(kind: ObjectKind, name: &str) -> Result<Vec<u32>> {

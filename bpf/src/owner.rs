@@ -122,11 +122,34 @@ pub(crate) fn from_proc(path: &str, error: &std::io::Error) -> Error {
 /// # Errors
 /// When `/proc` cannot be read; `Denied` when it hides the process (`hidepid`): then it lives, and who it is is unknown.
 pub fn start_time(pid: u32) -> Result<Option<u64>> {
+    Ok(stat(pid)?.and_then(|text| parse_start_time(&text)))
+}
+
+/// Where a process comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Birth {
+    /// Its parent's pid; whoever has taken it in where that one has ended. 0 for one from outside of this pid
+    /// namespace.
+    pub parent: u32,
+    /// When it started, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// Where a process comes from. `None` when there is no such process; a zombie is one, for its first thread may have
+/// ended before the others.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn birth(pid: u32) -> Result<Option<Birth>> {
+    Ok(stat(pid)?.and_then(|text| parse_birth(&text)))
+}
+
+fn stat(pid: u32) -> Result<Option<Vec<u8>>> {
     let path = format!("/proc/{pid}/stat");
     // Another process may get the number between the two questions: it is there the second time.
     for _ in 0..2 {
         match fs::read(&path) {
-            Ok(text) => return Ok(parse_start_time(&text)),
+            Ok(text) => return Ok(Some(text)),
             Err(error)
                 if error.kind() == std::io::ErrorKind::NotFound
                     || error.raw_os_error() == Some(nix::libc::ESRCH) =>
@@ -150,17 +173,26 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
 }
 
-/// Field 22 of a `/proc/PID/stat` file, unless field 3 says that the process is dead (proc(5)). The name
-/// in field 2 may hold anything, parentheses and newlines too: the fields are counted from its end.
+/// The start time, unless field 3 of a `/proc/PID/stat` file says that the process is dead (proc(5)).
 pub(crate) fn parse_start_time(text: &[u8]) -> Option<u64> {
-    let end = text.iter().rposition(|&byte| byte == b')')?;
-    let rest = std::str::from_utf8(&text[end + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
+    if matches!(fields(text)?.next()?, "Z" | "X" | "x") {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    Some(parse_birth(text)?.start_time)
+}
+
+/// Fields 4 and 22 of a `/proc/PID/stat` file (proc(5)).
+fn parse_birth(text: &[u8]) -> Option<Birth> {
+    let mut fields = fields(text)?.skip(1);
+    let parent = fields.next()?.parse().ok()?;
+    Some(Birth { parent, start_time: fields.nth(17)?.parse().ok()? })
+}
+
+/// The fields from the third one on. The name in the second one may hold anything, parentheses and newlines too: they
+/// are counted from its end.
+fn fields(text: &[u8]) -> Option<impl Iterator<Item = &str>> {
+    let end = text.iter().rposition(|&byte| byte == b')')?;
+    Some(std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace())
 }
 
 #[cfg(test)]
@@ -218,5 +250,8 @@ mod tests {
         assert_eq!(parse_start_time(&stat("a) R (b\n) 1", "S")), Some(4242));
         assert_eq!(parse_start_time(&stat("sh", "Z")), None);
         assert_eq!(parse_start_time(b"7 (sh"), None);
+        let birth = Some(Birth { parent: 1, start_time: 4_242 });
+        assert_eq!(parse_birth(&stat("a) R (b\n) 1", "Z")), birth);
+        assert_eq!(parse_birth(b"7 (sh) S 1"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Pins: files in a bpffs that hold a program or a link.
+//! Pins: files in a bpffs that hold a program, a link or a map.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::{mounts, shown};
 use crate::error::{Call, Error, Result};
-use crate::ids::{LinkId, ProgramId};
+use crate::ids::{LinkId, MapId, ProgramId};
 use crate::sys;
 
 /// Where a bpffs is mounted by convention.
@@ -22,6 +22,23 @@ pub enum Held {
     Program(ProgramId),
     /// A link of any kind.
     Link(LinkId),
+    /// A map.
+    Map(MapId),
+}
+
+/// What to look for: who is asked for maps as well has more files to open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought {
+    /// Programs and links: what is attached, or keeps something attached.
+    ProgramsAndLinks,
+    /// And maps.
+    MapsToo,
+}
+
+impl Sought {
+    pub(crate) fn has(self, file: HoldingFile) -> bool {
+        self == Self::MapsToo || file != HoldingFile::Map
+    }
 }
 
 /// A pin.
@@ -36,7 +53,7 @@ pub struct Pin {
 /// What was found, and what could not be looked at.
 #[derive(Debug, Default)]
 pub struct Pins {
-    /// Every pin of a program or a link, on every bpffs that this mount namespace shows.
+    /// Every pin of what was sought, on every bpffs that this mount namespace shows.
     pub pins: Vec<Pin>,
     /// Folders that could not be listed and files that could not be opened.
     pub unreadable: Vec<Error>,
@@ -51,12 +68,12 @@ pub struct Pins {
 ///
 /// # Errors
 /// When the mounts cannot be read; what is wrong below one is in [`Pins::unreadable`].
-pub fn pins() -> Result<Pins> {
+pub fn pins(sought: Sought) -> Result<Pins> {
     let mut found = Pins::default();
     for mount in mounts("bpf")? {
         if mount.is_on_top() {
             found.walked += 1;
-            walk(&mount.point, &mut found);
+            walk(&mount.point, sought, &mut found);
         } else {
             found.covered.push(mount.point);
         }
@@ -71,7 +88,7 @@ pub fn pins() -> Result<Pins> {
     Ok(found)
 }
 
-fn walk(folder: &Path, found: &mut Pins) {
+fn walk(folder: &Path, sought: Sought, found: &mut Pins) {
     let fail =
         |path: &Path, error: &std::io::Error| Error::from_io(Call::ObjGet, shown(path), error);
     let listing = match std::fs::read_dir(folder) {
@@ -85,10 +102,10 @@ fn walk(folder: &Path, found: &mut Pins) {
             Err(error) => return found.unreadable.push(fail(folder, &error)),
         };
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => walk(&entry.path(), found),
+            Ok(kind) if kind.is_dir() => walk(&entry.path(), sought, found),
             // A link in the file system is no holder; what it points to is found where it is.
             Ok(kind) if kind.is_symlink() => {}
-            Ok(_) => match held_by(&entry.path()) {
+            Ok(_) => match held_if(&entry.path(), sought) {
                 Ok(held) => {
                     found.pins.extend(held.map(|held| Pin { path: entry.path(), held }));
                 }
@@ -99,11 +116,15 @@ fn walk(folder: &Path, found: &mut Pins) {
     }
 }
 
-/// What a pin holds; `None` when it is a map or something else, or was unpinned in between.
+/// What a pin holds; `None` when it is something else, or was unpinned in between.
 ///
 /// # Errors
 /// When it cannot be opened.
 pub fn held_by(path: &Path) -> Result<Option<Held>> {
+    held_if(path, Sought::MapsToo)
+}
+
+fn held_if(path: &Path, sought: Sought) -> Result<Option<Held>> {
     let fail = |call| move |errno| Error::new(call, shown(path), errno);
     let fd = match sys::obj_get(path) {
         Ok(fd) => fd,
@@ -113,7 +134,7 @@ pub fn held_by(path: &Path) -> Result<Option<Held>> {
     // The kernel does not say what an object is, but procfs does.
     let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|error| Error::from_io(Call::ReadProc, shown(path), &error))?;
-    Ok(match HoldingFile::of(&target) {
+    Ok(match HoldingFile::of(&target).filter(|file| sought.has(*file)) {
         Some(HoldingFile::Program) => {
             let raw = sys::program_info(fd.as_fd()).map_err(fail(Call::Info))?;
             Some(Held::Program(ProgramId(raw.id)))
@@ -121,6 +142,10 @@ pub fn held_by(path: &Path) -> Result<Option<Held>> {
         Some(HoldingFile::Link) => {
             let raw = sys::link_info(fd.as_fd()).map_err(fail(Call::Info))?;
             Some(Held::Link(LinkId(raw.id)))
+        }
+        Some(HoldingFile::Map) => {
+            let raw = sys::map_info(fd.as_fd()).map_err(fail(Call::Info))?;
+            Some(Held::Map(MapId(raw.id)))
         }
         None => None,
     })
@@ -131,6 +156,7 @@ pub fn held_by(path: &Path) -> Result<Option<Held>> {
 pub(crate) enum HoldingFile {
     Program,
     Link,
+    Map,
 }
 
 impl HoldingFile {
@@ -140,6 +166,7 @@ impl HoldingFile {
         match target.to_str()? {
             "anon_inode:bpf-prog" => Some(Self::Program),
             "anon_inode:bpf_link" | "anon_inode:bpf-link" => Some(Self::Link),
+            "anon_inode:bpf-map" => Some(Self::Map),
             _ => None,
         }
     }
@@ -196,7 +223,7 @@ mod tests {
 
     fn walked(folder: &Path) -> Pins {
         let mut found = Pins::default();
-        walk(folder, &mut found);
+        walk(folder, Sought::MapsToo, &mut found);
         found
     }
 
@@ -206,7 +233,8 @@ mod tests {
         assert_eq!(of("anon_inode:bpf-prog"), Some(HoldingFile::Program));
         assert_eq!(of("anon_inode:bpf_link"), Some(HoldingFile::Link));
         assert_eq!(of("anon_inode:bpf-link"), Some(HoldingFile::Link));
-        assert_eq!(of("anon_inode:bpf-map"), None);
+        assert_eq!(of("anon_inode:bpf-map"), Some(HoldingFile::Map));
+        assert_eq!(of("anon_inode:btf"), None);
     }
 
     #[test]

@@ -23,13 +23,12 @@ impl Capability {
     pub fn name(self) -> &'static str {
         match self {
             Self::DacOverride => "CAP_DAC_OVERRIDE",
-            Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::DacReadSearch | Self::OpenById => "CAP_DAC_READ_SEARCH",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
             Self::Bpf => "CAP_BPF",
             Self::Perfmon => "CAP_PERFMON",
-            Self::OpenById => "CAP_DAC_READ_SEARCH",
         }
     }
 

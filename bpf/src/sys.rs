@@ -6,6 +6,7 @@
 
 mod handle;
 mod map;
+mod names;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem;
@@ -19,7 +20,8 @@ use nix::errno::Errno;
 use crate::link::Way;
 use crate::list::{AttachOptions, DetachOptions};
 pub(crate) use handle::open_cgroup_by_id;
-pub(crate) use map::{Map, Plain, bytes_of, from_bytes};
+pub(crate) use map::{Map, Plain, bytes_of, from_bytes, map_info};
+pub(crate) use names::{link_type_name, map_type_name, program_type_name};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -347,7 +349,10 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<RawProgram> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawLink {
     pub id: u32,
+    pub kind: u32,
     pub program_id: u32,
+    /// The map's id, for a link of a `struct_ops` map, which has no program.
+    pub map_id: Option<u32>,
     /// The cgroup's id (0: defunct) and the attach type, for a cgroup link.
     pub cgroup: Option<(u64, u32)>,
     /// The device's number (0: it is gone) and the attach type, for a tcx link.
@@ -369,7 +374,10 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
         let tcx = unsafe { raw.__bindgen_anon_1.tcx };
         (tcx.ifindex, tcx.attach_type)
     });
-    Ok(RawLink { id: raw.id, program_id: raw.prog_id, cgroup, device })
+    let map_id = (raw.type_ == sys::BPF_LINK_TYPE_STRUCT_OPS)
+        // SAFETY: every variant begins with plain numbers, and this is the one that the kernel filled in.
+        .then_some(unsafe { raw.__bindgen_anon_1.struct_ops.map_id });
+    Ok(RawLink { id: raw.id, kind: raw.type_, program_id: raw.prog_id, map_id, cgroup, device })
 }
 
 /// The text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.
@@ -408,14 +416,4 @@ pub(crate) fn load_return_one(
             &raw mut options,
         )
     })
-}
-
-/// The name of a program type, as bpftool prints it.
-pub(crate) fn program_type_name(kind: u32) -> String {
-    // SAFETY: libbpf returns null or a string of its own that lives forever.
-    let name = unsafe {
-        let name = sys::libbpf_bpf_prog_type_str(kind);
-        (!name.is_null()).then(|| CStr::from_ptr(name))
-    };
-    name.map_or_else(|| format!("type {kind}"), |name| name.to_string_lossy().into_owned())
 }

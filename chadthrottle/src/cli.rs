@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use auditor::generate::Shell;
 use bpf::limits::{Burst, Rate, Traffic};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use throttle_core::mode::{DeparturesWish, TcpWish, Wish};
@@ -25,6 +26,9 @@ pub(crate) enum Command {
     List(ListArgs),
     Rm(RmArgs),
     Doctor(DoctorArgs),
+    /// Write man pages or completions of this program
+    #[command(subcommand)]
+    Generate(Generate),
 }
 
 /// Limit a cgroup, or the cgroup that a process lives in, until Ctrl-C or the duration's end
@@ -115,6 +119,21 @@ pub(crate) struct DoctorArgs {
     /// For people or for programs
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
+}
+
+/// What to generate
+#[derive(Debug, Subcommand)]
+pub(crate) enum Generate {
+    /// Write the man pages, one for each command, to a directory, which is made if it is not there
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,6 +3,7 @@
 
 mod cli;
 mod doctor;
+mod generate;
 mod limit;
 mod list;
 mod rm;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Generate(what) => generate::run(&what),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -58,3 +58,19 @@ fn help_names_units_and_needs() {
         .success()
         .stdout(contains("10mbit").and(contains("CAP_BPF")).and(contains("Linux 5.12")));
 }
+
+#[test]
+fn man_pages_and_completions_are_generated() {
+    let folder = std::env::temp_dir().join(format!("chadtest-man-{}", std::process::id()));
+    chadthrottle().args(["generate", "man"]).arg(&folder).assert().success();
+    let page = std::fs::read_to_string(folder.join("chadthrottle-limit.8"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    let page = page.unwrap();
+    assert!(page.contains("download\\-queue") && page.contains(".SH NOTES"), "{page}");
+    chadthrottle()
+        .args(["generate", "completions", "zsh"])
+        .assert()
+        .success()
+        .stdout(contains("download-queue"));
+    refused(&["generate", "completions", "dos"], "'dos'");
+}

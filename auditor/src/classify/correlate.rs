@@ -14,7 +14,7 @@ type Place = (CgroupId, AttachType, ProgramId);
 /// Of n attachments of a program at a place that k links name, min(n, k) are links'. Which ones cannot
 /// be known; the later ones are taken. That is arbitrary and harmless: the program is the same, and a
 /// legacy detach never takes a link's.
-pub(super) fn correlate(attachments: &[AttachmentFact], links: &[LinkFact]) -> Vec<Option<LinkId>> {
+pub(crate) fn correlate(attachments: &[AttachmentFact], links: &[LinkFact]) -> Vec<Option<LinkId>> {
     let mut links_at: HashMap<Place, Vec<LinkId>> = HashMap::new();
     for link in links {
         if let Some(attach_type) = link.attach_type {

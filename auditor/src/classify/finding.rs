@@ -3,13 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What an attachment or a program was found to be.
 ///
-/// The order is that of the judgement: from [`Finding::OrphanedAttachment`] down, the first that
-/// applies names a leak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The order is that of the judgement: from `orphaned_attachment` down, the first that applies
+/// names a leak.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// Ours, and its owner lives and means it.
@@ -98,7 +101,7 @@ impl FromStr for Finding {
 }
 
 /// What a whole audit says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Everything in scope was seen, and nothing of it is leaked.

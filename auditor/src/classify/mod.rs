@@ -29,6 +29,7 @@ use std::path::PathBuf;
 
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
+pub(crate) use self::correlate::correlate;
 pub(crate) use self::facts::INITIAL_PID_NAMESPACE;
 pub use self::finding::{Finding, UnknownFinding, Verdict};
 pub use self::ours::DEFAULT_PROGRAMS;
@@ -263,20 +264,13 @@ struct Judgement<'a> {
 
 fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> {
     let facts = Facts::new(look, host, scope);
-    let mut gaps = [look.coverage.gaps.clone(), facts.gaps.clone()].concat();
-    if look.coverage.cgroups_visited == 0 {
-        gaps.push(gap(Subject::Cgroups, "cgroups", "not one was visited".to_owned()));
-    }
-    let denied = look.coverage.cgroups_denied;
-    if denied > 0 && !gaps.iter().any(|gap| gap.about == Subject::Cgroups) {
-        gaps.push(gap(Subject::Cgroups, "cgroups", format!("{denied} could not be asked")));
-    }
+    let mut gaps = [gaps_of(look), facts.gaps.clone()].concat();
     let mut notes = look.coverage.notes.clone();
     let attachments = attached::judge(&facts, &mut gaps);
     let programs = unattached::judge(&facts, &attachments, &mut gaps);
     let devices = devices::judge(&facts, &mut gaps, &mut notes);
-    if is_answered_for(&attachments, &programs, &gaps, look) {
-        gaps.retain(|gap| !is_about_processes(gap));
+    if is_answered_for(&attachments, &programs) {
+        gaps = without_processes(&gaps, look);
     }
     for (hidden, about) in
         [(Subject::HiddenPins, Subject::Pins), (Subject::HiddenLedger, Subject::Ledger)]
@@ -289,18 +283,31 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
     Judgement { attachments, programs, devices, gaps, notes }
 }
 
-/// Somebody answers for everything of ours, so processes that could not be looked into do not matter:
-/// whatever they hold, no verdict would change. (Some systems hide a process even from root.)
-fn is_answered_for(
-    attachments: &[Judged<'_>],
-    programs: &[Judged<'_>],
-    gaps: &[Gap],
-    look: &Look,
-) -> bool {
-    let mut all = attachments.iter().chain(programs);
+/// What a look could not see. Whatever it does not say itself, its numbers do.
+pub(crate) fn gaps_of(look: &Look) -> Vec<Gap> {
+    let mut gaps = look.coverage.gaps.clone();
+    if look.coverage.cgroups_visited == 0 {
+        gaps.push(gap(Subject::Cgroups, "cgroups", "not one was visited".to_owned()));
+    }
+    let denied = look.coverage.cgroups_denied;
+    if denied > 0 && !gaps.iter().any(|gap| gap.about == Subject::Cgroups) {
+        gaps.push(gap(Subject::Cgroups, "cgroups", format!("{denied} could not be asked")));
+    }
+    gaps
+}
+
+/// Somebody answers for everything of ours. (Some systems hide a process even from root.)
+fn is_answered_for(attachments: &[Judged<'_>], programs: &[Judged<'_>]) -> bool {
+    attachments.iter().chain(programs).all(|judged| !judged.finding.is_leak())
+}
+
+/// The gaps of a judgement by which everything of ours is answered for: then processes that could not be looked into do
+/// not matter, as no verdict would change whatever they hold.
+pub(crate) fn without_processes(gaps: &[Gap], look: &Look) -> Vec<Gap> {
     let unseen = |gaps: &[Gap]| gaps.iter().filter(|gap| is_about_processes(gap)).count();
     // A gap that judging has added is one for which a holder was missed.
-    all.all(|judged| !judged.finding.is_leak()) && unseen(gaps) == unseen(&look.coverage.gaps)
+    let is_added = unseen(gaps) != unseen(&look.coverage.gaps);
+    gaps.iter().filter(|gap| is_added || !is_about_processes(gap)).cloned().collect()
 }
 
 fn count(gaps: &[Gap], about: Subject) -> usize {

@@ -2,6 +2,7 @@
 
 use bpf::ledger::{Entry, Stage};
 use bpf::{AttachType, CgroupId, LinkId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::doubt::Doubt;
@@ -9,7 +10,7 @@ use super::facts::Facts;
 use crate::snapshot::{ProgramFact, Subject};
 
 /// Where it is known from who the owner is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The program's `bpf_metadata_*` variables.
@@ -23,7 +24,7 @@ pub enum Source {
 }
 
 /// The process that answers for a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Claim {
     /// Its pid. That of a living one is from the auditor's pid namespace.
     pub pid: u32,

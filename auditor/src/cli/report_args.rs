@@ -119,8 +119,10 @@ pub enum Format {
     Text,
     /// For programs; the shape is stable
     Json,
-    /// `JUnit` XML, for Jenkins, GitLab and others
+    /// JUnit XML, for Jenkins, GitLab and others
     Junit,
+    /// SARIF 2.1.0, for code scanning services
+    Sarif,
     /// Annotations for GitHub Actions
     Github,
     /// Numbers for Prometheus, such as through the node exporter's textfile collector
@@ -134,6 +136,7 @@ impl Format {
             Self::Text => "text",
             Self::Json => "json",
             Self::Junit => "junit",
+            Self::Sarif => "sarif",
             Self::Github => "github",
             Self::Prometheus => "prometheus",
         }

@@ -8,21 +8,22 @@ use std::time::{Duration, Instant, SystemTime};
 use bpf::cgroup::{Cgroup, below, descendants};
 use bpf::error::Error;
 use bpf::holders::holders;
-use bpf::pins::{Held, pins};
+use bpf::pins::{Held, Sought, pins};
 use bpf::{AttachType, CgroupId, Owner, ledger, objects};
 
 use super::attachments::{Attachments, shown};
 use super::devices::{device_facts, device_links};
 use super::host::{Clock, may_look_into_processes};
+use super::inventory::inventory;
 use super::method::{Method, iter_is_quicker};
 use super::programs::Programs;
 use super::surroundings::{hidden_pins, host_elsewhere, ledger as read_ledger};
 use super::walk::{Visitor, walk};
-use super::{gap, milliseconds};
+use super::{Breadth, gap, milliseconds};
 use crate::classify::{INITIAL_PID_NAMESPACE, Ours, devices_in_scope};
 use crate::snapshot::{
-    DeviceFact, Gap, HolderFact, LinkFact, Look, Object, OwnerFact, PinFact, Scope, Subject,
-    Timings,
+    DeviceFact, Gap, HolderFact, Inventory, LinkFact, Look, Object, OwnerFact, PinFact, Scope,
+    Subject, Timings,
 };
 
 /// How much to look at. The paths are relative to the mount.
@@ -48,8 +49,7 @@ pub(super) struct Eye<'a> {
     /// The kernel tells each program's own flags.
     pub(super) program_flags: bool,
     pub(super) ours: &'a Ours,
-    /// Look for the pins and holders of others' programs, too.
-    pub(super) all: bool,
+    pub(super) breadth: Breadth,
     /// How everything below a cgroup is gone over.
     pub(super) method: Method,
     /// What was asked for: whether network devices of our queues are of interest, it says.
@@ -111,7 +111,7 @@ impl Eye<'_> {
         let links = links(gaps);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
         // none, nobody has to search thousands of processes.
-        let is_searched = self.all || programs.has_ours();
+        let is_searched = self.breadth != Breadth::Ours || programs.has_ours();
         let (programs, more) = programs.into_facts();
         gaps.extend(more);
         let device_links = device_links(&programs, gaps);
@@ -122,6 +122,7 @@ impl Eye<'_> {
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
         let owned = owned.chain(&of_devices);
         let owners = owners(owned, self.has_true_times, gaps);
+        let inventory = (self.breadth == Breadth::Everything).then(|| inventory(self.clock, gaps));
         timings.objects += milliseconds(walk_time + start.elapsed());
 
         let known: HashSet<Object> = programs
@@ -129,11 +130,13 @@ impl Eye<'_> {
             .map(|program| Object::Program(program.id))
             .chain(links.iter().map(|link| Object::Link(link.id)))
             .chain(device_links.iter().map(|link| Object::Link(link.id)))
+            .chain(inventory.iter().flat_map(Inventory::objects))
             .collect();
+        let sought = if inventory.is_some() { Sought::MapsToo } else { Sought::ProgramsAndLinks };
         let (mut pins, mut holders) = (Vec::new(), Vec::new());
         if is_searched {
-            pins = timed(&mut timings.pins, || pin_facts(&known, host.as_deref(), gaps));
-            holders = timed(&mut timings.holders, || holder_facts(&known, gaps));
+            pins = timed(&mut timings.pins, || pin_facts(&known, sought, host.as_deref(), gaps));
+            holders = timed(&mut timings.holders, || holder_facts(&known, sought, gaps));
         }
         coverage.programs_seen = programs.len() as u64;
         Look {
@@ -149,6 +152,7 @@ impl Eye<'_> {
             owners,
             ledger,
             devices,
+            inventory,
         }
     }
 }
@@ -255,8 +259,13 @@ fn owners<'a>(
     facts
 }
 
-fn pin_facts(known: &HashSet<Object>, host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<PinFact> {
-    let found = pins().unwrap_or_else(|error| {
+fn pin_facts(
+    known: &HashSet<Object>,
+    sought: Sought,
+    host: Option<&Path>,
+    gaps: &mut Vec<Gap>,
+) -> Vec<PinFact> {
+    let found = pins(sought).unwrap_or_else(|error| {
         gaps.push(gap(Subject::Pins, "pins", &error));
         bpf::pins::Pins::default()
     });
@@ -270,8 +279,8 @@ fn pin_facts(known: &HashSet<Object>, host: Option<&Path>, gaps: &mut Vec<Gap>) 
         .collect()
 }
 
-fn holder_facts(known: &HashSet<Object>, gaps: &mut Vec<Gap>) -> Vec<HolderFact> {
-    let found = holders().unwrap_or_else(|error| {
+fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) -> Vec<HolderFact> {
+    let found = holders(sought).unwrap_or_else(|error| {
         gaps.push(gap(Subject::Processes, "processes", &error));
         bpf::holders::Holders::default()
     });
@@ -312,5 +321,6 @@ pub(crate) fn object(held: Held) -> Object {
     match held {
         Held::Program(id) => Object::Program(id),
         Held::Link(id) => Object::Link(id),
+        Held::Map(id) => Object::Map(id),
     }
 }

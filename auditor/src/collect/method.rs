@@ -41,9 +41,9 @@ const ITERATE: u64 = 500;
 /// Whether the iterator is the quicker one.
 pub(super) fn iter_is_quicker(cgroups: u64, types: usize) -> bool {
     let types = u64::try_from(types).unwrap_or(u64::MAX);
-    let query = cgroups.saturating_mul(OPEN.saturating_add(QUERY.saturating_mul(types)));
-    let iter = cgroups.saturating_mul(ITERATE).saturating_add(LOAD * 1_000);
-    iter < query
+    // Of the two the difference for one cgroup: so that no number of them is too large.
+    let saved = OPEN.saturating_add(QUERY.saturating_mul(types)).saturating_sub(ITERATE);
+    cgroups.saturating_mul(saved) > LOAD * 1_000
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod attachments;
 mod devices;
 mod host;
+mod inventory;
 mod look;
 mod method;
 mod programs;
@@ -37,6 +38,17 @@ const PATH_MAX: usize = 4096;
 /// The time between two looks, unless somebody says otherwise.
 pub const DEFAULT_SETTLE: Duration = Duration::from_millis(200);
 
+/// How much to look at beside what is attached to cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breadth {
+    /// Pins and holders, where a program of ours is.
+    Ours,
+    /// Those of others' programs, too.
+    Everybody,
+    /// Every program, link and map of any type, too, and the pins and holders of all of them: an inventory.
+    Everything,
+}
+
 /// What to look at.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -47,8 +59,8 @@ pub struct Options {
     pub programs: Vec<String>,
     /// Only these attach types; none is every one that the kernel knows.
     pub attach_types: Vec<AttachType>,
-    /// Look for the pins and holders of others' programs, too.
-    pub all: bool,
+    /// How much to look at beside what is attached to cgroups.
+    pub breadth: Breadth,
     /// How the cgroups are gone over. (Where a look is only at some of them they are always queried.)
     pub method: Method,
     /// The time between two looks.
@@ -61,7 +73,7 @@ impl Default for Options {
             root: "/".into(),
             programs: Vec::new(),
             attach_types: Vec::new(),
-            all: false,
+            breadth: Breadth::Ours,
             method: Method::default(),
             settle: DEFAULT_SETTLE,
         }
@@ -92,7 +104,7 @@ pub(crate) struct Collector {
     types: Vec<AttachType>,
     program_flags: bool,
     ours: Ours,
-    all: bool,
+    breadth: Breadth,
     method: Method,
     host: Host,
     clock: Clock,
@@ -138,7 +150,7 @@ impl Collector {
             program_flags,
             // What is no glob is told of when the snapshot is classified.
             ours: Ours::new(&scope.programs).0,
-            all: options.all,
+            breadth: options.breadth,
             method: options.method,
             host: host()?,
             clock: Clock::now(boottime_offset.unwrap_or(0))?,
@@ -217,7 +229,7 @@ impl Collector {
             types: &self.types,
             program_flags: self.program_flags,
             ours: &self.ours,
-            all: self.all,
+            breadth: self.breadth,
             method: self.method,
             scope: &self.scope,
             clock: &self.clock,
@@ -230,10 +242,7 @@ impl Collector {
     fn told(&self, scope: Scope, looks: Vec<Look>, timings: Timings, start: Instant) -> Snapshot {
         Snapshot {
             schema_version: SCHEMA_VERSION,
-            tool: Tool {
-                name: "chadthrottle-audit".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
+            tool: Tool::this(),
             host: self.host.clone(),
             scope,
             looks,
@@ -267,7 +276,7 @@ fn hidden_root(mount: &Path, path: &Path, root: &Cgroup) -> Option<Gap> {
         what: "the rest of the cgroup2 hierarchy".to_owned(),
         why: format!(
             "the top of {} is not the hierarchy's root: a cgroup namespace, or a bind mount, hides what is \
-             beside it; run the audit on the host, or ask for this part alone with --root",
+             beside it; run the audit on the host, or scan this part alone with --root",
             shown(mount)
         ),
     })

@@ -10,6 +10,7 @@ use super::progress::Progress;
 use crate::classify::{Classified, classify};
 use crate::clean::{Cleaner, Done, Outcome};
 use crate::cli::Clean;
+use crate::collect::Breadth;
 use crate::escape::{escape, escape_bytes};
 use crate::formats::Rendition;
 use crate::plan::{Action, Step, plan};
@@ -26,7 +27,7 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
              --dry-run to see what it would do"
         );
     }
-    let cleaner = Cleaner::new(&args.scope.options(false))?;
+    let cleaner = Cleaner::new(&args.scope.options(Breadth::Ours))?;
     let settle = args.scope.settle.into();
     let snapshot = {
         let _progress = Progress::start(LOOKING);

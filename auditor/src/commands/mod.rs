@@ -1,8 +1,11 @@
 //! The subcommands.
 
 mod clean;
+mod diff;
 mod explain;
-mod output;
+mod gate;
+mod generate;
+pub(crate) mod output;
 mod progress;
 pub(crate) mod scan;
 mod snapshot;
@@ -21,6 +24,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Scan(args) => scan::run(args),
         Command::Clean(args) => clean::run(args),
         Command::Snapshot(args) => snapshot::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Gate(args) => gate::run(args),
+        Command::GateCommand { argv } => Ok(gate::become_it(argv)),
         Command::Explain(args) => explain::run(args),
+        Command::Generate(args) => generate::run(args),
     }
 }

@@ -17,7 +17,6 @@ pub(super) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error, where standard output is somebody else's.
-    #[expect(dead_code, reason = "for commands that run another one")]
     Stderr,
 }
 
@@ -91,7 +90,7 @@ pub(super) fn deliver(
 
 /// Writes a result to a file, or to standard output. Whoever reads the file sees the old one or the new
 /// one, never a part.
-pub(super) fn write(to: Option<&Path>, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write(to: Option<&Path>, text: &str) -> anyhow::Result<()> {
     match to {
         None => print(text),
         Some(path) => replace(path, text.as_bytes())

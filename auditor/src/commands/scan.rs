@@ -9,28 +9,38 @@ use serde::Deserialize;
 
 use super::output::{self, Stream};
 use super::progress::Progress;
+use crate::baseline::Baseline;
 use crate::classify::classify;
 use crate::cli::Scan;
-use crate::collect::collect;
+use crate::collect::{Breadth, collect};
 use crate::escape::escape;
 use crate::report::report;
 use crate::snapshot::{Look, SCHEMA_VERSION, Snapshot};
 
 pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
     args.report.check("scan", &[])?;
+    let baseline = args.baseline.as_deref().map(|file| {
+        Ok::<_, anyhow::Error>(Baseline::new(&read(file)?, file.to_string_lossy().into_owned()))
+    });
+    let baseline = baseline.transpose()?;
     let snapshot = if let Some(file) = &args.from {
         read(file)?
     } else {
         let _progress = Progress::start("Looking at cgroups, programs and processes");
-        collect(&args.scope.options(args.all))?
+        let breadth = if args.all { Breadth::Everybody } else { Breadth::Ours };
+        collect(&args.scope.options(breadth))?
     };
-    let report = report(&snapshot, &classify(&snapshot), args.all);
+    let classified = classify(&snapshot);
+    let mut report = report(&snapshot, &classified, args.all);
+    if let Some(baseline) = baseline {
+        baseline.apply(&mut report, &snapshot, &classified);
+    }
     output::deliver(&report, &args.report, Stream::Stdout)?;
     Ok(report.verdict.exit_status())
 }
 
 /// Reads a snapshot from a file.
-fn read(file: &Path) -> anyhow::Result<Snapshot> {
+pub(super) fn read(file: &Path) -> anyhow::Result<Snapshot> {
     let text =
         fs::read(file).with_context(|| format!("cannot read the snapshot {}", file.display()))?;
     parse(&text).with_context(|| format!("cannot use {}", file.display()))

@@ -4,7 +4,7 @@ use super::progress::Progress;
 use super::{FAILED, output};
 use crate::classify::classify;
 use crate::cli::Snapshot;
-use crate::collect::collect;
+use crate::collect::{Breadth, collect};
 use crate::escape::escape;
 
 /// 0, or 2 when not everything could be seen that a verdict needs, by the same rule as `scan`. What the
@@ -12,7 +12,8 @@ use crate::escape::escape;
 pub(super) fn run(args: &Snapshot) -> anyhow::Result<u8> {
     let snapshot = {
         let _progress = Progress::start("Looking at cgroups, programs and processes");
-        collect(&args.scope.options(args.all))?
+        let breadth = if args.all { Breadth::Everything } else { Breadth::Ours };
+        collect(&args.scope.options(breadth))?
     };
     output::write(args.output.as_deref(), &(serde_json::to_string_pretty(&snapshot)? + "\n"))?;
     let gaps = classify(&snapshot).gaps;

@@ -1,4 +1,4 @@
-//! `JUnit` XML, which Jenkins, GitLab and most other CI systems show.
+//! JUnit XML, which Jenkins, GitLab and most other CI systems show.
 //!
 //! A test case for each problem, and one for each rule without any. What could not be seen is an error, not a
 //! failure: nobody knows whether there is a leak.

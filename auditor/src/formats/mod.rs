@@ -6,6 +6,7 @@
 mod github;
 mod junit;
 pub(crate) mod prometheus;
+mod sarif;
 
 use anyhow::bail;
 
@@ -58,6 +59,7 @@ pub fn render(what: &impl Rendition, format: Format, on: Medium) -> anyhow::Resu
     Ok(match format {
         Format::Text => what.text(on),
         Format::Json => what.json()?,
+        Format::Sarif => sarif::render(&what.results())?,
         Format::Github => github::render(&what.results()),
         Format::Prometheus => what.prometheus()?,
         Format::Junit => junit::render(&what.results())?,

@@ -26,11 +26,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
     Report {
         schema_version: SCHEMA_VERSION,
         tool: snapshot.tool.clone(),
-        host: Host {
-            kernel: snapshot.host.kernel.clone(),
-            hostname: snapshot.host.hostname.clone(),
-            boot_id: snapshot.host.boot_id.clone(),
-        },
+        host: Host::from(&snapshot.host),
         taken_at: last.map(|look| look.taken_at.clone()).unwrap_or_default(),
         duration_ms: snapshot.duration_ms,
         timings_ms: snapshot.timings_ms,
@@ -83,6 +79,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
                 .filter(|judged| judged.finding == Finding::Active)
                 .count(),
             leaked: classified.leaks().count() + classified.leaked_devices().count(),
+            known: 0,
             slots_used_max: classified
                 .attachments
                 .iter()
@@ -90,6 +87,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
                 .max()
                 .unwrap_or_default(),
         },
+        baseline: None,
         root: snapshot.scope.root.to_string_lossy().into_owned(),
         scope_options: scope_options(&snapshot.scope),
         has_every_type: AttachType::all().all(|it| snapshot.scope.attach_types.contains(&it)),
@@ -159,6 +157,7 @@ fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
         link: link(judged),
         pins: pins(judged),
         remedy: remedy(&steps(judged, classified)),
+        known: false,
     }
 }
 
@@ -183,6 +182,7 @@ fn leaked_device(judged: &JudgedDevice<'_>) -> Leak {
         link: None,
         pins: Vec::new(),
         remedy: remedy(&[removal(judged)]),
+        known: false,
     }
 }
 
@@ -195,7 +195,8 @@ fn device_links(judged: &Judged<'_>) -> Vec<DeviceLink> {
     judged.device_links.iter().map(link).collect()
 }
 
-fn cgroup(place: &AttachmentFact) -> Cgroup {
+/// The cgroup of an attachment.
+pub(crate) fn cgroup(place: &AttachmentFact) -> Cgroup {
     let path: &Path = &place.cgroup;
     let path_hex = path
         .to_str()

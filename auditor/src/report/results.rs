@@ -23,7 +23,7 @@ pub(super) fn results(report: &Report) -> Results {
 }
 
 fn check(report: &Report, finding: Finding) -> Check {
-    let leaks = report.leaks.iter().filter(|leak| leak.finding == finding);
+    let leaks = report.leaks.iter().filter(|leak| leak.finding == finding && !leak.known);
     let problems: Vec<Problem> = leaks.map(leaked).collect();
     let unseen: Vec<Problem> =
         report.coverage.gaps.iter().map(gap).chain(out_of_scope(report, finding)).collect();

@@ -72,6 +72,7 @@ fn a_leak_is_an_error_a_gap_a_warning_and_the_verdict_a_notice() {
 fn a_clean_host_has_a_notice_only() {
     let commands = commands(&text(&whole(host())));
     assert_eq!(commands.len(), 1);
+    assert_eq!(commands[0].name, "notice");
     assert!(commands[0].message.starts_with("clean: "), "{commands:?}");
 }
 

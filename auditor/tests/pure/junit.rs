@@ -1,4 +1,4 @@
-//! `JUnit`: read back with the crate that nextest's own files are read with.
+//! JUnit: read back with the crate that nextest's own files are read with.
 
 use auditor::cli::Format;
 use auditor::formats::{Medium, render};
@@ -99,7 +99,7 @@ fn the_suite_says_where_when_and_how_long_and_what_it_came_to() {
 }
 
 #[test]
-fn the_root_has_no_attribute_that_jenkins_schema_forbids() {
+fn the_outermost_element_has_no_attribute_that_jenkins_schema_forbids() {
     let xml = xml(&whole(host()));
     let root = xml.lines().nth(1).unwrap();
     assert!(root.starts_with("<testsuites ") && !root.contains("skipped="), "{root}");

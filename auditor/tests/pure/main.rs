@@ -1,10 +1,14 @@
 //! The auditor's pure parts: functions of values, tested without root on any host.
 
 mod attachments;
+mod baseline;
 mod common;
 mod devices;
+mod diff;
 mod formats;
 mod gaps;
+mod gate;
+mod generate;
 mod github;
 mod junit;
 mod output;
@@ -14,6 +18,8 @@ mod programs;
 mod prometheus;
 mod recorded;
 mod results;
+mod sarif;
+mod schema;
 mod surroundings;
 mod terminal;
 mod verdict;

@@ -13,7 +13,7 @@ fn leaking() -> String {
     let owner = owner(4711);
     host.owner_lives(&owner, Some(false));
     for (id, name, attach_type) in [(41, "chadthrottle_in", IN), (42, "chadthrottle_eg", EG)] {
-        host.program(id, Some(&owner)).name = name.to_owned();
+        host.program(id, Some(&owner)).name = name.into();
         host.attach(id, A, attach_type).cgroup = "/system.slice/sync.service".into();
     }
     let text = render(&report(&host, &classify(&host), false), true, Some(120));

@@ -14,11 +14,15 @@ const SOURCES: [&str; 6] =
 const DOCUMENTED: [&str; 2] =
     [include_str!("../root/surroundings.rs"), include_str!("../root/names.rs")];
 
+/// Where the tables of tests end.
+const FIGURES: &str = "## Beside others";
+
 /// The last cell of each row of a table: the names of tests.
 fn rows() -> Vec<Vec<&'static str>> {
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| ---");
     let last = |line: &'static str| line.trim_end_matches([' ', '|']).rsplit(" | ").next();
-    let cells = DOCUMENT.lines().filter(is_row).filter_map(last);
+    let (tables, _) = DOCUMENT.split_once(FIGURES).expect("figures come last");
+    let cells = tables.lines().filter(is_row).filter_map(last);
     cells
         .filter(|cell| *cell != "test")
         .map(|cell| cell.split('`').skip(1).step_by(2).collect())

@@ -131,7 +131,7 @@ fn what_is_wrong_with_an_argument_is_quoted_for_a_terminal() {
     // A folder that is not there, and a report to write into it.
     let from = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots-in/active.json");
     let output = Command::new(env!("CARGO_BIN_EXE_chadthrottle-audit"))
-        .args(["scan", "--from", from, "--output", &format!("/nowhere/{evil}")])
+        .args(["scan", "--from", from, "--output", &format!("text=/nowhere/{evil}")])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));

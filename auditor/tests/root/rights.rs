@@ -13,7 +13,7 @@ use crate::common::{audit, shown};
 const NOBODY: u32 = 65_534;
 
 /// Runs the program as nobody, from where nobody can reach it.
-fn as_nobody(args: &[&str]) -> Output {
+pub(crate) fn as_nobody(args: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("chadthrottle-audit");

@@ -1,7 +1,7 @@
 //! Maps: their sizes, and their keys and values as bytes.
 
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libbpf_sys as sys;
 use nix::errno::Errno;
@@ -89,6 +89,22 @@ impl Map {
         ]
         .contains(&self.kind)
     }
+}
+
+/// What the kernel says of a map, without what it takes to read it.
+#[derive(Debug, Clone)]
+pub(crate) struct RawMap {
+    pub id: u32,
+    pub kind: u32,
+    pub name: String,
+}
+
+/// The info of a map.
+pub(crate) fn map_info(fd: BorrowedFd<'_>) -> Result<RawMap> {
+    let mut raw = sys::bpf_map_info::default();
+    // SAFETY: `fd` is a map's, or the kernel says EINVAL; every pointer in `raw` is null.
+    unsafe { info(fd, &mut raw) }?;
+    Ok(RawMap { id: raw.id, kind: raw.type_, name: c_chars(&raw.name) })
 }
 
 /// How many CPUs can ever be there: the number of values in a map with one for each.

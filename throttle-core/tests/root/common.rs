@@ -102,7 +102,7 @@ pub(crate) fn ledger_files() -> Vec<PathBuf> {
 
 /// The pins on the bpffs of this test.
 pub(crate) fn pins() -> Vec<PathBuf> {
-    let pins = bpf::pins::pins().unwrap();
+    let pins = bpf::pins::pins(bpf::pins::Sought::MapsToo).unwrap();
     assert!(pins.unreadable.is_empty(), "{pins:?}");
     pins.pins.into_iter().map(|pin| pin.path).collect()
 }

@@ -164,7 +164,7 @@ impl Lab for LinuxBpf {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
             Error::new(Call::ObjGet, pins.display().to_string(), errno)
         })?;
-        let maps = objects::map_names()?.iter().filter(|name| name.starts_with("chad")).count();
+        let maps = objects::maps()?.iter().filter(|map| map.name.starts_with("chad")).count();
         let links = links.iter().filter(|link| programs.contains(&link.program_id));
         Ok(Census { links: links.map(|link| link.id).collect(), programs, pins, maps })
     }

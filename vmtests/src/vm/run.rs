@@ -68,14 +68,13 @@ pub fn run(args: &Args) -> Result<u8> {
     // Nobody shall take an earlier run's results for this one's.
     let _ = fs::remove_file(out.join("junit.xml"));
     let vng = vng?;
-    let suite = match &args.command {
-        Some(_) => None,
-        None => {
-            // One after another, each boot would only add to the whole.
-            let apart = if args.jobs > 1 { matrix.apart.as_slice() } else { &[] };
-            let built = built(args, &workspace, &out)?;
-            Some(Suite::list(&workspace, &out, &built, &args.filter, apart)?)
-        }
+    let suite = if args.command.is_none() {
+        // One after another, each boot would only add to the whole.
+        let apart = if args.jobs > 1 { matrix.apart.as_slice() } else { &[] };
+        let built = built(args, &workspace, &out)?;
+        Some(Suite::list(&workspace, &out, &built, &args.filter, apart)?)
+    } else {
+        None
     };
 
     let mut runs: Vec<Option<Run>> = Vec::new();

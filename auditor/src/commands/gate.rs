@@ -1,0 +1,123 @@
+//! `chadthrottle-audit gate`.
+
+use std::time::{Duration, Instant};
+
+use super::output::{self, Stream};
+use super::progress::Progress;
+use crate::cli::{Format, Gate};
+use crate::collect::{Breadth, Collector, Options};
+use crate::diff::unseen;
+use crate::gate::children::{Children, become_command};
+use crate::gate::{Aftermath, CommandInfo, GateReport, Processes, SCHEMA_VERSION, judge};
+use crate::report::Host;
+use crate::snapshot::{Gap, Snapshot, Subject, Tool};
+
+/// The time between two looks.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Looks, runs the command, and looks until nothing is left or the time is up.
+pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
+    args.report.check("gate", &[Format::Prometheus])?;
+    let start = Instant::now();
+    let collector =
+        Collector::new(&Options { breadth: Breadth::Everything, ..Options::default() })?;
+    let before = {
+        let _progress = Progress::start("Looking at what is there before the command");
+        collector.again(None)?
+    };
+    let gaps = before.looks.last().map(unseen).unwrap_or_default();
+    if !gaps.is_empty() {
+        // A gate that cannot see says so before the tests take an hour.
+        let aftermath = Aftermath { gaps, ..Aftermath::default() };
+        let report = told(args, &before, aftermath, command(args), Duration::ZERO, start);
+        output::deliver(&report, &args.report, Stream::Stderr)?;
+        return Ok(report.exit_status());
+    }
+    let mut processes = Processes::from_here()?;
+    let children = Children::watch()?;
+    let began = Instant::now();
+    let ended = children.run(&args.command)?;
+    let command = CommandInfo {
+        ended: Some(ended),
+        duration_ms: began.elapsed().as_secs_f64() * 1_000.0,
+        ..command(args)
+    };
+    let settling = Instant::now();
+    let (after, aftermath) = settle(args, &collector, &before, &children, &mut processes)?;
+    let report = told(args, &after, aftermath, command, settling.elapsed(), start);
+    output::deliver(&report, &args.report, Stream::Stderr)?;
+    Ok(report.exit_status())
+}
+
+/// Looks until nothing is left that counts, or the time is up: the kernel frees links and cgroups a moment later, and
+/// daemons take a moment to end.
+fn settle(
+    args: &Gate,
+    collector: &Collector,
+    before: &Snapshot,
+    children: &Children,
+    processes: &mut Processes,
+) -> anyhow::Result<(Snapshot, Aftermath)> {
+    let deadline = Instant::now() + Duration::from(args.settle);
+    let mut earlier: Option<Aftermath> = None;
+    loop {
+        let after = collector.again(None)?;
+        if let Some(look) = after.looks.last() {
+            processes.read(look);
+        }
+        let aftermath = judge(before, &after, &args.programs, processes)?;
+        let aftermath = aftermath.confirmed_by(earlier.as_ref());
+        let is_late = Instant::now() >= deadline && earlier.is_some();
+        if aftermath.is_settled() || is_late {
+            return Ok((after, aftermath));
+        }
+        if let Some(signal) = children.pause(INTERVAL)? {
+            let gap = Gap {
+                about: Subject::Programs,
+                what: "what the command left".to_owned(),
+                why: format!(
+                    "{signal} ended the gate before it had looked long enough; run it again"
+                ),
+            };
+            return Ok((after, Aftermath { gaps: vec![gap], ..Aftermath::default() }));
+        }
+        earlier = Some(aftermath);
+    }
+}
+
+fn command(args: &Gate) -> CommandInfo {
+    let words = args.command.iter().map(|word| word.to_string_lossy().into_owned());
+    CommandInfo { argv: words.collect(), ended: None, duration_ms: 0.0 }
+}
+
+fn told(
+    args: &Gate,
+    last: &Snapshot,
+    aftermath: Aftermath,
+    command: CommandInfo,
+    settled: Duration,
+    start: Instant,
+) -> GateReport {
+    GateReport {
+        schema_version: SCHEMA_VERSION,
+        tool: Tool::this(),
+        host: Host::from(&last.host),
+        taken_at: last.looks.last().map(|look| look.taken_at.clone()).unwrap_or_default(),
+        duration_ms: start.elapsed().as_secs_f64() * 1_000.0,
+        command,
+        programs: args.programs.clone(),
+        settled_ms: settled.as_secs_f64() * 1_000.0,
+        verdict: aftermath.verdict(),
+        left: aftermath.left,
+        others: aftermath.others,
+        gone: aftermath.gone,
+        gaps: aftermath.gaps.into_iter().map(Into::into).collect(),
+    }
+}
+
+/// What `gate` starts to become the command.
+pub(super) fn become_it(argv: &[std::ffi::OsString]) -> u8 {
+    let (status, error) = become_command(argv);
+    anstream::eprintln!("chadthrottle-audit: {error:#}");
+    status
+}

@@ -1,0 +1,219 @@
+//! The command as a child: it gets the signals that are meant for it, and what it leaves running is told from the rest.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::report::Ended;
+
+/// The hidden subcommand that becomes the command.
+pub(crate) const BECOME: &str = "gate-command";
+
+/// The signals that are passed on.
+const PASSED_ON: [Signal; 6] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+fn taken() -> SigSet {
+    PASSED_ON.into_iter().chain([Signal::SIGCHLD]).collect()
+}
+
+/// Signals come here from now on, and orphans of the command become children of this process.
+pub(crate) struct Children {
+    signals: SignalFd,
+}
+
+impl Children {
+    /// Call it before any thread is started: a thread that does not block a signal takes it.
+    ///
+    /// # Errors
+    /// What the kernel refuses; and when children's ends are ignored, so that no status could be learnt.
+    pub(crate) fn watch() -> anyhow::Result<Self> {
+        if is_ignored(Signal::SIGCHLD)? {
+            bail!(
+                "whoever started this program ignores SIGCHLD, so the kernel would not tell how the command ended: \
+                 start it from a shell"
+            );
+        }
+        taken().thread_block().context("cannot block signals")?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&taken(), flags).context("cannot take signals")?;
+        set_child_subreaper(true).context("cannot become the parent of what is orphaned")?;
+        Ok(Self { signals })
+    }
+
+    /// Runs a command with this process's own standard streams, passes signals on to it, and waits for its end.
+    ///
+    /// # Errors
+    /// When it cannot be started at all.
+    pub(crate) fn run(&self, argv: &[OsString]) -> anyhow::Result<Ended> {
+        // A child begins with the signals blocked that its parent blocks. This program, started again, lets them
+        // through before it becomes the command.
+        let child = Command::new("/proc/self/exe")
+            .arg0("chadthrottle-audit")
+            .arg(BECOME)
+            .arg("--")
+            .args(argv)
+            .spawn()
+            .context("cannot start a process for the command")?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).context("a pid is a number")?);
+        loop {
+            for signal in self.pending()? {
+                if signal.is_sent && PASSED_ON.contains(&signal.signal) {
+                    match kill(pid, signal.signal) {
+                        // It has just ended.
+                        Ok(()) | Err(Errno::ESRCH) => {}
+                        Err(errno) => {
+                            anstream::eprintln!(
+                                "chadthrottle-audit: cannot pass {} on to process {pid}: {errno}",
+                                signal.signal
+                            );
+                        }
+                    }
+                }
+            }
+            if let Some(ended) = reap(Some(pid))? {
+                return Ok(ended);
+            }
+            self.wait(PollTimeout::NONE)?;
+        }
+    }
+
+    /// Waits, but no longer than until somebody wants this process to end: then that signal is returned.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub(crate) fn pause(&self, time: Duration) -> anyhow::Result<Option<Signal>> {
+        let deadline = Instant::now() + time;
+        loop {
+            let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+            let mut signals = self.pending()?.into_iter().map(|it| it.signal);
+            if let Some(signal) = signals.find(|signal| ends.contains(signal)) {
+                return Ok(Some(signal));
+            }
+            reap(None)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.wait(
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+            )?;
+        }
+    }
+
+    fn wait(&self, timeout: PollTimeout) -> anyhow::Result<()> {
+        match poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno).context("cannot wait for signals"),
+        }
+    }
+
+    fn pending(&self) -> anyhow::Result<Vec<Received>> {
+        let mut received = Vec::new();
+        while let Some(info) = self.signals.read_signal().context("cannot read signals")? {
+            let number = i32::try_from(info.ssi_signo).context("a signal is a number")?;
+            let signal = Signal::try_from(number).context("a signal that was not asked for")?;
+            received.push(Received { signal, is_sent: info.ssi_code <= 0 });
+        }
+        Ok(received)
+    }
+}
+
+/// A signal that has arrived.
+struct Received {
+    signal: Signal,
+    /// A process has sent it (`SI_USER`, `SI_QUEUE`, `SI_TKILL`: none is above 0). What the kernel sends for a terminal
+    /// goes to the command as well, as it is in the same process group.
+    is_sent: bool,
+}
+
+/// Takes note of every child that has ended; how one of them did, if it has.
+fn reap(wanted: Option<Pid>) -> anyhow::Result<Option<Ended>> {
+    let mut found = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) if Some(pid) == wanted => {
+                found = Some(Ended::Exited(status));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == wanted => {
+                found = Some(Ended::Killed(signal as i32));
+            }
+            Ok(WaitStatus::StillAlive) => return Ok(found),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) if found.is_some() || wanted.is_none() => return Ok(found),
+            Err(errno) => return Err(errno).context("cannot learn how the command ended"),
+        }
+    }
+}
+
+/// Becomes the command; returns only if that is not possible, with the exit status that shells have for it.
+pub(crate) fn become_command(command: &[OsString]) -> (u8, anyhow::Error) {
+    const NOT_FOUND: u8 = 127;
+    const NOT_EXECUTABLE: u8 = 126;
+    let Some((program, args)) = command.split_first() else {
+        return (NOT_FOUND, anyhow::anyhow!("there is no command to run"));
+    };
+    if let Err(errno) = taken().thread_unblock() {
+        return (NOT_EXECUTABLE, anyhow::Error::from(errno).context("cannot unblock signals"));
+    }
+    let error = Command::new(program).args(args).exec();
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    let status = if is_missing { NOT_FOUND } else { NOT_EXECUTABLE };
+    let named = program.to_string_lossy();
+    (
+        status,
+        anyhow::Error::from(error).context(format!("cannot run {}", crate::escape::escape(&named))),
+    )
+}
+
+fn is_ignored(signal: Signal) -> anyhow::Result<bool> {
+    let path = "/proc/self/status";
+    let status = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let digits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let digits =
+        digits.with_context(|| format!("{path} does not tell which signals are ignored"))?;
+    Ok(has_signal(digits.trim(), signal))
+}
+
+/// Whether a signal is in a set as `/proc/PID/status` has it: bit 0 is signal 1.
+fn has_signal(digits: &str, signal: Signal) -> bool {
+    u64::from_str_radix(digits, 16).is_ok_and(|set| set >> (signal as i32 - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_signals_is_read_from_its_lowest_bit() {
+        assert!(has_signal("0000000000010000", Signal::SIGCHLD));
+        assert!(!has_signal("0000000000008000", Signal::SIGCHLD));
+        assert!(has_signal("1", Signal::SIGHUP));
+    }
+
+    #[test]
+    fn what_cannot_be_run_has_the_status_that_shells_have_for_it() {
+        let status = |program: &str| become_command(&[program.into()]).0;
+        assert_eq!((status("/no/such/command"), status("/dev/null")), (127, 126));
+        let (_, error) = become_command(&["/no/such/\x1bcommand".into()]);
+        let expected = "cannot run /no/such/\\x1bcommand: No such file or directory (os error 2)";
+        assert_eq!(format!("{error:#}"), expected);
+    }
+}

@@ -1,0 +1,171 @@
+//! Man pages and completions, from a program's one definition of its command line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Command;
+pub use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
+
+use crate::commands::output::write;
+
+/// Those of administrators' commands.
+const SECTION: &str = "8";
+
+const NOTES: &str = "NOTES";
+const SEE_ALSO: &str = "SEE ALSO";
+
+/// The completions of a program for a shell.
+///
+/// # Errors
+/// They are not UTF-8.
+pub fn completions(mut command: Command, shell: Shell) -> anyhow::Result<String> {
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    Ok(String::from_utf8(script)?)
+}
+
+/// Writes the man pages of a program and of each of its subcommands to a directory, which is made if it is not
+/// there. Returns their files.
+///
+/// # Errors
+/// The directory cannot be made, or a file not be written.
+pub fn write_man_pages(
+    command: Command,
+    see_also: &[&str],
+    dir: &Path,
+) -> anyhow::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    let mut files = Vec::new();
+    for (name, page) in man_pages(command, see_also)? {
+        let file = dir.join(name);
+        write(Some(&file), &page)?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// The man pages of a program and of each of its subcommands, by the names of their files. `see_also` are pages
+/// of other programs: `bpftool-cgroup(8)`.
+///
+/// # Errors
+/// They are not UTF-8.
+pub fn man_pages(command: Command, see_also: &[&str]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    let source = format!("{} {}", command.get_name(), command.get_version().unwrap_or_default());
+    let mut pages = BTreeMap::new();
+    add(&command, &Family { parent: None, source, see_also }, &mut pages)?;
+    Ok(pages)
+}
+
+struct Family<'a> {
+    parent: Option<&'a str>,
+    source: String,
+    see_also: &'a [&'a str],
+}
+
+fn add(
+    command: &Command,
+    family: &Family<'_>,
+    pages: &mut BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    // An empty date would be left out, and the next word taken for it.
+    let man = Man::new(command.clone())
+        .section(SECTION)
+        .date(" ")
+        .source(&family.source)
+        .manual("chadthrottle");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    let subcommands: Vec<_> =
+        command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).collect();
+    if !subcommands.is_empty() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    for (heading, lines) in sections(command) {
+        section(&heading, &lines, &mut page)?;
+    }
+    let ours = family.parent.map(page_name).into_iter();
+    let ours = ours.chain(subcommands.iter().map(|it| page_name(name(it))));
+    let others = family.see_also.iter().map(|&page| page.to_owned());
+    let all: Vec<_> = ours.chain(others).collect();
+    section(SEE_ALSO, &[all.join(", ")], &mut page)?;
+    pages.insert(man.get_filename(), String::from_utf8(page)?);
+    for subcommand in subcommands {
+        let family =
+            Family { parent: Some(name(command)), source: family.source.clone(), ..*family };
+        add(subcommand, &family, pages)?;
+    }
+    Ok(())
+}
+
+fn name(command: &Command) -> &str {
+    command.get_display_name().unwrap_or_else(|| command.get_name())
+}
+
+fn page_name(name: &str) -> String {
+    format!("{name}({SECTION})")
+}
+
+/// What the help says last, as sections: a paragraph that begins with one of the usual headings is one of that
+/// name, and the others are notes.
+fn sections(command: &Command) -> Vec<(String, Vec<String>)> {
+    let after = command.get_after_long_help().or_else(|| command.get_after_help());
+    let after = after.map(ToString::to_string).unwrap_or_default();
+    let (mut named, mut notes) = (Vec::new(), Vec::new());
+    for paragraph in after.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
+        let heading = ["Exit status:", "Examples:"]
+            .into_iter()
+            .find_map(|heading| Some((heading, paragraph.trim().strip_prefix(heading)?)));
+        if let Some((heading, rest)) = heading {
+            named.push((heading.trim_end_matches(':').to_uppercase(), lines(rest)));
+            continue;
+        }
+        if !notes.is_empty() {
+            notes.push(String::new());
+        }
+        notes.extend(lines(paragraph));
+    }
+    let notes = (!notes.is_empty()).then(|| (NOTES.to_owned(), notes));
+    notes.into_iter().chain(named).collect()
+}
+
+/// The lines without what all of them are indented by.
+fn lines(text: &str) -> Vec<String> {
+    let lines = || text.lines().filter(|line| !line.trim().is_empty());
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let least = lines().map(indent).min().unwrap_or_default();
+    lines().map(|line| line.get(least..).unwrap_or(line).to_owned()).collect()
+}
+
+/// One section. Its lines stay lines; but for tables and commands, which are as they are, they are filled.
+fn section(heading: &str, lines: &[String], page: &mut Vec<u8>) -> std::io::Result<()> {
+    let is_filled = [NOTES, SEE_ALSO].contains(&heading);
+    let mut roff = Roff::default();
+    roff.control("SH", [heading]);
+    if !is_filled {
+        roff.control("nf", []);
+    }
+    let mut before = "";
+    for line in lines {
+        match (line.is_empty(), before.is_empty()) {
+            (true, _) if is_filled => _ = roff.control("PP", []),
+            (false, false) if is_filled => _ = roff.control("br", []).text([roman(line)]),
+            _ => _ = roff.text([roman(line)]),
+        }
+        before = line;
+    }
+    if !is_filled {
+        roff.control("fi", []);
+    }
+    roff.to_writer(page)
+}

@@ -1,0 +1,83 @@
+//! How types of the crate `bpf` are written: it does without schemas.
+
+#![expect(dead_code, reason = "only the shapes are used")]
+
+use schemars::JsonSchema;
+
+/// A path; one that is not UTF-8 is written as its bytes.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Path {
+    /// As it is.
+    Utf8(String),
+    /// As bytes.
+    Bytes {
+        /// The bytes, in hexadecimal digits.
+        hex: String,
+    },
+}
+
+/// The process that loaded a program, told apart from later processes with the same pid.
+#[derive(JsonSchema)]
+pub(crate) struct Owner {
+    /// The pid, in the pid namespace `pid_namespace`.
+    pid: u32,
+    /// When the process started: field 22 of `/proc/PID/stat`, in clock ticks since boot.
+    start_time: u64,
+    /// The inode number of the pid namespace that `pid` was read in.
+    pid_namespace: u32,
+    /// `/proc/sys/kernel/random/boot_id`.
+    boot_id: String,
+    /// The version of chadthrottle.
+    version: String,
+}
+
+/// How far a throttle has come.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// Written before the kernel is asked: some, all or none of the attachments may exist.
+    Intent,
+    /// Every attachment exists and the throttle is armed.
+    Attached,
+    /// The owner has begun to remove it.
+    Removing,
+}
+
+/// One program at one place, as the ledger has it.
+#[derive(JsonSchema)]
+pub(crate) struct RecordedAttachment {
+    /// Where on the cgroup.
+    attach_type: String,
+    /// The program, as it was when it was loaded.
+    program_id: u32,
+    /// Its tag, 16 hexadecimal digits.
+    tag: String,
+    /// When it was loaded, in nanoseconds since boot.
+    loaded_at_ns: u64,
+    /// The link, where there is one and it exists already.
+    link_id: Option<u32>,
+    /// Where the link is pinned, or will be.
+    pin: Option<String>,
+}
+
+/// One throttle, as the ledger has it.
+#[derive(JsonSchema)]
+pub(crate) struct Entry {
+    /// The version of the entry's shape.
+    schema_version: u32,
+    /// The throttle's name, unique on this host and boot; the file is called `NAME.json`.
+    throttle: String,
+    /// Who made it.
+    owner: Owner,
+    /// How far it has come.
+    stage: Stage,
+    /// Meant to outlive its owner.
+    persist: bool,
+    /// The cgroup's directory when the throttle was made, as an absolute path.
+    cgroup_path: Path,
+    /// The cgroup's id: a directory made again at that path is not the same cgroup.
+    cgroup_id: u64,
+    /// What was, or was about to be, attached.
+    attachments: Vec<RecordedAttachment>,
+}

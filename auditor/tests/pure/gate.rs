@@ -1,0 +1,244 @@
+//! What a command left behind, judged.
+
+use std::collections::HashMap;
+
+use auditor::diff::Kind;
+use auditor::formats::{Medium, Rendition};
+use auditor::gate::{
+    Aftermath, CommandInfo, Ended, GateReport, Origin, Processes, SCHEMA_VERSION, judge,
+};
+use auditor::report::Host;
+use auditor::results::Outcome;
+use auditor::snapshot::{Object, Snapshot, Subject, Tool};
+use bpf::{Birth, MapId};
+
+use crate::common::*;
+use crate::diff::{Stock, everything};
+
+const GATE: u32 = 100;
+/// Running since before the gate.
+const SYSTEMD: u32 = 1;
+/// A child of the gate, as every orphan of the command is by now.
+const DAEMON: u32 = 201;
+/// A child of that.
+const WORKER: u32 = 202;
+/// Started since by somebody else.
+const STRANGER: u32 = 300;
+
+fn processes() -> Processes {
+    let born = |pid, parent, start_time| (pid, Birth { parent, start_time });
+    let table = HashMap::from([
+        born(SYSTEMD, 0, 3),
+        born(DAEMON, GATE, 9_100),
+        born(WORKER, DAEMON, 9_200),
+        born(STRANGER, SYSTEMD, 9_150),
+    ]);
+    Processes { gate: GATE, started: 9_000, table }
+}
+
+fn all() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn judged(before: &Snapshot, after: &Snapshot) -> Aftermath {
+    judge(before, after, &all(), &processes()).unwrap()
+}
+
+/// The judgement of the second of two looks that see the same.
+fn settled(before: &Snapshot, after: &Snapshot) -> Aftermath {
+    let first = judged(before, after).confirmed_by(None);
+    judged(before, after).confirmed_by(Some(&first))
+}
+
+/// A new program 41, held by these.
+fn loaded(holders: &[u32]) -> Snapshot {
+    let mut after = everything();
+    after.load(41, "leaky", &[]);
+    for pid in holders {
+        after.hold(*pid, &[program(41)]);
+    }
+    after
+}
+
+fn kinds<'a>(left: impl IntoIterator<Item = &'a auditor::gate::Left>) -> Vec<Kind> {
+    left.into_iter().map(|left| left.item.kind()).collect()
+}
+
+#[test]
+fn a_process_comes_from_the_command_if_the_gate_is_its_ancestor() {
+    let processes = processes();
+    let origins = [SYSTEMD, DAEMON, WORKER, STRANGER, 999].map(|pid| processes.origin(pid));
+    let expected =
+        [Origin::Earlier, Origin::Command, Origin::Command, Origin::Meanwhile, Origin::Unknown];
+    assert_eq!(origins, expected);
+}
+
+#[test]
+fn a_process_as_old_as_the_gate_is_no_earlier_one() {
+    let mut processes = processes();
+    processes.table.insert(400, Birth { parent: SYSTEMD, start_time: processes.started });
+    assert_eq!(processes.origin(400), Origin::Meanwhile);
+}
+
+#[test]
+fn ancestors_that_go_in_a_circle_end_the_search() {
+    let mut processes = processes();
+    processes.table.insert(401, Birth { parent: 402, start_time: 9_500 });
+    processes.table.insert(402, Birth { parent: 401, start_time: 9_500 });
+    assert_eq!(processes.origin(401), Origin::Meanwhile);
+}
+
+#[test]
+fn what_no_process_holds_counts_and_its_maker_is_unknown() {
+    let mut after = loaded(&[]);
+    after.attach(41, A, EG);
+    let found = settled(&everything(), &after);
+    assert_eq!(kinds(&found.left), [Kind::Attachment, Kind::Program]);
+    assert_eq!(
+        found.left[1].reason,
+        "loaded 2026-11-23T05:26:40Z by uid 1000; maker unknown: no process holds it any more; \
+         kept by its attachment to /cgroup-9310 (cgroup_inet_egress)"
+    );
+    after.gap(Subject::HiddenProcesses);
+    let found = settled(&everything(), &after);
+    assert!(found.left[0].reason.contains("no process that could be looked into holds it"));
+    assert_eq!(found.gaps, [], "who holds it does not matter to what is left");
+}
+
+#[test]
+fn a_process_of_the_command_that_still_runs_is_named() {
+    let found = settled(&everything(), &loaded(&[WORKER]));
+    let reason = &found.left[0].reason;
+    let expected = "held by process 202 (somebody), started by the command and still running";
+    assert!(reason.contains(expected), "{reason}");
+    assert_eq!(found.left[0].holders[0].origin, Origin::Command);
+}
+
+#[test]
+fn what_only_earlier_processes_hold_is_somebody_elses_and_does_not_count() {
+    let found = settled(&everything(), &loaded(&[SYSTEMD]));
+    assert_eq!((found.left.len(), kinds(&found.others)), (0, vec![Kind::Program]));
+    for holders in [vec![], vec![SYSTEMD, DAEMON], vec![STRANGER], vec![999], vec![SYSTEMD, 999]] {
+        let found = settled(&everything(), &loaded(&holders));
+        assert_eq!((found.left.len(), found.others.len()), (1, 0), "{holders:?}");
+    }
+}
+
+#[test]
+fn an_earlier_process_that_is_seen_but_once_may_just_have_looked() {
+    let first = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(None);
+    assert_eq!((first.left.len(), first.others.len()), (1, 0));
+    assert!(!first.is_settled());
+    let second = judged(&everything(), &loaded(&[])).confirmed_by(Some(&first));
+    assert_eq!((second.left.len(), second.others.len()), (1, 0));
+    let third = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(Some(&second));
+    assert_eq!((third.left.len(), third.others.len()), (1, 0), "the look before saw nobody");
+    let fourth = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(Some(&third));
+    assert_eq!((fourth.left.len(), fourth.others.len()), (0, 1));
+    assert!(fourth.is_settled());
+    let fifth = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(Some(&fourth));
+    assert_eq!((fifth.left.len(), fifth.others.len()), (0, 1));
+}
+
+#[test]
+fn attachments_links_pins_and_maps_of_what_is_somebody_elses_are_too() {
+    let mut after = everything();
+    after.load(41, "sd_devices", &[9]);
+    after.attach(41, A, IN);
+    after.hold(SYSTEMD, &[program(41), link(7)]);
+    after.any_link(7, 41, "xdp");
+    after.map(9, "counts");
+    after.pin("/sys/fs/bpf/x", Object::Map(MapId(9)));
+    let found = settled(&everything(), &after);
+    assert_eq!(kinds(&found.left), []);
+    assert_eq!(found.others.len(), 5);
+}
+
+#[test]
+fn an_attachment_or_a_pin_of_what_was_there_before_counts_whoever_holds_that() {
+    let before = loaded(&[SYSTEMD]);
+    let mut after = loaded(&[SYSTEMD]);
+    after.attach(41, A, EG);
+    after.pin("/sys/fs/bpf/x", program(41));
+    let found = settled(&before, &after);
+    assert_eq!(kinds(&found.left), [Kind::Attachment, Kind::Pin]);
+}
+
+#[test]
+fn what_the_command_removed_of_others_is_told_and_does_not_count() {
+    let found = settled(&loaded(&[]), &everything());
+    assert_eq!((found.left.len(), found.gone.len(), found.is_settled()), (0, 1, true));
+}
+
+fn report(aftermath: Aftermath, ended: Option<Ended>) -> GateReport {
+    let host = everything().host;
+    GateReport {
+        schema_version: SCHEMA_VERSION,
+        tool: Tool { name: "chadthrottle-audit".into(), version: "0.0.0".into() },
+        host: Host { kernel: host.kernel, hostname: host.hostname, boot_id: host.boot_id },
+        taken_at: "2026-11-23T17:30:02.500Z".into(),
+        duration_ms: 2_500.0,
+        command: CommandInfo {
+            argv: vec!["make".into(), "check".into()],
+            ended,
+            duration_ms: 400.0,
+        },
+        programs: all(),
+        settled_ms: 2_000.0,
+        verdict: aftermath.verdict(),
+        left: aftermath.left,
+        others: aftermath.others,
+        gone: aftermath.gone,
+        gaps: aftermath.gaps.into_iter().map(Into::into).collect(),
+    }
+}
+
+#[test]
+fn leaks_and_blindness_come_before_the_commands_own_status() {
+    let status = |aftermath: &Aftermath, ended| report(aftermath.clone(), ended).exit_status();
+    let leaks = settled(&everything(), &loaded(&[]));
+    let mut after = everything();
+    after.gap(Subject::Pins);
+    let blind = settled(&everything(), &after);
+    let clean = settled(&everything(), &everything());
+    for (ended, own) in [
+        (Ended::Exited(0), 0),
+        (Ended::Exited(7), 7),
+        (Ended::Killed(9), 137),
+        (Ended::Killed(64), 192),
+    ] {
+        assert_eq!(status(&leaks, Some(ended)), 1);
+        assert_eq!(status(&blind, Some(ended)), 2);
+        assert_eq!(status(&clean, Some(ended)), own);
+    }
+    assert_eq!(status(&clean, None), 2, "what was not run was not seen to be clean");
+}
+
+/// With something of everything.
+pub(crate) fn reported() -> GateReport {
+    let mut before = everything();
+    before.load(40, "sd_gone", &[]);
+    let mut after = loaded(&[WORKER]);
+    after.attach(41, A, EG);
+    after.load(42, "sd_devices", &[]);
+    after.hold(SYSTEMD, &[program(42)]);
+    report(settled(&before, &after), Some(Ended::Exited(0)))
+}
+
+#[test]
+fn the_report_reads_as_it_should_and_comes_back_from_json() {
+    let leaks = reported();
+    insta::assert_snapshot!("gate-text", leaks.text(Medium::FILE));
+    insta::assert_json_snapshot!("gate-json", leaks);
+    let back: GateReport = serde_json::from_str(&leaks.json().unwrap()).unwrap();
+    assert_eq!(back.json().unwrap(), leaks.json().unwrap());
+    let results = leaks.results();
+    assert!(matches!(results.checks[0].outcome, Outcome::Failed(_)));
+    assert_eq!(results.checks[5].outcome, Outcome::Passed);
+    let last = |report: GateReport| report.text(Medium::FILE).lines().last().unwrap().to_owned();
+    assert_eq!(
+        last(report(Aftermath::default(), Some(Ended::Killed(15)))),
+        "clean: the command left nothing behind; it was ended by SIGTERM"
+    );
+    assert!(last(report(Aftermath::default(), None)).starts_with("incomplete: "));
+}

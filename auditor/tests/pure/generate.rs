@@ -1,0 +1,90 @@
+//! Man pages and completions: nothing of the command line is missing in them.
+
+use auditor::cli::Cli;
+use auditor::generate::{Shell, completions, man_pages};
+use clap::{Command, CommandFactory, ValueEnum};
+
+/// What only the program itself calls is nobody's business.
+fn is_public(command: &Command) -> bool {
+    command.get_name() != "help" && !command.is_hide_set()
+}
+
+/// A command and all below it, with the names of their pages.
+fn commands(command: &Command, name: &str) -> Vec<(String, Command)> {
+    let below = command.get_subcommands().filter(|it| is_public(it));
+    let below = below.flat_map(|it| commands(it, &format!("{name}-{}", it.get_name())));
+    [(name.to_owned(), command.clone())].into_iter().chain(below).collect()
+}
+
+fn all() -> Vec<(String, Command)> {
+    let mut command = Cli::command();
+    command.build();
+    commands(&command, "chadthrottle-audit")
+}
+
+fn longs(command: &Command) -> Vec<String> {
+    command.get_arguments().filter_map(|it| Some(format!("--{}", it.get_long()?))).collect()
+}
+
+#[test]
+fn every_command_has_a_page_and_every_option_is_in_it() {
+    let pages = man_pages(Cli::command(), &["other(8)"]).unwrap();
+    let all = all();
+    assert_eq!(pages.len(), all.len());
+    for (name, command) in all {
+        let page = pages[&format!("{name}.8")].replace("\\-", "-");
+        for option in longs(&command) {
+            assert!(page.contains(&format!("{option}\\fR")), "{option} is not in {name}: {page}");
+        }
+        for value in command.get_arguments().flat_map(clap::Arg::get_possible_values) {
+            assert!(page.contains(value.get_name()), "{} is not in {name}", value.get_name());
+        }
+        for below in command.get_subcommands().filter(|it| is_public(it)) {
+            assert!(page.contains(&format!("{name}-{}(8)", below.get_name())), "{name}: {page}");
+        }
+        assert!(page.contains(".SH \"SEE ALSO\"") && page.contains("other(8)"), "{page}");
+    }
+}
+
+#[test]
+fn what_the_help_says_last_is_in_sections_of_its_own() {
+    let pages = man_pages(Cli::command(), &[]).unwrap();
+    let scan = pages["chadthrottle-audit-scan.8"].replace("\\-", "-");
+    let at = |text: &str| scan.find(text).unwrap_or_else(|| panic!("no {text} in {scan}"));
+    assert!(at(".SH \"EXIT STATUS\"") < at("\n0  clean"));
+    assert!(at("\n0  clean") < at(".SH EXAMPLES"));
+    assert!(
+        at(".SH EXAMPLES") < at("\nchadthrottle-audit scan --from snapshot.json --format sarif")
+    );
+    assert!(!scan.contains("Exit status:") && !scan.contains("Examples:"), "{scan}");
+    assert!(scan.contains("chadthrottle-audit(8)"), "the page above is named: {scan}");
+}
+
+#[test]
+fn notes_are_those_paragraphs_that_have_no_heading() {
+    let command = Command::new("x")
+        .after_help("RATE is a rate.\nTIME is a time.\n\nIt is both.\n\nExit status: 0 done.");
+    let page = &man_pages(command, &[]).unwrap()["x.8"];
+    assert!(
+        page.contains(".SH NOTES\nRATE is a rate.\n.br\nTIME is a time.\n.PP\nIt is both.\n"),
+        "{page}"
+    );
+    assert!(page.contains(".SH \"EXIT STATUS\"\n.nf\n0 done.\n.fi\n"), "{page}");
+}
+
+#[test]
+fn every_command_and_option_can_be_completed_in_every_shell() {
+    for shell in Shell::value_variants() {
+        let script = completions(Cli::command(), *shell).unwrap();
+        for (name, command) in all() {
+            for option in longs(&command) {
+                // Some shells have the name without its dashes.
+                assert!(
+                    script.contains(option.trim_start_matches('-')),
+                    "{shell}: {name} {option}"
+                );
+            }
+            assert!(script.contains(command.get_name()), "{shell}: {name}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The gate around commands that leak, and around some that do not.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use bpf::AttachType;
+use bpf::program::Program;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+
+use crate::common::*;
+
+/// A gate for programs of one name, with a folder for its report.
+struct Gate {
+    program: String,
+    settle: &'static str,
+    folder: TempDir,
+}
+
+impl Gate {
+    fn new(program: &str) -> Self {
+        Self { program: program.to_owned(), settle: "2s", folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, argv: &[&str]) -> Command {
+        let mut gate = Command::new(env!("CARGO_BIN_EXE_chadthrottle-audit"));
+        let file = format!("json={}", self.folder.path().join("report").display());
+        gate.args(["gate", "--program", &self.program, "--output", &file]);
+        gate.args(["--settle", self.settle, "--"]).args(argv);
+        gate
+    }
+
+    fn run(&self, argv: &[&str]) -> (Output, Value) {
+        let output = self.command(argv).output().unwrap();
+        let report = self.report(&shown(&output));
+        (output, report)
+    }
+
+    fn report(&self, what: &str) -> Value {
+        let text = std::fs::read(self.folder.path().join("report"));
+        let text = text.unwrap_or_else(|error| panic!("no report: {error}: {what}"));
+        serde_json::from_slice(&text).unwrap()
+    }
+}
+
+/// The kinds of what was left, in order.
+fn left(report: &Value) -> Vec<&str> {
+    let left = report["left"].as_array().unwrap();
+    left.iter().map(|it| it["kind"].as_str().unwrap()).collect()
+}
+
+/// Compiles a program; the folder keeps it.
+fn compiled(folder: &TempDir, source: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let program = folder.path().join(source.file_stem().unwrap());
+    let cc = Command::new("cc").arg("-o").arg(&program).arg(&source).output().unwrap();
+    assert!(cc.status.success(), "{}", shown(&cc));
+    program.into_os_string().into_string().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn root_a_program_that_forgets_its_attachment_is_caught_and_one_that_detaches_is_not() {
+    let cgroup = ScratchCgroup::new("forgets");
+    let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
+    let gate = Gate::new(&names.leak);
+    let tidy = compiled(&folder, "../docs/examples/tidy.c");
+    let (output, report) = gate.run(&[&tidy, text(cgroup.path()), &names.leak]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!((left(&report), &report["verdict"]), (vec![], &"clean".into()));
+
+    let leak = compiled(&folder, "../docs/examples/leak.c");
+    let (output, report) = gate.run(&[&leak, text(cgroup.path()), &names.leak]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert_eq!(left(&report), ["attachment", "program"]);
+    assert_eq!(report["left"][0]["cgroup"]["path"], text(&cgroup.relative()));
+    assert_eq!(report["left"][0]["attach_type"], "cgroup_inet_egress");
+    assert_eq!(report["left"][0]["program"]["name"], names.leak);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    let expected = "leaks: the command left 1 attachment and 1 program behind";
+    assert!(talk.contains(expected), "{talk}");
+    assert_eq!(report["command"]["ended"]["exited"], 0);
+}
+
+#[test]
+fn root_bpftool_leaves_nothing_when_it_shows_and_a_pin_and_a_map_when_it_makes_them() {
+    isolate();
+    let names = Names::new();
+    let gate = Gate::new(&names.leak);
+    let (output, _) = gate.run(&["bpftool", "prog", "show"]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+
+    let pin = "/sys/fs/bpf/left";
+    let make = ["bpftool", "map", "create", pin, "type", "array", "key", "4", "value", "4"];
+    let more = ["entries", "1", "name", &names.leak];
+    let (output, report) = gate.run(&[&make[..], &more[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert_eq!(left(&report), ["pin", "map"]);
+    assert_eq!(
+        (&report["left"][0]["path"], &report["left"][1]["map"]["type"]),
+        (&pin.into(), &"array".into())
+    );
+    let reason = report["left"][1]["reason"].as_str().unwrap();
+    assert!(reason.contains("kept by its pin /sys/fs/bpf/left"), "{reason}");
+
+    let (output, report) = gate.run(&["rm", pin]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!(report["gone"][0]["path"], pin, "that it is gone is told, and no failure");
+}
+
+#[test]
+fn root_a_command_keeps_its_output_and_its_status() {
+    let gate = Gate::new(&Names::new().leak);
+    let script = r"cat; printf 'a\n\n\033[31mb\377\000'; printf 'its own' >&2; exit 7";
+    let mut command = gate.command(&["sh", "-c", script]);
+    let mut child = piped(&mut command);
+    child.stdin.take().unwrap().write_all(b"from outside, ").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", shown(&output));
+    assert_eq!(output.stdout, b"from outside, a\n\n\x1b[31mb\xff\0");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.starts_with("its ownclean: "), "{talk}");
+}
+
+#[test]
+fn root_how_a_command_ended_is_told_as_shells_do() {
+    let gate = Gate::new(&Names::new().leak);
+    let status = |argv: &[&str]| gate.run(argv).0.status.code();
+    assert_eq!(status(&["sh", "-c", "kill -KILL $$"]), Some(137));
+    assert_eq!(status(&["/no/such/command"]), Some(127));
+    assert_eq!(status(&["/dev/null"]), Some(126));
+}
+
+#[test]
+fn root_a_command_has_the_signals_blocked_and_ignored_that_it_has_without_the_gate() {
+    let argv = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
+    let alone = Command::new(argv[0]).args(&argv[1..]).output().unwrap();
+    let (output, _) = Gate::new(&Names::new().leak).run(&argv);
+    assert_eq!(output.stdout, alone.stdout, "{}", shown(&output));
+}
+
+#[test]
+fn root_a_signal_is_passed_on_and_the_gate_still_reports() {
+    let gate = Gate::new(&Names::new().leak);
+    // Told to end, it ends in its own way; nothing but the signal ends it.
+    let script = "trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = piped(&mut gate.command(&["sh", "-c", script]));
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    kill(pid_of(&child), Signal::SIGTERM).unwrap();
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!((child.wait().unwrap().code(), rest.as_str()), (Some(3), "told\n"));
+    assert_eq!(gate.report("")["verdict"], "clean");
+}
+
+#[test]
+fn root_a_signal_while_the_gate_waits_for_what_is_left_ends_it_without_a_verdict() {
+    isolate();
+    // Longer than any test may take.
+    let gate = Gate { settle: "1h", ..Gate::new(&Names::new().leak) };
+    let script = format!(
+        "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
+        gate.program
+    );
+    let mut child = piped(&mut gate.command(&["sh", "-c", &script]));
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut pid = String::new();
+    stdout.read_line(&mut pid).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+    while process.exists() {
+        sleep(Duration::from_millis(10));
+    }
+    kill(pid_of(&child), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    let report = gate.report(&shown(&output));
+    assert_eq!((&report["verdict"], left(&report)), (&"incomplete".into(), vec![]));
+    let why = report["gaps"][0]["why"].as_str().unwrap();
+    assert!(why.starts_with("SIGTERM ended the gate before it had looked long enough"), "{why}");
+}
+
+#[test]
+fn root_a_daemon_that_holds_a_link_is_named() {
+    let cgroup = ScratchCgroup::new("daemon");
+    let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
+    let gate = Gate::new(&names.leak);
+    let daemon = compiled(&folder, "tests/root/daemon.c");
+    let (output, report) = gate.run(&[&daemon, text(cgroup.path()), &names.leak]);
+    let pid: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert_eq!(left(&report), ["attachment", "link", "program"]);
+    for left in report["left"].as_array().unwrap() {
+        assert_eq!(left["holders"][0]["pid"], pid);
+        assert_eq!(left["holders"][0]["origin"], "command");
+        assert_eq!(left["holders"][0]["comm"], "daemon");
+    }
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("started by the command and still running"), "{talk}");
+}
+
+#[test]
+fn root_what_an_earlier_process_makes_meanwhile_is_told_and_does_not_count() {
+    let names = Names::new();
+    let gate = Gate::new(&names.leak);
+    let mut child = piped(&mut gate.command(&["sh", "-c", "echo ready; cat"]));
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let program = Program::load_pass(&names.leak, AttachType::INET_EGRESS).unwrap();
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    let report = gate.report(&shown(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!(report["others"][0]["program"]["id"], program.info().id.0);
+    assert_eq!(report["others"][0]["holders"][0]["pid"], std::process::id());
+    assert!(program.as_fd().try_clone_to_owned().is_ok(), "it is held until here");
+}
+
+#[test]
+fn root_without_rights_the_command_is_not_even_run() {
+    let witness: PathBuf = tempfile::tempdir().unwrap().keep().join("was-run");
+    std::fs::set_permissions(
+        witness.parent().unwrap(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )
+    .unwrap();
+    let output = crate::rights::as_nobody(&["gate", "--", "touch", text(&witness)]);
+    let was_run = witness.exists();
+    std::fs::remove_dir_all(witness.parent().unwrap()).unwrap();
+    assert_eq!((output.status.code(), was_run), (Some(2), false), "{}", shown(&output));
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("incomplete: the command was not run"), "{talk}");
+    assert!(talk.contains("needs CAP_NET_ADMIN: run as root"), "{talk}");
+}
+
+fn piped(command: &mut Command) -> Child {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
+}

@@ -1,0 +1,20 @@
+//! `chadthrottle generate`: man pages and completions.
+
+use auditor::generate::{completions, write_man_pages};
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Generate};
+use crate::words::print;
+
+pub(crate) fn run(what: &Generate) -> anyhow::Result<()> {
+    match what {
+        Generate::Man { dir } => {
+            let see_also = ["chadthrottle-audit(8)", "tc(8)", "cgroups(7)"];
+            for file in write_man_pages(Cli::command(), &see_also, dir)? {
+                print(&format!("{}\n", file.display()))?;
+            }
+            Ok(())
+        }
+        Generate::Completions { shell } => print(&completions(Cli::command(), *shell)?),
+    }
+}

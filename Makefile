@@ -39,6 +39,11 @@ gate: ## Prove on the model, this kernel and others that throttles leave nothing
 	@scripts/setup test
 	@scripts/test gate
 
+.PHONY: fuzz
+fuzz: ## Give the parsers whatever a fuzzer makes up, a minute each
+	@scripts/setup build
+	@scripts/fuzz
+
 .PHONY: build
 build: ## Build everything, optimised
 	@scripts/setup build
@@ -62,6 +67,7 @@ lint: ## Check formatting, clippy, documentation
 	@scripts/setup build
 	@failed=0; run() { echo "== $$*"; "$$@" || failed=1; }; \
 		run $(CARGO) fmt --all --check; \
+		run rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs; \
 		run $(CARGO) clippy --workspace --all-targets --locked -- -D warnings; \
 		run env RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked; \
 		if command -v clang-format >/dev/null; then run clang-format --dry-run -Werror $(BPF_SOURCES); \

@@ -15,6 +15,9 @@ pub mod diff;
 pub mod escape;
 pub mod explain;
 pub mod formats;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod generate;
 pub mod plan;

@@ -10,6 +10,9 @@ pub mod error;
 mod flow_tests;
 #[cfg(test)]
 mod folder;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod holders;
 mod ids;
 pub mod kernel;

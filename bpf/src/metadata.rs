@@ -69,7 +69,7 @@ fn variable_name(btf: &Btf<'_>, id: TypeId) -> Option<String> {
     Some(btf.type_by_id::<Var<'_>>(id)?.name()?.to_str()?.to_owned())
 }
 
-fn parse_owner(variables: &BTreeMap<String, Vec<u8>>) -> Option<Owner> {
+pub(crate) fn parse_owner(variables: &BTreeMap<String, Vec<u8>>) -> Option<Owner> {
     let number = |name: &str| -> Option<u64> {
         let bytes = variables.get(name)?;
         match bytes.len() {

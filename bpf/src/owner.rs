@@ -174,7 +174,7 @@ fn exists(pid: u32) -> bool {
 }
 
 /// The start time, unless field 3 of a `/proc/PID/stat` file says that the process is dead (proc(5)).
-fn parse_start_time(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_start_time(text: &[u8]) -> Option<u64> {
     if matches!(fields(text)?.next()?, "Z" | "X" | "x") {
         return None;
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod corpus;
 pub mod differential;
 pub mod env;
 pub mod gate;

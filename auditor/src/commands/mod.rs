@@ -7,7 +7,7 @@ mod gate;
 mod generate;
 pub(crate) mod output;
 mod progress;
-mod scan;
+pub(crate) mod scan;
 mod snapshot;
 
 use crate::cli::{Cli, Command};

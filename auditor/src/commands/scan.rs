@@ -1,5 +1,6 @@
 //! `chadthrottle-audit scan`.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use crate::cli::Scan;
 use crate::collect::{Breadth, collect};
 use crate::escape::escape;
 use crate::report::report;
-use crate::snapshot::{SCHEMA_VERSION, Snapshot};
+use crate::snapshot::{Look, SCHEMA_VERSION, Snapshot};
 
 pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
     args.report.check("scan", &[])?;
@@ -67,12 +68,63 @@ pub(crate) fn parse(text: &[u8]) -> anyhow::Result<Snapshot> {
              {SCHEMA_VERSION}: use the chadthrottle-audit that wrote it"
         );
     }
-    serde_json::from_slice(text).map_err(harmless).context(not_one)
+    let snapshot: Snapshot = serde_json::from_slice(text).map_err(harmless).context(not_one)?;
+    match snapshot.looks.iter().find_map(twice) {
+        Some(what) => bail!("it contradicts itself: {what} is in one look more than once"),
+        None => Ok(snapshot),
+    }
+}
+
+/// What is in a look twice that there is only one of: nobody knows which of the two to judge. No look that was
+/// taken has that, only a file that somebody has changed.
+fn twice(look: &Look) -> Option<String> {
+    let mut programs = HashSet::new();
+    let program = look.programs.iter().map(|it| it.id).find(|&id| !programs.insert(id));
+    let on_cgroups = look.links.iter().map(|it| it.id);
+    let mut links = HashSet::new();
+    let mut all_links = on_cgroups.chain(look.device_links.iter().map(|it| it.id));
+    let link = all_links.find(|&id| !links.insert(id));
+    let mut owners = HashSet::new();
+    let owner = look.owners.iter().map(|it| &it.owner).find(|&owner| !owners.insert(owner));
+    let program = program.map(|id| format!("program {id}"));
+    let link = link.map(|id| format!("link {id}"));
+    program.or(link).or(owner.map(|owner| format!("owner {}", owner.pid)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::{DeviceLinkFact, LinkFact, ProgramFact};
+
+    #[test]
+    fn a_file_with_two_of_what_there_is_one_of_is_refused() {
+        let recorded = include_str!("../../tests/snapshots-in/unreachable_program.json");
+        let snapshot = parse(recorded.as_bytes()).unwrap();
+        let refused = |change: &dyn Fn(&mut Look)| {
+            let mut snapshot = snapshot.clone();
+            change(&mut snapshot.looks[0]);
+            format!("{:#}", parse(&serde_json::to_vec(&snapshot).unwrap()).unwrap_err())
+        };
+        let program = &snapshot.looks[0].programs[0];
+        let other = ProgramFact { name: "another".to_owned(), ..program.clone() };
+        let error = refused(&|look| look.programs.push(other.clone()));
+        assert!(error.contains(&format!("program {} is in one look more", program.id)), "{error}");
+
+        let link = |kind| format!(r#"{{"id": 77, "program_id": 1, {kind}}}"#);
+        let on_cgroup: LinkFact =
+            serde_json::from_str(&link(r#""cgroup_id": 1, "attach_type": null"#)).unwrap();
+        let on_device: DeviceLinkFact =
+            serde_json::from_str(&link(r#""device": 1, "attach_type": "tcx_egress""#)).unwrap();
+        let error = refused(&|look| {
+            look.links.push(on_cgroup.clone());
+            look.device_links.push(on_device.clone());
+        });
+        assert!(error.contains("link 77 is in one look more"), "{error}");
+
+        let owner = &snapshot.looks[0].owners[0];
+        let error = refused(&|look| look.owners.push(owner.clone()));
+        assert!(error.contains(&format!("owner {} is in one look", owner.owner.pid)), "{error}");
+    }
 
     #[test]
     fn what_is_wrong_with_a_file_is_told_without_what_a_terminal_would_obey() {

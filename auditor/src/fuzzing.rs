@@ -1,0 +1,147 @@
+//! What must hold of a snapshot that somebody else has written, whatever is in it: it is refused with words, or judged
+//! and shown, the same way each time, without a gap that counts as clean, a step against what is not ours, or anything
+//! that a terminal would obey. The fuzzer calls [`snapshot`] with what it makes up (`fuzz/`), and the tests below with what
+//! is kept of it.
+// To panic is what it is for.
+#![allow(clippy::missing_panics_doc)]
+
+mod edit;
+
+use crate::classify::{Classified, Ours, Verdict, classify};
+use crate::cli::Format;
+use crate::commands::scan::parse;
+use crate::escape::escape;
+use crate::formats::{Medium, Rendition, render as render_as};
+use crate::plan::{Action, plan};
+use crate::report::{Report, report};
+use crate::snapshot::{Gap, Snapshot, Subject};
+use crate::text::render;
+
+/// The first byte names a recorded snapshot, and the others are edits of it; or, where there is none of that number, they
+/// are the text of a file.
+pub fn snapshot(input: &[u8]) {
+    let Some((&first, rest)) = input.split_first() else { return };
+    let text = edit::recorded(first, rest).unwrap_or_else(|| rest.to_vec());
+    match parse(&text) {
+        Ok(snapshot) => holds(snapshot),
+        Err(error) => {
+            let shown = format!("{error:#}");
+            assert!(!shown.is_empty() && is_harmless(&shown), "{shown:?}");
+        }
+    }
+}
+
+fn holds(mut snapshot: Snapshot) {
+    let written = serde_json::to_vec(&snapshot).unwrap();
+    assert_eq!(parse(&written).unwrap(), snapshot, "it is written as another one");
+
+    let classified = classify(&snapshot);
+    assert_eq!(classified, classify(&snapshot), "it is judged in two ways");
+    verdict_is_of_what_was_found(&classified);
+    steps_are_against_leaks_of_ours_alone(&snapshot, &classified);
+    for all in [false, true] {
+        let made = report(&snapshot, &classified, all);
+        assert_eq!(made, report(&snapshot, &classified, all), "it is reported in two ways");
+        report_is_of_the_judgement(&made, &classified, all);
+        text_is_harmless(&made);
+        formats_are_what_their_readers_expect(&made);
+    }
+
+    // Whatever else is wrong or well: with something unseen it is not clean.
+    if let Some(last) = snapshot.looks.last_mut() {
+        let unseen = Gap { about: Subject::Links, what: "links".into(), why: "denied".into() };
+        last.coverage.gaps.push(unseen);
+        assert_ne!(classify(&snapshot).verdict, Verdict::Clean, "a gap is taken for none");
+    }
+}
+
+fn verdict_is_of_what_was_found(classified: &Classified<'_>) {
+    let leaks = classified.leaks().count() + classified.leaked_devices().count();
+    let expected = match (leaks, classified.gaps.len()) {
+        (0, 0) => Verdict::Clean,
+        (0, _) => Verdict::Incomplete,
+        _ => Verdict::Leaks,
+    };
+    assert_eq!(classified.verdict, expected);
+}
+
+fn steps_are_against_leaks_of_ours_alone(snapshot: &Snapshot, classified: &Classified<'_>) {
+    let ours = Ours::new(&snapshot.scope.programs).0;
+    for step in plan(classified) {
+        assert!(step.finding.is_leak(), "{step:?}");
+        match (&step.program, &step.action) {
+            (Some(program), _) => {
+                assert!(ours.has(&program.name), "{step:?} is against what is not ours");
+                assert!(classified.leaks().any(|leak| leak.program_id == program.id), "{step:?}");
+            }
+            (None, Action::RemoveDevice(device)) => {
+                assert!(device.owner().is_some(), "{step:?} is against what is not ours");
+                assert!(classified.leaked_devices().any(|leak| leak.device == device), "{step:?}");
+            }
+            (None, _) => panic!("{step:?} is against nothing"),
+        }
+    }
+}
+
+fn report_is_of_the_judgement(made: &Report, classified: &Classified<'_>, all: bool) {
+    assert_eq!(made.verdict, classified.verdict);
+    assert_eq!(made.summary.leaked, made.leaks.len());
+    assert_eq!(made.summary.attachments, classified.attachments.len());
+    assert_eq!(made.coverage.gaps.len(), classified.gaps.len());
+    if all {
+        assert_eq!(made.attachments.len(), classified.attachments.len());
+    }
+    let written = made.json().unwrap();
+    let read: Report = serde_json::from_str(&written).unwrap();
+    assert_eq!(read.json().unwrap(), written, "the report is written as another one");
+}
+
+fn text_is_harmless(made: &Report) {
+    for width in [None, Some(80)] {
+        let text = render(made, false, width);
+        assert_eq!(text, render(made, false, width), "it is shown in two ways");
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            assert!(is_harmless(line), "{line:?}");
+        }
+        let mut plain = render(made, true, width);
+        for style in ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[0m"] {
+            plain = plain.replace(style, "");
+        }
+        assert_eq!(plain, text, "colour changes more than the colour");
+    }
+}
+
+fn formats_are_what_their_readers_expect(made: &Report) {
+    let github = rendered(made, Format::Github);
+    for line in github.lines() {
+        let is_command =
+            ["::error ", "::warning ", "::notice "].iter().any(|it| line.starts_with(it));
+        assert!(is_command && is_harmless(line), "{line:?}");
+    }
+    for line in rendered(made, Format::Prometheus).lines() {
+        let is_metric = line.starts_with("# ") || line.starts_with("chadthrottle_audit_");
+        assert!(is_metric && is_harmless(line), "{line:?}");
+    }
+    assert!(rendered(made, Format::Junit).lines().all(|line| !line.contains(char::is_control)));
+}
+
+fn rendered(made: &Report, format: Format) -> String {
+    let text = render_as(made, format, Medium::FILE).unwrap();
+    assert_eq!(text, render_as(made, format, Medium::FILE).unwrap(), "it is written in two ways");
+    text
+}
+
+/// A terminal shows it, and obeys nothing in it.
+fn is_harmless(text: &str) -> bool {
+    // What is escaped already stays as it is.
+    escape(text) == text && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_holds_of_snapshots_holds_of_all_that_is_kept() {
+        vmtests::corpus::replay("snapshot", super::snapshot);
+    }
+}

@@ -39,6 +39,7 @@ pub use self::standing::{Claim, Source};
 pub use self::devices::JudgedDevice;
 pub(crate) use self::devices::are_in_scope as devices_in_scope;
 use self::facts::Facts;
+use self::unattached::Unattached;
 use crate::snapshot::{
     AttachmentFact, DeviceLinkFact, Gap, HolderFact, Host, LinkFact, Look, Note, Object, PinFact,
     ProgramFact, Scope, Snapshot, Subject,
@@ -201,7 +202,7 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
             notes: Vec::new(),
         };
     };
-    let Judgement { mut attachments, mut programs, mut devices, mut gaps, notes } =
+    let Judgement { mut attachments, mut programs, mut devices, mut gaps, notes, .. } =
         judge(last, &snapshot.host, &snapshot.scope);
     if let Some(before) = earlier.last() {
         let before = suspects(before, &snapshot.host, &snapshot.scope);
@@ -246,20 +247,41 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
 /// What a look alone would call leaks. Where there are any, another look tells those that stay from
 /// those that were just being set up or taken down.
 pub fn suspects(look: &Look, host: &Host, scope: &Scope) -> BTreeSet<Key> {
+    judge(look, host, scope).suspects()
+}
+
+/// The suspects, and programs that cannot be judged: what is attached nowhere may be about to go (the kernel frees it
+/// some time after its last holder let go of it), and then there is nothing to be judged.
+pub fn unsettled(look: &Look, host: &Host, scope: &Scope) -> BTreeSet<Key> {
     let judged = judge(look, host, scope);
-    let programs = judged.attachments.iter().chain(&judged.programs);
-    let programs = programs.filter(|judged| judged.finding.is_leak()).map(Judged::key);
-    let devices = judged.devices.iter().filter(|judged| judged.finding.is_leak());
-    programs.chain(devices.map(JudgedDevice::key)).collect()
+    let undecided = judged.undecided.iter().map(|&program| Key::Program {
+        cgroup: None,
+        attach_type: None,
+        program,
+        link: None,
+        pin: None,
+    });
+    judged.suspects().into_iter().chain(undecided).collect()
 }
 
 /// What one look comes to.
 struct Judgement<'a> {
     attachments: Vec<Judged<'a>>,
     programs: Vec<Judged<'a>>,
+    /// Programs without an attachment for each of which there is a gap instead of a judgement.
+    undecided: Vec<ProgramId>,
     devices: Vec<JudgedDevice<'a>>,
     gaps: Vec<Gap>,
     notes: Vec<Note>,
+}
+
+impl Judgement<'_> {
+    fn suspects(&self) -> BTreeSet<Key> {
+        let programs = self.attachments.iter().chain(&self.programs);
+        let programs = programs.filter(|judged| judged.finding.is_leak()).map(Judged::key);
+        let devices = self.devices.iter().filter(|judged| judged.finding.is_leak());
+        programs.chain(devices.map(JudgedDevice::key)).collect()
+    }
 }
 
 fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> {
@@ -267,7 +289,8 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
     let mut gaps = [gaps_of(look), facts.gaps.clone()].concat();
     let mut notes = look.coverage.notes.clone();
     let attachments = attached::judge(&facts, &mut gaps);
-    let programs = unattached::judge(&facts, &attachments, &mut gaps);
+    let Unattached { judged: programs, undecided } =
+        unattached::judge(&facts, &attachments, &mut gaps);
     let devices = devices::judge(&facts, &mut gaps, &mut notes);
     if is_answered_for(&attachments, &programs) {
         gaps = without_processes(&gaps, look);
@@ -280,7 +303,7 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
             gaps.retain(|gap| gap.about != hidden);
         }
     }
-    Judgement { attachments, programs, devices, gaps, notes }
+    Judgement { attachments, programs, undecided, devices, gaps, notes }
 }
 
 /// What a look could not see. Whatever it does not say itself, its numbers do.

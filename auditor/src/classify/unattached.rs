@@ -13,6 +13,14 @@ use super::standing::{Source, Standing};
 use super::{Finding, Judged};
 use crate::snapshot::{DEVICE_PROGRAM, Gap, LinkFact, Object, ProgramFact, Subject};
 
+/// What is attached nowhere.
+#[derive(Default)]
+pub(super) struct Unattached<'a> {
+    pub judged: Vec<Judged<'a>>,
+    /// Programs for each of which there is a gap instead.
+    pub undecided: Vec<ProgramId>,
+}
+
 /// Judges programs of ours without an attachment, and defunct links of any of ours.
 ///
 /// - Below a root other than `/` nothing is judged: what is attached elsewhere was not looked for.
@@ -27,9 +35,9 @@ pub(super) fn judge<'a>(
     facts: &Facts<'a>,
     attachments: &[Judged<'a>],
     gaps: &mut Vec<Gap>,
-) -> Vec<Judged<'a>> {
+) -> Unattached<'a> {
     if facts.scope.root.as_os_str() != "/" {
-        return Vec::new();
+        return Unattached::default();
     }
     let attached: HashSet<ProgramId> = attachments.iter().map(|judged| judged.program_id).collect();
     let throttling: HashSet<u32> = attachments
@@ -59,6 +67,8 @@ pub(super) fn judge<'a>(
             Judgement::InDoubt(doubt, why) => doubted.push((program, doubt, why)),
         }
     }
+    let undecided = unjudged.iter().chain(doubted.iter().map(|(program, ..)| program));
+    let undecided = undecided.map(|program| program.id).collect();
     if !unjudged.is_empty() {
         gaps.push(Gap {
             about: Subject::Cgroups,
@@ -73,7 +83,7 @@ pub(super) fn judge<'a>(
         what: named(&[program]),
         why,
     }));
-    judged
+    Unattached { judged, undecided }
 }
 
 /// Why the link is defunct, if it is.

@@ -26,7 +26,7 @@ use self::host::{Clock, boottime_offset, host};
 pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
 pub use self::method::Method;
-use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, suspects};
+use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, unsettled};
 use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
 
 /// How often at most the host is looked at until nothing new is suspicious.
@@ -83,8 +83,8 @@ impl Default for Options {
 /// Takes a snapshot of this host. Needs root (`CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`);
 /// without it the snapshot has gaps that say so. Changes nothing and leaves nothing behind.
 ///
-/// A look that shows suspects is followed by another one, until it shows none that the one before did
-/// not, so that a throttle that is just being set up or taken down is not taken for a leak. The later ones
+/// A look that shows suspects, or programs that cannot be judged, is followed by another one, until it shows none that
+/// the one before did not, so that a throttle that is just being set up or taken down is not taken for a leak. The later ones
 /// ask only the cgroups of the suspects again, and take what is attached elsewhere from the look before:
 /// what is attached meanwhile to another cgroup is not in the report. Everything else (programs, links,
 /// processes, pins, the ledger) is read anew. Where a suspect is attached nowhere every cgroup is asked
@@ -174,7 +174,8 @@ impl Collector {
         let mut timings = Timings::default();
         let whole = Extent::Tree(&self.scope.root);
         let mut looks = vec![self.look(whole, &mut timings)?];
-        let mut suspected = suspects(&looks[0], &self.host, &self.scope);
+        let unsettled = |look: &Look| unsettled(look, &self.host, &self.scope);
+        let mut suspected = unsettled(&looks[0]);
         let mut taken = 1;
         while !suspected.is_empty() && taken < MAX_LOOKS {
             let settling = Instant::now();
@@ -187,8 +188,7 @@ impl Collector {
             looks.push(look);
             looks.drain(..looks.len() - 2);
             taken += 1;
-            let before =
-                std::mem::replace(&mut suspected, suspects(&looks[1], &self.host, &self.scope));
+            let before = std::mem::replace(&mut suspected, unsettled(&looks[1]));
             if suspected.is_subset(&before) {
                 break;
             }

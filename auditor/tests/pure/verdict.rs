@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use auditor::classify::Finding::{Active, OrphanedAttachment};
-use auditor::classify::{Finding, Verdict, classify, suspects};
+use auditor::classify::{Finding, Verdict, classify, suspects, unsettled};
 use auditor::snapshot::{Snapshot, Subject};
 
 /// The looks of both, as one snapshot.
@@ -69,6 +69,24 @@ fn suspects_are_what_a_look_alone_would_call_leaks() {
     let (orphan, host) = (orphan(), host());
     assert_eq!(suspects(&orphan.looks[0], &orphan.host, &orphan.scope).len(), 1);
     assert_eq!(suspects(&host.looks[0], &host.host, &host.scope).len(), 0);
+}
+
+#[test]
+fn what_cannot_be_judged_is_no_suspect_but_another_look_may_not_show_it_any_more() {
+    let mut doubted = host();
+    doubted.program(41, None);
+    doubted.gap(Subject::Pins);
+    let look = &doubted.looks[0];
+    assert_eq!(suspects(look, &doubted.host, &doubted.scope).len(), 0);
+    assert_eq!(unsettled(look, &doubted.host, &doubted.scope).len(), 1);
+    assert_eq!(classify(&doubted).gaps.len(), 2);
+    let orphan = orphan();
+    let look = &orphan.looks[0];
+    assert_eq!(
+        unsettled(look, &orphan.host, &orphan.scope),
+        suspects(look, &orphan.host, &orphan.scope)
+    );
+    assert_eq!(unsettled(&host().looks[0], &host().host, &host().scope).len(), 0);
 }
 
 #[test]

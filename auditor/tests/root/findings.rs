@@ -1,7 +1,9 @@
 //! Findings that can be made on a real kernel, made for real.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::Command;
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use bpf::list::{AttachFlags, detach};
 use bpf::program::Program;
 use bpf::throttle::{Parts, load};
 use bpf::{Owner, throttle::Loaded};
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 
@@ -171,6 +175,31 @@ fn root_what_goes_before_the_second_look_is_no_leak() {
     going.join().unwrap();
     assert_eq!(status, 0, "{report}");
     assert!(report["timings_ms"]["settle"].as_f64().unwrap() >= 1_500.0);
+}
+
+/// The kernel frees a program some time after the last that held it has let go.
+#[test]
+fn root_what_cannot_be_judged_and_goes_before_the_second_look_is_no_gap() {
+    isolate();
+    // Kept by a pin that nobody sees, as another bpffs covers it.
+    let names = Names::new();
+    let bpffs = File::open("/sys/fs/bpf").unwrap();
+    let program = Program::load_pass(&names.leak, INGRESS).unwrap();
+    let pinned = Command::new("bpftool")
+        .args(["prog", "pin", "id", &program.info().id.to_string(), "/sys/fs/bpf/unseen"])
+        .status();
+    assert!(pinned.unwrap().success());
+    drop(program);
+    mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+    let (status, report) = scan(Path::new("/"), &names.leak, &[]);
+    assert_eq!((status, findings(&report)), (2, Vec::new()), "{report}");
+    let going = spawn(move || {
+        sleep(Duration::from_millis(500));
+        unlinkat(&bpffs, "unseen", UnlinkatFlags::NoRemoveDir).unwrap();
+    });
+    let (status, report) = scan(Path::new("/"), &names.leak, &["--settle", "1500ms"]);
+    going.join().unwrap();
+    assert_eq!(status, 0, "{report}");
 }
 
 fn strings(texts: &[&str]) -> Vec<String> {

@@ -13,6 +13,9 @@ use crate::scan::{TWO_TYPES, as_process, bpftool};
 const SMALL: usize = 10_000;
 /// How much memory it may use at most.
 const MOST_MEGABYTES: f64 = 64.0;
+/// With more attachments bpftool is left out. It loads the kernel's type information for each attached program and keeps
+/// it: some 2.4 MB each, so that 10,000 take 24 GB and the kernel ends it (bpftool 7.1).
+const MOST_FOR_BPFTOOL: usize = 1_000;
 
 /// The contestants beside bpftool, in the order of the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +62,8 @@ pub struct Row {
     pub attachments: usize,
     /// What they are.
     pub attached: Attached,
-    /// `bpftool cgroup tree`.
-    pub bpftool: Duration,
+    /// `bpftool cgroup tree`; none where it would need more memory than there is.
+    pub bpftool: Option<Duration>,
     /// The auditor as a process, each [`Way`].
     ways: [Duration; 4],
     /// The most memory that the auditor used, in kB.
@@ -78,7 +81,9 @@ impl Row {
         let mut ways = [const { Vec::new() }; 4];
         let mut peak_kilobytes = 0;
         for _ in 0..rounds {
-            theirs.push(timed(|| bpftool(root))?.0);
+            if forest.attachments <= MOST_FOR_BPFTOOL {
+                theirs.push(timed(|| bpftool(root))?.0);
+            }
             let [two, all, iterator, after_load] = &mut ways;
             let mut scan = |types, method| {
                 let (time, told) = timed(|| as_process(root, types, method))?;
@@ -96,23 +101,26 @@ impl Row {
             attachments: forest.attachments,
             attached: forest.attached,
             bpftool: median(theirs),
-            ways: ways.map(median),
+            ways: ways.map(|times| median(times).unwrap_or_default()),
             peak_kilobytes,
         })
     }
 
-    /// How many times faster than bpftool each way is.
-    fn ratios(&self) -> impl Iterator<Item = (Way, Duration, f64)> {
+    /// How many times faster than bpftool each way is; none without it.
+    fn ratios(&self) -> impl Iterator<Item = (Way, Duration, Option<f64>)> {
         Way::ALL.into_iter().zip(self.ways).map(|(way, time)| {
-            let ratio = self.bpftool.as_secs_f64() / time.as_secs_f64();
-            (way, time, ratio)
+            (way, time, self.bpftool.map(|theirs| theirs.as_secs_f64() / time.as_secs_f64()))
         })
+    }
+
+    fn known_ratios(&self) -> impl Iterator<Item = (Way, f64)> {
+        self.ratios().filter_map(|(way, _, ratio)| Some((way, ratio?)))
     }
 
     /// The same the other way round, for the baseline: how long the auditor takes beside bpftool.
     pub fn baseline(&self) -> impl Iterator<Item = Ratio> {
         let Self { cgroups, attachments, attached, .. } = *self;
-        self.ratios().map(move |(way, _, ratio)| Ratio {
+        self.known_ratios().map(move |(way, ratio)| Ratio {
             name: format!("{}, {cgroups} cgroups, {attachments} {}", way.name(), attached.name()),
             peer: "bpftool".to_owned(),
             value: 1.0 / ratio,
@@ -129,12 +137,12 @@ impl Row {
         }
         let memory = self.peak_kilobytes as f64 / 1_000.0;
         let of = format!("{} cgroups, {} {}", self.cgroups, self.attachments, self.attached.name());
-        let is_slow = |(way, _, ratio): &(Way, Duration, f64)| {
+        let is_slow = |(way, ratio): &(Way, f64)| {
             let is_asked =
                 self.attached == Attached::Foreign || matches!(way, Way::TwoTypes | Way::AllTypes);
             is_asked && (ratio.is_nan() || *ratio < way.least())
         };
-        let slow = self.ratios().filter(is_slow).map(|(way, _, ratio)| {
+        let slow = self.known_ratios().filter(is_slow).map(|(way, ratio)| {
             let (name, least) = (way.name(), way.least());
             format!("{of}: {name}: {ratio:.2} times as fast as bpftool, less than {least}")
         });
@@ -155,23 +163,28 @@ pub fn markdown(rows: &[Row]) -> String {
         let ways: Vec<String> = row
             .ratios()
             .map(|(_, time, ratio)| {
-                let milliseconds = time.as_secs_f64() * 1_000.0;
-                format!("{milliseconds:.0} ms, **{ratio:.1} times** as fast")
+                let time = format!("{:.0} ms", milliseconds(time));
+                ratio.map_or(time.clone(), |ratio| format!("{time}, **{ratio:.1} times** as fast"))
             })
             .collect();
+        let theirs = row.bpftool.map(|time| format!("{:.0} ms", milliseconds(time)));
         // Writing to a String cannot fail.
         let _ = writeln!(
             table,
-            "| {} | {} {} | {} ms | {} | {:.1} MB |",
+            "| {} | {} {} | {} | {} | {:.1} MB |",
             row.cgroups,
             row.attachments,
             row.attached.name(),
-            row.bpftool.as_millis(),
+            theirs.as_deref().unwrap_or("out of memory"),
             ways.join(" | "),
             row.peak_kilobytes as f64 / 1_000.0,
         );
     }
     table
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
 }
 
 fn timed<T>(run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(Duration, T)> {
@@ -180,9 +193,9 @@ fn timed<T>(run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(Duration
     Ok((start.elapsed(), result))
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+fn median(mut times: Vec<Duration>) -> Option<Duration> {
     times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+    times.get(times.len() / 2).copied()
 }
 
 #[cfg(test)]
@@ -194,7 +207,7 @@ mod tests {
             cgroups: 10_000,
             attachments: 100,
             attached: Attached::Foreign,
-            bpftool: Duration::from_millis(bpftool),
+            bpftool: Some(Duration::from_millis(bpftool)),
             ways: ways.map(Duration::from_millis),
             peak_kilobytes: 64_000,
         }
@@ -206,6 +219,10 @@ mod tests {
         let table = markdown(&[row]);
         let expected = "| 10000 | 100 foreign | 500 ms | 50 ms, **10.0 times** as fast | 200 ms, **2.5 times** as fast | 20 ms, **25.0 times** as fast | 5 ms, **100.0 times** as fast | 5.1 MB |";
         assert_eq!(table.lines().nth(2), Some(expected));
+        let alone = markdown(&[Row { bpftool: None, ..row }]);
+        let expected =
+            "| 10000 | 100 foreign | out of memory | 50 ms | 200 ms | 20 ms | 5 ms | 5.1 MB |";
+        assert_eq!(alone.lines().nth(2), Some(expected));
         let columns = |line: usize| table.lines().nth(line).unwrap().matches('|').count();
         assert_eq!([columns(0), columns(1)], [columns(2); 2]);
     }
@@ -220,6 +237,9 @@ mod tests {
         assert!(bad.misses()[0].starts_with(first), "{:?}", bad.misses());
         let leaks = Row { attached: Attached::Leaks, ..bad };
         assert_eq!(leaks.misses().len(), 3, "{:?}", leaks.misses());
+        let alone = Row { bpftool: None, ..bad };
+        assert_eq!(alone.misses().len(), 1, "{:?}", alone.misses());
+        assert_eq!(alone.baseline().count(), 0);
         assert_eq!(Row { cgroups: 9_900, ..bad }.misses(), Vec::<String>::new());
         assert_eq!(row(0, [0; 4]).misses().len(), 4, "what was not measured is no good");
     }
@@ -227,6 +247,7 @@ mod tests {
     #[test]
     fn one_slow_run_does_not_move_the_median() {
         let times = [3, 900, 1, 2, 4].map(Duration::from_millis);
-        assert_eq!(median(times.to_vec()), Duration::from_millis(3));
+        assert_eq!(median(times.to_vec()), Some(Duration::from_millis(3)));
+        assert_eq!(median(Vec::new()), None);
     }
 }

@@ -127,53 +127,64 @@ __u64 lost = 0;
 /* Lists that could not be read, or were longer than the kernel lets them be. */
 __u64 unreadable = 0;
 
-/* The first entries of the lists of the cgroup that is looked at. */
+/* The lists of the cgroup that is looked at: their first entries, and their flags. */
 static __u64 heads[MOST_LISTS];
+static __u8 flags[MOST_LISTS];
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } chad_records SEC(".maps");
 
-/* Not static: the verifier goes over it once, and not once for each list. */
-__attribute__((noinline)) int tell_list(__u64 cgroup, __u64 first, __u32 attach_type, __u32 flags)
+/* One list, and the entry that comes next. */
+struct place {
+	struct walk_record record;
+	void *node;
+};
+
+static long tell_entry(__u32 number, void *context)
 {
-	void *node = (void *)first;
+	struct place *place = context;
+	struct bpf_prog_list *entry =
+		place->node - bpf_core_field_offset(struct bpf_prog_list, node);
+	struct bpf_prog *program;
 
-	for (int i = 0; i < MOST_PROGRAMS && node; i++) {
-		struct bpf_prog_list *entry =
-			node - bpf_core_field_offset(struct bpf_prog_list, node);
-		struct bpf_prog *program = BPF_CORE_READ(entry, prog);
-		struct walk_record record = {
-			.cgroup = cgroup,
-			.attach_type = attach_type,
-			.flags = flags,
-		};
-
-		if (!program)
-			program = BPF_CORE_READ(entry, link, link.prog);
-		node = BPF_CORE_READ(entry, node.next);
-		/* A place that waits to be taken away, as a query sees it. */
-		if (!program)
-			continue;
-		record.program = BPF_CORE_READ(program, aux, id);
-		if (bpf_ringbuf_output(&chad_records, &record, sizeof(record), BPF_RB_NO_WAKEUP))
-			lost++;
-	}
-	if (node)
-		unreadable++;
+	if (!place->node)
+		return 1;
+	program = BPF_CORE_READ(entry, prog);
+	if (!program)
+		program = BPF_CORE_READ(entry, link, link.prog);
+	place->node = BPF_CORE_READ(entry, node.next);
+	/* A place that waits to be taken away is none, as a query sees it. */
+	if (!program)
+		return 0;
+	place->record.program = BPF_CORE_READ(program, aux, id);
+	if (bpf_ringbuf_output(&chad_records, &place->record, sizeof(place->record),
+			       BPF_RB_NO_WAKEUP))
+		lost++;
 	return 0;
 }
 
-static __always_inline void tell(struct cgroup *cgroup, __u32 list, __u32 attach_type)
+/*
+ * Not static, and the loop is a call: so the verifier goes over each once, and not once for each list and each entry,
+ * which took longer than a walk over 10,000 cgroups.
+ */
+__attribute__((noinline)) int tell(__u64 cgroup, __u32 list, __u32 attach_type)
 {
-	__u8 flags = 0;
+	struct place place = {
+		.record.cgroup = cgroup,
+		.record.attach_type = attach_type,
+	};
 
 	if (list >= MOST_LISTS || !heads[list])
-		return;
-	/* A query tells no flags for all of these lists together. */
-	bpf_core_read(&flags, sizeof(flags), &cgroup->bpf.flags[list]);
-	tell_list(BPF_CORE_READ(cgroup, kn, id), heads[list], attach_type, flags);
+		return 0;
+	/* A query tells no flags for all lists of security modules together. */
+	place.record.flags = flags[list];
+	place.node = (void *)heads[list];
+	bpf_loop(MOST_PROGRAMS, tell_entry, &place, 0);
+	if (place.node)
+		unreadable++;
+	return 0;
 }
 
 #define LIST(name) bpf_core_enum_value(enum cgroup_bpf_attach_type, name)
@@ -181,24 +192,39 @@ static __always_inline void tell(struct cgroup *cgroup, __u32 list, __u32 attach
 #define TELL(name, attach_type)                                                                    \
 	do {                                                                                       \
 		if (wanted & 1ULL << (attach_type) && HAS(name))                                   \
-			tell(cgroup, LIST(name), attach_type);                                     \
+			tell(id, LIST(name), attach_type);                                         \
 	} while (0)
+
+/* All of an array, which is of another length in each kernel. */
+#define READ(array, field)                                                                         \
+	(bpf_core_field_size(field) > sizeof(array) ||                                             \
+	 bpf_probe_read_kernel(array, bpf_core_field_size(field), &(field)))
 
 SEC("iter/cgroup")
 int chadthrottle_ls(struct bpf_iter__cgroup *ctx)
 {
 	struct cgroup *cgroup = ctx->cgroup;
+	__u64 any = 0;
+	__u64 id;
 
 	/* The last call is for the end. */
 	if (!cgroup)
 		return 0;
 	visited++;
-	if (bpf_core_field_size(cgroup->bpf.progs) > sizeof(heads) ||
-	    bpf_probe_read_kernel(heads, bpf_core_field_size(cgroup->bpf.progs),
-				  &cgroup->bpf.progs)) {
+	if (READ(heads, cgroup->bpf.progs)) {
 		unreadable++;
 		return 0;
 	}
+	/* Most have nothing, so more is read of the others only. */
+	for (int i = 0; i < MOST_LISTS; i++)
+		any |= heads[i];
+	if (!any)
+		return 0;
+	if (READ(flags, cgroup->bpf.flags)) {
+		unreadable++;
+		return 0;
+	}
+	id = BPF_CORE_READ(cgroup, kn, id);
 	TELL(CGROUP_INET_INGRESS, BPF_CGROUP_INET_INGRESS);
 	TELL(CGROUP_INET_EGRESS, BPF_CGROUP_INET_EGRESS);
 	TELL(CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET_SOCK_CREATE);
@@ -231,7 +257,7 @@ int chadthrottle_ls(struct bpf_iter__cgroup *ctx)
 	if (wanted & 1ULL << LSM_CGROUP && HAS(CGROUP_LSM_START)) {
 		for (__u32 list = LIST(CGROUP_LSM_START);
 		     list <= LIST(CGROUP_LSM_END) && list < MOST_LISTS; list++)
-			tell(cgroup, list, LSM_CGROUP);
+			tell(id, list, LSM_CGROUP);
 	}
 	return 0;
 }

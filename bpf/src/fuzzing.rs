@@ -12,7 +12,7 @@ use nix::sys::stat::{major, makedev, minor};
 use crate::cgroup::{Mount, parse_mountinfo, parse_proc_cgroup};
 use crate::devices::owner_of;
 use crate::holders::parse_fdinfo;
-use crate::ids::{LinkId, ProgramId};
+use crate::ids::{LinkId, MapId, ProgramId};
 use crate::ledger::{self, Entry};
 use crate::limits::{Burst, Rate, RateError};
 use crate::metadata::parse_owner;
@@ -83,13 +83,14 @@ pub fn proc_cgroup(text: &[u8]) {
     assert_eq!(found, Some(expected));
 }
 
-/// `/proc/PID/fdinfo/FD`: a link or a program is found whatever the kernel writes behind it (also the paths of files, which
+/// `/proc/PID/fdinfo/FD`: a link, a program or a map is found whatever the kernel writes behind it (also the paths of files, which
 /// need not be text), and only a number counts.
 pub fn fdinfo(text: &[u8]) {
     let told = |line: &str| text.windows(line.len()).any(|part| part == line.as_bytes());
     match parse_fdinfo(text) {
         Some(Held::Link(_)) => assert!(told("link_id:")),
         Some(Held::Program(_)) => assert!(told("prog_id:")),
+        Some(Held::Map(_)) => assert!(told("map_id:")),
         None => {}
     }
     let id = u32::try_from(text.len()).unwrap_or_default() * 7_919;
@@ -98,6 +99,10 @@ pub fn fdinfo(text: &[u8]) {
     if !told("link_id:") {
         let of_program = [format!("prog_type:\t8\nprog_id:\t{id}\n").as_bytes(), text].concat();
         assert_eq!(parse_fdinfo(&of_program), Some(Held::Program(ProgramId(id))));
+        if !told("prog_id:") {
+            let of_map = [format!("map_type:\t1\nmap_id:\t{id}\n").as_bytes(), text].concat();
+            assert_eq!(parse_fdinfo(&of_map), Some(Held::Map(MapId(id))));
+        }
     }
 }
 

@@ -41,7 +41,7 @@ fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
 
 #[test]
 fn root_random_sequences_of_the_program_on_this_kernel_leave_nothing_behind() {
-    let budget = Budget::from_env(150, Duration::from_secs(300), 30);
+    let budget = Budget::from_env(100, Duration::from_secs(300), 30);
     let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
     prove("the program", &budget, |steps| kernel.run_program(steps));
 }

@@ -13,9 +13,11 @@ use crate::snapshot::Look;
 pub struct Processes {
     /// The gate's own pid. What the command has left is its child by now, as it is a subreaper.
     pub gate: u32,
-    /// When the gate was started. (The command was a moment later: what was started in that moment counts as started
-    /// meanwhile.)
+    /// When the gate was started, in clock ticks since boot. (The command was a moment later: what was started in that
+    /// moment counts as started meanwhile.)
     pub started: u64,
+    /// Who started the gate, and who started that, by pid: they were there before it, if only for less than a tick.
+    pub ancestors: HashMap<u32, Birth>,
     /// By pid.
     pub table: HashMap<u32, Birth>,
 }
@@ -30,7 +32,11 @@ impl Processes {
         let started = bpf::start_time(gate)?.with_context(|| {
             format!("there is no process {gate} in /proc: it is of another pid namespace")
         })?;
-        Ok(Self { gate, started, table: HashMap::new() })
+        let mut ancestors = HashMap::new();
+        if let Ok(Some(own)) = bpf::birth(gate) {
+            read_line(own.parent, gate, &mut ancestors);
+        }
+        Ok(Self { gate, started, ancestors, table: HashMap::new() })
     }
 
     /// Reads about those that hold something now. What has ended meanwhile, or cannot be read, is not in it, and its
@@ -38,19 +44,17 @@ impl Processes {
     pub(crate) fn read(&mut self, look: &Look) {
         self.table.clear();
         for holder in &look.holders {
-            let mut pid = holder.pid;
-            while pid != 0 && pid != self.gate && !self.table.contains_key(&pid) {
-                let Ok(Some(birth)) = bpf::birth(pid) else { break };
-                self.table.insert(pid, birth);
-                pid = birth.parent;
-            }
+            read_line(holder.pid, self.gate, &mut self.table);
         }
     }
 
     /// Where a process comes from.
     pub fn origin(&self, pid: u32) -> Origin {
         let Some(process) = self.table.get(&pid) else { return Origin::Unknown };
-        if process.start_time < self.started {
+        // (Its parent may be another by now.)
+        let is_ancestor =
+            self.ancestors.get(&pid).is_some_and(|it| it.start_time == process.start_time);
+        if is_ancestor || process.start_time < self.started {
             return Origin::Earlier;
         }
         let mut ancestor = process.parent;
@@ -63,5 +67,14 @@ impl Processes {
             ancestor = process.parent;
         }
         if ancestor == self.gate { Origin::Command } else { Origin::Meanwhile }
+    }
+}
+
+/// Reads about a process and its ancestors, up to the gate.
+fn read_line(mut pid: u32, gate: u32, table: &mut HashMap<u32, Birth>) {
+    while pid != 0 && pid != gate && !table.contains_key(&pid) {
+        let Ok(Some(birth)) = bpf::birth(pid) else { break };
+        table.insert(pid, birth);
+        pid = birth.parent;
     }
 }

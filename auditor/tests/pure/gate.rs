@@ -33,7 +33,7 @@ fn processes() -> Processes {
         born(WORKER, DAEMON, 9_200),
         born(STRANGER, SYSTEMD, 9_150),
     ]);
-    Processes { gate: GATE, started: 9_000, table }
+    Processes { gate: GATE, started: 9_000, ancestors: HashMap::new(), table }
 }
 
 fn all() -> Vec<String> {
@@ -78,6 +78,18 @@ fn a_process_as_old_as_the_gate_is_no_earlier_one() {
     let mut processes = processes();
     processes.table.insert(400, Birth { parent: SYSTEMD, start_time: processes.started });
     assert_eq!(processes.origin(400), Origin::Meanwhile);
+}
+
+#[test]
+fn who_started_the_gate_was_there_before_it_even_in_the_same_tick() {
+    let mut processes = processes();
+    let shell = Birth { parent: SYSTEMD, start_time: processes.started };
+    processes.ancestors.insert(400, shell);
+    // Its own parent has ended meanwhile.
+    processes.table.insert(400, Birth { parent: 1, ..shell });
+    assert_eq!(processes.origin(400), Origin::Earlier);
+    processes.table.insert(400, Birth { start_time: processes.started + 1, ..shell });
+    assert_eq!(processes.origin(400), Origin::Meanwhile, "another process by now");
 }
 
 #[test]

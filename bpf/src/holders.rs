@@ -9,6 +9,7 @@ use crate::error::{Call, Error, Result};
 use crate::ids::{LinkId, MapId, ProgramId};
 use crate::owner::from_proc;
 use crate::pins::{Held, HoldingFile, Sought};
+use crate::sys;
 
 /// A process and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct Holders {
     pub unreadable: Vec<Error>,
 }
 
-/// Looks through the open files of every process but this one. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
+/// Looks through the open files of every process but this one, in all of its threads. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
 /// other users' processes.
 ///
 /// Only files whose link in `/proc/PID/fd` says so are opened: on a busy host that is a few of many
@@ -43,6 +44,7 @@ pub fn holders(sought: Sought) -> Result<Holders> {
     // As /proc counts, which may be of another pid namespace.
     let own = std::fs::read_link("/proc/self").map_err(|error| from_proc("/proc/self", &error))?;
     let own = own.to_str().and_then(|name| name.parse::<u32>().ok());
+    let counts_as_we_do = own == Some(std::process::id());
     let mut is_first_there = false;
     let listing = std::fs::read_dir("/proc")
         .map_err(|error| Error::from_io(Call::ReadProc, "/proc", &error))?;
@@ -55,7 +57,7 @@ pub fn holders(sought: Sought) -> Result<Holders> {
         if Some(pid) == own {
             continue;
         }
-        match held_by_process(&entry.path(), sought) {
+        match held_by_process(&entry.path(), pid, counts_as_we_do, sought) {
             Ok(held) if held.is_empty() => {}
             Ok(held) => found.holders.push(Holder { pid, comm: comm(&entry.path()), held }),
             Err(error) if is_gone(&error) => {}
@@ -77,9 +79,46 @@ pub fn holders(sought: Sought) -> Result<Holders> {
     Ok(found)
 }
 
-fn held_by_process(process: &Path, sought: Sought) -> io::Result<Vec<Held>> {
+/// What is open in any thread of a process. What `/proc/PID/fd` shows is the first thread's table of files: none at all
+/// when that one has ended before the others, and not those of threads that have one of their own
+/// (`unshare(CLONE_FILES)`).
+fn held_by_process(
+    process: &Path,
+    pid: u32,
+    counts_as_we_do: bool,
+    sought: Sought,
+) -> io::Result<Vec<Held>> {
+    let mut held = held_by_thread(process, sought)?;
+    // One thread of each table that has been looked through.
+    let mut looked = vec![pid];
+    for entry in std::fs::read_dir(process.join("task"))? {
+        let entry = entry?;
+        let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // Where nobody can say, it is looked through, too.
+        let is_known =
+            |&known: &u32| known == thread || (counts_as_we_do && sys::share_files(known, thread));
+        if looked.iter().any(is_known) {
+            continue;
+        }
+        match held_by_thread(&entry.path(), sought) {
+            Ok(more) => held.extend(more),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+        looked.push(thread);
+    }
+    held.sort_unstable();
+    held.dedup();
+    Ok(held)
+}
+
+/// What is open in one thread: a folder that has `fd` and `fdinfo`.
+fn held_by_thread(thread: &Path, sought: Sought) -> io::Result<Vec<Held>> {
     let mut held = Vec::new();
-    for entry in std::fs::read_dir(process.join("fd"))? {
+    for entry in std::fs::read_dir(thread.join("fd"))? {
         let entry = entry?;
         let target = match std::fs::read_link(entry.path()) {
             Ok(target) => target,
@@ -90,14 +129,12 @@ fn held_by_process(process: &Path, sought: Sought) -> io::Result<Vec<Held>> {
         if !HoldingFile::of(&target).is_some_and(|file| sought.has(file)) {
             continue;
         }
-        match std::fs::read(process.join("fdinfo").join(entry.file_name())) {
+        match std::fs::read(thread.join("fdinfo").join(entry.file_name())) {
             Ok(text) => held.extend(parse_fdinfo(&text)),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    held.sort_unstable();
-    held.dedup();
     Ok(held)
 }
 
@@ -134,6 +171,8 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use nix::libc::{EACCES, ENOENT, ESRCH};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::gettid;
 
     use super::*;
     use crate::error::Kind;
@@ -171,8 +210,42 @@ mod tests {
         }
         // Closed after its name was read: it has no information any more.
         process.link("fd/7", "anon_inode:bpf-prog");
+        std::fs::create_dir(process.path().join("task")).unwrap();
         let held = [Held::Program(ProgramId(17)), Held::Link(LinkId(3)), Held::Map(MapId(9))];
-        assert_eq!(held_by_process(process.path(), Sought::MapsToo).unwrap(), held);
+        let found = held_by_process(process.path(), 5_000_001, true, Sought::MapsToo).unwrap();
+        assert_eq!(found, held);
+    }
+
+    #[test]
+    fn what_any_thread_holds_counts_although_the_first_has_ended() {
+        let process = Folder::new("threads");
+        // Numbers that no thread has, so that nobody can say whose tables are the same.
+        for (thread, id) in [(5_000_002, 17), (5_000_003, 18), (5_000_004, 17)] {
+            process.link(&format!("task/{thread}/fd/3"), "anon_inode:bpf-prog");
+            process.file(&format!("task/{thread}/fdinfo/3"), format!("prog_id:\t{id}\n"));
+        }
+        std::fs::create_dir(process.path().join("fd")).unwrap();
+        let held = [17, 18].map(|id| Held::Program(ProgramId(id)));
+        for counts_as_we_do in [true, false] {
+            let found =
+                held_by_process(process.path(), 5_000_001, counts_as_we_do, Sought::MapsToo);
+            assert_eq!(found.unwrap(), held);
+        }
+    }
+
+    #[test]
+    fn threads_that_have_the_same_files_are_told_from_those_that_do_not() {
+        let own = std::process::id();
+        let thread = |unshares: bool| {
+            std::thread::spawn(move || {
+                if unshares {
+                    unshare(CloneFlags::CLONE_FILES).unwrap();
+                }
+                sys::share_files(own, u32::try_from(gettid().as_raw()).unwrap())
+            })
+        };
+        assert_eq!([false, true].map(|it| thread(it).join().unwrap()), [true, false]);
+        assert!(!sys::share_files(own, 5_000_001), "there is no such thread");
     }
 
     #[test]
@@ -181,8 +254,8 @@ mod tests {
         process.link("fd/6", "anon_inode:bpf-map");
         // Opening it would be an error.
         process.file("fdinfo/6/x", "");
-        assert_eq!(held_by_process(process.path(), Sought::ProgramsAndLinks).unwrap(), []);
-        assert!(held_by_process(process.path(), Sought::MapsToo).is_err());
+        assert_eq!(held_by_thread(process.path(), Sought::ProgramsAndLinks).unwrap(), []);
+        assert!(held_by_thread(process.path(), Sought::MapsToo).is_err());
     }
 
     #[test]
@@ -196,7 +269,7 @@ mod tests {
             });
             // Sure to meet many that are listed, and gone when their turn comes.
             let answers = [(); 2_000]
-                .map(|()| held_by_process(Path::new("/proc/self"), Sought::ProgramsAndLinks));
+                .map(|()| held_by_thread(Path::new("/proc/self"), Sought::ProgramsAndLinks));
             is_done.store(true, Relaxed);
             assert!(answers.iter().all(|held| held.as_ref().is_ok_and(Vec::is_empty)));
         });
@@ -222,12 +295,12 @@ mod tests {
     fn an_open_file_that_cannot_be_read_is_an_error_and_not_nothing() {
         let no_link = Folder::new("no-link");
         no_link.file("fd/3", "");
-        assert!(held_by_process(no_link.path(), Sought::MapsToo).is_err());
+        assert!(held_by_thread(no_link.path(), Sought::MapsToo).is_err());
 
         let no_info = Folder::new("no-info");
         no_info.link("fd/3", "anon_inode:bpf-prog");
         no_info.file("fdinfo/3/x", "");
-        assert!(held_by_process(no_info.path(), Sought::MapsToo).is_err());
+        assert!(held_by_thread(no_info.path(), Sought::MapsToo).is_err());
     }
 
     #[test]

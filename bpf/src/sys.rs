@@ -7,6 +7,7 @@
 mod handle;
 mod map;
 mod names;
+mod threads;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem;
@@ -22,6 +23,7 @@ use crate::list::{AttachOptions, DetachOptions};
 pub(crate) use handle::open_cgroup_by_id;
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes, map_info};
 pub(crate) use names::{link_type_name, map_type_name, program_type_name};
+pub(crate) use threads::share_files;
 
 type Result<T> = std::result::Result<T, Errno>;
 

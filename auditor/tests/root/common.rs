@@ -11,6 +11,7 @@ use bpf::list::{AttachFlags, Scope, attach, query};
 use bpf::program::Program;
 use bpf::{AttachType, ProgramId};
 use serde_json::Value;
+use tempfile::TempDir;
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
 pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
@@ -101,4 +102,14 @@ pub(crate) fn has_iterator() -> bool {
     let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(6), Some(1))
+}
+
+/// Compiles a program; the folder keeps it.
+pub(crate) fn compiled(folder: &TempDir, source: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let program = folder.path().join(source.file_stem().unwrap());
+    let cc =
+        std::process::Command::new("cc").arg("-o").arg(&program).arg(&source).output().unwrap();
+    assert!(cc.status.success(), "{}", shown(&cc));
+    program.into_os_string().into_string().unwrap()
 }

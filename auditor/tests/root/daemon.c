@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /* Attaches a program to a cgroup through a link, and leaves a process behind that holds it, for two
- * minutes at most: daemon CGROUP NAME.
- * Prints that process's pid. */
+ * minutes at most: daemon CGROUP NAME [leaderless|unshared].
+ * Prints that process's pid. Leaderless: its first thread has ended. Unshared: its first thread has
+ * other files than the one that holds the link. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -13,6 +17,18 @@
 static int bpf(enum bpf_cmd command, union bpf_attr *attr)
 {
 	return (int)syscall(__NR_bpf, command, attr, sizeof(*attr));
+}
+
+static int unshared;
+
+static void *hold(void *unused)
+{
+	if (unshared && unshare(CLONE_FILES))
+		_exit(2);
+	unshared = 0;
+	for (;;)
+		pause();
+	return unused;
 }
 
 int main(int argc, char **argv)
@@ -30,7 +46,8 @@ int main(int argc, char **argv)
 		.license = (__u64)(unsigned long)"MIT",
 	};
 	union bpf_attr create = { .link_create.attach_type = BPF_CGROUP_INET_EGRESS };
-	int cgroup, program, pid;
+	int cgroup, program, link, pid;
+	pthread_t thread;
 
 	if (argc < 3) {
 		fprintf(stderr, "usage: %s CGROUP NAME\n", argv[0]);
@@ -49,7 +66,8 @@ int main(int argc, char **argv)
 	}
 	create.link_create.target_fd = cgroup;
 	create.link_create.prog_fd = program;
-	if (bpf(BPF_LINK_CREATE, &create) < 0) {
+	link = bpf(BPF_LINK_CREATE, &create);
+	if (link < 0) {
 		fprintf(stderr, "BPF_LINK_CREATE: %s\n", strerror(errno));
 		return 2;
 	}
@@ -66,6 +84,18 @@ int main(int argc, char **argv)
 	close(STDERR_FILENO);
 	/* Nor shall it stay if nobody ends it. */
 	alarm(120);
+	if (argc > 3) {
+		unshared = !strcmp(argv[3], "unshared");
+		if (pthread_create(&thread, NULL, hold, NULL))
+			return 2;
+		/* Until the thread has files of its own, in which the link stays open. */
+		while (*(volatile int *)&unshared)
+			usleep(1000);
+		if (!strcmp(argv[3], "leaderless"))
+			pthread_exit(NULL);
+		close(link);
+		close(program);
+	}
 	for (;;)
 		pause();
 }

@@ -1,5 +1,6 @@
 //! The gate around commands that leak, and around some that do not.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -55,15 +56,6 @@ impl Gate {
 fn left(report: &Value) -> Vec<&str> {
     let left = report["left"].as_array().unwrap();
     left.iter().map(|it| it["kind"].as_str().unwrap()).collect()
-}
-
-/// Compiles a program; the folder keeps it.
-fn compiled(folder: &TempDir, source: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
-    let program = folder.path().join(source.file_stem().unwrap());
-    let cc = Command::new("cc").arg("-o").arg(&program).arg(&source).output().unwrap();
-    assert!(cc.status.success(), "{}", shown(&cc));
-    program.into_os_string().into_string().unwrap()
 }
 
 fn text(path: &Path) -> &str {
@@ -165,6 +157,30 @@ fn root_a_signal_is_passed_on_and_the_gate_still_reports() {
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!((child.wait().unwrap().code(), rest.as_str()), (Some(3), "told\n"));
     assert_eq!(gate.report("")["verdict"], "clean");
+}
+
+#[test]
+fn root_every_signal_that_is_for_a_program_is_passed_on() {
+    for name in "HUP INT QUIT USR1 USR2 ALRM TERM VTALRM PROF IO PWR WINCH".split(' ') {
+        let gate = Gate::new(&Names::new().leak);
+        let script =
+            format!("trap 'exit 3' {name}; kill -{name} $PPID; while :; do sleep 0.05; done");
+        let (output, report) = gate.run(&["sh", "-c", &script]);
+        let found = (output.status.code(), &report["verdict"]);
+        assert_eq!(found, (Some(3), &"clean".into()), "{name}: {}", shown(&output));
+    }
+}
+
+#[test]
+fn root_where_nobody_can_be_told_the_exit_status_tells() {
+    let status = |argv: &[&str]| {
+        let full = || File::options().write(true).open("/dev/full").unwrap();
+        let gate = Gate::new(&Names::new().leak);
+        gate.command(argv).stdout(full()).stderr(full()).status().unwrap().code()
+    };
+    // The report cannot be printed: what has failed is not passed over.
+    assert_eq!(status(&["true"]), Some(2));
+    assert_eq!(status(&["/no/such/command"]), Some(2));
 }
 
 #[test]

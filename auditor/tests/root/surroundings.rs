@@ -2,10 +2,13 @@
 //! with the reason; `docs/surroundings.md` has a row for each test.
 
 use std::os::fd::AsFd;
+use std::process::Command;
 
 use bpf::Owner;
 use bpf::list::attach;
 use bpf::throttle::{Parts, load};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 
@@ -323,4 +326,22 @@ fn root_in_a_pid_namespace_with_the_proc_of_another_a_living_owner_is_not_taken_
     not_known(&stale, &["process 1 of another pid or time namespace", "cannot be told from here"]);
     assert_eq!(right.status.code(), Some(0), "{}", shown(&right));
     assert_eq!(findings(&json(&right)), ["active"]);
+}
+
+#[test]
+fn root_what_only_a_thread_holds_is_held_though_the_first_has_ended_or_has_other_files() {
+    for how in ["leaderless", "unshared"] {
+        let cgroup = ScratchCgroup::new(how);
+        let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
+        let daemon = compiled(&folder, "tests/root/daemon.c");
+        let output = Command::new(daemon).arg(cgroup.path()).args([&names.leak, how]).output();
+        let pid: i32 = String::from_utf8(output.unwrap().stdout).unwrap().trim().parse().unwrap();
+        let (status, report) = scan(cgroup.path(), &names.leak, &[]);
+        let cleaned = clean(cgroup.path(), &names.leak);
+        let left = attached(cgroup.path(), EGRESS).len();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        assert_eq!((status, findings(&report)), (0, vec!["active".to_owned()]), "{how}: {report}");
+        assert_eq!(report["attachments"][0]["holders"][0]["pid"], pid, "{how}");
+        assert_eq!((cleaned.status.code(), left), (Some(0), 1), "{how}: {}", shown(&cleaned));
+    }
 }

@@ -4,13 +4,14 @@ mod report_args;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bpf::AttachType;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::report_args::{Format, Output, ReportArgs, Unusable};
-use crate::classify::{DEFAULT_PROGRAMS, Finding};
+use crate::classify::{DEFAULT_PROGRAMS, Finding, cannot_match};
 use crate::collect::{Breadth, Method, Options};
 use crate::schema::Document;
 
@@ -112,7 +113,7 @@ pub struct ScopeArgs {
     pub method: Method,
     /// How long to wait before looking at suspects a second time: a throttle that is just being set up or
     /// taken down is no leak
-    #[arg(long, value_name = "TIME", default_value = "200ms")]
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = settle)]
     pub settle: humantime::Duration,
 }
 
@@ -205,7 +206,7 @@ pub struct Diff {
 #[derive(Debug, Args)]
 pub struct Gate {
     /// How long to wait at most for what goes away by itself; as soon as nothing is left it is over
-    #[arg(long, value_name = "TIME", default_value = "2s")]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = settle)]
     pub settle: humantime::Duration,
     /// Programs to look for, by name, with what is theirs; may be given several times, and `*` is everything. A map
     /// belongs to a program that uses it, and is looked for by its own name as well
@@ -248,7 +249,26 @@ pub enum Generate {
 
 fn glob(glob: &str) -> Result<String, String> {
     globset::Glob::new(glob).map_err(|error| error.kind().to_string())?;
-    Ok(glob.to_owned())
+    if glob.is_empty() {
+        return Err("it names nothing; '*' is every program".to_owned());
+    }
+    match cannot_match(glob) {
+        Some(why) => Err(why),
+        None => Ok(glob.to_owned()),
+    }
+}
+
+/// Nobody wants to wait for longer; and what is added to the time of day has to fit.
+const LONGEST_SETTLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn settle(time: &str) -> Result<humantime::Duration, String> {
+    let time: humantime::Duration = time.parse().map_err(|error: humantime::DurationError| {
+        format!("{error}; write a number with a unit, such as 500ms or 2s")
+    })?;
+    if *time > LONGEST_SETTLE {
+        return Err("more than a day".to_owned());
+    }
+    Ok(time)
 }
 
 #[cfg(test)]

@@ -25,4 +25,5 @@ pub mod report;
 pub mod results;
 pub mod schema;
 pub mod snapshot;
+pub mod talk;
 pub mod text;

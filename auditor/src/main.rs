@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use auditor::cli::Cli;
 use auditor::commands::{FAILED, run};
 use auditor::escape::escape;
+use auditor::talk::say;
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() && has_control_characters() => {
             // What is wrong is quoted as it is: here it is not to reach a terminal like that.
             for line in error.render().to_string().lines() {
-                anstream::eprintln!("{}", escape(line));
+                say(escape(line));
             }
             return FAILED.into();
         }
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(status) => status.into(),
         Err(error) => {
-            anstream::eprintln!("chadthrottle-audit: {}", escape(&format!("{error:#}")));
+            say(format_args!("chadthrottle-audit: {}", escape(&format!("{error:#}"))));
             FAILED.into()
         }
     }

@@ -109,16 +109,39 @@ fn a_file_that_cannot_be_written_is_named_and_the_others_are_written() {
     let file = folder.path().join("report.json");
     let output = format!("json={}", file.display());
     let from = recorded("active");
-    let lost = ["--output", "json=/no/where/a", "--output", "text=/no/where/b"];
-    audit(&["scan", "--from", &from, lost[0], lost[1], "--output", &output, lost[2], lost[3]])
+    audit(&["scan", "--from", &from, "--output", "text=/dev/full", "--output", &output])
         .assert()
         .code(2)
         .stdout(contains("clean: "))
-        .stderr(
-            contains("cannot write to /no/where/a: ")
-                .and(contains("; cannot write to /no/where/b: ")),
-        );
+        .stderr(contains("cannot write to /dev/full: "));
     assert!(file.exists());
+}
+
+#[test]
+fn a_file_that_could_not_be_written_is_refused_before_anything_is_done() {
+    let from = recorded("active");
+    audit(&["scan", "--from", &from, "--output", "json=/no/where/a"])
+        .assert()
+        .code(2)
+        .stdout("")
+        .stderr(contains("cannot write to /no/where/a: /no/where: No such file"));
+}
+
+#[test]
+fn what_would_find_nothing_or_wait_for_ever_is_refused() {
+    for (args, why) in [
+        (["--program", ""], "it names nothing"),
+        (["--program", "l*_that_is_much_too_long"], "no program is named so"),
+        (["--settle", "500000000000years"], "more than a day"),
+        (["--settle", "5"], "write a number with a unit"),
+    ] {
+        audit(&["scan", args[0], args[1]]).assert().code(2).stdout("").stderr(contains(why));
+        audit(&["gate", args[0], args[1], "--", "true"])
+            .assert()
+            .code(2)
+            .stdout("")
+            .stderr(contains(why));
+    }
 }
 
 /// In `target/tools/bin` where `scripts/promtool` has put it.

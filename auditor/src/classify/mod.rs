@@ -33,7 +33,7 @@ pub(crate) use self::correlate::correlate;
 pub(crate) use self::facts::INITIAL_PID_NAMESPACE;
 pub use self::finding::{Finding, UnknownFinding, Verdict};
 pub use self::ours::DEFAULT_PROGRAMS;
-pub(crate) use self::ours::Ours;
+pub(crate) use self::ours::{Ours, cannot_match};
 pub use self::standing::{Claim, Source};
 
 pub use self::devices::JudgedDevice;

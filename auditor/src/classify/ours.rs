@@ -31,22 +31,25 @@ impl Ours {
         let default = [DEFAULT_PROGRAMS.to_owned()];
         let globs = if globs.is_empty() { &default } else { globs };
         let mut gaps = Vec::new();
-        let mut unreadable = |glob: &str, error: &globset::Error| {
+        let mut unreadable = |glob: &str, why: &str| {
             gaps.push(Gap {
                 about: Subject::Programs,
                 what: format!("programs named '{glob}'"),
-                why: format!("the name is no glob: {}", error.kind()),
+                why: why.to_owned(),
             });
         };
         let mut set = GlobSetBuilder::new();
         for glob in globs {
-            match Glob::new(cut(glob)) {
-                Ok(cut) => _ = set.add(cut),
-                Err(error) => unreadable(glob, &error),
+            match (Glob::new(cut(glob)), cannot_match(glob)) {
+                (Ok(cut), None) => _ = set.add(cut),
+                (Ok(_), Some(why)) => unreadable(glob, &why),
+                (Err(error), _) => {
+                    unreadable(glob, &format!("the name is no glob: {}", error.kind()));
+                }
             }
         }
         let set = set.build().unwrap_or_else(|error| {
-            unreadable(&globs.join(" "), &error);
+            unreadable(&globs.join(" "), &format!("the names are no globs: {}", error.kind()));
             GlobSet::empty()
         });
         (Self { globs: set, wording: globs.join(", ") }, gaps)
@@ -66,6 +69,56 @@ pub(super) fn cut(glob: &str) -> &str {
     }
     // A name that is cut within a character reaches us with a replacement character: no match either way.
     glob.get(..KEPT).unwrap_or(glob)
+}
+
+/// Why no program can have a name that this matches, if none can: to look for it would be to find nothing, whatever is
+/// there.
+pub(crate) fn cannot_match(glob: &str) -> Option<String> {
+    let least = shortest(cut(glob));
+    (least > KEPT).then(|| {
+        format!(
+            "what it matches has {least} bytes at least, and of a program's name the kernel keeps {KEPT}: no program is \
+             named so"
+        )
+    })
+}
+
+/// How many bytes what a glob matches has at least.
+fn shortest(glob: &str) -> usize {
+    let mut chars = glob.chars().peekable();
+    // Of each `{` that is open: what stood before it, and the shortest of its alternatives so far.
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    let mut bytes = 0;
+    while let Some(char) = chars.next() {
+        match char {
+            '*' => {}
+            '{' => {
+                open.push((bytes, usize::MAX));
+                bytes = 0;
+            }
+            ',' if !open.is_empty() => {
+                if let Some((_, least)) = open.last_mut() {
+                    *least = (*least).min(bytes);
+                }
+                bytes = 0;
+            }
+            '}' if !open.is_empty() => {
+                if let Some((before, least)) = open.pop() {
+                    bytes = before + least.min(bytes);
+                }
+            }
+            '[' => {
+                chars.next_if(|&it| it == '!' || it == '^');
+                // Right at its beginning it is one of the set.
+                chars.next_if_eq(&']');
+                chars.by_ref().find(|&it| it == ']');
+                bytes += 1;
+            }
+            '\\' => bytes += chars.next().map_or(0, char::len_utf8),
+            other => bytes += other.len_utf8(),
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -104,7 +157,31 @@ mod tests {
     fn a_wildcard_claims_no_more_than_it_matches() {
         assert!(!ours("*_fw_of_somebody", "chadthrottle_in"));
         assert!(!ours("*_fw_of_somebody", "x_fw_of_somebod"));
-        assert!(!ours("chad*_ingress_all", "chadthrottle_in"));
+        assert!(!ours("chad*_ingress_al", "chadthrottle_in"));
+    }
+
+    #[test]
+    fn what_no_name_can_be_is_a_gap_and_not_nothing() {
+        for (glob, bytes) in [
+            ("chad*_ingress_all", 16),
+            ("l*_that_is_much_too_long", 23),
+            ("{a,bc}????????????*???", 16),
+            ("[a-z]*_____________\\_\\*", 16),
+        ] {
+            let (ours, gaps) = Ours::new(&[glob.to_owned(), "chad*".to_owned()]);
+            assert!(ours.has("chadthrottle_in"));
+            assert_eq!(gaps.len(), 1, "{glob}");
+            assert!(gaps[0].why.contains(&format!("has {bytes} bytes")), "{}", gaps[0].why);
+        }
+        for glob in [
+            "*",
+            "{a,much_longer_than_any_name}*",
+            "[]abcdefghijklmnopqrst]x",
+            "{a,b{c,d}}?????????????",
+            "chadthrottle_ingress*",
+        ] {
+            assert_eq!(cannot_match(glob), None, "{glob}");
+        }
     }
 
     #[test]

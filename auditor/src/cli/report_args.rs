@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 
 /// How to print a result, and files to write it to.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +41,18 @@ impl ReportArgs {
                 return Err(Unusable::SameFile(output.file.clone()));
             }
             seen.push(file);
+            // Made beside it, and renamed: so it is the folder that has to be written to.
+            let folder = output.file.parent().filter(|folder| *folder != Path::new(""));
+            let folder = folder.unwrap_or(Path::new("."));
+            let is_replaced = !output.file.metadata().is_ok_and(|it| !it.is_file());
+            let place = if is_replaced { folder } else { &output.file };
+            if let Err(errno) = access(place, AccessFlags::W_OK) {
+                return Err(Unusable::Place {
+                    file: output.file.clone(),
+                    place: place.into(),
+                    errno,
+                });
+            }
         }
         Ok(())
     }
@@ -71,6 +85,16 @@ pub enum Unusable {
     /// The later one would replace the earlier one.
     #[error("--output names {} more than once: give each format a file of its own", .0.display())]
     SameFile(PathBuf),
+    /// It could not be written.
+    #[error("cannot write to {}: {}: {}", file.display(), place.display(), errno.desc())]
+    Place {
+        /// The file.
+        file: PathBuf,
+        /// What cannot be written to: its folder, or what it is itself.
+        place: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
 }
 
 /// A file that a result is written to.
@@ -182,6 +206,15 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_written_is_told_before_there_is_anything_to_write() {
+        let check = |output: &str| args(&[output]).check("gate", &[]).map_err(|it| it.to_string());
+        assert_eq!(check("json=/dev/null"), Ok(()));
+        let missing = "cannot write to /no/where: /no: No such file or directory".to_owned();
+        assert_eq!(check("json=/no/where"), Err(missing));
+        assert!(check("json=/dev/null/x/y").unwrap_err().ends_with("Not a directory"));
+    }
+
+    #[test]
     fn two_outputs_to_one_file_are_refused_whatever_way_leads_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
@@ -193,7 +226,6 @@ mod tests {
             (at("new"), at(&format!("../{base}/new"))),
             (at("file"), at("./file")),
             (at("file"), at("link")),
-            ("/no/where".to_owned(), "/no/where".to_owned()),
         ] {
             let args = args(&[&format!("json={one}"), &format!("text={other}")]);
             assert_eq!(args.check("scan", &[]), Err(Unusable::SameFile(other.into())));

@@ -16,6 +16,7 @@ use crate::formats::Rendition;
 use crate::plan::{Action, Step, plan};
 use crate::report::report;
 use crate::snapshot::Snapshot;
+use crate::talk::{ask, say};
 
 const LOOKING: &str = "Looking at cgroups, programs and processes";
 
@@ -45,7 +46,7 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
         return Ok(classified.verdict.exit_status());
     }
     if !args.yes && !is_agreed(&steps)? {
-        anstream::eprintln!("Nothing was done.");
+        say("Nothing was done.");
         return Ok(classified.verdict.exit_status());
     }
     let is_failed = clean(&cleaner, &classified)?;
@@ -83,11 +84,11 @@ fn is_action(step: &Step) -> bool {
 
 fn is_agreed(steps: &[Step]) -> anyhow::Result<bool> {
     for step in steps {
-        anstream::eprintln!("{}", intent(step));
+        say(intent(step));
     }
     let count = steps.iter().filter(|step| is_action(step)).count();
     let these = if count == 1 { "this".to_owned() } else { format!("these {count} things") };
-    anstream::eprint!("Do {these}? [y/N] ");
+    ask(format_args!("Do {these}? [y/N] "));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))

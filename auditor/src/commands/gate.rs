@@ -1,5 +1,6 @@
 //! `chadthrottle-audit gate`.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::output::{self, Stream};
@@ -11,9 +12,12 @@ use crate::gate::children::{Children, become_command};
 use crate::gate::{Aftermath, CommandInfo, GateReport, Processes, SCHEMA_VERSION, judge};
 use crate::report::Host;
 use crate::snapshot::{Gap, Snapshot, Subject, Tool};
+use crate::talk::say;
 
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How many more there are before the command where the first did not see everything.
+const MORE_LOOKS: usize = 4;
 
 /// Looks, runs the command, and looks until nothing is left or the time is up.
 pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
@@ -23,7 +27,7 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
         Collector::new(&Options { breadth: Breadth::Everything, ..Options::default() })?;
     let before = {
         let _progress = Progress::start("Looking at what is there before the command");
-        collector.again(None)?
+        look_before(&collector)?
     };
     let gaps = before.looks.last().map(unseen).unwrap_or_default();
     if !gaps.is_empty() {
@@ -47,6 +51,20 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
     let report = told(args, &after, aftermath, command, settling.elapsed(), start);
     output::deliver(&report, &args.report, Stream::Stderr)?;
     Ok(report.exit_status())
+}
+
+/// Looks at what is there; again where something could not be seen, which may be over in a moment (programs that come
+/// and go while they are listed).
+fn look_before(collector: &Collector) -> anyhow::Result<Snapshot> {
+    let mut before = collector.again(None)?;
+    for _ in 0..MORE_LOOKS {
+        if before.looks.last().is_none_or(|look| unseen(look).is_empty()) {
+            break;
+        }
+        sleep(INTERVAL);
+        before = collector.again(None)?;
+    }
+    Ok(before)
 }
 
 /// Looks until nothing is left that counts, or the time is up: the kernel frees links and cgroups a moment later, and
@@ -118,6 +136,6 @@ fn told(
 /// What `gate` starts to become the command.
 pub(super) fn become_it(argv: &[std::ffi::OsString]) -> u8 {
     let (status, error) = become_command(argv);
-    anstream::eprintln!("chadthrottle-audit: {error:#}");
+    say(format_args!("chadthrottle-audit: {error:#}"));
     status
 }

@@ -66,18 +66,24 @@ struct Metrics(Registry);
 impl Metrics {
     fn of_leaks(&self, report: &Report) -> anyhow::Result<()> {
         let checks = report.results().checks;
-        let (mut leaked, mut judged) = (Vec::new(), Vec::new());
+        let (mut leaked, mut known, mut judged) = (Vec::new(), Vec::new(), Vec::new());
         let names = Finding::ALL.map(|finding| [finding.name()]);
         for (finding, name) in Finding::ALL.into_iter().zip(&names) {
             let Some(check) = checks.iter().find(|check| check.rule == finding.name()) else {
                 continue;
             };
-            let count = report.leaks.iter().filter(|leak| leak.finding == finding).count();
-            leaked.push((&name[..], number(count)));
+            let of_it = |is_known: bool| {
+                let leaks = report.leaks.iter().filter(|it| it.finding == finding);
+                number(leaks.filter(|it| it.known == is_known).count())
+            };
+            leaked.push((&name[..], of_it(false)));
+            known.push((&name[..], of_it(true)));
             let is_judged = !matches!(check.outcome, Outcome::Unseen(_));
             judged.push((&name[..], is_judged.into()));
         }
         self.add("leaked", "Leaks, by what they were found to be.", &["finding"], &leaked)?;
+        let help = "Leaks that are in the baseline already, and do not count.";
+        self.add("known", help, &["finding"], &known)?;
         let help =
             "0 if nothing is leaked of what was looked at, but not everything was looked at.";
         self.add("judged", help, &["finding"], &judged)

@@ -16,18 +16,27 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::report::Ended;
+use crate::talk::say;
 
 /// The hidden subcommand that becomes the command.
 pub(crate) const BECOME: &str = "gate-command";
 
-/// The signals that are passed on.
-const PASSED_ON: [Signal; 6] = [
+/// The signals that are passed on: all that somebody sends to a program on purpose. What is left out is job control,
+/// what the kernel sends to a process for something of its own (a fault, a broken pipe, a limit), and `SIGABRT`, which is
+/// for who wants a dump of the gate itself. (Real-time signals have no name here.)
+const PASSED_ON: [Signal; 12] = [
     Signal::SIGINT,
     Signal::SIGTERM,
     Signal::SIGHUP,
     Signal::SIGQUIT,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGWINCH,
 ];
 
 fn taken() -> SigSet {
@@ -80,10 +89,10 @@ impl Children {
                         // It has just ended.
                         Ok(()) | Err(Errno::ESRCH) => {}
                         Err(errno) => {
-                            anstream::eprintln!(
+                            say(format_args!(
                                 "chadthrottle-audit: cannot pass {} on to process {pid}: {errno}",
                                 signal.signal
-                            );
+                            ));
                         }
                     }
                 }

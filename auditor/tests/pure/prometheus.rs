@@ -1,8 +1,10 @@
 //! Numbers for Prometheus.
 
-use auditor::classify::Finding;
+use auditor::baseline::Baseline;
+use auditor::classify::{Finding, classify};
 use auditor::cli::Format;
 use auditor::formats::{Medium, render};
+use auditor::report::report;
 use auditor::snapshot::{Snapshot, Subject};
 
 use crate::common::*;
@@ -73,6 +75,17 @@ fn the_numbers_are_those_of_the_report() {
         "{text}"
     );
     assert!(text.ends_with('\n'));
+}
+
+#[test]
+fn what_the_baseline_has_is_known_and_not_leaked() {
+    let host = whole(orphan());
+    let classified = classify(&host);
+    let mut report = report(&host, &classified, false);
+    Baseline::new(&host, "old.json".to_owned()).apply(&mut report, &host, &classified);
+    let text = render(&report, Format::Prometheus, Medium::FILE).unwrap();
+    assert_eq!(value(&text, &leaked(Finding::OrphanedAttachment)), "0");
+    assert_eq!(value(&text, "known{finding=\"orphaned_attachment\"}"), "1");
 }
 
 #[test]

@@ -49,7 +49,6 @@ build: ## Build everything, optimised
 	@scripts/setup build
 	$(CARGO) build --release --locked --workspace
 
-# Every check runs, so that one run shows all there is to mend.
 .PHONY: man
 man: ## Write man pages and completions below target
 	@scripts/setup build

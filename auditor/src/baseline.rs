@@ -13,7 +13,7 @@ use crate::snapshot::{Host, Snapshot};
 /// A leak by what makes it the same one, and its program by tag and load time, for ids are given anew one day.
 type Known = (Key, Option<(ProgramId, String, u64)>);
 
-/// The leaks of an earlier snapshot.
+/// The leaks of an earlier snapshot: taking it needs root and Linux 5.8, and a snapshot of the same boot knows its leaks only.
 #[derive(Debug, Clone)]
 pub struct Baseline {
     /// The file, as it was named.

@@ -82,7 +82,7 @@ pub enum Incomparable {
 }
 
 /// Compares two snapshots, as far as programs are concerned that the globs name. A link, a map or a pin belongs to a
-/// program that uses it; a map also by its own name.
+/// program that uses it; a map also by its own name. Taking the snapshots needs root and Linux 5.8, comparing them nothing.
 ///
 /// # Errors
 /// When they cannot be compared.

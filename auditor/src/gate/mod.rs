@@ -62,7 +62,8 @@ impl Aftermath {
     }
 }
 
-/// Judges what is new. Snapshots with an inventory are needed, of one boot and scope.
+/// Judges what is new. Snapshots with an inventory are needed ([`crate::collect::Breadth::Everything`]), of one boot and
+/// scope; taking them needs root and Linux 5.8, judging them nothing.
 ///
 /// # Errors
 /// When they cannot be compared.

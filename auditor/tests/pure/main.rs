@@ -1,5 +1,6 @@
 //! The auditor's pure parts: functions of values, tested without root on any host.
 
+mod action;
 mod attachments;
 mod baseline;
 mod common;

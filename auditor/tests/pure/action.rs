@@ -12,7 +12,8 @@ const ACTION: &str = include_str!("../../../.github/actions/chadthrottle-gate/ac
 /// The script of the last step.
 fn script() -> String {
     let (_, script) = ACTION.rsplit_once("      run: |\n").expect("the last step runs a script");
-    script.lines().map(|line| format!("{}\n", line.trim_start_matches("        "))).collect()
+    let lines = script.lines().map(|line| line.strip_prefix("        ").unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn executable(path: &Path, text: &str) {

@@ -47,9 +47,9 @@ fn apply([what, high, low, more_high, more_low]: [u8; 5], snapshot: &mut Value) 
     match what % 7 {
         0 => {
             // By one of the same kind, or else nearly all that comes out is refused for its types.
-            let Some(kind) = nth(snapshot, place, any).map(std::mem::discriminant) else { return };
-            let is_alike = |value: &Value| std::mem::discriminant(value) == kind;
-            let other = nth(snapshot, more, is_alike).cloned();
+            let kind = nth_mut(snapshot, place, any).map(|value| std::mem::discriminant(value));
+            let is_alike = |value: &Value| Some(std::mem::discriminant(value)) == kind;
+            let other = nth_mut(snapshot, more, is_alike).cloned();
             if let (Some(value), Some(other)) = (nth_mut(snapshot, place, any), other) {
                 *value = other;
             }
@@ -149,30 +149,7 @@ fn count(value: &Value, is: impl Fn(&Value) -> bool + Copy) -> usize {
     usize::from(is(value)) + within
 }
 
-/// The nth of the values in it that are so, counted on from the first again after the last.
-fn nth(value: &Value, nth: usize, is: impl Fn(&Value) -> bool + Copy) -> Option<&Value> {
-    fn find<'a>(
-        value: &'a Value,
-        left: &mut usize,
-        is: impl Fn(&Value) -> bool + Copy,
-    ) -> Option<&'a Value> {
-        if is(value) {
-            if *left == 0 {
-                return Some(value);
-            }
-            *left -= 1;
-        }
-        match value {
-            Value::Array(list) => list.iter().find_map(|value| find(value, left, is)),
-            Value::Object(fields) => fields.values().find_map(|value| find(value, left, is)),
-            _ => None,
-        }
-    }
-    let all = count(value, is);
-    find(value, &mut nth.checked_rem(all)?, is)
-}
-
-/// The same, to be changed.
+/// The nth of the values in it that are so, to be changed; counted on from the first again after the last.
 fn nth_mut(
     value: &mut Value,
     nth: usize,

@@ -8,6 +8,9 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::verdict::{Outcome, Run};
 
+/// How many characters of what a failed test said are shown with the verdict.
+const MAX_WORDS: usize = 600;
+
 /// One suite for each kernel; what kept a kernel from passing beside its tests is a case of its own.
 pub fn junit(runs: &[Run]) -> Report {
     let mut report = Report::new("vmtests");
@@ -83,6 +86,35 @@ pub fn table<'a>(runs: impl IntoIterator<Item = &'a Run>) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.trim_fmt()
+}
+
+/// A line for each test of a run that failed: which, and what it said of it.
+pub fn failures(run: &Run) -> Vec<String> {
+    let suites = run.report.iter().flat_map(|report| &report.test_suites);
+    let cases =
+        suites.flat_map(|suite| suite.test_cases.iter().map(|case| (suite.name.as_str(), case)));
+    let failed = |(suite, case): (&str, &TestCase)| match &case.status {
+        TestCaseStatus::NonSuccess { message, description, .. } => {
+            let said = description.as_ref().or(message.as_ref()).map_or("", |text| text.as_str());
+            let kernel = &run.kernel;
+            Some(format!(
+                "FAILED on {kernel}: {suite} {}: {}",
+                case.name.as_str(),
+                first_words(said)
+            ))
+        }
+        _ => None,
+    };
+    cases.filter_map(failed).collect()
+}
+
+/// What a test said until the way there, in one line that is not too long.
+fn first_words(said: &str) -> String {
+    let is_way =
+        |line: &&str| line.starts_with("stack backtrace:") || line.starts_with("note: run with");
+    let lines = said.lines().map(str::trim).take_while(|line| !is_way(line));
+    let words = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    words.chars().filter(|char| !char.is_control()).take(MAX_WORDS).collect()
 }
 
 /// One line of words for all runs, like nextest's own.
@@ -184,6 +216,21 @@ mod tests {
         let names: Vec<_> = report.test_suites.iter().map(|suite| suite.name.as_str()).collect();
         assert_eq!(names, ["6.1", "6.12"]);
         assert!(text.contains("Kernel panic") && text.contains("THE VM DIED"), "{text}");
+    }
+
+    #[test]
+    fn a_failed_test_is_told_with_what_it_said_and_without_the_way_there() {
+        let [mut run, _] = runs();
+        assert_eq!(failures(&run), Vec::<String>::new());
+        let failure = r#"<failure type="test failure">thread 'root_a' (7) panicked at a.rs:1:2:
+too much: [1]
+stack backtrace:
+   0: begin</failure></testcase>"#;
+        let xml = XML.replace("</testcase>", failure);
+        run.report = Some(Report::deserialize_from_str(&xml).unwrap());
+        let told = "FAILED on 6.1: bpf::root root_a: thread 'root_a' (7) panicked at a.rs:1:2: too much: [1]";
+        assert_eq!(failures(&run), [told]);
+        assert_eq!(first_words(&"x".repeat(2 * MAX_WORDS)).len(), MAX_WORDS);
     }
 
     #[test]

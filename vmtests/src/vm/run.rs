@@ -291,6 +291,9 @@ impl Plan<'_> {
             for problem in &run.problems {
                 println!("{}: {problem}", run.kernel);
             }
+            for failure in report::failures(run) {
+                println!("{failure}");
+            }
             if !run.console.is_empty() {
                 println!("{}: the end of its console:\n{}", run.kernel, run.console);
             }

@@ -60,11 +60,7 @@ impl Baseline {
             let gaps = without_processes(&classified.gaps, look);
             report.coverage.gaps = gaps.into_iter().map(Gap::from).collect();
         }
-        report.verdict = match (report.summary.leaked, report.coverage.gaps.is_empty()) {
-            (1.., _) => Verdict::Leaks,
-            (0, false) => Verdict::Incomplete,
-            (0, true) => Verdict::Clean,
-        };
+        report.verdict = Verdict::of(report.summary.leaked, report.coverage.gaps.len());
     }
 }
 

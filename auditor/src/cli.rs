@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::report_args::{Format, Output, ReportArgs, Unusable};
+pub(crate) use self::report_args::{descriptor, resolved};
 use crate::classify::{DEFAULT_PROGRAMS, Finding, cannot_match};
 use crate::collect::{Breadth, Method, Options};
 use crate::schema::Document;

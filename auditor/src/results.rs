@@ -2,6 +2,7 @@
 //! whichever command it was.
 
 use crate::classify::Verdict;
+use crate::report::Gap;
 use crate::snapshot::Tool;
 
 /// The rule that says whether everything could be seen. Its problems are gaps, not leaks.
@@ -65,6 +66,18 @@ pub struct Problem {
     pub place: Option<Place>,
     /// What makes it the same problem in a later run: names and places, none of the kernel's ids.
     pub identity: String,
+}
+
+impl From<&Gap> for Problem {
+    fn from(gap: &Gap) -> Self {
+        Self {
+            what: gap.what.clone(),
+            why: gap.why.clone(),
+            remedy: None,
+            place: None,
+            identity: gap.what.clone(),
+        }
+    }
 }
 
 /// Where something is.

@@ -113,6 +113,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// That of something of which these many leaks were found, and these many parts could not be seen.
+    pub(crate) fn of(leaks: usize, gaps: usize) -> Self {
+        match (leaks, gaps) {
+            (0, 0) => Self::Clean,
+            (0, _) => Self::Incomplete,
+            _ => Self::Leaks,
+        }
+    }
+
     /// The exit status of the program: 0 clean, 1 leaks, 2 incomplete.
     pub fn exit_status(self) -> u8 {
         match self {

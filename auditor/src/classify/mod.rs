@@ -235,12 +235,9 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
         }
     }
     let found = attachments.iter().chain(&programs).map(|judged| judged.finding);
-    let mut found = found.chain(devices.iter().map(|judged| judged.finding));
-    let verdict = match (found.any(Finding::is_leak), gaps.is_empty()) {
-        (true, _) => Verdict::Leaks,
-        (false, false) => Verdict::Incomplete,
-        (false, true) => Verdict::Clean,
-    };
+    let found = found.chain(devices.iter().map(|judged| judged.finding));
+    let leaks = found.filter(|finding| finding.is_leak()).count();
+    let verdict = Verdict::of(leaks, gaps.len());
     Classified { verdict, attachments, programs, devices, gaps, notes }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+
+/// How many symbolic links the kernel follows.
+const MAX_LINKS: usize = 40;
 
 /// How to print a result, and files to write it to.
 #[derive(Debug, Clone, Args)]
@@ -44,7 +48,8 @@ impl ReportArgs {
             // Made beside it, and renamed: so it is the folder that has to be written to.
             let folder = output.file.parent().filter(|folder| *folder != Path::new(""));
             let folder = folder.unwrap_or(Path::new("."));
-            let is_replaced = !output.file.metadata().is_ok_and(|it| !it.is_file());
+            let is_replaced = descriptor(&output.file).is_none()
+                && !output.file.metadata().is_ok_and(|it| !it.is_file());
             let place = if is_replaced { folder } else { &output.file };
             if let Err(errno) = access(place, AccessFlags::W_OK) {
                 return Err(Unusable::Place {
@@ -58,15 +63,36 @@ impl ReportArgs {
     }
 }
 
-/// The file that would be written, whatever way leads to it; the path as it is where that cannot be told.
-fn resolved(path: &Path) -> PathBuf {
+/// The descriptor of this process that a path names. What is behind it is written to, never replaced: whoever has
+/// opened it has it, and nobody may know its name.
+pub(crate) fn descriptor(path: &Path) -> Option<RawFd> {
+    match path.to_str()? {
+        "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        path => ["/dev/fd/", "/proc/self/fd/"]
+            .into_iter()
+            .find_map(|folder| path.strip_prefix(folder)?.parse().ok()),
+    }
+}
+
+/// The file that would be written, whatever way leads to it, even where it is not there yet; the path as it is where
+/// that cannot be told.
+pub(crate) fn resolved(path: &Path) -> PathBuf {
+    resolved_through(path, MAX_LINKS)
+}
+
+fn resolved_through(path: &Path, links: usize) -> PathBuf {
     if let Ok(file) = path.canonicalize() {
         return file;
     }
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.unwrap_or(Path::new(".")).canonicalize();
     match (folder, path.file_name()) {
-        (Ok(folder), Some(name)) => folder.join(name),
+        (Ok(folder), Some(name)) => match path.read_link() {
+            // To a file that is still to be made.
+            Ok(target) if links > 0 => resolved_through(&folder.join(target), links - 1),
+            _ => folder.join(name),
+        },
         _ => path.to_owned(),
     }
 }

@@ -11,7 +11,7 @@ use crate::diff::unseen;
 use crate::gate::children::{Children, become_command};
 use crate::gate::{Aftermath, CommandInfo, GateReport, Processes, SCHEMA_VERSION, judge};
 use crate::report::Host;
-use crate::snapshot::{Gap, Snapshot, Subject, Tool};
+use crate::snapshot::{Snapshot, Tool};
 use crate::talk::say;
 
 /// The time between two looks.
@@ -90,14 +90,7 @@ fn settle(
             return Ok((after, aftermath));
         }
         if let Some(signal) = children.pause(INTERVAL)? {
-            let gap = Gap {
-                about: Subject::Programs,
-                what: "what the command left".to_owned(),
-                why: format!(
-                    "{signal} ended the gate before it had looked long enough; run it again"
-                ),
-            };
-            return Ok((after, Aftermath { gaps: vec![gap], ..Aftermath::default() }));
+            return Ok((after, aftermath.interrupted(signal)));
         }
         earlier = Some(aftermath);
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, anyhow};
 
-use crate::cli::ReportArgs;
+use crate::cli::{ReportArgs, descriptor, resolved};
 use crate::formats::{Medium, Rendition, render};
 
 /// Where a result is printed.
@@ -93,8 +93,18 @@ pub(super) fn deliver(
 pub(crate) fn write(to: Option<&Path>, text: &str) -> anyhow::Result<()> {
     match to {
         None => print(text),
-        Some(path) => replace(path, text.as_bytes())
-            .with_context(|| format!("cannot write to {}", path.display())),
+        Some(path) => {
+            put(path, text).with_context(|| format!("cannot write to {}", path.display()))
+        }
+    }
+}
+
+fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+    match descriptor(path) {
+        Some(1) => print(text),
+        Some(2) => Stream::Stderr.print(text),
+        Some(_) => Ok(File::options().append(true).open(path)?.write_all(text.as_bytes())?),
+        None => Ok(replace(path, text.as_bytes())?),
     }
 }
 
@@ -105,8 +115,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
             return File::options().write(true).open(path)?.write_all(bytes);
         }
         // The file itself, not a symbolic link to it.
-        Ok(_) => path.canonicalize()?,
-        Err(_) => path.to_owned(),
+        _ => resolved(path),
     };
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.map_or_else(|| PathBuf::from("."), Path::to_owned);
@@ -115,12 +124,17 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
     file.write_all(bytes)?;
+    // Where the machine loses its power, too, there is the old one or the new one.
+    file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Seek};
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -143,6 +157,25 @@ mod tests {
         write(Some(&link), "new").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        // Even where its file is still to be made.
+        fs::remove_file(&file).unwrap();
+        write(Some(&link), "newer").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "newer");
+    }
+
+    #[test]
+    fn what_a_descriptor_is_of_is_written_to_and_not_replaced() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"before, ").unwrap();
+        let fd = file.as_file().as_raw_fd();
+        for folder in ["/dev/fd", "/proc/self/fd"] {
+            write(Some(Path::new(&format!("{folder}/{fd}"))), "after;").unwrap();
+        }
+        let mut held = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut held).unwrap();
+        assert_eq!(held, "before, after;after;");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::results::{COVERAGE, Check, Outcome, Place, Problem};
 /// One rule for each kind of thing. Where something could not be seen none passes: there is something of the kind, or
 /// it is not known that there is not.
 pub(crate) fn checks(left: &[(&Item, String)], gaps: &[Gap]) -> Vec<Check> {
-    let unseen: Vec<Problem> = gaps.iter().map(gap).collect();
+    let unseen: Vec<Problem> = gaps.iter().map(Problem::from).collect();
     let check = |kind: Kind| {
         let of_kind = left.iter().filter(|(item, _)| item.kind() == kind);
         let problems: Vec<Problem> = of_kind.map(|(item, why)| problem(item, why)).collect();
@@ -100,14 +100,4 @@ fn identity(item: &Item) -> String {
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-fn gap(gap: &Gap) -> Problem {
-    Problem {
-        what: gap.what.clone(),
-        why: gap.why.clone(),
-        remedy: None,
-        place: None,
-        identity: gap.what.clone(),
-    }
 }

@@ -39,11 +39,7 @@ pub struct Difference {
 impl Difference {
     /// What it comes to: [`Verdict::Leaks`] where something is new.
     pub fn verdict(&self) -> Verdict {
-        match (self.new.is_empty(), self.gaps.is_empty()) {
-            (false, _) => Verdict::Leaks,
-            (true, false) => Verdict::Incomplete,
-            (true, true) => Verdict::Clean,
-        }
+        Verdict::of(self.new.len(), self.gaps.len())
     }
 }
 

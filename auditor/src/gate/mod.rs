@@ -11,12 +11,14 @@ pub(crate) mod processes;
 mod report;
 mod text;
 
+use nix::sys::signal::Signal;
+
 pub use self::makers::{Held, Holder, Origin};
 pub use self::processes::Processes;
 pub use self::report::{CommandInfo, Ended, GateReport, Left, SCHEMA_VERSION};
 use crate::classify::Verdict;
 use crate::diff::{Difference, Incomparable, Item, compare, remedy};
-use crate::snapshot::{Gap, Snapshot};
+use crate::snapshot::{Gap, Snapshot, Subject};
 
 /// What is new and what is gone after the command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,16 +36,28 @@ pub struct Aftermath {
 impl Aftermath {
     /// What it comes to: [`Verdict::Leaks`] where something is left.
     pub fn verdict(&self) -> Verdict {
-        match (self.left.is_empty(), self.gaps.is_empty()) {
-            (false, _) => Verdict::Leaks,
-            (true, false) => Verdict::Incomplete,
-            (true, true) => Verdict::Clean,
-        }
+        Verdict::of(self.left.len(), self.gaps.len())
     }
 
     /// There is nothing that time could change for the better.
     pub fn is_settled(&self) -> bool {
         self.left.is_empty() && self.gaps.is_empty()
+    }
+
+    /// What it is when a signal ends the gate before it has looked long enough. What is left could still have gone: it
+    /// is told, and is no leak yet.
+    #[must_use]
+    pub fn interrupted(mut self, signal: Signal) -> Self {
+        let gap = |what: String, why: String| Gap { about: Subject::Programs, what, why };
+        let why = format!("{signal} ended the gate before it had looked long enough; run it again");
+        let mut gaps = vec![gap("what the command left".to_owned(), why)];
+        let still_there = |left: Left| {
+            let why = format!("was new, and still there when {signal} ended the gate");
+            gap(left.item.to_string(), why)
+        };
+        gaps.extend(self.left.drain(..).map(still_there));
+        gaps.append(&mut self.gaps);
+        Self { gaps, ..self }
     }
 
     /// What looks like somebody else's for the first time counts as left, until another look says the same.

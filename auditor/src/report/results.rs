@@ -1,6 +1,6 @@
 //! The report as checks: each kind of leak is a rule, and so is whether everything could be seen.
 
-use super::{Gap, Leak, ProgramInfo, Report};
+use super::{Leak, ProgramInfo, Report};
 use crate::classify::Finding;
 use crate::explain::summary;
 use crate::results::{COVERAGE, Check, Outcome, Place, Problem, Results};
@@ -25,8 +25,13 @@ pub(super) fn results(report: &Report) -> Results {
 fn check(report: &Report, finding: Finding) -> Check {
     let leaks = report.leaks.iter().filter(|leak| leak.finding == finding && !leak.known);
     let problems: Vec<Problem> = leaks.map(leaked).collect();
-    let unseen: Vec<Problem> =
-        report.coverage.gaps.iter().map(gap).chain(out_of_scope(report, finding)).collect();
+    let unseen: Vec<Problem> = report
+        .coverage
+        .gaps
+        .iter()
+        .map(Problem::from)
+        .chain(out_of_scope(report, finding))
+        .collect();
     let outcome = match (problems.is_empty(), unseen.is_empty()) {
         (false, _) => Outcome::Failed(problems),
         (true, false) => Outcome::Unseen(unseen),
@@ -36,7 +41,7 @@ fn check(report: &Report, finding: Finding) -> Check {
 }
 
 fn coverage(report: &Report) -> Check {
-    let gaps: Vec<Problem> = report.coverage.gaps.iter().map(gap).collect();
+    let gaps: Vec<Problem> = report.coverage.gaps.iter().map(Problem::from).collect();
     Check {
         rule: COVERAGE,
         summary: "Something in scope could not be seen, or not be judged.".to_owned(),
@@ -69,16 +74,6 @@ fn out_of_scope(report: &Report, finding: Finding) -> Option<Problem> {
         place: None,
         identity: what.to_owned(),
     })
-}
-
-fn gap(gap: &Gap) -> Problem {
-    Problem {
-        what: gap.what.clone(),
-        why: gap.why.clone(),
-        remedy: None,
-        place: None,
-        identity: gap.what.clone(),
-    }
 }
 
 fn leaked(leak: &Leak) -> Problem {

@@ -48,6 +48,7 @@ impl Records {
             .map(|entry| Recorded {
                 name: entry.throttle,
                 cgroup: entry.cgroup_path,
+                cgroup_id: entry.cgroup_id,
                 programs: entry.attachments.iter().map(|it| it.program_id).collect(),
             })
             .collect()

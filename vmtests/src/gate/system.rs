@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use bpf::state::Counters;
-use bpf::{AttachType, ProgramId};
+use bpf::{AttachType, CgroupId, ProgramId};
 use serde::{Deserialize, Serialize};
 use throttle_core::files::Files;
 
@@ -68,8 +68,10 @@ pub struct Claim {
 pub struct Recorded {
     /// Its name.
     pub name: String,
-    /// Its cgroup.
+    /// Where its cgroup is, or was.
     pub cgroup: PathBuf,
+    /// Which cgroup: another one may be there now.
+    pub cgroup_id: CgroupId,
     /// Its programs.
     pub programs: Vec<ProgramId>,
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bpf::list::Scope;
 use bpf::state::Counters;
-use bpf::{AttachType, CgroupBpf, ProgramId};
+use bpf::{AttachType, CgroupBpf, CgroupId, ProgramId};
 
 use super::{Checked, Property, Trial, Violation};
 use crate::gate::expected::{Part, Standing, Throttle};
@@ -238,12 +238,20 @@ impl<L: Lab, S: System> Trial<L, S> {
     }
 
     /// The throttle that has one of these programs on that cgroup: on its list now, or at least once. (One load
-    /// serves a place again when a throttle has left it.)
-    pub(super) fn handle_of(&self, cgroup: &Path, programs: &[ProgramId]) -> Option<Handle> {
+    /// serves a place again when a throttle has left it. So it does when the cgroup was removed and made again, and
+    /// then the path and the program are the same, and the cgroup's number is not.)
+    pub(super) fn handle_of(
+        &self,
+        cgroup: &Path,
+        id: CgroupId,
+        programs: &[ProgramId],
+    ) -> Option<Handle> {
+        let is_online = self.lab.open_cgroup(cgroup).is_ok_and(|it| self.lab.cgroup_id(&it) == id);
         let has = |throttle: &&Throttle, now: bool| {
             throttle.parts.iter().any(|part| {
                 let real = self.expected.real.get(&part.stand_in());
                 part.path == cgroup
+                    && self.expected.is_online(part) == is_online
                     && real.is_some_and(|id| programs.contains(id))
                     && (!now || self.is_attached(part))
             })

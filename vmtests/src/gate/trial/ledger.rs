@@ -53,7 +53,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         let ledger = LedgerDir::on(files, folder).read().map_err(failed)?;
         let records = ledger.entries.into_iter().filter_map(|(path, entry)| {
             let programs: Vec<_> = entry.attachments.iter().map(|it| it.program_id).collect();
-            let handle = self.handle_of(&entry.cgroup_path, &programs)?;
+            let handle = self.handle_of(&entry.cgroup_path, entry.cgroup_id, &programs)?;
             let standing = self.expected.throttle(handle)?.standing;
             (standing != Standing::Adrift).then_some((handle, path))
         });

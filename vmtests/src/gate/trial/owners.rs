@@ -79,7 +79,8 @@ impl<L: Lab, S: System> Trial<L, S> {
             }
             return Ok(());
         }
-        let is_recorded = |it: &Recorded| self.handle_of(&it.cgroup, &it.programs) == Some(handle);
+        let is_recorded =
+            |it: &Recorded| self.handle_of(&it.cgroup, it.cgroup_id, &it.programs) == Some(handle);
         if self.system.recorded().iter().any(is_recorded) {
             self.set_standing(handle, Standing::Released);
         } else if settled {
@@ -318,7 +319,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         let recorded = self.system.recorded();
         let Some(at) = nth(&recorded, which) else { return Ok(false) };
         let record = &recorded[at];
-        let handle = self.handle_of(&record.cgroup, &record.programs);
+        let handle = self.handle_of(&record.cgroup, record.cgroup_id, &record.programs);
         let outcome = self.system.remove_recorded(&record.name, fault);
         self.note_fault(&outcome);
         let struck = self.system.fault_struck();

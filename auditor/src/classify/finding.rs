@@ -113,7 +113,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// That of something of which these many leaks were found, and these many parts could not be seen.
+    /// The verdict on so many leaks and so many gaps.
     pub(crate) fn of(leaks: usize, gaps: usize) -> Self {
         match (leaks, gaps) {
             (0, 0) => Self::Clean,

@@ -45,26 +45,33 @@ impl ReportArgs {
                 return Err(Unusable::SameFile(output.file.clone()));
             }
             seen.push(file);
-            // Made beside it, and renamed: so it is the folder that has to be written to.
-            let folder = output.file.parent().filter(|folder| *folder != Path::new(""));
-            let folder = folder.unwrap_or(Path::new("."));
-            let is_replaced = descriptor(&output.file).is_none()
-                && !output.file.metadata().is_ok_and(|it| !it.is_file());
-            let place = if is_replaced { folder } else { &output.file };
-            if let Err(errno) = access(place, AccessFlags::W_OK) {
-                return Err(Unusable::Place {
-                    file: output.file.clone(),
-                    place: place.into(),
-                    errno,
-                });
+            let Some(place) = needed(&output.file) else { continue };
+            if let Err(errno) = access(&place, AccessFlags::W_OK) {
+                return Err(Unusable::Place { file: output.file.clone(), place, errno });
             }
         }
         Ok(())
     }
 }
 
-/// The descriptor of this process that a path names. What is behind it is written to, never replaced: whoever has
-/// opened it has it, and nobody may know its name.
+/// What one has to have the right to write to; nothing for what is open already, whoever may open it.
+fn needed(path: &Path) -> Option<PathBuf> {
+    match descriptor(path) {
+        Some(1 | 2) => return None,
+        Some(_) => return Some(path.to_owned()),
+        None => {}
+    }
+    if path.metadata().is_ok_and(|it| !it.is_file()) {
+        return Some(path.to_owned());
+    }
+    // Made beside the file, and renamed: so it is the folder.
+    let file = resolved(path);
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    Some(folder.unwrap_or(Path::new(".")).to_owned())
+}
+
+/// The descriptor of this process that a path names. What it is of is written to (behind what is there), never
+/// replaced: whoever has opened it would go on with the old file.
 pub(crate) fn descriptor(path: &Path) -> Option<RawFd> {
     match path.to_str()? {
         "/dev/stdout" => Some(1),
@@ -238,6 +245,13 @@ mod tests {
         let missing = "cannot write to /no/where: /no: No such file or directory".to_owned();
         assert_eq!(check("json=/no/where"), Err(missing));
         assert!(check("json=/dev/null/x/y").unwrap_err().ends_with("Not a directory"));
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/no/where", &link).unwrap();
+        let told = check(&format!("json={}", link.display())).unwrap_err();
+        assert!(told.ends_with("/link: /no: No such file or directory"), "{told}");
+        assert_eq!(check("json=/dev/stdout"), Ok(()));
+        assert!(check("json=/dev/fd/1023").is_err());
     }
 
     #[test]
@@ -246,12 +260,14 @@ mod tests {
         let at = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
         std::fs::write(at("file"), "").unwrap();
         std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        std::os::unix::fs::symlink("new", at("to new")).unwrap();
         let base = folder.path().file_name().unwrap().to_str().unwrap();
         for (one, other) in [
             (at("new"), at("new")),
             (at("new"), at(&format!("../{base}/new"))),
             (at("file"), at("./file")),
             (at("file"), at("link")),
+            (at("new"), at("to new")),
         ] {
             let args = args(&[&format!("json={one}"), &format!("text={other}")]);
             assert_eq!(args.check("scan", &[]), Err(Unusable::SameFile(other.into())));

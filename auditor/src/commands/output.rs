@@ -88,8 +88,8 @@ pub(super) fn deliver(
     }
 }
 
-/// Writes a result to a file, or to standard output. Whoever reads the file sees the old one or the new
-/// one, never a part.
+/// Writes a result to a file, or to standard output. Whoever reads a file sees the old one or the new one, never a
+/// part; what is no file, and what a descriptor's path names, is written to where it is.
 pub(crate) fn write(to: Option<&Path>, text: &str) -> anyhow::Result<()> {
     match to {
         None => print(text),

@@ -48,16 +48,17 @@ impl Aftermath {
     /// is told, and is no leak yet.
     #[must_use]
     pub fn interrupted(mut self, signal: Signal) -> Self {
-        let gap = |what: String, why: String| Gap { about: Subject::Programs, what, why };
-        let why = format!("{signal} ended the gate before it had looked long enough; run it again");
-        let mut gaps = vec![gap("what the command left".to_owned(), why)];
-        let still_there = |left: Left| {
-            let why = format!("was new, and still there when {signal} ended the gate");
-            gap(left.item.to_string(), why)
-        };
-        gaps.extend(self.left.drain(..).map(still_there));
-        gaps.append(&mut self.gaps);
-        Self { gaps, ..self }
+        let left = std::mem::take(&mut self.left);
+        let seen: Vec<String> =
+            left.iter().filter(|it| !it.is_others).map(|it| it.item.to_string()).collect();
+        let mut why =
+            format!("{signal} ended the gate before it had looked long enough; run it again");
+        if !seen.is_empty() {
+            why = format!("{why}; new, and still there: {}", seen.join("; "));
+        }
+        let what = "what the command left".to_owned();
+        self.gaps.insert(0, Gap { about: Subject::Programs, what, why });
+        self
     }
 
     /// What looks like somebody else's for the first time counts as left, until another look says the same.

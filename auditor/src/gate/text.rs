@@ -34,7 +34,7 @@ pub(super) fn conclusion(report: &GateReport) -> String {
             format!("leaks: the command left {} behind{named}{blind}; it {ended}", counted(&left))
         }
         Verdict::Incomplete => {
-            format!("incomplete: nothing that the command left was seen{named}{blind}; it {ended}")
+            format!("incomplete: nothing was shown to be left behind{named}{blind}; it {ended}")
         }
     }
 }

@@ -94,8 +94,10 @@ pub fn failures(run: &Run) -> Vec<String> {
     let cases =
         suites.flat_map(|suite| suite.test_cases.iter().map(|case| (suite.name.as_str(), case)));
     let failed = |(suite, case): (&str, &TestCase)| match &case.status {
-        TestCaseStatus::NonSuccess { message, description, .. } => {
-            let said = description.as_ref().or(message.as_ref()).map_or("", |text| text.as_str());
+        // nextest says of one that took too long nothing but that.
+        TestCaseStatus::NonSuccess { message, description, ty, .. } => {
+            let said = description.as_ref().or(message.as_ref()).or(ty.as_ref());
+            let said = said.map_or("", |text| text.as_str());
             let kernel = &run.kernel;
             Some(format!(
                 "FAILED on {kernel}: {suite} {}: {}",
@@ -108,12 +110,16 @@ pub fn failures(run: &Run) -> Vec<String> {
     cases.filter_map(failed).collect()
 }
 
-/// What a test said until the way there, in one line that is not too long.
+/// What a test said before the backtrace, in one line that is not too long.
 fn first_words(said: &str) -> String {
-    let is_way =
-        |line: &&str| line.starts_with("stack backtrace:") || line.starts_with("note: run with");
-    let lines = said.lines().map(str::trim).take_while(|line| !is_way(line));
+    let is_backtrace = |line: &&str| {
+        ["stack backtrace:", "Stack backtrace:", "note: run with"]
+            .iter()
+            .any(|words| line.starts_with(words))
+    };
+    let lines = said.lines().map(str::trim).take_while(|line| !is_backtrace(line));
     let words = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let words = words.replace('\t', " ");
     words.chars().filter(|char| !char.is_control()).take(MAX_WORDS).collect()
 }
 
@@ -219,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_test_is_told_with_what_it_said_and_without_the_way_there() {
+    fn a_failed_test_is_told_with_what_it_said_and_without_a_backtrace() {
         let [mut run, _] = runs();
         assert_eq!(failures(&run), Vec::<String>::new());
         let failure = r#"<failure type="test failure">thread 'root_a' (7) panicked at a.rs:1:2:
@@ -230,6 +236,9 @@ stack backtrace:
         run.report = Some(Report::deserialize_from_str(&xml).unwrap());
         let told = "FAILED on 6.1: bpf::root root_a: thread 'root_a' (7) panicked at a.rs:1:2: too much: [1]";
         assert_eq!(failures(&run), [told]);
+        let late = r#"<failure type="test timeout"/></testcase>"#;
+        run.report = Some(Report::deserialize_from_str(&XML.replace("</testcase>", late)).unwrap());
+        assert_eq!(failures(&run), ["FAILED on 6.1: bpf::root root_a: test timeout"]);
         assert_eq!(first_words(&"x".repeat(2 * MAX_WORDS)).len(), MAX_WORDS);
     }
 

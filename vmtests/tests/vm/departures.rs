@@ -11,7 +11,7 @@ use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use throttle_core::mode::{self, DeparturesWish};
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::traffic::{PAYLOAD, assert_at_limit, packet_len, socket};
+use vmtests::traffic::{Interval, PAYLOAD, assert_at_limit, packet_len, socket};
 
 use crate::common::{FAR, Pair, engine, program, run, shown, spec};
 
@@ -36,8 +36,8 @@ fn limited(limit: u64) -> (ScratchCgroup, Engine<LinuxBpf>) {
 struct Came {
     sent: u64,
     received: u64,
-    /// How many bytes arrived in each whole second, from the IP header on.
-    seconds: Vec<f64>,
+    /// What arrived in each whole second, from the IP header on.
+    seconds: Vec<Interval>,
     /// What tc shows of the queueing discipline afterwards.
     shown: String,
 }
@@ -68,9 +68,12 @@ fn flood_to(address: &str, limit: u64, buffer: Option<usize>) -> Came {
     }
     let times = receiver.join().unwrap();
     let packet = packet_len(FAR.parse().unwrap()) as f64;
-    let in_second = |second| times.iter().filter(|time| time.as_secs() == second).count();
+    let in_second = |second| {
+        let count = times.iter().filter(|time| time.as_secs() == second).count();
+        Interval { bytes: count as f64 * packet, seconds: 1.0 }
+    };
     let whole = times.last().map_or(0, Duration::as_secs);
-    let seconds = (0..whole).map(|second| in_second(second) as f64 * packet).collect();
+    let seconds = (0..whole).map(in_second).collect();
     let shown = run(&["tc", "-s", "qdisc", "show", "dev", "chadtest0"]);
     Came { sent, received: times.len() as u64, seconds, shown }
 }

@@ -122,6 +122,8 @@ pub trait CgroupBpf {
     fn pin_exists(&self, path: &Path) -> bool;
     /// See [`pins::unpin`]; removes the folder too when that was the last pin in it.
     fn unpin(&self, path: &Path) -> Result<()>;
+    /// See [`pins::remove_empty_folder_of`].
+    fn remove_empty_folder_of(&self, pin: &Path);
 
     /// See [`Program::state`].
     fn state(
@@ -287,6 +289,10 @@ impl CgroupBpf for LinuxBpf {
         pins::unpin(path)?;
         pins::remove_empty_folder_of(path);
         Ok(())
+    }
+
+    fn remove_empty_folder_of(&self, pin: &Path) {
+        pins::remove_empty_folder_of(pin);
     }
 
     fn state(

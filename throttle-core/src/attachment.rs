@@ -281,12 +281,17 @@ pub(crate) fn prepare<B: CgroupBpf>(
     Ok(kernel.counters(program, cgroup, attach_type)?.unwrap_or_default())
 }
 
-/// Removes the pin of a link, unless somebody else has unpinned it and something else is there now.
+/// Removes the pin of a link. Not what somebody has pinned there since it was unpinned: what was not seen to be this
+/// link stays.
 fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> bpf::Result<()> {
     match kernel.link_open_pinned(path) {
-        Ok(found) if kernel.link_id(&found) != kernel.link_id(link) => Ok(()),
-        Err(error) if error.kind() != Kind::Vanished => Err(error),
-        _ => kernel.unpin(path),
+        Ok(found) if kernel.link_id(&found) == kernel.link_id(link) => kernel.unpin(path),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == Kind::Vanished && !kernel.pin_exists(path) => {
+            kernel.remove_empty_folder_of(path);
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 

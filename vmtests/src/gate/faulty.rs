@@ -246,6 +246,10 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.call(Call::Unpin, |kernel| kernel.unpin(path))
     }
 
+    fn remove_empty_folder_of(&self, pin: &Path) {
+        self.inner.remove_empty_folder_of(pin);
+    }
+
     fn state(
         &self,
         program: &Self::Program,

@@ -189,6 +189,10 @@ impl CgroupBpf for Model {
         Ok(())
     }
 
+    fn remove_empty_folder_of(&self, pin: &Path) {
+        self.kernel.borrow_mut().remove_empty_folder_of(pin);
+    }
+
     fn state(
         &self,
         program: &ModelProgram,

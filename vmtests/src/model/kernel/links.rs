@@ -104,12 +104,16 @@ impl Kernel {
 
     pub(crate) fn unpin(&mut self, path: &Path) {
         self.pins.remove(path);
-        if let Some(folder) = path.parent()
+        self.remove_empty_folder_of(path);
+        self.reap();
+    }
+
+    pub(crate) fn remove_empty_folder_of(&mut self, pin: &Path) {
+        if let Some(folder) = pin.parent()
             && !self.pins.keys().any(|pin| pin.parent() == Some(folder))
         {
             self.folders.remove(folder);
         }
-        self.reap();
     }
 
     pub(crate) fn pin_exists(&self, path: &Path) -> bool {

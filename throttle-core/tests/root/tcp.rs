@@ -54,7 +54,7 @@ impl Connection {
         Self { sender, writer, receiver }
     }
 
-    /// Reads for a while; returns how many bytes came in a second.
+    /// Reads for a while; returns what came.
     fn read_for(&mut self, time: Duration) -> Interval {
         let (start, mut bytes) = (Instant::now(), 0_u64);
         let mut buffer = vec![0; 65_536];
@@ -162,7 +162,7 @@ fn root_a_connection_is_its_own_again_when_the_throttle_is_gone() {
 }
 
 /// A transfer over a connection for which a user has set a pacing rate, beside a limit of 10 MB/s: what ss shows of
-/// that rate meanwhile, and how many bytes came in each second.
+/// that rate meanwhile, and what came in each second.
 fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
     isolate_narrow();
     let cgroup = ScratchCgroup::new("users");

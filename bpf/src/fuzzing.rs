@@ -139,8 +139,8 @@ pub fn limits(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     match text.parse::<Rate>() {
         Ok(rate) => printed_rate_is_read(rate),
-        Err(error @ RateError::Malformed(_)) => assert!(error.to_string().contains("10mbit")),
-        Err(RateError::OutOfRange) => assert!(text.contains(|c: char| c.is_ascii_digit())),
+        Err(error @ RateError::Malformed { .. }) => assert!(error.to_string().contains("mbit")),
+        Err(RateError::OutOfRange(_)) => assert!(text.contains(|c: char| c.is_ascii_digit())),
     }
     if let Ok(burst) = text.parse::<Burst>() {
         assert!(burst <= Burst::MAX);

@@ -31,6 +31,7 @@ pub mod probe;
 pub mod program;
 pub mod qdisc;
 pub mod queue;
+mod rate;
 pub mod rights;
 mod rtnetlink;
 pub mod run_time;

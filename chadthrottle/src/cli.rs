@@ -1,10 +1,13 @@
 //! The command line.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use auditor::generate::Shell;
-use bpf::limits::{Burst, Rate, Traffic};
+use bpf::limits::{Burst, Rate, RateError, Traffic};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use throttle_core::mode::{DeparturesWish, TcpWish, Wish};
 
@@ -36,12 +39,7 @@ pub(crate) enum Command {
 #[command(
     group = ArgGroup::new("target").required(true).args(["cgroup", "pid"]),
     group = ArgGroup::new("rates").required(true).multiple(true).args(["download", "upload"]),
-    after_help = "RATE is in bytes per second: 500K, 1.5M, 1G (powers of 1000), 512KiB, 2MiB (powers of \
-                  1024); or in bits per second, as in tc: 10mbit. From 1K to 100G.\n\
-                  TIME: 20ms, 1s, 5m, 1h30m.\n\n\
-                  Every process in the cgroup and below it shares the limit. A socket belongs to the \
-                  cgroup that it was made in: moving a process does not move its open connections.\n\n\
-                  Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer."
+    after_help = limit_help()
 )]
 pub(crate) struct LimitArgs {
     /// The cgroup: its directory, or its path below the cgroup2 mount
@@ -53,11 +51,11 @@ pub(crate) struct LimitArgs {
     pub(crate) pid: Option<u32>,
 
     /// The most that may be received
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = RateParser, allow_hyphen_values = true)]
     pub(crate) download: Option<Rate>,
 
     /// The most that may be sent
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = RateParser, allow_hyphen_values = true)]
     pub(crate) upload: Option<Rate>,
 
     /// How much may pass at once after a pause, as time at the rate; at most 1h
@@ -87,6 +85,36 @@ pub(crate) struct LimitArgs {
     /// End by itself after this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
+}
+
+fn limit_help() -> String {
+    format!(
+        "RATE: a number and one of these units, with or without /s, from 1K to 100G:\n{}\
+         TIME: 20ms, 1s, 5m, 1h30m.\n\n\
+         Every process in the cgroup and below it shares the limit. A socket belongs to the \
+         cgroup that it was made in: moving a process does not move its open connections.\n\n\
+         Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer.",
+        Rate::units()
+    )
+}
+
+/// Reads a rate. Its error is the whole sentence, without clap's "invalid value" in front.
+#[derive(Debug, Clone, Copy)]
+struct RateParser;
+
+impl TypedValueParser for RateParser {
+    type Value = Rate;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _option: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Rate, clap::Error> {
+        value.to_string_lossy().parse().map_err(|error: RateError| {
+            clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")).with_cmd(command)
+        })
+    }
 }
 
 /// Show every throttle on this host, also those of other processes

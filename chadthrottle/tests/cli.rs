@@ -1,6 +1,7 @@
 //! The command line, without root: what is typed wrong is said plainly, with exit status 2.
 
 use assert_cmd::Command;
+use bpf::limits::Rate;
 use predicates::prelude::*;
 use predicates::str::contains;
 
@@ -12,14 +13,19 @@ fn refused(args: &[&str], why: &str) {
     chadthrottle().args(args).assert().code(2).stdout("").stderr(contains(why));
 }
 
+/// Once, as one sentence, whichever option it was and however it begins.
 #[test]
 fn nonsense_rates_are_refused_with_a_sentence() {
-    for rate in ["0", "-1M", "ten", "10Mb", "1e9", "", "500", "101G"] {
-        let rate = format!("--upload={rate}");
-        refused(&["limit", "--cgroup", "/x", &rate], "--upload <RATE>");
+    for rate in ["0", "-1M", "ten", "10Mb", "10mib", "1e9", "", "500", "101G", "--upload"] {
+        for option in ["--upload", "--download"] {
+            let why = format!("error: \"{rate}\" is not a rate: ");
+            refused(&["limit", "--cgroup", "/x", option, rate], &why);
+            refused(&["limit", "--cgroup", "/x", &format!("{option}={rate}")], &why);
+        }
     }
-    refused(&["limit", "--cgroup", "/x", "--upload", "fast"], "write bytes per second as 500K");
-    refused(&["limit", "--cgroup", "/x", "--upload", "0"], "between 1 kB/s (1K) and 100 GB/s");
+    refused(&["limit", "--cgroup", "/x", "--upload", "fast"], &Rate::units());
+    refused(&["limit", "--cgroup", "/x", "--download", "-5M"], "a rate has no sign");
+    refused(&["limit", "--cgroup", "/x", "--upload", "0"], "1 kB/s (1K) to 100 GB/s (100G)");
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn help_names_units_and_needs() {
         .args(["limit", "--help"])
         .assert()
         .success()
-        .stdout(contains("10mbit").and(contains("CAP_BPF")).and(contains("Linux 5.12")));
+        .stdout(contains(Rate::units()).and(contains("CAP_BPF")).and(contains("Linux 5.12")));
 }
 
 #[test]

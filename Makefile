@@ -18,8 +18,8 @@ audit: ## Look for leaked throttles on this host
 	@$(AS_ROOT) $(BIN)/chadthrottle-audit scan; status=$$?; case $$status in \
 		0) exit 0 ;; \
 		1) echo "make audit: leaks were found (exit status 1 of the audit). To remove just those:" ;; \
-		2) echo "make audit: not everything could be seen (exit status 2 of the audit): neither clean nor leaking" ;; \
-		*) echo "make audit: the audit itself failed (exit status $$status): this says nothing about the host" ;; \
+		2) echo "make audit: not everything could be seen (exit status 2 of the audit), so the host may be clean or not" ;; \
+		*) echo "make audit: the audit itself failed (exit status $$status of the audit), which says nothing about the host" ;; \
 		esac >&2; \
 		[ $$status != 1 ] || echo "  $(AS_ROOT) $(BIN)/chadthrottle-audit clean" >&2; exit $$status
 

@@ -15,30 +15,61 @@ pub(crate) use self::report_args::{descriptor, resolved};
 use crate::classify::{DEFAULT_PROGRAMS, Finding, cannot_match};
 use crate::collect::{Breadth, Method, Options};
 use crate::schema::Document;
+use crate::talk::Loudness;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  clean
-  1  leaks
-  2  not everything could be seen, or something failed; bad usage too";
+  0   clean
+  1   leaks
+  2   not everything could be seen
+  64  bad usage, or something was named that does not exist
+  70  the audit itself failed";
+
+const CLEAN_EXIT_STATUS: &str = "\
+Exit status:
+  0   clean
+  1   leaks are left, or something could not be removed
+  2   not everything could be seen
+  64  bad usage, or something was named that does not exist
+  70  the audit itself failed";
+
+const SNAPSHOT_EXIT_STATUS: &str = "\
+Exit status:
+  0   written
+  2   written, but not everything could be seen
+  64  bad usage, or something was named that does not exist
+  70  it could not be taken or written";
 
 const DIFF_EXIT_STATUS: &str = "\
 Exit status:
-  0  nothing is new
-  1  something is new
-  2  they cannot be compared, or not in everything; bad usage too";
+  0   nothing is new
+  1   something is new
+  2   not everything can be compared
+  64  bad usage, or the two cannot be compared
+  70  the comparison itself failed";
 
 const GATE_EXIT_STATUS: &str = "\
 Exit status:
-  1  something is left behind
-  2  not everything could be seen (then the command may not have been run), or something failed; bad usage too
-  *  else the command's own; 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be run";
+  0   nothing is left behind, and the command ended with 0
+  1   something is left behind
+  2   not everything could be seen; then the command may not have been run
+  64  bad usage; the command was not run
+  70  the gate itself failed
+  *   else the command's own; 128 + N if signal N ended it, 127 if it was not found, 126 if it cannot be run";
+
+const OTHER_EXIT_STATUS: &str = "\
+Exit status:
+  0   done
+  64  bad usage
+  70  the result could not be written";
 
 const EXAMPLES: &str = "\
 Exit status:
-  0  clean
-  1  leaks
-  2  not everything could be seen, or something failed; bad usage too
+  0   clean
+  1   leaks
+  2   not everything could be seen
+  64  bad usage, or something was named that does not exist
+  70  the audit itself failed
 
 Examples:
   chadthrottle-audit scan
@@ -51,6 +82,9 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "chadthrottle-audit", version, after_help = EXIT_STATUS)]
 pub struct Cli {
+    /// How much to say beside the result.
+    #[command(flatten, next_display_order = 900)]
+    pub loudness: Loudness,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -66,9 +100,10 @@ pub enum Command {
     ///
     /// Each leak is judged once more right before it is removed, and each removal is verified. Then the
     /// host is scanned again: the exit status is that of the second scan.
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = CLEAN_EXIT_STATUS)]
     Clean(Clean),
     /// Write down the facts, for `scan --from` to judge elsewhere, later, without root
+    #[command(after_help = SNAPSHOT_EXIT_STATUS)]
     Snapshot(Snapshot),
     /// Say what is new in a snapshot, and what is gone: attachments, links, pins, programs and maps
     ///
@@ -89,9 +124,10 @@ pub enum Command {
         argv: Vec<OsString>,
     },
     /// Say what a finding means, and what to do about it; without one, list them
+    #[command(after_help = OTHER_EXIT_STATUS)]
     Explain(Explain),
     /// Write man pages, completions or JSON Schemas of this program
-    #[command(subcommand)]
+    #[command(subcommand, after_help = OTHER_EXIT_STATUS)]
     Generate(Generate),
 }
 

@@ -13,6 +13,7 @@ pub mod collect;
 pub mod commands;
 pub mod diff;
 pub mod escape;
+pub mod exit;
 pub mod explain;
 pub mod formats;
 #[cfg(any(test, fuzzing))]

@@ -4,33 +4,20 @@
 use std::process::ExitCode;
 
 use auditor::cli::Cli;
-use auditor::commands::{FAILED, run};
-use auditor::escape::escape;
-use auditor::talk::say;
-use clap::Parser;
+use auditor::commands::run;
+use auditor::{exit, talk};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match talk::parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() && has_control_characters() => {
-            // What is wrong is quoted as it is: here it is not to reach a terminal like that.
-            for line in error.render().to_string().lines() {
-                say(escape(line));
-            }
-            return FAILED.into();
-        }
-        Err(error) => error.exit(),
+        Err(status) => return status,
     };
+    talk::start(&cli.loudness);
     match run(&cli) {
         Ok(status) => status.into(),
         Err(error) => {
-            say(format_args!("chadthrottle-audit: {}", escape(&format!("{error:#}"))));
-            FAILED.into()
+            talk::error(&error);
+            exit::status_of(&error).into()
         }
     }
-}
-
-/// Whether an argument has characters that a terminal would obey.
-fn has_control_characters() -> bool {
-    std::env::args_os().any(|it| it.to_string_lossy().chars().any(char::is_control))
 }

@@ -1,9 +1,101 @@
-//! What is said beside the result: standard error.
+//! What is said beside the result: standard error. `-q` and `-v` say how much.
+//!
+//! Notes and warnings are events of `tracing`, errors are not: nothing silences them. Names in them are anybody's, so
+//! all of it is escaped here.
 
-use std::fmt::Display;
-use std::io::Write;
+use std::fmt::{self, Debug, Display, Write as _};
+use std::io::Write as _;
+use std::process::ExitCode;
 
-/// Says something, a line. That it cannot be written is no failure: the exit status still tells how it went.
+use clap::Parser;
+use clap::builder::styling::{AnsiColor, Style};
+use clap_verbosity_flag::{LogLevel, Verbosity, VerbosityFilter};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::escape::escape;
+use crate::exit::USAGE;
+
+/// How much is said: notes by default, less with each `-q`, and how things are done with `-v`.
+pub type Loudness = Verbosity<Notes>;
+
+/// Says notes by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Notes;
+
+impl LogLevel for Notes {
+    fn default_filter() -> VerbosityFilter {
+        VerbosityFilter::Info
+    }
+
+    fn verbose_help() -> Option<&'static str> {
+        Some("Tell on standard error how things are done")
+    }
+
+    fn quiet_help() -> Option<&'static str> {
+        Some("Hide the notes; -qq hides the warnings as well")
+    }
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// The exit status of who asks for help or the version, or of bad usage; it is printed already.
+pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            // Nobody there to read it is no failure.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        if has_control_characters() {
+            // clap quotes an argument as it is.
+            error.render().to_string().lines().for_each(|line| say(escape(line)));
+        } else {
+            let _ = error.print();
+        }
+        USAGE.into()
+    })
+}
+
+/// Whether an argument has characters that a terminal would obey.
+fn has_control_characters() -> bool {
+    std::env::args_os().any(|it| it.to_string_lossy().chars().any(char::is_control))
+}
+
+/// From here on notes and warnings are said, as far as the user wants them. Before it, and without it, they are not.
+pub fn start(loudness: &Loudness) {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(loudness.tracing_level_filter())
+        .with_writer(anstream::stderr)
+        // That nobody can be told is no reason to fail.
+        .log_internal_errors(false)
+        .event_format(Plain)
+        .finish();
+    // There is one already only where a test has started it twice.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Says what went wrong, whatever the user wants to hear.
+pub fn error(error: &anyhow::Error) {
+    say(format_args!("{} {}", label(Level::ERROR), escape(&format!("{error:#}"))));
+}
+
+/// Says what the user may want to act on.
+pub fn warning(text: impl Display) {
+    tracing::warn!("{text}");
+}
+
+/// Says what is good to know.
+pub fn note(text: impl Display) {
+    tracing::info!("{text}");
+}
+
+/// Says something, a line, whatever the user wants to hear. That it cannot be written is no failure: the exit status
+/// still tells how it went.
 pub fn say(line: impl Display) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
@@ -12,4 +104,135 @@ pub fn say(line: impl Display) {
 pub(crate) fn ask(question: impl Display) {
     let mut stderr = anstream::stderr();
     let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+}
+
+/// `error:`, as clap prints it; `warning:`, `note:` and so on.
+fn label(level: Level) -> String {
+    let (word, style) = match level {
+        Level::ERROR => ("error", Style::new().fg_color(Some(AnsiColor::Red.into()))),
+        Level::WARN => ("warning", Style::new().fg_color(Some(AnsiColor::Yellow.into()))),
+        Level::INFO => ("note", Style::new()),
+        Level::DEBUG => ("debug", Style::new()),
+        Level::TRACE => ("trace", Style::new()),
+    };
+    let style = style.bold();
+    format!("{style}{word}:{style:#}")
+}
+
+/// `note: the text (method=iter, ms=12)`.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut said = Said::default();
+        event.record(&mut said);
+        write!(writer, "{} {}", label(*event.metadata().level()), escape(&said.message))?;
+        if !said.fields.is_empty() {
+            write!(writer, " ({})", escape(&said.fields))?;
+        }
+        writeln!(writer)
+    }
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Said {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Said {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Writing to a String cannot fail.
+        let _ = if field.name() == "message" {
+            write!(self.message, "{value:?}")
+        } else {
+            let comma = if self.fields.is_empty() { "" } else { ", " };
+            write!(self.fields, "{comma}{}={value:?}", field.name())
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::level_filters::LevelFilter;
+
+    use super::*;
+
+    /// What is printed of what is said meanwhile.
+    fn printed(level: LevelFilter, talk: impl FnOnce()) -> String {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(Shared(Arc::clone(&text)))
+            .event_format(Plain)
+            .finish();
+        tracing::subscriber::with_default(subscriber, talk);
+        let text = text.lock().unwrap();
+        String::from_utf8(anstream::adapter::strip_bytes(&text).into_vec()).unwrap()
+    }
+
+    #[derive(Clone)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Shared {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn all() {
+        warning("the limit is off");
+        note("12 gaps");
+        tracing::debug!(method = "iter", cgroups = 7, "looked");
+    }
+
+    #[test]
+    fn each_line_begins_with_what_it_is_and_more_is_said_to_who_wants_more() {
+        let warning = "warning: the limit is off\n";
+        let note = "note: 12 gaps\n";
+        let debug = "debug: looked (method=iter, cgroups=7)\n";
+        assert_eq!(printed(LevelFilter::INFO, all), [warning, note].concat());
+        assert_eq!(printed(LevelFilter::WARN, all), warning);
+        assert_eq!(printed(LevelFilter::ERROR, all), "");
+        assert_eq!(printed(LevelFilter::DEBUG, all), [warning, note, debug].concat());
+    }
+
+    #[test]
+    fn no_terminal_obeys_a_note() {
+        let evil = "\x1b[31m\nerror: x";
+        let text = printed(LevelFilter::DEBUG, || {
+            note(evil);
+            tracing::debug!(evil, "looked");
+        });
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.starts_with(r"note: \x1b[31m\nerror: x"), "{text}");
+    }
 }

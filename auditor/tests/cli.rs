@@ -20,7 +20,7 @@ fn recorded(name: &str) -> String {
 }
 
 #[test]
-fn bad_usage_ends_with_2_and_says_what_is_wrong() {
+fn bad_usage_ends_with_64_and_says_what_is_wrong() {
     let usages: [(&[&str], &str); 18] = [
         (&[], "Usage:"),
         (&["scam"], "unrecognized subcommand 'scam'"),
@@ -42,7 +42,7 @@ fn bad_usage_ends_with_2_and_says_what_is_wrong() {
         (&["explain", "leak"], "'leak' is no finding; there are active, pinned"),
     ];
     for (args, message) in usages {
-        audit(args).assert().code(2).stdout(is_empty()).stderr(contains(message));
+        audit(args).assert().code(64).stdout(is_empty()).stderr(contains(message));
     }
 }
 
@@ -51,6 +51,16 @@ fn help_and_version_tell_the_exit_status_and_the_version() {
     audit(&["--help"]).assert().code(0).stdout(contains("Exit status:"));
     audit(&["scan", "--help"]).assert().code(0).stdout(contains("Exit status:"));
     audit(&["--version"]).assert().code(0).stdout(starts_with("chadthrottle-audit "));
+}
+
+#[test]
+fn every_command_takes_q_and_v_and_tells_its_exit_statuses() {
+    let commands = ["scan", "clean", "snapshot", "diff", "gate", "explain", "generate"];
+    for command in commands {
+        let statuses = contains("Exit status:").and(contains("  64  ")).and(contains("  70  "));
+        let options = contains("-q, --quiet...").and(contains("-v, --verbose..."));
+        audit(&[command, "--help"]).assert().code(0).stdout(statuses.and(options));
+    }
 }
 
 #[test]
@@ -111,9 +121,9 @@ fn a_file_that_cannot_be_written_is_named_and_the_others_are_written() {
     let from = recorded("active");
     audit(&["scan", "--from", &from, "--output", "text=/dev/full", "--output", &output])
         .assert()
-        .code(2)
+        .code(70)
         .stdout(contains("clean: "))
-        .stderr(contains("cannot write to /dev/full: "));
+        .stderr(starts_with("error: cannot write to /dev/full: "));
     assert!(file.exists());
 }
 
@@ -122,9 +132,9 @@ fn a_file_that_could_not_be_written_is_refused_before_anything_is_done() {
     let from = recorded("active");
     audit(&["scan", "--from", &from, "--output", "json=/no/where/a"])
         .assert()
-        .code(2)
+        .code(64)
         .stdout("")
-        .stderr(contains("cannot write to /no/where/a: /no/where: No such file"));
+        .stderr(starts_with("error: cannot write to /no/where/a: /no/where: No such file"));
 }
 
 #[test]
@@ -135,10 +145,10 @@ fn what_would_find_nothing_or_wait_for_ever_is_refused() {
         (["--settle", "500000000000years"], "more than a day"),
         (["--settle", "5"], "write a number with a unit"),
     ] {
-        audit(&["scan", args[0], args[1]]).assert().code(2).stdout("").stderr(contains(why));
+        audit(&["scan", args[0], args[1]]).assert().code(64).stdout("").stderr(contains(why));
         audit(&["gate", args[0], args[1], "--", "true"])
             .assert()
-            .code(2)
+            .code(64)
             .stdout("")
             .stderr(contains(why));
     }
@@ -185,15 +195,15 @@ fn man_pages_are_written_to_a_directory_that_is_made() {
     assert!(page.contains(&title), "{page}");
     audit(&["generate", "man", "/dev/null/x"])
         .assert()
-        .code(2)
+        .code(70)
         .stdout(is_empty())
-        .stderr(contains("cannot make the directory /dev/null/x: "));
+        .stderr(starts_with("error: cannot make the directory /dev/null/x: "));
 }
 
 #[test]
 fn completions_and_schemas_are_printed() {
     audit(&["generate", "completions", "bash"]).assert().code(0).stdout(contains("--attach-type"));
-    audit(&["generate", "completions", "dos"]).assert().code(2).stderr(contains("'dos'"));
+    audit(&["generate", "completions", "dos"]).assert().code(64).stderr(contains("'dos'"));
     audit(&["generate", "schema", "report"])
         .assert()
         .code(0)
@@ -205,7 +215,7 @@ fn completions_and_schemas_are_printed() {
 fn two_outputs_to_one_file_are_refused_before_anything_is_looked_at() {
     audit(&["scan", "--from", "/no/where", "--output", "json=a", "--output", "text=./a"])
         .assert()
-        .code(2)
+        .code(64)
         .stdout(is_empty())
         .stderr(contains("--output names ./a more than once"));
 }
@@ -231,13 +241,13 @@ fn what_is_no_snapshot_is_refused_with_a_reason() {
         std::fs::write(&file, text).unwrap();
         audit(&["scan", "--from", file.to_str().unwrap()])
             .assert()
-            .code(2)
+            .code(64)
             .stdout(is_empty())
             .stderr(contains(message).and(contains(file.to_str().unwrap())));
     }
     audit(&["scan", "--from", "/nowhere/x"])
         .assert()
-        .code(2)
+        .code(64)
         .stderr(contains("cannot read the snapshot /nowhere/x").and(contains("No such file")));
 }
 
@@ -245,18 +255,19 @@ fn what_is_no_snapshot_is_refused_with_a_reason() {
 fn a_cgroup_that_is_not_there_is_named() {
     audit(&["scan", "--root", "/no/such/cgroup"])
         .assert()
-        .code(2)
+        .code(64)
         .stdout(is_empty())
-        .stderr(contains("no cgroup ").and(contains("/no/such/cgroup")));
+        .stderr(starts_with("error: ").and(contains("/no/such/cgroup")));
     audit(&["scan", "--root", "../../../../../../../../../tmp"])
         .assert()
-        .code(2)
+        .code(64)
         .stderr(contains("is not below the cgroup2 mount"));
 }
 
 #[test]
 fn clean_without_yes_and_without_a_terminal_refuses() {
-    audit(&["clean"]).assert().code(2).stdout(is_empty()).stderr(contains("--yes"));
+    let said = "error: not a terminal: pass --yes to proceed, or --dry-run to preview\n";
+    audit(&["clean"]).assert().code(64).stdout(is_empty()).stderr(said);
 }
 
 #[test]
@@ -301,7 +312,7 @@ fn with_maps(file: &Path, names: &[&str]) -> String {
 }
 
 #[test]
-fn diff_ends_with_1_where_something_is_new_and_with_2_where_it_cannot_tell() {
+fn diff_ends_with_1_where_something_is_new_and_with_64_where_two_cannot_be_compared() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let one = with_maps(&file("one"), &["counts"]);
@@ -319,10 +330,10 @@ fn diff_ends_with_1_where_something_is_new_and_with_2_where_it_cannot_tell() {
     assert_eq!(json["new"][1]["map"]["name"], "other");
     audit(&["diff", &one, &recorded("foreign")])
         .assert()
-        .code(2)
+        .code(64)
         .stdout(is_empty())
         .stderr(contains("cannot compare").and(contains("second one was taken without --all")));
-    audit(&["diff", &one, "/nowhere/x"]).assert().code(2).stderr(contains("/nowhere/x"));
+    audit(&["diff", &one, "/nowhere/x"]).assert().code(64).stderr(contains("/nowhere/x"));
 }
 
 #[test]
@@ -336,7 +347,7 @@ fn a_scan_with_a_baseline_ends_with_0_where_all_leaks_are_known() {
     // Before it looks at the host, for which it would need rights.
     audit(&["scan", "--baseline", "/nowhere/x"])
         .assert()
-        .code(2)
+        .code(64)
         .stdout(is_empty())
         .stderr(contains("cannot read the snapshot /nowhere/x"));
 }

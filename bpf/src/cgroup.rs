@@ -103,7 +103,7 @@ pub fn cgroup2_mount() -> Result<PathBuf> {
     let top = |mount: &Mount| Cgroup::open(&mount.point).ok().map(|top| top.id());
     match shows_most(&mounts, top) {
         Some(mount) => Ok(mount.point.clone()),
-        None => Err(Error::new(Call::OpenCgroup, "the cgroup2 hierarchy", Errno::ENOENT)
+        None => Err(Error::new(Call::FindCgroup2, "the cgroup2 hierarchy", Errno::ENOENT)
             .with_detail(match mounts.first() {
                 None => "it is not mounted here, so nobody can tell what is attached to it: mount it (mount -t cgroup2 \
                          none DIRECTORY), or run this on the host"

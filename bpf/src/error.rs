@@ -59,6 +59,7 @@ pub enum Call {
     BtfLoad,
     EnableStats,
     OpenCgroup,
+    FindCgroup2,
     OpenById,
     ReadProc,
     Iterate,
@@ -88,6 +89,7 @@ impl Call {
             Call::BtfLoad => "BPF_BTF_GET_FD_BY_ID",
             Call::EnableStats => "BPF_ENABLE_STATS",
             Call::OpenCgroup => "open",
+            Call::FindCgroup2 => "mountinfo",
             Call::OpenById => "open_by_handle_at",
             Call::ReadProc => "read",
             Call::Iterate => "BPF_ITER_CREATE",
@@ -116,7 +118,7 @@ impl Call {
             | Call::Info
             | Call::MapLookup
             | Call::MapUpdate => &[Bpf],
-            Call::OpenCgroup | Call::Unpin => &[DacOverride],
+            Call::OpenCgroup | Call::FindCgroup2 | Call::Unpin => &[DacOverride],
             // The files of another user's process need both.
             Call::ReadProc => &[SysPtrace, DacReadSearch],
             Call::Iterate => &[Bpf, Perfmon],
@@ -170,6 +172,21 @@ impl Error {
             (_, Errno::ESTALE) => Kind::Changed,
             _ => Kind::Other,
         }
+    }
+
+    /// Whether it says that what was named is no cgroup, or none any more.
+    pub fn is_no_cgroup(&self) -> bool {
+        self.call == Call::OpenCgroup
+            && matches!(
+                self.errno,
+                Errno::ENOENT
+                    | Errno::ENOTDIR
+                    | Errno::ENODEV
+                    | Errno::EINVAL
+                    | Errno::ELOOP
+                    | Errno::ENAMETOOLONG
+                    | Errno::EXDEV
+            )
     }
 
     /// What to do about it, where there is something to say. Of a right that is missing it says what fits this thread.

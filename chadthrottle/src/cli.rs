@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use auditor::generate::Shell;
+use auditor::talk::Loudness;
 use bpf::limits::{Burst, Rate, RateError, Traffic};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
@@ -15,10 +16,18 @@ use throttle_core::mode::{DeparturesWish, TcpWish, Wish};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit status: 0 done, 1 failed, 2 bad usage or nothing of that name.\n\
+    after_help = "Exit status:\n\
+                  \x20 0   done\n\
+                  \x20 1   not done, or not to its end\n\
+                  \x20 2   not everything could be seen\n\
+                  \x20 64  bad usage, or something was named that does not exist\n\
+                  \x20 70  chadthrottle itself failed\n\n\
                   To look for throttles that others left behind: chadthrottle-audit scan"
 )]
 pub(crate) struct Cli {
+    #[command(flatten, next_display_order = 900)]
+    pub(crate) loudness: Loudness,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -93,7 +102,12 @@ fn limit_help() -> String {
          TIME: 20ms, 1s, 5m, 1h30m.\n\n\
          Every process in the cgroup and below it shares the limit. A socket belongs to the \
          cgroup that it was made in: moving a process does not move its open connections.\n\n\
-         Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer.",
+         Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer.\n\n\
+         Exit status:\n\
+         \x20 0   the limit was held to its end, or is pinned\n\
+         \x20 1   it could not be held, or not to its end\n\
+         \x20 64  bad usage, or no such cgroup or process\n\
+         \x20 70  chadthrottle itself failed",
         Rate::units()
     )
 }
@@ -119,6 +133,11 @@ impl TypedValueParser for RateParser {
 
 /// Show every throttle on this host, also those of other processes
 #[derive(Debug, Args)]
+#[command(after_help = "Exit status:\n\
+                  \x20 0   these are all\n\
+                  \x20 2   not everything could be seen\n\
+                  \x20 64  bad usage\n\
+                  \x20 70  chadthrottle itself failed")]
 pub(crate) struct ListArgs {
     /// For people or for programs
     #[arg(long, default_value = "text")]
@@ -127,6 +146,11 @@ pub(crate) struct ListArgs {
 
 /// End pinned throttles
 #[derive(Debug, Args)]
+#[command(after_help = "Exit status:\n\
+                  \x20 0   they are gone\n\
+                  \x20 1   one of them could not be removed\n\
+                  \x20 64  bad usage, or there is no such throttle\n\
+                  \x20 70  chadthrottle itself failed")]
 pub(crate) struct RmArgs {
     /// Their ids, as `chadthrottle list` shows them
     #[arg(value_name = "ID", required = true)]
@@ -137,7 +161,12 @@ pub(crate) struct RmArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "It loads the programs for a moment, attaches nothing, and leaves nothing behind.\n\n\
-                  Exit status: 0 a limit can be held, 1 it cannot, or not everything could be seen."
+                  Exit status:\n\
+                  \x20 0   a limit can be held\n\
+                  \x20 1   no limit can be held\n\
+                  \x20 2   not everything could be seen\n\
+                  \x20 64  bad usage, or no such cgroup\n\
+                  \x20 70  chadthrottle itself failed"
 )]
 pub(crate) struct DoctorArgs {
     /// A cgroup that is to be limited: its processes' network devices are looked at beside your own

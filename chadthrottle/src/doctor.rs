@@ -5,8 +5,9 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use auditor::escape::escape;
+use auditor::exit;
 use bpf::limits::FqDevices;
 use bpf::probe::Support;
 use bpf::qdisc::{self, Device, with_fq};
@@ -96,8 +97,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
         Format::Text => print(&text(&diagnosis))?,
     }
     match worst {
-        Some(Grade::Missing) => bail!("no limit can be held here"),
-        Some(Grade::Unknown) => bail!("not everything could be seen"),
+        Some(Grade::Missing) => Err(exit::not_done("no limit can be held here").into()),
+        Some(Grade::Unknown) => Err(exit::incomplete("not everything could be seen").into()),
         _ => Ok(()),
     }
 }

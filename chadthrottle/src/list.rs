@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use auditor::collect::{Options, collect};
-use auditor::escape::{escape, escape_bytes};
+use auditor::escape::escape_bytes;
+use auditor::exit;
 use bpf::AttachType;
 use bpf::limits::Bytes;
 use bpf::state::Count;
@@ -13,30 +14,35 @@ use comfy_table::{Table, presets};
 
 use crate::cli::{Format, ListArgs};
 use crate::throttles::{Row, Throttles, throttles};
-use crate::words::{count, print, say};
+use crate::words::{count, print, warn};
 
 pub(crate) fn run(args: &ListArgs) -> Result<()> {
     let options = Options {
         attach_types: vec![AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS],
         ..Options::default()
     };
-    let found = throttles(&collect(&options)?);
+    let snapshot = collect(&options).map_err(|error| match exit::status_of(&error) {
+        exit::INCOMPLETE => exit::incomplete(format!("{error:#}")).into(),
+        _ => error,
+    })?;
+    let found = throttles(&snapshot);
     match args.format {
         Format::Json => print(&(serde_json::to_string_pretty(&found)? + "\n"))?,
         Format::Text => print(&text(&found))?,
     }
     if found.leaked > 0 {
-        say(&format!(
+        warn(&format!(
             "leaks: {}; 'chadthrottle-audit scan' says which and why, 'chadthrottle-audit clean' \
              removes them",
             found.leaked
         ));
     }
     for gap in &found.gaps {
-        say(&format!("{}: {}", escape(&gap.what), escape(&gap.why)));
+        warn(&format!("not seen: {}: {}", gap.what, gap.why));
     }
     if !found.gaps.is_empty() {
-        bail!("not everything could be seen, so there may be more");
+        let message = "not everything could be seen, so there may be more throttles";
+        return Err(exit::incomplete(message).into());
     }
     Ok(())
 }

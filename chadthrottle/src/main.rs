@@ -13,12 +13,17 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use auditor::talk;
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli: Cli = match talk::parse() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    talk::start(&cli.loudness);
+    let result = match cli.command {
         Command::Limit(args) => limit::run(&args),
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),
@@ -28,7 +33,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("chadthrottle: {error:#}");
+            talk::error(&error);
             ExitCode::from(words::exit_status(&error))
         }
     }

@@ -3,32 +3,37 @@
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Result;
-use bpf::error::{Call, Kind};
+use auditor::exit::{self, NOT_DONE, USAGE};
+use auditor::talk;
 use bpf::limits::Bytes;
 use bpf::state::Count;
 use throttle_core::Error;
 
-/// 2 for what the user got wrong, 1 for what went wrong.
+/// The exit status for an error. What the kernel or the state of things refuses was not done.
 pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
-        return 2;
+        return USAGE;
     }
-    match error.downcast_ref::<Error>() {
-        Some(error) if is_the_users(error) => 2,
-        _ => 1,
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return if is_the_users(error) { USAGE } else { NOT_DONE };
+    }
+    match error.downcast_ref::<bpf::Error>() {
+        Some(error) if error.is_no_cgroup() => USAGE,
+        Some(_) => NOT_DONE,
+        None => exit::status_of(error),
     }
 }
 
-/// Something was named that is not there, or cannot be had.
+/// Something was named that is not there, or cannot be meant.
 fn is_the_users(error: &Error) -> bool {
     match error {
         Error::NothingToLimit
         | Error::RootCgroup(_)
         | Error::NoSuchProcess(_)
+        | Error::NoSuchThrottle(_)
         | Error::CgroupRemoved(_)
-        | Error::NoSuchRecord(_)
-        | Error::OwnerLives { .. } => true,
-        Error::Kernel(error) => error.call() == Call::OpenCgroup && error.kind() != Kind::Denied,
+        | Error::NoSuchRecord(_) => true,
+        Error::Kernel(error) => error.is_no_cgroup(),
         Error::Several(errors) => errors.iter().all(is_the_users),
         _ => false,
     }
@@ -57,9 +62,14 @@ pub(crate) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Says something beside the result.
+/// Says what is good to know, beside the result.
 pub(crate) fn say(text: &str) {
-    anstream::eprintln!("chadthrottle: {text}");
+    talk::note(text);
+}
+
+/// Says what the user may want to act on.
+pub(crate) fn warn(text: &str) {
+    talk::warning(text);
 }
 
 /// `12.3 MB (8412 packets)`.
@@ -70,6 +80,9 @@ pub(crate) fn count(count: Count) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bpf::error::Call;
+    use nix::errno::Errno;
+
     use super::*;
 
     #[test]
@@ -79,13 +92,21 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_got_wrong_ends_with_two() {
-        assert_eq!(exit_status(&Error::NoSuchProcess(1).into()), 2);
-        assert_eq!(exit_status(&Usage("x").into()), 2);
+    fn what_is_named_wrongly_what_is_refused_and_what_fails_end_differently() {
+        assert_eq!(exit_status(&Error::NoSuchProcess(1).into()), 64);
+        assert_eq!(exit_status(&Usage("x").into()), 64);
         let none = || Error::NoSuchRecord("7".to_owned());
-        assert_eq!(exit_status(&Error::Several(vec![none(), none()]).into()), 2);
-        let contended = Error::Contended("x".to_owned());
-        assert_eq!(exit_status(&Error::Several(vec![none(), contended]).into()), 1);
-        assert_eq!(exit_status(&anyhow::anyhow!("x")), 1);
+        assert_eq!(exit_status(&Error::Several(vec![none(), none()]).into()), 64);
+        let contended = || Error::Contended("x".to_owned());
+        assert_eq!(exit_status(&contended().into()), 1);
+        assert_eq!(exit_status(&Error::Several(vec![none(), contended()]).into()), 1);
+        let kernel = |call, errno| bpf::Error::new(call, "x", errno);
+        let open = || kernel(Call::OpenCgroup, Errno::ENOENT);
+        assert_eq!(exit_status(&open().into()), 64);
+        assert_eq!(exit_status(&Error::from(open()).into()), 64);
+        assert_eq!(exit_status(&kernel(Call::Load, Errno::EPERM).into()), 1);
+        assert_eq!(exit_status(&kernel(Call::FindCgroup2, Errno::ENOENT).into()), 1);
+        assert_eq!(exit_status(&exit::incomplete("x").into()), 2);
+        assert_eq!(exit_status(&anyhow::anyhow!("x")), 70);
     }
 }

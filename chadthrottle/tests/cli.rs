@@ -1,4 +1,4 @@
-//! The command line, without root: what is typed wrong is said plainly, with exit status 2.
+//! The command line, without root: what is typed wrong is said plainly, with exit status 64.
 
 use assert_cmd::Command;
 use bpf::limits::Rate;
@@ -10,7 +10,7 @@ fn chadthrottle() -> Command {
 }
 
 fn refused(args: &[&str], why: &str) {
-    chadthrottle().args(args).assert().code(2).stdout("").stderr(contains(why));
+    chadthrottle().args(args).assert().code(64).stdout("").stderr(contains(why));
 }
 
 /// Once, as one sentence, whichever option it was and however it begins.
@@ -54,6 +54,25 @@ fn a_pinned_throttle_has_no_duration() {
 #[test]
 fn rm_needs_an_id() {
     refused(&["rm"], "<ID>");
+}
+
+#[test]
+fn every_command_takes_q_and_v_and_tells_its_exit_statuses() {
+    for command in ["limit", "list", "rm", "doctor"] {
+        let statuses = contains("Exit status:").and(contains("  64  ")).and(contains("  70  "));
+        let options = contains("--quiet...").and(contains("--verbose..."));
+        chadthrottle().args([command, "--help"]).assert().code(0).stdout(statuses.and(options));
+    }
+}
+
+#[test]
+fn an_argument_is_quoted_for_a_terminal() {
+    let evil = "\x1b[31m\x07";
+    let said = chadthrottle().args(["limit", "--cgroup", "/x", "--upload", evil]).output().unwrap();
+    assert_eq!(said.status.code(), Some(64));
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.starts_with("error: ") && said.contains(r"\x1b[31m\x07"), "{said:?}");
+    assert!(said.chars().all(|it| it == '\n' || !it.is_control()), "{said:?}");
 }
 
 #[test]

@@ -234,10 +234,10 @@ fn root_a_pinned_throttle_stays_until_rm() {
     assert!(rows.iter().all(|row| row.contains("shape")), "{}", list.stdout);
 
     let wrong = run(&["rm", "7"]);
-    assert_eq!(wrong.status.code(), Some(2));
+    assert_eq!(wrong.status.code(), Some(64));
     assert!(wrong.stderr.contains("no pinned throttle '7'"), "{}", wrong.stderr);
     let wrong = run(&["rm", "7", "8"]);
-    assert_eq!(wrong.status.code(), Some(2));
+    assert_eq!(wrong.status.code(), Some(64));
     assert!(wrong.stderr.contains("'7'") && wrong.stderr.contains("'8'"), "{}", wrong.stderr);
     let removed = run(&["rm", "1"]);
     assert!(removed.status.success(), "{}", removed.stderr);
@@ -258,7 +258,7 @@ fn root_a_throttle_that_cannot_be_told_of_does_not_stay() {
                 .stderr(Stdio::null())
                 .status()
                 .unwrap();
-        assert_eq!(status.code(), Some(1), "{attach}");
+        assert_eq!(status.code(), Some(70), "{attach}");
         assert_eq!(programs(cgroup.path()), 0, "{attach}");
     }
 }
@@ -399,7 +399,7 @@ fn root_it_ends_by_itself_when_the_cgroup_is_removed() {
 }
 
 #[test]
-fn root_what_is_not_there_ends_with_two_and_a_sentence() {
+fn root_what_is_not_there_is_bad_usage_and_told_in_a_sentence() {
     isolate();
     for (args, why) in [
         (["--cgroup", "/chadtest-nowhere"], "there is no such cgroup"),
@@ -407,7 +407,7 @@ fn root_what_is_not_there_ends_with_two_and_a_sentence() {
         (["--pid", "4194303"], "there is no process 4194303"),
     ] {
         let said = run(&[&["limit", "--upload", "1M"], &args[..]].concat());
-        assert_eq!(said.status.code(), Some(2), "{}", said.stderr);
+        assert_eq!(said.status.code(), Some(64), "{}", said.stderr);
         assert!(said.stderr.contains(why), "{}", said.stderr);
     }
 }

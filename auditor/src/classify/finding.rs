@@ -6,6 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::exit;
+
 /// What an attachment or a program was found to be.
 ///
 /// The order is that of the judgement: from `orphaned_attachment` down, the first that applies
@@ -125,9 +127,9 @@ impl Verdict {
     /// The exit status of the program: 0 clean, 1 leaks, 2 incomplete.
     pub fn exit_status(self) -> u8 {
         match self {
-            Self::Clean => 0,
-            Self::Leaks => 1,
-            Self::Incomplete => 2,
+            Self::Clean => exit::DONE,
+            Self::Leaks => exit::NOT_DONE,
+            Self::Incomplete => exit::INCOMPLETE,
         }
     }
 

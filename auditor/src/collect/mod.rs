@@ -16,9 +16,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
 use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, below, cgroup2_mount, resolve};
-use bpf::error::Kind;
+use bpf::error::{Call, Kind};
 use bpf::{AttachType, CgroupId, probe};
 
 use self::attachments::shown;
@@ -27,6 +26,7 @@ pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
 pub use self::method::Method;
 use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, unsettled};
+use crate::exit::usage;
 use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
 
 /// How often at most the host is looked at until nothing new is suspicious.
@@ -262,9 +262,11 @@ fn cgroups_of(suspects: &BTreeSet<Key>) -> Option<HashSet<CgroupId>> {
 fn relative(mount: &Path, named: &Path) -> anyhow::Result<PathBuf> {
     // A symbolic link, or a path with `..` in it, names a cgroup as well, but not as the kernel does.
     let path = resolve(mount, named);
-    let path = path.canonicalize().with_context(|| format!("no cgroup {}", shown(&path)))?;
-    let relative = path.strip_prefix(mount).with_context(|| {
-        format!("{} is not below the cgroup2 mount, {}", shown(&path), shown(mount))
+    let path = path
+        .canonicalize()
+        .map_err(|error| bpf::Error::from_io(Call::OpenCgroup, shown(&path), &error))?;
+    let relative = path.strip_prefix(mount).map_err(|_| {
+        usage(format!("{} is not below the cgroup2 mount, {}", shown(&path), shown(mount)))
     })?;
     Ok(Path::new("/").join(relative))
 }
@@ -299,10 +301,9 @@ fn known_types(
         Err(error) => return Err(error.into()),
     };
     if known.is_empty() {
-        bail!(
-            "this kernel knows none of the attach types asked for: {}",
-            asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        );
+        let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
+        let asked = asked.join(", ");
+        return Err(usage(format!("this kernel has none of these attach types: {asked}")).into());
     }
     Ok(known)
 }

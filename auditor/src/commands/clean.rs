@@ -2,9 +2,6 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
-use anyhow::bail;
-
-use super::FAILED;
 use super::output::{self, Stream};
 use super::progress::Progress;
 use crate::classify::{Classified, classify};
@@ -12,6 +9,7 @@ use crate::clean::{Cleaner, Done, Outcome};
 use crate::cli::Clean;
 use crate::collect::Breadth;
 use crate::escape::{escape, escape_bytes};
+use crate::exit::{NOT_DONE, usage};
 use crate::formats::Rendition;
 use crate::plan::{Action, Step, plan};
 use crate::report::report;
@@ -23,10 +21,7 @@ const LOOKING: &str = "Looking at cgroups, programs and processes";
 pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     let may_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !args.yes && !args.dry_run && !may_ask {
-        bail!(
-            "clean removes programs from this host, and there is nobody to ask: say --yes to do it, or \
-             --dry-run to see what it would do"
-        );
+        return Err(usage("not a terminal: pass --yes to proceed, or --dry-run to preview").into());
     }
     let cleaner = Cleaner::new(&args.scope.options(Breadth::Ours))?;
     let settle = args.scope.settle.into();
@@ -57,7 +52,7 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     output::print("\n")?;
     let classified = classify(&snapshot);
     show(&snapshot, &classified)?;
-    Ok(if is_failed { FAILED } else { classified.verdict.exit_status() })
+    Ok(if is_failed { NOT_DONE } else { classified.verdict.exit_status() })
 }
 
 fn show(snapshot: &Snapshot, classified: &Classified<'_>) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use super::output;
 use crate::classify::Finding;
 use crate::cli::Explain;
+use crate::exit::DONE;
 use crate::explain::{explain, summary};
 
 pub(super) fn run(args: &Explain) -> anyhow::Result<u8> {
@@ -11,7 +12,7 @@ pub(super) fn run(args: &Explain) -> anyhow::Result<u8> {
         None => list(),
     };
     output::print(&text)?;
-    Ok(0)
+    Ok(DONE)
 }
 
 fn list() -> String {

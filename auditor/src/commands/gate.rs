@@ -12,7 +12,7 @@ use crate::gate::children::{Children, become_command};
 use crate::gate::{Aftermath, CommandInfo, GateReport, Processes, SCHEMA_VERSION, judge};
 use crate::report::Host;
 use crate::snapshot::{Snapshot, Tool};
-use crate::talk::say;
+use crate::talk;
 
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -129,6 +129,6 @@ fn told(
 /// What `gate` starts to become the command.
 pub(super) fn become_it(argv: &[std::ffi::OsString]) -> u8 {
     let (status, error) = become_command(argv);
-    say(format_args!("chadthrottle-audit: {error:#}"));
+    talk::error(&error);
     status
 }

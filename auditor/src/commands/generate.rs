@@ -4,6 +4,7 @@ use clap::CommandFactory;
 
 use super::output;
 use crate::cli::{Cli, Generate};
+use crate::exit::DONE;
 use crate::generate::{completions, write_man_pages};
 
 /// Pages of others that help to see by hand what the auditor sees.
@@ -22,5 +23,5 @@ pub(super) fn run(args: &Generate) -> anyhow::Result<u8> {
         }
         Generate::Schema { document } => output::print(&document.schema()?)?,
     }
-    Ok(0)
+    Ok(DONE)
 }

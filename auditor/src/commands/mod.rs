@@ -12,13 +12,10 @@ mod snapshot;
 
 use crate::cli::{Cli, Command};
 
-/// The exit status of a program that failed, or could not see everything.
-pub const FAILED: u8 = 2;
-
 /// Does what the command line asks for; returns the exit status.
 ///
 /// # Errors
-/// What failed, on what, why, and what to do; the exit status is [`FAILED`] then.
+/// What failed, on what, why, and what to do; [`crate::exit::status_of`] is the exit status then.
 pub fn run(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Scan(args) => scan::run(args),

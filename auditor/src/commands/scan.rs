@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -14,6 +15,7 @@ use crate::classify::classify;
 use crate::cli::Scan;
 use crate::collect::{Breadth, collect};
 use crate::escape::escape;
+use crate::exit::usage;
 use crate::report::report;
 use crate::snapshot::{Look, SCHEMA_VERSION, Snapshot};
 
@@ -41,9 +43,15 @@ pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
 
 /// Reads a snapshot from a file.
 pub(super) fn read(file: &Path) -> anyhow::Result<Snapshot> {
-    let text =
-        fs::read(file).with_context(|| format!("cannot read the snapshot {}", file.display()))?;
-    parse(&text).with_context(|| format!("cannot use {}", file.display()))
+    let text = fs::read(file).map_err(|error| {
+        let is_named_wrongly = matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory
+        );
+        let message = format!("cannot read the snapshot {}: {error}", file.display());
+        if is_named_wrongly { usage(message).into() } else { anyhow!(message) }
+    })?;
+    parse(&text).map_err(|error| usage(format!("cannot use {}: {error:#}", file.display())).into())
 }
 
 /// Reads a snapshot from a file's text.

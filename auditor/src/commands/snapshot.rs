@@ -1,12 +1,12 @@
 //! `chadthrottle-audit snapshot`.
 
+use super::output;
 use super::progress::Progress;
-use super::{FAILED, output};
 use crate::classify::classify;
 use crate::cli::Snapshot;
 use crate::collect::{Breadth, collect};
-use crate::escape::escape;
-use crate::talk::say;
+use crate::exit::{DONE, INCOMPLETE};
+use crate::talk::warning;
 
 /// 0, or 2 when not everything could be seen that a verdict needs, by the same rule as `scan`. What the
 /// facts come to is for `scan --from` to say.
@@ -19,7 +19,7 @@ pub(super) fn run(args: &Snapshot) -> anyhow::Result<u8> {
     output::write(args.output.as_deref(), &(serde_json::to_string_pretty(&snapshot)? + "\n"))?;
     let gaps = classify(&snapshot).gaps;
     for gap in &gaps {
-        say(format_args!("not seen: {}: {}", escape(&gap.what), escape(&gap.why)));
+        warning(format_args!("not seen: {}: {}", gap.what, gap.why));
     }
-    Ok(if gaps.is_empty() { 0 } else { FAILED })
+    Ok(if gaps.is_empty() { DONE } else { INCOMPLETE })
 }

@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::report::Ended;
-use crate::talk::say;
+use crate::talk::warning;
 
 /// The hidden subcommand that becomes the command.
 pub(crate) const BECOME: &str = "gate-command";
@@ -89,8 +89,8 @@ impl Children {
                         // It has just ended.
                         Ok(()) | Err(Errno::ESRCH) => {}
                         Err(errno) => {
-                            say(format_args!(
-                                "chadthrottle-audit: cannot pass {} on to process {pid}: {errno}",
+                            warning(format_args!(
+                                "cannot pass {} on to process {pid}: {errno}",
                                 signal.signal
                             ));
                         }

@@ -51,8 +51,8 @@ fn what_the_help_says_last_is_in_sections_of_its_own() {
     let pages = man_pages(Cli::command(), &[]).unwrap();
     let scan = pages["chadthrottle-audit-scan.8"].replace("\\-", "-");
     let at = |text: &str| scan.find(text).unwrap_or_else(|| panic!("no {text} in {scan}"));
-    assert!(at(".SH \"EXIT STATUS\"") < at("\n0  clean"));
-    assert!(at("\n0  clean") < at(".SH EXAMPLES"));
+    assert!(at(".SH \"EXIT STATUS\"") < at("\n0   clean"));
+    assert!(at("\n0   clean") < at(".SH EXAMPLES"));
     assert!(
         at(".SH EXAMPLES") < at("\nchadthrottle-audit scan --from snapshot.json --format sarif")
     );

@@ -121,7 +121,7 @@ fn what_is_wrong_with_an_argument_is_quoted_for_a_terminal() {
                 .args(usage)
                 .output()
                 .unwrap();
-            assert_eq!(output.status.code(), Some(2), "{usage:?}");
+            assert_eq!(output.status.code(), Some(64), "{usage:?}");
             assert!(output.stdout.is_empty(), "{usage:?}");
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!said.is_empty(), "{usage:?}");
@@ -134,7 +134,7 @@ fn what_is_wrong_with_an_argument_is_quoted_for_a_terminal() {
         .args(["scan", "--from", from, "--output", &format!("text=/nowhere/{evil}")])
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(64));
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(said.lines().count(), 1, "{said:?}");
     assert!(said.contains(r"/nowhere/\x1b[31m\x07[\nclean: no leak"), "{said:?}");

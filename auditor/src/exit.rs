@@ -1,0 +1,99 @@
+//! How the programs end: exit statuses, which mean the same in both.
+
+use bpf::error::Kind;
+
+use crate::cli::Unusable;
+use crate::diff::Incomparable;
+
+/// What was asked for is done, and nothing is leaked.
+pub const DONE: u8 = 0;
+/// Something is leaked; or what was asked for was not done, or not to its end.
+pub const NOT_DONE: u8 = 1;
+/// Not everything could be seen.
+pub const INCOMPLETE: u8 = 2;
+/// The command line is wrong, or names something that does not exist (`EX_USAGE` of sysexits).
+pub const USAGE: u8 = 64;
+/// The program itself failed (`EX_SOFTWARE` of sysexits).
+pub const FAILED: u8 = 70;
+
+/// An error that ends a program with another status than [`FAILED`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Ends {
+    status: u8,
+    message: String,
+}
+
+/// Ends the program with [`USAGE`].
+pub fn usage(message: impl Into<String>) -> Ends {
+    Ends { status: USAGE, message: message.into() }
+}
+
+/// Ends the program with [`NOT_DONE`].
+pub fn not_done(message: impl Into<String>) -> Ends {
+    Ends { status: NOT_DONE, message: message.into() }
+}
+
+/// Ends the program with [`INCOMPLETE`].
+pub fn incomplete(message: impl Into<String>) -> Ends {
+    Ends { status: INCOMPLETE, message: message.into() }
+}
+
+/// The exit status for an error of the auditor. Who lacks the right to look has seen too little: that is
+/// [`INCOMPLETE`].
+pub fn status_of(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(known).unwrap_or(FAILED)
+}
+
+fn known(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(ends) = error.downcast_ref::<Ends>() {
+        return Some(ends.status);
+    }
+    if error.is::<Unusable>() || error.is::<Incomparable>() {
+        return Some(USAGE);
+    }
+    match error.downcast_ref::<bpf::Error>() {
+        Some(error) if error.kind() == Kind::Denied => Some(INCOMPLETE),
+        Some(error) if error.is_no_cgroup() => Some(USAGE),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+    use bpf::error::Call;
+    use nix::errno::Errno;
+
+    use super::*;
+
+    fn of(error: impl Into<anyhow::Error>) -> u8 {
+        status_of(&error.into())
+    }
+
+    #[test]
+    fn the_statuses_are_those_of_the_documentation() {
+        assert_eq!([DONE, NOT_DONE, INCOMPLETE, USAGE, FAILED], [0, 1, 2, 64, 70]);
+    }
+
+    #[test]
+    fn an_error_ends_with_the_status_of_its_cause() {
+        assert_eq!(of(usage("x")), USAGE);
+        assert_eq!(of(not_done("x")), NOT_DONE);
+        assert_eq!(of(incomplete("x")), INCOMPLETE);
+        assert_eq!(of(Incomparable::Scopes), USAGE);
+        let wrapped = Err::<(), _>(Incomparable::Scopes).context("cannot compare").unwrap_err();
+        assert_eq!(of(wrapped), USAGE);
+        assert_eq!(of(anyhow!("anything else")), FAILED);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_there_is_bad_usage_and_one_that_may_not_be_seen_is_not() {
+        let error = |call, errno| bpf::Error::new(call, "/x", errno);
+        assert_eq!(of(error(Call::OpenCgroup, Errno::ENOENT)), USAGE);
+        assert_eq!(of(error(Call::OpenCgroup, Errno::EACCES)), INCOMPLETE);
+        assert_eq!(of(error(Call::Query, Errno::EPERM)), INCOMPLETE);
+        assert_eq!(of(error(Call::FindCgroup2, Errno::ENOENT)), FAILED);
+        assert_eq!(of(error(Call::Load, Errno::ENOMEM)), FAILED);
+    }
+}

@@ -66,12 +66,12 @@ fn every_command_takes_q_and_v_and_tells_its_exit_statuses() {
 }
 
 #[test]
-fn an_argument_is_quoted_for_a_terminal() {
+fn no_terminal_obeys_an_argument() {
     let evil = "\x1b[31m\x07";
     let said = chadthrottle().args(["limit", "--cgroup", "/x", "--upload", evil]).output().unwrap();
     assert_eq!(said.status.code(), Some(64));
     let said = String::from_utf8(said.stderr).unwrap();
-    assert!(said.starts_with("error: ") && said.contains(r"\x1b[31m\x07"), "{said:?}");
+    assert!(said.starts_with("error: "), "{said:?}");
     assert!(said.chars().all(|it| it == '\n' || !it.is_control()), "{said:?}");
 }
 

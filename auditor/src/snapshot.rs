@@ -276,10 +276,13 @@ pub struct ThrottleFact {
     /// The numbers (ifindex) of the devices with `fq` where that is, of what is sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fq_devices: Vec<u32>,
-    /// Packets and bytes that passed and that were dropped, of the traffic that is limited.
+    /// Packets and bytes that passed, of the traffic that is limited.
     pub passed: Count,
-    /// The same of what was dropped.
+    /// The same of what was dropped, and so lost.
     pub dropped: Count,
+    /// The same of TCP's segments that were held back and sent later, not lost. Each attempt counts.
+    #[serde(default)]
+    pub held_back: Count,
 }
 
 /// Packets and bytes.

@@ -22,23 +22,23 @@
 /*
  * Verdicts. A dropped packet that is sent returns 2, not 0: with 0 a sendto() fails with EPERM, with 2
  * the packet is lost as in a full queue. TCP loses nothing: the segment was not sent, to its mind, and
- * stays in its queue.
+ * stays in its queue (see is_held_back()).
  */
-/* Of linux/socket.h, which is the kernel's own. */
-#define SOCK_STREAM 1
 
 #define PASS 1
 #define DROP_INGRESS 0
 #define DROP_EGRESS 2
 
+/* Of linux/socket.h, which is the kernel's own. */
+#define SOCK_STREAM 1
+
 /*
  * Lost races in a row before a packet is given up; each means that another CPU's packet went through within some
  * 30 ns: with 5 million packets a second in a cgroup a seventh of the races is lost, and 16 in a row never. The verifier
  * goes through each race for every way to get there, which is most of the time that loading takes: so no more of
- * them than that, and fewer for the reserve, where there are more ways.
+ * them than that.
  */
 #define MAX_RACES 16
-#define MAX_RESERVE_RACES 8
 
 /* Who loaded this; bpftool prints them, and the auditor reads them. Set before loading. */
 const volatile __u32 bpf_metadata_owner_pid = 0;
@@ -131,30 +131,42 @@ static __always_inline int is_limited(struct __sk_buff *skb, const struct thrott
 	return state->traffic == TRAFFIC_ALL || limits_class(state, is_local(skb, 0, egress));
 }
 
-/* The headers that each segment has, from IP on. */
-static __always_inline __u32 header_bytes(struct __sk_buff *skb, __u32 base)
+/* The bytes of the IP header. BIG TCP has a hop-by-hop header behind it; no other segment has extension headers. */
+static __always_inline __u32 ip_header_bytes(struct __sk_buff *skb, __u32 base, __u8 *protocol)
 {
 	__u32 ip = 40;
-	__u8 byte = 0, protocol = 0;
-
-	/* BIG TCP has a hop-by-hop header of eight bytes in front; no other segment has extension headers. */
+	__u8 byte = 0;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		bpf_skb_load_bytes(skb, base, &byte, 1);
-		bpf_skb_load_bytes(skb, base + IPV4_PROTOCOL, &protocol, 1);
-		ip = (byte & 15) * 4;
-	} else {
-		bpf_skb_load_bytes(skb, base + IPV6_NEXT_HEADER, &protocol, 1);
-		if (!protocol) {
-			bpf_skb_load_bytes(skb, base + ip, &protocol, 1);
-			ip += 8;
-		}
+		bpf_skb_load_bytes(skb, base + IPV4_PROTOCOL, protocol, 1);
+		return (byte & 15) * 4;
 	}
+	bpf_skb_load_bytes(skb, base + IPV6_NEXT_HEADER, protocol, 1);
+	if (!*protocol) {
+		bpf_skb_load_bytes(skb, base + ip, protocol, 1);
+		ip += 8;
+	}
+	return ip;
+}
+
+static __always_inline __u32 tcp_header_bytes(struct __sk_buff *skb, __u32 tcp)
+{
+	__u8 byte = 5 << 4;
+
+	bpf_skb_load_bytes(skb, tcp + 12, &byte, 1);
+	return (byte >> 4) * 4;
+}
+
+/* The headers that each segment has, from IP on. */
+static __always_inline __u32 header_bytes(struct __sk_buff *skb, __u32 base)
+{
+	__u8 protocol = 0;
+	__u32 ip = ip_header_bytes(skb, base, &protocol);
+
 	if (protocol == IPPROTO_UDP)
 		return ip + 8;
-	byte = 5 << 4;
-	bpf_skb_load_bytes(skb, base + ip + 12, &byte, 1);
-	return ip + (byte >> 4) * 4;
+	return ip + tcp_header_bytes(skb, base + ip);
 }
 
 /* The bytes that go over the wire: what GSO or GRO has put together has one header here, and many there. */
@@ -184,53 +196,7 @@ static __always_inline struct charge charge_of(const struct throttle_state *stat
 	};
 }
 
-/*
- * Is it a TCP segment of whose socket nothing is in flight, to the kernel's mind? What it sends by a timer then is
- * one segment.
- */
-static __always_inline int is_alone(struct __sk_buff *skb)
-{
-	struct bpf_sock *sk = skb->sk;
-	struct bpf_tcp_sock *tcp;
-
-	if (!sk || skb->gso_segs > 1)
-		return 0;
-	sk = bpf_sk_fullsock(sk);
-	/* bpf_tcp_sock() takes a raw socket of that protocol for one of TCP. */
-	if (!sk || sk->type != SOCK_STREAM || sk->protocol != IPPROTO_TCP)
-		return 0;
-	tcp = bpf_tcp_sock(sk);
-	return tcp && tcp->packets_out - tcp->sacked_out - tcp->lost_out + tcp->retrans_out == 0;
-}
-
-/* A packet for which the bucket is full. `sent`: the packet, unless it is one that comes in. */
-static __always_inline int admit_reserved(struct throttle_state *state, struct charge *charge,
-					  __u64 now, struct __sk_buff *sent)
-{
-	__u64 reserve = *(volatile __u64 *)&state->reserve;
-	int is_small = gcra_is_small(charge->bytes);
-
-	if (!is_small && !(sent && is_alone(sent)))
-		return 0;
-	for (int race = 0; race < MAX_RESERVE_RACES; race++) {
-		__u64 next, found;
-
-		barrier_var(race); /* so that it stays a loop */
-		if (!gcra_admit_reserved(reserve, now, charge->cost, state->tick_shift & 31,
-					 is_small, state->horizon, &next))
-			return 0;
-		found = __sync_val_compare_and_swap(&state->reserve, reserve, next);
-		if (found == reserve) {
-			/* The bucket was full a moment ago, so its TAT is ahead and no idle time is to be cut off. */
-			__sync_fetch_and_add(&state->tat, charge->cost);
-			/* Nobody is told to wait for longer than the burst. */
-			charge->ahead = flow_min(charge->ahead, state->tolerance);
-			return 1;
-		}
-		reserve = found;
-	}
-	return 0;
-}
+#include "reserve.h"
 
 static __always_inline int admit(struct throttle_state *state, struct charge *charge,
 				 struct __sk_buff *sent)
@@ -316,8 +282,13 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 		return PASS;
 	}
 drop:
-	count(&counters->dropped_packets, 1, egress);
-	count(&counters->dropped_bytes, bytes, egress);
+	if (egress && is_held_back(skb)) {
+		count(&counters->held_back_packets, 1, egress);
+		count(&counters->held_back_bytes, bytes, egress);
+	} else {
+		count(&counters->dropped_packets, 1, egress);
+		count(&counters->dropped_bytes, bytes, egress);
+	}
 	if (dropped_mark) {
 		skb->mark = dropped_mark;
 		skb->priority = dropped_priority;

@@ -35,6 +35,7 @@ struct throttle_flow {
 /*
  * One throttle in one direction. Written by user space as a whole; the programs write nothing but tat,
  * reserve and flow. All zero, as the kernel makes it when a program is attached: disarmed, every packet passes.
+ * Grows at its end alone, as the counters do.
  */
 struct throttle_state {
 	__u64 rate; /* bytes per second, for people to read, and for flow.h; the rest uses cost */
@@ -62,16 +63,20 @@ struct throttle_cgroup {
 
 /*
  * What became of the packets: the value of the map chad_counters, one for each CPU and (cgroup, attach
- * type), and of chad_drops (see queue.h). Every packet seen is in exactly one of the three pairs. Bytes count from the IP header on, for
- * each segment that GSO or GRO has put together.
+ * type), and of chad_drops (see queue.h). Every packet seen is in exactly one of the four pairs. Bytes count from the
+ * IP header on, for each segment that GSO or GRO has put together.
+ *
+ * Grows at its end alone: other versions' values are read as far as both know them.
  */
 struct throttle_counters {
 	__u64 exempt_packets; /* not limited: disarmed, of another class, dropped by another throttle */
 	__u64 exempt_bytes;
 	__u64 passed_packets;
 	__u64 passed_bytes;
-	__u64 dropped_packets;
+	__u64 dropped_packets; /* lost */
 	__u64 dropped_bytes;
+	__u64 held_back_packets; /* not lost: attempts of TCP's, each segment as often as it was tried in vain */
+	__u64 held_back_bytes;
 };
 
 #endif

@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod holders;
 mod ids;
 pub mod kernel;
+mod layout;
 pub mod ledger;
 pub mod limits;
 pub mod link;

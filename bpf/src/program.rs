@@ -11,9 +11,10 @@ use crate::attach_type::AttachType;
 use crate::error::{Call, Error, Result};
 use crate::ids::{CgroupId, MapId, ProgramId};
 use crate::kernel::ProgramIdentity;
+use crate::layout;
 use crate::serde_path::to_hex;
 use crate::state::{Counters, ThrottleState, in_other_ticks};
-use crate::sys::{self, Map, ObjectKind, Plain, bytes_of, from_bytes};
+use crate::sys::{self, Map, ObjectKind, bytes_of};
 use crate::throttle::types;
 
 /// The only key of the maps of a queue.
@@ -189,12 +190,13 @@ impl Program {
         attach_type: AttachType,
     ) -> Result<Option<ThrottleState>> {
         let Some(maps) = self.maps()? else { return Ok(None) };
-        let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
-        let state = both.first().map(|both| ThrottleState::of(both, attach_type));
+        let values = self.lookup(&maps.state, bytes_of(&cgroup.0))?;
+        let both = values.first().map(|value| layout::read_both(value));
+        let state = both.map(|both| ThrottleState::of(&both, attach_type));
         match (&maps.queue, attach_type) {
             (Some(queue), AttachType::INET_INGRESS) if state.is_some() => {
-                let waits = self.lookup::<types::throttle_state>(queue, bytes_of(&QUEUE_KEY))?;
-                Ok(waits.first().copied().map(ThrottleState).or(state))
+                let waits = self.lookup(queue, bytes_of(&QUEUE_KEY))?;
+                Ok(waits.first().map(|value| ThrottleState(layout::read(value))).or(state))
             }
             _ => Ok(state),
         }
@@ -215,8 +217,9 @@ impl Program {
     ) -> Result<()> {
         let fail = |errno| self.fail(Call::MapUpdate, errno);
         let maps = self.maps()?.ok_or_else(|| fail(Errno::EOPNOTSUPP))?;
-        let both = self.lookup::<types::throttle_cgroup>(&maps.state, bytes_of(&cgroup.0))?;
-        let mut both = both.first().copied().ok_or_else(|| fail(Errno::ENOENT))?;
+        let values = self.lookup(&maps.state, bytes_of(&cgroup.0))?;
+        let value = values.first().ok_or_else(|| fail(Errno::ENOENT))?;
+        let mut both = layout::read_both(value);
         let before = both.download;
         state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
         if maps.queue.is_some() && state.is_armed() && before.tat != 0 {
@@ -224,7 +227,8 @@ impl Program {
             both.download.tat = in_other_ticks(before.tat, &before, &state.0);
             both.download.reserve = in_other_ticks(before.reserve, &before, &state.0);
         }
-        maps.state.update(bytes_of(&cgroup.0), bytes_of(&both)).map_err(fail)?;
+        let value = layout::write_both(value, &both);
+        maps.state.update(bytes_of(&cgroup.0), &value).map_err(fail)?;
         match (&maps.queue, attach_type) {
             (Some(queue), AttachType::INET_INGRESS) => {
                 queue.update(bytes_of(&QUEUE_KEY), bytes_of(&state.0)).map_err(fail)
@@ -243,14 +247,15 @@ impl Program {
             return Ok(None);
         };
         let key = storage_key(cgroup, attach_type);
-        let mut counters = self.lookup::<types::throttle_counters>(map, bytes_of(&key))?;
+        let mut counters = self.lookup(map, bytes_of(&key))?;
         if counters.is_empty() {
             return Ok(None);
         }
         if let (Some(drops), AttachType::INET_INGRESS) = (self.drops()?, attach_type) {
-            counters.extend(self.lookup::<types::throttle_counters>(drops, bytes_of(&QUEUE_KEY))?);
+            counters.extend(self.lookup(drops, bytes_of(&QUEUE_KEY))?);
         }
-        Ok(Some(counters.into_iter().map(Counters::from).sum()))
+        let counters = counters.iter().map(|value| layout::read::<types::throttle_counters>(value));
+        Ok(Some(counters.map(Counters::from).sum()))
     }
 
     fn drops(&self) -> Result<Option<&Map>> {
@@ -258,11 +263,10 @@ impl Program {
     }
 
     /// Every value under a key: one, or one for each CPU; none when there is nothing.
-    fn lookup<T: Plain>(&self, map: &Map, key: &[u8]) -> Result<Vec<T>> {
+    fn lookup(&self, map: &Map, key: &[u8]) -> Result<Vec<Vec<u8>>> {
         let bytes =
             map.lookup(key).map_err(|errno| self.fail(Call::MapLookup, errno))?.unwrap_or_default();
-        let size = size_of::<T>().next_multiple_of(8);
-        Ok(bytes.chunks_exact(size).filter_map(from_bytes).collect())
+        Ok(bytes.chunks_exact(map.value_size.max(1)).map(<[u8]>::to_vec).collect())
     }
 
     /// The maps, if they are those of a program of ours.
@@ -280,17 +284,17 @@ impl Program {
             let map = open_map(*id)?;
             match (map.name.as_str(), map.kind) {
                 ("chad_state", kernel::BPF_MAP_TYPE_CGROUP_STORAGE)
-                    if map.value_size == size_of::<types::throttle_cgroup>() =>
+                    if layout::are_states(map.value_size) =>
                 {
                     state = Some(map);
                 }
                 ("chad_counters", kernel::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE)
-                    if map.value_size % size_of::<types::throttle_counters>() == 0 =>
+                    if layout::are_counters(map.value_size) =>
                 {
                     counters = Some(map);
                 }
                 ("chad_drops", kernel::BPF_MAP_TYPE_ARRAY)
-                    if map.value_size == size_of::<types::throttle_counters>() =>
+                    if layout::are_counters(map.value_size) =>
                 {
                     drops = Some(map);
                 }

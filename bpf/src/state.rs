@@ -199,14 +199,17 @@ pub struct Counters {
     pub exempt: Count,
     /// Within the limit.
     pub passed: Count,
-    /// Above it.
+    /// Above it, and lost.
     pub dropped: Count,
+    /// Above it, and not lost: TCP's segments that stay in their socket's queue and are sent later. Each attempt counts,
+    /// so a segment may be counted many times before it passes.
+    pub held_back: Count,
 }
 
 impl Counters {
     /// Everything that came by.
     pub fn seen(&self) -> Count {
-        self.exempt + self.passed + self.dropped
+        self.exempt + self.passed + self.dropped + self.held_back
     }
 
     /// What came by after `earlier`.
@@ -220,6 +223,7 @@ impl Counters {
             exempt: since(self.exempt, earlier.exempt),
             passed: since(self.passed, earlier.passed),
             dropped: since(self.dropped, earlier.dropped),
+            held_back: since(self.held_back, earlier.held_back),
         }
     }
 }
@@ -230,6 +234,7 @@ impl From<types::throttle_counters> for Counters {
             exempt: Count { packets: raw.exempt_packets, bytes: raw.exempt_bytes },
             passed: Count { packets: raw.passed_packets, bytes: raw.passed_bytes },
             dropped: Count { packets: raw.dropped_packets, bytes: raw.dropped_bytes },
+            held_back: Count { packets: raw.held_back_packets, bytes: raw.held_back_bytes },
         }
     }
 }
@@ -241,6 +246,7 @@ impl std::ops::Add for Counters {
             exempt: self.exempt + other.exempt,
             passed: self.passed + other.passed,
             dropped: self.dropped + other.dropped,
+            held_back: self.held_back + other.held_back,
         }
     }
 }

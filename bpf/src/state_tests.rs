@@ -224,12 +224,14 @@ fn counters_add_up_and_what_is_counted_since_is_never_below_zero() {
         passed_bytes: 400,
         dropped_packets: 5,
         dropped_bytes: 6_000,
+        held_back_packets: 7,
+        held_back_bytes: 80_000,
     });
     assert_eq!(
-        (one.exempt, one.passed, one.dropped),
-        (count(1, 20), count(3, 400), count(5, 6_000))
+        (one.exempt, one.passed, one.dropped, one.held_back),
+        (count(1, 20), count(3, 400), count(5, 6_000), count(7, 80_000))
     );
-    assert_eq!(one.seen(), count(9, 6_420));
+    assert_eq!(one.seen(), count(16, 86_420));
     let three: Counters = [one; 3].into_iter().sum();
     assert_eq!(three.seen(), [one.seen(); 3].into_iter().sum());
     assert_eq!(three.since(&one), one + one);

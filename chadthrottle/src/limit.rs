@@ -270,8 +270,18 @@ fn summary(removed: &Removed) -> String {
                     count(counters.passed),
                     count(counters.dropped)
                 );
+                // Writing to a String cannot fail. Bytes would mislead, for each attempt counts.
+                match counters.held_back.packets {
+                    0 => {}
+                    1 => what.push_str(", held back TCP once (the segment was kept for later)"),
+                    times => {
+                        let _ = write!(
+                            what,
+                            ", held back TCP {times} times (its segments were kept for later)"
+                        );
+                    }
+                }
                 if counters.exempt.packets > 0 {
-                    // Writing to a String cannot fail.
                     let _ = write!(what, ", not limited {}", count(counters.exempt));
                 }
                 what

@@ -66,6 +66,7 @@ fn text(found: &Throttles) -> String {
             "OWNER",
             "PASSED",
             "DROPPED",
+            "HELD BACK",
         ]);
         for row in &found.rows {
             table.add_row(cells(row));
@@ -86,7 +87,7 @@ fn text(found: &Throttles) -> String {
     text
 }
 
-fn cells(row: &Row) -> [String; 12] {
+fn cells(row: &Row) -> [String; 13] {
     let packets = |n: auditor::snapshot::Count| count(Count { packets: n.packets, bytes: n.bytes });
     let owner = match (row.owner_pid, row.owner_alive) {
         (None, _) => "-".to_owned(),
@@ -107,5 +108,9 @@ fn cells(row: &Row) -> [String; 12] {
         owner,
         packets(row.passed),
         packets(row.dropped),
+        match row.held_back.packets {
+            0 => "-".to_owned(),
+            times => format!("{times} times"),
+        },
     ]
 }

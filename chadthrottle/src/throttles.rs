@@ -35,7 +35,10 @@ pub(crate) struct Row {
     pub(crate) owner_alive: Option<bool>,
     pub(crate) finding: Finding,
     pub(crate) passed: Count,
+    /// Above the limit, and lost.
     pub(crate) dropped: Count,
+    /// Attempts of TCP to send what it had to keep for later.
+    pub(crate) held_back: Count,
 }
 
 fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
@@ -114,6 +117,7 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
         finding: judged.finding,
         passed: state.passed,
         dropped: state.dropped,
+        held_back: state.held_back,
     })
 }
 

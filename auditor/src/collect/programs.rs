@@ -190,6 +190,7 @@ fn throttle(
         traffic: state.traffic().map_or_else(|| "unknown".to_owned(), |it| it.to_string()),
         passed: count(counters.passed),
         dropped: count(counters.dropped),
+        held_back: count(counters.held_back),
     }))
 }
 

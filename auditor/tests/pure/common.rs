@@ -178,6 +178,7 @@ pub(crate) fn state(armed: bool) -> ThrottleFact {
         fq_devices: Vec::new(),
         passed: Count::default(),
         dropped: Count::default(),
+        held_back: Count::default(),
     }
 }
 

@@ -15,8 +15,10 @@ pub(crate) struct Map {
     pub kind: u32,
     pub name: String,
     key_size: usize,
-    /// For a map with one value for each CPU: all of them, each rounded up to 8 bytes.
+    /// Of one value, rounded up to 8 bytes for a map with one for each CPU.
     pub value_size: usize,
+    /// How many values a key has: one, or one for each CPU.
+    values: usize,
 }
 
 impl Map {
@@ -25,10 +27,11 @@ impl Map {
         let mut raw = sys::bpf_map_info::default();
         // SAFETY: `fd` is a map's, or the kernel says EINVAL; every pointer in `raw` is null.
         unsafe { info(fd.as_fd(), &mut raw) }?;
-        let value_size = if raw.type_ == sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE {
-            (raw.value_size as usize).next_multiple_of(8) * possible_cpus()?
+        let one = raw.value_size as usize;
+        let (value_size, values) = if raw.type_ == sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE {
+            (one.next_multiple_of(8), possible_cpus()?)
         } else {
-            raw.value_size as usize
+            (one, 1)
         };
         Ok(Self {
             fd,
@@ -36,14 +39,15 @@ impl Map {
             name: c_chars(&raw.name),
             key_size: raw.key_size as usize,
             value_size,
+            values,
         })
     }
 
-    /// `BPF_MAP_LOOKUP_ELEM`. `None` when there is nothing under that key.
+    /// `BPF_MAP_LOOKUP_ELEM`: every value under that key, one after the other. `None` when there is none.
     ///
     /// Only for the kinds of map whose sizes [`Map::from_fd`] knows: arrays, hashes and cgroup storage.
     pub(crate) fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut value = vec![0; self.value_size];
+        let mut value = vec![0; self.value_size * self.values];
         if key.len() != self.key_size || !self.has_known_sizes() {
             return Err(Errno::EINVAL);
         }
@@ -64,7 +68,10 @@ impl Map {
 
     /// `BPF_MAP_UPDATE_ELEM` of a value that is there already; in a hash also of one that is not.
     pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        if key.len() != self.key_size || value.len() != self.value_size || !self.has_known_sizes() {
+        if key.len() != self.key_size
+            || value.len() != self.value_size * self.values
+            || !self.has_known_sizes()
+        {
             return Err(Errno::EINVAL);
         }
         let flags = if self.kind == sys::BPF_MAP_TYPE_HASH { sys::BPF_ANY } else { sys::BPF_EXIST };

@@ -133,15 +133,15 @@ mod counters_by_type {
 
     use super::{AttachType, BTreeMap, Counters, Deserialize, Serialize};
 
-    type Plain = BTreeMap<AttachType, [u64; 6]>;
+    type Plain = BTreeMap<AttachType, [u64; 8]>;
 
     pub(super) fn serialize<S: Serializer>(
         counters: &BTreeMap<AttachType, Counters>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let plain = |it: &Counters| {
-            let [e, p, d] = [it.exempt, it.passed, it.dropped];
-            [e.packets, e.bytes, p.packets, p.bytes, d.packets, d.bytes]
+            let [e, p, d, h] = [it.exempt, it.passed, it.dropped, it.held_back];
+            [e.packets, e.bytes, p.packets, p.bytes, d.packets, d.bytes, h.packets, h.bytes]
         };
         let plain: Plain = counters.iter().map(|(&at, it)| (at, plain(it))).collect();
         plain.serialize(serializer)
@@ -150,10 +150,11 @@ mod counters_by_type {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<BTreeMap<AttachType, Counters>, D::Error> {
-        let counters = |[ep, eb, pp, pb, dp, db]: [u64; 6]| Counters {
+        let counters = |[ep, eb, pp, pb, dp, db, hp, hb]: [u64; 8]| Counters {
             exempt: Count { packets: ep, bytes: eb },
             passed: Count { packets: pp, bytes: pb },
             dropped: Count { packets: dp, bytes: db },
+            held_back: Count { packets: hp, bytes: hb },
         };
         let plain = Plain::deserialize(deserializer)?;
         Ok(plain.into_iter().map(|(at, it)| (at, counters(it))).collect())

@@ -23,7 +23,7 @@ const PAYLOAD: f64 = 1448.0 / 1500.0;
 struct Transfer {
     /// What TCP carried in each second but the first ones.
     seconds: Vec<Interval>,
-    /// How many packets the limit dropped.
+    /// How many packets the limit dropped or held back.
     dropped: u64,
     /// Which part of the segments was sent again. Some are for nothing, where a processor stood still for longer than
     /// a sender waits for an answer, so this alone proves nothing.
@@ -82,7 +82,7 @@ fn transfer(how: How) -> Transfer {
     let segments = end("sum_sent", "bytes") / 1448.0;
     Transfer {
         seconds: iperf3_intervals(&result),
-        dropped: counters.dropped.packets,
+        dropped: counters.dropped.packets + counters.held_back.packets,
         sent_again: end("sum_sent", "retransmits") / segments,
     }
 }

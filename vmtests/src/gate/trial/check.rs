@@ -353,8 +353,12 @@ fn grown(
     now: Counters,
 ) -> Checked {
     let before = known.insert((handle, at), now).unwrap_or_default();
-    let pairs =
-        [(before.exempt, now.exempt), (before.passed, now.passed), (before.dropped, now.dropped)];
+    let pairs = [
+        (before.exempt, now.exempt),
+        (before.passed, now.passed),
+        (before.dropped, now.dropped),
+        (before.held_back, now.held_back),
+    ];
     if pairs.iter().all(|(a, b)| b.packets >= a.packets && b.bytes >= a.bytes) {
         return Ok(());
     }

@@ -19,10 +19,34 @@ int chad_gcra_is_small(__u32 bytes)
 	return gcra_is_small(bytes);
 }
 
-int chad_gcra_admit_reserved(__u64 reserve, __u64 now, __u64 cost, __u32 tick_shift, int is_small,
-			     __u64 horizon, __u64 *next)
+__u64 chad_gcra_reserve_cost(__u64 cost)
 {
-	return gcra_admit_reserved(reserve, now, cost, tick_shift, is_small, horizon, next);
+	return gcra_reserve_cost(cost);
+}
+
+__u64 chad_gcra_reserve_tolerance(__u32 tick_shift, int is_small)
+{
+	return gcra_reserve_tolerance(tick_shift, is_small);
+}
+
+int chad_gcra_is_dns_sized(__u32 bytes)
+{
+	return gcra_is_dns_sized(bytes);
+}
+
+__u64 chad_gcra_dns_cost(__u64 cost, __u32 tick_shift)
+{
+	return gcra_dns_cost(cost, tick_shift);
+}
+
+__u64 chad_gcra_dns_tolerance(__u32 tick_shift)
+{
+	return gcra_dns_tolerance(tick_shift);
+}
+
+int chad_is_dns_port(__u16 port)
+{
+	return is_dns_port(port);
 }
 
 __u64 chad_flow_pace(__u64 ahead_ns, __u64 later_ns, __u64 tolerance_ns, __u32 payload, __u32 mss)

@@ -20,9 +20,6 @@
 
 /* Where the IP header begins: only devices with Ethernet headers are asked. */
 #define ETHERNET 14
-#define IPV4_FRAGMENT 6
-#define IPV4_IS_FRAGMENT 0x3fff /* an offset, or more to come */
-#define IPV6_HEADER_BYTES 40
 
 /* This load has a queue: what is downloaded is charged there. Set before loading. */
 const volatile __u32 queued = 0;
@@ -165,7 +162,7 @@ int chadthrottle_queue(struct __sk_buff *skb)
 	tick_shift = state->tick_shift & 31;
 	__sync_fetch_and_add(&state->flow.arrived, bytes);
 	charge = charge_of(state, bytes);
-	if (!admit(state, &charge, 0)) {
+	if (!admit(state, &charge, skb, ETHERNET, 0)) {
 		counters = bpf_map_lookup_elem(&chad_drops, &key);
 		if (counters) {
 			__sync_fetch_and_add(&counters->dropped_packets, 1);

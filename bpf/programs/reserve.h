@@ -51,8 +51,10 @@ static __always_inline int is_alone(struct __sk_buff *skb)
  * Does its socket send it again? So it is with a TCP segment that has a sequence number of its own (data, SYN or FIN):
  * the kernel takes one that is dropped here for not sent, and keeps it in the socket's queue. A bare acknowledgement or
  * a reset is lost.
+ *
+ * Global, so that the verifier goes through it once, and not again for every way to get there.
  */
-static __always_inline int is_held_back(struct __sk_buff *skb)
+__noinline int is_held_back(struct __sk_buff *skb)
 {
 	__u8 protocol = 0, flags = 0;
 	__u32 ip;
@@ -66,33 +68,73 @@ static __always_inline int is_held_back(struct __sk_buff *skb)
 	return flags & (TCP_SYN | TCP_FIN) || skb->len > ip + tcp_header_bytes(skb, ip);
 }
 
-/* A packet for which the bucket is full. `sent`: the packet, unless it is one that comes in. */
-static __always_inline int admit_reserved(struct throttle_state *state, struct charge *charge,
-					  __u64 now, struct __sk_buff *sent)
+/* Is it a datagram from or to a port of DNS, whole, and without IP options or extension headers? */
+static __always_inline int is_dns(struct __sk_buff *skb, __u32 base)
 {
-	__u64 reserve = *(volatile __u64 *)&state->reserve;
-	int is_small = gcra_is_small(charge->bytes);
+	__u32 words[IPV4_HEADER_BYTES / 4 + 1] = {};
+	const __u8 *bytes = (const __u8 *)words;
+	__u32 ports;
 
-	if (!is_small && !(sent && is_alone(sent)))
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		load_words(skb, base, words, sizeof(words));
+		if (bytes[0] != 0x45 || bytes[IPV4_PROTOCOL] != IPPROTO_UDP)
+			return 0;
+		if (words[IPV4_FRAGMENT / 4] & bpf_htonl(IPV4_IS_FRAGMENT))
+			return 0;
+		ports = words[IPV4_HEADER_BYTES / 4];
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		load_words(skb, base + IPV6_NEXT_HEADER / 4 * 4, words, 4);
+		if (bytes[IPV6_NEXT_HEADER % 4] != IPPROTO_UDP)
+			return 0;
+		load_words(skb, base + IPV6_HEADER_BYTES, words, 4);
+		ports = words[0];
+	} else {
 		return 0;
+	}
+	ports = bpf_ntohl(ports);
+	return is_dns_port(ports >> 16) || is_dns_port(ports & 0xffff);
+}
+
+/* Charges a packet to one of the buckets that are for when the other is full, `cost` ticks there, and to that other. */
+static __always_inline int admit_to(struct throttle_state *state, struct charge *charge,
+				    __u64 *bucket, __u64 now, __u64 cost, __u64 tolerance)
+{
+	__u64 tat = *(volatile __u64 *)bucket;
+
 	for (int race = 0; race < MAX_RESERVE_RACES; race++) {
 		__u64 next, found;
 
 		barrier_var(race); /* so that it stays a loop */
-		if (!gcra_admit_reserved(reserve, now, charge->cost, state->tick_shift & 31,
-					 is_small, state->horizon, &next))
+		if (!gcra_admit(tat, now, cost, tolerance, state->horizon, &next))
 			return 0;
-		found = __sync_val_compare_and_swap(&state->reserve, reserve, next);
-		if (found == reserve) {
+		found = __sync_val_compare_and_swap(bucket, tat, next);
+		if (found == tat) {
 			/* The bucket was full a moment ago, so its TAT is ahead and no idle time is to be cut off. */
 			__sync_fetch_and_add(&state->tat, charge->cost);
 			/* Nobody is told to wait for longer than the burst. */
 			charge->ahead = flow_min(charge->ahead, state->tolerance);
 			return 1;
 		}
-		reserve = found;
+		tat = found;
 	}
 	return 0;
+}
+
+/* A packet for which the bucket is full. `base`: where its IP header begins. */
+static __always_inline int admit_reserved(struct throttle_state *state, struct charge *charge,
+					  __u64 now, struct __sk_buff *skb, __u32 base, int egress)
+{
+	__u32 tick_shift = state->tick_shift & 31;
+	int is_small = gcra_is_small(charge->bytes);
+
+	if ((is_small || (egress && is_alone(skb))) &&
+	    admit_to(state, charge, &state->reserve, now, gcra_reserve_cost(charge->cost),
+		     gcra_reserve_tolerance(tick_shift, is_small)))
+		return 1;
+	if (!gcra_is_dns_sized(charge->bytes) || !is_dns(skb, base))
+		return 0;
+	return admit_to(state, charge, &state->dns, now, gcra_dns_cost(charge->cost, tick_shift),
+			gcra_dns_tolerance(tick_shift));
 }
 
 #endif

@@ -83,8 +83,8 @@ static __always_inline __u64 ticks_ahead(const struct throttle_state *state, __u
 	return ahead > state->horizon ? 0 : ahead;
 }
 
-/* An address of the packet. Headers lie in one piece, as a rule, and then it takes no call. */
-static __always_inline void load_address(struct __sk_buff *skb, __u32 offset, __u32 *a, __u32 bytes)
+/* Words of the packet. Headers lie in one piece, as a rule, and then it takes no call. */
+static __always_inline void load_words(struct __sk_buff *skb, __u32 offset, __u32 *a, __u32 bytes)
 {
 	const __u32 *from = (const void *)(long)skb->data + offset;
 
@@ -105,13 +105,13 @@ static __always_inline int is_local(struct __sk_buff *skb, __u32 base, int egres
 	__u32 a[IPV6_ADDRESS_BYTES / 4] = {};
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		load_address(skb, base + (egress ? IPV4_DESTINATION : IPV4_SOURCE), a,
-			     IPV4_ADDRESS_BYTES);
+		load_words(skb, base + (egress ? IPV4_DESTINATION : IPV4_SOURCE), a,
+			   IPV4_ADDRESS_BYTES);
 		return ipv4_is_local((__u8 *)a);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		load_address(skb, base + (egress ? IPV6_DESTINATION : IPV6_SOURCE), a,
-			     IPV6_ADDRESS_BYTES);
+		load_words(skb, base + (egress ? IPV6_DESTINATION : IPV6_SOURCE), a,
+			   IPV6_ADDRESS_BYTES);
 		return ipv6_is_local((__u8 *)a);
 	}
 	return 1;
@@ -198,8 +198,9 @@ static __always_inline struct charge charge_of(const struct throttle_state *stat
 
 #include "reserve.h"
 
+/* Whether a packet conforms. `base`: where its IP header begins. */
 static __always_inline int admit(struct throttle_state *state, struct charge *charge,
-				 struct __sk_buff *sent)
+				 struct __sk_buff *skb, __u32 base, int egress)
 {
 	__u64 tat = *(volatile __u64 *)&state->tat;
 	__u64 now = gcra_ticks(charge->now, state->tick_shift & 31);
@@ -210,7 +211,7 @@ static __always_inline int admit(struct throttle_state *state, struct charge *ch
 		barrier_var(race); /* so that it stays a loop */
 		charge->ahead = ticks_ahead(state, tat, now);
 		if (!gcra_admit(tat, now, charge->cost, state->tolerance, state->horizon, &next))
-			return admit_reserved(state, charge, now, sent);
+			return admit_reserved(state, charge, now, skb, base, egress);
 		found = __sync_val_compare_and_swap(&state->tat, tat, next);
 		if (found == tat)
 			return 1;
@@ -273,7 +274,7 @@ static __always_inline int throttle(struct __sk_buff *skb, struct throttle_state
 				goto drop;
 		}
 	}
-	if (admit(state, &charge, egress ? skb : 0)) {
+	if (admit(state, &charge, skb, 0, egress)) {
 		count(&counters->passed_packets, 1, egress);
 		count(&counters->passed_bytes, bytes, egress);
 		notify(skb, tolerance, charge.ahead);

@@ -34,7 +34,7 @@ struct throttle_flow {
 
 /*
  * One throttle in one direction. Written by user space as a whole; the programs write nothing but tat,
- * reserve and flow. All zero, as the kernel makes it when a program is attached: disarmed, every packet passes.
+ * reserve, flow and dns. All zero, as the kernel makes it when a program is attached: disarmed, every packet passes.
  * Grows at its end alone, as the counters do.
  */
 struct throttle_state {
@@ -50,6 +50,7 @@ struct throttle_state {
 	__u64 departures; /* not 0: packets above the limit wait in fq, of a download in that of its queue */
 	__u32 fq[FQ_DEVICES]; /* of an upload: the devices that have fq, by ifindex; the rest is 0 */
 	struct throttle_flow flow; /* of the download */
+	__u64 dns; /* the TAT of the third bucket, for DNS when the first is full (see gcra.h) */
 };
 
 /*

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
 /*
- * Which addresses are local: those that no packet from or to the internet carries. Plain functions of
- * bytes in network order; user space compiles them too, for tests.
+ * Which addresses are local: those that no packet from or to the internet carries, and which ports are those of DNS.
+ * Plain functions of bytes in network order, and of a port; user space compiles them too, for tests.
  */
 #ifndef CHADTHROTTLE_TRAFFIC_H
 #define CHADTHROTTLE_TRAFFIC_H
@@ -9,14 +9,24 @@
 #include <linux/types.h>
 
 /* Offsets from the IP header, where a cgroup_skb program's packet begins. */
+#define IPV4_FRAGMENT 6
+#define IPV4_IS_FRAGMENT 0x3fff /* an offset, or more to come */
 #define IPV4_PROTOCOL 9
 #define IPV4_SOURCE 12
 #define IPV4_DESTINATION 16
 #define IPV4_ADDRESS_BYTES 4
+#define IPV4_HEADER_BYTES 20
 #define IPV6_NEXT_HEADER 6
 #define IPV6_SOURCE 8
 #define IPV6_DESTINATION 24
 #define IPV6_ADDRESS_BYTES 16
+#define IPV6_HEADER_BYTES 40
+
+/* Of UDP: DNS (RFC 1035), DNS over QUIC (RFC 9250) and multicast DNS (RFC 6762). */
+static __attribute__((always_inline)) inline int is_dns_port(__u16 port)
+{
+	return port == 53 || port == 853 || port == 5353;
+}
 
 static __attribute__((always_inline)) inline int ipv4_is_local(const __u8 *a)
 {

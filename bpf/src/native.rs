@@ -13,15 +13,12 @@ unsafe extern "C" {
         next: *mut u64,
     ) -> c_int;
     fn chad_gcra_is_small(bytes: u32) -> c_int;
-    fn chad_gcra_admit_reserved(
-        reserve: u64,
-        now: u64,
-        cost: u64,
-        tick_shift: u32,
-        is_small: c_int,
-        horizon: u64,
-        next: *mut u64,
-    ) -> c_int;
+    fn chad_gcra_reserve_cost(cost: u64) -> u64;
+    fn chad_gcra_reserve_tolerance(tick_shift: u32, is_small: c_int) -> u64;
+    fn chad_gcra_is_dns_sized(bytes: u32) -> c_int;
+    fn chad_gcra_dns_cost(cost: u64, tick_shift: u32) -> u64;
+    fn chad_gcra_dns_tolerance(tick_shift: u32) -> u64;
+    fn chad_is_dns_port(port: u16) -> c_int;
     fn chad_flow_pace(
         ahead_ns: u64,
         later_ns: u64,
@@ -86,22 +83,40 @@ pub(crate) fn gcra_is_small(bytes: u32) -> bool {
     unsafe { chad_gcra_is_small(bytes) != 0 }
 }
 
-/// `gcra_admit_reserved`: the next TAT of the second bucket, if the packet conforms there.
-pub(crate) fn gcra_admit_reserved(
-    reserve: u64,
-    now: u64,
-    cost: u64,
-    tick_shift: u32,
-    is_small: bool,
-    horizon: u64,
-) -> Option<u64> {
-    let mut next = 0;
-    // SAFETY: `next` lives across the call.
-    let conforms = unsafe {
-        let small = is_small.into();
-        chad_gcra_admit_reserved(reserve, now, cost, tick_shift, small, horizon, &raw mut next)
-    } != 0;
-    conforms.then_some(next)
+/// `gcra_reserve_cost`: what a packet costs in the reserve.
+pub(crate) fn gcra_reserve_cost(cost: u64) -> u64 {
+    // SAFETY: a function of a number.
+    unsafe { chad_gcra_reserve_cost(cost) }
+}
+
+/// `gcra_reserve_tolerance`: how far the reserve's TAT may be ahead.
+pub(crate) fn gcra_reserve_tolerance(tick_shift: u32, is_small: bool) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_gcra_reserve_tolerance(tick_shift, is_small.into()) }
+}
+
+/// `gcra_is_dns_sized`: whether a packet may be a message of DNS.
+pub(crate) fn gcra_is_dns_sized(bytes: u32) -> bool {
+    // SAFETY: a function of a number.
+    unsafe { chad_gcra_is_dns_sized(bytes) != 0 }
+}
+
+/// `gcra_dns_cost`: what a packet costs in the bucket for DNS.
+pub(crate) fn gcra_dns_cost(cost: u64, tick_shift: u32) -> u64 {
+    // SAFETY: a function of numbers.
+    unsafe { chad_gcra_dns_cost(cost, tick_shift) }
+}
+
+/// `gcra_dns_tolerance`: how far its TAT may be ahead.
+pub(crate) fn gcra_dns_tolerance(tick_shift: u32) -> u64 {
+    // SAFETY: a function of a number.
+    unsafe { chad_gcra_dns_tolerance(tick_shift) }
+}
+
+/// `is_dns_port`.
+pub(crate) fn is_dns_port(port: u16) -> bool {
+    // SAFETY: a function of a number.
+    unsafe { chad_is_dns_port(port) != 0 }
 }
 
 /// `flow_pace`: the pacing rate for a segment, 0 for none.

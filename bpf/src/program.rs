@@ -226,6 +226,7 @@ impl Program {
             // What waits in the queue has not come to the cgroup yet, and is not charged there.
             both.download.tat = in_other_ticks(before.tat, &before, &state.0);
             both.download.reserve = in_other_ticks(before.reserve, &before, &state.0);
+            both.download.dns = in_other_ticks(before.dns, &before, &state.0);
         }
         let value = layout::write_both(value, &both);
         maps.state.update(bytes_of(&cgroup.0), &value).map_err(fail)?;

@@ -17,6 +17,8 @@ const MIN_BYTES: u64 = 20;
 const NANOS: u64 = 1_000_000_000;
 /// How much of the reserve may be used at once: `GCRA_RESERVE_NS`.
 const RESERVE_NS: u64 = 50_000_000;
+/// The same of the bucket for DNS: `GCRA_DNS_NS`.
+const DNS_NS: u64 = 400_000_000;
 /// What waits in `fq` waits no longer than this: `fq` throws away what is to leave more than 10 s ahead (its horizon).
 const MOST_AHEAD: u64 = 5 * NANOS;
 
@@ -63,12 +65,13 @@ impl ThrottleState {
             cost,
             tolerance,
             // A second more, for a CPU that read its clock long before it looked at the TAT. No packet is longer than
-            // half of the longest, so there is room for one that has passed by the reserve.
+            // half of the longest, so there is room for those that have passed by the reserve or as DNS.
             horizon: tolerance + longest_packet + ticks(NANOS),
             tat: ticks(now),
             reserve: ticks(now),
             tick_shift,
             flow: types::throttle_flow::default(),
+            dns: ticks(now),
             traffic: match limits.traffic {
                 Traffic::All => types::throttle_traffic::TRAFFIC_ALL,
                 Traffic::Internet => types::throttle_traffic::TRAFFIC_INTERNET,
@@ -94,6 +97,7 @@ impl ThrottleState {
             };
             carry(old.tat, &mut new.tat, furthest_ns);
             carry(old.reserve, &mut new.reserve, furthest_ns + RESERVE_NS);
+            carry(old.dns, &mut new.dns, furthest_ns + DNS_NS);
             // What is known of the senders' number stays true: each gets as large a part as before.
             let part =
                 u128::from(old.flow.fair_rate) * u128::from(new.rate) / u128::from(old.rate.max(1));

@@ -21,13 +21,22 @@ fn limits(rate: u64, burst: Duration) -> Limits {
     }
 }
 
-/// A packet of `bytes` at `now`: does it pass?
-fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
-    offer_segment(state, now, bytes, false)
+/// What a packet is, beside its length.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    Plain,
+    /// A segment of TCP, of whose socket nothing is in flight.
+    Lone,
+    /// A datagram from or to a port of DNS.
+    Dns,
 }
 
-/// The same; `is_alone`: it is one of TCP, of whose socket nothing is in flight.
-fn offer_segment(state: &mut ThrottleState, now: u64, bytes: u32, is_alone: bool) -> bool {
+/// A packet of `bytes` at `now`: does it pass?
+fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
+    offer_what(state, now, bytes, What::Plain)
+}
+
+fn offer_what(state: &mut ThrottleState, now: u64, bytes: u32, what: What) -> bool {
     let raw = &mut state.0;
     let cost = native::gcra_cost(raw.cost, raw.tick_shift, bytes);
     let now = now << raw.tick_shift;
@@ -36,13 +45,24 @@ fn offer_segment(state: &mut ThrottleState, now: u64, bytes: u32, is_alone: bool
         return true;
     }
     let is_small = native::gcra_is_small(bytes);
-    if !is_small && !is_alone {
+    if is_small || what == What::Lone {
+        let cost_there = native::gcra_reserve_cost(cost);
+        let tolerance = native::gcra_reserve_tolerance(raw.tick_shift, is_small);
+        let next = native::gcra_admit(raw.reserve, now, cost_there, tolerance, raw.horizon);
+        if let Some(next) = next {
+            raw.reserve = next;
+            raw.tat += cost;
+            return true;
+        }
+    }
+    if what != What::Dns || !native::gcra_is_dns_sized(bytes) {
         return false;
     }
-    let next =
-        native::gcra_admit_reserved(raw.reserve, now, cost, raw.tick_shift, is_small, raw.horizon);
+    let cost_there = native::gcra_dns_cost(cost, raw.tick_shift);
+    let tolerance = native::gcra_dns_tolerance(raw.tick_shift);
+    let next = native::gcra_admit(raw.dns, now, cost_there, tolerance, raw.horizon);
     if let Some(next) = next {
-        raw.reserve = next;
+        raw.dns = next;
         raw.tat += cost;
     }
     next.is_some()
@@ -282,14 +302,14 @@ fn small_packets_pass_beside_a_flood_of_large_ones_and_are_charged() {
 #[test]
 fn what_has_a_reserve_has_half_beside_a_flood_and_no_more_than_the_rate() {
     let rate = 125_000;
-    for (bytes, is_alone) in [(256, false), (1_500, true)] {
+    for (bytes, what) in [(256, What::Plain), (1_500, What::Lone)] {
         let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(20)), NANOS);
         let (mut reserved, mut others) = (0, 0);
         for at in (0..60 * NANOS).step_by(100_000) {
             // The others first: so they have whatever the bucket has.
             others += 1_400 * u64::from(offer(&mut state, NANOS + at, 1_400));
-            reserved += u64::from(bytes)
-                * u64::from(offer_segment(&mut state, NANOS + at, bytes, is_alone));
+            reserved +=
+                u64::from(bytes) * u64::from(offer_what(&mut state, NANOS + at, bytes, what));
         }
         assert!(reserved + others <= 60 * rate + rate / 50 + reserve(rate) + 2 * 1_500);
         assert!(reserved >= 60 * rate / 2 * 99 / 100, "{reserved} bytes of {bytes}");
@@ -305,12 +325,15 @@ fn lone_segments_leave_room_for_small_packets() {
     let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(20)), NANOS);
     for at in (0..10 * NANOS).step_by(1_000_000) {
         offer(&mut state, NANOS + at, 65_536);
-        offer_segment(&mut state, NANOS + at, 1_500, true);
+        offer_what(&mut state, NANOS + at, 1_500, What::Lone);
         if at % 100_000_000 == 0 {
             assert!(offer(&mut state, NANOS + at, 84), "a ping after {at} ns");
         }
     }
 }
+
+#[path = "state_dns_tests.rs"]
+mod dns;
 
 #[test]
 fn a_time_stays_the_same_in_other_ticks() {

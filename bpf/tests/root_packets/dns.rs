@@ -1,0 +1,93 @@
+//! DNS beside a flood: its messages pass, and a flood that looks like DNS gains nothing.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use bpf::AttachType;
+use bpf::limits::Traffic;
+use vmtests::traffic::{PAYLOAD, flood, flood_with, socket};
+
+use crate::{BURST, Lab, RATE, V4, V6};
+
+/// The largest message, as EDNS is told to use.
+const MESSAGE: usize = 1_232;
+const ANSWERS: usize = 25;
+
+/// A socket at that port: of the throttled cgroup, if it is the one that sends.
+fn server(lab: &Lab, address: IpAddr, port: u16) -> UdpSocket {
+    let bind = || UdpSocket::bind((address, port)).unwrap();
+    if lab.attach_type == AttachType::INET_EGRESS {
+        let _inside = lab.cgroup.enter();
+        return bind();
+    }
+    bind()
+}
+
+fn answers_come_beside_a_flood(attach_type: AttachType, address: IpAddr, port: u16) {
+    let lab = Lab::new(attach_type, Traffic::All);
+    let (sender, receiver) = lab.sockets(address, address);
+    let (_, resolver) = lab.sockets(address, address);
+    let server = server(&lab, address, port);
+    let flood = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&sender, &receiver, 3 * RATE, Duration::from_secs(2)));
+        std::thread::sleep(Duration::from_millis(200));
+        for _ in 0..ANSWERS {
+            server.send_to(&[1; MESSAGE], resolver.local_addr().unwrap()).unwrap();
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        flood.join().unwrap()
+    });
+    let mut answer = [0; MESSAGE];
+    let came = std::iter::from_fn(|| resolver.recv(&mut answer).ok()).count();
+    let counters = lab.counters();
+    assert_eq!(came, ANSWERS, "answers that came: {counters:?}");
+    assert_eq!(counters.passed.packets, flood.received + ANSWERS as u64, "they are charged");
+    assert!(counters.dropped.packets > flood.received, "it was a flood: {counters:?}");
+}
+
+#[test]
+fn root_dns_answers_are_received_beside_a_flood_over_ipv4() {
+    answers_come_beside_a_flood(AttachType::INET_INGRESS, V4, 53);
+}
+
+#[test]
+fn root_dns_answers_are_received_beside_a_flood_over_ipv6() {
+    answers_come_beside_a_flood(AttachType::INET_INGRESS, V6, 5_353);
+}
+
+#[test]
+fn root_dns_answers_are_sent_beside_a_flood() {
+    answers_come_beside_a_flood(AttachType::INET_EGRESS, V4, 53);
+}
+
+/// The allowance is charged: who floods from the port of DNS has the rate, the burst, and once 50 ms.
+fn a_flood_from_its_port_gets_the_rate(attach_type: AttachType, address: IpAddr) {
+    let lab = Lab::new(attach_type, Traffic::All);
+    let sender = server(&lab, address, 53);
+    sender.set_nonblocking(true).unwrap();
+    let receiver = if attach_type == AttachType::INET_EGRESS {
+        socket(address)
+    } else {
+        let _inside = lab.cgroup.enter();
+        socket(address)
+    };
+    let flood = flood_with(&[0; PAYLOAD], &sender, &receiver, 3 * RATE, Duration::from_secs(2));
+
+    let least = flood.ideal(RATE, BURST);
+    let most = flood.ideal(RATE, BURST + Duration::from_millis(50));
+    assert!(most < flood.sent(), "too little was sent for a limit to be seen");
+    let slack = most / 100 + 2;
+    let (got, sent) = (flood.received, flood.sent());
+    assert!(got + slack >= least, "{got} of {sent}, not {least}");
+    assert!(got <= most + slack, "{got} of {sent}, not {most}");
+}
+
+#[test]
+fn root_a_flood_from_the_port_of_dns_is_sent_at_the_rate() {
+    a_flood_from_its_port_gets_the_rate(AttachType::INET_EGRESS, V4);
+}
+
+#[test]
+fn root_a_flood_from_the_port_of_dns_is_received_at_the_rate() {
+    a_flood_from_its_port_gets_the_rate(AttachType::INET_INGRESS, V6);
+}

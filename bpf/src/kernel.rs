@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::adopt::{self, Adopted};
 use crate::attach_type::AttachType;
 use crate::cgroup::Cgroup;
+use crate::clocks::{self, Shift};
 use crate::error::Result;
 use crate::ids::{CgroupId, LinkId, ProgramId};
 use crate::link::{Link, LinkInfo};
@@ -44,7 +45,7 @@ pub trait CgroupBpf {
 
     /// What this kernel can do. See [`probe::support`].
     fn support(&self) -> Result<Support>;
-    /// `CLOCK_MONOTONIC` in nanoseconds, the packet programs' clock.
+    /// `CLOCK_MONOTONIC` in nanoseconds as the packet programs read it, whatever time namespace this process is in.
     fn now_ns(&self) -> u64;
     /// See [`Owner::is_alive`].
     fn is_alive(&self, owner: &Owner) -> Result<Option<bool>>;
@@ -153,6 +154,7 @@ pub trait CgroupBpf {
 #[derive(Debug, Clone, Copy)]
 pub struct LinuxBpf {
     support: Support,
+    shift: Shift,
 }
 
 impl LinuxBpf {
@@ -161,7 +163,9 @@ impl LinuxBpf {
     /// # Errors
     /// As [`probe::support`].
     pub fn new() -> Result<Self> {
-        Ok(Self { support: probe::support()? })
+        // Where it is unknown the clock is taken as it is: a limit's first burst is then too large or too small.
+        let shift = Shift::of_this_process().unwrap_or_default();
+        Ok(Self { support: probe::support()?, shift })
     }
 }
 
@@ -176,7 +180,7 @@ impl CgroupBpf for LinuxBpf {
     }
 
     fn now_ns(&self) -> u64 {
-        monotonic_ns()
+        clocks::monotonic_ns(self.shift)
     }
 
     fn is_alive(&self, owner: &Owner) -> Result<Option<bool>> {
@@ -322,14 +326,4 @@ impl CgroupBpf for LinuxBpf {
     ) -> Result<Option<Counters>> {
         program.counters(cgroup, attach_type)
     }
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds.
-fn monotonic_ns() -> u64 {
-    use nix::time::{ClockId, clock_gettime};
-    // The clock exists on every Linux, and it counts up from boot: neither can fail or be negative.
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
-        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
-            + u64::try_from(time.tv_nsec()).unwrap_or(0)
-    })
 }

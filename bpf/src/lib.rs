@@ -3,6 +3,7 @@
 pub mod adopt;
 mod attach_type;
 pub mod cgroup;
+pub mod clocks;
 mod departures;
 pub mod devices;
 pub mod error;
@@ -46,4 +47,6 @@ pub use attach_type::{AttachType, UnknownAttachType};
 pub use error::{Error, Result};
 pub use ids::{CgroupId, LinkId, MapId, ProgramId};
 pub use kernel::{CgroupBpf, LinuxBpf, ProgramIdentity};
-pub use owner::{Birth, Owner, birth, boot_id, is_proc_ours, pid_namespace, start_time};
+pub use owner::{
+    Birth, INITIAL_PID_NAMESPACE, Owner, birth, boot_id, is_proc_ours, pid_namespace, start_time,
+};

@@ -1,14 +1,21 @@
 //! Who made a throttle, and whether they still live.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::sys::signal::kill;
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::clocks::Shift;
 use crate::error::{Call, Error, Result};
+use crate::sys;
 
 /// The process that loaded a program, told apart from later processes with the same pid.
 ///
@@ -18,7 +25,8 @@ use crate::error::{Call, Error, Result};
 pub struct Owner {
     /// The pid, in the pid namespace `pid_namespace`.
     pub pid: u32,
-    /// When the process started: field 22 of `/proc/PID/stat`, in clock ticks since boot.
+    /// When the process started, in clock ticks since boot as the initial time namespace counts them: field 22 of
+    /// `/proc/PID/stat`, without the shift of the reader's time namespace. 0 when the process could not tell.
     pub start_time: u64,
     /// The inode number of the pid namespace that `pid` was read in.
     pub pid_namespace: u32,
@@ -42,15 +50,17 @@ impl Owner {
             .ok_or_else(|| Error::new(Call::ReadProc, path, Errno::ENODATA))?;
         Ok(Self {
             pid,
-            start_time,
+            start_time: unshifted(start_time, start_shift()).unwrap_or(0),
             pid_namespace: pid_namespace()?,
             boot_id: boot_id()?,
             version: version.to_owned(),
         })
     }
 
-    /// Whether the process still runs. `None`: its pid means nothing in this pid namespace, or nothing in `/proc`, which
-    /// is of another one.
+    /// Whether the process still runs. `None` when that cannot be told from here: the pid is one of another pid namespace
+    /// or `/proc` shows another one, or a process has that pid and nobody knows its true start time.
+    ///
+    /// The answer is the same from every time namespace, and after a suspend: start times count while the host sleeps.
     ///
     /// # Errors
     /// When `/proc` cannot be read, or hides the process.
@@ -61,18 +71,59 @@ impl Owner {
         if self.pid_namespace != pid_namespace()? || !is_proc_ours()? {
             return Ok(None);
         }
-        Ok(Some(start_time(self.pid)? == Some(self.start_time)))
+        Ok(self.is_started_at(start_time(self.pid)?, start_shift()))
+    }
+
+    /// Judges from the start time that `/proc` shows for the pid, and the shift of who reads it there.
+    fn is_started_at(&self, shown: Option<u64>, shift: Option<i64>) -> Option<bool> {
+        let Some(shown) = shown else { return Some(false) };
+        let known = Some(self.start_time).filter(|&it| it != 0)?;
+        Some(unshifted(shown, shift)? == known)
     }
 }
 
-/// The id of this boot.
+/// By how many clock ticks `/proc` shifts start times for this process; `None` when that is not known exactly.
+fn start_shift() -> Option<i64> {
+    Shift::of_this_process()?.start_ticks()
+}
+
+/// A start time as the initial time namespace counts it.
+fn unshifted(shown: u64, shift: Option<i64>) -> Option<u64> {
+    shown.checked_add_signed(shift?.checked_neg()?)
+}
+
+/// The id of this boot, the kernel's own: containers may have a file of their own mounted over it (systemd-nspawn does).
+///
+/// Reading below such a mount takes Linux 5.2 and `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// When `/proc` cannot be read, or the file is covered and cannot be uncovered.
 pub fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(path).map_err(|error| from_proc(path, &error))?;
+    let path = Path::new("/proc").join(BOOT_ID);
+    let target = path.display().to_string();
+    let fail = |error: &std::io::Error| from_proc(&target, error);
+    let mut file = File::open(&path).map_err(|error| fail(&error))?;
+    let device =
+        |it: std::io::Result<fs::Metadata>| it.map(|it| it.dev()).map_err(|error| fail(&error));
+    if device(file.metadata())? != device(fs::metadata("/proc"))? {
+        let uncovered = uncovered_boot_id().map_err(|errno| {
+            Error::new(Call::ReadProc, &*target, errno).with_detail(
+                "another file is mounted over it, so nobody here can tell which boot this is: run it on the host",
+            )
+        })?;
+        file = File::from(uncovered);
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| fail(&error))?;
     Ok(text.trim_end().to_owned())
+}
+
+/// Where the boot's id is, below a procfs.
+const BOOT_ID: &str = "sys/kernel/random/boot_id";
+
+fn uncovered_boot_id() -> nix::Result<OwnedFd> {
+    let proc = sys::clone_mount(Path::new("/proc"))?;
+    openat(&proc, BOOT_ID, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// The inode number of this process's pid namespace.
@@ -83,6 +134,48 @@ pub fn pid_namespace() -> Result<u32> {
     let path = "/proc/self/ns/pid";
     let inode = fs::metadata(path).map_err(|error| from_proc(path, &error))?.ino();
     u32::try_from(inode).map_err(|_| Error::new(Call::ReadProc, path, Errno::ERANGE))
+}
+
+/// `PROC_PID_INIT_INO` of the kernel: the inode number of the pid namespace that every process on the host is in or below.
+pub const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
+
+/// Whether any process on this host has a pid in its own pid namespace or in one above it. `None` when not every process
+/// can be seen from here.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub(crate) fn is_pid_in_use(pid: u32) -> Result<Option<bool>> {
+    // Where the first process is shown, `hidepid` hides nothing.
+    let is_everything_seen = pid_namespace()? == INITIAL_PID_NAMESPACE
+        && is_proc_ours()?
+        && fs::read("/proc/1/status").is_ok();
+    if !is_everything_seen {
+        return Ok(None);
+    }
+    let processes = fs::read_dir("/proc").map_err(|error| from_proc("/proc", &error))?;
+    for process in processes {
+        let process = process.map_err(|error| from_proc("/proc", &error))?;
+        if !process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let path = process.path().join("status");
+        match fs::read_to_string(&path) {
+            Ok(status) if pids_in(&status).any(|it| it == pid) => return Ok(Some(true)),
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => {
+                return Err(Error::from_io(Call::ReadProc, path.display().to_string(), &error));
+            }
+        }
+    }
+    Ok(Some(false))
+}
+
+/// The pids of a process, as `NSpid:` in its `/proc/PID/status` has them: in the namespace of `/proc` and in each one below
+/// down to its own.
+fn pids_in(status: &str) -> impl Iterator<Item = u32> {
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    pids.unwrap_or_default().split_ascii_whitespace().filter_map(|pid| pid.parse().ok())
 }
 
 /// Whether `/proc` is of this process's own pid namespace. In one that was entered without mounting `/proc` anew it is
@@ -116,8 +209,8 @@ pub(crate) fn from_proc(path: &str, error: &std::io::Error) -> Error {
     }
 }
 
-/// When a process started, in clock ticks since boot. `None` when there is no such process, or only
-/// what is left of one until its parent asks for it (a zombie).
+/// When a process started, in clock ticks since boot as this process's time namespace counts them. `None` when there is
+/// no such process, or only what is left of one until its parent asks for it (a zombie).
 ///
 /// # Errors
 /// When `/proc` cannot be read; `Denied` when it hides the process (`hidepid`): then it lives, and who it is is unknown.
@@ -150,10 +243,7 @@ fn stat(pid: u32) -> Result<Option<Vec<u8>>> {
     for _ in 0..2 {
         match fs::read(&path) {
             Ok(text) => return Ok(Some(text)),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound
-                    || error.raw_os_error() == Some(nix::libc::ESRCH) =>
-            {
+            Err(error) if is_gone(&error) => {
                 if !exists(pid) {
                     return Ok(None);
                 }
@@ -165,6 +255,11 @@ fn stat(pid: u32) -> Result<Option<Vec<u8>>> {
         .with_detail("the process is there, but /proc hides it (hidepid)"))
 }
 
+/// What reading a file below `/proc/PID` says when the process has ended.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
 /// Whether the kernel knows the process, whatever `/proc` shows. Asking takes no rights: without them the answer is
 /// another one.
 fn exists(pid: u32) -> bool {
@@ -173,9 +268,13 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
 }
 
-/// The start time, unless field 3 of a `/proc/PID/stat` file says that the process is dead (proc(5)).
+/// The start time, unless field 3 of a `/proc/PID/stat` file says that the process is dead (proc(5)). It also says so of a
+/// process whose first thread has ended before others: field 20 counts the threads that are left.
 pub(crate) fn parse_start_time(text: &[u8]) -> Option<u64> {
-    if matches!(fields(text)?.next()?, "Z" | "X" | "x") {
+    let mut fields = fields(text)?;
+    let is_dead = matches!(fields.next()?, "Z" | "X" | "x");
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    if is_dead && threads < 2 {
         return None;
     }
     Some(parse_birth(text)?.start_time)
@@ -212,6 +311,24 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_known_by_its_true_start_time_and_in_doubt_where_nobody_knows_that() {
+        let owner = Owner { start_time: 500, ..Owner::this_process("1").unwrap() };
+        let judged = |shown, shift| owner.is_started_at(shown, shift);
+        assert_eq!(judged(Some(500), Some(0)), Some(true));
+        assert_eq!(judged(Some(501), Some(0)), Some(false));
+        // Read in a time namespace that is 100 ticks ahead, and in one that is behind.
+        assert_eq!(judged(Some(600), Some(100)), Some(true));
+        assert_eq!(judged(Some(500), Some(100)), Some(false));
+        assert_eq!(judged(Some(400), Some(-100)), Some(true));
+        // Nobody knows the shift, or the owner did not: only that there is no such process is certain.
+        assert_eq!(judged(Some(500), None), None);
+        assert_eq!(judged(None, None), Some(false));
+        let unknown = Owner { start_time: 0, ..owner.clone() };
+        assert_eq!(unknown.is_started_at(Some(500), Some(0)), None);
+        assert_eq!(unknown.is_started_at(None, Some(0)), Some(false));
+    }
+
+    #[test]
     fn the_boot_and_the_pid_namespace_are_told_as_the_kernel_names_them() {
         let boot = boot_id().unwrap();
         let lengths: Vec<usize> = boot.split('-').map(str::len).collect();
@@ -233,6 +350,16 @@ mod tests {
     }
 
     #[test]
+    fn a_pid_is_in_use_whichever_namespace_it_is_of() {
+        assert_eq!(pids_in("Name:\tx\nNSpid:\t4711\t42\n").collect::<Vec<_>>(), [4_711, 42]);
+        assert_eq!(pids_in("Name:\tx\n").next(), None);
+        let sees_all =
+            pid_namespace().unwrap() == INITIAL_PID_NAMESPACE && fs::read("/proc/1/status").is_ok();
+        assert_eq!(is_pid_in_use(std::process::id()).unwrap(), sees_all.then_some(true));
+        assert_eq!(is_pid_in_use(u32::MAX).unwrap(), sees_all.then_some(false));
+    }
+
+    #[test]
     fn of_another_pid_namespace_is_a_proc_that_gives_this_process_several_pids() {
         assert!(has_one_pid("Name:\tx\nNSpid:\t42\n"));
         assert!(!has_one_pid("Name:\tx\nNSpid:\t4711\t42\n"));
@@ -242,13 +369,19 @@ mod tests {
 
     #[test]
     fn the_start_time_is_found_behind_any_name() {
-        let stat = |name: &str, state: &str| {
-            format!("7 ({name}) {state} 1 7 7 0 -1 4 5 0 0 0 1 2 0 0 20 0 1 0 4242 99 1\n")
+        let threads_of = |name: &str, state: &str, threads: u32| {
+            format!("7 ({name}) {state} 1 7 7 0 -1 4 5 0 0 0 1 2 0 0 20 0 {threads} 0 4242 99 1\n")
                 .into_bytes()
         };
+        let stat = |name: &str, state: &str| threads_of(name, state, 1);
         assert_eq!(parse_start_time(&stat("sh", "S")), Some(4242));
         assert_eq!(parse_start_time(&stat("a) R (b\n) 1", "S")), Some(4242));
         assert_eq!(parse_start_time(&stat("sh", "Z")), None);
+        assert_eq!(
+            parse_start_time(&threads_of("sh", "Z", 2)),
+            Some(4242),
+            "its first thread has ended"
+        );
         assert_eq!(parse_start_time(b"7 (sh"), None);
         let birth = Some(Birth { parent: 1, start_time: 4_242 });
         assert_eq!(parse_birth(&stat("a) R (b\n) 1", "Z")), birth);

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use crate::error::{Call, Error, Kind, Result};
 use crate::link::Way;
 use crate::netns;
-use crate::owner::Owner;
+use crate::owner::{Owner, is_pid_in_use};
 use crate::program::QUEUE_KEY;
 use crate::rtnetlink::{all, tell};
 use crate::sys::{self, Map, bytes_of};
@@ -177,7 +177,7 @@ fn sweep_here() -> Result<Vec<String>> {
     Ok(removed)
 }
 
-/// Whether a device is one of ours whose owner has died. One in another pid namespace cannot be told to be dead.
+/// Whether a device is one of ours whose owner has died. One in another pid namespace is not known to be dead.
 fn is_left_behind(link: &LinkMessage) -> Result<bool> {
     let Some(pid) = name(link).filter(|_| is_ifb(link)).and_then(pid_of) else { return Ok(false) };
     let alias = link.attributes.iter().find_map(|attribute| match attribute {
@@ -188,8 +188,8 @@ fn is_left_behind(link: &LinkMessage) -> Result<bool> {
         Some(Ok(owner)) => Ok(owner.is_alive()? == Some(false)),
         // An alias that is none of ours: nor is the device.
         Some(Err(_)) => Ok(false),
-        // Its owner was killed right after it had made it.
-        None => Ok(!Path::new(&format!("/proc/{pid}")).exists()),
+        // Its owner is just making it, or was killed then. The name has no pid namespace, so the pid counts in each.
+        None => Ok(is_pid_in_use(pid)? == Some(false)),
     }
 }
 
@@ -355,6 +355,7 @@ pub(crate) fn remove_device(device: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::{INITIAL_PID_NAMESPACE, pid_namespace};
 
     #[test]
     fn a_device_of_ours_is_known_by_its_name() {
@@ -396,6 +397,7 @@ mod tests {
         assert!(!left(&device("ifb7", InfoKind::Ifb, Some(&dead))));
         // Without an alias the name has to do.
         assert!(!left(&device(&mine, InfoKind::Ifb, None)));
-        assert!(left(&device("chadq99999999a", InfoKind::Ifb, None)));
+        let is_certain = pid_namespace().unwrap() == INITIAL_PID_NAMESPACE;
+        assert_eq!(left(&device("chadq99999999a", InfoKind::Ifb, None)), is_certain);
     }
 }

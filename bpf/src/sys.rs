@@ -8,6 +8,7 @@ mod handle;
 mod map;
 mod names;
 mod threads;
+mod tree;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem;
@@ -24,6 +25,7 @@ pub(crate) use handle::open_cgroup_by_id;
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes, map_info};
 pub(crate) use names::{link_type_name, map_type_name, program_type_name};
 pub(crate) use threads::share_files;
+pub(crate) use tree::clone_mount;
 
 type Result<T> = std::result::Result<T, Errno>;
 

@@ -12,9 +12,6 @@ use crate::snapshot::{
     ProgramFact, Scope, Subject,
 };
 
-/// The inode number of the initial pid namespace, the same on every kernel (`PROC_PID_INIT_INO`).
-pub(crate) const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
-
 /// A look with its indices.
 pub(super) struct Facts<'a> {
     pub(super) host: &'a Host,
@@ -148,7 +145,7 @@ impl<'a> Facts<'a> {
 
     /// A process that holds something would have been seen.
     pub(super) fn sees_every_process(&self) -> bool {
-        self.host.pid_namespace == INITIAL_PID_NAMESPACE
+        self.host.pid_namespace == bpf::INITIAL_PID_NAMESPACE
             && !self.has_gap(Subject::Processes)
             && !self.has_gap(Subject::HiddenProcesses)
     }

@@ -30,7 +30,6 @@ use std::path::PathBuf;
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
 pub(crate) use self::correlate::correlate;
-pub(crate) use self::facts::INITIAL_PID_NAMESPACE;
 pub use self::finding::{Finding, UnknownFinding, Verdict};
 pub use self::ours::DEFAULT_PROGRAMS;
 pub(crate) use self::ours::{Ours, cannot_match};

@@ -5,7 +5,6 @@ use bpf::{devices, objects};
 
 use super::gap;
 use super::look::merged;
-use crate::classify::INITIAL_PID_NAMESPACE;
 use crate::snapshot::{
     Coverage, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, Note, ProgramFact, Subject,
 };
@@ -30,7 +29,7 @@ pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
         let what = format!("queues in a network namespace that only {} could tell of", gap.what);
         coverage.notes.push(note(what, &gap.why));
     }
-    if bpf::pid_namespace().ok() != Some(INITIAL_PID_NAMESPACE) {
+    if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
         coverage.notes.push(note(
             "queues in network namespaces of processes outside of this pid namespace".to_owned(),
             "they cannot be seen from here: run the audit on the host",

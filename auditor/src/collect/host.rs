@@ -26,42 +26,6 @@ pub(super) fn may_look_into_processes() -> bool {
         .is_some_and(|rights| rights.has(SysPtrace) && rights.has(DacReadSearch))
 }
 
-/// By how much the time namespace of this process shifts the time since boot, in nanoseconds
-/// (`time_namespaces(7)`); none where that cannot be told.
-///
-/// The start times of processes in `/proc` are shifted by it as well, but not what owners have written
-/// down elsewhere.
-pub(super) fn boottime_offset() -> Option<i64> {
-    let namespace = |name| std::fs::read_link(format!("/proc/self/ns/{name}"));
-    let own = match namespace("time") {
-        Ok(own) => own,
-        // A kernel without time namespaces.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(0),
-        Err(_) => return None,
-    };
-    if own.as_os_str() == INITIAL_TIME_NAMESPACE {
-        return Some(0);
-    }
-    // The file tells of the namespace that children are born into; only where that is this one, too, does it
-    // tell anything.
-    if namespace("time_for_children").ok()? != own {
-        return None;
-    }
-    parse_offset(&std::fs::read_to_string("/proc/self/timens_offsets").ok()?)
-}
-
-/// `PROC_TIME_INIT_INO` of the kernel.
-const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
-
-/// The offset in a `/proc/PID/timens_offsets` file: `boottime SECONDS NANOSECONDS`.
-fn parse_offset(text: &str) -> Option<i64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
-    let mut numbers = line.split_ascii_whitespace();
-    let mut next = || numbers.next()?.parse::<i64>().ok();
-    let (seconds, nanoseconds) = (next()?, next()?);
-    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
-}
-
 /// Turns the kernel's times since boot into wall-clock times.
 pub(super) struct Clock {
     boot: SystemTime,
@@ -69,7 +33,8 @@ pub(super) struct Clock {
 
 impl Clock {
     /// The wall clock may be set while the host runs: what is true now is taken for the whole boot.
-    /// `offset` is the [`boottime_offset`]: the times of programs are not shifted.
+    /// `offset` is by how many nanoseconds this process's time namespace shifts `CLOCK_BOOTTIME`; the times of programs are
+    /// not shifted.
     pub(super) fn now(offset: i64) -> anyhow::Result<Self> {
         let since_boot =
             clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
@@ -93,17 +58,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_offset_of_a_time_namespace_is_read_to_the_nanosecond() {
-        let text = "monotonic           5         6\nboottime       100000         7\n";
-        assert_eq!(parse_offset(text), Some(100_000_000_000_007));
-        assert_eq!(parse_offset("monotonic 0 0\nboottime -2 500000000\n"), Some(-1_500_000_000));
-        assert_eq!(parse_offset("monotonic 0 0\nboottime 0 0\n"), Some(0));
-        for wrong in ["", "monotonic 0 0\n", "boottime 1\n", "boottime x 0\n"] {
-            assert_eq!(parse_offset(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_time_since_boot_is_rounded_to_the_nearest_second() {

@@ -20,7 +20,7 @@ use super::programs::Programs;
 use super::surroundings::{hidden_pins, host_elsewhere, ledger as read_ledger};
 use super::walk::{Visitor, walk};
 use super::{Breadth, gap, milliseconds};
-use crate::classify::{INITIAL_PID_NAMESPACE, Ours, devices_in_scope};
+use crate::classify::{Ours, devices_in_scope};
 use crate::snapshot::{
     DeviceFact, Gap, HolderFact, Inventory, LinkFact, Look, Object, OwnerFact, PinFact, Scope,
     Subject, Timings,
@@ -55,8 +55,6 @@ pub(super) struct Eye<'a> {
     /// What was asked for: whether network devices of our queues are of interest, it says.
     pub(super) scope: &'a Scope,
     pub(super) clock: &'a Clock,
-    /// The start times of processes are those that owners know of themselves.
-    pub(super) has_true_times: bool,
     /// What could not be seen from the start.
     pub(super) gaps: &'a [Gap],
 }
@@ -121,7 +119,7 @@ impl Eye<'_> {
         let owned = owned.chain(ledger.iter().map(|entry| &entry.owner));
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
         let owned = owned.chain(&of_devices);
-        let owners = owners(owned, self.has_true_times, gaps);
+        let owners = owners(owned, gaps);
         let inventory = (self.breadth == Breadth::Everything).then(|| inventory(self.clock, gaps));
         timings.objects += milliseconds(walk_time + start.elapsed());
 
@@ -224,39 +222,18 @@ fn ledger_entries(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry
 }
 
 /// Each owner once.
-fn owners<'a>(
-    owners: impl Iterator<Item = &'a Owner>,
-    has_true_times: bool,
-    gaps: &mut Vec<Gap>,
-) -> Vec<OwnerFact> {
+fn owners<'a>(owners: impl Iterator<Item = &'a Owner>, gaps: &mut Vec<Gap>) -> Vec<OwnerFact> {
     let mut seen = HashSet::new();
-    let mut is_in_doubt = false;
-    let facts = owners
+    owners
         .filter(|owner| seen.insert(*owner))
         .map(|owner| {
-            let mut alive = owner.is_alive().unwrap_or_else(|error| {
+            let alive = owner.is_alive().unwrap_or_else(|error| {
                 gaps.push(gap(Subject::Processes, format!("process {}", owner.pid), &error));
                 None
             });
-            // It may be the one, with a start time that only looks like another one's. (One that is of
-            // another boot is dead whatever the time.)
-            if alive.is_some() && !has_true_times && bpf::start_time(owner.pid) != Ok(None) {
-                alive = None;
-                is_in_doubt = true;
-            }
             OwnerFact { owner: owner.clone(), alive }
         })
-        .collect();
-    if is_in_doubt {
-        gaps.push(Gap {
-            about: Subject::Processes,
-            what: "whether owners live".to_owned(),
-            why: "the audit runs in a time namespace (see /proc/self/timens_offsets), where the start \
-                  times of processes are not those that owners know of: run the audit on the host"
-                .to_owned(),
-        });
-    }
-    facts
+        .collect()
 }
 
 fn pin_facts(
@@ -284,7 +261,7 @@ fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) ->
         gaps.push(gap(Subject::Processes, "processes", &error));
         bpf::holders::Holders::default()
     });
-    if bpf::pid_namespace().ok() != Some(INITIAL_PID_NAMESPACE) {
+    if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
         gaps.push(Gap {
             about: Subject::Processes,
             what: "processes outside of this pid namespace".to_owned(),

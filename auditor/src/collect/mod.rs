@@ -17,11 +17,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, below, cgroup2_mount, resolve};
+use bpf::clocks::Shift;
 use bpf::error::{Call, Kind};
 use bpf::{AttachType, CgroupId, probe};
 
 use self::attachments::shown;
-use self::host::{Clock, boottime_offset, host};
+use self::host::{Clock, host};
 pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
 pub use self::method::Method;
@@ -108,8 +109,6 @@ pub(crate) struct Collector {
     method: Method,
     host: Host,
     clock: Clock,
-    /// The start times of processes are those that owners know of themselves.
-    has_true_times: bool,
     gaps: Vec<Gap>,
 }
 
@@ -143,7 +142,8 @@ impl Collector {
         if let (Err(error), false) = (&support, types.is_empty()) {
             gaps.push(gap(Subject::Cgroups, "what this kernel can do", error));
         }
-        let boottime_offset = boottime_offset();
+        // Where it is unknown, wall times of loads are off by it; nothing is judged by them.
+        let shift = Shift::of_this_process().unwrap_or_default();
         Ok(Self {
             mount,
             types,
@@ -153,8 +153,7 @@ impl Collector {
             breadth: options.breadth,
             method: options.method,
             host: host()?,
-            clock: Clock::now(boottime_offset.unwrap_or(0))?,
-            has_true_times: boottime_offset == Some(0),
+            clock: Clock::now(shift.boottime)?,
             gaps,
             scope,
         })
@@ -233,7 +232,6 @@ impl Collector {
             method: self.method,
             scope: &self.scope,
             clock: &self.clock,
-            has_true_times: self.has_true_times,
             gaps: &self.gaps,
         }
         .look(timings))

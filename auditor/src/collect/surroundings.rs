@@ -13,7 +13,6 @@ use bpf::ledger::{DEFAULT_DIR, Ledger, read};
 use bpf::pins::Pins;
 
 use super::attachments::shown;
-use crate::classify::INITIAL_PID_NAMESPACE;
 use crate::snapshot::{Gap, Subject};
 
 /// The host's first processes: `init`, and `kthreadd`, which a policy that hides the first one may show.
@@ -22,7 +21,7 @@ const AT_HOME: [u32; 2] = [1, 2];
 /// The root of a process that is at home on the host, where that is not this process's own; none where it is, or where it
 /// cannot be told.
 pub(super) fn host_elsewhere() -> Option<PathBuf> {
-    if bpf::pid_namespace().ok()? != INITIAL_PID_NAMESPACE {
+    if bpf::pid_namespace().ok()? != bpf::INITIAL_PID_NAMESPACE {
         // These are not the host's processes. What rests on any is a gap already.
         return None;
     }

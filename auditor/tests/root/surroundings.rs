@@ -336,10 +336,17 @@ fn root_what_only_a_thread_holds_is_held_though_the_first_has_ended_or_has_other
         let daemon = compiled(&folder, "tests/root/daemon.c");
         let output = Command::new(daemon).arg(cgroup.path()).args([&names.leak, how]).output();
         let pid: i32 = String::from_utf8(output.unwrap().stdout).unwrap().trim().parse().unwrap();
+        let has_leader =
+            || !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ");
+        while how == "leaderless" && has_leader() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let started = bpf::start_time(u32::try_from(pid).unwrap()).unwrap();
         let (status, report) = scan(cgroup.path(), &names.leak, &[]);
         let cleaned = clean(cgroup.path(), &names.leak);
         let left = attached(cgroup.path(), EGRESS).len();
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        assert!(started.is_some(), "{how}: it was taken for a zombie");
         assert_eq!((status, findings(&report)), (0, vec!["active".to_owned()]), "{how}: {report}");
         assert_eq!(report["attachments"][0]["holders"][0]["pid"], pid, "{how}");
         assert_eq!((cleaned.status.code(), left), (Some(0), 1), "{how}: {}", shown(&cleaned));

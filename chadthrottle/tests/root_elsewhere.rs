@@ -1,0 +1,166 @@
+//! Throttles whose owners see the host otherwise than who judges them: the answer must be the same from everywhere.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use auditor::classify::{Finding, Verdict, classify};
+use auditor::collect::{Options, collect};
+use bpf::AttachType;
+use bpf::cgroup::Cgroup;
+use bpf::list::{Scope, query};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+use vmtests::traffic::socket;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_chadthrottle");
+
+/// A legacy throttle, which only its owner's life justifies, in surroundings that a command makes.
+struct Elsewhere {
+    command: Child,
+    /// What ends it in order: see [`SHIFTED`].
+    signal: Signal,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Elsewhere {
+    fn limit(surroundings: &[&str], cgroup: &ScratchCgroup, rate: &str) -> Self {
+        let mut command = Command::new(surroundings[0])
+            .args(&surroundings[1..])
+            .args([PROGRAM, "limit", "--upload", rate, "--attach", "legacy", "--cgroup"])
+            .arg(cgroup.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(command.stdout.take().unwrap());
+        let mut armed = String::new();
+        stdout.read_line(&mut armed).unwrap();
+        assert!(armed.contains(cgroup.path().to_str().unwrap()), "{armed}");
+        let signal = if surroundings == SHIFTED { Signal::SIGKILL } else { Signal::SIGTERM };
+        Self { command, signal, stdout }
+    }
+
+    /// Returns once every process of it has ended.
+    fn end(mut self) {
+        kill(Pid::from_raw(i32::try_from(self.command.id()).unwrap()), self.signal).unwrap();
+        self.stdout.read_to_string(&mut String::new()).unwrap();
+        self.command.wait().unwrap();
+    }
+}
+
+fn audit(cgroup: &ScratchCgroup) -> (Verdict, Vec<Finding>) {
+    let settle = Duration::from_millis(20);
+    let options = Options { root: cgroup.relative(), settle, ..Options::default() };
+    let snapshot = collect(&options).unwrap();
+    let classified = classify(&snapshot);
+    (classified.verdict, classified.attachments.iter().map(|judged| judged.finding).collect())
+}
+
+fn programs(cgroup: &ScratchCgroup) -> usize {
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    [AttachType::INET_EGRESS, AttachType::SOCK_OPS]
+        .into_iter()
+        .map(|at| query(&open, at, Scope::Local, false).unwrap().programs.len())
+        .sum()
+}
+
+/// What `list` says of the owner of the throttle on a cgroup, run in surroundings that a command makes.
+fn owner_alive(surroundings: &[&str], cgroup: &ScratchCgroup) -> Value {
+    let list = [surroundings, &[PROGRAM, "list", "--format", "json"]].concat();
+    let output = Command::new(list[0]).args(&list[1..]).output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = found["throttles"].as_array().unwrap();
+    let path = cgroup.relative();
+    let row = rows.iter().find(|row| row["cgroup"] == path.to_str().unwrap());
+    row.unwrap_or_else(|| panic!("{found}"))["owner_alive"].clone()
+}
+
+/// Starts another throttle, whose start removes what dead owners left, and ends it.
+fn start_another(surroundings: &[&str]) {
+    let other = ScratchCgroup::new("another");
+    Elsewhere::limit(surroundings, &other, "1M").end();
+    assert_eq!(programs(&other), 0);
+}
+
+/// In the surroundings and outside of them the throttle's owner is alive, and nobody removes the throttle.
+fn assert_alive_from_everywhere(surroundings: &[&str], cgroup: &ScratchCgroup) {
+    let alive = (Verdict::Clean, vec![Finding::Active; 2]);
+    assert_eq!(audit(cgroup), alive);
+    for place in [&[][..], surroundings] {
+        assert_eq!(owner_alive(place, cgroup), Value::Bool(true), "{place:?}");
+        start_another(if place.is_empty() { &["env"] } else { place });
+        assert_eq!(programs(cgroup), 2, "{place:?}");
+    }
+}
+
+/// `unshare` blocks SIGTERM. When it is killed, its child gets the signal that ends it in order.
+const SHIFTED: &[&str] = &[
+    "unshare",
+    "--fork",
+    "--kill-child=SIGTERM",
+    "--time",
+    "--boottime",
+    "100000",
+    "--monotonic",
+    "500",
+    "--",
+];
+
+#[test]
+fn root_an_owner_in_a_time_namespace_is_alive_from_inside_and_from_outside() {
+    isolate();
+    let cgroup = ScratchCgroup::new("time");
+    let limit = Elsewhere::limit(SHIFTED, &cgroup, "1K");
+    assert_alive_from_everywhere(SHIFTED, &cgroup);
+    limit.end();
+    assert_eq!(programs(&cgroup), 0);
+    // And the other way round.
+    let limit = Elsewhere::limit(&["env"], &cgroup, "1K");
+    assert_alive_from_everywhere(SHIFTED, &cgroup);
+    limit.end();
+}
+
+#[test]
+fn root_in_a_time_namespace_a_limit_begins_with_its_whole_burst() {
+    isolate();
+    let cgroup = ScratchCgroup::new("clock");
+    let limit = Elsewhere::limit(SHIFTED, &cgroup, "1K");
+    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let receiver = socket(localhost);
+    let sender = {
+        let _inside = cgroup.enter();
+        socket(localhost)
+    };
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // With the namespace's clock the bucket would be full for 500 seconds. It is longer than what the reserve is for.
+    sender.send_to(&[0; 800], receiver.local_addr().unwrap()).unwrap();
+    assert_eq!(receiver.recv(&mut [0; 1_000]).unwrap(), 800);
+    limit.end();
+}
+
+#[test]
+fn root_an_owner_that_is_told_another_boot_id_is_alive_from_inside_and_from_outside() {
+    isolate();
+    let cgroup = ScratchCgroup::new("boot");
+    let folder = tempfile::tempdir().unwrap();
+    let fake = folder.path().join("boot_id");
+    std::fs::write(&fake, "11111111-2222-3333-4444-555555555555\n").unwrap();
+    // As systemd-nspawn does for its containers.
+    let script = format!(
+        "mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"",
+        fake.to_str().unwrap()
+    );
+    let disguised = ["unshare", "--mount", "--", "sh", "-c", &script, "sh"];
+    let limit = Elsewhere::limit(&disguised, &cgroup, "1M");
+    assert_alive_from_everywhere(&disguised, &cgroup);
+    limit.end();
+    assert_eq!(programs(&cgroup), 0);
+    let limit = Elsewhere::limit(&["env"], &cgroup, "1M");
+    assert_alive_from_everywhere(&disguised, &cgroup);
+    limit.end();
+}

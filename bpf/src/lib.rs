@@ -38,6 +38,7 @@ pub mod rights;
 mod rtnetlink;
 pub mod run_time;
 pub mod serde_path;
+pub mod sockets;
 pub mod state;
 mod sys;
 pub mod throttle;

@@ -226,7 +226,7 @@ fn inode_of(name: &str) -> Option<u64> {
 }
 
 /// What is gone has nothing to tell. A threaded cgroup (`EOPNOTSUPP`) tells of its processes in the one above.
-fn unless_gone<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
+pub(crate) fn unless_gone<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
     let gone = [Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::EOPNOTSUPP].map(|it| it as i32);
     match read {
         Ok(read) => Ok(Some(read)),

@@ -21,6 +21,8 @@ use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
 
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs};
 use crate::signals::{Signals, Woken};
+use crate::sockets::Watch;
+use crate::traffic;
 use crate::words::{Usage, count, print, say};
 
 /// How often to look whether the throttle is still there.
@@ -81,6 +83,8 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         tell_of_open_sockets(&engine.adopt(started.id));
     }
     tell_of_neighbours(&target.neighbours, target.neighbours_hidden);
+    traffic::tell_of_redirects(&spec.cgroup, spec.traffic);
+    let mut watch = Watch::start(&spec.cgroup, args.pid);
     if let Err(error) = print(&armed_line(&spec, &started)) {
         // Who asked for it does not know of it, and so could not end it.
         engine.remove(started.id)?;
@@ -91,9 +95,11 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         engine.release(started.id)?;
         return Ok(());
     }
-    wait(&mut engine, started.id, &signals, args.duration)?;
+    wait(&mut engine, started.id, &signals, args.duration, &mut watch)?;
+    watch.finish();
     let removed = engine.remove(started.id)?;
-    print(&summary(&removed))
+    let more = traffic::meaning(spec.traffic, &removed);
+    print(&format!("{}{}{more}", summary(&removed), watch.summary(&removed)))
 }
 
 /// Through which devices what is sent above the limit waits in `fq`.
@@ -155,6 +161,7 @@ fn wait(
     id: ThrottleId,
     signals: &Signals,
     duration: Option<Duration>,
+    watch: &mut Watch,
 ) -> Result<()> {
     let end = duration.and_then(|duration| Instant::now().checked_add(duration));
     let mut complete = true;
@@ -168,6 +175,7 @@ fn wait(
         let Some(status) = engine.list().into_iter().find(|status| status.id == id) else {
             return Ok(());
         };
+        watch.look(&status);
         if tcp_complete && matches!(status.tcp_health, Some(Health::DetachedByOthers)) {
             say(
                 "somebody else has detached the program that shapes TCP: its packets above the limit are \

@@ -8,7 +8,9 @@ mod limit;
 mod list;
 mod rm;
 mod signals;
+mod sockets;
 mod throttles;
+mod traffic;
 mod words;
 
 use std::process::ExitCode;

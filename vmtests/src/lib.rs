@@ -16,4 +16,5 @@ pub mod model;
 pub mod neighbour;
 pub mod process;
 pub mod traffic;
+pub mod tun;
 pub mod vm;

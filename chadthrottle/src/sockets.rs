@@ -1,0 +1,218 @@
+//! Whether a limit holds what its processes send and receive: looked for when it is armed, and told again if more goes
+//! past it than through it.
+
+mod judge;
+mod tally;
+mod words;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use bpf::CgroupId;
+use bpf::cgroup::{self, Cgroup, ROOT_CGROUP_ID, cgroup2_mount};
+use bpf::error::{Call, Kind};
+use bpf::sockets::{Open, OpenFile, Sockets};
+use bpf::state::Counters;
+use throttle_core::{Direction, Removed, ThrottleStatus};
+
+use self::judge::{Past, is_outside, judge};
+use self::tally::Tally;
+use self::words::{About, Home, Place};
+use crate::words::warn;
+
+/// Looks at the sockets of a limited cgroup's processes.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    cgroup: PathBuf,
+    /// The process that the user named.
+    first: Option<u32>,
+    looking: Option<Looking>,
+}
+
+#[derive(Debug)]
+struct Looking {
+    sockets: Sockets,
+    tally: Tally,
+    past: Past,
+    /// Sockets of other cgroups that count nothing themselves.
+    uncounted: BTreeSet<u64>,
+    next: Instant,
+    /// What was said already.
+    told: BTreeSet<About>,
+    /// And that more goes past the limit than through it.
+    has_told: bool,
+}
+
+impl Watch {
+    /// Looks for the first time, right after the limit was armed, and says what it does not hold. `first`: the process
+    /// that the user named.
+    pub(crate) fn start(cgroup: &Path, first: Option<u32>) -> Self {
+        let mut watch = Self { cgroup: cgroup.to_owned(), first, looking: None };
+        let looking = Cgroup::open(cgroup).and_then(|open| {
+            let sockets = Sockets::load(&open)?;
+            let is_blind = sockets.is_blind()?;
+            let mut looking = Looking {
+                sockets,
+                tally: Tally::default(),
+                past: Past::default(),
+                uncounted: BTreeSet::new(),
+                next: Instant::now(),
+                told: BTreeSet::new(),
+                has_told: false,
+            };
+            looking.look()?;
+            Ok((looking, is_blind))
+        });
+        match looking {
+            Ok((mut looking, is_blind)) => {
+                looking.tell(cgroup, first);
+                if is_blind {
+                    warn(
+                        "some processes of the cgroup are outside of this pid namespace: whether all of their sockets \
+                         are limited is unknown",
+                    );
+                }
+                watch.looking = Some(looking);
+            }
+            // It has gone meanwhile, which is told of elsewhere.
+            Err(error) if error.call() == Call::OpenCgroup && error.kind() == Kind::Vanished => {}
+            Err(error) => warn(&format!(
+                "whether the sockets of its processes belong to this cgroup is unknown, and those of other cgroups are \
+                 not limited: {error}"
+            )),
+        }
+        watch
+    }
+
+    /// Looks again if it is time to, and says what is new; and, once, if more went past the limit than through it.
+    pub(crate) fn look(&mut self, status: &ThrottleStatus) {
+        let Some(looking) = self.looking.as_mut().filter(|it| it.next <= Instant::now()) else {
+            return;
+        };
+        if let Err(error) = looking.look() {
+            warn(&format!(
+                "whether anything goes past this limit cannot be seen any more: {error}"
+            ));
+            self.looking = None;
+            return;
+        }
+        looking.tell(&self.cgroup, self.first);
+        if looking.has_told {
+            return;
+        }
+        let counted = counted(status.directions.iter().map(|it| {
+            let counters = it.counters.as_ref().ok().and_then(Option::as_ref);
+            (it.direction, counters)
+        }));
+        let finder = Finder::new();
+        let directions: Vec<_> = counted.iter().map(|(direction, _)| *direction).collect();
+        let missed = looking.tally.missed(&directions);
+        let told = words::while_waiting(&counted, &missed, self.first, |id| finder.place(id));
+        if let Some(told) = told {
+            warn(&told);
+            looking.has_told = true;
+        }
+    }
+
+    /// Looks for the last time, before the limit is removed.
+    pub(crate) fn finish(&mut self) {
+        if let Some(looking) = &mut self.looking
+            && let Err(error) = looking.look()
+        {
+            warn(&format!("what went past this limit in the end cannot be seen: {error}"));
+        }
+    }
+
+    /// What the summary says of it: lines, or nothing.
+    pub(crate) fn summary(&self, removed: &Removed) -> String {
+        let Some(looking) = &self.looking else { return String::new() };
+        let finder = Finder::new();
+        let counters = removed.directions.iter().map(|(direction, detached)| {
+            (*direction, detached.counters.as_ref().ok().and_then(Option::as_ref))
+        });
+        let directions: Vec<_> = removed.directions.keys().copied().collect();
+        let missed = looking.tally.missed(&directions);
+        let text = words::at_the_end(&missed, |id| finder.place(id));
+        let counted = counted(counters);
+        let is_nothing = !counted.is_empty() && counted.iter().all(|(_, bytes)| *bytes == 0);
+        if text.is_empty() && is_nothing {
+            return words::unknown_at_the_end(&looking.told, looking.uncounted.len());
+        }
+        text
+    }
+}
+
+impl Looking {
+    /// Says what is new.
+    fn tell(&mut self, cgroup: &Path, first: Option<u32>) {
+        let finder = Finder::new();
+        let home = |pid| finder.home(pid, cgroup);
+        let said = words::all(&self.past, first, |id| finder.place(id), home);
+        for line in words::news(said, &mut self.told) {
+            warn(&line);
+        }
+    }
+
+    fn look(&mut self) -> bpf::Result<()> {
+        let begin = Instant::now();
+        let files = self.sockets.look()?;
+        self.tally.note(&files);
+        self.uncounted.extend(files.iter().filter_map(counts_nothing));
+        self.past = judge(&files);
+        let pause = self.tally.pause(begin.elapsed(), !self.past.outside.is_empty());
+        self.next = Instant::now() + pause;
+        Ok(())
+    }
+}
+
+/// A socket of another cgroup of which nobody knows what it carries.
+fn counts_nothing(file: &OpenFile) -> Option<u64> {
+    match &file.what {
+        Open::Socket(it) if is_outside(it) && it.traffic.is_none() => Some(it.inode),
+        _ => None,
+    }
+}
+
+/// The bytes that a limit has seen, in each direction of which that is known.
+fn counted<'a>(
+    directions: impl Iterator<Item = (Direction, Option<&'a Counters>)>,
+) -> Vec<(Direction, u64)> {
+    directions
+        .filter_map(|(direction, counters)| Some((direction, counters?.seen().bytes)))
+        .collect()
+}
+
+/// Finds cgroups by their ids, and those of processes.
+struct Finder {
+    mount: Option<(PathBuf, Cgroup)>,
+}
+
+impl Finder {
+    fn new() -> Self {
+        let mount = cgroup2_mount().and_then(|path| Ok((path.clone(), Cgroup::open(&path)?)));
+        Self { mount: mount.ok() }
+    }
+
+    fn place(&self, id: CgroupId) -> Place {
+        if id == ROOT_CGROUP_ID {
+            return Place::Root;
+        }
+        let Some((path, mount)) = &self.mount else { return Place::Hidden };
+        match Cgroup::open_by_id(mount, id) {
+            Ok(found) => match found.path().strip_prefix(path) {
+                Ok(below) => Place::At(Path::new("/").join(below)),
+                Err(_) => Place::Hidden,
+            },
+            Err(error) if error.kind() == Kind::Vanished => Place::Removed,
+            Err(_) => Place::Hidden,
+        }
+    }
+
+    fn home(&self, pid: u32, limited: &Path) -> Option<Home> {
+        let (mount, _) = self.mount.as_ref()?;
+        let path = cgroup::of_process(pid).ok()?;
+        let folder = cgroup::below(mount, &path);
+        Some(Home { is_below: folder != limited && folder.starts_with(limited), path })
+    }
+}

@@ -1,0 +1,163 @@
+//! How much went through sockets that a limit does not hold, from looks at what TCP counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bpf::CgroupId;
+use bpf::sockets::{Open, OpenFile, Process, Traffic};
+use throttle_core::Direction;
+
+use super::judge::is_outside;
+
+/// The longest pause between two looks.
+const LONGEST: Duration = Duration::from_secs(64);
+
+/// A look may take this share of the time.
+const SHARE: u32 = 50;
+
+/// What the looks have shown so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    sockets: BTreeMap<u64, Counted>,
+    /// Processes that were there at an earlier look.
+    known: BTreeSet<u32>,
+    looks: u32,
+}
+
+#[derive(Debug)]
+struct Counted {
+    first: Traffic,
+    last: Traffic,
+    process: Process,
+    cgroup: CgroupId,
+}
+
+/// What went past the limit.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Missed {
+    /// At least so much: what a socket carried after the last look at it is not known.
+    pub(crate) traffic: Traffic,
+    pub(crate) processes: BTreeSet<Process>,
+    pub(crate) cgroups: BTreeSet<CgroupId>,
+}
+
+impl Tally {
+    /// Adds a look. What was there at the first one counts from then on. A socket that turns up later counts from its
+    /// beginning, unless its process does too, which may have come from elsewhere with it.
+    pub(crate) fn note(&mut self, files: &[OpenFile]) {
+        for file in files {
+            let Open::Socket(socket) = &file.what else { continue };
+            let Some(now) = socket.traffic.filter(|_| is_outside(socket)) else { continue };
+            let came_since = self.looks > 0 && self.known.contains(&file.process.pid);
+            let first = if came_since { Traffic::default() } else { now };
+            let counted = self.sockets.entry(socket.inode).or_insert_with(|| Counted {
+                first,
+                last: first,
+                process: file.process.clone(),
+                cgroup: socket.cgroup,
+            });
+            counted.last = now;
+        }
+        self.known.extend(files.iter().map(|file| file.process.pid));
+        self.looks = self.looks.saturating_add(1);
+    }
+
+    /// What went past the limit since the first look, in these directions.
+    pub(crate) fn missed(&self, directions: &[Direction]) -> Missed {
+        let mut missed = Missed::default();
+        let since = |direction, now: u64, first: u64| {
+            if directions.contains(&direction) { now.saturating_sub(first) } else { 0 }
+        };
+        for it in self.sockets.values() {
+            let sent = since(Direction::Upload, it.last.sent, it.first.sent);
+            let received = since(Direction::Download, it.last.received, it.first.received);
+            if sent > 0 || received > 0 {
+                missed.traffic.sent = missed.traffic.sent.saturating_add(sent);
+                missed.traffic.received = missed.traffic.received.saturating_add(received);
+                missed.processes.insert(it.process.clone());
+                missed.cgroups.insert(it.cgroup);
+            }
+        }
+        missed
+    }
+
+    /// When to look again, after a look that took so long. Where sockets of other cgroups are known, soon: what is closed
+    /// between two looks is not counted. Else less and less often.
+    pub(crate) fn pause(&self, took: Duration, is_any_outside: bool) -> Duration {
+        let doublings = if is_any_outside { 0 } else { self.looks.saturating_sub(1).min(6) };
+        let pause = Duration::from_secs(1 << doublings);
+        pause.max(took.saturating_mul(SHARE)).min(LONGEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::sockets::Socket;
+
+    use super::super::judge::tests::{ELSEWHERE, open, outside, process, socket};
+    use super::*;
+
+    fn with(socket: Socket, sent: u64, received: u64) -> Socket {
+        Socket { traffic: Some(Traffic { sent, received }), ..socket }
+    }
+
+    #[test]
+    fn what_goes_through_sockets_of_other_cgroups_is_counted_from_the_first_look_on() {
+        let mut tally = Tally::default();
+        tally.note(&[open(1, with(outside(10), 100, 7)), open(1, with(socket(11), 5, 5))]);
+        assert_eq!(tally.missed(&Direction::BOTH), Missed::default());
+        tally.note(&[open(1, with(outside(10), 350, 7)), open(1, with(socket(11), 900, 900))]);
+        let expected = Missed {
+            traffic: Traffic { sent: 250, received: 0 },
+            processes: [process(1)].into(),
+            cgroups: [ELSEWHERE].into(),
+        };
+        assert_eq!(tally.missed(&Direction::BOTH), expected);
+    }
+
+    #[test]
+    fn a_socket_that_was_closed_keeps_what_was_seen_of_it() {
+        let mut tally = Tally::default();
+        tally.note(&[open(1, with(outside(10), 0, 0))]);
+        tally.note(&[open(1, with(outside(10), 40, 2))]);
+        tally.note(&[]);
+        assert_eq!(tally.missed(&Direction::BOTH).traffic, Traffic { sent: 40, received: 2 });
+        let download = tally.missed(&[Direction::Download]);
+        assert_eq!(download.traffic, Traffic { sent: 0, received: 2 });
+        assert_eq!(tally.missed(&[]), Missed::default());
+    }
+
+    #[test]
+    fn a_new_socket_counts_from_its_beginning_unless_its_process_is_new_as_well() {
+        let mut tally = Tally::default();
+        tally.note(&[open(1, socket(10))]);
+        tally.note(&[open(1, with(outside(11), 30, 0)), open(2, with(outside(12), 5_000, 0))]);
+        assert_eq!(tally.missed(&Direction::BOTH).traffic.sent, 30);
+        tally.note(&[open(2, with(outside(12), 5_001, 0)), open(2, with(outside(13), 8, 0))]);
+        assert_eq!(tally.missed(&Direction::BOTH).traffic.sent, 39);
+    }
+
+    #[test]
+    fn a_socket_that_several_processes_have_counts_once() {
+        let mut tally = Tally::default();
+        for sent in [0, 10] {
+            tally.note(&[1, 2].map(|pid| open(pid, with(outside(10), sent, 0))));
+        }
+        assert_eq!(tally.missed(&Direction::BOTH).traffic.sent, 10);
+    }
+
+    #[test]
+    fn looks_are_seldom_where_nothing_is_outside_and_never_take_much_of_the_time() {
+        let mut tally = Tally::default();
+        let ms = Duration::from_millis;
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            tally.note(&[]);
+            pauses.push(tally.pause(ms(1), false).as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        assert_eq!(tally.pause(ms(1), true), ms(1_000));
+        assert_eq!(tally.pause(ms(100), true), ms(5_000));
+        assert_eq!(tally.pause(ms(10_000), true), LONGEST);
+    }
+}

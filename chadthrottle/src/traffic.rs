@@ -1,0 +1,170 @@
+//! What `--traffic` means for connections that something sends elsewhere, and for what was not limited.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use auditor::escape::escape;
+use bpf::AttachType;
+use bpf::cgroup::Cgroup;
+use bpf::error::Kind;
+use bpf::limits::Traffic;
+use bpf::list::{Scope, query};
+use throttle_core::Removed;
+
+use crate::words::warn;
+
+/// Where a program may give a connection or a datagram another address.
+const REDIRECTS: [&str; 4] =
+    ["cgroup_inet4_connect", "cgroup_inet6_connect", "cgroup_udp4_sendmsg", "cgroup_udp6_sendmsg"];
+
+/// How many programs are named.
+const NAMED: usize = 5;
+
+/// Programs that may send connections elsewhere, by where they are attached.
+type Redirects = BTreeMap<&'static str, BTreeSet<String>>;
+
+/// Says what a limit on some of the traffic means where programs may send the cgroup's connections elsewhere.
+pub(crate) fn tell_of_redirects(cgroup: &Path, traffic: Traffic) {
+    if traffic == Traffic::All {
+        return;
+    }
+    let mut found = Redirects::new();
+    match redirects(cgroup, Scope::Effective, &mut found) {
+        Ok(()) => {
+            if let Some(text) = redirected(&found, traffic) {
+                warn(&text);
+            }
+        }
+        Err(error) => warn(&format!(
+            "whether programs send the connections of this cgroup elsewhere is unknown: {error}"
+        )),
+    }
+}
+
+/// Those in force on a cgroup, and those that are attached below it.
+fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> bpf::Result<()> {
+    let unless_gone = |error: bpf::Error| match error.kind() {
+        Kind::Vanished => Ok(()),
+        _ => Err(error),
+    };
+    let open = match Cgroup::open(cgroup) {
+        Ok(open) => open,
+        Err(error) => return unless_gone(error),
+    };
+    for name in REDIRECTS {
+        let Ok(attach_type) = name.parse::<AttachType>() else { continue };
+        match query(&open, attach_type, scope, false) {
+            Ok(list) => {
+                let names = list.programs.iter().map(|program| program_name(program.id));
+                let names: Vec<_> = names.collect();
+                if !names.is_empty() {
+                    found.entry(name).or_default().extend(names);
+                }
+            }
+            Err(error) => return unless_gone(error),
+        }
+    }
+    // A cgroup that goes meanwhile has none below it.
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            redirects(&entry.path(), Scope::Local, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Its name, or else its number: the right to ask for it may be missing.
+fn program_name(id: bpf::ProgramId) -> String {
+    match bpf::objects::program(id) {
+        Ok(Some(program)) if !program.info().name.is_empty() => program.info().name.clone(),
+        _ => format!("program {id}"),
+    }
+}
+
+fn redirected(found: &Redirects, traffic: Traffic) -> Option<String> {
+    if found.is_empty() {
+        return None;
+    }
+    let names: BTreeSet<_> = found.values().flatten().collect();
+    let more = names.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let names: Vec<_> = names.into_iter().take(NAMED).map(|name| escape(name)).collect();
+    let places: Vec<_> = found.keys().copied().collect();
+    let meaning = match traffic {
+        Traffic::Internet => {
+            "what goes to a local proxy is not limited, wherever the proxy sends it"
+        }
+        _ => "what goes to a local proxy is limited, wherever the proxy sends it",
+    };
+    Some(format!(
+        "programs may send connections of this cgroup elsewhere ({}{more}, on {}): with --traffic {traffic} a connection \
+         counts by the address that it really goes to; {meaning}",
+        names.join(", "),
+        places.join(", ")
+    ))
+}
+
+/// The line of the summary that says what "not limited" means; empty if everything was limited.
+pub(crate) fn meaning(traffic: Traffic, removed: &Removed) -> &'static str {
+    let is_exempt = removed.directions.values().any(|detached| {
+        let counters = detached.counters.as_ref().ok().and_then(Option::as_ref);
+        counters.is_some_and(|counters| counters.exempt.packets > 0)
+    });
+    if is_exempt { not_limited(traffic) } else { "" }
+}
+
+fn not_limited(traffic: Traffic) -> &'static str {
+    match traffic {
+        // Only before it was armed.
+        Traffic::All => "",
+        Traffic::Internet => {
+            "not limited: what went to or came from local addresses (private, loopback, link-local, multicast), also where \
+             a local proxy or VPN sends it on to the internet\n"
+        }
+        Traffic::Local => {
+            "not limited: what went to or came from the internet, that is, addresses that are not private, loopback, \
+             link-local or multicast\n"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_redirects_nothing_is_said() {
+        assert_eq!(redirected(&Redirects::new(), Traffic::Internet), None);
+    }
+
+    #[test]
+    fn a_redirect_is_told_with_the_programs_and_what_it_means() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let found: Redirects = [
+            ("cgroup_inet4_connect", names(&["cil_sock4\x1b", "a"])),
+            ("cgroup_udp4_sendmsg", names(&["a", "b", "c", "d", "e"])),
+        ]
+        .into();
+        assert_eq!(
+            redirected(&found, Traffic::Internet).unwrap(),
+            "programs may send connections of this cgroup elsewhere (a, b, c, cil_sock4\\x1b, d and 1 more, on \
+             cgroup_inet4_connect, cgroup_udp4_sendmsg): with --traffic internet a connection counts by the address that \
+             it really goes to; what goes to a local proxy is not limited, wherever the proxy sends it"
+        );
+        let local = redirected(&found, Traffic::Local).unwrap();
+        assert!(local.contains("--traffic local") && local.contains("proxy is limited"), "{local}");
+    }
+
+    #[test]
+    fn every_place_of_a_redirect_is_one_that_exists() {
+        assert!(REDIRECTS.iter().all(|name| name.parse::<AttachType>().is_ok()));
+    }
+
+    #[test]
+    fn not_limited_is_explained_by_what_was_asked_for() {
+        assert!(not_limited(Traffic::Internet).contains("proxy or VPN"));
+        assert!(not_limited(Traffic::Local).contains("the internet"));
+        assert_eq!(not_limited(Traffic::All), "");
+    }
+}

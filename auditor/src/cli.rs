@@ -12,6 +12,7 @@ use clap_complete::Shell;
 
 pub use self::report_args::{Format, Output, ReportArgs, Unusable};
 pub(crate) use self::report_args::{descriptor, resolved};
+use self::report_args::{formats_but, outputs_but};
 use crate::classify::{DEFAULT_PROGRAMS, Finding, cannot_match};
 use crate::collect::{Breadth, Method, Options};
 use crate::schema::Document;
@@ -221,8 +222,16 @@ pub struct Snapshot {
     pub output: Option<PathBuf>,
 }
 
+/// What `diff` and `gate` look at: whatever a command leaves, whosever name it bears.
+const EVERYTHING: &str = "*";
+
+/// The formats of `diff` and `gate`.
+const NOT_FOR_COMPARISONS: &[Format] = &[Format::Prometheus];
+
 /// The arguments of `diff`.
 #[derive(Debug, Args)]
+#[command(mut_arg("format", |it| it.value_parser(formats_but(NOT_FOR_COMPARISONS))))]
+#[command(mut_arg("outputs", |it| it.value_parser(outputs_but(NOT_FOR_COMPARISONS))))]
 pub struct Diff {
     /// The snapshot that was taken first
     #[arg(value_name = "BEFORE")]
@@ -232,7 +241,7 @@ pub struct Diff {
     pub after: PathBuf,
     /// Programs to compare, by name, with what is theirs; may be given several times, and `*` is everything. A map
     /// belongs to a program that uses it, and is compared by its own name as well
-    #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
+    #[arg(long = "program", value_name = "GLOB", default_value = EVERYTHING, value_parser = glob)]
     pub programs: Vec<String>,
     /// How to print the result.
     #[command(flatten)]
@@ -241,13 +250,15 @@ pub struct Diff {
 
 /// The arguments of `gate`.
 #[derive(Debug, Args)]
+#[command(mut_arg("format", |it| it.value_parser(formats_but(NOT_FOR_COMPARISONS))))]
+#[command(mut_arg("outputs", |it| it.value_parser(outputs_but(NOT_FOR_COMPARISONS))))]
 pub struct Gate {
     /// How long to wait at most for what goes away by itself; as soon as nothing is left it is over
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = settle)]
     pub settle: humantime::Duration,
     /// Programs to look for, by name, with what is theirs; may be given several times, and `*` is everything. A map
     /// belongs to a program that uses it, and is looked for by its own name as well
-    #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
+    #[arg(long = "program", value_name = "GLOB", default_value = EVERYTHING, value_parser = glob)]
     pub programs: Vec<String>,
     /// How to print the report.
     #[command(flatten)]
@@ -298,12 +309,18 @@ fn glob(glob: &str) -> Result<String, String> {
 /// Nobody wants to wait for longer; and what is added to the time of day has to fit.
 const LONGEST_SETTLE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// In less time nothing settles: what is just going would be taken for a leak.
+const SHORTEST_SETTLE: Duration = Duration::from_millis(1);
+
 fn settle(time: &str) -> Result<humantime::Duration, String> {
     let time: humantime::Duration = time.parse().map_err(|error: humantime::DurationError| {
         format!("{error}; write a number with a unit, such as 500ms or 2s")
     })?;
     if *time > LONGEST_SETTLE {
         return Err("more than a day".to_owned());
+    }
+    if *time < SHORTEST_SETTLE {
+        return Err("too short for anything to go away by itself; give at least 1ms".to_owned());
     }
     Ok(time)
 }

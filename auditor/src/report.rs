@@ -133,6 +133,13 @@ pub struct Coverage {
     /// Network namespaces whose devices were looked at for queues of ours; null where they were not asked for.
     #[serde(default)]
     pub network_namespaces: Option<u64>,
+    /// Links that were being made whenever they were asked for, so that nothing could be read of them. They make nothing
+    /// incomplete but what they may attach.
+    #[serde(default, skip_serializing_if = "snapshot::is_zero")]
+    pub changing_links: u64,
+    /// Lists of attached programs that changed each time that they were read; what was there of them last is in the report.
+    #[serde(default, skip_serializing_if = "snapshot::is_zero")]
+    pub changing_lists: u64,
     /// What could not be seen, or not be judged.
     pub gaps: Vec<Gap>,
     /// What was not looked at or is left alone, and is no reason to doubt the verdict.

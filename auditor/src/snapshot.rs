@@ -162,6 +162,14 @@ pub struct Coverage {
     /// Network namespaces whose devices were looked at for queues of ours; none where they were not asked for.
     #[serde(default)]
     pub network_namespaces: Option<u64>,
+    /// Links that were being made whenever they were asked for: nothing can be read of them yet. That is ordinary on a busy
+    /// host, and no gap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<u32>")]
+    pub changing_links: Vec<LinkId>,
+    /// Lists of programs of which one had gone each time that they were read: what was there of the last one counts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub changing_lists: u64,
     /// Everything else that could not be seen.
     pub gaps: Vec<Gap>,
     /// What was not looked at, and is no reason to doubt the rest.
@@ -179,6 +187,11 @@ pub struct Note {
     pub why: String,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Coverage {
     /// Adds what a look that this one continues has visited. `known` are gaps that are in both.
     pub(crate) fn continue_from(&mut self, before: &Self, known: &[Gap]) {
@@ -186,6 +199,7 @@ impl Coverage {
         self.cgroups_visited = before.cgroups_visited;
         self.cgroups_vanished += before.cgroups_vanished;
         self.cgroups_denied += before.cgroups_denied;
+        self.changing_lists += before.changing_lists;
         let of_cgroups = before
             .gaps
             .iter()

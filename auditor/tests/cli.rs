@@ -21,7 +21,7 @@ fn recorded(name: &str) -> String {
 
 #[test]
 fn bad_usage_ends_with_64_and_says_what_is_wrong() {
-    let usages: [(&[&str], &str); 18] = [
+    let usages: [(&[&str], &str); 20] = [
         (&[], "Usage:"),
         (&["scam"], "unrecognized subcommand 'scam'"),
         (&["scan", "--attach-type", "xdp"], "'xdp' is no cgroup attach type"),
@@ -31,14 +31,16 @@ fn bad_usage_ends_with_64_and_says_what_is_wrong() {
         (&["scan", "--from", "x", "--program", "a"], "cannot be used with"),
         (&["scan", "--format", "yaml"], "invalid value 'yaml' for '--format <FORMAT>'"),
         (&["scan", "--output", "report.json"], "write FORMAT=FILE, as in json=report.json"),
-        (&["scan", "--output", "yaml=x"], "'yaml' is no format; there are text, json"),
+        (&["scan", "--output", "yaml=x"], "'yaml' is no format here; there are text, json"),
         (&["scan", "--output", "json="], "it names no file: write json=FILE"),
         (&["clean", "--yes", "--dry-run"], "cannot be used with"),
         (&["diff", "a"], "<AFTER>"),
-        (&["diff", "a", "b", "--format", "prometheus"], "`diff` has no format prometheus"),
+        (&["diff", "a", "b", "--format", "prometheus"], "[possible values: text, json"),
+        (&["diff", "a", "b", "--output", "prometheus=x"], "'prometheus' is no format here"),
         (&["gate"], "<COMMAND>"),
         (&["gate", "true"], "unexpected argument 'true'"),
-        (&["gate", "--format", "prometheus", "--", "true"], "`gate` has no format prometheus"),
+        (&["gate", "--format", "prometheus", "--", "true"], "[possible values: text, json"),
+        (&["gate", "--output", "prometheus=x", "--", "true"], "'prometheus' is no format here"),
         (&["explain", "leak"], "'leak' is no finding; there are active, pinned"),
     ];
     for (args, message) in usages {
@@ -50,6 +52,7 @@ fn bad_usage_ends_with_64_and_says_what_is_wrong() {
 fn help_and_version_tell_the_exit_status_and_the_version() {
     audit(&["--help"]).assert().code(0).stdout(contains("Exit status:"));
     audit(&["scan", "--help"]).assert().code(0).stdout(contains("Exit status:"));
+    audit(&["gate", "--help"]).assert().code(0).stdout(contains("\n  0   nothing is left behind"));
     audit(&["--version"]).assert().code(0).stdout(starts_with("chadthrottle-audit "));
 }
 
@@ -144,6 +147,8 @@ fn what_would_find_nothing_or_wait_for_ever_is_refused() {
         (["--program", "l*_that_is_much_too_long"], "no program is named so"),
         (["--settle", "500000000000years"], "more than a day"),
         (["--settle", "5"], "write a number with a unit"),
+        (["--settle", "0s"], "too short for anything to go away by itself"),
+        (["--settle", "1ns"], "give at least 1ms"),
     ] {
         audit(&["scan", args[0], args[1]]).assert().code(64).stdout("").stderr(contains(why));
         audit(&["gate", args[0], args[1], "--", "true"])
@@ -318,13 +323,16 @@ fn diff_ends_with_1_where_something_is_new_and_with_64_where_two_cannot_be_compa
     let one = with_maps(&file("one"), &["counts"]);
     let two = with_maps(&file("two"), &["counts", "chadthrottle_x", "other"]);
     let chad = contains("map 2 (chadthrottle_x), hash").and(contains("other").not());
+    let ours = ["--program", "chadthrottle*"];
     audit(&["diff", &one, &one])
+        .args(ours)
         .assert()
         .code(0)
         .stdout(starts_with("nothing new of what is named"));
-    audit(&["diff", &one, &two]).assert().code(1).stdout(chad).stderr(is_empty());
-    audit(&["diff", &two, &one, "--program", "*"]).assert().code(0).stdout(contains("; 2 gone"));
-    let json = audit(&["diff", &one, &two, "--program", "*", "--format", "json"]).output().unwrap();
+    audit(&["diff", &one, &one]).assert().code(0).stdout(starts_with("nothing new\n"));
+    audit(&["diff", &one, &two]).args(ours).assert().code(1).stdout(chad).stderr(is_empty());
+    audit(&["diff", &two, &one]).assert().code(0).stdout(contains("; 2 gone"));
+    let json = audit(&["diff", &one, &two, "--format", "json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&json["schema_version"], &json["verdict"]), (&1.into(), &"leaks".into()));
     assert_eq!(json["new"][1]["map"]["name"], "other");

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::netns::{self, Namespace, Unseen};
 use crate::owner::Owner;
 use crate::queue::{is_ifb, name, pid_of, remove_device};
-use crate::rtnetlink::all;
+use crate::rtnetlink::{all, all_by};
 
 /// A network device that is named as a queue's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,9 @@ pub struct Devices {
     pub devices: Vec<Device>,
     /// How many network namespaces were looked at.
     pub namespaces: u64,
+    /// Of these, in how many devices came or went each time that they were listed. Only a device that each list was short
+    /// of is missing.
+    pub changing: u64,
     /// Namespaces that are known, but could not be looked at.
     pub unreadable: Vec<Error>,
     /// Processes and mounts whose namespace could not be told.
@@ -61,8 +64,9 @@ pub fn devices() -> Result<Devices> {
     let mut found = Devices::default();
     let unseen = netns::in_every(None, |namespace| {
         match here(namespace) {
-            Ok(devices) => {
+            Ok((devices, is_whole)) => {
                 found.namespaces += 1;
+                found.changing += u64::from(!is_whole);
                 found.devices.extend(devices);
             }
             Err(error) if namespace.path.is_none() => return Err(error),
@@ -107,7 +111,7 @@ pub fn remove(
     let mut removal = None;
     let is_it = |it: &Device| it.index == device.index;
     let unseen = netns::in_every(Some(device.network_namespace), |namespace| {
-        let Some(found) = here(namespace)?.into_iter().find(is_it) else {
+        let Some(found) = here(namespace)?.0.into_iter().find(is_it) else {
             // Renamed to something else, or gone.
             let other = links()?.iter().any(|link| link.header.index == device.index);
             removal = Some(if other { Removal::Changed } else { Removal::Gone });
@@ -136,12 +140,13 @@ pub fn remove(
     }
 }
 
-/// Those in this thread's network namespace.
-fn here(namespace: &Namespace) -> Result<Vec<Device>> {
+/// Those in this thread's network namespace, and whether they did not change while they were listed.
+fn here(namespace: &Namespace) -> Result<(Vec<Device>, bool)> {
     let mut asked = LinkMessage::default();
     // A kernel that knows ifb tells of no others then: a host may have thousands.
     asked.attributes = vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)])];
-    let links = all(RouteNetlinkMessage::GetLink(asked))?;
+    let dump =
+        all_by(&RouteNetlinkMessage::GetLink(asked), |it| link(it).map(|it| it.header.index))?;
     let device = |link: &LinkMessage| {
         let name = name(link).filter(|name| pid_of(name).is_some())?.to_owned();
         let alias = link.attributes.iter().find_map(|attribute| match attribute {
@@ -157,7 +162,8 @@ fn here(namespace: &Namespace) -> Result<Vec<Device>> {
             alias,
         })
     };
-    Ok(links.iter().filter_map(link).filter_map(device).collect())
+    let devices = dump.answers.iter().filter_map(link).filter_map(device).collect();
+    Ok((devices, dump.is_whole))
 }
 
 fn links() -> Result<Vec<LinkMessage>> {

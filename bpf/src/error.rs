@@ -31,7 +31,7 @@ pub enum Kind {
     Vanished,
     /// All 64 places of the list are taken.
     Full,
-    /// The list changed between being read and being acted on.
+    /// What was read changed before it could be acted on, or is still being made.
     Changed,
     /// Anything else.
     Other,
@@ -169,7 +169,8 @@ impl Error {
             | (Call::Iterate, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Kind::Unsupported,
             (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH) => Kind::Vanished,
             (Call::Attach | Call::LinkCreate, Errno::E2BIG) => Kind::Full,
-            (_, Errno::ESTALE) => Kind::Changed,
+            // A link that is being made.
+            (_, Errno::ESTALE) | (Call::FdById, Errno::EAGAIN) => Kind::Changed,
             _ => Kind::Other,
         }
     }
@@ -297,6 +298,12 @@ mod tests {
         assert_eq!(Error::new(Call::Attach, "x", Errno::E2BIG).kind(), Kind::Full);
         assert_eq!(Error::new(Call::LinkCreate, "x", Errno::E2BIG).kind(), Kind::Full);
         assert_eq!(Error::new(Call::Load, "x", Errno::E2BIG).kind(), Kind::Other);
+    }
+
+    #[test]
+    fn a_link_that_is_being_made_is_changing_and_nothing_else_says_so() {
+        assert_eq!(Error::new(Call::FdById, "link 7", Errno::EAGAIN).kind(), Kind::Changed);
+        assert_eq!(Error::new(Call::Iterate, "x", Errno::EAGAIN).kind(), Kind::Other);
     }
 
     #[test]

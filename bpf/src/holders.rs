@@ -57,10 +57,10 @@ pub fn holders(sought: Sought) -> Result<Holders> {
         if Some(pid) == own {
             continue;
         }
-        match held_by_process(&entry.path(), pid, counts_as_we_do, sought) {
+        let look = || held_by_process(&entry.path(), pid, counts_as_we_do, sought);
+        match unless_gone(&entry.path(), look) {
             Ok(held) if held.is_empty() => {}
             Ok(held) => found.holders.push(Holder { pid, comm: comm(&entry.path()), held }),
-            Err(error) if is_gone(&error) => {}
             Err(error) => found.unreadable.push(Error::from_io(
                 Call::ReadProc,
                 entry.path().join("fd").display().to_string(),
@@ -103,11 +103,7 @@ fn held_by_process(
         if looked.iter().any(is_known) {
             continue;
         }
-        match held_by_thread(&entry.path(), sought) {
-            Ok(more) => held.extend(more),
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
+        held.extend(unless_gone(&entry.path(), || held_by_thread(&entry.path(), sought))?);
         looked.push(thread);
     }
     held.sort_unstable();
@@ -157,6 +153,26 @@ pub(crate) fn parse_fdinfo(text: &[u8]) -> Option<Held> {
 fn comm(process: &Path) -> String {
     let comm = std::fs::read(process.join("comm")).unwrap_or_default();
     String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned()
+}
+
+/// How often a process is looked at whose files cannot be seen.
+const LOOKS: usize = 3;
+
+/// What a process or a thread holds; nothing when it ended while it was looked at. Of one that has just ended procfs
+/// may say `EACCES` instead of `ENOENT`, and its number may be another one's a moment later.
+fn unless_gone(
+    folder: &Path,
+    mut look: impl FnMut() -> io::Result<Vec<Held>>,
+) -> io::Result<Vec<Held>> {
+    let mut answer = look();
+    for _ in 1..LOOKS {
+        match &answer {
+            Ok(_) => break,
+            Err(error) if is_gone(error) || !folder.exists() => return Ok(Vec::new()),
+            Err(_) => answer = look(),
+        }
+    }
+    answer
 }
 
 /// A process or a file of it that went away while it was looked at.
@@ -289,6 +305,28 @@ mod tests {
             let mut unreadable = found.iter().flat_map(|found| &found.as_ref().unwrap().unreadable);
             assert_eq!(unreadable.find(|error| error.kind() == Kind::Vanished), None);
         });
+    }
+
+    #[test]
+    fn who_ends_while_it_is_looked_at_holds_nothing_whatever_errno_says_so() {
+        let denied = || Err(io::Error::from_raw_os_error(EACCES));
+        let here = Folder::new("here");
+        let gone = here.path().join("gone");
+        assert_eq!(unless_gone(&gone, denied).unwrap(), []);
+        assert_eq!(
+            unless_gone(here.path(), || Err(io::Error::from_raw_os_error(ESRCH))).unwrap(),
+            []
+        );
+        // Another process has its number by now, and can be looked at.
+        let mut answers = vec![Ok(vec![Held::Map(MapId(7))]), denied()];
+        let held = unless_gone(here.path(), || answers.pop().unwrap()).unwrap();
+        assert_eq!(held, [Held::Map(MapId(7))]);
+        let mut looks = 0;
+        let hidden = unless_gone(here.path(), || {
+            looks += 1;
+            denied()
+        });
+        assert_eq!((hidden.unwrap_err().raw_os_error(), looks), (Some(EACCES), LOOKS));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! chadthrottle's BPF programs, and the one place that talks to `bpf(2)`.
 
 pub mod adopt;
+mod again;
 mod attach_type;
 pub mod cgroup;
 pub mod clocks;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use crate::again::settled;
 use crate::attach_type::AttachType;
 use crate::cgroup::{Cgroup, shown};
 use crate::error::{Call, Error, Result};
@@ -100,9 +101,9 @@ impl Link {
     /// Opens a link by its id. Needs `CAP_SYS_ADMIN`.
     ///
     /// # Errors
-    /// `Vanished` when it is gone.
+    /// `Vanished` when it is gone; `Changed` when it is still being made after an eighth of a second.
     pub fn open(id: LinkId) -> Result<Self> {
-        let fd = sys::fd_by_id(ObjectKind::Link, id.0)
+        let fd = settled(|| sys::fd_by_id(ObjectKind::Link, id.0))
             .map_err(|errno| Error::new(Call::FdById, format!("link {id}"), errno))?;
         Ok(Self { fd, id })
     }

@@ -97,7 +97,12 @@ pub(crate) fn of_processes(cgroup: &Path) -> Result<Vec<File>> {
         let list = folder.join("cgroup.procs");
         for pid in unless_gone(&list, fs::read_to_string(&list))?.unwrap_or_default().lines() {
             let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-            let Some(file) = unless_gone(&path, File::open(&path))? else { continue };
+            let file = match unless_gone(&path, File::open(&path)) {
+                Ok(Some(file)) => file,
+                Ok(None) => continue,
+                Err(_) if has_ended(&path) => continue,
+                Err(error) => return Err(error),
+            };
             if let Ok(facts) = file.metadata() {
                 found.insert(facts.ino(), file);
             }
@@ -182,6 +187,7 @@ impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
             },
             // It has ended meanwhile.
             Ok(None) => Ok(()),
+            Err(_) if has_ended(path) => Ok(()),
             Err(error) => {
                 self.unseen.push(Unseen::Untold(error));
                 Ok(())
@@ -197,6 +203,10 @@ impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
             Ok(Some(file)) if file.metadata().is_ok_and(|it| it.ino() == inode) => Ok(file),
             // The process has ended, or entered another one; or something lies on top of the mount. Others may be there.
             Ok(_) => {
+                self.seen.remove(&inode);
+                return Ok(());
+            }
+            Err(_) if has_ended(&path) => {
                 self.seen.remove(&inode);
                 return Ok(());
             }
@@ -218,6 +228,11 @@ impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
     fn is_new(&mut self, inode: u64) -> bool {
         self.wanted.is_none_or(|wanted| wanted == inode) && self.seen.insert(inode)
     }
+}
+
+/// Whether `/proc/PID/ns/net` is of a process that has ended: of one that has just done so procfs says `EACCES`.
+fn has_ended(path: &Path) -> bool {
+    path.starts_with("/proc") && path.ancestors().nth(2).is_some_and(|process| !process.exists())
 }
 
 /// The number in `net:[4026531840]`, as `/proc` and mountinfo name a namespace.
@@ -245,6 +260,13 @@ mod tests {
         for other in ["mnt:[4026531840]", "net:[x]", "net:[1", "/"] {
             assert_eq!(inode_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn only_the_namespace_of_a_process_that_is_not_there_is_one_of_an_ended_one() {
+        assert!(has_ended(Path::new("/proc/4194305/ns/net")), "no pid is that large");
+        assert!(!has_ended(Path::new("/proc/self/ns/net")));
+        assert!(!has_ended(Path::new("/no/run/netns/x")));
     }
 
     #[test]

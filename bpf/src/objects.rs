@@ -1,9 +1,10 @@
 //! Every program, link and map that the kernel has.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
+use crate::again::{Reading, read_all};
 use crate::error::{Call, Error, Kind, Result};
 use crate::ids::{LinkId, MapId, ProgramId};
 use crate::link::{DeviceLinkInfo, LinkInfo, cgroup_link, device_link};
@@ -54,12 +55,22 @@ pub struct MapInfo {
     pub kind: String,
 }
 
+/// The links that there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Links<T> {
+    /// What the kernel says of each, by id.
+    pub links: Vec<T>,
+    /// Links that were being made whenever they were asked for, for an eighth of a second: the kernel tells nothing of
+    /// them yet. They may be of any type.
+    pub changing: Vec<LinkId>,
+}
+
 /// Every link, of whatever type, by id (5.8). Needs `CAP_SYS_ADMIN`. Links that go away in the meantime are left
 /// out.
 ///
 /// # Errors
 /// `Denied` without the right. An error ends the enumeration and is never taken for its end.
-pub fn all_links() -> Result<Vec<AnyLink>> {
+pub fn all_links() -> Result<Links<AnyLink>> {
     links(|raw| {
         Some(AnyLink {
             id: LinkId(raw.id),
@@ -75,7 +86,7 @@ pub fn all_links() -> Result<Vec<AnyLink>> {
 ///
 /// # Errors
 /// `Denied` without the right. An error ends the enumeration and is never taken for its end.
-pub fn cgroup_links() -> Result<Vec<LinkInfo>> {
+pub fn cgroup_links() -> Result<Links<LinkInfo>> {
     links(cgroup_link)
 }
 
@@ -84,19 +95,16 @@ pub fn cgroup_links() -> Result<Vec<LinkInfo>> {
 ///
 /// # Errors
 /// `Denied` without the right. An error ends the enumeration and is never taken for its end.
-pub fn device_links() -> Result<Vec<DeviceLinkInfo>> {
+pub fn device_links() -> Result<Links<DeviceLinkInfo>> {
     links(device_link)
 }
 
-fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Vec<T>> {
-    let mut links = Vec::new();
-    for id in ids(ObjectKind::Link, "links")? {
-        let Some(fd) = open(ObjectKind::Link, id, "link")? else { continue };
-        let raw = sys::link_info(fd.as_fd())
-            .map_err(|errno| Error::new(Call::Info, format!("link {id}"), errno))?;
-        links.extend(of(raw));
-    }
-    Ok(links)
+fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Links<T>> {
+    let (links, changing) = read(ObjectKind::Link, "link", sys::link_info)?;
+    Ok(Links {
+        links: links.into_iter().filter_map(of).collect(),
+        changing: changing.into_iter().map(LinkId).collect(),
+    })
 }
 
 /// Every map, by id. Needs `CAP_SYS_ADMIN`. Maps that go away in the meantime are left out.
@@ -104,27 +112,32 @@ fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Vec<T>> {
 /// # Errors
 /// `Denied` without the right. An error ends the enumeration and is never taken for its end.
 pub fn maps() -> Result<Vec<MapInfo>> {
-    let mut maps = Vec::new();
-    for id in ids(ObjectKind::Map, "maps")? {
-        let Some(fd) = open(ObjectKind::Map, id, "map")? else { continue };
-        let raw = sys::map_info(fd.as_fd())
-            .map_err(|errno| Error::new(Call::Info, format!("map {id}"), errno))?;
-        maps.push(MapInfo {
-            id: MapId(raw.id),
-            name: raw.name,
-            kind: sys::map_type_name(raw.kind),
-        });
+    let (maps, changing) = read(ObjectKind::Map, "map", |fd| {
+        let raw = sys::map_info(fd)?;
+        Ok(MapInfo { id: MapId(raw.id), name: raw.name, kind: sys::map_type_name(raw.kind) })
+    })?;
+    match changing.first() {
+        None => Ok(maps),
+        // A map has its id when it is made: no kernel is known that answers so.
+        Some(id) => Err(Error::new(Call::FdById, format!("map {id}"), Errno::EAGAIN)),
     }
-    Ok(maps)
 }
 
-/// Opens what has an id; `None` when it went away after its id was read.
-fn open(kind: ObjectKind, id: u32, name: &str) -> Result<Option<OwnedFd>> {
-    match sys::fd_by_id(kind, id) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(Error::new(Call::FdById, format!("{name} {id}"), errno)),
-    }
+/// Opens everything of a kind, and has it read. Returns what was read, by id, and the ids of what was being made at each
+/// look.
+fn read<T>(
+    kind: ObjectKind,
+    name: &str,
+    info: impl Fn(BorrowedFd<'_>) -> std::result::Result<T, Errno>,
+) -> Result<(Vec<T>, Vec<u32>)> {
+    read_all(ids(kind, &format!("{name}s"))?, |id| {
+        let fail = |call| move |errno| Error::new(call, format!("{name} {id}"), errno);
+        match Reading::of(sys::fd_by_id(kind, id)).map_err(fail(Call::FdById))? {
+            Reading::Here(fd) => Reading::of(info(fd.as_fd())).map_err(fail(Call::Info)),
+            Reading::Gone => Ok(Reading::Gone),
+            Reading::Changing => Ok(Reading::Changing),
+        }
+    })
 }
 
 fn ids(kind: ObjectKind, name: &str) -> Result<Vec<u32>> {

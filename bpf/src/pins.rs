@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::cgroup::{mounts, shown};
+use crate::again::settled;
+use crate::cgroup::{Mount, mounts, shown};
 use crate::error::{Call, Error, Result};
 use crate::ids::{LinkId, MapId, ProgramId};
 use crate::sys;
@@ -72,8 +73,14 @@ pub fn pins(sought: Sought) -> Result<Pins> {
     let mut found = Pins::default();
     for mount in mounts("bpf")? {
         if mount.is_on_top() {
-            found.walked += 1;
+            let before = found.unreadable.len();
             walk(&mount.point, sought, &mut found);
+            // What could not be read may be what lay below a bpffs that was unmounted meanwhile.
+            if found.unreadable.len() == before || is_mounted(&mount)? {
+                found.walked += 1;
+            } else {
+                found.unreadable.truncate(before);
+            }
         } else {
             found.covered.push(mount.point);
         }
@@ -88,30 +95,42 @@ pub fn pins(sought: Sought) -> Result<Pins> {
     Ok(found)
 }
 
+fn is_folder(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|it| it.is_dir())
+}
+
+fn is_mounted(mount: &Mount) -> Result<bool> {
+    Ok(mounts("bpf")?.contains(mount) && mount.is_on_top())
+}
+
 fn walk(folder: &Path, sought: Sought, found: &mut Pins) {
     let fail =
         |path: &Path, error: &std::io::Error| Error::from_io(Call::ObjGet, shown(path), error);
+    let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
     let listing = match std::fs::read_dir(folder) {
         Ok(listing) => listing,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) if is_gone(&error) => return,
         Err(error) => return found.unreadable.push(fail(folder, &error)),
     };
     for entry in listing {
         let entry = match entry {
             Ok(entry) => entry,
+            // The folder was removed while it was listed.
+            Err(error) if is_gone(&error) => return,
             Err(error) => return found.unreadable.push(fail(folder, &error)),
         };
+        let path = entry.path();
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => walk(&entry.path(), sought, found),
+            // A folder may have made room for a pin since it was listed.
+            Ok(kind) if kind.is_dir() && is_folder(&path) => walk(&path, sought, found),
             // A link in the file system is no holder; what it points to is found where it is.
             Ok(kind) if kind.is_symlink() => {}
-            Ok(_) => match held_if(&entry.path(), sought) {
-                Ok(held) => {
-                    found.pins.extend(held.map(|held| Pin { path: entry.path(), held }));
-                }
+            Ok(_) => match held_if(&path, sought) {
+                Ok(held) => found.pins.extend(held.map(|held| Pin { path, held })),
                 Err(error) => found.unreadable.push(error),
             },
-            Err(error) => found.unreadable.push(fail(&entry.path(), &error)),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => found.unreadable.push(fail(&path, &error)),
         }
     }
 }
@@ -126,9 +145,10 @@ pub fn held_by(path: &Path) -> Result<Option<Held>> {
 
 fn held_if(path: &Path, sought: Sought) -> Result<Option<Held>> {
     let fail = |call| move |errno| Error::new(call, shown(path), errno);
-    let fd = match sys::obj_get(path) {
+    let fd = match settled(|| sys::obj_get(path)) {
         Ok(fd) => fd,
-        Err(Errno::ENOENT) => return Ok(None),
+        // The pin went, or one of the folders above it did, and something else has its name.
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         Err(errno) => return Err(fail(Call::ObjGet)(errno)),
     };
     // The kernel does not say what an object is, but procfs does.
@@ -216,6 +236,8 @@ pub fn is_on_bpffs(path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
     use crate::error::Kind;
@@ -255,6 +277,36 @@ mod tests {
         let file = folder.file("file", "");
         assert_eq!(walked(&file).unreadable[0].errno(), Errno::ENOTDIR);
         assert!(walked(&folder.path().join("gone")).unreadable.is_empty());
+    }
+
+    #[test]
+    fn where_a_folder_has_become_a_file_nothing_is_pinned() {
+        let folder = Folder::new("became");
+        let file = folder.file("file", "");
+        assert_eq!(held_by(&file.join("pin")), Ok(None));
+    }
+
+    #[test]
+    fn folders_that_come_and_go_while_they_are_walked_are_passed_over() {
+        let folder = Folder::new("moving");
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Relaxed) {
+                    for name in 0..20 {
+                        let path = folder.path().join(format!("{name}/below"));
+                        std::fs::create_dir_all(&path).unwrap();
+                    }
+                    for name in 0..20 {
+                        std::fs::remove_dir_all(folder.path().join(name.to_string())).unwrap();
+                    }
+                }
+            });
+            let found: Vec<Pins> = (0..500).map(|_| walked(folder.path())).collect();
+            is_done.store(true, Relaxed);
+            let unreadable: Vec<&Error> = found.iter().flat_map(|it| &it.unreadable).collect();
+            assert!(unreadable.is_empty(), "{unreadable:?}");
+        });
     }
 
     #[test]

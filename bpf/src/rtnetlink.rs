@@ -1,5 +1,9 @@
 //! Asking the kernel about network devices, and telling it to make or remove them.
 
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::Duration;
+
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
@@ -11,18 +15,71 @@ use nix::errno::Errno;
 
 use crate::error::{Call, Error, Result};
 
-/// How often a list is asked for again because it has changed while it was told.
-const MAX_RACES: usize = 8;
+/// How often at most a list is asked for that changes while it is told.
+const LOOKS: u32 = 8;
+
+/// The first pause between two of them. Each is twice as long as the one before: 127 ms in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// What the kernel told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Dump<T> {
+    pub(crate) answers: Vec<T>,
+    /// Nothing changed meanwhile, which might have left something out.
+    pub(crate) is_whole: bool,
+}
 
 /// Asks for all there is of something in this thread's network namespace. Needs no rights.
+///
+/// # Errors
+/// `EAGAIN` when it changed each time that it was told.
 pub(crate) fn all(what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
-    for _ in 0..MAX_RACES {
-        match exchange(what.clone(), NLM_F_DUMP, "network devices") {
-            Err(error) if error.errno() == Errno::EAGAIN => {}
-            told => return told,
+    let mut number = 0_usize;
+    // What was told before and may be short of something is of no use here.
+    let dump = gather(
+        || exchange(what.clone(), NLM_F_DUMP, DEVICES),
+        |_| {
+            number += 1;
+            number
+        },
+        sleep,
+    )?;
+    if !dump.is_whole {
+        return Err(Error::new(Call::Netlink, DEVICES, Errno::EAGAIN)
+            .with_detail("they changed each time that they were listed"));
+    }
+    Ok(dump.answers)
+}
+
+/// The same where one change does not matter: what any of the answers has, by `key`, as it was told last. A thing
+/// that was there all the time is missing only where each answer was short of it.
+pub(crate) fn all_by<K: Ord>(
+    what: &RouteNetlinkMessage,
+    key: impl FnMut(&RouteNetlinkMessage) -> K,
+) -> Result<Dump<RouteNetlinkMessage>> {
+    gather(|| exchange(what.clone(), NLM_F_DUMP, DEVICES), key, sleep)
+}
+
+/// What errors name.
+const DEVICES: &str = "network devices";
+
+fn gather<T, K: Ord>(
+    mut ask: impl FnMut() -> Result<Dump<T>>,
+    mut key: impl FnMut(&T) -> K,
+    mut pause: impl FnMut(Duration),
+) -> Result<Dump<T>> {
+    let mut told = BTreeMap::new();
+    for look in 0..LOOKS {
+        let dump = ask()?;
+        if dump.is_whole {
+            return Ok(dump);
+        }
+        told.extend(dump.answers.into_iter().map(|answer| (key(&answer), answer)));
+        if look + 1 < LOOKS {
+            pause(FIRST_PAUSE * 2_u32.pow(look));
         }
     }
-    exchange(what, NLM_F_DUMP, "network devices")
+    Ok(Dump { answers: told.into_values().collect(), is_whole: false })
 }
 
 /// Has the kernel do something in this thread's network namespace. Needs `CAP_NET_ADMIN`. `flags`: beside those of
@@ -36,7 +93,7 @@ fn exchange(
     what: RouteNetlinkMessage,
     flags: u16,
     target: &str,
-) -> Result<Vec<RouteNetlinkMessage>> {
+) -> Result<Dump<RouteNetlinkMessage>> {
     let io = |error: std::io::Error| Error::from_io(Call::Netlink, target, &error);
     let mut socket = Socket::new(NETLINK_ROUTE).map_err(io)?;
     socket.bind_auto().map_err(io)?;
@@ -52,26 +109,30 @@ fn exchange(
     let mut answers = Vec::new();
     let mut is_interrupted = false;
     loop {
-        let (datagram, _) = socket.recv_from_full().map_err(io)?;
+        let (datagram, _) = match socket.recv_from_full() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            received => received.map_err(io)?,
+        };
         let mut rest = datagram.as_slice();
         while !rest.is_empty() {
             let answer =
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| {
                     Error::new(Call::Netlink, target, Errno::EBADMSG).with_detail(error.to_string())
                 })?;
+            // Something has changed meanwhile, so that what was told may be short of something.
             is_interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             let length = usize::try_from(answer.header.length).unwrap_or(usize::MAX);
             match answer.payload {
                 NetlinkPayload::Done(done) if done.code < 0 => {
                     return Err(Error::new(Call::Netlink, target, Errno::from_raw(-done.code)));
                 }
-                // Something has changed meanwhile, so that what was told may be short of something.
-                NetlinkPayload::Done(_) if is_interrupted => {
-                    return Err(Error::new(Call::Netlink, target, Errno::EAGAIN));
+                NetlinkPayload::Done(_) => {
+                    return Ok(Dump { answers, is_whole: !is_interrupted });
                 }
-                NetlinkPayload::Done(_) => return Ok(answers),
                 // An acknowledgement is an error of the code 0.
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                NetlinkPayload::Error(error) if error.code.is_none() => {
+                    return Ok(Dump { answers, is_whole: true });
+                }
                 NetlinkPayload::Error(error) => return Err(io(error.to_io())),
                 NetlinkPayload::InnerMessage(answer) => answers.push(answer),
                 _ => {}
@@ -79,5 +140,31 @@ fn exchange(
             // Each begins at a multiple of four.
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_answers_that_changes_cut_short_everything_counts_that_one_of_them_has() {
+        let mut short = vec![vec![(1, 'a')], vec![(2, 'b')], vec![(1, 'c')]];
+        let mut pauses = 0;
+        let ask = || Ok(Dump { answers: short.pop().unwrap_or_default(), is_whole: false });
+        let dump = gather(ask, |(key, _): &(u32, char)| *key, |_| pauses += 1).unwrap();
+        assert_eq!(dump, Dump { answers: vec![(1, 'a'), (2, 'b')], is_whole: false });
+        assert_eq!(pauses, LOOKS - 1, "it was asked for a bounded number of times");
+    }
+
+    #[test]
+    fn a_whole_answer_is_taken_as_it_is() {
+        let mut answers = vec![(vec![2, 3], true), (vec![1], false)];
+        let ask = || {
+            let (answers, is_whole) = answers.pop().unwrap();
+            Ok(Dump { answers, is_whole })
+        };
+        let dump = gather(ask, |it: &u32| *it, |_| {}).unwrap();
+        assert_eq!(dump, Dump { answers: vec![2, 3], is_whole: true });
     }
 }

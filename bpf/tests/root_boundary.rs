@@ -166,7 +166,7 @@ fn root_a_link_is_seen_and_detached_and_then_defunct() {
     let info = link.info().unwrap();
     assert_eq!((info.program_id, info.cgroup_id), (program.info().id, Some(open.id())));
     assert_eq!(info.attach_type, Some(EGRESS));
-    assert!(cgroup_links().unwrap().contains(&info));
+    assert!(cgroup_links().unwrap().links.contains(&info));
     // A legacy detach does not take a link's program.
     let error = list::detach(program.as_fd(), &open, EGRESS, None).unwrap_err();
     assert_eq!(error.kind(), Kind::Vanished);
@@ -174,12 +174,12 @@ fn root_a_link_is_seen_and_detached_and_then_defunct() {
     link.detach().unwrap();
     assert_eq!(local(&open).programs, []);
     assert_eq!(link.info().unwrap().cgroup_id, None);
-    assert!(cgroup_links().unwrap().iter().any(|other| other.id == link.id()));
+    assert!(cgroup_links().unwrap().links.iter().any(|other| other.id == link.id()));
     // Once more is what was asked for already.
     link.detach().unwrap();
     let id = link.id();
     drop(link);
-    assert!(!cgroup_links().unwrap().iter().any(|other| other.id == id));
+    assert!(!cgroup_links().unwrap().links.iter().any(|other| other.id == id));
 }
 
 #[test]

@@ -182,6 +182,11 @@ impl Key {
         }
     }
 
+    /// Whether it is a program that no link is known to attach.
+    fn has_no_link(&self) -> bool {
+        matches!(self, Self::Program { link: None, .. })
+    }
+
     /// Whether cgroups have anything to do with it.
     pub(crate) fn is_device(&self) -> bool {
         matches!(self, Self::Device { .. })
@@ -203,20 +208,23 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
     };
     let Judgement { mut attachments, mut programs, mut devices, mut gaps, notes, .. } =
         judge(last, &snapshot.host, &snapshot.scope);
-    if let Some(before) = earlier.last() {
-        let before = suspects(before, &snapshot.host, &snapshot.scope);
-        let count = snapshot.looks.len();
+    let is_making_links = !last.coverage.changing_links.is_empty();
+    if !earlier.is_empty() || is_making_links {
+        let before = earlier.last().map(|it| suspects(it, &snapshot.host, &snapshot.scope));
+        let count = crate::text::count(snapshot.looks.len(), "look");
         let mut settle = |finding: Finding, key: &Key, what: String, reason: &str| {
-            let is_new = finding.is_leak() && !before.contains(key);
-            if is_new {
+            let is_new = before.as_ref().is_some_and(|before| !before.contains(key));
+            // A link that is being made may be the one that attaches it.
+            let is_changing = is_new || is_making_links && key.has_no_link();
+            if finding.is_leak() && is_changing {
                 let why = format!(
-                    "still changing after {count} looks ({finding}, it seems: {reason}); look again, or raise --settle"
+                    "still changing after {count} ({finding}, it seems: {reason}); look again, or raise --settle"
                 );
                 gaps.push(gap(Subject::Programs, &what, why));
             }
-            is_new
+            finding.is_leak() && is_changing
         };
-        let unsettled = |reason: &str| format!("not settled after {count} looks: {reason}");
+        let unsettled = |reason: &str| format!("not settled after {count}: {reason}");
         for judged in &mut attachments {
             if settle(judged.finding, &judged.key(), judged.to_string(), &judged.reason) {
                 judged.finding = Finding::Active;

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -25,19 +25,30 @@ pub struct ReportArgs {
     #[arg(
         long = "output",
         value_name = "FORMAT=FILE",
-        value_parser = OsStringValueParser::new().try_map(|text| Output::parse(&text))
+        value_parser = outputs_but(&[])
     )]
     pub outputs: Vec<Output>,
 }
 
+/// The values of `--format` for a command that does not have these: they are not offered, and not taken.
+pub(super) fn formats_but(
+    refused: &'static [Format],
+) -> impl TypedValueParser<Value = Format> + Clone {
+    let offered = Format::all_but(refused).filter_map(|it| it.to_possible_value());
+    PossibleValuesParser::new(offered)
+        .map(|name| Format::from_str(&name, false).expect("only the formats' names are taken"))
+}
+
+/// The values of `--output` for a command that does not have these formats.
+pub(super) fn outputs_but(
+    refused: &'static [Format],
+) -> impl TypedValueParser<Value = Output> + Clone {
+    OsStringValueParser::new().try_map(move |text| Output::parse(&text, refused))
+}
+
 impl ReportArgs {
-    /// Whether it can be done: to be asked before the work that the result is of. `refused` are formats that
-    /// the command does not have.
-    pub fn check(&self, command: &'static str, refused: &[Format]) -> Result<(), Unusable> {
-        let mut formats = [self.format].into_iter().chain(self.outputs.iter().map(|it| it.format));
-        if let Some(format) = formats.find(|format| refused.contains(format)) {
-            return Err(Unusable::Format { command, format });
-        }
+    /// Whether it can be done: to be asked before the work that the result is of.
+    pub fn check(&self) -> Result<(), Unusable> {
         let mut seen = Vec::new();
         for output in &self.outputs {
             let file = resolved(&output.file);
@@ -107,14 +118,6 @@ fn resolved_through(path: &Path, links: usize) -> PathBuf {
 /// What is asked for cannot be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// The command has no such format.
-    #[error("`{command}` has no format {format}: choose another one for --format and --output")]
-    Format {
-        /// The command.
-        command: &'static str,
-        /// The format.
-        format: Format,
-    },
     /// The later one would replace the earlier one.
     #[error("--output names {} more than once: give each format a file of its own", .0.display())]
     SameFile(PathBuf),
@@ -141,15 +144,16 @@ pub struct Output {
 
 impl Output {
     /// Reads `FORMAT=FILE`. The file's name may be any bytes.
-    fn parse(text: &OsString) -> Result<Self, NoOutput> {
+    fn parse(text: &OsString, refused: &'static [Format]) -> Result<Self, NoOutput> {
         let bytes = text.as_bytes();
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let Some(at) = bytes.iter().position(|&byte| byte == b'=') else {
             return Err(NoOutput::NoFormat(lossy(bytes)));
         };
         let (name, file) = (lossy(&bytes[..at]), &bytes[at + 1..]);
-        let Ok(format) = Format::from_str(&name, false) else {
-            return Err(NoOutput::UnknownFormat(name));
+        let format = Format::from_str(&name, false).ok().filter(|it| !refused.contains(it));
+        let Some(format) = format else {
+            return Err(NoOutput::UnknownFormat { name, offered: Format::names(refused) });
         };
         if file.is_empty() {
             return Err(NoOutput::NoFile(format));
@@ -163,8 +167,8 @@ impl Output {
 enum NoOutput {
     #[error("it does not say the format: write FORMAT=FILE, as in json={0}")]
     NoFormat(String),
-    #[error("'{0}' is no format; there are {formats}", formats = Format::names())]
-    UnknownFormat(String),
+    #[error("'{name}' is no format here; there are {offered}")]
+    UnknownFormat { name: String, offered: String },
     #[error("it names no file: write {0}=FILE")]
     NoFile(Format),
 }
@@ -199,8 +203,12 @@ impl Format {
         }
     }
 
-    fn names() -> String {
-        Self::value_variants().iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+    fn all_but(refused: &[Self]) -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|it| !refused.contains(it))
+    }
+
+    fn names(refused: &[Self]) -> String {
+        Self::all_but(refused).map(Self::name).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -215,7 +223,8 @@ mod tests {
     use super::*;
 
     fn args(outputs: &[&str]) -> ReportArgs {
-        let outputs = outputs.iter().map(|text| Output::parse(&text.into()).unwrap()).collect();
+        let outputs =
+            outputs.iter().map(|text| Output::parse(&text.into(), &[]).unwrap()).collect();
         ReportArgs { format: Format::Text, outputs }
     }
 
@@ -228,19 +237,21 @@ mod tests {
 
     #[test]
     fn an_output_is_a_format_and_a_file_whose_name_may_be_any_bytes() {
-        let output = Output::parse(&OsString::from_vec(b"json=a=\xff".to_vec())).unwrap();
+        let output = Output::parse(&OsString::from_vec(b"json=a=\xff".to_vec()), &[]).unwrap();
         assert_eq!(output.format, Format::Json);
         assert_eq!(output.file.as_os_str().as_bytes(), b"a=\xff");
-        let refused = |text: &str| Output::parse(&text.into()).unwrap_err().to_string();
+        let refused = |text: &str| Output::parse(&text.into(), &[]).unwrap_err().to_string();
         assert_eq!(refused("report.json"), NoOutput::NoFormat("report.json".into()).to_string());
-        assert!(refused("yaml=a").starts_with("'yaml' is no format; there are text, json"));
+        assert!(refused("yaml=a").starts_with("'yaml' is no format here; there are text, json"));
         assert!(refused("=a").starts_with("'' is no format"));
+        let here = Output::parse(&"json=a".into(), &[Format::Json]).unwrap_err().to_string();
+        assert!(here.starts_with("'json' is no format here; there are text, junit"), "{here}");
         assert_eq!(refused("json="), "it names no file: write json=FILE");
     }
 
     #[test]
     fn what_could_not_be_written_is_told_before_there_is_anything_to_write() {
-        let check = |output: &str| args(&[output]).check("gate", &[]).map_err(|it| it.to_string());
+        let check = |output: &str| args(&[output]).check().map_err(|it| it.to_string());
         assert_eq!(check("json=/dev/null"), Ok(()));
         let missing = "cannot write to /no/where: /no: No such file or directory".to_owned();
         assert_eq!(check("json=/no/where"), Err(missing));
@@ -270,18 +281,21 @@ mod tests {
             (at("new"), at("to new")),
         ] {
             let args = args(&[&format!("json={one}"), &format!("text={other}")]);
-            assert_eq!(args.check("scan", &[]), Err(Unusable::SameFile(other.into())));
+            assert_eq!(args.check(), Err(Unusable::SameFile(other.into())));
         }
         let two = [format!("json={}", at("one")), format!("json={}", at("two"))];
-        assert_eq!(args(&[&two[0], &two[1]]).check("scan", &[]), Ok(()));
+        assert_eq!(args(&[&two[0], &two[1]]).check(), Ok(()));
     }
 
     #[test]
-    fn a_command_can_refuse_a_format_wherever_it_is_asked_for() {
-        let refused = Err(Unusable::Format { command: "gate", format: Format::Json });
-        assert_eq!(args(&["text=a", "json=b"]).check("gate", &[Format::Json]), refused);
-        let printed = ReportArgs { format: Format::Json, outputs: Vec::new() };
-        assert_eq!(printed.check("gate", &[Format::Json]), refused);
-        assert_eq!(printed.check("gate", &[Format::Text]), Ok(()));
+    fn a_format_that_a_command_does_not_have_is_not_offered() {
+        let offered = |refused| {
+            let parser = formats_but(refused);
+            let values = parser.possible_values().into_iter().flatten();
+            values.map(|value| value.get_name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(&[]).len(), Format::value_variants().len());
+        let some = offered(&[Format::Prometheus]);
+        assert!(!some.contains(&"prometheus".to_owned()) && some.contains(&"sarif".to_owned()));
     }
 }

@@ -141,18 +141,36 @@ impl<'a, 'b> Attachments<'a, 'b> {
         path: &Path,
         attach_type: AttachType,
     ) -> Result<(), Errno> {
+        let mut last = ProgramList::default();
         for _ in 0..ATTEMPTS {
-            let list = self.query.ask(cgroup, attach_type, Scope::Local)?;
-            if list.programs.is_empty() || self.read(&list, id, path, attach_type) {
+            last = self.query.ask(cgroup, attach_type, Scope::Local)?;
+            if last.programs.is_empty() || self.read(&last, id, path, attach_type) {
                 return Ok(());
             }
         }
-        self.coverage.gaps.push(Gap {
-            about: Subject::Cgroups,
-            what: place(path, attach_type),
-            why: "its programs changed each time that they were looked at: look again".to_owned(),
-        });
+        self.read_the_rest(last, id, path, attach_type);
         Ok(())
+    }
+
+    /// Keeps what is still there of a list that has changed each time: those programs were attached when it was asked
+    /// for, and the others are attached no more.
+    fn read_the_rest(
+        &mut self,
+        mut list: ProgramList,
+        id: CgroupId,
+        path: &Path,
+        attach_type: AttachType,
+    ) {
+        self.coverage.changing_lists += 1;
+        let is_here = |presence| presence == Presence::Here;
+        list.programs.retain(|it| is_here(self.programs.attached(it.id, id, attach_type).0));
+        if !self.read(&list, id, path, attach_type) {
+            // Another one has gone in this very moment: one by one.
+            for program in &list.programs {
+                let one = ProgramList { programs: vec![*program], ..list.clone() };
+                self.read(&one, id, path, attach_type);
+            }
+        }
     }
 
     /// Keeps a list; false if one of its programs has gone, and with it the list as it was.

@@ -76,6 +76,25 @@ fn root_a_list_of_which_a_program_has_gone_is_not_kept() {
 }
 
 #[test]
+fn root_of_a_list_that_changes_each_time_what_is_there_counts_and_it_is_no_gap() {
+    let (ours, _) = Ours::new(&[]);
+    let clock = Clock::now(0).unwrap();
+    let mut programs = Programs::new(&ours, &clock);
+    let types = [AttachType::INET_INGRESS];
+    let mut attachments = Attachments::new(&types, false, &mut programs);
+    let here = Program::load_pass("chadtest_list", types[0]).unwrap();
+    let mut list = ProgramList::default();
+    for id in [ProgramId(2_000_000_000), here.info().id] {
+        list.programs.push(AttachedProgram { id, flags: None });
+    }
+    attachments.read_the_rest(list, CgroupId(7), Path::new("/a"), types[0]);
+    let (found, coverage) = attachments.into_facts();
+    let found: Vec<ProgramId> = found.iter().map(|it| it.program_id).collect();
+    assert_eq!(found, [here.info().id]);
+    assert_eq!((coverage.changing_lists, coverage.gaps), (1, vec![]));
+}
+
+#[test]
 fn where_nobody_may_ask_no_cgroup_counts_as_visited() {
     let (ours, _) = Ours::new(&[]);
     let clock = Clock::now(0).unwrap();

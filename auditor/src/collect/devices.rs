@@ -1,10 +1,10 @@
 //! Network devices that are named as queues of ours, and the programs that are on devices.
 
 use bpf::link::Way;
-use bpf::{devices, objects};
+use bpf::{LinkId, devices, objects};
 
 use super::gap;
-use super::look::merged;
+use super::look::{known, merged};
 use crate::snapshot::{
     Coverage, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, Note, ProgramFact, Subject,
 };
@@ -29,6 +29,12 @@ pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
         let what = format!("queues in a network namespace that only {} could tell of", gap.what);
         coverage.notes.push(note(what, &gap.why));
     }
+    if found.changing > 0 {
+        let what = format!("devices that came or went in {} network namespaces", found.changing);
+        let why =
+            "they changed each time that they were listed; what was there all the time was seen";
+        coverage.notes.push(note(what, why));
+    }
     if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
         coverage.notes.push(note(
             "queues in network namespaces of processes outside of this pid namespace".to_owned(),
@@ -47,16 +53,16 @@ pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
 }
 
 /// The tcx links of those programs that are for devices; nobody is asked where there are none.
-pub(super) fn device_links(programs: &[ProgramFact], gaps: &mut Vec<Gap>) -> Vec<DeviceLinkFact> {
+pub(super) fn device_links(
+    programs: &[ProgramFact],
+    gaps: &mut Vec<Gap>,
+    changing: &mut Vec<LinkId>,
+) -> Vec<DeviceLinkFact> {
     let of_ours = |id| programs.iter().any(|it| it.id == id && it.kind == DEVICE_PROGRAM);
     if !programs.iter().any(|it| it.kind == DEVICE_PROGRAM) {
         return Vec::new();
     }
-    let links = objects::device_links().unwrap_or_else(|error| {
-        gaps.push(gap(Subject::Links, "links on network devices", &error));
-        Vec::new()
-    });
-    links
+    known(objects::device_links(), "links on network devices", gaps, changing)
         .into_iter()
         .filter(|link| of_ours(link.program_id))
         .map(|link| DeviceLinkFact {

@@ -1,19 +1,20 @@
 //! Everything of BPF that the kernel has.
 
-use bpf::objects;
+use bpf::{LinkId, objects};
 
 use super::gap;
 use super::host::Clock;
-use super::look::merged;
+use super::look::{known, merged};
 use crate::snapshot::{Gap, Inventory, LoadedProgram, Subject};
 
 /// Links are read before the programs and maps that they hold, and programs before maps: whatever is read is told of
 /// in full, however much comes and goes meanwhile.
-pub(super) fn inventory(clock: &Clock, gaps: &mut Vec<Gap>) -> Inventory {
-    let links = objects::all_links().unwrap_or_else(|error| {
-        gaps.push(gap(Subject::Links, "links of all types", &error));
-        Vec::new()
-    });
+pub(super) fn inventory(
+    clock: &Clock,
+    gaps: &mut Vec<Gap>,
+    changing: &mut Vec<LinkId>,
+) -> Inventory {
+    let links = known(objects::all_links(), "links of all types", gaps, changing);
     let programs = programs(clock, gaps);
     let maps = objects::maps().unwrap_or_else(|error| {
         gaps.push(gap(Subject::Programs, "maps", &error));

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bpf::cgroup::{Cgroup, below, descendants};
 use bpf::error::Error;
 use bpf::holders::holders;
+use bpf::objects::Links;
 use bpf::pins::{Held, Sought, pins};
-use bpf::{AttachType, CgroupId, Owner, ledger, objects};
+use bpf::{AttachType, CgroupId, LinkId, Owner, ledger, objects};
 
 use super::attachments::{Attachments, shown};
 use super::devices::{device_facts, device_links};
@@ -106,13 +107,14 @@ impl Eye<'_> {
             Vec::new()
         };
         let gaps = &mut coverage.gaps;
-        let links = links(gaps);
+        let changing = &mut coverage.changing_links;
+        let links = links(gaps, changing);
         // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
         // none, nobody has to search thousands of processes.
         let is_searched = self.breadth != Breadth::Ours || programs.has_ours();
         let (programs, more) = programs.into_facts();
         gaps.extend(more);
-        let device_links = device_links(&programs, gaps);
+        let device_links = device_links(&programs, gaps, changing);
         let host = host_elsewhere();
         let ledger = ledger_entries(host.as_deref(), gaps);
         let owned = programs.iter().filter_map(|program| program.owner.as_ref());
@@ -120,7 +122,13 @@ impl Eye<'_> {
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
         let owned = owned.chain(&of_devices);
         let owners = owners(owned, gaps);
-        let inventory = (self.breadth == Breadth::Everything).then(|| inventory(self.clock, gaps));
+        let inventory =
+            (self.breadth == Breadth::Everything).then(|| inventory(self.clock, gaps, changing));
+        // What one of the lists has read is not changing any more; it may be of another type than another one is about.
+        let read: HashSet<LinkId> = links.iter().map(|link| link.id).collect();
+        changing.retain(|id| !read.contains(id));
+        changing.sort_unstable();
+        changing.dedup();
         timings.objects += milliseconds(walk_time + start.elapsed());
 
         let known: HashSet<Object> = programs
@@ -195,12 +203,8 @@ fn timed<T>(total: &mut f64, part: impl FnOnce() -> T) -> T {
     result
 }
 
-fn links(gaps: &mut Vec<Gap>) -> Vec<LinkFact> {
-    let links = objects::cgroup_links().unwrap_or_else(|error| {
-        gaps.push(gap(Subject::Links, "links", &error));
-        Vec::new()
-    });
-    links
+fn links(gaps: &mut Vec<Gap>, changing: &mut Vec<LinkId>) -> Vec<LinkFact> {
+    known(objects::cgroup_links(), "links", gaps, changing)
         .into_iter()
         .map(|link| LinkFact {
             id: link.id,
@@ -209,6 +213,25 @@ fn links(gaps: &mut Vec<Gap>) -> Vec<LinkFact> {
             attach_type: link.attach_type,
         })
         .collect()
+}
+
+/// The links that could be read; a gap where none could.
+pub(super) fn known<T>(
+    read: bpf::Result<Links<T>>,
+    what: &str,
+    gaps: &mut Vec<Gap>,
+    changing: &mut Vec<LinkId>,
+) -> Vec<T> {
+    match read {
+        Ok(links) => {
+            changing.extend(links.changing);
+            links.links
+        }
+        Err(error) => {
+            gaps.push(gap(Subject::Links, what, &error));
+            Vec::new()
+        }
+    }
 }
 
 fn ledger_entries(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {

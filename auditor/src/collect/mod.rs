@@ -188,7 +188,8 @@ impl Collector {
             looks.drain(..looks.len() - 2);
             taken += 1;
             let before = std::mem::replace(&mut suspected, unsettled(&looks[1]));
-            if suspected.is_subset(&before) {
+            let is_making_links = !looks[1].coverage.changing_links.is_empty();
+            if suspected.is_subset(&before) && !is_making_links {
                 break;
             }
         }

@@ -4,11 +4,11 @@ use anyhow::Context;
 
 use super::output::{self, Stream};
 use super::scan::read;
-use crate::cli::{Diff, Format};
+use crate::cli::Diff;
 use crate::diff::{compare, report};
 
 pub(super) fn run(args: &Diff) -> anyhow::Result<u8> {
-    args.report.check("diff", &[Format::Prometheus])?;
+    args.report.check()?;
     let (before, after) = (read(&args.before)?, read(&args.after)?);
     let difference = compare(&before, &after, &args.programs).with_context(|| {
         format!("cannot compare {} and {}", args.before.display(), args.after.display())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::output::{self, Stream};
 use super::progress::Progress;
-use crate::cli::{Format, Gate};
+use crate::cli::Gate;
 use crate::collect::{Breadth, Collector, Options};
 use crate::diff::unseen;
 use crate::gate::children::{Children, become_command};
@@ -21,7 +21,7 @@ const MORE_LOOKS: usize = 4;
 
 /// Looks, runs the command, and looks until nothing is left or the time is up.
 pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
-    args.report.check("gate", &[Format::Prometheus])?;
+    args.report.check()?;
     let start = Instant::now();
     let collector =
         Collector::new(&Options { breadth: Breadth::Everything, ..Options::default() })?;

@@ -20,7 +20,7 @@ use crate::report::report;
 use crate::snapshot::{Look, SCHEMA_VERSION, Snapshot};
 
 pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
-    args.report.check("scan", &[])?;
+    args.report.check()?;
     let baseline = args.baseline.as_deref().map(|file| {
         Ok::<_, anyhow::Error>(Baseline::new(&read(file)?, file.to_string_lossy().into_owned()))
     });

@@ -39,6 +39,8 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
             attach_types: coverage.attach_types,
             programs_seen: coverage.programs_seen,
             network_namespaces: coverage.network_namespaces,
+            changing_links: coverage.changing_links.len() as u64,
+            changing_lists: coverage.changing_lists,
             notes: classified
                 .notes
                 .iter()

@@ -268,3 +268,35 @@ fn pins_that_are_out_of_sight_do_not_matter_to_a_program_whose_link_to_a_device_
     host.hold(99, &[link(12)]);
     assert_eq!(programs(&host), [OrphanedAttachment]);
 }
+
+#[test]
+fn a_link_that_is_being_made_is_no_gap() {
+    let mut host = host();
+    host.look().coverage.changing_links.push(bpf::LinkId(12));
+    let classified = classify(&host);
+    assert_eq!((classified.verdict, classified.gaps), (Verdict::Clean, vec![]));
+}
+
+#[test]
+fn what_a_link_that_is_being_made_may_attach_is_still_changing_and_no_leak() {
+    let mut host = orphan();
+    assert_eq!(classify(&host).verdict, Verdict::Leaks);
+    let look = host.looks[0].clone();
+    host.looks.push(look);
+    for looks in [2, 1] {
+        host.looks.truncate(looks);
+        host.look().coverage.changing_links = vec![bpf::LinkId(12)];
+        let classified = classify(&host);
+        assert_eq!((classified.verdict, plan(&classified)), (Verdict::Incomplete, vec![]));
+        assert!(
+            classified.gaps[0].why.starts_with("still changing after "),
+            "{:?}",
+            classified.gaps
+        );
+    }
+    // What a link attaches that is known is not attached by another one.
+    let mut host = linked();
+    host.hold(7, &[link(11)]);
+    host.look().coverage.changing_links = vec![bpf::LinkId(12)];
+    assert_eq!(classify(&host).verdict, Verdict::Leaks);
+}

@@ -88,3 +88,33 @@ fn every_command_and_option_can_be_completed_in_every_shell() {
         }
     }
 }
+
+#[test]
+fn a_format_that_a_command_does_not_have_is_in_none_of_its_help() {
+    for (name, command) in all() {
+        let arguments = command.get_arguments();
+        let mut formats = arguments.filter(|it| it.get_long() == Some("format"));
+        let Some(format) = formats.next() else { continue };
+        let values = format.get_possible_values();
+        let values: Vec<&str> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
+        let is_offered = !["chadthrottle-audit-gate", "chadthrottle-audit-diff"].contains(&&*name);
+        assert_eq!(values.contains(&"prometheus"), is_offered, "{name}: {values:?}");
+        let page = &man_pages(Cli::command(), &[]).unwrap()[&format!("{name}.8")];
+        let page = page.to_lowercase();
+        assert_eq!(page.contains("prometheus"), is_offered, "{name}: {page}");
+    }
+}
+
+#[test]
+fn what_a_command_leaves_is_looked_for_whatever_its_name_is() {
+    for (name, command) in all() {
+        let mut arguments = command.get_arguments();
+        let Some(programs) = arguments.find(|it| it.get_long() == Some("program")) else {
+            continue;
+        };
+        let is_comparison =
+            ["chadthrottle-audit-gate", "chadthrottle-audit-diff"].contains(&&*name);
+        let expected = if is_comparison { "*" } else { "chadthrottle*" };
+        assert_eq!(programs.get_default_values(), [expected], "{name}");
+    }
+}

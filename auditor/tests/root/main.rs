@@ -1,5 +1,6 @@
 //! The auditor on the real kernel. These tests need root.
 
+mod churn;
 mod clean;
 mod common;
 mod devices;

@@ -217,7 +217,7 @@ fn root_folders_for_pins_that_were_never_made_are_removed() {
     edit(|entry| entry.stage = Stage::Intent);
     for attach_type in PLACES {
         let open = bpf::cgroup::Cgroup::open(cgroup.path()).unwrap();
-        for link in bpf::objects::cgroup_links().unwrap() {
+        for link in bpf::objects::cgroup_links().unwrap().links {
             if link.cgroup_id == Some(open.id()) && link.attach_type == Some(attach_type) {
                 bpf::link::Link::open(link.id).unwrap().detach().unwrap();
             }

@@ -152,7 +152,7 @@ impl Lab for LinuxBpf {
 
     fn census(&self) -> Result<Census> {
         // Links first: a link keeps its program, so each link's program is in the later answer.
-        let links = objects::cgroup_links()?;
+        let links = objects::cgroup_links()?.links;
         let mut programs = Vec::new();
         for id in objects::program_ids()? {
             if self.program_name(id)?.is_some_and(|name| is_ours(&name)) {

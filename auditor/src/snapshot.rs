@@ -12,7 +12,10 @@ use bpf::{AttachType, CgroupId, LinkId, MapId, Owner, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::inventory::{AnyLinkFact, Inventory, LoadedProgram, MapFact};
+pub(crate) use self::inventory::in_namespace;
+pub use self::inventory::{
+    AnyLinkFact, DeviceProgramFact, Inventory, LoadedProgram, MapFact, SlotFact,
+};
 use crate::schema::stand_in;
 
 /// The version of the snapshot file.

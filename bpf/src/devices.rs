@@ -167,7 +167,7 @@ fn here(namespace: &Namespace) -> Result<(Vec<Device>, bool)> {
 }
 
 fn links() -> Result<Vec<LinkMessage>> {
-    let answers = all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let answers = all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     Ok(answers.iter().filter_map(link).cloned().collect())
 }
 

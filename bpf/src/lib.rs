@@ -6,6 +6,7 @@ mod attach_type;
 pub mod cgroup;
 pub mod clocks;
 mod departures;
+pub mod device_programs;
 pub mod devices;
 pub mod error;
 #[cfg(test)]

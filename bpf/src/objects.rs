@@ -8,7 +8,9 @@ use crate::again::{Reading, read_all};
 use crate::error::{Call, Error, Kind, Result};
 use crate::ids::{LinkId, MapId, ProgramId};
 use crate::link::{DeviceLinkInfo, LinkInfo, cgroup_link, device_link};
+use crate::pins::Held;
 use crate::program::Program;
+use crate::serde_path::to_hex;
 use crate::sys::{self, ObjectKind};
 
 /// The ids of every loaded program, ascending. Needs `CAP_SYS_ADMIN`.
@@ -42,6 +44,9 @@ pub struct AnyLink {
     pub program_id: Option<ProgramId>,
     /// The `struct_ops` map that it holds.
     pub map_id: Option<MapId>,
+    /// The number of the network device that it is on, in the device's network namespace, which the kernel does not tell;
+    /// 0 where it is gone. None for a link of another type.
+    pub device: Option<u32>,
 }
 
 /// What the kernel says of a map.
@@ -53,6 +58,18 @@ pub struct MapInfo {
     pub name: String,
     /// Its type, as bpftool names it.
     pub kind: String,
+    /// What it keeps in its slots: the programs of a `prog_array`, `devmap` or `cpumap`, the maps of a map of maps. An error
+    /// where they could not be read.
+    pub slots: Result<Vec<Slot>>,
+}
+
+/// A slot of a map that keeps a program or another map for as long as the map lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its key: an index, or hexadecimal digits where it is longer than four bytes.
+    pub key: String,
+    /// What is in it.
+    pub held: Held,
 }
 
 /// The links that there are.
@@ -77,6 +94,7 @@ pub fn all_links() -> Result<Links<AnyLink>> {
             kind: sys::link_type_name(raw.kind),
             program_id: (raw.program_id != 0).then_some(ProgramId(raw.program_id)),
             map_id: raw.map_id.filter(|id| *id != 0).map(MapId),
+            device: raw.on_device,
         })
     })
 }
@@ -114,13 +132,32 @@ fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Links<T>> {
 pub fn maps() -> Result<Vec<MapInfo>> {
     let (maps, changing) = read(ObjectKind::Map, "map", |fd| {
         let raw = sys::map_info(fd)?;
-        Ok(MapInfo { id: MapId(raw.id), name: raw.name, kind: sys::map_type_name(raw.kind) })
+        let slots = sys::slots(fd, &raw)
+            .map(|slots| slots.map(read_slots).unwrap_or_default())
+            .map_err(|errno| Error::new(Call::MapLookup, format!("map {}", raw.id), errno));
+        let kind = sys::map_type_name(raw.kind);
+        Ok(MapInfo { id: MapId(raw.id), name: raw.name, kind, slots })
     })?;
     match changing.first() {
         None => Ok(maps),
         // A map has its id when it is made: no kernel is known that answers so.
         Some(id) => Err(Error::new(Call::FdById, format!("map {id}"), Errno::EAGAIN)),
     }
+}
+
+fn read_slots((kind, slots): (ObjectKind, Vec<(Vec<u8>, u32)>)) -> Vec<Slot> {
+    let slot = |(key, id): (Vec<u8>, u32)| Slot {
+        key: match <[u8; 4]>::try_from(key.as_slice()) {
+            Ok(index) => u32::from_ne_bytes(index).to_string(),
+            Err(_) => to_hex(&key),
+        },
+        held: match kind {
+            ObjectKind::Map => Held::Map(MapId(id)),
+            ObjectKind::Link => Held::Link(LinkId(id)),
+            ObjectKind::Program => Held::Program(ProgramId(id)),
+        },
+    };
+    slots.into_iter().map(slot).collect()
 }
 
 /// Opens everything of a kind, and has it read. Returns what was read, by id, and the ids of what was being made at each

@@ -6,9 +6,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::libc::{EINVAL, ENOENT, ESRCH};
 
 use crate::again::settled;
-use crate::cgroup::{Mount, mounts, shown};
+use crate::cgroup::{Mount, mounts, parse_mountinfo, shown};
 use crate::error::{Call, Error, Result};
 use crate::ids::{LinkId, MapId, ProgramId};
 use crate::sys;
@@ -93,6 +94,34 @@ pub fn pins(sought: Sought) -> Result<Pins> {
     let mut seen = HashSet::new();
     found.unreadable.retain(|error| seen.insert(error.to_string()));
     Ok(found)
+}
+
+/// Walks the bpffs of another process's mount namespace, through its root, for what is pinned there and not here. The
+/// paths lead there from this process: `/proc/PID/root/…`. What cannot be read is told; a process that has ended has
+/// none. Needs `CAP_SYS_PTRACE` for other users' processes.
+pub fn pins_of(pid: u32, sought: Sought) -> Pins {
+    let mut found = Pins::default();
+    let mountinfo = format!("/proc/{pid}/mountinfo");
+    let text = match std::fs::read(&mountinfo) {
+        Ok(text) => text,
+        Err(error) => {
+            let is_gone = matches!(error.raw_os_error(), Some(ENOENT | ESRCH | EINVAL));
+            let error = Error::from_io(Call::ReadProc, mountinfo, &error);
+            found.unreadable.extend((!is_gone).then_some(error));
+            return found;
+        }
+    };
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    for mount in parse_mountinfo(&text).into_iter().filter(|mount| mount.kind == "bpf") {
+        let point = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
+        if (Mount { point: point.clone(), ..mount }).is_on_top() {
+            found.walked += 1;
+            walk(&point, sought, &mut found);
+        } else {
+            found.covered.push(point);
+        }
+    }
+    found
 }
 
 fn is_folder(path: &Path) -> bool {

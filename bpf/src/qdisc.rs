@@ -67,8 +67,8 @@ pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
 
 /// Those of this thread's network namespace.
 fn here() -> Result<Vec<Device>> {
-    let links = all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let qdiscs = all(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
+    let links = all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let qdiscs = all(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
     Ok(join(&links, &qdiscs))
 }
 

@@ -104,7 +104,7 @@ impl Queue {
             })
         };
         self.links.push(link(programs.depart, device, Way::Egress)?);
-        let sources = sources(&all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?);
+        let sources = sources(&all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?);
         if sources.is_empty() {
             let error = Error::new(Call::Netlink, "network devices", Errno::ENODEV);
             return Err(error.with_detail("there is none with Ethernet headers that is up"));
@@ -236,7 +236,7 @@ fn sources(links: &[RouteNetlinkMessage]) -> Vec<u32> {
 }
 
 fn links_here() -> Result<Vec<LinkMessage>> {
-    let answers = all(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let answers = all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     Ok(answers
         .into_iter()
         .filter_map(|answer| match answer {

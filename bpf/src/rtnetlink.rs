@@ -33,7 +33,7 @@ pub(crate) struct Dump<T> {
 ///
 /// # Errors
 /// `EAGAIN` when it changed each time that it was told.
-pub(crate) fn all(what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+pub(crate) fn all(what: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
     let mut number = 0_usize;
     // What was told before and may be short of something is of no use here.
     let dump = gather(

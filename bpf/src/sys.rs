@@ -4,9 +4,11 @@
 //! through libbpf's low-level functions, which fill in `union bpf_attr` and leave unknown fields zero, so
 //! that older kernels accept them. libbpf 1.x returns the negated errno.
 
+mod device;
 mod handle;
 mod map;
 mod names;
+mod slots;
 mod threads;
 mod tree;
 
@@ -21,9 +23,11 @@ use nix::errno::Errno;
 
 use crate::link::Way;
 use crate::list::{AttachOptions, DetachOptions};
+pub(crate) use device::{DeviceHook, query_device};
 pub(crate) use handle::open_cgroup_by_id;
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes, map_info};
 pub(crate) use names::{link_type_name, map_type_name, program_type_name};
+pub(crate) use slots::slots;
 pub(crate) use threads::share_files;
 pub(crate) use tree::clone_mount;
 
@@ -361,6 +365,8 @@ pub(crate) struct RawLink {
     pub cgroup: Option<(u64, u32)>,
     /// The device's number (0: it is gone) and the attach type, for a tcx link.
     pub device: Option<(u32, u32)>,
+    /// The device's number (0: it is gone), for a link of any type that is on a network device.
+    pub on_device: Option<u32>,
 }
 
 /// The info of a link.
@@ -378,10 +384,25 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
         let tcx = unsafe { raw.__bindgen_anon_1.tcx };
         (tcx.ifindex, tcx.attach_type)
     });
+    let on_device = match raw.type_ {
+        // SAFETY: as above.
+        sys::BPF_LINK_TYPE_XDP => Some(unsafe { raw.__bindgen_anon_1.xdp.ifindex }),
+        // SAFETY: as above.
+        sys::BPF_LINK_TYPE_NETKIT => Some(unsafe { raw.__bindgen_anon_1.netkit.ifindex }),
+        _ => device.map(|(index, _)| index),
+    };
     let map_id = (raw.type_ == sys::BPF_LINK_TYPE_STRUCT_OPS)
         // SAFETY: every variant begins with plain numbers, and this is the one that the kernel filled in.
         .then_some(unsafe { raw.__bindgen_anon_1.struct_ops.map_id });
-    Ok(RawLink { id: raw.id, kind: raw.type_, program_id: raw.prog_id, map_id, cgroup, device })
+    Ok(RawLink {
+        id: raw.id,
+        kind: raw.type_,
+        program_id: raw.prog_id,
+        map_id,
+        cgroup,
+        device,
+        on_device,
+    })
 }
 
 /// The text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.

@@ -31,18 +31,14 @@ pub struct ReportArgs {
 }
 
 /// The values of `--format` for a command that does not have these: they are not offered, and not taken.
-pub(super) fn formats_but(
-    refused: &'static [Format],
-) -> impl TypedValueParser<Value = Format> + Clone {
+pub(super) fn formats_but(refused: &'static [Format]) -> impl TypedValueParser<Value = Format> {
     let offered = Format::all_but(refused).filter_map(|it| it.to_possible_value());
     PossibleValuesParser::new(offered)
         .map(|name| Format::from_str(&name, false).expect("only the formats' names are taken"))
 }
 
 /// The values of `--output` for a command that does not have these formats.
-pub(super) fn outputs_but(
-    refused: &'static [Format],
-) -> impl TypedValueParser<Value = Output> + Clone {
+pub(super) fn outputs_but(refused: &'static [Format]) -> impl TypedValueParser<Value = Output> {
     OsStringValueParser::new().try_map(move |text| Output::parse(&text, refused))
 }
 

@@ -122,13 +122,14 @@ impl Eye<'_> {
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
         let owned = owned.chain(&of_devices);
         let owners = owners(owned, gaps);
-        let inventory =
-            (self.breadth == Breadth::Everything).then(|| inventory(self.clock, gaps, changing));
+        let is_everything = self.breadth == Breadth::Everything;
+        let inventory = is_everything.then(|| inventory(self.clock, &mut coverage));
         // What one of the lists has read is not changing any more; it may be of another type than another one is about.
         let read: HashSet<LinkId> = links.iter().map(|link| link.id).collect();
-        changing.retain(|id| !read.contains(id));
-        changing.sort_unstable();
-        changing.dedup();
+        coverage.changing_links.retain(|id| !read.contains(id));
+        coverage.changing_links.sort_unstable();
+        coverage.changing_links.dedup();
+        let gaps = &mut coverage.gaps;
         timings.objects += milliseconds(walk_time + start.elapsed());
 
         let known: HashSet<Object> = programs

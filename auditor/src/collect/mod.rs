@@ -20,6 +20,7 @@ use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, below, cgroup2_mount, resolve};
 use bpf::clocks::Shift;
 use bpf::error::{Call, Kind};
 use bpf::{AttachType, CgroupId, probe};
+use nix::time::{ClockId, clock_gettime};
 
 use self::attachments::shown;
 use self::host::{Clock, host};
@@ -157,6 +158,16 @@ impl Collector {
             gaps,
             scope,
         })
+    }
+
+    /// The time since boot, in nanoseconds, as the load times of programs have it, which no time namespace shifts; none where
+    /// the shift of this process's own is not known.
+    pub(crate) fn now_ns() -> Option<u64> {
+        let shift = Shift::of_this_process()?.boottime;
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+        let seconds = u64::try_from(now.tv_sec()).ok()?.checked_mul(1_000_000_000)?;
+        let now = seconds.checked_add(u64::try_from(now.tv_nsec()).ok()?)?;
+        now.checked_add_signed(shift.checked_neg()?)
     }
 
     /// Where the cgroup2 hierarchy is mounted.

@@ -16,6 +16,8 @@ use crate::talk;
 
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How much longer to look where something is being made at the end.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How many more there are before the command where the first did not see everything.
 const MORE_LOOKS: usize = 4;
 
@@ -39,6 +41,7 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
     }
     let mut processes = Processes::from_here()?;
     let children = Children::watch()?;
+    processes.began_ns = Collector::now_ns();
     let began = Instant::now();
     let ended = children.run(&args.command)?;
     let command = CommandInfo {
@@ -79,13 +82,25 @@ fn settle(
     let deadline = Instant::now() + Duration::from(args.settle);
     let mut earlier: Option<Aftermath> = None;
     loop {
+        if processes.over_ns.is_none() && Children::are_over()? {
+            // What is loaded from now on the command cannot have loaded.
+            processes.over_ns = Collector::now_ns();
+        }
         let after = collector.again(None)?;
-        if let Some(look) = after.looks.last() {
+        let is_moving = after.looks.last().is_some_and(|look| {
             processes.read(look);
+            !look.coverage.changing_links.is_empty()
+        });
+        let unheld = |it: &Aftermath| it.left.iter().any(|left| left.holders.is_empty());
+        if earlier.as_ref().is_some_and(unheld) {
+            // It may be pinned where the gate does not see it.
+            processes.look_elsewhere();
         }
         let aftermath = judge(before, &after, &args.programs, processes)?;
         let aftermath = aftermath.confirmed_by(earlier.as_ref());
-        let is_late = Instant::now() >= deadline && earlier.is_some();
+        // Of a link that is being made nobody knows who holds it: that is over in a moment, and not waited for for ever.
+        let patience = if is_moving { PATIENCE } else { Duration::ZERO };
+        let is_late = Instant::now() >= deadline + patience && earlier.is_some();
         if aftermath.is_settled() || is_late {
             return Ok((after, aftermath));
         }
@@ -122,6 +137,7 @@ fn told(
         left: aftermath.left,
         others: aftermath.others,
         gone: aftermath.gone,
+        gone_of_others: aftermath.gone_of_others,
         gaps: aftermath.gaps.into_iter().map(Into::into).collect(),
     }
 }

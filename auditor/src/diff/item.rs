@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Cgroup;
+use crate::snapshot::in_namespace;
 
 /// One thing that came or went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +34,9 @@ pub enum Item {
         program: Option<ProgramRef>,
         /// The `struct_ops` map that it holds.
         map: Option<MapRef>,
+        /// The network device that it is on; left out where it is on none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<DeviceRef>,
     },
     /// A file in a bpffs.
     Pin {
@@ -121,6 +125,21 @@ pub struct LinkRef {
     pub kind: Option<String>,
 }
 
+/// A network device. What is null could not be found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceRef {
+    /// Its number in its network namespace; 0 where it is gone.
+    pub index: u32,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where on it: `xdp`, `tcx_ingress`, `tcx_egress`, `netkit_primary` or `netkit_peer`.
+    pub hook: Option<String>,
+    /// The inode number of its network namespace.
+    pub network_namespace: Option<u64>,
+    /// A way into that namespace; null for the auditor's own, too.
+    pub namespace_path: Option<String>,
+}
+
 /// A map. What is null could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MapRef {
@@ -155,6 +174,16 @@ impl Item {
         }
     }
 
+    /// The name of the program or map that it is, or is of.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let of_map = || match self {
+            Self::Map { map } => map.name.as_deref(),
+            Self::Link { map, .. } | Self::Pin { map, .. } => map.as_ref()?.name.as_deref(),
+            Self::Attachment { .. } | Self::Program { .. } => None,
+        };
+        self.program().and_then(|program| program.name.as_deref()).or_else(of_map)
+    }
+
     /// A pin, by its path.
     pub(super) fn pin(
         path: &Path,
@@ -180,9 +209,18 @@ impl fmt::Display for Item {
                     None => f.write_str("attached the legacy way"),
                 }
             }
-            Self::Link { link, program: Some(program), .. } => write!(f, "{link} of {program}"),
-            Self::Link { link, map: Some(map), .. } => write!(f, "{link} of {map}"),
-            Self::Link { link, .. } => link.fmt(f),
+            Self::Link { link, program, map, device } => {
+                link.fmt(f)?;
+                match (program, map) {
+                    (Some(program), _) => write!(f, " of {program}")?,
+                    (None, Some(map)) => write!(f, " of {map}")?,
+                    (None, None) => {}
+                }
+                match device {
+                    Some(device) => write!(f, " on {device}"),
+                    None => Ok(()),
+                }
+            }
             Self::Pin { path, link: Some(link), program: Some(program), .. } => {
                 write!(f, "pin {path} of {link} of {program}")
             }
@@ -211,6 +249,27 @@ impl fmt::Display for ProgramRef {
 impl fmt::Display for LinkRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         named(f, "link", self.id.0, self.kind.as_deref())
+    }
+}
+
+/// `device eth0 (2), tcx_ingress, in network namespace 4026532177 (/run/netns/blue)`.
+impl fmt::Display for DeviceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.index == 0 {
+            return f.write_str("a network device that is gone");
+        }
+        match &self.name {
+            Some(name) => write!(f, "device {name} ({})", self.index)?,
+            None => write!(f, "device {}", self.index)?,
+        }
+        if let Some(hook) = &self.hook {
+            write!(f, ", {hook}")?;
+        }
+        f.write_str(", ")?;
+        match self.network_namespace {
+            Some(inode) => in_namespace(f, inode, self.namespace_path.as_deref()),
+            None => f.write_str("in an unknown network namespace"),
+        }
     }
 }
 

@@ -20,8 +20,9 @@ use crate::snapshot::{Gap, Look, Snapshot, Subject};
 
 pub use self::checks::rule;
 pub(crate) use self::checks::{checks, remedy};
-pub use self::item::{Item, Kind, LinkRef, MapRef, ProgramRef};
+pub use self::item::{DeviceRef, Item, Kind, LinkRef, MapRef, ProgramRef};
 pub(crate) use self::moment::Moment;
+use self::moment::{Key, Thing};
 pub use self::report::{DiffReport, SCHEMA_VERSION, Taken, report};
 pub(crate) use self::text::{Lines, blind, counted, entry, named};
 
@@ -101,8 +102,17 @@ pub fn compare(
     let (old, now) = (moment(first, "first")?, moment(second, "second")?);
     let (old_keys, new_keys) = (old.keys(), now.keys());
     let (unseen_before, unseen_after) = (unseen(first), unseen(second));
-    let new = only(&now, &old_keys, &unseen_before, &mut gaps);
-    let gone = only(&old, &new_keys, &unseen_after, &mut Vec::new());
+    // A link that was being made at the first look was there; so was what it attaches, though it looked otherwise.
+    let making = &first.coverage.changing_links;
+    let is_known = |thing: &Thing<'_>| thing.key.is_of_link(making);
+    let new = only(&now, &old_keys, &is_known, &unseen_before, &mut gaps);
+    let is_there = |thing: &Thing<'_>| match &thing.key {
+        Key::Attachment(cgroup, attach_type, program, None) => making.iter().any(|id| {
+            new_keys.contains(&Key::Attachment(*cgroup, *attach_type, *program, Some(*id)))
+        }),
+        _ => false,
+    };
+    let gone = only(&old, &new_keys, &is_there, &unseen_after, &mut Vec::new());
     for gap in unseen_before.into_iter().chain(unseen_after) {
         if !gaps.contains(&gap) {
             gaps.push(gap);
@@ -126,13 +136,14 @@ fn last<'a>(snapshot: &'a Snapshot, which: &'static str) -> Result<&'a Look, Inc
 /// all of.
 fn only(
     here: &Moment<'_>,
-    there: &BTreeSet<moment::Key<'_>>,
+    there: &BTreeSet<Key<'_>>,
+    is_known: &dyn Fn(&Thing<'_>) -> bool,
     unseen_there: &[Gap],
     gaps: &mut Vec<Gap>,
 ) -> Vec<Item> {
     let mut items = Vec::new();
     let mut doubted = 0;
-    for thing in here.things().filter(|thing| !there.contains(&thing.key)) {
+    for thing in here.things().filter(|it| !there.contains(&it.key) && !is_known(it)) {
         if unseen_there.iter().any(|gap| rests_on(thing.item.kind()).contains(&gap.about)) {
             doubted += 1;
         } else {

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
 
-use super::item::{Item, LinkRef, MapRef, ProgramRef};
+use super::item::{DeviceRef, Item, LinkRef, MapRef, ProgramRef};
 use crate::classify::{Ours, correlate};
 use crate::report::cgroup;
-use crate::snapshot::{AnyLinkFact, Inventory, LoadedProgram, Look, MapFact, Object};
+use crate::snapshot::{
+    AnyLinkFact, DeviceProgramFact, Inventory, LoadedProgram, Look, MapFact, Object,
+};
 
 /// A program's id, and its tag and load time where they were read: ids are given anew one day.
 type Identity<'a> = (ProgramId, Option<(&'a str, u64)>);
@@ -21,6 +23,18 @@ pub(super) enum Key<'a> {
     Pin(&'a Path, Object),
     Program(Identity<'a>),
     Map(MapId, Option<(&'a str, &'a str)>),
+}
+
+impl Key<'_> {
+    /// Whether it is one of these links, or of one.
+    pub(super) fn is_of_link(&self, links: &[LinkId]) -> bool {
+        match self {
+            Self::Attachment(.., Some(id)) | Self::Link(id, _) | Self::Pin(_, Object::Link(id)) => {
+                links.contains(id)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// One thing of a look.
@@ -94,6 +108,7 @@ impl<'a> Moment<'a> {
                 link: self.link(fact.id),
                 program: fact.program_id.map(|id| self.program(id)),
                 map: fact.map_id.map(|id| self.map(id)),
+                device: fact.device.map(|index| device(inventory, fact, index)),
             },
         });
         let pins = look.pins.iter().filter(|pin| self.is_ours(pin.object)).map(|pin| {
@@ -176,5 +191,27 @@ impl<'a> Moment<'a> {
     fn map(&self, id: MapId) -> MapRef {
         let fact = self.maps.get(&id);
         MapRef { id, name: fact.map(|it| it.name.clone()), kind: fact.map(|it| it.kind.clone()) }
+    }
+}
+
+/// The device of a link. Only a namespace that has been looked at can say that it is there; of XDP, which tells no
+/// links, only if no two places fit.
+fn device(inventory: &Inventory, link: &AnyLinkFact, index: u32) -> DeviceRef {
+    let is_it = |place: &&DeviceProgramFact| match place.link_id {
+        Some(id) => id == link.id,
+        None => {
+            link.kind == "xdp"
+                && place.hook == "xdp"
+                && (place.device, Some(place.program_id)) == (index, link.program_id)
+        }
+    };
+    let mut places = inventory.device_programs.iter().filter(is_it);
+    let place = places.next().filter(|_| places.next().is_none());
+    DeviceRef {
+        index,
+        name: place.map(|it| it.name.clone()),
+        hook: place.map(|it| it.hook.clone()),
+        network_namespace: place.map(|it| it.network_namespace),
+        namespace_path: place.and_then(|it| it.namespace_path.clone()),
     }
 }

@@ -88,6 +88,26 @@ impl Lines {
         }
     }
 
+    /// A heading with a number of its own, and entries that tell of so many things in fewer.
+    pub(crate) fn group(
+        &mut self,
+        heading: &str,
+        things: usize,
+        entries: impl Iterator<Item = Vec<String>>,
+    ) {
+        let before = self.0.len();
+        self.paragraph(heading, entries);
+        if let Some(last) = self.0.get_mut(before) {
+            let (_, rest) = last.split_once(":\n").unwrap_or_default();
+            *last = format!("{heading} ({}):\n{rest}", number(things));
+        }
+    }
+
+    /// A paragraph of one line, as the system has it.
+    pub(crate) fn line(&mut self, line: &str) {
+        self.0.push(escape(line));
+    }
+
     /// What could not be seen.
     pub(crate) fn gaps(&mut self, gaps: &[Gap]) {
         let entries = gaps.iter().map(|gap| vec![format!("{}: {}", gap.what, gap.why)]);

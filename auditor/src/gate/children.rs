@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::report::Ended;
@@ -124,6 +124,21 @@ impl Children {
             self.wait(
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             )?;
+        }
+    }
+
+    /// Whether everything that the command has started is over: what it leaves running is a child of this process.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub(crate) fn are_over() -> anyhow::Result<bool> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::All, flags) {
+            Ok(_) | Err(Errno::EINTR) => Ok(false),
+            Err(Errno::ECHILD) => Ok(true),
+            Err(errno) => {
+                Err(errno).context("cannot learn whether the command's children have ended")
+            }
         }
     }
 

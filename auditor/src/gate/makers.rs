@@ -1,4 +1,4 @@
-//! Who holds what is left, and with that who may have made it.
+//! Who holds what is left, and what keeps it beside processes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::processes::Processes;
 use crate::diff::Item;
-use crate::snapshot::{HolderFact, Inventory, Look, Object, Snapshot, Subject};
+use crate::snapshot::{
+    DeviceProgramFact, HolderFact, Inventory, Look, MapFact, Object, PinFact, Snapshot, Subject,
+};
 
 /// Where a process comes from, seen from the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,7 +22,7 @@ pub enum Origin {
     Meanwhile,
     /// It was running before the command.
     Earlier,
-    /// It cannot be told: it has ended since, or nothing can be read of it.
+    /// It cannot be told: it, or who started it, has ended since, or nothing can be read of it.
     Unknown,
 }
 
@@ -32,6 +34,10 @@ impl Origin {
             Self::Earlier => "running since before the command",
             Self::Unknown => "of which nothing more can be told",
         }
+    }
+
+    pub(super) fn is_not_the_commands(self) -> bool {
+        matches!(self, Self::Meanwhile | Self::Earlier)
     }
 }
 
@@ -62,34 +68,17 @@ impl<'a> Held<'a> {
 
     /// Processes that keep a thing, by pid: those that have it open, or something that holds it.
     pub fn holders(&self, item: &Item) -> Vec<Holder> {
-        let mut found = BTreeMap::new();
-        for object in self.keeping(item) {
-            let facts = self.look.into_iter().flat_map(|look| &look.holders);
-            for HolderFact { pid, comm, .. } in facts.filter(|it| it.objects.contains(&object)) {
-                let origin = self.processes.origin(*pid);
-                found.insert(*pid, Holder { pid: *pid, comm: comm.clone(), origin });
-            }
-        }
-        found.into_values().collect()
+        self.holders_of(&self.keeping(item))
     }
 
-    /// Somebody else made it meanwhile: it is held, and only by processes that were running before the command. What
-    /// needs no process to stay (a pin, a legacy attachment) is theirs only if what it keeps is new, and theirs.
-    pub fn is_others(&self, item: &Item, new: &[Item]) -> bool {
-        let holders = self.holders(item);
-        let is_held = !holders.is_empty() && holders.iter().all(|it| it.origin == Origin::Earlier);
-        is_held
-            && match item {
-                Item::Attachment { link: Some(link), .. } | Item::Pin { link: Some(link), .. } => {
-                    has_link(new, link.id)
-                }
-                Item::Attachment { program, .. } | Item::Pin { program: Some(program), .. } => {
-                    has_program(new, program.id)
-                }
-                Item::Pin { map: Some(map), .. } => has_map(new, map.id),
-                Item::Pin { .. } => false,
-                Item::Link { .. } | Item::Program { .. } | Item::Map { .. } => true,
-            }
+    /// Processes that have one of these open, by pid.
+    pub(super) fn holders_of(&self, objects: &[Object]) -> Vec<Holder> {
+        let facts = self.look.into_iter().flat_map(|look| &look.holders);
+        let facts = facts.filter(|it| it.objects.iter().any(|object| objects.contains(object)));
+        let holder = |HolderFact { pid, comm, .. }: &HolderFact| {
+            (*pid, Holder { pid: *pid, comm: comm.clone(), origin: self.processes.origin(*pid) })
+        };
+        facts.map(holder).collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
     /// Who may have made it, and what keeps it, in a sentence. Names are in it as they are: escape it before it goes
@@ -99,17 +88,11 @@ impl<'a> Held<'a> {
             let (at, uid) = (program.loaded_at.as_ref()?, program.uid?);
             Some(format!("loaded {at} by uid {uid}"))
         });
-        let holders: Vec<String> = self
-            .holders(item)
-            .iter()
-            .map(|it| format!("held by process {} ({}), {}", it.pid, it.comm, it.origin.wording()))
-            .collect();
-        let maker = if holders.is_empty() {
+        let holders = wording(&self.holders(item));
+        let maker = holders.unwrap_or_else(|| {
             let which = if self.sees_every_process() { "" } else { " that could be looked into" };
             format!("maker unknown: no process{which} holds it any more")
-        } else {
-            holders.join(", ")
-        };
+        });
         let keepers = self.keepers(item);
         let kept = (!keepers.is_empty()).then(|| format!("kept by {}", keepers.join(", ")));
         let parts: Vec<String> = [loaded, Some(maker), kept].into_iter().flatten().collect();
@@ -136,16 +119,20 @@ impl<'a> Held<'a> {
         }
     }
 
-    fn keeping_program(&self, id: ProgramId) -> Vec<Object> {
+    /// A program is kept by itself, its links, and maps that have it in a slot.
+    pub(super) fn keeping_program(&self, id: ProgramId) -> Vec<Object> {
         let links = self.links_of(id).map(Object::Link);
-        [Object::Program(id)].into_iter().chain(links).collect()
+        let maps = self.slots_of(Object::Program(id)).map(|(map, _)| Object::Map(map.id));
+        [Object::Program(id)].into_iter().chain(links).chain(maps).collect()
     }
 
-    fn keeping_map(&self, id: MapId) -> Vec<Object> {
+    /// A map is kept by itself, the programs that use it, links, and maps that have it in a slot.
+    pub(super) fn keeping_map(&self, id: MapId) -> Vec<Object> {
         let programs = self.users_of(id).flat_map(|program| self.keeping_program(program));
         let links = self.inventory.into_iter().flat_map(|it| &it.links);
         let links = links.filter(|link| link.map_id == Some(id)).map(|link| Object::Link(link.id));
-        [Object::Map(id)].into_iter().chain(programs).chain(links).collect()
+        let maps = self.slots_of(Object::Map(id)).map(|(map, _)| Object::Map(map.id));
+        [Object::Map(id)].into_iter().chain(programs).chain(links).chain(maps).collect()
     }
 
     fn links_of(&self, program: ProgramId) -> impl Iterator<Item = LinkId> {
@@ -153,47 +140,88 @@ impl<'a> Held<'a> {
         links.filter(move |link| link.program_id == Some(program)).map(|link| link.id)
     }
 
-    fn users_of(&self, map: MapId) -> impl Iterator<Item = ProgramId> {
+    pub(super) fn users_of(&self, map: MapId) -> impl Iterator<Item = ProgramId> {
         let programs = self.inventory.into_iter().flat_map(|it| &it.programs);
         programs.filter(move |program| program.map_ids.contains(&map)).map(|program| program.id)
     }
 
+    /// The maps that have it in a slot, with the slot's key.
+    fn slots_of(&self, object: Object) -> impl Iterator<Item = (&'a MapFact, &'a str)> {
+        let maps = self.inventory.into_iter().flat_map(|it| &it.maps);
+        maps.flat_map(move |map| {
+            let slots = map.slots.iter().filter(move |slot| slot.object == object);
+            slots.map(move |slot| (map, slot.key.as_str()))
+        })
+    }
+
+    /// Where a program is on a network device without a link.
+    fn on_devices(&self, program: ProgramId) -> impl Iterator<Item = &'a DeviceProgramFact> {
+        let places = self.inventory.into_iter().flat_map(|it| &it.device_programs);
+        places.filter(move |place| place.program_id == program && place.link_id.is_none())
+    }
+
     /// What keeps a thing beside processes.
     fn keepers(&self, item: &Item) -> Vec<String> {
-        let Some(look) = self.look else { return Vec::new() };
-        let pins = |object: Object| {
-            let pins = look.pins.iter().filter(move |pin| pin.object == object);
-            pins.map(|pin| format!("its pin {}", pin.path.display()))
-        };
         match item {
             Item::Link { link, .. } | Item::Attachment { link: Some(link), .. } => {
-                pins(Object::Link(link.id)).collect()
+                self.pins(Object::Link(link.id)).collect()
             }
             Item::Program { program } => {
-                let on = look.attachments.iter().filter(|it| it.program_id == program.id);
-                let on = on.map(|it| {
+                let attached = self.look.into_iter().flat_map(|look| &look.attachments);
+                let on = attached.filter(|it| it.program_id == program.id).map(|it| {
                     format!("its attachment to {} ({})", it.cgroup.display(), it.attach_type)
                 });
                 let links = self.links_of(program.id).map(|id| format!("link {id}"));
-                on.chain(links).chain(pins(Object::Program(program.id))).collect()
+                let devices = self.on_devices(program.id).filter(|place| {
+                    // Of XDP the kernel does not tell whether it is through a link: then that says it.
+                    place.hook != "xdp" || self.links_of(program.id).next().is_none()
+                });
+                let devices = devices.map(|place| format!("its attachment to {place}"));
+                let object = Object::Program(program.id);
+                on.chain(links)
+                    .chain(devices)
+                    .chain(self.slots(object))
+                    .chain(self.pins(object))
+                    .collect()
             }
             Item::Map { map } => {
                 let users = self.users_of(map.id).map(|id| format!("program {id}"));
-                users.chain(pins(Object::Map(map.id))).collect()
+                let object = Object::Map(map.id);
+                users.chain(self.slots(object)).chain(self.pins(object)).collect()
             }
             Item::Attachment { .. } | Item::Pin { .. } => Vec::new(),
         }
     }
+
+    fn pins(&self, object: Object) -> impl Iterator<Item = String> {
+        let here = self.look.into_iter().flat_map(|look| &look.pins);
+        let elsewhere = &self.processes.pins_elsewhere;
+        let pins = here.chain(elsewhere).filter(move |pin| pin.object == object);
+        pins.map(|pin: &PinFact| format!("its pin {}", pin.path.display()))
+    }
+
+    /// `entry 0 of map 12 (jmp), which its pin /sys/fs/bpf/jmp keeps`.
+    fn slots(&self, object: Object) -> impl Iterator<Item = String> {
+        self.slots_of(object).map(|(map, key)| {
+            let name = if map.name.is_empty() { String::new() } else { format!(" ({})", map.name) };
+            let pins: Vec<String> = self.pins(Object::Map(map.id)).collect();
+            let users = self.users_of(map.id).map(|id| format!("program {id}"));
+            let by: Vec<String> = pins.into_iter().chain(users).collect();
+            let kept = if by.is_empty() {
+                String::new()
+            } else {
+                format!(", which is kept by {}", by.join(" and "))
+            };
+            format!("entry {key} of map {}{name}{kept}", map.id)
+        })
+    }
 }
 
-fn has_program(new: &[Item], id: ProgramId) -> bool {
-    new.iter().any(|item| matches!(item, Item::Program { program } if program.id == id))
-}
-
-fn has_link(new: &[Item], id: LinkId) -> bool {
-    new.iter().any(|item| matches!(item, Item::Link { link, .. } if link.id == id))
-}
-
-fn has_map(new: &[Item], id: MapId) -> bool {
-    new.iter().any(|item| matches!(item, Item::Map { map } if map.id == id))
+/// What is said of processes that hold something; none where there are none.
+pub(super) fn wording(holders: &[Holder]) -> Option<String> {
+    let holders: Vec<String> = holders
+        .iter()
+        .map(|it| format!("held by process {} ({}), {}", it.pid, it.comm, it.origin.wording()))
+        .collect();
+    (!holders.is_empty()).then(|| holders.join(", "))
 }

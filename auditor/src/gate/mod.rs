@@ -1,11 +1,13 @@
 //! What a command left behind. The judgement is a function of two snapshots and of who was running; nothing here asks
 //! the host anything but `children` and `processes`.
 //!
-//! What is new after the command counts as left, unless it can be shown to be somebody else's: only processes hold it
-//! that were running before the command. An earlier process may hold anything for an instant (whoever lists programs
-//! does), so that has to be so in two looks.
+//! What is new after the command counts as left, unless it can be shown to be somebody else's ([`Evidence`]). That only
+//! processes hold it that do not descend from the command has to be so in two looks, for any process may hold anything
+//! for an instant (whoever lists programs does).
 
 pub(crate) mod children;
+mod evidence;
+mod gone;
 mod makers;
 pub(crate) mod processes;
 mod report;
@@ -13,6 +15,8 @@ mod text;
 
 use nix::sys::signal::Signal;
 
+use self::evidence::Attribution;
+pub use self::evidence::Evidence;
 pub use self::makers::{Held, Holder, Origin};
 pub use self::processes::Processes;
 pub use self::report::{CommandInfo, Ended, GateReport, Left, SCHEMA_VERSION};
@@ -27,8 +31,10 @@ pub struct Aftermath {
     pub left: Vec<Left>,
     /// What others have made meanwhile.
     pub others: Vec<Left>,
-    /// What is there no more; whoever made it did so before the command.
+    /// What is there no more and no process held before; whoever made it did so before the command.
     pub gone: Vec<Item>,
+    /// What is there no more because the processes that held it, which are not of the command, let go of it.
+    pub gone_of_others: Vec<Item>,
     /// What could not be seen.
     pub gaps: Vec<Gap>,
 }
@@ -50,7 +56,7 @@ impl Aftermath {
     pub fn interrupted(mut self, signal: Signal) -> Self {
         let left = std::mem::take(&mut self.left);
         let seen: Vec<String> =
-            left.iter().filter(|it| !it.is_others).map(|it| it.item.to_string()).collect();
+            left.iter().filter(|it| it.seems.is_none()).map(|it| it.item.to_string()).collect();
         let mut why =
             format!("{signal} ended the gate before it had looked long enough; run it again");
         if !seen.is_empty() {
@@ -61,18 +67,36 @@ impl Aftermath {
         self
     }
 
-    /// What looks like somebody else's for the first time counts as left, until another look says the same.
+    /// What looks like somebody else's for the first time counts as left, until another look says the same, unless it
+    /// cannot be otherwise. What two looks have said stays so, also where its holder has let go of it since.
     #[must_use]
     pub fn confirmed_by(mut self, before: Option<&Self>) -> Self {
-        let is_known = |it: &Left| {
-            let ever =
-                before.into_iter().flat_map(|before| before.left.iter().chain(&before.others));
-            ever.filter(|other| other.is_others).any(|other| other.item == it.item)
+        let before_was = |left: &Left, list: fn(&Self) -> &Vec<Left>| {
+            let known = before.into_iter().flat_map(list);
+            known.filter(|other| other.seems.is_some()).find(|other| other.item == left.item)
         };
-        let (others, more) = self.others.into_iter().partition(is_known);
-        self.others = others;
-        self.left.extend(more);
+        let all =
+            std::mem::take(&mut self.left).into_iter().chain(std::mem::take(&mut self.others));
+        for mut left in all {
+            let confirmed = before_was(&left, |it| &it.others);
+            let is_others = match left.seems {
+                Some(evidence) => {
+                    evidence.is_certain()
+                        || confirmed.is_some()
+                        || before_was(&left, |it| &it.left).is_some()
+                }
+                None => confirmed.is_some() && left.holders.is_empty(),
+            };
+            if let (true, None, Some(confirmed)) = (is_others, left.seems, confirmed) {
+                left.seems = confirmed.seems;
+                left.reason.clone_from(&confirmed.reason);
+                left.holders.clone_from(&confirmed.holders);
+            }
+            left.evidence = left.seems.filter(|_| is_others);
+            if is_others { self.others.push(left) } else { self.left.push(left) }
+        }
         self.left.sort_by_key(|left| left.item.kind());
+        self.others.sort_by_key(|left| left.item.kind());
         self
     }
 }
@@ -90,15 +114,22 @@ pub fn judge(
 ) -> Result<Aftermath, Incomparable> {
     let Difference { new, gone, gaps } = compare(before, after, globs)?;
     let held = Held::new(after, processes);
+    let attribution = Attribution { held: &held, processes, after, new: &new };
     let (others, left) = new
         .iter()
-        .map(|item| Left {
-            holders: held.holders(item),
-            reason: held.reason(item),
-            remedy: remedy(item),
-            is_others: held.is_others(item, &new),
-            item: item.clone(),
+        .map(|item| {
+            let seems = attribution.of(item);
+            let why = seems.and_then(Evidence::wording).map(|why| format!("; {why}"));
+            Left {
+                holders: held.holders(item),
+                reason: held.reason(item) + &why.unwrap_or_default(),
+                remedy: remedy(item),
+                evidence: None,
+                seems,
+                item: item.clone(),
+            }
         })
-        .partition(|it| it.is_others);
-    Ok(Aftermath { left, others, gone, gaps })
+        .partition(|it| it.seems.is_some());
+    let (gone_of_others, gone) = gone::let_go(before, gone);
+    Ok(Aftermath { left, others, gone, gone_of_others, gaps })
 }

@@ -4,9 +4,14 @@ use std::collections::HashMap;
 
 use anyhow::Context;
 use bpf::Birth;
+use bpf::pins::{Sought, pins_of};
 
 use super::makers::Origin;
-use crate::snapshot::Look;
+use crate::collect::object;
+use crate::snapshot::{Look, PinFact};
+
+/// How often a process is read whose parent ends meanwhile: then another one has taken it in.
+const ATTEMPTS: usize = 3;
 
 /// Processes that hold something, with their ancestors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,10 +21,16 @@ pub struct Processes {
     /// When the gate was started, in clock ticks since boot. (The command was a moment later: what was started in that
     /// moment counts as started meanwhile.)
     pub started: u64,
+    /// When the command was about to be started, in nanoseconds since boot; none where that cannot be told.
+    pub began_ns: Option<u64>,
+    /// When nothing that the command had started was running any more, in nanoseconds since boot; none before that.
+    pub over_ns: Option<u64>,
     /// Who started the gate, and who started that, by pid: they were there before it, if only for less than a tick.
     pub ancestors: HashMap<u32, Birth>,
     /// By pid.
     pub table: HashMap<u32, Birth>,
+    /// Pins in mount namespaces of what the command has left running, out of sight from here. They only explain.
+    pub pins_elsewhere: Vec<PinFact>,
 }
 
 impl Processes {
@@ -36,37 +47,85 @@ impl Processes {
         if let Ok(Some(own)) = bpf::birth(gate) {
             read_line(own.parent, gate, &mut ancestors);
         }
-        Ok(Self { gate, started, ancestors, table: HashMap::new() })
+        Ok(Self { gate, started, ancestors, ..Self::default() })
     }
 
-    /// Reads about those that hold something now. What has ended meanwhile, or cannot be read, is not in it, and its
-    /// origin unknown.
+    /// Reads about those that hold something now, and about owners. What has ended meanwhile, or cannot be read, is not in
+    /// it, and its origin unknown.
     pub(crate) fn read(&mut self, look: &Look) {
         self.table.clear();
-        for holder in &look.holders {
-            read_line(holder.pid, self.gate, &mut self.table);
+        let owners = look.owners.iter().filter(|it| it.alive == Some(true));
+        let pids = look.holders.iter().map(|it| it.pid).chain(owners.map(|it| it.owner.pid));
+        for pid in pids.collect::<Vec<_>>() {
+            for _ in 0..ATTEMPTS {
+                read_line(pid, self.gate, &mut self.table);
+                if self.origin(pid) != Origin::Unknown {
+                    break;
+                }
+                self.forget_line(pid);
+            }
+        }
+    }
+
+    /// Looks for pins of what is left running, where that is in other mount namespaces.
+    pub(crate) fn look_elsewhere(&mut self) {
+        self.pins_elsewhere.clear();
+        let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+        let mut seen = vec![namespace("thread-self")];
+        let Ok(listing) = std::fs::read_dir("/proc") else { return };
+        let names = listing.flatten().filter_map(|it| it.file_name().into_string().ok());
+        for pid in names.filter_map(|name| name.parse::<u32>().ok()) {
+            read_line(pid, self.gate, &mut self.table);
+            let there = namespace(&pid.to_string());
+            if self.origin(pid) != Origin::Command || there.is_none() || seen.contains(&there) {
+                continue;
+            }
+            seen.push(there);
+            let pins = pins_of(pid, Sought::MapsToo).pins.into_iter();
+            let fact = |pin: bpf::pins::Pin| PinFact { path: pin.path, object: object(pin.held) };
+            self.pins_elsewhere.extend(pins.map(fact));
+        }
+    }
+
+    fn forget_line(&mut self, mut pid: u32) {
+        while let Some(birth) = self.table.remove(&pid) {
+            pid = birth.parent;
         }
     }
 
     /// Where a process comes from.
     pub fn origin(&self, pid: u32) -> Origin {
         let Some(process) = self.table.get(&pid) else { return Origin::Unknown };
-        // (Its parent may be another by now.)
-        let is_ancestor =
-            self.ancestors.get(&pid).is_some_and(|it| it.start_time == process.start_time);
-        if is_ancestor || process.start_time < self.started {
+        if self.is_earlier(pid, process) {
             return Origin::Earlier;
         }
         let mut ancestor = process.parent;
         // No chain is longer than the table, unless a pid was given anew while it was read.
-        for _ in 0..self.table.len() {
-            if ancestor == self.gate {
-                return Origin::Command;
+        for _ in 0..=self.table.len() {
+            match self.table.get(&ancestor) {
+                _ if ancestor == self.gate => return Origin::Command,
+                // From outside of this pid namespace.
+                _ if ancestor == 0 => return Origin::Meanwhile,
+                Some(process) if self.is_earlier(ancestor, process) => return Origin::Meanwhile,
+                Some(process) => ancestor = process.parent,
+                // Its parent has ended since, and may have been the command's.
+                None => return Origin::Unknown,
             }
-            let Some(process) = self.table.get(&ancestor) else { break };
-            ancestor = process.parent;
         }
-        if ancestor == self.gate { Origin::Command } else { Origin::Meanwhile }
+        Origin::Unknown
+    }
+
+    /// The process with that pid and start time lives, and does not descend from the command.
+    pub(super) fn is_another(&self, pid: u32, start_time: u64) -> bool {
+        self.table.get(&pid).is_some_and(|it| it.start_time == start_time)
+            && self.origin(pid).is_not_the_commands()
+    }
+
+    fn is_earlier(&self, pid: u32, process: &Birth) -> bool {
+        // (Its parent may be another by now.)
+        let is_ancestor =
+            self.ancestors.get(&pid).is_some_and(|it| it.start_time == process.start_time);
+        is_ancestor || process.start_time < self.started
     }
 }
 

@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::makers::Holder;
+use super::evidence::Evidence;
+use super::makers::{Holder, wording};
 use super::text;
 use crate::classify::Verdict;
 use crate::diff::{Item, checks};
@@ -45,8 +46,11 @@ pub struct GateReport {
     pub left: Vec<Left>,
     /// What others have made meanwhile, which does not count.
     pub others: Vec<Left>,
-    /// What is there no more, though the command had not made it; nor does that count.
+    /// What is there no more, though the command had not made it, and which no process held; nor does that count.
     pub gone: Vec<Item>,
+    /// What is there no more because the processes that held it let go of it; nor does that count.
+    #[serde(default)]
+    pub gone_of_others: Vec<Item>,
     /// What could not be seen.
     pub gaps: Vec<Gap>,
 }
@@ -108,9 +112,22 @@ pub struct Left {
     pub reason: String,
     /// What ends it, for people.
     pub remedy: String,
-    /// It looks like somebody else's. For the judgement only.
+    /// What shows that it is somebody else's; left out where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// What seems to show it, in one look. For the judgement only.
     #[serde(skip)]
-    pub is_others: bool,
+    pub seems: Option<Evidence>,
+}
+
+impl Left {
+    /// Whose it is, for people, where it is somebody else's.
+    pub(super) fn maker(&self) -> String {
+        match self.evidence.and_then(Evidence::wording) {
+            Some(wording) => wording.to_owned(),
+            None => wording(&self.holders).unwrap_or_else(|| self.reason.clone()),
+        }
+    }
 }
 
 impl GateReport {

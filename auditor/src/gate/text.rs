@@ -3,7 +3,13 @@
 use super::report::{GateReport, Left};
 use crate::classify::Verdict;
 use crate::diff::{Item, Lines, blind, counted, entry, named};
-use crate::text::painted;
+use crate::text::{number, painted};
+
+/// How many of others' things are named where several are told of in one line.
+const NAMED: usize = 3;
+
+/// How many of what is gone are told one by one.
+const ONE_BY_ONE: usize = 5;
 
 /// Renders the report.
 pub(super) fn render(report: &GateReport, colour: bool) -> String {
@@ -12,11 +18,54 @@ pub(super) fn render(report: &GateReport, colour: bool) -> String {
         vec![left.item.to_string(), left.reason.clone(), format!("-> {}", left.remedy)]
     };
     lines.paragraph("Left behind", report.left.iter().map(with_remedy));
-    let with_reason = |left: &Left| vec![left.item.to_string(), left.reason.clone()];
-    lines.paragraph("Made meanwhile by others", report.others.iter().map(with_reason));
-    lines.paragraph("Gone, though the command had not made them", report.gone.iter().map(entry));
+    lines.group("Made meanwhile by others", report.others.len(), others(&report.others));
+    let (told, more) = report.gone.split_at(report.gone.len().min(ONE_BY_ONE));
+    let more = (!more.is_empty()).then(|| {
+        let items: Vec<&Item> = more.iter().collect();
+        vec![format!("and {}; --format json names them", counted(&items))]
+    });
+    let gone = told.iter().map(entry).chain(more);
+    lines.group("Gone, though the command had not made them", report.gone.len(), gone);
+    if !report.gone_of_others.is_empty() {
+        let items: Vec<&Item> = report.gone_of_others.iter().collect();
+        lines.line(&format!("Gone with the processes that held them: {}", in_short(&items)));
+    }
     lines.gaps(&report.gaps);
     lines.end(painted(colour, report.verdict, &conclusion(report)))
+}
+
+/// An entry for each maker: what it has made, and what shows that it was it.
+fn others(others: &[Left]) -> impl Iterator<Item = Vec<String>> {
+    let mut makers: Vec<(String, Vec<&Item>)> = Vec::new();
+    for left in others {
+        let maker = left.maker();
+        match makers.iter_mut().find(|(known, _)| *known == maker) {
+            Some((_, items)) => items.push(&left.item),
+            None => makers.push((maker, vec![&left.item])),
+        }
+    }
+    makers.into_iter().map(|(maker, items)| {
+        let what = match &items[..] {
+            [item] => item.to_string(),
+            items => in_short(items),
+        };
+        vec![what, maker]
+    })
+}
+
+/// `1 attachment and 4 programs (sd_devices, sd_fw_egress, ...)`.
+fn in_short(items: &[&Item]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in items.iter().filter_map(|item| item.name()).filter(|name| !name.is_empty()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let more = if names.len() > NAMED { ", ..." } else { "" };
+    names.truncate(NAMED);
+    let told =
+        if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
+    format!("{}{told}", counted(items))
 }
 
 /// The verdict, in one line.
@@ -28,10 +77,19 @@ pub(super) fn conclusion(report: &GateReport) -> String {
     let blind = blind(&report.gaps);
     let named = named(&report.programs);
     let left: Vec<&Item> = report.left.iter().map(|left| &left.item).collect();
+    let others = match report.others.len() {
+        0 => String::new(),
+        some => format!("; {} made meanwhile by others do not count", number(some)),
+    };
     match report.verdict {
-        Verdict::Clean => format!("clean: the command left nothing behind{named}; it {ended}"),
+        Verdict::Clean => {
+            format!("clean: the command left nothing behind{named}; it {ended}{others}")
+        }
         Verdict::Leaks => {
-            format!("leaks: the command left {} behind{named}{blind}; it {ended}", counted(&left))
+            format!(
+                "leaks: the command left {} behind{named}{blind}; it {ended}{others}",
+                counted(&left)
+            )
         }
         Verdict::Incomplete => {
             format!("incomplete: nothing was shown to be left behind{named}{blind}; it {ended}")

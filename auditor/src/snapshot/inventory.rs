@@ -1,5 +1,8 @@
 //! Everything of BPF that the kernel has, whatever it is for: what two moments are compared by.
 
+use std::fmt;
+
+use bpf::device_programs::DeviceProgram;
 use bpf::objects::{AnyLink, MapInfo};
 use bpf::program::ProgramInfo;
 use bpf::{LinkId, MapId, ProgramId};
@@ -7,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Object;
+use crate::collect::object;
 
 /// Every program, link and map, of all types. The rest of a look has what can be on a cgroup, and more about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +21,10 @@ pub struct Inventory {
     pub links: Vec<AnyLinkFact>,
     /// Every map, by id.
     pub maps: Vec<MapFact>,
+    /// Every program on a network device (XDP, tcx, netkit) in a network namespace that could be found; nobody looks where
+    /// no program is of such a type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_programs: Vec<DeviceProgramFact>,
 }
 
 impl Inventory {
@@ -83,11 +91,20 @@ pub struct AnyLinkFact {
     /// The `struct_ops` map that it holds.
     #[schemars(with = "Option<u32>")]
     pub map_id: Option<MapId>,
+    /// The number of the network device that it is on (0: it is gone), in a network namespace that the link does not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u32>,
 }
 
 impl From<AnyLink> for AnyLinkFact {
     fn from(link: AnyLink) -> Self {
-        Self { id: link.id, kind: link.kind, program_id: link.program_id, map_id: link.map_id }
+        Self {
+            id: link.id,
+            kind: link.kind,
+            program_id: link.program_id,
+            map_id: link.map_id,
+            device: link.device,
+        }
     }
 }
 
@@ -102,10 +119,77 @@ pub struct MapFact {
     /// Its type, as bpftool names it.
     #[serde(rename = "type")]
     pub kind: String,
+    /// The programs or maps that it keeps in its slots, for as long as it lives itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<SlotFact>,
+}
+
+/// A slot of a map that keeps something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SlotFact {
+    /// Its key: an index, or hexadecimal digits.
+    pub key: String,
+    /// What is in it.
+    pub object: Object,
 }
 
 impl From<MapInfo> for MapFact {
     fn from(map: MapInfo) -> Self {
-        Self { id: map.id, name: map.name, kind: map.kind }
+        let slots = map.slots.unwrap_or_default().into_iter();
+        let slots = slots.map(|slot| SlotFact { key: slot.key, object: object(slot.held) });
+        Self { id: map.id, name: map.name, kind: map.kind, slots: slots.collect() }
     }
+}
+
+/// A program on a network device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceProgramFact {
+    /// The inode number of the network namespace that the device is in.
+    pub network_namespace: u64,
+    /// A way into that namespace, for people; none for the auditor's own.
+    pub namespace_path: Option<String>,
+    /// The device's number there.
+    pub device: u32,
+    /// Its name.
+    pub name: String,
+    /// Where on it: `xdp`, `tcx_ingress`, `tcx_egress`, `netkit_primary` or `netkit_peer`.
+    pub hook: String,
+    /// The program.
+    #[schemars(with = "u32")]
+    pub program_id: ProgramId,
+    /// The link that attaches it; none where there is none, and for XDP, where the kernel does not tell.
+    #[schemars(with = "Option<u32>")]
+    pub link_id: Option<LinkId>,
+}
+
+impl From<DeviceProgram> for DeviceProgramFact {
+    fn from(program: DeviceProgram) -> Self {
+        let path = program.namespace_path;
+        Self {
+            network_namespace: program.network_namespace,
+            namespace_path: path.map(|path| path.to_string_lossy().into_owned()),
+            device: program.device,
+            name: program.name,
+            hook: program.hook.to_owned(),
+            program_id: program.program_id,
+            link_id: program.link_id,
+        }
+    }
+}
+
+/// For people: `device eth0 (2), xdp, in network namespace 4026531840 (the auditor's own)`.
+impl fmt::Display for DeviceProgramFact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "device {} ({}), {}, ", self.name, self.device, self.hook)?;
+        in_namespace(f, self.network_namespace, self.namespace_path.as_deref())
+    }
+}
+
+/// `in network namespace 4026532177 (/run/netns/blue)`.
+pub(crate) fn in_namespace(
+    f: &mut fmt::Formatter<'_>,
+    inode: u64,
+    path: Option<&str>,
+) -> fmt::Result {
+    write!(f, "in network namespace {inode} ({})", path.unwrap_or("the auditor's own"))
 }

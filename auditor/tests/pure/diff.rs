@@ -5,7 +5,8 @@ use auditor::diff::{DiffReport, Difference, Incomparable, Kind, compare, report,
 use auditor::formats::{Medium, Rendition};
 use auditor::results::{COVERAGE, Outcome};
 use auditor::snapshot::{
-    AnyLinkFact, Inventory, LoadedProgram, MapFact, Object, Snapshot, Subject,
+    AnyLinkFact, DeviceProgramFact, Inventory, LoadedProgram, MapFact, Object, SlotFact, Snapshot,
+    Subject,
 };
 use bpf::{LinkId, MapId, ProgramId};
 
@@ -25,7 +26,7 @@ pub(crate) fn everything() -> Snapshot {
         uid: fact.uid,
         map_ids: fact.map_ids.clone(),
     });
-    let inventory = Inventory { programs: programs.collect(), links: vec![], maps: vec![] };
+    let inventory = Inventory { programs: programs.collect(), ..Inventory::default() };
     look.inventory = Some(inventory);
     host
 }
@@ -55,12 +56,33 @@ pub(crate) trait Stock: Story {
             kind: kind.into(),
             program_id: Some(ProgramId(program)),
             map_id: None,
+            device: None,
         });
     }
 
     fn map(&mut self, id: u32, name: &str) {
-        let map = MapFact { id: MapId(id), name: name.into(), kind: "hash".into() };
+        let map =
+            MapFact { id: MapId(id), name: name.into(), kind: "hash".into(), slots: Vec::new() };
         self.inventory().maps.push(map);
+    }
+
+    /// Puts something into a slot of the last map.
+    fn slot(&mut self, key: &str, object: Object) {
+        let slot = SlotFact { key: key.into(), object };
+        self.inventory().maps.last_mut().unwrap().slots.push(slot);
+    }
+
+    /// A program on a network device of another namespace.
+    fn on_device(&mut self, program: u32, device: u32, hook: &str, link: Option<u32>) {
+        self.inventory().device_programs.push(DeviceProgramFact {
+            network_namespace: 4_026_532_177,
+            namespace_path: Some("/run/netns/blue".into()),
+            device,
+            name: "eth0".into(),
+            hook: hook.into(),
+            program_id: ProgramId(program),
+            link_id: link.map(LinkId),
+        });
     }
 }
 
@@ -294,4 +316,68 @@ pub(crate) fn reported() -> DiffReport {
 fn the_report_reads_as_it_should() {
     insta::assert_snapshot!("diff-text", reported().text(Medium::FILE));
     insta::assert_json_snapshot!("diff-json", reported());
+}
+
+/// A new link 7 of program 41, of that type, on device 2.
+fn on_device_2(kind: &str) -> Snapshot {
+    let mut after = everything();
+    after.load(41, "leaky", &[]);
+    after.any_link(7, 41, kind);
+    after.inventory().links[0].device = Some(2);
+    after
+}
+
+fn link_of(after: &Snapshot) -> String {
+    new(&everything(), after, &["*"]).remove(0)
+}
+
+#[test]
+fn a_link_on_a_device_is_told_with_the_device_and_its_network_namespace() {
+    let mut after = on_device_2("tcx");
+    after.on_device(41, 2, "tcx_ingress", Some(7));
+    let told = "link 7 (tcx) of program 41 (leaky) on device eth0 (2), tcx_ingress, in network namespace 4026532177 \
+                (/run/netns/blue)";
+    assert_eq!(link_of(&after), told);
+    after.inventory().device_programs[0].namespace_path = None;
+    assert!(link_of(&after).ends_with("namespace 4026532177 (the auditor's own)"));
+    after.inventory().links[0].device = Some(0);
+    after.inventory().device_programs.clear();
+    let told = "link 7 (tcx) of program 41 (leaky) on a network device that is gone";
+    assert_eq!(link_of(&after), told);
+}
+
+#[test]
+fn whose_device_it_is_that_a_link_is_on_is_unknown_unless_one_place_alone_fits() {
+    let unknown = "on device 2, in an unknown network namespace";
+    let mut after = on_device_2("tcx");
+    assert!(link_of(&after).ends_with(unknown), "{}", link_of(&after));
+    // The same program on a device of that number, but through another link.
+    after.on_device(41, 2, "tcx_ingress", Some(8));
+    assert!(link_of(&after).ends_with(unknown), "{}", link_of(&after));
+    let mut after = on_device_2("xdp");
+    after.on_device(41, 2, "tcx_ingress", None);
+    after.on_device(41, 3, "xdp", None);
+    after.on_device(40, 2, "xdp", None);
+    assert!(link_of(&after).ends_with(unknown), "{}", link_of(&after));
+    after.on_device(41, 2, "xdp", None);
+    assert!(link_of(&after).contains("on device eth0 (2), xdp, in "), "{}", link_of(&after));
+    // In each of two namespaces.
+    after.on_device(41, 2, "xdp", None);
+    assert!(link_of(&after).ends_with(unknown), "{}", link_of(&after));
+}
+
+#[test]
+fn a_link_that_was_being_made_at_the_first_look_is_not_new_nor_is_what_it_attaches() {
+    let mut after = one_of_each();
+    let mut before = one_of_each();
+    before.inventory().links.clear();
+    before.look().links.clear();
+    before.look().pins.clear();
+    let told = difference(&before, &after, &["*"]);
+    assert_eq!((told.new.len(), told.gone.len()), (3, 1), "{told:?}");
+    before.look().coverage.changing_links = vec![LinkId(7)];
+    assert_eq!(difference(&before, &after, &["*"]), Difference::default());
+    // Another one is.
+    after.any_link(8, 41, "xdp");
+    assert_eq!(new(&before, &after, &["*"]), ["link 8 (xdp) of program 41 (leaky)"]);
 }

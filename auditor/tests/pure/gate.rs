@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
+use auditor::classify::Verdict;
 use auditor::diff::Kind;
 use auditor::formats::{Medium, Rendition};
 use auditor::gate::{
-    Aftermath, CommandInfo, Ended, GateReport, Origin, Processes, SCHEMA_VERSION, judge,
+    Aftermath, CommandInfo, Ended, Evidence, GateReport, Origin, Processes, SCHEMA_VERSION, judge,
 };
 use auditor::report::Host;
 use auditor::results::Outcome;
-use auditor::snapshot::{Object, Snapshot, Subject, Tool};
+use auditor::snapshot::{Object, PinFact, Snapshot, Subject, Tool};
 use bpf::{Birth, MapId};
 
 use crate::common::*;
@@ -33,7 +34,7 @@ fn processes() -> Processes {
         born(WORKER, DAEMON, 9_200),
         born(STRANGER, SYSTEMD, 9_150),
     ]);
-    Processes { gate: GATE, started: 9_000, ancestors: HashMap::new(), table }
+    Processes { gate: GATE, started: 9_000, table, ..Processes::default() }
 }
 
 fn all() -> Vec<String> {
@@ -97,7 +98,16 @@ fn ancestors_that_go_in_a_circle_end_the_search() {
     let mut processes = processes();
     processes.table.insert(401, Birth { parent: 402, start_time: 9_500 });
     processes.table.insert(402, Birth { parent: 401, start_time: 9_500 });
-    assert_eq!(processes.origin(401), Origin::Meanwhile);
+    assert_eq!(processes.origin(401), Origin::Unknown);
+}
+
+#[test]
+fn a_process_whose_parent_has_ended_may_be_the_commands() {
+    let mut processes = processes();
+    processes.table.insert(401, Birth { parent: 402, start_time: 9_500 });
+    assert_eq!(processes.origin(401), Origin::Unknown);
+    processes.table.insert(402, Birth { parent: 0, start_time: 9_400 });
+    assert_eq!(processes.origin(401), Origin::Meanwhile, "from outside of the pid namespace");
 }
 
 #[test]
@@ -127,10 +137,16 @@ fn a_process_of_the_command_that_still_runs_is_named() {
 }
 
 #[test]
-fn what_only_earlier_processes_hold_is_somebody_elses_and_does_not_count() {
-    let found = settled(&everything(), &loaded(&[SYSTEMD]));
-    assert_eq!((found.left.len(), kinds(&found.others)), (0, vec![Kind::Program]));
-    for holders in [vec![], vec![SYSTEMD, DAEMON], vec![STRANGER], vec![999], vec![SYSTEMD, 999]] {
+fn what_only_processes_hold_that_are_not_the_commands_is_somebody_elses_and_does_not_count() {
+    for holders in [vec![SYSTEMD], vec![STRANGER], vec![SYSTEMD, STRANGER]] {
+        let found = settled(&everything(), &loaded(&holders));
+        assert_eq!((found.left.len(), kinds(&found.others)), (0, vec![Kind::Program]));
+        assert_eq!(found.others[0].evidence, Some(Evidence::Holders));
+        assert_eq!(found.verdict(), Verdict::Clean);
+    }
+    let mine =
+        [vec![], vec![SYSTEMD, DAEMON], vec![STRANGER, WORKER], vec![999], vec![SYSTEMD, 999]];
+    for holders in mine {
         let found = settled(&everything(), &loaded(&holders));
         assert_eq!((found.left.len(), found.others.len()), (1, 0), "{holders:?}");
     }
@@ -150,6 +166,135 @@ fn an_earlier_process_that_is_seen_but_once_may_just_have_looked() {
     assert!(fourth.is_settled());
     let fifth = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(Some(&fourth));
     assert_eq!((fifth.left.len(), fifth.others.len()), (0, 1));
+    // It has let go of what it was shown to have made, which stays for another reason: a pin, say.
+    let sixth = judged(&everything(), &loaded(&[])).confirmed_by(Some(&fifth));
+    assert_eq!((sixth.left.len(), sixth.others.len()), (0, 1));
+    assert!(sixth.others[0].reason.contains("held by process 1"), "{}", sixth.others[0].reason);
+    let seventh = judged(&everything(), &loaded(&[DAEMON])).confirmed_by(Some(&sixth));
+    assert_eq!((seventh.left.len(), seventh.others.len()), (1, 0), "the command has it now");
+}
+
+/// Its program 41 was loaded at 1,041 ns.
+fn judged_in(after: &Snapshot, began_ns: Option<u64>, over_ns: Option<u64>) -> Aftermath {
+    let processes = Processes { began_ns, over_ns, ..processes() };
+    judge(&everything(), after, &all(), &processes).unwrap().confirmed_by(None)
+}
+
+#[test]
+fn what_was_loaded_before_the_command_or_after_it_is_not_its_own_whoever_holds_it_or_nobody() {
+    for holders in [vec![], vec![SYSTEMD], vec![999]] {
+        let mut after = loaded(&holders);
+        after.attach(41, A, EG);
+        for (began, over, evidence) in [
+            (Some(1_042), None, Evidence::LoadedBefore),
+            (Some(1_000), Some(1_040), Evidence::LoadedAfter),
+        ] {
+            let found = judged_in(&after, began, over);
+            assert_eq!(kinds(&found.others), [Kind::Attachment, Kind::Program]);
+            assert_eq!(found.left.len(), 0);
+            assert!(found.others.iter().all(|it| it.evidence == Some(evidence)));
+        }
+        // While the command ran, or at a time that is unknown.
+        for (began, over) in [(Some(1_041), Some(1_041)), (Some(1_000), None), (None, None)] {
+            assert_eq!(judged_in(&after, began, over).left.len(), 2);
+        }
+    }
+    // The command's own processes can have taken it over.
+    assert_eq!(judged_in(&loaded(&[DAEMON]), Some(1_042), None).left.len(), 1);
+}
+
+#[test]
+fn links_pins_and_maps_are_as_old_as_the_programs_that_they_are_of() {
+    let mut after = loaded(&[]);
+    after.inventory().programs.pop();
+    after.load(41, "theirs", &[9]);
+    after.any_link(7, 41, "xdp");
+    after.map(9, "counts");
+    after.pin("/sys/fs/bpf/l", link(7));
+    after.pin("/sys/fs/bpf/p", program(41));
+    after.pin("/sys/fs/bpf/m", Object::Map(MapId(9)));
+    let found = judged_in(&after, Some(1_042), None);
+    assert_eq!((kinds(&found.left), found.others.len()), (vec![], 6));
+    // A program of the command uses the map as well.
+    after.load(42, "mine", &[9]);
+    let found = judged_in(&after, Some(1_042), None);
+    assert_eq!(kinds(&found.left), [Kind::Pin, Kind::Program, Kind::Map]);
+}
+
+#[test]
+fn the_owner_that_a_program_names_tells_whose_it_is_if_it_lives() {
+    let owned = |pid, start_time| {
+        let mut after = loaded(&[]);
+        let owner = bpf::Owner { start_time, ..owner(pid) };
+        after.program(41, Some(&owner));
+        judged(&everything(), &after).confirmed_by(None)
+    };
+    for (pid, start_time) in [(SYSTEMD, 3), (STRANGER, 9_150)] {
+        let found = owned(pid, start_time);
+        assert_eq!((found.left.len(), found.others.len()), (0, 1));
+        assert_eq!(found.others[0].evidence, Some(Evidence::Owner));
+    }
+    // The command's; another process with that pid; one that is dead.
+    for (pid, start_time) in [(DAEMON, 9_100), (STRANGER, 9_151), (999, 3)] {
+        assert_eq!(owned(pid, start_time).left.len(), 1, "{pid}");
+    }
+    let elsewhere = bpf::Owner { start_time: 3, pid_namespace: 1, ..owner(SYSTEMD) };
+    let mut after = loaded(&[]);
+    after.program(41, Some(&elsewhere));
+    assert_eq!(judged(&everything(), &after).left.len(), 1, "a pid of another namespace");
+}
+
+#[test]
+fn what_keeps_a_program_in_a_slot_of_a_map_is_named() {
+    let mut after = loaded(&[]);
+    after.map(9, "jmp");
+    after.slot("3", program(41));
+    after.pin("/sys/fs/bpf/jmp", Object::Map(MapId(9)));
+    let found = settled(&everything(), &after);
+    let reason = &found.left.iter().find(|it| it.item.kind() == Kind::Program).unwrap().reason;
+    let kept = "kept by entry 3 of map 9 (jmp), which is kept by its pin /sys/fs/bpf/jmp";
+    assert!(reason.ends_with(kept), "{reason}");
+    // Held by somebody else through the map, and so somebody else's.
+    after.hold(SYSTEMD, &[Object::Map(MapId(9))]);
+    let found = settled(&everything(), &after);
+    assert_eq!((kinds(&found.left), found.others.len()), (vec![], 3));
+    after.hold(DAEMON, &[Object::Map(MapId(9))]);
+    assert_eq!(settled(&everything(), &after).left.len(), 3);
+}
+
+#[test]
+fn a_map_in_a_slot_of_another_one_is_kept_by_that() {
+    let mut after = everything();
+    after.map(8, "inner");
+    after.map(9, "outer");
+    after.slot("0", Object::Map(MapId(8)));
+    after.hold(SYSTEMD, &[Object::Map(MapId(9))]);
+    let found = settled(&everything(), &after);
+    assert_eq!((kinds(&found.left), found.others.len()), (vec![], 2));
+    let reason = &found.others[0].reason;
+    assert!(reason.contains("kept by entry 0 of map 9 (outer)"), "{reason}");
+}
+
+#[test]
+fn where_a_program_is_on_a_device_without_a_link_is_named() {
+    let mut after = loaded(&[]);
+    after.on_device(41, 2, "xdp", None);
+    let found = settled(&everything(), &after);
+    let kept = "kept by its attachment to device eth0 (2), xdp, in network namespace 4026532177 (/run/netns/blue)";
+    assert!(found.left[0].reason.ends_with(kept), "{}", found.left[0].reason);
+}
+
+#[test]
+fn a_pin_in_a_mount_namespace_of_what_the_command_left_running_explains_what_it_keeps() {
+    let mut after = everything();
+    after.load(41, "leaky", &[]);
+    after.any_link(7, 41, "cgroup");
+    let path = "/proc/201/root/sys/fs/bpf/l".into();
+    let pins_elsewhere = vec![PinFact { path, object: link(7) }];
+    let processes = Processes { pins_elsewhere, ..processes() };
+    let found = judge(&everything(), &after, &all(), &processes).unwrap();
+    let reason = &found.left[0].reason;
+    assert!(reason.ends_with("kept by its pin /proc/201/root/sys/fs/bpf/l"), "{reason}");
 }
 
 #[test]
@@ -180,6 +325,46 @@ fn an_attachment_or_a_pin_of_what_was_there_before_counts_whoever_holds_that() {
 fn what_the_command_removed_of_others_is_told_and_does_not_count() {
     let found = settled(&loaded(&[]), &everything());
     assert_eq!((found.left.len(), found.gone.len(), found.is_settled()), (0, 1, true));
+    assert_eq!(found.gone_of_others, []);
+}
+
+#[test]
+fn what_others_let_go_of_is_told_from_what_was_taken_from_them() {
+    let mut before = loaded(&[SYSTEMD]);
+    before.attach(41, A, EG);
+    before.pin("/sys/fs/bpf/p", program(41));
+    let gone = settled(&before, &everything());
+    assert_eq!((gone.gone.len(), gone.gone_of_others.len()), (0, 3));
+    // The program is still there and held: somebody has detached and unpinned it.
+    let taken = settled(&before, &loaded(&[SYSTEMD]));
+    assert_eq!((taken.gone.len(), taken.gone_of_others.len()), (2, 0));
+}
+
+#[test]
+fn many_things_of_others_take_one_line_each() {
+    let (mut before, mut after) = (everything(), everything());
+    for id in 50..70 {
+        before.load(id, "sd_gone", &[]);
+        before.hold(SYSTEMD, &[program(id)]);
+        after.load(id + 100, "sd_devices", &[]);
+        after.hold(SYSTEMD, &[program(id + 100)]);
+    }
+    let text = report(settled(&before, &after), Some(Ended::Exited(0))).text(Medium::FILE);
+    let expected = "Made meanwhile by others (20):
+  20 programs (sd_devices)
+    held by process 1 (somebody), running since before the command
+
+Gone with the processes that held them: 20 programs (sd_gone)
+
+clean: the command left nothing behind; it ended with status 0; 20 made meanwhile by others do not count
+";
+    assert_eq!(text, expected);
+    for id in 50..70 {
+        before.load(id + 200, "left", &[]);
+    }
+    let text = report(settled(&before, &after), Some(Ended::Exited(0))).text(Medium::FILE);
+    assert!(text.contains("Gone, though the command had not made them (20):"), "{text}");
+    assert!(text.contains("\n  and 15 programs; --format json names them\n"), "{text}");
 }
 
 fn report(aftermath: Aftermath, ended: Option<Ended>) -> GateReport {
@@ -201,6 +386,7 @@ fn report(aftermath: Aftermath, ended: Option<Ended>) -> GateReport {
         left: aftermath.left,
         others: aftermath.others,
         gone: aftermath.gone,
+        gone_of_others: aftermath.gone_of_others,
         gaps: aftermath.gaps.into_iter().map(Into::into).collect(),
     }
 }

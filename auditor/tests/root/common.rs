@@ -99,9 +99,18 @@ pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<ProgramId>
 
 /// Linux has it since 6.1. Where it is missing an audit that is to use it has to say so.
 pub(crate) fn has_iterator() -> bool {
+    is_since(6, 1)
+}
+
+/// Programs in lists on network devices.
+pub(crate) fn has_tcx() -> bool {
+    is_since(6, 6)
+}
+
+fn is_since(major: u32, minor: u32) -> bool {
     let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(1))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// Compiles a program; the folder keeps it.

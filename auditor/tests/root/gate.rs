@@ -253,6 +253,167 @@ fn root_what_an_earlier_process_makes_meanwhile_is_told_and_does_not_count() {
 }
 
 #[test]
+fn root_what_a_process_makes_that_others_start_meanwhile_is_told_and_does_not_count() {
+    let cgroup = ScratchCgroup::new("stranger");
+    let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
+    let stranger = compiled(&folder, "tests/root/daemon.c");
+    let gate = Gate::new(&names.leak);
+    let mut child = piped(&mut gate.command(&["sh", "-c", "echo ready; cat"]));
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    // Started by this test while the command runs; what stays of it becomes a child of another process.
+    let started =
+        Command::new(&stranger).args([text(cgroup.path()), &names.leak]).output().unwrap();
+    let pid: i32 = String::from_utf8_lossy(&started.stdout).trim().parse().unwrap();
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    let report = gate.report(&shown(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    let others = report["others"].as_array().unwrap();
+    let kinds: Vec<&Value> = others.iter().map(|it| &it["kind"]).collect();
+    assert_eq!(kinds, ["attachment", "link", "program"]);
+    for other in others {
+        assert_eq!(
+            (&other["evidence"], &other["holders"][0]["pid"]),
+            (&"holders".into(), &pid.into())
+        );
+        assert_eq!(other["holders"][0]["origin"], "meanwhile");
+    }
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("started meanwhile, but not by the command"), "{talk}");
+}
+
+#[test]
+fn root_what_others_leave_when_the_command_is_over_does_not_count_though_nobody_holds_it() {
+    let cgroup = ScratchCgroup::new("after");
+    let names = Names::new();
+    isolate();
+    // Something that the command leaves keeps the gate looking, until it is removed.
+    let gate = Gate { settle: "1h", ..Gate::new(&names.leak) };
+    let make = format!(
+        "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
+        names.leak
+    );
+    let mut child = piped(&mut gate.command(&["sh", "-c", &make]));
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut pid = String::new();
+    stdout.read_line(&mut pid).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+    while process.exists() {
+        sleep(Duration::from_millis(10));
+    }
+    // The first that the gate does then is to see that nothing of the command runs any more: so it has, when it has worked
+    // for some ticks.
+    let used = ticks_of(child.id());
+    while ticks_of(child.id()) < used + 3 {
+        sleep(Duration::from_millis(10));
+    }
+    let theirs = plant(cgroup.path(), &names.leak, EGRESS, bpf::list::AttachFlags::MULTI);
+    std::fs::remove_file("/sys/fs/bpf/left").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let report = gate.report(&shown(&output));
+    assert_eq!((output.status.code(), left(&report)), (Some(0), vec![]), "{}", shown(&output));
+    let others = report["others"].as_array().unwrap();
+    assert!(others.iter().all(|it| it["evidence"] == "loaded_after"), "{others:?}");
+    assert!(others.iter().any(|it| it["program"]["id"] == theirs.0), "{}", shown(&output));
+}
+
+/// The processor time of a process, in clock ticks.
+fn ticks_of(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = text.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    [11, 12].map(|at| fields[at].parse::<u64>().unwrap()).iter().sum()
+}
+
+#[test]
+fn root_whatever_its_name_is_what_a_command_leaves_is_found() {
+    let cgroup = ScratchCgroup::new("nameless");
+    let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
+    let leak = compiled(&folder, "../docs/examples/leak.c");
+    let gate = Gate::new(&names.leak);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chadthrottle-audit"));
+    let file = format!("json={}", gate.folder.path().join("report").display());
+    command.args(["gate", "--settle", "1s", "--output", &file, "--"]);
+    let output = command.args([&leak, text(cgroup.path()), &names.leak]).output().unwrap();
+    let report = gate.report(&shown(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert_eq!(report["programs"], serde_json::json!(["*"]));
+    // Others may leave something at the same time.
+    let left = report["left"].as_array().unwrap();
+    let mine = left.iter().filter(|it| it["program"]["name"] == names.leak.as_str());
+    assert_eq!(mine.count(), 2, "{}", shown(&output));
+}
+
+#[test]
+fn root_a_slot_of_a_pinned_map_that_keeps_a_program_is_named() {
+    isolate();
+    let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
+    let jump = compiled(&folder, "tests/root/jump.c");
+    let gate = Gate::new(&names.leak);
+    let (output, report) = gate.run(&[&jump, &names.leak, "/sys/fs/bpf/jmp"]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert_eq!(left(&report), ["pin", "program", "map"]);
+    let map = report["left"][2]["map"]["id"].as_u64().unwrap();
+    let kept = format!(
+        "kept by entry 3 of map {map} ({}), which is kept by its pin /sys/fs/bpf/jmp",
+        names.leak
+    );
+    let reason = report["left"][1]["reason"].as_str().unwrap();
+    assert!(reason.ends_with(&kept), "{reason}");
+}
+
+#[test]
+fn root_a_link_on_a_device_of_another_network_namespace_is_named_with_both() {
+    let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
+    let device = compiled(&folder, "tests/root/device.c");
+    let mut hooks = vec![("xdp", "xdp")];
+    if has_tcx() {
+        hooks.push(("tcx", "tcx_ingress"));
+    }
+    for (hook, told) in hooks {
+        let gate = Gate::new(&names.leak);
+        // The loopback has the number 1 in every namespace.
+        let (output, report) = gate.run(&["unshare", "--net", &device, hook, "1", &names.leak]);
+        let pid: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+        assert_eq!(left(&report), ["link", "program"]);
+        let at = &report["left"][0]["device"];
+        assert_eq!(
+            (&at["name"], &at["index"], &at["hook"]),
+            (&"lo".into(), &1.into(), &told.into())
+        );
+        let inode = at["network_namespace"].as_u64().unwrap();
+        assert_eq!(namespace.to_str().unwrap(), format!("net:[{inode}]"));
+        let talk = String::from_utf8_lossy(&output.stderr);
+        let line = format!("on device lo (1), {told}, in network namespace {inode} (/proc/");
+        assert!(talk.contains(&line), "{talk}");
+    }
+}
+
+#[test]
+fn root_a_pin_of_a_container_that_the_command_left_running_is_named() {
+    let cgroup = ScratchCgroup::new("container");
+    let names = Names::new();
+    let gate = Gate::new(&names.leak);
+    let script = format!(
+        "unshare --mount sh -c 'mount -t bpf bpf /sys/fs/bpf; bpftool map create /sys/fs/bpf/m type array \
+         key 4 value 4 entries 1 name {}; echo $$; exec sleep 60 >&-' & read -r _ <{}/cgroup.procs; sleep 1",
+        names.leak,
+        cgroup.path().display()
+    );
+    let (output, report) = gate.run(&["sh", "-c", &script]);
+    let pid: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert_eq!((output.status.code(), left(&report)), (Some(1), vec!["map"]), "{}", shown(&output));
+    let reason = report["left"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains(&format!("kept by its pin /proc/{pid}/root/sys/fs/bpf/m")), "{reason}");
+}
+
+#[test]
 fn root_without_rights_the_command_is_not_even_run() {
     let witness: PathBuf = tempfile::tempdir().unwrap().keep().join("was-run");
     std::fs::set_permissions(

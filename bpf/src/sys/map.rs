@@ -104,6 +104,9 @@ pub(crate) struct RawMap {
     pub id: u32,
     pub kind: u32,
     pub name: String,
+    pub key_size: usize,
+    pub value_size: usize,
+    pub max_entries: u32,
 }
 
 /// The info of a map.
@@ -111,7 +114,14 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> Result<RawMap> {
     let mut raw = sys::bpf_map_info::default();
     // SAFETY: `fd` is a map's, or the kernel says EINVAL; every pointer in `raw` is null.
     unsafe { info(fd, &mut raw) }?;
-    Ok(RawMap { id: raw.id, kind: raw.type_, name: c_chars(&raw.name) })
+    Ok(RawMap {
+        id: raw.id,
+        kind: raw.type_,
+        name: c_chars(&raw.name),
+        key_size: raw.key_size as usize,
+        value_size: raw.value_size as usize,
+        max_entries: raw.max_entries,
+    })
 }
 
 /// How many CPUs can ever be there: the number of values in a map with one for each.

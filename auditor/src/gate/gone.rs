@@ -1,0 +1,42 @@
+//! What is there no more: what others let go of is told from what somebody may have taken from them.
+
+use super::makers::Held;
+use super::processes::Processes;
+use crate::diff::Item;
+use crate::snapshot::Snapshot;
+
+/// What processes held at the moment before, and what nobody did. Whoever held it then was there before the command.
+///
+/// That a program is detached, or a file removed, its holder may not have done: it counts as let go of only where the
+/// thing itself is gone as well.
+pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
+    let processes = Processes::default();
+    let held = Held::new(before, &processes);
+    let is_gone = |wanted: &dyn Fn(&Item) -> bool| gone.iter().any(wanted);
+    let was_let_go: Vec<bool> = gone
+        .iter()
+        .map(|item| {
+            let is_whole = match item {
+                Item::Program { .. } | Item::Link { .. } | Item::Map { .. } => true,
+                Item::Attachment { link: Some(link), .. } | Item::Pin { link: Some(link), .. } => {
+                    is_gone(&|it| matches!(it, Item::Link { link: gone, .. } if gone.id == link.id))
+                }
+                Item::Attachment { program, .. } | Item::Pin { program: Some(program), .. } => {
+                    is_gone(
+                        &|it| matches!(it, Item::Program { program: gone } if gone.id == program.id),
+                    )
+                }
+                Item::Pin { map: Some(map), .. } => {
+                    is_gone(&|it| matches!(it, Item::Map { map: gone } if gone.id == map.id))
+                }
+                Item::Pin { .. } => false,
+            };
+            is_whole && !held.holders(item).is_empty()
+        })
+        .collect();
+    let (mut by_others, mut rest) = (Vec::new(), Vec::new());
+    for (item, was_let_go) in gone.into_iter().zip(was_let_go) {
+        if was_let_go { by_others.push(item) } else { rest.push(item) }
+    }
+    (by_others, rest)
+}

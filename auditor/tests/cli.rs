@@ -266,7 +266,7 @@ fn a_cgroup_that_is_not_there_is_named() {
     audit(&["scan", "--root", "../../../../../../../../../tmp"])
         .assert()
         .code(64)
-        .stderr(contains("is not below the cgroup2 mount"));
+        .stderr(contains("it is a directory, but of no cgroup"));
 }
 
 #[test]

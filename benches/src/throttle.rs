@@ -34,6 +34,7 @@ pub fn engine() -> anyhow::Result<Engine<LinuxBpf>> {
 pub fn spec(cgroup: PathBuf, rate: Rate, attach: Wish, tcp: TcpWish) -> Spec {
     Spec {
         cgroup,
+        cgroup_id: None,
         download: (tcp != TcpWish::Police).then_some(rate),
         upload: Some(rate),
         burst: Burst::DEFAULT,

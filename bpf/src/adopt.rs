@@ -31,6 +31,9 @@ pub struct Adopted {
     pub shaped: u64,
     /// So many are not, because the kernel has no means for it (before 6.12): they are policed.
     pub policed: u64,
+    /// So many threads of the cgroup are outside of this pid namespace, or hidden. Sockets in network namespaces in which
+    /// only such ones live were not found: they are policed, too.
+    pub untold: u64,
 }
 
 /// Has the kernel ask the sockops program of a cgroup about its sockets that are open already, and those of
@@ -57,10 +60,10 @@ pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let skeleton = open.load().map_err(fail)?;
     let program = skeleton.progs.chadthrottle_adopt.as_fd();
 
-    let letters = netns::in_each(path, || run(program))?.concat();
+    let (letters, untold) = netns::in_each(path, || run(program))?;
     let (shaped, policed): (Vec<u8>, Vec<u8>) =
-        letters.into_iter().partition(|&letter| letter == b'y');
-    Ok(Adopted { shaped: shaped.len() as u64, policed: policed.len() as u64 })
+        letters.concat().into_iter().partition(|&letter| letter == b'y');
+    Ok(Adopted { shaped: shaped.len() as u64, policed: policed.len() as u64, untold })
 }
 
 /// Goes over this thread's network namespace once; returns what the program printed.

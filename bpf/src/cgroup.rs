@@ -1,136 +1,41 @@
 //! Where cgroup2 is mounted, and open cgroups.
 
+mod hierarchy;
+mod home;
+mod members;
+mod mounts;
+mod named;
+
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat, makedev, stat};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, fstatfs, statfs};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
-use crate::owner::from_proc;
 use crate::sys;
+
+pub use hierarchy::{Shows, View, views};
+pub use home::{Home, home, seen_instead};
+pub use members::{process_of, processes, threads, threads_elsewhere};
+pub use mounts::{Mount, mounts, parse_mountinfo};
+pub use named::{Reach, find, reach, relative_to};
 
 /// The id of the hierarchy's true root; a mount whose top has another one shows only a part of it.
 pub const ROOT_CGROUP_ID: CgroupId = CgroupId(1);
 
-/// One line of `/proc/PID/mountinfo`, as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// The directory of the file system that is its top.
-    pub root: PathBuf,
-    /// Where it is mounted.
-    pub point: PathBuf,
-    /// The file system's type.
-    pub kind: String,
-    /// The number of its device, as `stat` gives it for what lies on it.
-    pub device: u64,
-}
-
-impl Mount {
-    /// Whether it is what its place shows: another mount may lie on top of it, there or further up. One that may not be
-    /// looked at counts, for who tries learns why.
-    pub fn is_on_top(&self) -> bool {
-        match stat(&self.point) {
-            Ok(found) => found.st_dev == self.device,
-            Err(errno) => !matches!(errno, Errno::ENOENT | Errno::ENOTDIR),
-        }
-    }
-}
-
-/// Reads the text of a mountinfo file. Lines that are none are passed over.
-pub fn parse_mountinfo(text: &[u8]) -> Vec<Mount> {
-    text.split(|&byte| byte == b'\n').filter_map(parse_mountinfo_line).collect()
-}
-
-/// `36 35 98:0 /root /point options [optional fields] - type source options` (proc(5)).
-fn parse_mountinfo_line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
-    let root = fields.next()?;
-    let point = fields.next()?;
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mount {
-        root: unescape_octal(root),
-        point: unescape_octal(point),
-        kind: String::from_utf8(kind.to_vec()).ok()?,
-        device: makedev(major.parse().ok()?, minor.parse().ok()?),
-    })
-}
-
-/// The kernel writes space, tab, newline and backslash as `\040` and so on.
-fn unescape_octal(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = match tail {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if first == b'\\' => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
-            }
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(first));
-        rest = if escaped.is_some() { &tail[3..] } else { tail };
-    }
-    OsString::from_vec(bytes).into()
-}
-
-/// The mounts of one type of file system that this thread sees (its mount namespace may be its own).
-///
-/// # Errors
-/// When `/proc/thread-self/mountinfo` cannot be read; also when `/proc` is no procfs, whatever files are there.
-pub fn mounts(kind: &str) -> Result<Vec<Mount>> {
-    let path = "/proc/thread-self/mountinfo";
-    let is_procfs = statfs("/proc").is_ok_and(|it| it.filesystem_type() == PROC_SUPER_MAGIC);
-    let none = || std::io::Error::from_raw_os_error(nix::libc::ENOENT);
-    let text = if is_procfs { std::fs::read(path) } else { Err(none()) };
-    let text = text.map_err(|error| from_proc(path, &error))?;
-    Ok(parse_mountinfo(&text).into_iter().filter(|mount| mount.kind == kind).collect())
-}
-
-/// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, on hybrid hosts `/sys/fs/cgroup/unified`.
-///
-/// Of several mounts the first one that shows the most: one of the hierarchy's root, if there is any.
+/// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, on hybrid hosts `/sys/fs/cgroup/unified`. Of several mounts
+/// the one that shows the most.
 ///
 /// # Errors
 /// `Vanished` when it is not mounted at all, or cannot be seen where it is.
 pub fn cgroup2_mount() -> Result<PathBuf> {
-    let mounts = mounts("cgroup2")?;
-    let top = |mount: &Mount| Cgroup::open(&mount.point).ok().map(|top| top.id());
-    match shows_most(&mounts, top) {
-        Some(mount) => Ok(mount.point.clone()),
-        None => Err(Error::new(Call::FindCgroup2, "the cgroup2 hierarchy", Errno::ENOENT)
-            .with_detail(match mounts.first() {
-                None => "it is not mounted here, so nobody can tell what is attached to it: mount it (mount -t cgroup2 \
-                         none DIRECTORY), or run this on the host"
-                    .to_owned(),
-                Some(mount) => format!(
-                    "it is mounted on {}, but something else lies on top of it, or it cannot be opened: run this on the \
-                     host, as root",
-                    shown(&mount.point)
-                ),
-            })),
-    }
-}
-
-/// Of mounts the one that shows the most, by the id of the cgroup that is its top; those that have none are out of sight.
-fn shows_most(mounts: &[Mount], top: impl Fn(&Mount) -> Option<CgroupId>) -> Option<&Mount> {
-    let mut visible = mounts.iter().filter_map(|mount| Some((top(mount)?, mount)));
-    let first = visible.next()?;
-    // In a cgroup namespace `/` is the namespace's own root, and the host's is something like `/../..`: what mountinfo
-    // says of a mount does not tell.
-    let depth = |mount: &Mount| {
-        mount.root.components().filter(|it| matches!(it, Component::Normal(_))).count()
-    };
-    let better = visible.fold(first, |best, next| {
-        let rank = |(id, mount): (CgroupId, &Mount)| (id != ROOT_CGROUP_ID, depth(mount));
-        if rank(next) < rank(best) { next } else { best }
-    });
-    Some(better.1)
+    Ok(View::best()?.point().to_owned())
 }
 
 /// The cgroup2 path in a `/proc/PID/cgroup` file: what stands behind `0::`, relative to the mount. For a
@@ -138,26 +43,6 @@ fn shows_most(mounts: &[Mount], top: impl Fn(&Mount) -> Option<CgroupId>) -> Opt
 pub fn parse_proc_cgroup(text: &[u8]) -> Option<PathBuf> {
     let path = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
     Some(OsString::from_vec(path.to_vec()).into())
-}
-
-/// The directory of a cgroup named by a user: an absolute path below the mount is taken as it is, one that
-/// begins with `.` or `..` from the working directory, any other as relative to the mount, with or without a
-/// leading `/`.
-pub fn resolve(mount: &Path, named: &Path) -> PathBuf {
-    // Without a working directory there is nothing that `.` could mean.
-    let here = std::env::current_dir().unwrap_or_default();
-    resolve_from(&here, mount, named)
-}
-
-fn resolve_from(here: &Path, mount: &Path, named: &Path) -> PathBuf {
-    let first = named.components().next();
-    if matches!(first, Some(Component::CurDir | Component::ParentDir)) {
-        here.join(named)
-    } else if named.starts_with(mount) {
-        named.to_owned()
-    } else {
-        below(mount, named)
-    }
 }
 
 /// The directory of a cgroup whose path relative to the mount is known.
@@ -218,6 +103,13 @@ impl Cgroup {
         Ok(Self { fd, id, path })
     }
 
+    /// None that can be asked anything, with an id.
+    #[cfg(test)]
+    pub(crate) fn for_tests(id: CgroupId) -> Self {
+        let fd = open("/", DIRECTORY, Mode::empty()).expect("there is a root directory");
+        Self { fd, id, path: "/".into() }
+    }
+
     /// Its id.
     pub fn id(&self) -> CgroupId {
         self.id
@@ -262,17 +154,6 @@ pub fn descendants(cgroup: &Path) -> Result<u64> {
         .ok_or_else(|| Error::new(Call::ReadProc, path.display().to_string(), Errno::ENODATA))
 }
 
-/// The pids in a cgroup (not below it), as `cgroup.procs` lists them.
-///
-/// # Errors
-/// When the file cannot be read; `EOPNOTSUPP` for a threaded cgroup.
-pub fn processes(cgroup: &Path) -> Result<Vec<u32>> {
-    let path = cgroup.join("cgroup.procs");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Error::from_io(Call::ReadProc, path.display().to_string(), &error))?;
-    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
-}
-
 /// The path as text for messages.
 pub(crate) fn shown(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
@@ -285,85 +166,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mountinfo_lines_are_read_with_their_escapes() {
-        let text = b"41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 master:1 - cgroup2 cgroup2 rw\n\
-            50 31 0:40 /a\\040b /mnt/tab\\011new\\012back\\134 rw - bpf none rw\n\
-            short line\n\
-            51 31 0:41 / /no/dash rw cgroup2\n";
-        let mounts = parse_mountinfo(text);
-        assert_eq!(mounts.len(), 2);
-        assert_eq!(mounts[0].kind, "cgroup2");
-        assert_eq!(mounts[0].point, Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(mounts[0].device, 38);
-        assert_eq!(mounts[1].root, Path::new("/a b"));
-        assert_eq!(mounts[1].point, Path::new("/mnt/tab\tnew\nback\\"));
-    }
-
-    #[test]
-    fn digits_without_a_backslash_are_no_escape() {
-        let mounts = parse_mountinfo(b"1 2 0:3 / /run/user/1000 rw - tmpfs tmpfs rw");
-        assert_eq!(mounts[0].point, Path::new("/run/user/1000"));
-    }
-
-    #[test]
-    fn a_mount_point_need_not_be_utf8() {
-        let mounts = parse_mountinfo(b"1 2 0:3 / /m\xff rw - cgroup2 none rw");
-        assert_eq!(mounts[0].point.as_os_str().as_bytes(), b"/m\xff");
-    }
-
-    #[test]
-    fn of_several_mounts_the_one_that_shows_the_most_is_taken() {
-        let text = b"1 2 0:38 /a/b /first rw - cgroup2 none rw\n\
-            2 2 0:38 / /namespace rw - cgroup2 none rw\n\
-            3 2 0:38 /../.. /host rw - cgroup2 none rw\n";
-        let mounts = parse_mountinfo(text);
-        let shown = |tops: [Option<u64>; 3]| {
-            let top = |mount: &Mount| {
-                let at = mounts.iter().position(|it| it == mount)?;
-                tops[at].map(CgroupId)
-            };
-            shows_most(&mounts, top).map(|mount| mount.point.to_str().unwrap())
-        };
-        assert_eq!(shown([Some(70), Some(40), Some(1)]), Some("/host"));
-        // Something lies on top of that one.
-        assert_eq!(shown([Some(70), Some(40), None]), Some("/namespace"));
-        assert_eq!(shown([Some(1), Some(1), Some(1)]), Some("/namespace"), "the plainest");
-        assert_eq!(shown([Some(70), None, None]), Some("/first"));
-        assert_eq!(shown([None; 3]), None);
-    }
-
-    #[test]
     fn the_cgroup_of_a_process_is_the_line_of_hierarchy_zero() {
         let hybrid = b"9:name=systemd:/\n4:memory:/x\n0::/user.slice/a b\n";
         assert_eq!(parse_proc_cgroup(hybrid), Some("/user.slice/a b".into()));
         assert_eq!(parse_proc_cgroup(b"0::/gone (deleted)\n"), Some("/gone (deleted)".into()));
         assert_eq!(parse_proc_cgroup(b"4:memory:/x\n"), None);
-    }
-
-    #[test]
-    fn a_cgroup_may_be_named_either_way() {
-        let mount = Path::new("/sys/fs/cgroup");
-        let here = Path::new("/sys/fs/cgroup/a");
-        let resolved = |named: &str| resolve_from(here, mount, Path::new(named));
-        for named in ["/sys/fs/cgroup/a/b", "/a/b", "a/b", "./b", "../a/b"] {
-            let expected = if named.starts_with("..") {
-                "/sys/fs/cgroup/a/../a/b"
-            } else {
-                "/sys/fs/cgroup/a/b"
-            };
-            assert_eq!(resolved(named), Path::new(expected));
-        }
-        assert_eq!(resolved("/"), Path::new("/sys/fs/cgroup/"));
-        assert_eq!(resolved("."), Path::new("/sys/fs/cgroup/a/."));
-        let here = std::env::current_dir().unwrap();
-        assert_eq!(resolve(mount, Path::new("./b")), here.join("b"));
-    }
-
-    #[test]
-    fn only_mounts_of_the_kind_are_given() {
-        let mounts = mounts("proc").unwrap();
-        assert!(mounts.iter().any(|mount| mount.point == Path::new("/proc")));
-        assert!(mounts.iter().all(|mount| mount.kind == "proc"));
     }
 
     #[test]

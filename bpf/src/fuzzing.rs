@@ -29,6 +29,7 @@ pub fn mountinfo(text: &[u8]) {
     assert_eq!(parse_mountinfo(&written), mounts);
     // Any bytes may be a mount's point.
     let mount = Mount {
+        id: 36,
         root: "/".into(),
         point: std::ffi::OsStr::from_bytes(text).into(),
         kind: "bpf".to_owned(),
@@ -51,7 +52,7 @@ fn mountinfo_line(mount: &Mount) -> Vec<u8> {
         }
         escaped
     };
-    let device = format!("36 35 {}:{} ", major(mount.device), minor(mount.device));
+    let device = format!("{} 35 {}:{} ", mount.id, major(mount.device), minor(mount.device));
     [
         device.as_bytes(),
         &escaped(&mount.root),

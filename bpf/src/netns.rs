@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 
-use crate::cgroup::mounts;
-use crate::error::{Call, Error, Result};
+use crate::cgroup::{mounts, threads};
+use crate::error::{Call, Error, Kind, Result};
 
 /// What errors name.
 const TARGET: &str = "a network namespace of the cgroup";
@@ -19,23 +19,27 @@ const TARGET: &str = "a network namespace of the cgroup";
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// Does something in the caller's network namespace, and in those of the processes of a cgroup and below it, each
-/// once. The caller stays where it is. Other namespaces than its own need `CAP_SYS_ADMIN`.
+/// once. Also tells how many threads there are whose namespace cannot be told. The caller stays where it is. Other
+/// namespaces than its own need `CAP_SYS_ADMIN`.
 ///
 /// # Errors
 /// The first one; or that a namespace could not be entered.
 pub(crate) fn in_each<T: Send>(
     cgroup: &Path,
     what: impl Fn() -> Result<T> + Sync,
-) -> Result<Vec<T>> {
+) -> Result<(Vec<T>, u64)> {
     let mut done = vec![what()?];
-    let others = others(cgroup)?;
+    let Members { namespaces, untold, .. } = of_processes(cgroup)?;
+    let inode = |file: &File| file.metadata().map(|it| it.ino()).ok();
+    let own = File::open(OWN).ok().and_then(|file| inode(&file));
+    let others: Vec<_> = namespaces.into_iter().filter(|file| inode(file) != own).collect();
     if !others.is_empty() {
         // A thread of its own: a namespace that was entered is not left again.
         let visit =
             || -> Result<Vec<T>> { others.into_iter().map(|it| within(it, &what)).collect() };
         done.extend(in_a_thread(visit)?);
     }
-    Ok(done)
+    Ok((done, untold))
 }
 
 fn within<T>(namespace: File, what: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -69,9 +73,9 @@ fn in_a_thread<T: Send>(what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 /// The one network namespace in which all processes of a cgroup live, and those below it; the caller's if there are none.
 ///
 /// # Errors
-/// When there are several.
+/// When there are several, or some cannot be told.
 pub(crate) fn only(cgroup: &Path) -> Result<File> {
-    let mut found = of_processes(cgroup)?;
+    let mut found = told(cgroup)?;
     match found.len() {
         0 => File::open(OWN).map_err(|error| Error::from_io(Call::ReadProc, OWN, &error)),
         1 => Ok(found.remove(0)),
@@ -81,26 +85,68 @@ pub(crate) fn only(cgroup: &Path) -> Result<File> {
     }
 }
 
-/// The namespaces of the processes in a cgroup and below it, but for this thread's own.
-fn others(cgroup: &Path) -> Result<Vec<File>> {
-    let inode = |file: &File| file.metadata().map(|it| it.ino()).ok();
-    let own = File::open(OWN).ok().and_then(|file| inode(&file));
-    Ok(of_processes(cgroup)?.into_iter().filter(|file| inode(file) != own).collect())
+/// The namespaces of the processes in a cgroup and below it, each once.
+///
+/// # Errors
+/// When they cannot all be told.
+pub(crate) fn told(cgroup: &Path) -> Result<Vec<File>> {
+    let Members { namespaces, untold, why } = of_processes(cgroup)?;
+    match (untold, why) {
+        (0, _) => Ok(namespaces),
+        (_, Some(error)) => Err(error),
+        (untold, None) => Err(Error::new(Call::ReadProc, TARGET, Errno::ESRCH).with_detail(format!(
+            "{untold} threads of the cgroup are outside of this pid namespace, so their network namespaces cannot \
+             be told: run this on the host"
+        ))),
+    }
 }
 
-/// The namespaces of the processes in a cgroup and below it, each once. A process or a cgroup that goes meanwhile has
-/// none any more.
-pub(crate) fn of_processes(cgroup: &Path) -> Result<Vec<File>> {
+/// The network namespaces of a cgroup's processes.
+pub(crate) struct Members {
+    /// Each once.
+    pub(crate) namespaces: Vec<File>,
+    /// So many threads are outside of this pid namespace, or hidden: where they live cannot be told.
+    pub(crate) untold: u64,
+    /// What the first hidden one failed with.
+    why: Option<Error>,
+}
+
+/// The namespaces of the processes in a cgroup and below it: each thread may be in one of its own, and a threaded cgroup
+/// tells of threads alone. A thread or a cgroup that goes meanwhile has none any more.
+fn of_processes(cgroup: &Path) -> Result<Members> {
     let mut found = BTreeMap::new();
+    let (mut untold, mut why) = (0, None);
     let mut folders = vec![cgroup.to_owned()];
     while let Some(folder) = folders.pop() {
-        let list = folder.join("cgroup.procs");
-        for pid in unless_gone(&list, fs::read_to_string(&list))?.unwrap_or_default().lines() {
-            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-            let file = match unless_gone(&path, File::open(&path)) {
+        let listed = match threads(&folder) {
+            Err(error) if error.kind() == Kind::Vanished => Vec::new(),
+            listed => listed?,
+        };
+        for thread in listed {
+            if thread == 0 {
+                untold += 1;
+                continue;
+            }
+            let path = PathBuf::from(format!("/proc/{thread}/ns/net"));
+            // Most have one that is known already, which its name tells.
+            let opened = unless_gone(&path, fs::read_link(&path)).and_then(|link| {
+                let is_known = |it: &u64| found.contains_key(it);
+                match link.map(|it| it.to_str().and_then(inode_of)) {
+                    Some(inode) if !inode.as_ref().is_some_and(is_known) => {
+                        unless_gone(&path, File::open(&path))
+                    }
+                    _ => Ok(None),
+                }
+            });
+            let file = match opened {
                 Ok(Some(file)) => file,
                 Ok(None) => continue,
                 Err(_) if has_ended(&path) => continue,
+                Err(error) if error.kind() == Kind::Denied => {
+                    untold += 1;
+                    why.get_or_insert(error);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if let Ok(facts) = file.metadata() {
@@ -112,7 +158,7 @@ pub(crate) fn of_processes(cgroup: &Path) -> Result<Vec<File>> {
             below.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())).map(|it| it.path()),
         );
     }
-    Ok(found.into_values().collect())
+    Ok(Members { namespaces: found.into_values().collect(), untold, why })
 }
 
 /// A network namespace that was found.

@@ -49,11 +49,11 @@ pub fn with_fq(devices: &[Device]) -> (Vec<&Device>, Vec<&Device>) {
 /// and which forgets their time). Needs no rights for the caller's own, `CAP_SYS_ADMIN` for others.
 ///
 /// # Errors
-/// When a namespace cannot be entered or the kernel not be asked.
+/// When a namespace cannot be told or entered, or the kernel not be asked.
 pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
     match cgroup {
         Some(cgroup) => {
-            let namespaces = netns::of_processes(cgroup)?;
+            let namespaces = netns::told(cgroup)?;
             if namespaces.is_empty() {
                 return here();
             }

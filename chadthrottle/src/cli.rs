@@ -55,7 +55,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup: Option<PathBuf>,
 
-    /// A process: its cgroup is limited, with every other process in it
+    /// A process, or one of its threads: its cgroup is limited, with every other process in it
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pid: Option<u32>,
 

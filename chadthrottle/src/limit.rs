@@ -16,20 +16,17 @@ use throttle_core::ledger::LedgerDir;
 use throttle_core::mark;
 use throttle_core::mode::{self, DeparturesWish, Mode, Tcp};
 use throttle_core::settle::Settlement;
-use throttle_core::target::{Neighbour, Target};
+use throttle_core::target::Target;
 use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
 
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs};
 use crate::signals::{Signals, Woken};
 use crate::sockets::Watch;
 use crate::traffic;
-use crate::words::{Usage, count, print, say};
+use crate::words::{Usage, count, print, say, warn};
 
 /// How often to look whether the throttle is still there.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How many neighbours are named.
-const NAMED: usize = 5;
 
 pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     if args.attach == AttachArg::Pinned && args.duration.is_some() {
@@ -58,7 +55,8 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         None => FqDevices::NONE,
     };
     let spec = Spec {
-        cgroup: target.cgroup,
+        cgroup: target.cgroup.clone(),
+        cgroup_id: Some(target.cgroup_id),
         download: args.download,
         upload: args.upload,
         burst: args.burst,
@@ -76,13 +74,11 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
              devices' ingress that come after this one (tc, nft's netdev hook)",
         );
     }
-    if target.is_root {
-        say("this is the root cgroup: the whole host is limited");
-    }
+    crate::target::tell(&target, args.pid);
     if started.tcp == Tcp::Shape {
         tell_of_open_sockets(&engine.adopt(started.id));
     }
-    tell_of_neighbours(&target.neighbours, target.neighbours_hidden);
+    crate::target::tell_of_neighbours(&target.neighbours, target.neighbours_hidden);
     traffic::tell_of_redirects(&spec.cgroup, spec.traffic);
     let mut watch = Watch::start(&spec.cgroup, args.pid);
     if let Err(error) = print(&armed_line(&spec, &started)) {
@@ -224,6 +220,12 @@ fn tell_of_settlement(settlement: &Settlement) {
 }
 
 fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
+    if let Ok(Adopted { untold: untold @ 1.., .. }) = adopted {
+        warn(&format!(
+            "the network namespaces of {untold} threads of the cgroup cannot be told (they are outside of this pid \
+             namespace, or hidden): of TCP connections that are open already there, packets above the limit are dropped"
+        ));
+    }
     match adopted {
         Ok(Adopted { policed: 0, .. }) => {}
         Ok(Adopted { policed, .. }) => say(&format!(
@@ -235,23 +237,6 @@ fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
              of theirs: {error}"
         )),
     }
-}
-
-fn tell_of_neighbours(neighbours: &[Neighbour], hidden: bool) {
-    if hidden {
-        say("not every process of the cgroup could be found out; all of them are limited");
-    }
-    if neighbours.is_empty() {
-        return;
-    }
-    let named: Vec<_> = neighbours
-        .iter()
-        .take(NAMED)
-        .map(|other| format!("{} ({})", other.pid, auditor::escape::escape(&other.comm)))
-        .collect();
-    let more = neighbours.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    say(&format!("the same cgroup holds, and so limits: {}{more}", named.join(", ")));
 }
 
 /// `armed: download 1 MB/s, upload 500 kB/s on /sys/fs/cgroup/x (link); Ctrl-C ends it`.

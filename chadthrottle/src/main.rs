@@ -9,6 +9,7 @@ mod list;
 mod rm;
 mod signals;
 mod sockets;
+mod target;
 mod throttles;
 mod traffic;
 mod words;

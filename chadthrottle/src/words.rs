@@ -32,6 +32,7 @@ fn is_the_users(error: &Error) -> bool {
         | Error::NoSuchProcess(_)
         | Error::NoSuchThrottle(_)
         | Error::CgroupRemoved(_)
+        | Error::Ended(_)
         | Error::NoSuchRecord(_) => true,
         Error::Kernel(error) => error.is_no_cgroup(),
         Error::Several(errors) => errors.iter().all(is_the_users),

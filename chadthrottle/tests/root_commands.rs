@@ -403,7 +403,7 @@ fn root_what_is_not_there_is_bad_usage_and_told_in_a_sentence() {
     isolate();
     for (args, why) in [
         (["--cgroup", "/chadtest-nowhere"], "there is no such cgroup"),
-        (["--cgroup", "/dev"], "there is no such cgroup"),
+        (["--cgroup", "/dev"], "it is a directory, but of no cgroup"),
         (["--pid", "4194303"], "there is no process 4194303"),
     ] {
         let said = run(&[&["limit", "--upload", "1M"], &args[..]].concat());

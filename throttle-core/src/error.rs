@@ -75,19 +75,50 @@ pub enum Error {
     },
     /// A recorded program exists, but neither its cgroup nor its pin can be found where they were.
     #[error(
-        "program {program} still exists, but its cgroup cannot be found as {} (is cgroup2 mounted elsewhere \
-         now, or is the cgroup just going away?); 'chadthrottle-audit scan' finds it wherever it is",
-        cgroup.display()
+        "program {program} still exists, but its cgroup cannot be found as {} ({}); 'chadthrottle-audit scan' \
+         finds it wherever it is",
+        cgroup.display(),
+        instead(*another)
     )]
     OutOfSight {
         /// The program.
         program: bpf::ProgramId,
         /// Where its cgroup was.
         cgroup: PathBuf,
+        /// The cgroup that has this path here. It is left alone.
+        another: Option<bpf::CgroupId>,
     },
     /// The cgroup of a process was removed under it.
     #[error("the cgroup of process {0} has been removed: move the process into one that exists")]
     CgroupRemoved(u32),
+    /// The process lives in a cgroup that cannot be seen from here.
+    #[error(
+        "the cgroup of process {pid} cannot be seen from here: it lives in {seen}; run this where that is \
+         mounted, on the host, say"
+    )]
+    CgroupOutOfSight {
+        /// The process.
+        pid: u32,
+        /// What was seen.
+        seen: String,
+    },
+    /// The process has ended.
+    #[error("process {0} has ended already (its parent has not asked for it yet)")]
+    Ended(u32),
+    /// Another cgroup has the path now.
+    #[error(
+        "{} is another cgroup now (id {found}) than the one that was asked for (id {expected}); nothing was \
+         limited: try again",
+        path.display()
+    )]
+    AnotherCgroup {
+        /// The cgroup's directory.
+        path: PathBuf,
+        /// The id of the cgroup that was asked for.
+        expected: bpf::CgroupId,
+        /// That of the one which is there.
+        found: bpf::CgroupId,
+    },
     /// A list that changes faster than it can be read.
     #[error("the programs of {0} keep changing: try again")]
     Contended(String),
@@ -113,6 +144,14 @@ impl Error {
 
 fn join(errors: &[Error]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and ")
+}
+
+/// What there is instead of a cgroup that was recorded, maybe in another namespace.
+fn instead(another: Option<bpf::CgroupId>) -> String {
+    match another {
+        Some(id) => format!("that is another one here, id {id}, which is left alone"),
+        None => "is cgroup2 mounted elsewhere now, or is the cgroup just going away?".to_owned(),
+    }
 }
 
 fn as_root(error: &io::Error) -> &'static str {

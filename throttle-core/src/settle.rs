@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
 use bpf::list::Scope;
-use bpf::{CgroupBpf, ProgramIdentity};
+use bpf::{CgroupBpf, CgroupId, ProgramIdentity};
 
 use crate::attachment::detach_legacy;
 use crate::engine::is_vanished;
@@ -67,7 +67,7 @@ fn settle_entry<B: CgroupBpf>(
         return ledger.remove(path).map(|()| false);
     }
     let cgroup_exists =
-        open_same_cgroup(kernel, entry)?.is_some() || is_linked_still(kernel, entry)?;
+        open_same_cgroup(kernel, entry)?.same().is_some() || is_linked_still(kernel, entry)?;
     if is_meant(entry, kernel.is_alive(&entry.owner)?, cgroup_exists) {
         return Ok(false);
     }
@@ -120,18 +120,33 @@ fn remove_entry<B: CgroupBpf>(
     let errors: Vec<Error> = entry
         .attachments
         .iter()
-        .filter_map(|recorded| remove_attachment(kernel, entry, cgroup.as_ref(), recorded).err())
+        .filter_map(|recorded| remove_attachment(kernel, entry, &cgroup, recorded).err())
         .collect();
     Error::collect(errors)?;
     ledger.remove(path)
 }
 
-/// The entry's cgroup; `None` when it is gone, or another one has its path.
-fn open_same_cgroup<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<Option<B::Cgroup>> {
+/// What has the path of an entry's cgroup. In another namespace than the owner's it may be any cgroup: the id decides.
+enum AtPath<C> {
+    Same(C),
+    Another(CgroupId),
+    Nothing,
+}
+
+impl<C> AtPath<C> {
+    fn same(&self) -> Option<&C> {
+        match self {
+            Self::Same(cgroup) => Some(cgroup),
+            Self::Another(_) | Self::Nothing => None,
+        }
+    }
+}
+
+fn open_same_cgroup<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<AtPath<B::Cgroup>> {
     match kernel.open_cgroup(&entry.cgroup_path) {
-        Ok(cgroup) if kernel.cgroup_id(&cgroup) == entry.cgroup_id => Ok(Some(cgroup)),
-        Ok(_) => Ok(None),
-        Err(error) if is_vanished(&error) => Ok(None),
+        Ok(cgroup) if kernel.cgroup_id(&cgroup) == entry.cgroup_id => Ok(AtPath::Same(cgroup)),
+        Ok(another) => Ok(AtPath::Another(kernel.cgroup_id(&another))),
+        Err(error) if is_vanished(&error) => Ok(AtPath::Nothing),
         Err(error) => Err(error.into()),
     }
 }
@@ -153,7 +168,7 @@ fn is_linked_still<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
 fn remove_attachment<B: CgroupBpf>(
     kernel: &B,
     entry: &Entry,
-    cgroup: Option<&B::Cgroup>,
+    at_path: &AtPath<B::Cgroup>,
     recorded: &RecordedAttachment,
 ) -> Result<()> {
     let (program, id_is_anothers) = match kernel.open_program(recorded.program_id) {
@@ -170,11 +185,19 @@ fn remove_attachment<B: CgroupBpf>(
     if id_is_anothers {
         return Ok(());
     }
-    let Some(cgroup) = cgroup else {
+    let Some(cgroup) = at_path.same() else {
         // That no cgroup is found proves nothing of the program: only that its link is gone does.
         let (id, cgroup) = (recorded.program_id, entry.cgroup_path.clone());
         let is_gone = program.is_none() || unpinned || is_link_gone(kernel, recorded)?;
-        return if is_gone { Ok(()) } else { Err(Error::OutOfSight { program: id, cgroup }) };
+        let another = match at_path {
+            AtPath::Another(id) => Some(*id),
+            _ => None,
+        };
+        return if is_gone {
+            Ok(())
+        } else {
+            Err(Error::OutOfSight { program: id, cgroup, another })
+        };
     };
     if let (Some(program), None) = (&program, &recorded.pin) {
         detach_legacy(kernel, program, recorded.program_id, cgroup, recorded.attach_type)?;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use bpf::AttachType;
 use bpf::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
+use bpf::{AttachType, CgroupId};
 
 use crate::mode::{TcpWish, Wish};
 
@@ -49,6 +49,8 @@ impl fmt::Display for Direction {
 pub struct Spec {
     /// The cgroup's directory. Every process in it and below it is limited, together.
     pub cgroup: PathBuf,
+    /// Its id, where it was looked up before: another cgroup at that path is not limited instead.
+    pub cgroup_id: Option<CgroupId>,
     /// The limit on what is received, if any.
     pub download: Option<Rate>,
     /// The limit on what is sent, if any.
@@ -130,6 +132,7 @@ mod tests {
     fn each_direction_waits_where_that_was_asked_for_it() {
         let spec = Spec {
             cgroup: PathBuf::new(),
+            cgroup_id: None,
             download: Some(Rate::MIN),
             upload: Some(Rate::MAX),
             burst: Burst::DEFAULT,

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bpf::cgroup;
+use bpf::CgroupId;
+use bpf::cgroup::{self, Cgroup, Home, Reach};
 use bpf::error::Kind;
 
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 /// What a user names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A cgroup: its directory, or its path below the cgroup2 mount.
+    /// A cgroup, as [`cgroup::find`] takes it: its directory, or its path below the cgroup2 mount.
     Cgroup(PathBuf),
     /// A process: the cgroup that it is in now. Its sockets stay in that cgroup's limit even if it moves.
     Process(u32),
@@ -31,66 +32,92 @@ pub struct Neighbour {
 pub struct Resolved {
     /// Its directory.
     pub cgroup: PathBuf,
+    /// Its id: a directory made again at that path, or seen there from another namespace, is not the same cgroup.
+    pub cgroup_id: CgroupId,
+    /// What all belongs to it, where it is the top of something.
+    pub reach: Reach,
     /// For a process: the others that live in its cgroup or below, and will be limited with it.
     pub neighbours: Vec<Neighbour>,
     /// Some cgroups below could not be asked for their processes, so there may be more neighbours.
     pub neighbours_hidden: bool,
-    /// It is the root cgroup: the whole host is limited.
-    pub is_root: bool,
+    /// For a thread: the process that it belongs to.
+    pub thread_of: Option<u32>,
+    /// Cgroups in which the process has other threads, which will not be limited, as `/proc` names them. None where that
+    /// cannot be told.
+    pub threads_elsewhere: Option<Vec<PathBuf>>,
 }
 
 impl Target {
-    /// Finds the cgroup.
+    /// Finds the cgroup, and proves for a process that it lives there.
     ///
     /// # Errors
-    /// When the process does not exist or lives in the root cgroup, or cgroup2 is not mounted. That a
-    /// cgroup exists is for the engine to find out.
+    /// When there is no such cgroup, when the process does not exist, lives in the root cgroup or where it cannot be seen
+    /// from here, or when cgroup2 is not mounted.
     pub fn resolve(&self) -> Result<Resolved> {
-        let mount = cgroup::cgroup2_mount()?;
         match self {
-            Target::Cgroup(named) => {
-                let path = cgroup::resolve(&mount, named);
-                // As the kernel names it, for messages and the ledger; one that does not exist stays as it is.
-                let cgroup = path.canonicalize().unwrap_or(path);
-                let is_root = mount.canonicalize().is_ok_and(|mount| mount == cgroup);
-                Ok(Resolved { cgroup, neighbours: Vec::new(), neighbours_hidden: false, is_root })
-            }
-            Target::Process(pid) => {
-                let relative = cgroup::of_process(*pid).map_err(|error| match error.kind() {
-                    Kind::Vanished => Error::NoSuchProcess(*pid),
-                    _ => error.into(),
-                })?;
-                if relative == Path::new("/") {
-                    return Err(Error::RootCgroup(*pid));
-                }
-                let cgroup = cgroup::below(&mount, &relative);
-                if is_removed(&cgroup, *pid) {
-                    return Err(Error::CgroupRemoved(*pid));
-                }
-                let mut pids = Vec::new();
-                let complete = processes_below(&cgroup, &mut pids);
-                pids.retain(|other| other != pid);
-                pids.sort_unstable();
-                let neighbours = pids.into_iter().filter_map(neighbour).collect();
-                Ok(Resolved { cgroup, neighbours, neighbours_hidden: !complete, is_root: false })
-            }
+            Target::Cgroup(named) => Self::of_cgroup(&cgroup::find(named)?),
+            Target::Process(pid) => Self::of_process(*pid),
         }
     }
-}
 
-/// The kernel appends ` (deleted)` to the path of a cgroup that was removed, but a cgroup may also be called
-/// that: then the process is in it.
-fn is_removed(cgroup: &Path, pid: u32) -> bool {
-    cgroup.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
-        && !cgroup::processes(cgroup).is_ok_and(|pids| pids.contains(&pid))
+    fn of_cgroup(found: &Cgroup) -> Result<Resolved> {
+        Ok(Resolved {
+            cgroup: found.path().to_owned(),
+            cgroup_id: found.id(),
+            reach: cgroup::reach(found)?,
+            neighbours: Vec::new(),
+            neighbours_hidden: false,
+            thread_of: None,
+            threads_elsewhere: Some(Vec::new()),
+        })
+    }
+
+    fn of_process(pid: u32) -> Result<Resolved> {
+        let (found, process) = match cgroup::home(pid)? {
+            Home::In { cgroup, process } => (cgroup, process),
+            Home::Nowhere => return Err(Error::NoSuchProcess(pid)),
+            Home::Removed => return Err(Error::CgroupRemoved(pid)),
+            Home::Ended => return Err(Error::Ended(pid)),
+            Home::OutOfSight { listed, id } => {
+                let seen = cgroup::seen_instead(listed.as_deref(), id)?;
+                return Err(Error::CgroupOutOfSight { pid, seen });
+            }
+        };
+        let resolved = Self::of_cgroup(&found)?;
+        if resolved.reach == Reach::Host {
+            return Err(Error::RootCgroup(pid));
+        }
+        let mut pids = Vec::new();
+        let complete = processes_below(&resolved.cgroup, &mut pids);
+        pids.retain(|other| *other != process);
+        pids.sort_unstable();
+        // Threads of a process have several cgroups.
+        pids.dedup();
+        let is_threaded = found.is_threaded();
+        let threads_elsewhere = match is_threaded {
+            Ok(false) => Some(Vec::new()),
+            _ => cgroup::threads_elsewhere(process, pid)
+                .ok()
+                .map(|paths| paths.into_iter().collect()),
+        };
+        Ok(Resolved {
+            neighbours: pids.into_iter().filter_map(neighbour).collect(),
+            neighbours_hidden: !complete,
+            thread_of: (process != pid).then_some(process),
+            threads_elsewhere,
+            ..resolved
+        })
+    }
 }
 
 /// The pids in a cgroup and below, and whether that is all of them. What goes away meanwhile is no loss.
 fn processes_below(path: &Path, pids: &mut Vec<u32>) -> bool {
     let mut complete = match cgroup::processes(path) {
         Ok(own) => {
-            pids.extend(own);
-            true
+            // 0 is one outside of this pid namespace.
+            let is_complete = !own.contains(&0);
+            pids.extend(own.into_iter().filter(|pid| *pid != 0));
+            is_complete
         }
         Err(error) => error.kind() == Kind::Vanished,
     };

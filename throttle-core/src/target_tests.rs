@@ -15,22 +15,19 @@ fn below(path: &Path) -> (bool, Vec<u32>) {
 }
 
 #[test]
-fn a_cgroup_called_deleted_is_not_taken_for_one_that_was() {
-    let dir = tempfile::tempdir().unwrap();
-    let called = cgroup(&dir.path().join("a (deleted)"), "7\n");
-    assert!(!is_removed(&called, 7));
-    assert!(is_removed(&called, 8));
-    assert!(is_removed(&dir.path().join("b (deleted)"), 7));
-    assert!(!is_removed(&dir.path().join("b"), 7));
-}
-
-#[test]
 fn the_processes_below_a_cgroup_are_those_of_all_its_cgroups() {
     let dir = tempfile::tempdir().unwrap();
     cgroup(dir.path(), "1\n2\n");
     cgroup(&dir.path().join("a"), "");
     cgroup(&dir.path().join("a/b"), "3\n");
     assert_eq!(below(dir.path()), (true, vec![1, 2, 3]));
+}
+
+#[test]
+fn a_process_outside_of_this_pid_namespace_is_one_more() {
+    let dir = tempfile::tempdir().unwrap();
+    cgroup(dir.path(), "0\n1\n");
+    assert_eq!(below(dir.path()), (false, vec![1]));
 }
 
 #[test]
@@ -43,8 +40,8 @@ fn a_cgroup_that_goes_away_meanwhile_has_no_processes() {
 fn a_cgroup_that_cannot_be_asked_may_have_more_processes() {
     let dir = tempfile::tempdir().unwrap();
     cgroup(dir.path(), "1\n");
-    // As of a threaded cgroup, these cannot be read.
-    fs::create_dir_all(dir.path().join("threaded/cgroup.procs")).unwrap();
+    // These cannot be read.
+    fs::create_dir_all(dir.path().join("odd/cgroup.procs")).unwrap();
     assert_eq!(below(dir.path()), (false, vec![1]));
     // Neither read nor shown to be gone.
     assert_eq!(below(&dir.path().join("long".repeat(100))), (false, vec![]));
@@ -66,10 +63,18 @@ fn a_process_that_does_not_exist_is_told_as_such() {
 }
 
 #[test]
-fn only_the_topmost_cgroup_is_the_whole_host() {
-    let root = Target::Cgroup("/".into()).resolve().unwrap();
-    assert!(root.is_root && root.neighbours.is_empty());
-    let missing = Target::Cgroup("/chadthrottle-no-such-cgroup".into()).resolve().unwrap();
-    assert!(!missing.is_root);
-    assert_eq!(missing.cgroup.parent(), Some(root.cgroup.as_path()));
+fn only_the_hierarchys_root_is_the_whole_host() {
+    let top = cgroup::View::best().unwrap();
+    let found = Target::Cgroup("/".into()).resolve().unwrap();
+    assert_eq!((found.cgroup.as_path(), found.cgroup_id), (top.point(), top.top().id()));
+    assert_eq!(found.reach == Reach::Host, found.cgroup_id == cgroup::ROOT_CGROUP_ID);
+    assert!(found.neighbours.is_empty());
+}
+
+#[test]
+fn what_is_no_cgroup_is_not_resolved() {
+    for named in ["/chadthrottle-no-such-cgroup", "", "/proc"] {
+        let error = Target::Cgroup(named.into()).resolve().unwrap_err();
+        assert!(matches!(error, Error::Kernel(_)), "{named}: {error}");
+    }
 }

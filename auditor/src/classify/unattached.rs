@@ -176,7 +176,8 @@ fn of_program<'a>(
     } else if let Some(doubt) = doubt
         .filter(|_| !is_throttling() && (!judged.pins.is_empty() || was_asked_for(facts, program)))
     {
-        let why = format!("attached nowhere; {}{}", doubt.what(&standing), doubt.help());
+        let that = if facts.sees_every_cgroup() { "" } else { " that could be seen" };
+        let why = format!("attached nowhere{that}; {}{}", doubt.what(&standing), doubt.help());
         return Judgement::InDoubt(doubt, why);
     } else if !was_asked_for(facts, program) {
         return Judgement::NotAsked;

@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, below, cgroup2_mount, resolve};
+use bpf::cgroup::{Cgroup, Shows, View, below, find, relative_to};
 use bpf::clocks::Shift;
-use bpf::error::{Call, Kind};
+use bpf::error::Kind;
 use bpf::{AttachType, CgroupId, probe};
 use nix::time::{ClockId, clock_gettime};
 
@@ -119,10 +119,9 @@ impl Collector {
     /// # Errors
     /// When there is no cgroup2 hierarchy, no such cgroup, or no procfs.
     pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
-        let mount = cgroup2_mount()?;
-        let mount = mount.canonicalize().unwrap_or(mount);
-        let path = relative(&mount, &options.root)?;
-        let root = Cgroup::open(&below(&mount, &path))?;
+        let view = View::best()?;
+        let mount = view.point().to_owned();
+        let (path, root) = begin(&view, &options.root)?;
         let scope = Scope {
             root: path,
             programs: match &options.programs[..] {
@@ -135,7 +134,7 @@ impl Collector {
                 types => types.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
             },
         };
-        let mut gaps: Vec<Gap> = hidden_root(&mount, &scope.root, &root).into_iter().collect();
+        let mut gaps: Vec<Gap> = hidden_root(&view, &scope.root).into_iter().collect();
         let support = probe::support();
         let program_flags = support.as_ref().is_ok_and(|support| support.program_flags);
         let types = known_types(&root, &scope.attach_types, program_flags, &mut gaps)?;
@@ -268,28 +267,37 @@ fn cgroups_of(suspects: &BTreeSet<Key>) -> Option<HashSet<CgroupId>> {
     suspects.iter().filter(|suspect| !suspect.is_device()).map(Key::cgroup).collect()
 }
 
-/// The path of the cgroup that a user named, relative to the mount.
-fn relative(mount: &Path, named: &Path) -> anyhow::Result<PathBuf> {
-    // A symbolic link, or a path with `..` in it, names a cgroup as well, but not as the kernel does.
-    let path = resolve(mount, named);
-    let path = path
-        .canonicalize()
-        .map_err(|error| bpf::Error::from_io(Call::OpenCgroup, shown(&path), &error))?;
-    let relative = path.strip_prefix(mount).map_err(|_| {
-        usage(format!("{} is not below the cgroup2 mount, {}", shown(&path), shown(mount)))
+/// The cgroup that a user named, and its path relative to the mount.
+fn begin(view: &View, named: &Path) -> anyhow::Result<(PathBuf, Cgroup)> {
+    if named == Path::new("/") {
+        // All that is to be seen, whatever else the path may mean in a cgroup namespace.
+        return Ok((named.to_owned(), Cgroup::open(view.point())?));
+    }
+    let root = find(named)?;
+    let path = relative_to(view.point(), root.path()).ok_or_else(|| {
+        let (root, mount) = (shown(root.path()), shown(view.point()));
+        usage(format!("{root} is not below the cgroup2 mount, {mount}"))
     })?;
-    Ok(Path::new("/").join(relative))
+    Ok((path, root))
 }
 
 /// A look at "everything" that does not begin at the hierarchy's true root is not one.
-fn hidden_root(mount: &Path, path: &Path, root: &Cgroup) -> Option<Gap> {
-    (path == Path::new("/") && root.id() != ROOT_CGROUP_ID).then(|| Gap {
+fn hidden_root(view: &View, path: &Path) -> Option<Gap> {
+    let why = match view.shows() {
+        _ if path != Path::new("/") => return None,
+        Shows::Everything => return None,
+        Shows::Namespace => {
+            "is that of a cgroup namespace (a container's, say), which hides what is beside it"
+        }
+        Shows::Part => "is not the hierarchy's root, but a part of it that is mounted there",
+    };
+    Some(Gap {
         about: Subject::Cgroups,
         what: "the rest of the cgroup2 hierarchy".to_owned(),
         why: format!(
-            "the top of {} is not the hierarchy's root: a cgroup namespace, or a bind mount, hides what is \
-             beside it; run the audit on the host, or scan this part alone with --root",
-            shown(mount)
+            "the top of {} {why}, and paths are relative to it; run the audit on the host, or scan this part alone \
+             with --root",
+            shown(view.point())
         ),
     })
 }

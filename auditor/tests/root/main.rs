@@ -7,6 +7,7 @@ mod devices;
 mod findings;
 mod gaps;
 mod gate;
+mod hierarchy;
 mod listing;
 mod methods;
 mod names;

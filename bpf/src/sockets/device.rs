@@ -32,7 +32,7 @@ fn name_of(info: &[u8]) -> Option<String> {
 
 /// Whether a device of a network namespace carries Ethernet frames. `None`: it is not there, or cannot be seen.
 fn is_ethernet(network: &File, wanted: &str) -> Option<bool> {
-    let links = || all(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+    let links = || all(&RouteNetlinkMessage::GetLink(LinkMessage::default()));
     let is_wanted = |link: &LinkMessage| name(link) == Some(wanted);
     netns::inside(network, links).ok()?.iter().find_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(link) if is_wanted(link) => {

@@ -52,6 +52,10 @@ impl<B: CgroupBpf> Engine<B> {
         let queue = queue::is_wanted(spec, mode)?;
         let cgroup = Rc::new(self.kernel.open_cgroup(&spec.cgroup)?);
         let cgroup_id = self.kernel.cgroup_id(&cgroup);
+        if let Some(expected) = spec.cgroup_id.filter(|expected| *expected != cgroup_id) {
+            let path = spec.cgroup.clone();
+            return Err(Error::AnotherCgroup { path, expected, found: cgroup_id });
+        }
         let places = |tcp| -> Vec<Place> {
             parts(&limits, tcp).iter().map(|(attach_type, _)| (cgroup_id, *attach_type)).collect()
         };

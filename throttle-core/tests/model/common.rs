@@ -169,6 +169,7 @@ pub(crate) fn rate(bytes_per_second: u64) -> Rate {
 pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
     Spec {
         cgroup: cgroup.to_owned(),
+        cgroup_id: None,
         download: Some(rate(1_000_000)),
         upload: Some(rate(2_000_000)),
         burst: Burst::DEFAULT,

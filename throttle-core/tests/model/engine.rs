@@ -49,6 +49,28 @@ fn what_a_throttle_did_is_told_while_it_lasts_and_when_it_goes() {
     }
 }
 
+#[test]
+fn another_cgroup_than_the_one_that_was_looked_up_is_not_limited() {
+    let host = Host::boot();
+    let (cgroup, another) = (host.cgroup("a"), host.cgroup("b"));
+    let id = |path| host.kernel.cgroup_id(&host.kernel.open_cgroup(path).unwrap());
+    let (expected, found) = (id(&cgroup), id(&another));
+    let mut engine = host.process().start();
+    for wish in EVERY_MODE {
+        let wrong = Spec { cgroup_id: Some(expected), ..spec(&another, wish) };
+        let error = engine.add(&wrong).unwrap_err();
+        let ids = match error {
+            Error::AnotherCgroup { expected, found, .. } => (expected, found),
+            other => panic!("{other}"),
+        };
+        assert_eq!(ids, (expected, found));
+        assert!(host.attached(&another) == 0 && host.loaded() == 0 && host.entries().is_empty());
+        let right = Spec { cgroup_id: Some(found), ..spec(&another, wish) };
+        let id = engine.add(&right).unwrap().id;
+        engine.remove(id).unwrap();
+    }
+}
+
 /// The second is served by the load of the first, whose counters go on.
 #[test]
 fn a_throttle_counts_from_zero_where_an_earlier_one_has_counted() {

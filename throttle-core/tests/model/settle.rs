@@ -183,6 +183,23 @@ fn a_pinned_throttle_stays_where_only_its_cgroup_is_mounted_elsewhere() {
     assert!(host.is_clean());
 }
 
+/// A ledger that was written in one namespace, and is read in another.
+#[test]
+fn another_cgroup_at_the_recorded_path_is_left_alone_and_told_of() {
+    let host = Host::boot();
+    let (cgroup, namesake) = (host.cgroup("a"), host.cgroup("b"));
+    host.crash(&cgroup, Wish::Legacy);
+    host.edit(|entry| entry.cgroup_path.clone_from(&namesake));
+    let (mut engine, _) = host.process().try_start().unwrap();
+    engine.add(&spec(&namesake, Wish::Link)).unwrap();
+    let settlement = host.settle();
+    assert_failed(&settlement);
+    let said = settlement.failed[0].1.to_string();
+    assert!(said.contains("that is another one here, id"), "{said}");
+    assert_eq!((host.attached(&cgroup), host.attached(&namesake)), (3, 3));
+    assert_eq!(host.entries().len(), 1);
+}
+
 #[test]
 fn a_program_whose_cgroup_cannot_be_found_is_not_taken_for_gone() {
     for wish in [Wish::Pinned, Wish::Legacy] {

@@ -246,6 +246,41 @@ fn root_connections_that_are_open_already_are_shaped_too() {
     other.end();
 }
 
+/// `cgroup.procs` of a threaded cgroup tells nothing, and a thread may be in a network namespace of its own.
+#[test]
+fn root_open_connections_of_a_thread_in_a_threaded_cgroup_are_found_in_its_network_namespace() {
+    isolate();
+    let cgroup = ScratchCgroup::new("threaded");
+    let (above, inside) = (cgroup.child("p"), cgroup.child("p/t"));
+    let _inside = vmtests::cgroup::enter(&above);
+    std::fs::write(inside.join("cgroup.type"), "threaded").unwrap();
+    let (opened, is_open) = std::sync::mpsc::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let thread = inside.join("cgroup.threads");
+        scope.spawn(move || {
+            std::fs::write(thread, nix::unistd::gettid().to_string()).unwrap();
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            assert!(up.unwrap().success());
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let receiver = listener.accept().unwrap();
+            opened.send(()).unwrap();
+            // Both ends stay open until then.
+            let _ = ends.recv();
+            drop((sender, receiver));
+        });
+        is_open.recv().unwrap();
+        let mut engine = start();
+        let limit = Spec { cgroup: inside.clone(), ..upload(&cgroup, 2_000_000) };
+        let id = engine.add(&limit).unwrap().id;
+        let adopted = engine.adopt(id).unwrap();
+        assert_eq!((adopted.shaped + adopted.policed, adopted.untold), (2, 0), "{adopted:?}");
+        drop(end);
+    });
+}
+
 #[test]
 fn root_tcp_that_is_policed_has_no_program_and_is_held_back_without_a_loss() {
     isolate_narrow();

@@ -23,7 +23,7 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let cgroup = bpf::cgroup::resolve(&bpf::cgroup::cgroup2_mount()?, &args.cgroup);
+    let cgroup = bpf::cgroup::find(&args.cgroup)?.path().to_owned();
     for _ in 0..args.count {
         for attach_type in [AttachType::INET_INGRESS, AttachType::INET_EGRESS] {
             let program = plant(&cgroup, attach_type).context("nothing was leaked")?;

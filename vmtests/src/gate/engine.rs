@@ -83,6 +83,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
         let rates = limits(&request.rates)?;
         let spec = Spec {
             cgroup,
+            cgroup_id: None,
             download: rates.get(&Direction::Download).map(|limits| limits.rate),
             upload: rates.get(&Direction::Upload).map(|limits| limits.rate),
             burst: Burst::DEFAULT,

@@ -77,6 +77,7 @@ pub(crate) fn spec(cgroup: &Path, download: Option<u64>, upload: Option<u64>) ->
     let rate = |rate| Rate::from_bytes_per_second(rate).unwrap();
     Spec {
         cgroup: cgroup.to_owned(),
+        cgroup_id: None,
         download: download.map(rate),
         upload: upload.map(rate),
         burst: Burst::DEFAULT,

@@ -106,6 +106,7 @@ impl System for Ours {
 pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWish) -> Spec {
     Spec {
         cgroup: cgroup.to_owned(),
+        cgroup_id: None,
         download: (way == Way::Down).then_some(rate),
         upload: (way == Way::Up).then_some(rate),
         burst,

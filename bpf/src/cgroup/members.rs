@@ -1,0 +1,165 @@
+//! Who lives in a cgroup.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::{Cgroup, parse_proc_cgroup, shown};
+use crate::error::{Call, Error, Kind, Result};
+
+/// The pids in a cgroup (not below it). In a threaded cgroup, those of the processes that have a thread there. 0 is a
+/// process outside of this pid namespace.
+///
+/// # Errors
+/// When the files cannot be read.
+pub fn processes(cgroup: &Path) -> Result<Vec<u32>> {
+    match list(&cgroup.join("cgroup.procs")) {
+        Err(error) if error.kind() == Kind::Unsupported => {}
+        listed => return listed,
+    }
+    let mut found = BTreeSet::new();
+    for thread in threads(cgroup)? {
+        // What has ended meanwhile is in no process any more.
+        found.extend(if thread == 0 { Some(0) } else { process_of(thread)? });
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The ids of the threads in a cgroup (not below it), the first one of a process included, whose id is the pid. 0 is one
+/// outside of this pid namespace. A threaded cgroup tells of nothing else.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn threads(cgroup: &Path) -> Result<Vec<u32>> {
+    list(&cgroup.join("cgroup.threads"))
+}
+
+fn list(path: &Path) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Error::from_io(Call::ReadProc, shown(path), &error))?;
+    Ok(numbers(&text).collect())
+}
+
+fn numbers(text: &str) -> impl Iterator<Item = u32> {
+    text.lines().filter_map(|line| line.parse().ok())
+}
+
+/// The process that a thread belongs to; none if there is no such thread.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn process_of(thread: u32) -> Result<Option<u32>> {
+    let path = format!("/proc/{thread}/status");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(tgid(&text)),
+        Err(error) => {
+            let error = Error::from_io(Call::ReadProc, path, &error);
+            if error.kind() == Kind::Vanished { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
+fn tgid(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+impl Cgroup {
+    /// Whether a process, or a thread, is in this cgroup (not below it), as the cgroup itself tells: whatever its path
+    /// names meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be asked; `Vanished` when it was removed.
+    pub fn has(&self, id: u32) -> Result<bool> {
+        // A process whose first thread has ended is in the first list alone, any other thread in the second.
+        let processes = match self.read("cgroup.procs") {
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => String::new(),
+            read => read.map_err(|error| self.unread(&error))?,
+        };
+        if numbers(&processes).any(|found| found == id) {
+            return Ok(true);
+        }
+        let threads = self.read("cgroup.threads").map_err(|error| self.unread(&error))?;
+        Ok(numbers(&threads).any(|found| found == id))
+    }
+
+    /// Whether it is a threaded one, in which the threads of a process may live apart from the others.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn is_threaded(&self) -> Result<bool> {
+        match self.read("cgroup.type") {
+            // The hierarchy's root is of no type.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            read => Ok(read.map_err(|error| self.unread(&error))?.trim_end() == "threaded"),
+        }
+    }
+
+    fn read(&self, file: &str) -> io::Result<String> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mut text = String::new();
+        File::from(openat(self.as_fd(), file, flags, Mode::empty())?).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn unread(&self, error: &io::Error) -> Error {
+        Error::from_io(Call::ReadProc, format!("the processes of {}", shown(&self.path)), error)
+    }
+}
+
+/// The cgroups in which a process has threads that are neither where `thread` is nor below that, relative to the root of
+/// this thread's cgroup namespace.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn threads_elsewhere(process: u32, thread: u32) -> Result<BTreeSet<PathBuf>> {
+    let of = |thread: u32| -> Result<Option<PathBuf>> {
+        let path = format!("/proc/{process}/task/{thread}/cgroup");
+        match fs::read(&path) {
+            Ok(text) => Ok(parse_proc_cgroup(&text)),
+            Err(error) => {
+                let error = Error::from_io(Call::ReadProc, path, &error);
+                if error.kind() == Kind::Vanished { Ok(None) } else { Err(error) }
+            }
+        }
+    };
+    let folder = format!("/proc/{process}/task");
+    let listed = fs::read_dir(&folder)
+        .map_err(|error| Error::from_io(Call::ReadProc, folder.as_str(), &error))?;
+    let names = listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Some(here) = of(thread)? else { return Ok(BTreeSet::new()) };
+    let mut elsewhere = BTreeSet::new();
+    for other in names {
+        elsewhere.extend(of(other)?.filter(|path| !path.starts_with(&here)));
+    }
+    Ok(elsewhere)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_of_a_thread_is_told_by_its_status() {
+        assert_eq!(tgid("Name:\tx\nTgid:\t77\nPid:\t78\n"), Some(77));
+        assert_eq!(tgid("Name:\tTgid\n"), None);
+        let own = std::process::id();
+        let thread = std::thread::spawn(|| {
+            process_of(u32::try_from(nix::unistd::gettid().as_raw()).unwrap()).unwrap()
+        });
+        assert_eq!(thread.join().unwrap(), Some(own));
+        assert_eq!(process_of(u32::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn the_threads_of_an_ordinary_process_are_together() {
+        let own = std::process::id();
+        assert_eq!(threads_elsewhere(own, own).unwrap(), BTreeSet::new());
+        assert!(threads_elsewhere(u32::MAX, 1).is_err());
+    }
+}

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use bpf::AttachType;
-use bpf::limits::Traffic;
-use vmtests::traffic::{PAYLOAD, flood, flood_with, socket};
+use bpf::limits::{Limits, Rate, Traffic};
+use bpf::state::ThrottleState;
+use bpf::{AttachType, CgroupBpf, LinuxBpf};
+use vmtests::traffic::{PAYLOAD, flood_with, socket};
 
-use crate::{BURST, Lab, RATE, V4, V6};
+use crate::{BURST, Lab, RATE, V4, V6, limits};
 
 /// The largest message, as EDNS is told to use.
 const MESSAGE: usize = 1_232;
@@ -25,14 +26,26 @@ fn server(lab: &Lab, address: IpAddr, port: u16) -> UdpSocket {
 
 fn answers_come_beside_a_flood(attach_type: AttachType, address: IpAddr, port: u16) {
     let lab = Lab::new(attach_type, Traffic::All);
+    come_beside_a_flood(&lab, address, port, &[1; MESSAGE], RATE, &[0; PAYLOAD]);
+}
+
+fn come_beside_a_flood(
+    lab: &Lab,
+    address: IpAddr,
+    port: u16,
+    message: &[u8],
+    rate: u64,
+    payload: &[u8],
+) {
     let (sender, receiver) = lab.sockets(address, address);
     let (_, resolver) = lab.sockets(address, address);
-    let server = server(&lab, address, port);
+    let server = server(lab, address, port);
     let flood = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| flood(&sender, &receiver, 3 * RATE, Duration::from_secs(2)));
+        let flood = scope
+            .spawn(|| flood_with(payload, &sender, &receiver, 3 * rate, Duration::from_secs(2)));
         std::thread::sleep(Duration::from_millis(200));
         for _ in 0..ANSWERS {
-            server.send_to(&[1; MESSAGE], resolver.local_addr().unwrap()).unwrap();
+            server.send_to(message, resolver.local_addr().unwrap()).unwrap();
             std::thread::sleep(Duration::from_millis(60));
         }
         flood.join().unwrap()
@@ -43,6 +56,18 @@ fn answers_come_beside_a_flood(attach_type: AttachType, address: IpAddr, port: u
     assert_eq!(came, ANSWERS, "answers that came: {counters:?}");
     assert_eq!(counters.passed.packets, flood.received + ANSWERS as u64, "they are charged");
     assert!(counters.dropped.packets > flood.received, "it was a flood: {counters:?}");
+}
+
+/// Small packets use up the reserve that a small message would have.
+#[test]
+fn root_small_dns_answers_are_received_beside_a_flood_of_small_packets() {
+    let lab = Lab::new(AttachType::INET_INGRESS, Traffic::All);
+    let rate = RATE / 10;
+    let limits =
+        Limits { rate: Rate::from_bytes_per_second(rate).unwrap(), ..limits(Traffic::All) };
+    let state = ThrottleState::armed(&limits, LinuxBpf::new().unwrap().now_ns());
+    lab.program().set_state(lab.open.id(), lab.attach_type, &state).unwrap();
+    come_beside_a_flood(&lab, V4, 53, &[1; 72], rate, &[0; 200]);
 }
 
 #[test]

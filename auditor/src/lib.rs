@@ -20,6 +20,7 @@ pub mod formats;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;
+pub mod gathered;
 pub mod generate;
 pub mod plan;
 pub mod report;

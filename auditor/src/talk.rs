@@ -82,6 +82,12 @@ pub fn start(loudness: &Loudness) {
 /// Says what went wrong, whatever the user wants to hear.
 pub fn error(error: &anyhow::Error) {
     say(format_args!("{} {}", label(Level::ERROR), escape(&format!("{error:#}"))));
+    error.chain().filter_map(|cause| cause.downcast_ref::<bpf::Error>()?.log()).for_each(log);
+}
+
+/// Says what libbpf and the verifier said, to who wants to know how things are done.
+pub fn log(text: &str) {
+    text.lines().for_each(|line| tracing::debug!("{line}"));
 }
 
 /// Says what the user may want to act on.

@@ -11,6 +11,7 @@ use comfy_table::{Table, presets};
 
 use crate::classify::{Claim, Finding, Source, Verdict};
 use crate::escape::{escape, escape_bytes};
+use crate::gathered::gathered;
 use crate::plan::CLEAN;
 use crate::report::{
     Attachment, Cgroup, Device, DeviceInfo, DeviceLink, Leak, Program, ProgramInfo, Report,
@@ -239,8 +240,7 @@ fn notes(report: &Report) -> String {
 }
 
 fn gaps(report: &Report) -> String {
-    let gaps = report.coverage.gaps.iter();
-    let lines = gaps.map(|gap| format!("\n  {}: {}", escape(&gap.what), escape(&gap.why)));
+    let lines = gathered(&report.coverage.gaps).into_iter().map(|line| format!("\n  {line}"));
     format!(
         "Not seen, or not to be judged ({}):{}",
         number(report.coverage.gaps.len()),

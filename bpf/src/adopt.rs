@@ -47,9 +47,8 @@ pub struct Adopted {
 /// be shaped, and the others are not.
 pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let fail = |error: libbpf_rs::Error| {
-        let detail = format!("{error}\n{}", take_log());
-        Error::new(Call::Load, "the iterator over open sockets", errno_of(&error))
-            .with_detail(detail.trim_end())
+        let log = format!("{error}\n{}", take_log());
+        Error::new(Call::Iterate, "the iterator over open sockets", errno_of(&error)).with_log(&log)
     };
     listen_to_libbpf();
     let mut storage = MaybeUninit::uninit();
@@ -68,11 +67,10 @@ pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
 
 /// Goes over this thread's network namespace once; returns what the program printed.
 fn run(program: std::os::fd::BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let fail = |errno| Error::new(Call::LinkCreate, "the iterator over open sockets", errno);
+    let fail = |errno| Error::new(Call::Iterate, "the iterator over open sockets", errno);
     let mut told = Vec::new();
     let mut file = File::from(sys::iterate(program).map_err(fail)?);
-    file.read_to_end(&mut told).map_err(|error| {
-        Error::from_io(Call::LinkCreate, "the iterator over open sockets", &error)
-    })?;
+    file.read_to_end(&mut told)
+        .map_err(|error| Error::from_io(Call::Iterate, "the iterator over open sockets", &error))?;
     Ok(told)
 }

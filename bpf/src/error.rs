@@ -1,10 +1,10 @@
 //! What can go wrong at the boundary, told so that a person can act on it.
 
-use std::fmt;
+mod words;
 
 use nix::errno::Errno;
 
-use crate::rights::{Capability, Rights, advice};
+use crate::rights::Capability;
 
 /// A call into the kernel that failed.
 ///
@@ -15,6 +15,8 @@ pub struct Error {
     target: String,
     errno: Errno,
     detail: Option<String>,
+    log: Option<String>,
+    is_probe: bool,
 }
 
 /// The result of a call at the boundary.
@@ -45,6 +47,8 @@ pub enum Call {
     Detach,
     Query,
     LinkCreate,
+    /// A link on a network device, where no cgroup's list has a say.
+    DeviceLink,
     LinkDetach,
     LinkUpdate,
     ObjPin,
@@ -74,7 +78,7 @@ impl Call {
             Call::Attach => "BPF_PROG_ATTACH",
             Call::Detach => "BPF_PROG_DETACH",
             Call::Query => "BPF_PROG_QUERY",
-            Call::LinkCreate => "BPF_LINK_CREATE",
+            Call::LinkCreate | Call::DeviceLink => "BPF_LINK_CREATE",
             Call::LinkDetach => "BPF_LINK_DETACH",
             Call::LinkUpdate => "BPF_LINK_UPDATE",
             Call::ObjPin => "BPF_OBJ_PIN",
@@ -98,14 +102,20 @@ impl Call {
         }
     }
 
-    /// The capabilities that the call needs, where it was refused with this errno.
-    fn capabilities(self, errno: Errno) -> &'static [Capability] {
+    /// The capabilities that the call needs, where it was refused with this errno. A probe gets no further than the
+    /// first question, which is for `CAP_BPF`.
+    fn capabilities(self, errno: Errno, is_probe: bool) -> &'static [Capability] {
         use Capability::{
             Bpf, DacOverride, DacReadSearch, NetAdmin, OpenById, Perfmon, SysAdmin, SysPtrace,
         };
+        if is_probe {
+            return &[Bpf];
+        }
         match self {
             Call::Query | Call::Netlink => &[NetAdmin],
-            Call::Attach | Call::Detach | Call::LinkCreate | Call::Load => &[Bpf, NetAdmin],
+            Call::Attach | Call::Detach | Call::LinkCreate | Call::DeviceLink | Call::Load => {
+                &[Bpf, NetAdmin]
+            }
             Call::NextId | Call::FdById | Call::BtfLoad | Call::EnableStats | Call::SetNs => {
                 &[SysAdmin]
             }
@@ -130,7 +140,12 @@ impl Call {
 impl Error {
     /// `call` on `target` failed with `errno`.
     pub fn new(call: Call, target: impl Into<String>, errno: Errno) -> Self {
-        Self { call, target: target.into(), errno, detail: None }
+        Self { call, target: target.into(), errno, detail: None, log: None, is_probe: false }
+    }
+
+    /// A call that was to tell only whether this kernel has it failed with `errno`, which tells nothing.
+    pub(crate) fn of_probe(call: Call, errno: Errno) -> Self {
+        Self { is_probe: true, ..Self::new(call, "this kernel", errno) }
     }
 
     /// The same from an error of the standard library.
@@ -138,11 +153,23 @@ impl Error {
         Self::new(call, target, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
-    /// The same with a sentence or a log that says more.
+    /// The same with a sentence that says more.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// The same with what libbpf and the verifier said, which can be pages: it is not in the sentence.
+    #[must_use]
+    pub fn with_log(mut self, log: &str) -> Self {
+        self.log = Some(log.trim_end().to_owned()).filter(|log| !log.is_empty());
+        self
+    }
+
+    /// What libbpf and the verifier said.
+    pub fn log(&self) -> Option<&str> {
+        self.log.as_deref()
     }
 
     /// The call that failed.
@@ -189,57 +216,6 @@ impl Error {
                     | Errno::EXDEV
             )
     }
-
-    /// What to do about it, where there is something to say. Of a right that is missing it says what fits this thread.
-    pub fn hint(&self) -> Option<String> {
-        let rights = if self.kind() == Kind::Denied { Rights::of_this_thread() } else { None };
-        self.hint_for(rights.as_ref())
-    }
-
-    fn hint_for(&self, rights: Option<&Rights>) -> Option<String> {
-        let needed = self.call.capabilities(self.errno);
-        let needs = advice(needed, rights);
-        match (self.kind(), self.call) {
-            (Kind::Denied, Call::Attach | Call::LinkCreate) => {
-                const JOIN: &str = "a program on this cgroup or above it was attached so that no other may join it \
-                                    ('bpftool cgroup tree' shows them)";
-                let is_allowed =
-                    rights.is_some_and(|rights| needed.iter().all(|&it| rights.has(it)));
-                Some(if is_allowed {
-                    JOIN.to_owned()
-                } else {
-                    format!("{needs}; as root it means that {JOIN}")
-                })
-            }
-            (Kind::Denied, _) => Some(needs),
-            // What says more has said it.
-            (Kind::Vanished, Call::OpenCgroup) if self.detail.is_some() => None,
-            (Kind::Vanished, Call::OpenCgroup) => Some(
-                "there is no such cgroup: give its directory, or its path below the cgroup2 mount"
-                    .to_owned(),
-            ),
-            (Kind::Full, _) => Some(
-                "all 64 places are taken: 'chadthrottle-audit scan --all' shows by whom".to_owned(),
-            ),
-            (Kind::Changed, _) => {
-                Some("somebody attached or detached a program in between: try again".to_owned())
-            }
-            (Kind::Other, Call::Load) => Some(
-                "the packet programs need Linux 5.12 or newer with CONFIG_CGROUP_BPF".to_owned(),
-            ),
-            (Kind::Unsupported, Call::Iterate) => Some(
-                "it needs Linux 6.1 or newer with type information (CONFIG_DEBUG_INFO_BTF)"
-                    .to_owned(),
-            ),
-            (Kind::Vanished, Call::ObjPin) => {
-                Some("pins need a bpffs: mount -t bpf bpf /sys/fs/bpf".to_owned())
-            }
-            (_, Call::ObjGet | Call::ObjPin | Call::Unpin) if self.errno == Errno::EROFS => {
-                Some("this bpffs is mounted read-only: mount -o remount,rw it".to_owned())
-            }
-            _ => None,
-        }
-    }
 }
 
 /// The errno of a libbpf-rs error. It keeps the `std::io::Error` that it was made from to itself, and shows
@@ -254,44 +230,11 @@ pub(crate) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Errno {
         .unwrap_or(Errno::EIO)
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} on {}: {} ({:?})",
-            self.call.name(),
-            self.target,
-            self.errno.desc(),
-            self.errno
-        )?;
-        if let Some(detail) = &self.detail {
-            write!(f, ": {detail}")?;
-        }
-        if let Some(hint) = self.hint() {
-            write!(f, "; {hint}")?;
-        }
-        Ok(())
-    }
-}
-
 impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_says_what_failed_on_what_why_and_what_to_do() {
-        let error = Error::new(Call::Query, "/sys/fs/cgroup/a", Errno::EPERM);
-        assert_eq!(error.kind(), Kind::Denied);
-        assert_eq!(error.target(), "/sys/fs/cgroup/a");
-        let hint = error.hint().unwrap();
-        let text =
-            format!("BPF_PROG_QUERY on /sys/fs/cgroup/a: Operation not permitted (EPERM); {hint}");
-        assert_eq!(error.to_string(), text);
-        assert!(hint.contains("CAP_NET_ADMIN"), "{hint}");
-        assert_eq!(error.hint_for(None).unwrap(), "needs CAP_NET_ADMIN: run as root");
-    }
 
     #[test]
     fn e2big_is_a_full_list_only_where_programs_are_attached() {
@@ -323,34 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_done_about_it_is_said() {
-        for (call, errno, advice) in [
-            (Call::Attach, Errno::EPERM, "no other may join it"),
-            (Call::LinkCreate, Errno::EPERM, "no other may join it"),
-            (Call::ReadProc, Errno::EACCES, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"),
-            (Call::ObjGet, Errno::EACCES, "CAP_DAC_OVERRIDE"),
-            (Call::ObjGet, Errno::EPERM, "CAP_BPF"),
-            (Call::Unpin, Errno::EROFS, "remount,rw"),
-            (Call::OpenCgroup, Errno::ENOENT, "there is no such cgroup"),
-            (Call::LinkCreate, Errno::E2BIG, "all 64 places are taken"),
-            (Call::Detach, Errno::ESTALE, "try again"),
-            (Call::Load, Errno::EINVAL, "Linux 5.12 or newer"),
-            (Call::ObjPin, Errno::ENOENT, "mount -t bpf"),
-        ] {
-            let hint = Error::new(call, "x", errno).hint_for(None).unwrap_or_default();
-            assert!(hint.contains(advice), "{call:?}: {hint}");
-        }
-        assert_eq!(Error::new(Call::Detach, "x", Errno::EINVAL).hint(), None);
-        let told = Error::new(Call::OpenCgroup, "x", Errno::ENOENT).with_detail("why");
-        assert_eq!(told.hint(), None);
-    }
-
-    #[test]
     fn the_errno_of_a_libbpf_error_is_found_below_its_contexts() {
         use libbpf_rs::ErrorExt;
         let error = libbpf_rs::Error::from_raw_os_error(12).context("outer").context("outermost");
         assert_eq!(errno_of(&error), Errno::ENOMEM);
-        assert_eq!(errno_of(&fmt::Error), Errno::EIO);
+        assert_eq!(errno_of(&std::fmt::Error), Errno::EIO);
     }
 
     #[test]

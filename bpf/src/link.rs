@@ -83,7 +83,7 @@ impl Link {
     /// another type.
     pub fn create_on_device(program: BorrowedFd<'_>, device: u32, way: Way) -> Result<Self> {
         let fd = sys::link_on_device(program, device, way).map_err(|errno| {
-            Error::new(Call::LinkCreate, format!("network device {device}"), errno)
+            Error::new(Call::DeviceLink, format!("network device {device}"), errno)
         })?;
         Self::from_fd(fd, "a new link")
     }

@@ -33,7 +33,7 @@ impl Program {
         let Some(section) = self.rodata()? else { return Ok(None) };
         let btf = Btf::from_prog_id(info.id.0).map_err(|error| {
             let target = format!("program {} ({})", info.id, info.name);
-            Error::new(Call::BtfLoad, target, errno_of(&error)).with_detail(error.to_string())
+            Error::new(Call::BtfLoad, target, errno_of(&error)).with_log(&error.to_string())
         })?;
         Ok(Some(metadata_variables(&btf, &section)))
     }

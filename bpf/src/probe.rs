@@ -59,8 +59,9 @@ pub fn support() -> Result<Support> {
 fn knows(call: Call, answer: std::result::Result<(), Errno>) -> Result<bool> {
     match answer {
         Ok(()) | Err(Errno::EBADF) => Ok(true),
-        Err(Errno::EINVAL | Errno::E2BIG | Errno::ENOSYS) => Ok(false),
-        Err(errno) => Err(Error::new(call, "this kernel", errno)),
+        Err(Errno::EINVAL | Errno::E2BIG) => Ok(false),
+        // ENOSYS as well: that is no kernel without this call, but a sandbox without any.
+        Err(errno) => Err(Error::of_probe(call, errno)),
     }
 }
 
@@ -98,10 +99,12 @@ mod tests {
         let knows = |answer| knows(Call::LinkCreate, answer);
         assert_eq!(knows(Ok(())), Ok(true));
         assert_eq!(knows(Err(Errno::EBADF)), Ok(true));
-        for errno in [Errno::EINVAL, Errno::E2BIG, Errno::ENOSYS] {
+        for errno in [Errno::EINVAL, Errno::E2BIG] {
             assert_eq!(knows(Err(errno)), Ok(false), "{errno}");
         }
-        let denied = Error::new(Call::LinkCreate, "this kernel", Errno::EPERM);
-        assert_eq!(knows(Err(Errno::EPERM)), Err(denied), "no answer is not a no");
+        for errno in [Errno::EPERM, Errno::ENOSYS] {
+            let denied = Error::of_probe(Call::LinkCreate, errno);
+            assert_eq!(knows(Err(errno)), Err(denied), "no answer is not a no");
+        }
     }
 }

@@ -94,7 +94,7 @@ impl Queue {
             .map_err(|errno| Error::new(Call::MapUpdate, "chad_redirect", errno))?;
         let link = |program, device: u32, place| {
             sys::link_on_device(program, device, place).map_err(|errno| {
-                let error = Error::new(Call::LinkCreate, format!("network device {device}"), errno);
+                let error = Error::new(Call::DeviceLink, format!("network device {device}"), errno);
                 match errno {
                     Errno::EINVAL => {
                         error.with_detail("a queue needs Linux 6.6 or newer (tcx links)")

@@ -1,5 +1,6 @@
 //! What this thread may do, so that advice fits who asks: "run as root" helps nobody who is root already.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -55,6 +56,8 @@ pub struct Rights {
     is_root: bool,
     /// In another user namespace than the host's: capabilities are worth nothing outside of it.
     is_elsewhere: bool,
+    /// A seccomp filter says which system calls it may make.
+    is_filtered: bool,
 }
 
 /// `PROC_USER_INIT_INO` of the kernel.
@@ -71,12 +74,14 @@ impl Rights {
     }
 
     /// From a `/proc/PID/status` file (proc(5)).
-    fn parse(status: &str, is_elsewhere: bool) -> Option<Self> {
+    pub(crate) fn parse(status: &str, is_elsewhere: bool) -> Option<Self> {
         let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let effective = u64::from_str_radix(field("CapEff:")?, 16).ok()?;
         // The real, the effective, the saved one, and that for files.
         let is_root = field("Uid:")?.split_ascii_whitespace().nth(1)? == "0";
-        Some(Self { effective, is_root, is_elsewhere })
+        // `SECCOMP_MODE_FILTER`; a kernel without seccomp has no such line.
+        let is_filtered = field("Seccomp:") == Some("2");
+        Some(Self { effective, is_root, is_elsewhere, is_filtered })
     }
 
     /// Whether it has a capability that counts on this host.
@@ -85,25 +90,59 @@ impl Rights {
     }
 }
 
-/// What to do about a call that was refused and needs these capabilities.
-pub(crate) fn advice(needed: &[Capability], rights: Option<&Rights>) -> String {
-    let names: Vec<_> = needed.iter().map(|it| it.name()).collect();
-    let names = names.join(" and ");
-    let Some(rights) = rights else { return format!("needs {names}: run as root") };
-    if rights.is_elsewhere {
-        format!(
-            "needs {names}: run as root on the host, because root of a user namespace is not the host's"
-        )
-    } else if needed.iter().all(|&it| rights.has(it)) {
-        format!(
-            "{names} would do, and this thread has it: a security policy hides or forbids it (an LSM, seccomp, a sandbox)"
-        )
-    } else if rights.is_root {
-        format!(
-            "needs {names}: run as root with all its capabilities, because this one has been stripped of some"
-        )
-    } else {
-        format!("needs {names}: run as root")
+/// Why a call was refused that needs some capabilities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Some are missing; with what to do about it.
+    Missing(String),
+    /// All are there, or need not be: with who else may forbid it.
+    Policy(String),
+}
+
+impl Refusal {
+    /// Why this thread was refused. Without its rights nobody can tell: then all that are needed are named.
+    pub(crate) fn of(needed: &[Capability], rights: Option<&Rights>) -> Self {
+        let Some(rights) = rights else {
+            return Self::Missing(format!("must run as root ({} needed)", are(needed)));
+        };
+        let missing: Vec<_> = needed.iter().copied().filter(|&it| !rights.has(it)).collect();
+        if missing.is_empty() {
+            return Self::Policy(if rights.is_filtered {
+                "the seccomp filter of this process, or another security policy, forbids it"
+                    .to_owned()
+            } else {
+                "a security policy forbids or hides it (an LSM, seccomp, a sandbox)".to_owned()
+            });
+        }
+        let missing = format!("{} missing", are(&missing));
+        Self::Missing(if rights.is_elsewhere {
+            format!(
+                "must run as root on the host ({missing}: root of a user namespace is not the host's)"
+            )
+        } else if rights.is_root {
+            format!("{missing}, although this is root: a container or a service has dropped it")
+        } else {
+            format!("must run as root ({missing})")
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(why) | Self::Policy(why) => f.write_str(why),
+        }
+    }
+}
+
+/// `CAP_BPF is`, `CAP_BPF and CAP_NET_ADMIN are`; each once.
+fn are(capabilities: &[Capability]) -> String {
+    let mut names: Vec<_> = capabilities.iter().map(|it| it.name()).collect();
+    names.dedup();
+    match names.split_last() {
+        None => String::new(),
+        Some((last, [])) => format!("{last} is"),
+        Some((last, others)) => format!("{} and {last} are", others.join(", ")),
     }
 }
 
@@ -112,6 +151,8 @@ mod tests {
     use super::*;
 
     const PTRACE: &[Capability] = &[Capability::SysPtrace];
+    const BOTH: &[Capability] = &[Capability::Bpf, Capability::NetAdmin];
+    const ALL: &str = "000001ffffffffff";
 
     fn rights(uid: u32, effective: &str, is_elsewhere: bool) -> Rights {
         let status = format!("Name:\tx\nUid:\t7\t{uid}\t7\t7\nCapPrm:\tff\nCapEff:\t{effective}\n");
@@ -135,21 +176,49 @@ mod tests {
 
     #[test]
     fn in_another_user_namespace_no_capability_counts() {
-        assert!(!rights(0, "000001ffffffffff", true).has(Capability::SysPtrace));
+        assert!(!rights(0, ALL, true).has(Capability::SysPtrace));
     }
 
     #[test]
     fn advice_fits_who_asks() {
-        let said = |rights: &Rights| advice(PTRACE, Some(rights));
-        assert_eq!(said(&rights(7, "0", false)), "needs CAP_SYS_PTRACE: run as root");
-        assert_eq!(advice(PTRACE, None), "needs CAP_SYS_PTRACE: run as root");
-        let all = "000001ffffffffff";
-        assert!(said(&rights(0, "200000", false)).contains("with all its capabilities"));
-        assert!(said(&rights(0, all, true)).contains("on the host"));
-        let policy = said(&rights(0, all, false));
-        assert!(
-            policy.contains("a security policy") && !policy.contains("run as root"),
-            "{policy}"
-        );
+        let said = |rights: &Rights| Refusal::of(PTRACE, Some(rights)).to_string();
+        assert_eq!(said(&rights(7, "0", false)), "must run as root (CAP_SYS_PTRACE is missing)");
+        let unknown = Refusal::of(PTRACE, None).to_string();
+        assert_eq!(unknown, "must run as root (CAP_SYS_PTRACE is needed)");
+        let bare = said(&rights(0, "200000", false));
+        assert!(bare.starts_with("CAP_SYS_PTRACE is missing, although this is root: "), "{bare}");
+        assert!(said(&rights(0, ALL, true)).contains("on the host"));
+    }
+
+    #[test]
+    fn root_is_not_told_to_run_as_root_where_a_policy_forbids_it() {
+        let policy = Refusal::of(BOTH, Some(&rights(0, ALL, false)));
+        let said = policy.to_string();
+        assert!(matches!(policy, Refusal::Policy(_)), "{said}");
+        assert!(said.contains("a security policy") && !said.contains("root"), "{said}");
+        let filtered = Rights { is_filtered: true, ..rights(0, ALL, false) };
+        let said = Refusal::of(BOTH, Some(&filtered)).to_string();
+        assert!(said.contains("the seccomp filter of this process"), "{said}");
+    }
+
+    #[test]
+    fn only_what_is_missing_is_named_and_that_once() {
+        let said =
+            |needed, effective| Refusal::of(needed, Some(&rights(7, effective, false))).to_string();
+        let both = "must run as root (CAP_BPF and CAP_NET_ADMIN are missing)";
+        assert_eq!(said(BOTH, "0"), both);
+        // CAP_BPF is there.
+        assert_eq!(said(BOTH, "8000000000"), "must run as root (CAP_NET_ADMIN is missing)");
+        let twice: &[Capability] = &[Capability::DacReadSearch, Capability::OpenById];
+        assert_eq!(said(twice, "0"), "must run as root (CAP_DAC_READ_SEARCH is missing)");
+    }
+
+    #[test]
+    fn a_seccomp_filter_is_seen() {
+        let of = |mode: u8| {
+            let status = format!("Uid:\t0\t0\t0\t0\nCapEff:\t0\nSeccomp:\t{mode}\n");
+            Rights::parse(&status, false).unwrap().is_filtered
+        };
+        assert_eq!([0, 1, 2].map(of), [false, false, true]);
     }
 }

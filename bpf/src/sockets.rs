@@ -135,12 +135,8 @@ impl Sockets {
     /// `Unsupported` where the kernel has no such iterator or no type information, `Denied` without the rights.
     pub fn load(cgroup: &Cgroup) -> Result<Self> {
         let fail = |error: libbpf_rs::Error| {
-            // The verifier's log is long, and its end says why.
-            let log = take_log();
-            let why = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            let detail = format!("{error}: {}", why.trim());
-            let detail = detail.trim_end_matches(": ");
-            Error::new(Call::Iterate, WHAT, errno_of(&error)).with_detail(detail)
+            let log = format!("{error}\n{}", take_log());
+            Error::new(Call::Iterate, WHAT, errno_of(&error)).with_log(&log)
         };
         let path = cgroup.path().to_owned();
         let kind = path.join("cgroup.type");

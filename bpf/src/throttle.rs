@@ -16,7 +16,7 @@ use libbpf_rs::{PrintLevel, set_print};
 use nix::errno::Errno;
 
 use crate::attach_type::AttachType;
-use crate::error::{Call, Error, Result, errno_of};
+use crate::error::{Call, Error, Kind, Result, errno_of};
 use crate::owner::Owner;
 use crate::program::Program;
 use crate::sys::Map;
@@ -87,11 +87,13 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     take_log();
 
     let fail = |error: libbpf_rs::Error| {
-        let needs =
-            if parts.queue { " (a queue for downloads needs Linux 6.6 or newer)" } else { "" };
-        let detail = format!("{error}{needs}\n{}", take_log());
-        Error::new(Call::Load, "the packet programs", errno_of(&error))
-            .with_detail(detail.trim_end())
+        let failed = Error::new(Call::Load, "the packet programs", errno_of(&error))
+            .with_log(&format!("{error}\n{}", take_log()));
+        if parts.queue && failed.kind() == Kind::Other {
+            failed.with_detail("a queue for downloads needs Linux 6.6 or newer")
+        } else {
+            failed
+        }
     };
     let mut storage = MaybeUninit::uninit();
     let mut open = skeleton::ThrottleSkelBuilder::default().open(&mut storage).map_err(fail)?;

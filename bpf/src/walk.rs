@@ -90,8 +90,8 @@ fn attempt(
 ) -> Result<Option<Walked>> {
     let start = Instant::now();
     let fail = |error: libbpf_rs::Error| {
-        let detail = format!("{error}\n{}", take_log());
-        Error::new(Call::Iterate, WHAT, errno_of(&error)).with_detail(detail.trim_end())
+        let log = format!("{error}\n{}", take_log());
+        Error::new(Call::Iterate, WHAT, errno_of(&error)).with_log(&log)
     };
     listen_to_libbpf();
     let mut storage = MaybeUninit::uninit();

@@ -325,6 +325,6 @@ fn root_without_rights_nothing_is_taken_for_an_empty_list() {
     seteuid(Uid::from_raw(0)).unwrap();
     for (kind, text, capability) in said {
         assert_eq!(kind, Kind::Denied, "{text}");
-        assert!(text.contains(&format!("needs {capability}: run as root")), "{text}");
+        assert!(text.contains(&format!("must run as root ({capability} ")), "{text}");
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use auditor::collect::{Options, collect};
 use auditor::escape::escape_bytes;
 use auditor::exit;
+use auditor::gathered::gathered;
 use bpf::AttachType;
 use bpf::limits::Bytes;
 use bpf::state::Count;
@@ -21,10 +22,8 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
         attach_types: vec![AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS],
         ..Options::default()
     };
-    let snapshot = collect(&options).map_err(|error| match exit::status_of(&error) {
-        exit::INCOMPLETE => exit::incomplete(format!("{error:#}")).into(),
-        _ => error,
-    })?;
+    // Whatever keeps it from looking, what there is was not seen.
+    let snapshot = collect(&options).map_err(|error| exit::incomplete(format!("{error:#}")))?;
     let found = throttles(&snapshot);
     match args.format {
         Format::Json => print(&(serde_json::to_string_pretty(&found)? + "\n"))?,
@@ -37,11 +36,15 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
             found.leaked
         ));
     }
-    for gap in &found.gaps {
-        warn(&format!("not seen: {}: {}", gap.what, gap.why));
+    for line in gathered(&found.gaps) {
+        warn(&format!("not seen: {line}"));
     }
     if !found.gaps.is_empty() {
-        let message = "not everything could be seen, so there may be more throttles";
+        let message = if found.rows.is_empty() {
+            "whether there are throttles could not be seen"
+        } else {
+            "not everything could be seen, so there may be more throttles"
+        };
         return Err(exit::incomplete(message).into());
     }
     Ok(())
@@ -49,9 +52,9 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
 
 fn text(found: &Throttles) -> String {
     let mut text = String::new();
-    if found.rows.is_empty() {
+    if found.rows.is_empty() && found.gaps.is_empty() {
         text.push_str("no throttles\n");
-    } else {
+    } else if !found.rows.is_empty() {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).force_no_tty().set_header([
             "ID",

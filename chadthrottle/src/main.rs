@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             talk::error(&error);
+            if let Some(throttle_core::Error::Kernel(error)) = error.downcast_ref() {
+                error.log().into_iter().for_each(talk::log);
+            }
             ExitCode::from(words::exit_status(&error))
         }
     }

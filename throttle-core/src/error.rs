@@ -20,7 +20,7 @@ pub enum Error {
     #[error(transparent)]
     Mode(#[from] Refusal),
     /// The ledger could not be read or written.
-    #[error("cannot {action} {}: {source}{}", path.display(), as_root(source))]
+    #[error("cannot {action} {}: {}{source}", path.display(), as_root(source))]
     Ledger {
         /// What was tried.
         action: &'static str,
@@ -155,7 +155,7 @@ fn instead(another: Option<bpf::CgroupId>) -> String {
 }
 
 fn as_root(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::PermissionDenied { "; run as root" } else { "" }
+    if error.kind() == io::ErrorKind::PermissionDenied { "must run as root: " } else { "" }
 }
 
 #[cfg(test)]
@@ -169,8 +169,8 @@ mod tests {
     #[test]
     fn who_lacks_the_right_is_told_who_has_it_and_nobody_else() {
         let denied = ledger(io::ErrorKind::PermissionDenied).to_string();
-        assert!(denied.starts_with("cannot write /run/x/1.json: "), "{denied}");
-        assert!(denied.ends_with("; run as root"), "{denied}");
+        let expected = "cannot write /run/x/1.json: must run as root: ";
+        assert!(denied.starts_with(expected), "{denied}");
         let full = ledger(io::ErrorKind::StorageFull).to_string();
         assert!(
             !full.contains("root")

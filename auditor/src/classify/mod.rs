@@ -313,11 +313,12 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
 /// What a look could not see. Whatever it does not say itself, its numbers do.
 pub(crate) fn gaps_of(look: &Look) -> Vec<Gap> {
     let mut gaps = look.coverage.gaps.clone();
-    if look.coverage.cgroups_visited == 0 {
+    let is_told = |gaps: &[Gap]| gaps.iter().any(|gap| gap.about == Subject::Cgroups);
+    if look.coverage.cgroups_visited == 0 && !is_told(&gaps) {
         gaps.push(gap(Subject::Cgroups, "cgroups", "not one was visited".to_owned()));
     }
     let denied = look.coverage.cgroups_denied;
-    if denied > 0 && !gaps.iter().any(|gap| gap.about == Subject::Cgroups) {
+    if denied > 0 && !is_told(&gaps) {
         gaps.push(gap(Subject::Cgroups, "cgroups", format!("{denied} could not be asked")));
     }
     gaps

@@ -94,7 +94,7 @@ impl<'a, 'b> Attachments<'a, 'b> {
     /// Nothing of what was found counts: there was no iterator, though it was asked for.
     pub(super) fn cannot_iterate(&mut self, error: &Error) {
         self.forget();
-        let why = format!("{error}; --method query needs no iterator");
+        let why = format!("--method query needs no iterator; {}", error.why());
         let what = "the programs attached to cgroups".to_owned();
         self.coverage.gaps.push(Gap { about: Subject::Cgroups, what, why });
     }
@@ -105,7 +105,7 @@ impl<'a, 'b> Attachments<'a, 'b> {
         self.forget();
         if !matches!(error.kind(), Kind::Unsupported | Kind::Denied) {
             let what = "the iterator over cgroups".to_owned();
-            let why = format!("{error}; every cgroup was asked instead");
+            let why = format!("every cgroup was asked instead; {}", error.why());
             self.coverage.notes.push(Note { what, why });
         }
     }

@@ -9,6 +9,10 @@ use crate::snapshot::{
     Coverage, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, Note, ProgramFact, Subject,
 };
 
+/// What a network namespace that was not looked at means for the audit.
+const MATTERS: &str = "This matters only if a killed 'chadthrottle limit --download-queue' ran there: the idle device \
+                       that it left is missed. Then run the audit on the host, where all processes are visible";
+
 /// Those in every network namespace that can be found.
 ///
 /// A namespace that is known and could not be looked at is a gap. That some process does not let anybody see which
@@ -24,22 +28,16 @@ pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
     };
     coverage.network_namespaces = Some(found.namespaces);
     coverage.gaps.extend(merged(Subject::Devices, &found.unreadable));
-    let note = |what: String, why: &str| Note { what, why: why.to_owned() };
-    if let Some(gap) = merged(Subject::Devices, &found.unseen) {
-        let what = format!("queues in a network namespace that only {} could tell of", gap.what);
-        coverage.notes.push(note(what, &gap.why));
-    }
+    coverage.notes.extend(unseen(&found.unseen));
     if found.changing > 0 {
         let what = format!("devices that came or went in {} network namespaces", found.changing);
         let why =
             "they changed each time that they were listed; what was there all the time was seen";
-        coverage.notes.push(note(what, why));
+        coverage.notes.push(Note { what, why: why.to_owned() });
     }
     if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
-        coverage.notes.push(note(
-            "queues in network namespaces of processes outside of this pid namespace".to_owned(),
-            "they cannot be seen from here: run the audit on the host",
-        ));
+        let what = "the network namespaces of processes outside of this pid namespace".to_owned();
+        coverage.notes.push(Note { what, why: format!("they are out of sight here. {MATTERS}") });
     }
     let fact = |device: devices::Device| DeviceFact {
         network_namespace: device.network_namespace,
@@ -50,6 +48,19 @@ pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
         alias: device.alias,
     };
     found.devices.into_iter().map(fact).collect()
+}
+
+/// Of processes that do not show which network namespace they are in.
+fn unseen(errors: &[bpf::Error]) -> Option<Note> {
+    let (first, others) = errors.split_first()?;
+    let process = first.target().strip_prefix("/proc/").and_then(|it| it.split('/').next());
+    let process = process.map_or_else(|| first.target().to_owned(), |pid| format!("process {pid}"));
+    let what = match others.len() {
+        0 => format!("the network namespace of {process}"),
+        1 => format!("the network namespaces of {process} and one other process"),
+        more => format!("the network namespaces of {process} and {more} other processes"),
+    };
+    Some(Note { what, why: format!("{}. {MATTERS}", first.why()) })
 }
 
 /// The tcx links of those programs that are for devices; nobody is asked where there are none.
@@ -75,4 +86,25 @@ pub(super) fn device_links(
             },
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::error::Call;
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_network_namespace_that_was_not_looked_at_is_told_with_what_it_means_and_what_to_do() {
+        let hidden =
+            |pid| bpf::Error::new(Call::ReadProc, format!("/proc/{pid}/ns/net"), Errno::EACCES);
+        assert_eq!(unseen(&[]), None);
+        let note = unseen(&[hidden(1)]).unwrap();
+        assert_eq!(note.what, "the network namespace of process 1");
+        assert!(note.why.contains(MATTERS), "{}", note.why);
+        let of = |pids: &[u32]| unseen(&pids.iter().map(|&pid| hidden(pid)).collect::<Vec<_>>());
+        assert!(of(&[1, 2]).unwrap().what.ends_with("process 1 and one other process"));
+        assert!(of(&[1, 2, 3]).unwrap().what.ends_with("process 1 and 2 other processes"));
+    }
 }

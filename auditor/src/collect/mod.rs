@@ -11,7 +11,6 @@ mod surroundings;
 mod walk;
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -311,8 +310,8 @@ fn known_types(
 ) -> anyhow::Result<Vec<AttachType>> {
     let known = match probe::attach_types(root, asked.iter().copied(), program_flags) {
         Ok(known) => known,
-        Err(error) if error.kind() == Kind::Denied => {
-            // One gap for the right that is missing, not one for each of thousands of cgroups.
+        Err(error) if error.kind() == Kind::Denied || error.has_no_bpf() => {
+            // One gap for the reason, not one for each of thousands of cgroups.
             gaps.push(gap(Subject::Cgroups, "the programs attached to cgroups", &error));
             return Ok(Vec::new());
         }
@@ -326,8 +325,9 @@ fn known_types(
     Ok(known)
 }
 
-fn gap(about: Subject, what: impl Into<String>, why: &impl Display) -> Gap {
-    Gap { about, what: what.into(), why: why.to_string() }
+/// What it is about is said already, so the error's reason will do.
+fn gap(about: Subject, what: impl Into<String>, why: &bpf::Error) -> Gap {
+    Gap { about, what: what.into(), why: why.why() }
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -6,6 +6,7 @@ use crate::classify::classify;
 use crate::cli::Snapshot;
 use crate::collect::{Breadth, collect};
 use crate::exit::{DONE, INCOMPLETE};
+use crate::gathered::gathered;
 use crate::talk::warning;
 
 /// 0, or 2 when not everything could be seen that a verdict needs, by the same rule as `scan`. What the
@@ -18,8 +19,9 @@ pub(super) fn run(args: &Snapshot) -> anyhow::Result<u8> {
     };
     output::write(args.output.as_deref(), &(serde_json::to_string_pretty(&snapshot)? + "\n"))?;
     let gaps = classify(&snapshot).gaps;
-    for gap in &gaps {
-        warning(format_args!("not seen: {}: {}", gap.what, gap.why));
+    let told: Vec<_> = gaps.iter().cloned().map(Into::into).collect();
+    for line in gathered(&told) {
+        warning(format_args!("not seen: {line}"));
     }
     Ok(if gaps.is_empty() { DONE } else { INCOMPLETE })
 }

@@ -4,6 +4,7 @@ use super::report::DiffReport;
 use super::{Item, Kind};
 use crate::classify::Verdict;
 use crate::escape::escape;
+use crate::gathered::gathered;
 use crate::report::Gap;
 use crate::text::{count, number, painted};
 
@@ -110,8 +111,13 @@ impl Lines {
 
     /// What could not be seen.
     pub(crate) fn gaps(&mut self, gaps: &[Gap]) {
-        let entries = gaps.iter().map(|gap| vec![format!("{}: {}", gap.what, gap.why)]);
-        self.paragraph("Not seen, or not to be compared", entries);
+        if gaps.is_empty() {
+            return;
+        }
+        let lines = gathered(gaps).into_iter().map(|line| format!("\n  {line}"));
+        let lines: String = lines.collect();
+        let number = number(gaps.len());
+        self.0.push(format!("Not seen, or not to be compared ({number}):{lines}"));
     }
 
     /// The whole, with its last lines.

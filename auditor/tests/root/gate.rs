@@ -427,7 +427,7 @@ fn root_without_rights_the_command_is_not_even_run() {
     assert_eq!((output.status.code(), was_run), (Some(2), false), "{}", shown(&output));
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(talk.contains("incomplete: the command was not run"), "{talk}");
-    assert!(talk.contains("needs CAP_NET_ADMIN: run as root"), "{talk}");
+    assert!(talk.contains("must run as root (CAP_NET_ADMIN is missing)"), "{talk}");
 }
 
 fn piped(command: &mut Command) -> Child {

@@ -13,6 +13,7 @@ mod methods;
 mod names;
 mod place;
 mod recheck;
+mod refused;
 mod rights;
 mod schema;
 mod surroundings;

@@ -17,7 +17,7 @@ use crate::gate::system::{Claim, Handle, Outcome, Rates, Recorded, Request, Syst
 /// No cgroup: `limit` on it settles, as each start does, and then has nothing to limit.
 pub(super) const NOWHERE: &str = "/chadtest-nowhere";
 /// What it says then.
-const NO_SUCH_CGROUP: &str = "there is no such cgroup";
+const NO_SUCH_CGROUP: &str = "no such cgroup: ";
 /// What `limit` says when it ends by itself.
 const NOTHING_LEFT_TO_LIMIT: &str = "the cgroup was removed";
 

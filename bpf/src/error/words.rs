@@ -1,0 +1,220 @@
+//! An error in words: what happened, why or what to do, and last the call and its errno.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+use super::{Call, Error, Kind};
+use crate::rights::{Refusal, Rights};
+
+/// What to do where a cgroup's list of programs takes no other one.
+const NO_OTHER: &str = "a program on this cgroup or above it was attached so that no other may join it \
+                        ('bpftool cgroup tree' shows them)";
+
+impl Error {
+    /// Why it happened, or what to do about it, where there is something to say. Of a missing right it says what
+    /// fits this thread.
+    pub fn hint(&self) -> Option<String> {
+        self.hint_for(self.rights().as_ref())
+    }
+
+    /// The rights of this thread, where they matter.
+    fn rights(&self) -> Option<Rights> {
+        if self.kind() == Kind::Denied { Rights::of_this_thread() } else { None }
+    }
+
+    pub(super) fn hint_for(&self, rights: Option<&Rights>) -> Option<String> {
+        if self.kind() == Kind::Denied {
+            return Some(match (self.refusal(rights), self.call) {
+                // The rights are there. On this call the kernel says the same where a list takes no other program.
+                (Refusal::Policy(policy), Call::Attach | Call::LinkCreate) if !self.is_probe => {
+                    format!("{NO_OTHER}, or {policy}")
+                }
+                (refusal, _) => refusal.to_string(),
+            });
+        }
+        if self.has_no_bpf() {
+            return Some("this kernel or sandbox has no bpf() (gVisor, seccomp)".to_owned());
+        }
+        let hint = match (self.kind(), self.call) {
+            // What says more has said it.
+            (Kind::Vanished, Call::OpenCgroup) if self.detail.is_none() => {
+                "give its directory, or its path below the cgroup2 mount"
+            }
+            (Kind::Full, _) => {
+                "all 64 places are taken ('chadthrottle-audit scan --all' shows by whom)"
+            }
+            (Kind::Changed, _) => "somebody attached or detached a program meanwhile, so try again",
+            (Kind::Other, Call::Load) => {
+                "the packet programs need Linux 5.12 or newer with CONFIG_CGROUP_BPF"
+            }
+            (Kind::Unsupported, Call::Iterate) => {
+                "this needs Linux 6.1 or newer with type information (CONFIG_DEBUG_INFO_BTF)"
+            }
+            (Kind::Vanished, Call::ObjPin) => "pins need a bpffs (mount -t bpf bpf /sys/fs/bpf)",
+            (_, Call::ObjGet | Call::ObjPin | Call::Unpin) if self.errno == Errno::EROFS => {
+                "this bpffs is mounted read-only (mount -o remount,rw makes it writable)"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    fn refusal(&self, rights: Option<&Rights>) -> Refusal {
+        Refusal::of(self.call.capabilities(self.errno, self.is_probe), rights)
+    }
+
+    /// Whether this kernel, or the sandbox around this process, has no `bpf(2)` at all.
+    pub fn has_no_bpf(&self) -> bool {
+        self.errno == Errno::ENOSYS && self.call.name().starts_with("BPF_")
+    }
+
+    /// What happened, in a sentence without its reason.
+    fn sentence(&self) -> String {
+        let target = &self.target;
+        if self.is_probe {
+            return format!("cannot find out what {target} can do");
+        }
+        match self.call {
+            Call::Attach | Call::LinkCreate | Call::DeviceLink => {
+                format!("cannot attach to {target}")
+            }
+            Call::Detach => format!("cannot detach from {target}"),
+            Call::LinkDetach => format!("cannot detach {target}"),
+            Call::LinkUpdate => format!("cannot replace the program of {target}"),
+            Call::Query => format!("cannot see what is attached to {target}"),
+            Call::ObjPin => format!("cannot make the pin {target}"),
+            Call::ObjGet | Call::FdById => format!("cannot open {target}"),
+            Call::Unpin => format!("cannot remove {target}"),
+            Call::NextId => format!("cannot list the {target}"),
+            Call::Info => format!("cannot get the details of {target}"),
+            Call::MapLookup | Call::ReadProc => format!("cannot read {target}"),
+            Call::MapUpdate => format!("cannot write to {target}"),
+            Call::Load => format!("cannot load {target}"),
+            Call::BtfLoad => format!("cannot read the types of {target}"),
+            Call::EnableStats => format!("cannot measure {target}"),
+            Call::OpenCgroup if self.is_no_cgroup() => format!("no such cgroup: {target}"),
+            Call::OpenCgroup => format!("cannot open the cgroup {target}"),
+            Call::FindCgroup2 => format!("cannot find {target}"),
+            Call::OpenById => format!("cannot open {target} by its id"),
+            Call::Iterate => format!("cannot use {target}"),
+            Call::Netlink => format!("cannot read or change {target}"),
+            Call::SetNs => format!("cannot enter {target}"),
+        }
+    }
+
+    /// Why it failed, for who has said already what did: the reason, and last the call and its errno.
+    pub fn why(&self) -> String {
+        format!("{} ({}: {:?})", self.reason(), self.call.name(), self.errno)
+    }
+
+    /// Why, in words: what is known, then what to do; if neither is there, what the errno says.
+    fn reason(&self) -> String {
+        match (&self.detail, self.hint()) {
+            (None, None) => self.errno.desc().to_owned(),
+            (None, Some(hint)) => hint,
+            (Some(detail), None) => detail.clone(),
+            (Some(detail), Some(hint)) => format!("{detail}; {hint}"),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.sentence(), self.why())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who has every capability of the host.
+    const ROOT: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n";
+    /// Root without any, as in a container.
+    const BARE: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t0\n";
+
+    fn hint(call: Call, errno: Errno, status: &str) -> String {
+        let rights = Rights::parse(status, false).unwrap();
+        Error::new(call, "x", errno).hint_for(Some(&rights)).unwrap_or_default()
+    }
+
+    #[test]
+    fn an_error_says_what_failed_why_and_last_the_call() {
+        let full = Error::new(Call::LinkCreate, "/x (cgroup_inet_egress)", Errno::E2BIG);
+        let text = full.to_string();
+        assert!(
+            text.starts_with("cannot attach to /x (cgroup_inet_egress): all 64 places"),
+            "{text}"
+        );
+        assert!(text.ends_with(" (BPF_LINK_CREATE: E2BIG)"), "{text}");
+        let none = Error::new(Call::ObjPin, "/x", Errno::ENOSPC).to_string();
+        assert_eq!(none, "cannot make the pin /x: No space left on device (BPF_OBJ_PIN: ENOSPC)");
+        let gone = Error::new(Call::OpenCgroup, "/x", Errno::ENOENT).to_string();
+        assert!(gone.starts_with("no such cgroup: /x: give its directory"), "{gone}");
+        let told = Error::new(Call::OpenCgroup, "/x", Errno::ENOENT).with_detail("it was removed");
+        assert_eq!(told.to_string(), "no such cgroup: /x: it was removed (open: ENOENT)");
+    }
+
+    #[test]
+    fn what_libbpf_said_is_there_and_not_in_the_sentence() {
+        let error = Error::new(Call::Load, "the programs", Errno::ENOMEM).with_log("R1\nR2\n\n");
+        assert_eq!(error.log(), Some("R1\nR2"));
+        assert!(!error.to_string().contains("R1"), "{error}");
+        assert_eq!(error.with_log("\n").log(), None);
+    }
+
+    #[test]
+    fn a_list_that_takes_no_other_is_blamed_only_where_it_can_have_refused() {
+        for call in [Call::Attach, Call::LinkCreate] {
+            let told = hint(call, Errno::EPERM, ROOT);
+            assert!(told.contains("no other may join it") && told.contains("policy"), "{told}");
+            let told = hint(call, Errno::EPERM, BARE);
+            assert!(!told.contains("join") && told.contains("CAP_NET_ADMIN"), "{told}");
+        }
+        for call in [Call::DeviceLink, Call::Load, Call::Query, Call::NextId, Call::Detach] {
+            let told = hint(call, Errno::EPERM, ROOT);
+            assert!(!told.contains("join") && told.contains("policy"), "{call:?}: {told}");
+        }
+        let probe = Error::of_probe(Call::LinkCreate, Errno::EPERM);
+        let told = |status| probe.hint_for(Rights::parse(status, false).as_ref()).unwrap();
+        assert!(!told(ROOT).contains("join") && told(ROOT).contains("policy"), "{}", told(ROOT));
+        assert!(told(BARE).starts_with("CAP_BPF is missing, "), "{}", told(BARE));
+        assert!(probe.to_string().starts_with("cannot find out what this kernel can do: "));
+    }
+
+    #[test]
+    fn root_is_not_told_to_run_as_root() {
+        for call in [Call::Attach, Call::Load, Call::Query, Call::NextId, Call::ReadProc] {
+            let told = hint(call, Errno::EPERM, ROOT);
+            assert!(!told.contains("run as root"), "{call:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_or_a_sandbox_without_bpf_is_told_of() {
+        for call in [Call::LinkCreate, Call::Query, Call::Load, Call::NextId] {
+            let told = hint(call, Errno::ENOSYS, ROOT);
+            assert_eq!(told, "this kernel or sandbox has no bpf() (gVisor, seccomp)", "{call:?}");
+        }
+        assert_eq!(hint(Call::SetNs, Errno::ENOSYS, ROOT), "", "that is another call");
+    }
+
+    #[test]
+    fn what_can_be_done_about_it_is_said() {
+        for (call, errno, advice) in [
+            (Call::ReadProc, Errno::EACCES, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"),
+            (Call::ObjGet, Errno::EACCES, "CAP_DAC_OVERRIDE"),
+            (Call::ObjGet, Errno::EPERM, "CAP_BPF"),
+            (Call::Unpin, Errno::EROFS, "remount,rw"),
+            (Call::LinkCreate, Errno::E2BIG, "all 64 places are taken"),
+            (Call::Detach, Errno::ESTALE, "try again"),
+            (Call::Load, Errno::EINVAL, "Linux 5.12 or newer"),
+            (Call::ObjPin, Errno::ENOENT, "mount -t bpf"),
+        ] {
+            let hint = Error::new(call, "x", errno).hint_for(None).unwrap_or_default();
+            assert!(hint.contains(advice), "{call:?}: {hint}");
+        }
+        assert_eq!(Error::new(Call::Detach, "x", Errno::EINVAL).hint(), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! What is said where `bpf(2)` is refused: by a policy (EPERM), in a sandbox without it (ENOSYS), for want of a right.
+
+use std::process::{Command, Output};
+
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_chadthrottle");
+
+/// Runs the program; each of its calls of `bpf(2)` is answered with an errno.
+fn refused(errno: &str, args: &[&str]) -> Output {
+    let mut strace = Command::new("strace");
+    strace.args(["-qqq", "-f", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=bpf"]);
+    strace.args(["-e", &format!("inject=bpf:error={errno}")]);
+    strace.arg(PROGRAM).args(args);
+    strace.output().expect("strace has to be here: run scripts/setup test")
+}
+
+/// Runs the program as root without any capability.
+fn bare(args: &[&str]) -> Output {
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--bounding-set=-all", "--inh-caps=-all", PROGRAM]).args(args).output().unwrap()
+}
+
+fn talk(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn limit(cgroup: &ScratchCgroup) -> [&str; 7] {
+    let on = cgroup.path().to_str().unwrap();
+    ["limit", "--cgroup", on, "--upload", "1M", "--duration", "1ms"]
+}
+
+#[test]
+fn root_a_limit_that_a_policy_forbids_blames_no_other_program_and_does_not_tell_root_to_be_root() {
+    isolate();
+    let cgroup = ScratchCgroup::new("policy");
+    let output = refused("EPERM", &limit(&cgroup));
+    let said = talk(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: cannot find out what this kernel can do: "), "{said}");
+    assert!(said.contains("a security policy") && said.ends_with(": EPERM)\n"), "{said}");
+    assert!(!said.contains("join") && !said.contains("run as root"), "{said}");
+    let said = talk(&refused("ENOSYS", &limit(&cgroup)));
+    assert!(said.contains("this kernel or sandbox has no bpf() (gVisor, seccomp)"), "{said}");
+    let output = bare(&limit(&cgroup));
+    let said = talk(&output);
+    assert_eq!((output.status.code(), said.matches("CAP_BPF").count()), (Some(1), 1), "{said}");
+}
+
+#[test]
+fn root_a_list_that_cannot_look_does_not_say_that_there_is_nothing() {
+    isolate();
+    let list: &[&str] = &["list"];
+    for (output, reason) in [
+        (refused("EPERM", list), "a security policy"),
+        (refused("ENOSYS", list), "has no bpf()"),
+        (bare(list), "CAP_SYS_ADMIN"),
+    ] {
+        let said = talk(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(said.matches(reason).count(), 1, "{said}");
+        assert!(said.ends_with("error: whether there are throttles could not be seen\n"), "{said}");
+    }
+}

@@ -27,9 +27,13 @@ struct Limit {
 
 impl Limit {
     fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_chadthrottle"))
-            .arg("limit")
-            .args(args)
+        Self::of(Command::new(env!("CARGO_BIN_EXE_chadthrottle")).arg("limit").args(args))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        // It ends by itself where what a test waits for is never said.
+        let mut child = command
+            .args(["--duration", "1m"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -222,6 +226,25 @@ fn root_where_it_cannot_be_seen_it_is_said_to_be_unknown() {
     nix::mount::umount(&kind).unwrap();
     assert!(said.contains("belong to this cgroup is unknown"), "{said}");
     assert!(!summary.contains("outside"), "{summary}");
+}
+
+#[test]
+fn root_in_a_pid_namespace_the_sockets_of_processes_outside_of_it_are_said_to_be_unknown() {
+    isolate();
+    let cgroup = ScratchCgroup::new("pidns");
+    let told = |cgroup: &Path| {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.args([env!("CARGO_BIN_EXE_chadthrottle"), "limit", "--upload", "1M"]);
+        let args = ["--duration", "1ms", "--cgroup", text(cgroup)];
+        let output = command.args(args).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said.contains("outside of this pid namespace: whether all of their sockets")
+    };
+    assert!(!told(cgroup.path()), "nobody is in the cgroup");
+    let _inside = enter(&cgroup.child("below"));
+    assert!(told(cgroup.path()));
 }
 
 #[test]

@@ -99,6 +99,8 @@ pub enum Command {
     Scan(Scan),
     /// Remove what is leaked, and nothing else
     ///
+    /// What nothing says the owner of (unowned) is no leak, and stays, but for what --force names.
+    ///
     /// Each leak is judged once more right before it is removed, and each removal is verified. Then the
     /// host is scanned again: the exit status is that of the second scan.
     #[command(after_help = CLEAN_EXIT_STATUS)]
@@ -138,8 +140,8 @@ pub struct ScopeArgs {
     /// Only this cgroup and what is below it: its directory, or its path below the cgroup2 mount
     #[arg(long, value_name = "CGROUP", default_value = "/")]
     pub root: PathBuf,
-    /// Programs that count as ours, by name; may be given several times. The kernel keeps only the first
-    /// 15 characters of a name
+    /// Programs to look for, by name; may be given several times. `''` are those without a name. The kernel keeps
+    /// only the first 15 characters of a name. What nothing says whose it is is listed as unowned, and is no leak
     #[arg(long = "program", value_name = "GLOB", default_value = DEFAULT_PROGRAMS, value_parser = glob)]
     pub programs: Vec<String>,
     /// Only this attach type, such as `cgroup_inet_ingress`; may be given several times [default: every one that
@@ -205,6 +207,11 @@ pub struct Clean {
     /// Do it without asking
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
+    /// Also remove the program with this id, which `scan` with the same options lists as unowned; may be given several
+    /// times. Each is asked for by itself, and with --yes named. What a process holds, what is pinned in a folder of
+    /// another tool, and the last program of a place on a cgroup with processes stay all the same
+    #[arg(long, value_name = "ID", requires = "programs")]
+    pub force: Vec<u32>,
 }
 
 /// The arguments of `snapshot`.
@@ -297,9 +304,6 @@ pub enum Generate {
 
 fn glob(glob: &str) -> Result<String, String> {
     globset::Glob::new(glob).map_err(|error| error.kind().to_string())?;
-    if glob.is_empty() {
-        return Err("it names nothing; '*' is every program".to_owned());
-    }
     match cannot_match(glob) {
         Some(why) => Err(why),
         None => Ok(glob.to_owned()),

@@ -40,6 +40,10 @@ pub fn summary(finding: Finding) -> String {
     }
 }
 
+/// What to do about something unowned. It is no command: whoever made it may need it.
+pub(crate) const UNOWNED_ADVICE: &str =
+    "find out who made it before anything is done about it: `chadthrottle-audit explain unowned`";
+
 const NOTHING: &str = "Nothing.";
 
 fn page(finding: Finding) -> Page {
@@ -65,7 +69,22 @@ fn page(finding: Finding) -> Page {
             comes_about: "systemd, container runtimes and others attach programs to cgroups as well.",
             does: "Whatever its owner wants.",
             by_hand: "bpftool cgroup tree",
-            clean: "Nothing, ever. --program GLOB is for those who know that a program is theirs.",
+            clean: "Nothing, ever. --program GLOB lists the programs of that name as unowned.",
+        },
+        Finding::Unowned => Page {
+            means: "Nothing says whose the program is: its metadata names no owner, no record of ours has\n\
+                    it, and its name is not chadthrottle's. --program GLOB asked for it by name.",
+            comes_about: "Every tool but ours attaches such programs. Many mean them to stay without a process:\n\
+                          a container runtime attaches a device filter and exits, others pin what is to stay.\n\
+                          A program that was forgotten looks exactly like that.",
+            does: "Whatever its maker wants. It uses one of the 64 slots of its cgroup and attach type. If\n\
+                   it is a filter, removing it may open what it closes.",
+            by_hand: "bpftool cgroup tree\nbpftool -f prog show id ID  (its pins, and the pids that hold it)\n\
+                      bpftool prog dump xlated id ID\njournalctl --since LOADED   (who ran when it was loaded)",
+            clean: "Nothing. Find out who made it, and remove it with that tool. clean --force ID, with the\n\
+                    same --program, removes one by its id, and asks for each. What a process holds, what is\n\
+                    pinned in a folder of another tool, and the last program of a place on a cgroup with\n\
+                    processes stay all the same.",
         },
         Finding::OrphanedAttachment => Page {
             means: "A program of ours is attached, but its owner is dead and neither a pin nor the\n\

@@ -7,12 +7,12 @@
 
 mod edit;
 
-use crate::classify::{Classified, Ours, Verdict, classify};
+use crate::classify::{Classified, Finding, Ours, Verdict, classify};
 use crate::cli::Format;
 use crate::commands::scan::parse;
 use crate::escape::escape;
 use crate::formats::{Medium, Rendition, render as render_as};
-use crate::plan::{Action, plan};
+use crate::plan::{Action, Premise, forced, is_in_our_folder, plan};
 use crate::report::{Report, report};
 use crate::snapshot::{Gap, Snapshot, Subject};
 use crate::text::render;
@@ -39,6 +39,7 @@ fn holds(mut snapshot: Snapshot) {
     assert_eq!(classified, classify(&snapshot), "it is judged in two ways");
     verdict_is_of_what_was_found(&classified);
     steps_are_against_leaks_of_ours_alone(&snapshot, &classified);
+    forced_steps_are_against_what_is_unowned_alone(&classified);
     for all in [false, true] {
         let made = report(&snapshot, &classified, all);
         assert_eq!(made, report(&snapshot, &classified, all), "it is reported in two ways");
@@ -79,6 +80,23 @@ fn steps_are_against_leaks_of_ours_alone(snapshot: &Snapshot, classified: &Class
                 assert!(classified.leaked_devices().any(|leak| leak.device == device), "{step:?}");
             }
             (None, _) => panic!("{step:?} is against nothing"),
+        }
+    }
+}
+
+/// Whatever somebody insists on.
+fn forced_steps_are_against_what_is_unowned_alone(classified: &Classified<'_>) {
+    for judged in classified.unowned() {
+        for step in forced(judged, classified) {
+            assert_eq!((step.finding, step.premise), (Finding::Unowned, Premise::Unowned));
+            match &step.action {
+                Action::Unpin { path, .. } => assert!(is_in_our_folder(path), "{step:?}"),
+                Action::DetachLegacy { .. } | Action::DetachLink { .. } => {
+                    assert!(judged.holders.is_empty(), "{step:?}");
+                }
+                Action::Cannot { .. } => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

@@ -4,11 +4,15 @@
 //! still so: the same program (id, tag and load time), at the same place, or the same network device, and an owner that is still gone
 //! or, where the finding is about what a living one left behind, still lives.
 
+mod forced;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
+pub use self::forced::forced;
+pub(crate) use self::forced::is_in_our_folder;
 use crate::classify::reason::processes;
 use crate::classify::{Classified, Finding, Judged, JudgedDevice};
 use crate::snapshot::{DeviceFact, HolderFact, Object, ProgramFact, Subject};
@@ -64,6 +68,9 @@ pub enum Premise {
     /// Its owner lives and left it behind. The finding must still hold: once the owner is gone the leak
     /// is another one, to be judged anew.
     OwnerLives,
+    /// Nothing says whose it is, and somebody insists. An owner that is named makes it another thing, and the last
+    /// program of a place on a cgroup with processes stays.
+    Unowned,
 }
 
 /// What can be done.
@@ -196,13 +203,20 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
                    be looked at, so one that means it may have been missed";
         return vec![(Action::Cannot { why: why.to_owned(), holders: Vec::new() }, None)];
     }
-    let unpins: Vec<(Action, Option<String>)> = leak
-        .pins
-        .iter()
-        // The program's pins are somebody's who has it at another place, unless they are the finding.
-        .filter(|pin| {
-            leak.place.is_none() || leak.finding == Finding::OrphanedPin || leak.is_of_its_link(pin)
-        })
+    // The program's pins are somebody's who has it at another place, unless they are the finding.
+    let pins = leak.pins.iter().filter(|pin| {
+        leak.place.is_none() || leak.finding == Finding::OrphanedPin || leak.is_of_its_link(pin)
+    });
+    let others = pins.clone().find(|pin| !leak.is_proved && !is_in_our_folder(&pin.path));
+    if let Some(pin) = others {
+        let why = format!(
+            "the pin {} is in a folder of another tool, and only its name says that the program is ours: remove it \
+             with that tool",
+            pin.path.display()
+        );
+        return vec![(Action::Cannot { why, holders: holders(&leak.holders) }, None)];
+    }
+    let unpins: Vec<(Action, Option<String>)> = pins
         .map(|pin| (Action::Unpin { path: pin.path.clone(), object: pin.object }, None))
         .collect();
     // Detaching comes first: without its pin a link may be gone before anybody can see that it is.

@@ -3,6 +3,7 @@
 //! Its shape is stable: fields may be added in [`SCHEMA_VERSION`] 1, never renamed or removed.
 
 mod make;
+mod places;
 mod results;
 
 use bpf::{AttachType, CgroupId, LinkId, MapId, ProgramId};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::make::cgroup;
 pub use self::make::report;
+pub use self::places::{FullPlace, PlacedPrograms};
 use crate::classify::{Claim, Finding, Verdict};
 use crate::formats::{Medium, Rendition, prometheus};
 use crate::results::Results;
@@ -42,13 +44,16 @@ pub struct Report {
     pub coverage: Coverage,
     /// Attachments: those of ours, or all that were asked for.
     pub attachments: Vec<Attachment>,
-    /// Programs of ours without an attachment, and defunct links of any of ours.
+    /// Programs in scope without an attachment, and defunct links of any of them.
     pub programs: Vec<Program>,
     /// Network devices of queues of ours; with `all` also those of others that are named so.
     #[serde(default)]
     pub devices: Vec<Device>,
     /// The leaks, once more, with what to do about each.
     pub leaks: Vec<Leak>,
+    /// Places that take no program more, or few: 48 of the 64 slots are used, whoever uses them.
+    #[serde(default)]
+    pub full_places: Vec<FullPlace>,
     /// Numbers.
     pub summary: Summary,
     /// The earlier snapshot whose leaks are known; null where none was given.
@@ -191,7 +196,7 @@ pub struct Attachment {
     pub reason: String,
 }
 
-/// A program of ours without an attachment, or one of its defunct links.
+/// A program without an attachment, or one of its defunct links.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Program {
     /// The program.
@@ -342,8 +347,8 @@ pub struct Holder {
     pub comm: String,
 }
 
-/// Numbers. Of attachments, all but the last three: `leaked` counts programs without an attachment and network devices,
-/// too.
+/// Numbers. Most are of attachments; `unowned` and `leaked` count programs without an attachment as well, and
+/// `leaked` network devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// All of them, whoever's they are.
@@ -354,6 +359,9 @@ pub struct Summary {
     pub pinned: usize,
     /// Those of others.
     pub foreign: usize,
+    /// What was asked for by name and nothing says whose it is; programs without an attachment and defunct links, too.
+    #[serde(default)]
+    pub unowned: usize,
     /// Network devices of queues whose owners live; of no attachments.
     #[serde(default)]
     pub devices: usize,

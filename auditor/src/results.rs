@@ -8,6 +8,12 @@ use crate::snapshot::Tool;
 /// The rule that says whether everything could be seen. Its problems are gaps, not leaks.
 pub const COVERAGE: &str = "coverage";
 
+/// The rule of places that take no program more, or few.
+pub const FULL_PLACE: &str = "full_place";
+
+/// Rules whose problems are for people to look at, and no more: nothing says that they are wrong.
+pub const NOTED: [&str; 2] = ["unowned", FULL_PLACE];
+
 /// What one command came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
@@ -50,6 +56,8 @@ pub enum Outcome {
     /// There was no problem in what was looked at, but not everything was: these say what; never empty. What
     /// could not be looked at though it was asked for is under [`COVERAGE`] too.
     Unseen(Vec<Problem>),
+    /// Nothing is wrong as far as this program can tell, but people should look at these; never empty.
+    Noted(Vec<Problem>),
 }
 
 /// One thing that is wrong, or that could not be seen.

@@ -5,6 +5,8 @@
 //! cgroup's path has to survive being copied. Where the table is wider than the terminal, a list with one
 //! entry for each row takes its place.
 
+mod told;
+
 use std::collections::HashSet;
 
 use comfy_table::{Table, presets};
@@ -38,6 +40,8 @@ pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
     }
     paragraphs.extend(leaks(report));
     paragraphs.extend(known(report));
+    paragraphs.extend(told::unowned(report));
+    paragraphs.extend(told::full_places(report));
     if !report.coverage.notes.is_empty() {
         paragraphs.push(notes(report));
     }
@@ -81,6 +85,11 @@ fn rows(report: &Report) -> Vec<Row> {
 }
 
 fn attached(attachment: &Attachment) -> Row {
+    let is_unowned = attachment.finding == Finding::Unowned;
+    let held = || {
+        let holder = attachment.holders.first().filter(|_| is_unowned)?;
+        Some(format!("held by {}", holder.pid))
+    };
     let cells = [
         attachment.finding.to_string(),
         path(&attachment.cgroup),
@@ -88,7 +97,7 @@ fn attached(attachment: &Attachment) -> Row {
         program(&attachment.program),
         attachment.link.map_or_else(|| "legacy".to_owned(), |link| link.id.to_string()),
         format!("{}/{SLOTS}", attachment.slots_used),
-        attachment.owner.map_or_else(|| "-".to_owned(), owner),
+        attachment.owner.map(owner).or_else(held).unwrap_or_else(|| "-".to_owned()),
     ];
     Row { is_leak: attachment.finding.is_leak(), cells }
 }
@@ -291,8 +300,12 @@ pub fn conclusion(report: &Report) -> String {
         0 => String::new(),
         some => format!(", {} of queues in use", count(some, "network device")),
     };
+    let unowned = match summary.unowned {
+        0 => String::new(),
+        some => format!(", {} unowned", number(some)),
+    };
     format!(
-        "{}: {found}{below}{blind}{known}; {} active, {} pinned, {} foreign{queues}",
+        "{}: {found}{below}{blind}{known}; {} active, {} pinned, {} foreign{unowned}{queues}",
         report.verdict,
         number(summary.active),
         number(summary.pinned),
@@ -360,7 +373,8 @@ fn from_hex(hex: &str) -> Option<Vec<u8>> {
 }
 
 fn program(program: &ProgramInfo) -> String {
-    match &program.name {
+    match program.name.as_deref() {
+        Some("") => format!("{} (no name)", program.id),
         Some(name) => format!("{} {}", program.id, escape(name)),
         None => format!("{} ?", program.id),
     }

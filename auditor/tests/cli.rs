@@ -21,7 +21,7 @@ fn recorded(name: &str) -> String {
 
 #[test]
 fn bad_usage_ends_with_64_and_says_what_is_wrong() {
-    let usages: [(&[&str], &str); 20] = [
+    let usages: [(&[&str], &str); 22] = [
         (&[], "Usage:"),
         (&["scam"], "unrecognized subcommand 'scam'"),
         (&["scan", "--attach-type", "xdp"], "'xdp' is no cgroup attach type"),
@@ -34,6 +34,12 @@ fn bad_usage_ends_with_64_and_says_what_is_wrong() {
         (&["scan", "--output", "yaml=x"], "'yaml' is no format here; there are text, json"),
         (&["scan", "--output", "json="], "it names no file: write json=FILE"),
         (&["clean", "--yes", "--dry-run"], "cannot be used with"),
+        // Who insists has to say what the program is called as well.
+        (&["clean", "--yes", "--force", "41"], "--program <GLOB>"),
+        (
+            &["clean", "--yes", "--program", "a", "--force", "a"],
+            "invalid value 'a' for '--force <ID>'",
+        ),
         (&["diff", "a"], "<AFTER>"),
         (&["diff", "a", "b", "--format", "prometheus"], "[possible values: text, json"),
         (&["diff", "a", "b", "--output", "prometheus=x"], "'prometheus' is no format here"),
@@ -143,7 +149,6 @@ fn a_file_that_could_not_be_written_is_refused_before_anything_is_done() {
 #[test]
 fn what_would_find_nothing_or_wait_for_ever_is_refused() {
     for (args, why) in [
-        (["--program", ""], "it names nothing"),
         (["--program", "l*_that_is_much_too_long"], "no program is named so"),
         (["--settle", "500000000000years"], "more than a day"),
         (["--settle", "5"], "write a number with a unit"),

@@ -11,7 +11,7 @@ use bpf::program::Program;
 use vmtests::cgroup::ScratchCgroup;
 
 /// The name of the programs that the auditor is told are ours, as the kernel keeps it.
-pub const OURS: &str = "chadtest_leak";
+pub const OURS: &str = "chadthrottle_bl";
 
 /// What is attached to the cgroups of a forest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,6 +31,7 @@ mod netns;
 pub mod objects;
 mod owner;
 pub mod pins;
+mod populated;
 pub mod probe;
 pub mod program;
 pub mod qdisc;

@@ -7,6 +7,7 @@ use super::duplicates::{Duplicate, duplicates};
 use super::facts::Facts;
 use super::reason::{nobody, owner};
 use super::standing::Standing;
+use super::unowned::{self, is_unowned};
 use super::{Finding, Judged};
 use crate::snapshot::{AttachmentFact, Gap, PinFact, Subject};
 
@@ -17,7 +18,8 @@ pub(super) fn judge<'a>(facts: &Facts<'a>, gaps: &mut Vec<Gap>) -> Vec<Judged<'a
         .map(|(fact, link)| {
             let program = facts.program(fact.program_id)?;
             let place = Some((fact.cgroup_id, fact.attach_type));
-            facts.ours.has(&program.name).then(|| Standing::of(facts, program, link, place))
+            (facts.ours.has(&program.name) && !is_unowned(facts, program))
+                .then(|| Standing::of(facts, program, link, place))
         })
         .collect();
     let duplicates = duplicates(facts, &standings);
@@ -43,6 +45,9 @@ fn others<'a>(
     gaps: &mut Vec<Gap>,
 ) -> Judged<'a> {
     let judged = judged(facts, fact, link);
+    if judged.program.is_some_and(|program| facts.ours.has(&program.name)) {
+        return unowned::attached(facts, judged);
+    }
     let reason = if let Some(program) = judged.program {
         format!("its name, '{}', is none of {}", program.name, facts.ours.wording)
     } else {

@@ -143,6 +143,11 @@ impl<'a> Facts<'a> {
         })
     }
 
+    /// The program's metadata names an owner, or the ledger has it. A name alone proves nothing.
+    pub(super) fn is_proved(&self, program: &'a ProgramFact) -> bool {
+        program.owner.is_some() || self.records(program).next().is_some()
+    }
+
     /// A process that holds something would have been seen.
     pub(super) fn sees_every_process(&self) -> bool {
         self.host.pid_namespace == bpf::INITIAL_PID_NAMESPACE

@@ -23,6 +23,8 @@ pub enum Finding {
     Pinned,
     /// Not ours.
     Foreign,
+    /// Asked for by its name, but nothing says whose it is: no owner in its metadata, no record, no name of ours.
+    Unowned,
     /// Attached, and no process, pin or ledger entry stands for it.
     OrphanedAttachment,
     /// More of ours on one cgroup and attach type than its owner means to have.
@@ -43,10 +45,11 @@ pub enum Finding {
 
 impl Finding {
     /// Every finding, in the order of the judgement.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Active,
         Self::Pinned,
         Self::Foreign,
+        Self::Unowned,
         Self::OrphanedAttachment,
         Self::StackedDuplicate,
         Self::DisarmedAttachment,
@@ -63,6 +66,7 @@ impl Finding {
             Self::Active => "active",
             Self::Pinned => "pinned",
             Self::Foreign => "foreign",
+            Self::Unowned => "unowned",
             Self::OrphanedAttachment => "orphaned_attachment",
             Self::StackedDuplicate => "stacked_duplicate",
             Self::DisarmedAttachment => "disarmed_attachment",

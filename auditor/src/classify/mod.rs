@@ -20,8 +20,10 @@ mod facts;
 mod finding;
 mod ours;
 pub(crate) mod reason;
+pub(crate) mod room;
 mod standing;
 mod unattached;
+mod unowned;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -51,7 +53,7 @@ pub struct Classified<'a> {
     pub verdict: Verdict,
     /// Every attachment of the last look, ours or not, in its order.
     pub attachments: Vec<Judged<'a>>,
-    /// Programs of ours without an attachment, and defunct links of any of ours, by program id.
+    /// Programs in scope without an attachment, and defunct links of any of them, by program id.
     pub programs: Vec<Judged<'a>>,
     /// Every network device that is named as a queue of ours, in the order of the look.
     pub devices: Vec<JudgedDevice<'a>>,
@@ -59,12 +61,20 @@ pub struct Classified<'a> {
     pub gaps: Vec<Gap>,
     /// What was not looked at, and is no reason to doubt the verdict.
     pub notes: Vec<Note>,
+    /// What kinds of fact the last look could not see all of, whether or not the verdict depends on them.
+    pub unsure: Vec<Subject>,
 }
 
 impl<'a> Classified<'a> {
     /// The confirmed leaks of programs, attached or not.
     pub fn leaks(&self) -> impl Iterator<Item = &Judged<'a>> {
         self.attachments.iter().chain(&self.programs).filter(|judged| judged.finding.is_leak())
+    }
+
+    /// What was asked for by name and nothing says whose it is.
+    pub fn unowned(&self) -> impl Iterator<Item = &Judged<'a>> {
+        let all = self.attachments.iter().chain(&self.programs);
+        all.filter(|judged| judged.finding == Finding::Unowned)
     }
 
     /// The confirmed leaks of network devices.
@@ -96,17 +106,21 @@ pub struct Judged<'a> {
     pub holders: Vec<&'a HolderFact>,
     /// Who answers for it.
     pub owner: Option<Claim>,
+    /// Its metadata or a record says that it is ours; else only its name does, if anything.
+    pub is_proved: bool,
 }
 
 impl<'a> Judged<'a> {
     /// Gathers what is known of it; the judgement is the caller's.
     fn new(facts: &Facts<'a>, program: ProgramId, link: Option<LinkId>) -> Self {
+        let fact = facts.program(program);
         Self {
             finding: Finding::Foreign,
             reason: String::new(),
             place: None,
             program_id: program,
-            program: facts.program(program),
+            program: fact,
+            is_proved: fact.is_some_and(|fact| facts.is_proved(fact)),
             link: link.and_then(|id| facts.link(id)),
             device_links: facts.device_links(program),
             pins: facts.pins(program, link),
@@ -136,8 +150,10 @@ impl<'a> Judged<'a> {
 impl fmt::Display for Judged<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "program {}", self.program_id)?;
-        if let Some(program) = self.program {
-            write!(f, " ({})", program.name)?;
+        match self.program.map(|program| &*program.name) {
+            Some("") => f.write_str(" (no name)")?,
+            Some(name) => write!(f, " ({name})")?,
+            None => {}
         }
         if let Some(place) = self.place {
             write!(f, " on {}, {}", place.cgroup.display(), place.attach_type)?;
@@ -204,6 +220,7 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
             devices: Vec::new(),
             gaps: vec![gap],
             notes: Vec::new(),
+            unsure: Vec::new(),
         };
     };
     let Judgement { mut attachments, mut programs, mut devices, mut gaps, notes, .. } =
@@ -245,7 +262,8 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
     let found = found.chain(devices.iter().map(|judged| judged.finding));
     let leaks = found.filter(|finding| finding.is_leak()).count();
     let verdict = Verdict::of(leaks, gaps.len());
-    Classified { verdict, attachments, programs, devices, gaps, notes }
+    let unsure = last.coverage.gaps.iter().map(|gap| gap.about).collect();
+    Classified { verdict, attachments, programs, devices, gaps, notes, unsure }
 }
 
 /// What a look alone would call leaks. Where there are any, another look tells those that stay from
@@ -297,7 +315,11 @@ fn judge<'a>(look: &'a Look, host: &'a Host, scope: &'a Scope) -> Judgement<'a> 
         unattached::judge(&facts, &attachments, &mut gaps);
     let devices = devices::judge(&facts, &mut gaps, &mut notes);
     if is_answered_for(&attachments, &programs) {
-        gaps = without_processes(&gaps, look);
+        let kept = without_processes(&gaps, look);
+        if attachments.iter().chain(&programs).any(unowned::may_have_another_holder) {
+            notes.extend(unowned::notes(&gaps, &kept));
+        }
+        gaps = kept;
     }
     for (hidden, about) in
         [(Subject::HiddenPins, Subject::Pins), (Subject::HiddenLedger, Subject::Ledger)]
@@ -324,7 +346,7 @@ pub(crate) fn gaps_of(look: &Look) -> Vec<Gap> {
     gaps
 }
 
-/// Somebody answers for everything of ours. (Some systems hide a process even from root.)
+/// Nothing is a leak, so somebody answers for everything of ours. (Some systems hide a process even from root.)
 fn is_answered_for(attachments: &[Judged<'_>], programs: &[Judged<'_>]) -> bool {
     attachments.iter().chain(programs).all(|judged| !judged.finding.is_leak())
 }

@@ -7,6 +7,9 @@ use crate::snapshot::{Gap, Subject};
 /// The globs to use when nobody named any.
 pub const DEFAULT_PROGRAMS: &str = "chadthrottle*";
 
+/// What every name of a program of ours begins with, since the first version.
+const NAMED_AS_OURS: &str = "chadthrottle";
+
 /// What the kernel keeps of a program's name, in bytes: `BPF_OBJ_NAME_LEN` less the final NUL.
 const KEPT: usize = 15;
 
@@ -59,6 +62,11 @@ impl Ours {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.globs.is_match(name)
     }
+}
+
+/// Whether a program has a name of ours, whatever globs were given.
+pub(super) fn is_named_as_ours(name: &str) -> bool {
+    name.starts_with(NAMED_AS_OURS)
 }
 
 /// The glob as the kernel would have cut it.
@@ -182,6 +190,23 @@ mod tests {
         ] {
             assert_eq!(cannot_match(glob), None, "{glob}");
         }
+    }
+
+    #[test]
+    fn an_empty_glob_is_for_programs_without_a_name() {
+        assert!(ours("", ""));
+        assert!(!ours("", "sd_devices"));
+        assert!(ours("*", ""));
+        assert!(!ours("?*", ""));
+    }
+
+    #[test]
+    fn a_name_of_ours_is_one_whatever_was_asked_for() {
+        assert!(is_named_as_ours("chadthrottle_in"));
+        assert!(is_named_as_ours("chadthrottle"));
+        assert!(!is_named_as_ours("chadthrottl"));
+        assert!(!is_named_as_ours("my_chadthrottle"));
+        assert!(!is_named_as_ours(""));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::doubt::Doubt;
 use super::facts::Facts;
 use super::reason::{nobody, owner, processes};
 use super::standing::{Source, Standing};
+use super::unowned::{self, is_unowned};
 use super::{Finding, Judged};
 use crate::snapshot::{DEVICE_PROGRAM, Gap, LinkFact, Object, ProgramFact, Subject};
 
@@ -23,6 +24,7 @@ pub(super) struct Unattached<'a> {
 
 /// Judges programs of ours without an attachment, and defunct links of any of ours.
 ///
+/// - Of what is unowned it is only said what is known; nothing is judged.
 /// - Below a root other than `/` nothing is judged: what is attached elsewhere was not looked for.
 /// - "Attached nowhere" presumes that every attach type of the program's type was asked for. Where that
 ///   was not asked, nothing is said. Where it was, but cgroups could not be seen, it is a gap, not a leak.
@@ -50,14 +52,23 @@ pub(super) fn judge<'a>(
     let mut unjudged = Vec::new();
     let mut doubted = Vec::new();
     for program in facts.look.programs.iter().filter(|program| facts.ours.has(&program.name)) {
+        let is_unowned = is_unowned(facts, program);
         let mut has_link = false;
         for link in facts.look.links.iter().filter(|link| link.program_id == program.id) {
             has_link = true;
             if let Some(gone) = defunct(facts, link) {
-                judged.push(of_defunct_link(facts, program, link, &gone));
+                judged.push(if is_unowned {
+                    unowned::defunct(facts, program, link, &gone)
+                } else {
+                    of_defunct_link(facts, program, link, &gone)
+                });
             }
         }
         if has_link || attached.contains(&program.id) {
+            continue;
+        }
+        if is_unowned {
+            judged.extend(was_asked_for(facts, program).then(|| unowned::loose(facts, program)));
             continue;
         }
         match of_program(facts, program, &throttling) {

@@ -13,8 +13,9 @@ use bpf::probe::Support;
 use bpf::program::Program;
 use bpf::{AttachType, CgroupId, LinkId, ProgramId, pins};
 
+use super::forced::may_go;
 use crate::collect::object;
-use crate::plan::{Action, Identity, Premise, Step};
+use crate::plan::{Action, Identity, Premise, Step, is_in_our_folder};
 use crate::snapshot::{DeviceFact, Object};
 
 /// How often to try again when somebody changes the list between our look at it and the detaching.
@@ -55,8 +56,9 @@ impl fmt::Display for Failure {
 }
 
 /// Why a step ends before its end.
-enum Stop {
+pub(super) enum Stop {
     Gone(String),
+    Left(String),
     Failed(Failure),
 }
 
@@ -96,7 +98,7 @@ impl Act {
                 self.detach_legacy(step, cgroup, *cgroup_id, *attach_type)
             }
             Action::DetachLink { link, cgroup_id, attach_type } => {
-                detach_link(step, *link, *cgroup_id, *attach_type)
+                self.detach_link(step, *link, *cgroup_id, *attach_type)
             }
             Action::DetachFromDevice { link, device } => detach_from_device(step, *link, *device),
             Action::RemoveDevice(device) => remove_device(device),
@@ -106,6 +108,7 @@ impl Act {
         match taken {
             Ok(()) => Outcome::Removed,
             Err(Stop::Gone(why)) => Outcome::Gone(why),
+            Err(Stop::Left(why)) => Outcome::Left(why),
             Err(Stop::Failed(failure)) => Outcome::Failed(failure),
         }
     }
@@ -134,6 +137,9 @@ impl Act {
             if !is_multi(&list) && list.programs.len() != 1 {
                 return Err(changed("the list is not of the MULTI kind, and has more than this"));
             }
+            if step.premise == Premise::Unowned {
+                may_go(&cgroup, attach_type, &list)?;
+            }
             let revision = list.revision.filter(|_| self.support.expected_revision);
             match detach(program.as_fd(), &cgroup, attach_type, revision) {
                 Ok(()) => {}
@@ -144,6 +150,35 @@ impl Act {
             return if after < before { Ok(()) } else { Err(Stop::Failed(Failure::StillThere)) };
         }
         Err(changed("the list changed each time that it was looked at"))
+    }
+
+    fn detach_link(
+        &self,
+        step: &Step,
+        id: LinkId,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> Result<(), Stop> {
+        let link = Link::open(id)?;
+        let program = identified(step)?;
+        let info = link.info()?;
+        let Some(at) = info.cgroup_id else {
+            return Err(gone("the link has been detached in the meantime"));
+        };
+        if (info.program_id, at, info.attach_type) != (program.info().id, cgroup, Some(attach_type))
+        {
+            return Err(changed(format!("link {id} is another one now")));
+        }
+        if step.premise == Premise::Unowned {
+            let cgroup = Cgroup::open_by_id(&Cgroup::open(&self.mount)?, cgroup)?;
+            let list = query(&cgroup, attach_type, Scope::Local, self.support.program_flags)?;
+            may_go(&cgroup, attach_type, &list)?;
+        }
+        link.detach()?;
+        match link.info()?.cgroup_id {
+            None => Ok(()),
+            Some(_) => Err(Stop::Failed(Failure::StillThere)),
+        }
     }
 }
 
@@ -158,7 +193,11 @@ fn identified(step: &Step) -> Result<Program, Stop> {
     if (&found.id, &found.tag, &found.loaded_at_ns) != (id, tag, loaded_at_ns) {
         return Err(gone(format!("program {id} has gone; another one has its id now")));
     }
-    let lives = match program.owner()? {
+    let owner = program.owner()?;
+    if step.premise == Premise::Unowned && owner.is_some() {
+        return Err(changed("it names an owner"));
+    }
+    let lives = match owner {
         Some(owner) => owner.is_alive()?,
         None => None,
     };
@@ -173,28 +212,6 @@ fn identified(step: &Step) -> Result<Program, Stop> {
 fn is_multi(list: &ProgramList) -> bool {
     let is_multi = |flags: AttachFlags| flags.contains(AttachFlags::MULTI);
     is_multi(list.flags) || list.programs.iter().all(|it| it.flags.is_some_and(is_multi))
-}
-
-fn detach_link(
-    step: &Step,
-    id: LinkId,
-    cgroup: CgroupId,
-    attach_type: AttachType,
-) -> Result<(), Stop> {
-    let link = Link::open(id)?;
-    let program = identified(step)?;
-    let info = link.info()?;
-    let Some(at) = info.cgroup_id else {
-        return Err(gone("the link has been detached in the meantime"));
-    };
-    if (info.program_id, at, info.attach_type) != (program.info().id, cgroup, Some(attach_type)) {
-        return Err(changed(format!("link {id} is another one now")));
-    }
-    link.detach()?;
-    match link.info()?.cgroup_id {
-        None => Ok(()),
-        Some(_) => Err(Stop::Failed(Failure::StillThere)),
-    }
 }
 
 fn detach_from_device(step: &Step, id: LinkId, device: u32) -> Result<(), Stop> {
@@ -245,6 +262,9 @@ fn program_of(link: &Link) -> bpf::Result<ProgramId> {
 
 fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
     let program = identified(step)?;
+    if step.premise == Premise::Unowned && !is_in_our_folder(path) {
+        return Err(changed("the pin is in a folder of another tool"));
+    }
     // What a symbolic link leads to is held by a pin of its own, which nobody has judged under this name.
     if path.is_symlink() {
         return Err(changed("the pin is a symbolic link now"));
@@ -273,8 +293,7 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
 
 /// Removes the folder that a throttle's pins were in, if it is empty now. Others' folders stay.
 fn remove_folder_of(pin: &Path) {
-    let above = pin.parent().and_then(Path::parent).and_then(Path::file_name);
-    if above.is_some_and(|name| name == "chadthrottle") {
+    if is_in_our_folder(pin) {
         pins::remove_empty_folder_of(pin);
     }
 }

@@ -6,6 +6,7 @@
 //! touches once more, with the program open, so that its id cannot become another's.
 
 mod act;
+mod forced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -79,20 +80,7 @@ impl Cleaner {
         mut leaks: BTreeMap<Key, String>,
         tell: &mut impl FnMut(Done),
     ) {
-        let snapshot = match self.collector.again(place.cgroup()) {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                for leak in leaks.into_values() {
-                    let outcome = if error.kind() == Kind::Vanished {
-                        Outcome::Gone("its cgroup has been removed".to_owned())
-                    } else {
-                        Outcome::Failed(Failure::Call(error.clone()))
-                    };
-                    tell(Done { leak, step: None, outcome });
-                }
-                return;
-            }
-        };
+        let Some(snapshot) = self.look_again(place, &leaks, tell) else { return };
         let fresh = classify(&snapshot);
         let mut removed = BTreeSet::new();
         for judged in fresh.leaks().filter(|leak| leak.place.is_some() == place.cgroup().is_some())
@@ -124,6 +112,30 @@ impl Cleaner {
             let outcome = Outcome::Gone("it is no longer a leak: left alone".to_owned());
             tell(Done { leak, step: None, outcome });
         }
+    }
+}
+
+impl Cleaner {
+    /// Looks at a place right before something is done there; none, and told, where that cannot be.
+    fn look_again(
+        &self,
+        place: &Place,
+        things: &BTreeMap<Key, String>,
+        tell: &mut impl FnMut(Done),
+    ) -> Option<Snapshot> {
+        let error = match self.collector.again(place.cgroup()) {
+            Ok(snapshot) => return Some(snapshot),
+            Err(error) => error,
+        };
+        for leak in things.values() {
+            let outcome = if error.kind() == Kind::Vanished {
+                Outcome::Gone("its cgroup has been removed".to_owned())
+            } else {
+                Outcome::Failed(Failure::Call(error.clone()))
+            };
+            tell(Done { leak: leak.clone(), step: None, outcome });
+        }
+        None
     }
 }
 

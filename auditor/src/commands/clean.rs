@@ -1,7 +1,10 @@
 //! `chadthrottle-audit clean`.
 
+mod forced;
+
 use std::io::{self, BufRead, IsTerminal};
 
+use self::forced::Forced;
 use super::output::{self, Stream};
 use super::progress::Progress;
 use crate::classify::{Classified, classify};
@@ -9,7 +12,7 @@ use crate::clean::{Cleaner, Done, Outcome};
 use crate::cli::Clean;
 use crate::collect::Breadth;
 use crate::escape::{escape, escape_bytes};
-use crate::exit::{NOT_DONE, usage};
+use crate::exit::{DONE, NOT_DONE, usage};
 use crate::formats::Rendition;
 use crate::plan::{Action, Step, plan};
 use crate::report::report;
@@ -30,21 +33,29 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
         cleaner.scan(settle)?
     };
     let classified = classify(&snapshot);
+    let forced = Forced::new(&classified, &args.force)?;
     let steps = plan(&classified);
     let is_idle = !steps.iter().any(is_action);
-    if args.dry_run || is_idle {
-        for step in &steps {
+    if args.dry_run || (is_idle && forced.is_idle()) {
+        for step in steps.iter().chain(forced.steps()) {
             output::print(&format!("{}\n", intent(step)))?;
         }
         // Nothing was changed, so the verdict stands.
         show(&snapshot, &classified)?;
-        return Ok(classified.verdict.exit_status());
+        return Ok(status(&classified, !args.dry_run && forced.has_refusal()));
     }
-    if !args.yes && !is_agreed(&steps)? {
+    let is_agreed = !is_idle && (args.yes || is_agreed(&steps)?);
+    let chosen = forced.agreed(args.yes)?;
+    if !is_agreed && chosen.is_empty() {
         say("Nothing was done.");
-        return Ok(classified.verdict.exit_status());
+        return Ok(status(&classified, forced.has_refusal()));
     }
-    let is_failed = clean(&cleaner, &classified)?;
+    let mut tally = Tally { is_undone: forced.has_refusal(), ..Tally::default() };
+    if is_agreed {
+        cleaner.clean(&classified, |done| tally.count(&done, false));
+    }
+    cleaner.force(&chosen, |done| tally.count(&done, true));
+    tally.printed?;
     let snapshot = {
         let _progress = Progress::start(LOOKING);
         cleaner.scan(settle)?
@@ -52,25 +63,46 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     output::print("\n")?;
     let classified = classify(&snapshot);
     show(&snapshot, &classified)?;
-    Ok(if is_failed { NOT_DONE } else { classified.verdict.exit_status() })
+    Ok(if tally.is_failed { NOT_DONE } else { status(&classified, tally.is_undone) })
+}
+
+/// The exit status of the verdict; 1 where something that `--force` names was not removed.
+fn status(classified: &Classified<'_>, is_undone: bool) -> u8 {
+    match classified.verdict.exit_status() {
+        DONE if is_undone => NOT_DONE,
+        status => status,
+    }
 }
 
 fn show(snapshot: &Snapshot, classified: &Classified<'_>) -> anyhow::Result<()> {
     output::print(&report(snapshot, classified, false).text(Stream::Stdout.medium()))
 }
 
-/// Cleans, one line for each thing done; true if something failed.
-fn clean(cleaner: &Cleaner, classified: &Classified<'_>) -> anyhow::Result<bool> {
-    let mut is_failed = false;
-    let mut printed = Ok(());
-    cleaner.clean(classified, |done| {
-        is_failed |= matches!(done.outcome, Outcome::Failed(_));
+/// What came of all steps.
+struct Tally {
+    /// A step failed.
+    is_failed: bool,
+    /// Something that was to be removed though it is unowned was not.
+    is_undone: bool,
+    printed: anyhow::Result<()>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { is_failed: false, is_undone: false, printed: Ok(()) }
+    }
+}
+
+impl Tally {
+    /// Counts one step, and prints its line.
+    fn count(&mut self, done: &Done, is_forced: bool) {
+        self.is_failed |= matches!(done.outcome, Outcome::Failed(_));
+        self.is_undone |= is_forced && matches!(done.outcome, Outcome::Left(_));
         // Cleaning goes on though nobody may be reading.
-        if printed.is_ok() {
-            printed = output::print(&format!("{}\n", line(&done)));
+        if self.printed.is_ok() {
+            self.printed = output::print(&format!("{}\n", line(done)));
         }
-    });
-    printed.map(|()| is_failed)
+    }
 }
 
 fn is_action(step: &Step) -> bool {
@@ -84,6 +116,10 @@ fn is_agreed(steps: &[Step]) -> anyhow::Result<bool> {
     let count = steps.iter().filter(|step| is_action(step)).count();
     let these = if count == 1 { "this".to_owned() } else { format!("these {count} things") };
     ask(format_args!("Do {these}? [y/N] "));
+    Ok(is_yes()?)
+}
+
+fn is_yes() -> io::Result<bool> {
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
@@ -127,7 +163,8 @@ fn line(done: &Done) -> String {
 /// What a step is about.
 fn target(step: &Step) -> String {
     let program = step.program.as_ref().map_or_else(String::new, |program| {
-        format!("program {} ({})", program.id, escape(&program.name))
+        let name = if program.name.is_empty() { "no name" } else { &*program.name };
+        format!("program {} ({})", program.id, escape(name))
     });
     match &step.action {
         Action::DetachLegacy { cgroup, attach_type, .. } => {

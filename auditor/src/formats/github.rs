@@ -6,13 +6,13 @@
 use crate::escape::escape;
 use crate::results::{COVERAGE, Check, Outcome, Problem, Results};
 
-/// Renders what a command came to: an error for each problem, a warning for what could not be seen, and a notice
-/// with the conclusion.
+/// Renders what a command came to: an error for each problem, a warning for what could not be seen, a notice for what
+/// people should look at, and one with the conclusion.
 pub(super) fn render(results: &Results) -> String {
     let mut lines = Vec::new();
     for check in &results.checks {
         // What was not seen is told once, under its own rule.
-        if let Outcome::Failed(problems) = &check.outcome {
+        if let Outcome::Failed(problems) | Outcome::Noted(problems) = &check.outcome {
             lines.extend(problems.iter().map(|problem| annotation(results, check, problem)));
         }
     }
@@ -22,7 +22,11 @@ pub(super) fn render(results: &Results) -> String {
 }
 
 fn annotation(results: &Results, check: &Check, problem: &Problem) -> String {
-    let level = if check.rule == COVERAGE { "warning" } else { "error" };
+    let level = match check.outcome {
+        Outcome::Noted(_) => "notice",
+        _ if check.rule == COVERAGE => "warning",
+        _ => "error",
+    };
     let title = property(&format!("{}: {}", results.tool.name, check.rule));
     let remedy = problem.remedy.as_ref().map(|remedy| format!("%0A-> {}", data(remedy)));
     let (what, why) = (data(&problem.what), data(&problem.why));

@@ -49,7 +49,10 @@ fn cases(check: &Check) -> Vec<TestCase> {
     let kind = if check.rule == COVERAGE { NonSuccessKind::Error } else { NonSuccessKind::Failure };
     match &check.outcome {
         Outcome::Passed => vec![TestCase::new(check.rule, TestCaseStatus::success())],
-        Outcome::Unseen(unseen) => vec![TestCase::new(check.rule, skipped(unseen))],
+        Outcome::Unseen(unseen) => {
+            vec![TestCase::new(check.rule, skipped("not known to have none", unseen))]
+        }
+        Outcome::Noted(noted) => vec![TestCase::new(check.rule, skipped("not judged", noted))],
         Outcome::Failed(problems) => problems
             .iter()
             .map(|problem| TestCase::new(escape(&problem.what), failed(check, problem, kind)))
@@ -67,16 +70,16 @@ fn failed(check: &Check, problem: &Problem, kind: NonSuccessKind) -> TestCaseSta
     status
 }
 
-fn skipped(unseen: &[Problem]) -> TestCaseStatus {
+fn skipped(what: &str, problems: &[Problem]) -> TestCaseStatus {
     let mut status = TestCaseStatus::skipped();
     let why = |problem: &Problem| format!("{}: {}", escape(&problem.what), escape(&problem.why));
-    let all: Vec<_> = unseen.iter().map(why).collect();
+    let all: Vec<_> = problems.iter().map(why).collect();
     let first = all.first().map_or("", String::as_str);
-    let more = match unseen.len() {
+    let more = match problems.len() {
         0 | 1 => String::new(),
         some => format!("; and {} more", count(some - 1, "thing")),
     };
-    status.set_message(format!("not known to have none: {first}{more}"));
+    status.set_message(format!("{what}: {first}{more}"));
     status.set_description(all.join("\n"));
     status
 }

@@ -25,11 +25,21 @@ pub(crate) fn render(report: &Report) -> anyhow::Result<String> {
         ("active", "Attachments of ours whose owners live and mean them.", number(summary.active)),
         ("pinned", "Attachments of ours that are kept on purpose.", number(summary.pinned)),
         ("foreign", "Attachments of others.", number(summary.foreign)),
+        (
+            "unowned",
+            "Programs that were asked for by name and nothing says whose they are.",
+            number(summary.unowned),
+        ),
         ("devices", "Network devices of queues whose owners live.", number(summary.devices)),
         (
             "slots_used_max",
             "The most programs on one cgroup and attach type, whoever's they are; the kernel's limit is 64.",
             summary.slots_used_max.into(),
+        ),
+        (
+            "full_places",
+            "Cgroups and attach types with 48 of 64 programs or more, whoever's they are.",
+            number(report.full_places.len()),
         ),
         (
             "cgroups_visited",
@@ -69,6 +79,9 @@ impl Metrics {
         let (mut leaked, mut known, mut judged) = (Vec::new(), Vec::new(), Vec::new());
         let names = Finding::ALL.map(|finding| [finding.name()]);
         for (finding, name) in Finding::ALL.into_iter().zip(&names) {
+            if !finding.is_leak() {
+                continue;
+            }
             let Some(check) = checks.iter().find(|check| check.rule == finding.name()) else {
                 continue;
             };

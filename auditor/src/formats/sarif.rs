@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::classify::Finding;
 use crate::escape::escape;
 use crate::explain::explain;
-use crate::results::{COVERAGE, Check, Outcome, Place, Problem, Results};
+use crate::results::{COVERAGE, Check, NOTED, Outcome, Place, Problem, Results};
 
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
@@ -31,7 +31,7 @@ pub(super) fn render(results: &Results) -> serde_json::Result<String> {
     let mut same = HashMap::new();
     let mut found = Vec::new();
     for (index, check) in rules.iter().enumerate() {
-        if let Outcome::Failed(problems) = &check.outcome {
+        if let Outcome::Failed(problems) | Outcome::Noted(problems) = &check.outcome {
             found.extend(problems.iter().map(|problem| result(check, index, problem, &mut same)));
         }
     }
@@ -65,8 +65,13 @@ fn rule(check: &Check) -> Value {
         "fullDescription": text(&check.summary),
         // The words are ours, so their lines may stay.
         "help": { "text": braces_doubled(&help) },
-        "defaultConfiguration": { "level": "error" },
+        "defaultConfiguration": { "level": level(check) },
     })
+}
+
+/// What people should look at is a note: nothing says that it is wrong.
+fn level(check: &Check) -> &'static str {
+    if NOTED.contains(&check.rule) { "note" } else { "error" }
 }
 
 /// `same` counts what has one fingerprint.
@@ -77,7 +82,7 @@ fn result(check: &Check, index: usize, problem: &Problem, same: &mut HashMap<u64
     json!({
         "ruleId": check.rule,
         "ruleIndex": index,
-        "level": "error",
+        "level": level(check),
         "message": text(&message(problem)),
         "locations": [location(problem)],
         "partialFingerprints": {

@@ -7,7 +7,7 @@ use bpf::AttachType;
 
 use super::{
     Attachment, Cgroup, Coverage, Device, DeviceLink, Gap, Holder, Host, Leak, Link, Program,
-    ProgramInfo, Report, SCHEMA_VERSION, Summary,
+    ProgramInfo, Report, SCHEMA_VERSION, Summary, places,
 };
 use crate::classify::{Classified, DEFAULT_PROGRAMS, Finding, Judged, JudgedDevice};
 use crate::plan::{remedy, removal, steps};
@@ -70,11 +70,13 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
             .map(|judged| leak(judged, classified))
             .chain(classified.leaked_devices().map(leaked_device))
             .collect(),
+        full_places: places::full(&classified.attachments),
         summary: Summary {
             attachments: classified.attachments.len(),
             active: count(Finding::Active),
             pinned: count(Finding::Pinned),
             foreign: count(Finding::Foreign),
+            unowned: classified.unowned().count(),
             devices: classified
                 .devices
                 .iter()

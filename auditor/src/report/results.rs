@@ -1,12 +1,14 @@
 //! The report as checks: each kind of leak is a rule, and so is whether everything could be seen.
 
-use super::{Leak, ProgramInfo, Report};
+use bpf::AttachType;
+
+use super::{Cgroup, Leak, ProgramInfo, Report};
 use crate::classify::Finding;
-use crate::explain::summary;
-use crate::results::{COVERAGE, Check, Outcome, Place, Problem, Results};
+use crate::explain::{UNOWNED_ADVICE, summary};
+use crate::results::{COVERAGE, Check, FULL_PLACE, Outcome, Place, Problem, Results};
 use crate::text::conclusion;
 
-/// What a scan came to. Where something could not be seen, no rule passes: it has leaks, or it is not known to
+/// What a scan came to. Where something could not be seen, no rule of leaks passes: it has some, or it is not known to
 /// have none.
 pub(super) fn results(report: &Report) -> Results {
     let rules = Finding::ALL.into_iter().filter(|finding| finding.is_leak());
@@ -18,26 +20,89 @@ pub(super) fn results(report: &Report) -> Results {
         duration_ms: report.duration_ms,
         verdict: report.verdict,
         conclusion: conclusion(report),
-        checks: rules.map(|rule| check(report, rule)).chain([coverage(report)]).collect(),
+        checks: rules
+            .map(|rule| check(report, rule))
+            .chain([unowned(report), full_places(report), coverage(report)])
+            .collect(),
     }
 }
 
 fn check(report: &Report, finding: Finding) -> Check {
     let leaks = report.leaks.iter().filter(|leak| leak.finding == finding && !leak.known);
     let problems: Vec<Problem> = leaks.map(leaked).collect();
-    let unseen: Vec<Problem> = report
-        .coverage
-        .gaps
-        .iter()
-        .map(Problem::from)
-        .chain(out_of_scope(report, finding))
-        .collect();
+    let unseen = unseen(report, out_of_scope(report, finding));
     let outcome = match (problems.is_empty(), unseen.is_empty()) {
         (false, _) => Outcome::Failed(problems),
         (true, false) => Outcome::Unseen(unseen),
         (true, true) => Outcome::Passed,
     };
     Check { rule: finding.name(), summary: summary(finding), outcome }
+}
+
+fn unowned(report: &Report) -> Check {
+    let is_unowned = |finding: Finding| finding == Finding::Unowned;
+    let attached = report.attachments.iter().filter(|it| is_unowned(it.finding)).map(|it| {
+        let place = Some((&it.cgroup, it.attach_type));
+        told(&it.program, place, &it.pins, &it.reason)
+    });
+    let others = report.programs.iter().filter(|it| is_unowned(it.finding));
+    let others = others.map(|it| told(&it.program, None, &it.pins, &it.reason));
+    let finding = Finding::Unowned;
+    let problems = attached.chain(others).collect();
+    noted(report, finding.name(), summary(finding), problems, out_of_scope(report, finding))
+}
+
+fn told(
+    info: &ProgramInfo,
+    place: Option<(&Cgroup, AttachType)>,
+    pins: &[String],
+    reason: &str,
+) -> Problem {
+    let on = place.map(|(cgroup, attach_type)| format!(" on {}, {attach_type}", cgroup.path));
+    let names = [info.name.clone(), place.map(|(cgroup, _)| cgroup.path.clone())];
+    let attach_type = place.map(|(_, attach_type)| attach_type.to_string());
+    let identity = names.into_iter().flatten().chain(attach_type).chain(pins.iter().cloned());
+    Problem {
+        what: format!("{}{}", program(info), on.unwrap_or_default()),
+        why: reason.to_owned(),
+        remedy: Some(UNOWNED_ADVICE.to_owned()),
+        identity: identity.collect::<Vec<_>>().join(" "),
+        place: place
+            .map(|(cgroup, _)| Place::Cgroup(cgroup.path.clone()))
+            .or(pins.first().cloned().map(Place::Pin)),
+    }
+}
+
+fn full_places(report: &Report) -> Check {
+    let problems = report.full_places.iter().map(|place| Problem {
+        what: format!("{}, {}", place.cgroup.path, place.attach_type),
+        why: place.told(),
+        remedy: None,
+        identity: format!("{} {}", place.cgroup.path, place.attach_type),
+        place: Some(Place::Cgroup(place.cgroup.path.clone())),
+    });
+    let summary = "A cgroup takes no program of an attach type more, or few.".to_owned();
+    noted(report, FULL_PLACE, summary, problems.collect(), None)
+}
+
+fn noted(
+    report: &Report,
+    rule: &'static str,
+    summary: String,
+    problems: Vec<Problem>,
+    unasked: Option<Problem>,
+) -> Check {
+    let unseen = unseen(report, unasked);
+    let outcome = match (problems.is_empty(), unseen.is_empty()) {
+        (false, _) => Outcome::Noted(problems),
+        (true, false) => Outcome::Unseen(unseen),
+        (true, true) => Outcome::Passed,
+    };
+    Check { rule, summary, outcome }
+}
+
+fn unseen(report: &Report, unasked: Option<Problem>) -> Vec<Problem> {
+    report.coverage.gaps.iter().map(Problem::from).chain(unasked).collect()
 }
 
 fn coverage(report: &Report) -> Check {
@@ -52,7 +117,8 @@ fn coverage(report: &Report) -> Check {
 /// What nobody has asked to be looked at: no gap, but no reason to say that there is none of it.
 fn out_of_scope(report: &Report, finding: Finding) -> Option<Problem> {
     let (what, why) = match finding {
-        Finding::OrphanedPin
+        Finding::Unowned
+        | Finding::OrphanedPin
         | Finding::DefunctLink
         | Finding::UnattachedProgram
         | Finding::UnreachableProgram
@@ -107,7 +173,8 @@ fn what(leak: &Leak) -> String {
 }
 
 fn program(program: &ProgramInfo) -> String {
-    match &program.name {
+    match program.name.as_deref() {
+        Some("") => format!("program {} (no name)", program.id),
         Some(name) => format!("program {} ({name})", program.id),
         None => format!("program {}", program.id),
     }

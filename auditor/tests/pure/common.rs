@@ -192,6 +192,15 @@ pub(crate) fn orphan() -> Snapshot {
     host
 }
 
+/// Somebody's program 41, asked for by its name, on cgroup A, attached the legacy way.
+pub(crate) fn unowned() -> Snapshot {
+    let mut host = host();
+    host.scope.programs = vec!["acme_*".into()];
+    host.program(41, None).name = "acme_fw".into();
+    host.attach(41, A, IN);
+    host
+}
+
 fn is_ours(judged: &Judged<'_>) -> bool {
     judged.program.is_none_or(|program| !program.name.starts_with("sd_"))
 }

@@ -77,6 +77,19 @@ fn a_clean_host_has_a_notice_only() {
 }
 
 #[test]
+fn what_is_unowned_and_a_full_place_are_notices() {
+    let mut host = whole(unowned());
+    host.look().attachments.last_mut().unwrap().slots_used = 64;
+    let commands = commands(&text(&host));
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    assert!(commands.iter().all(|command| command.name == "notice"), "{commands:?}");
+    let titles: Vec<_> = commands.iter().map(|command| command.properties[0].1.as_str()).collect();
+    let expected =
+        ["chadthrottle-audit: unowned", "chadthrottle-audit: full_place", "chadthrottle-audit"];
+    assert_eq!(titles, expected);
+}
+
+#[test]
 fn a_name_cannot_inject_a_command_or_a_property() {
     let mut host = hostile();
     host.tool.name = HOSTILE.into();

@@ -169,3 +169,22 @@ fn what_is_no_confirmed_leak_has_no_step() {
     unsettled.looks.insert(0, host().looks.remove(0));
     assert_eq!(steps(&unsettled), []);
 }
+
+#[test]
+fn a_pin_in_a_folder_of_another_tool_stays_where_only_a_name_says_that_the_program_is_ours() {
+    let named = |path: &str| {
+        let mut host = host();
+        host.program(41, None);
+        host.attach(41, A, IN);
+        host.link(11, 41, A, IN);
+        host.pin(path, link(11));
+        host
+    };
+    let [Action::Cannot { why, .. }] = &actions(&named("/sys/fs/bpf/acme/x"))[..] else { panic!() };
+    assert!(why.starts_with("the pin /sys/fs/bpf/acme/x is in a folder of another tool"), "{why}");
+    assert_eq!(actions(&named("/sys/fs/bpf/chadthrottle/1/x")).len(), 2);
+    let mut recorded = named("/sys/fs/bpf/acme/x");
+    recorded.record(&owner(4711), 41, A).persist = false;
+    recorded.owner_lives(&owner(4711), Some(false));
+    assert_eq!(actions(&recorded).len(), 2, "a record proves that it is ours");
+}

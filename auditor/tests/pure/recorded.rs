@@ -49,6 +49,7 @@ recorded! {
     a_throttle_whose_owner_lives_is_active: Active,
     a_throttle_that_is_recorded_as_meant_to_stay_is_pinned: Pinned,
     programs_of_systemd_are_foreign: Foreign,
+    what_names_no_owner_and_is_not_named_as_ours_is_unowned: Unowned,
     a_legacy_attachment_whose_owner_was_killed_is_orphaned: OrphanedAttachment,
     older_programs_of_a_process_that_attached_a_new_one_are_duplicates: StackedDuplicate,
     a_disarmed_throttle_of_a_living_owner_is_left_over: DisarmedAttachment,

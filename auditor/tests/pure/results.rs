@@ -3,7 +3,7 @@
 use auditor::classify::{Finding, classify};
 use auditor::formats::Rendition;
 use auditor::report::report;
-use auditor::results::{COVERAGE, Outcome, Place, Problem, Results};
+use auditor::results::{COVERAGE, NOTED, Outcome, Place, Problem, Results};
 use auditor::snapshot::{Snapshot, Subject};
 
 use crate::common::*;
@@ -23,14 +23,15 @@ fn words(results: &Results) -> Vec<String> {
         Outcome::Passed => "passed".to_owned(),
         Outcome::Failed(problems) => format!("failed {}", problems.len()),
         Outcome::Unseen(problems) => format!("unseen {}", problems.len()),
+        Outcome::Noted(problems) => format!("noted {}", problems.len()),
     };
     results.checks.iter().map(|check| format!("{} {}", check.rule, word(&check.outcome))).collect()
 }
 
 #[test]
-fn every_leak_is_a_rule_and_so_is_coverage() {
+fn every_leak_is_a_rule_and_so_is_what_people_should_look_at_and_coverage() {
     let leaks = Finding::ALL.into_iter().filter(|finding| finding.is_leak());
-    let rules: Vec<_> = leaks.map(Finding::name).chain([COVERAGE]).collect();
+    let rules: Vec<_> = leaks.map(Finding::name).chain(NOTED).chain([COVERAGE]).collect();
     let results = results(&whole(host()));
     assert_eq!(results.checks.iter().map(|check| check.rule).collect::<Vec<_>>(), rules);
     assert!(words(&results).iter().all(|word| word.ends_with(" passed")), "{results:?}");
@@ -75,7 +76,8 @@ fn with_a_gap_a_rule_has_leaks_or_is_unseen_and_never_passes() {
 
 #[test]
 fn what_nobody_asked_to_be_looked_at_does_not_pass_and_is_no_gap() {
-    let unjudged = ["orphaned_pin", "defunct_link", "unattached_program", "unreachable_program"];
+    let unjudged =
+        ["orphaned_pin", "defunct_link", "unattached_program", "unreachable_program", "unowned"];
     let check = |host: &Snapshot, rules: &[&str]| {
         let results = results(host);
         for check in &results.checks {

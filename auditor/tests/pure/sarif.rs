@@ -56,14 +56,18 @@ fn every_recorded_leak_is_valid_and_a_result_of_its_rule() {
     for finding in Finding::ALL {
         let run = run(&recorded(finding.name()));
         let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
-        assert_eq!(rules.len(), 8);
+        assert_eq!(rules.len(), 10);
         let results = run["results"].as_array().unwrap();
-        assert_eq!(!results.is_empty(), finding.is_leak(), "{finding}");
+        let is_told = finding.is_leak() || finding == Finding::Unowned;
+        assert_eq!(!results.is_empty(), is_told, "{finding}");
         for result in results {
             let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
             assert_eq!(rules[index]["id"], result["ruleId"]);
+            let level = if result["ruleId"] == "unowned" { "note" } else { "error" };
+            assert_eq!(result["level"], level);
+            assert_eq!(rules[index]["defaultConfiguration"]["level"], level);
         }
-        assert!(!finding.is_leak() || results.iter().any(|it| it["ruleId"] == finding.name()));
+        assert!(!is_told || results.iter().any(|it| it["ruleId"] == finding.name()));
         assert_eq!(run["invocations"][0]["executionSuccessful"], true);
     }
 }
@@ -151,7 +155,7 @@ fn a_gap_is_an_execution_that_failed_and_says_of_each_rule_that_it_is_not_known(
         |level: &str| notifications.iter().filter(|it| it["level"] == level).collect::<Vec<_>>();
     assert_eq!(of("error").len(), 1);
     assert_eq!(of("error")[0]["message"]["text"], "/x: denied");
-    assert_eq!(of("note").len(), 7, "all rules but the one that has a leak");
+    assert_eq!(of("note").len(), 9, "all rules but the one that has a leak");
     let mut blind = host.clone();
     blind.looks.clear();
     assert_eq!(self::run(&blind)["invocations"][0]["executionSuccessful"], false);

@@ -1,5 +1,5 @@
-//! What the root tests share. They look at programs of their own only, named `chadtest_...`, so that
-//! others may work on the host meanwhile.
+//! What the root tests share. They look at programs of their own only, so that others may work on the host
+//! meanwhile: leaks have a name of ours that is this process's alone, the others are named `chadtest_...`.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -12,11 +12,12 @@ use bpf::program::Program;
 use bpf::{AttachType, ProgramId};
 use serde_json::Value;
 use tempfile::TempDir;
+use vmtests::leak::own_name;
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
 pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
 
-/// Named as ours in this test only: the kernel keeps 15 characters.
+/// Names of this test only: the kernel keeps 15 characters.
 pub(crate) struct Names {
     /// Ours.
     pub(crate) leak: String,
@@ -28,7 +29,7 @@ impl Names {
     /// Unique to this process, which nextest runs one test in.
     pub(crate) fn new() -> Self {
         let tail = std::process::id() % 100_000;
-        Self { leak: format!("chadtest_l{tail}"), foreign: format!("chadtest_f{tail}") }
+        Self { leak: own_name(), foreign: format!("chadtest_f{tail}") }
     }
 }
 

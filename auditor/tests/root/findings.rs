@@ -1,6 +1,6 @@
 //! Findings that can be made on a real kernel, made for real.
 
-use std::fs::File;
+use std::fs::{File, create_dir_all};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
@@ -106,7 +106,8 @@ fn root_a_pin_of_a_link_whose_cgroup_died_is_orphaned_and_removed() {
     isolate();
     let cgroup = ScratchCgroup::new("deadpin");
     let names = Names::new();
-    let pin = Path::new("/sys/fs/bpf/dead");
+    let pin = Path::new("/sys/fs/bpf/chadthrottle/1/dead");
+    create_dir_all(pin.parent().unwrap()).unwrap();
     {
         let program = Program::load_pass(&names.leak, EGRESS).unwrap();
         let open = Cgroup::open(cgroup.path()).unwrap();

@@ -17,5 +17,6 @@ mod refused;
 mod rights;
 mod schema;
 mod surroundings;
+mod unowned;
 mod walk;
 mod witness;

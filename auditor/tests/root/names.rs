@@ -128,15 +128,15 @@ fn root_a_pin_with_a_newline_and_an_escape_sequence_in_its_path_is_named_plainly
     isolate();
     let cgroup = ScratchCgroup::new("pin-name");
     let names = Names::new();
-    let folder = Path::new("/sys/fs/bpf/\x1b]0;x\x07");
-    fs::create_dir(folder).unwrap();
+    let folder = Path::new("/sys/fs/bpf/chadthrottle/\x1b]0;x\x07");
+    fs::create_dir_all(folder).unwrap();
     let pin = folder.join("a\nclean: no leak\u{202e}");
     pinned(cgroup.path(), &names.leak, &pin);
     let scan = ["scan", "--program", &names.leak, "--root"];
     let output = audit(&scan).arg(cgroup.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     assert!(is_plain(&output), "{}", shown(&output));
-    let path = r"/sys/fs/bpf/\x1b]0;x\x07/a\nclean: no leak\u{202e}";
+    let path = r"/sys/fs/bpf/chadthrottle/\x1b]0;x\x07/a\nclean: no leak\u{202e}";
     assert!(shown(&output).contains(path), "{}", shown(&output));
     let output = clean(cgroup.path(), &names.leak);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
@@ -147,17 +147,19 @@ fn root_a_pin_with_a_newline_and_an_escape_sequence_in_its_path_is_named_plainly
 
 #[test]
 fn root_symbolic_links_in_a_bpffs_are_not_followed() {
+    const OURS: &str = "chadthrottle/1/ours";
     isolate();
     let cgroup = ScratchCgroup::new("symlinks");
     let names = Names::new();
     let at = |name: &str| Path::new("/sys/fs/bpf").join(name);
     pinned(cgroup.path(), &names.foreign, &at("theirs"));
     let foreign = attached(cgroup.path(), EGRESS);
-    pinned(cgroup.path(), &names.leak, &at("ours"));
+    fs::create_dir_all(at("chadthrottle/1")).unwrap();
+    pinned(cgroup.path(), &names.leak, &at(OURS));
     fs::write("/run/file", "somebody's").unwrap();
     let links = [
         ("to-theirs", "/sys/fs/bpf/theirs"),
-        ("to-ours", "/sys/fs/bpf/ours"),
+        ("to-ours", "/sys/fs/bpf/chadthrottle/1/ours"),
         ("to-a-file", "/run/file"),
         ("to-itself", "/sys/fs/bpf/to-itself"),
         ("to-a-folder", "/sys/fs/bpf"),
@@ -171,12 +173,12 @@ fn root_symbolic_links_in_a_bpffs_are_not_followed() {
     let ours = report["leaks"][0]["program"]["id"].clone();
     let of_ours =
         report["attachments"].as_array().unwrap().iter().find(|it| it["program"]["id"] == ours);
-    assert_eq!(of_ours.unwrap()["pins"], serde_json::json!(["/sys/fs/bpf/ours"]));
+    assert_eq!(of_ours.unwrap()["pins"], serde_json::json!(["/sys/fs/bpf/chadthrottle/1/ours"]));
     assert!(!report["coverage"]["gaps"].to_string().contains("/sys/fs/bpf"), "{report}");
 
     let output = clean(cgroup.path(), &names.leak);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    assert!(!at("ours").exists() && at("theirs").exists());
+    assert!(!at(OURS).exists() && at("theirs").exists());
     assert_eq!(attached(cgroup.path(), EGRESS), foreign);
     assert_eq!(fs::read_to_string("/run/file").unwrap(), "somebody's");
     assert!(links.iter().all(|(name, _)| at(name).is_symlink()), "the links stay as well");

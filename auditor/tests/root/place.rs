@@ -53,6 +53,7 @@ impl Place {
 
     /// Attaches a program through a link that only a pin keeps.
     pub(crate) fn pin(&self, path: impl AsRef<Path>) {
+        fs::create_dir_all(path.as_ref().parent().unwrap()).unwrap();
         let program = Program::load_pass(&self.names.leak, EGRESS).unwrap();
         let open = Cgroup::open(self.cgroup.path()).unwrap();
         Link::create(program.as_fd(), &open, EGRESS).unwrap().pin(path.as_ref()).unwrap();

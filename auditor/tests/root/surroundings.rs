@@ -82,7 +82,7 @@ fn root_the_pins_of_every_bpffs_are_seen() {
     let flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("bpf"), second.path(), Some("bpf"), flags, none).unwrap();
     let place = Place::new("second");
-    let pin = second.path().join("link");
+    let pin = second.path().join("chadthrottle/1/link");
     place.pin(&pin);
     let report = json(&place.run("scan"));
     assert_eq!(findings(&report), ["orphaned_pin"]);
@@ -97,14 +97,14 @@ fn root_the_pins_of_every_bpffs_are_seen() {
 fn root_a_bpffs_that_is_read_only_is_a_gap_that_says_so_and_nothing_is_cleaned_there() {
     isolate();
     let place = Place::new("read-only");
-    place.pin("/sys/fs/bpf/link");
+    place.pin("/sys/fs/bpf/chadthrottle/1/link");
     let read_only = "mount -o remount,ro /sys/fs/bpf; ";
     not_known(&place.run(&format!("{read_only}scan")), &["EROFS", "remount,rw"]);
     let cleaned = place.run(&format!(
         "{read_only}clean || status=$?; mount -o remount,rw /sys/fs/bpf; exit $status"
     ));
     assert_eq!(cleaned.status.code(), Some(2), "{}", shown(&cleaned));
-    assert!(std::path::Path::new("/sys/fs/bpf/link").exists());
+    assert!(std::path::Path::new("/sys/fs/bpf/chadthrottle/1/link").exists());
     // Only this mount of it is: its files can be opened.
     let output = place.run("mount -o remount,bind,ro /sys/fs/bpf; scan");
     assert_eq!(findings(&json(&output)), ["orphaned_pin"], "{}", shown(&output));

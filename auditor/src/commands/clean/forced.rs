@@ -1,0 +1,88 @@
+//! What `--force` names: programs that nothing says are ours.
+
+use std::io;
+
+use super::{intent, is_action, target};
+use crate::classify::{Classified, Judged};
+use crate::escape::escape;
+use crate::exit::{Ends, usage};
+use crate::plan::{Step, forced};
+use crate::talk::{ask, say};
+
+/// What was named, with what would be done about each.
+pub(super) struct Forced<'a, 'b> {
+    chosen: Vec<(&'b Judged<'a>, Vec<Step>)>,
+}
+
+impl<'a, 'b> Forced<'a, 'b> {
+    /// Finds what the ids name.
+    ///
+    /// # Errors
+    /// One names nothing that is listed as unowned: nothing is done then, for another id may be wrong as well.
+    pub(super) fn new(classified: &'b Classified<'a>, ids: &[u32]) -> Result<Self, Ends> {
+        for &id in ids {
+            if !classified.unowned().any(|judged| judged.program_id.0 == id) {
+                return Err(usage(format!("{}; nothing was done", why_not(classified, id))));
+            }
+        }
+        let chosen = classified.unowned().filter(|judged| ids.contains(&judged.program_id.0));
+        let chosen = chosen.map(|judged| (judged, forced(judged, classified))).collect();
+        Ok(Self { chosen })
+    }
+
+    /// Something that was named stays, whatever people say.
+    pub(super) fn has_refusal(&self) -> bool {
+        self.chosen.iter().any(|(_, steps)| !steps.iter().any(is_action))
+    }
+
+    /// There is nothing that could be done.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.steps().any(is_action)
+    }
+
+    pub(super) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.chosen.iter().flat_map(|(_, steps)| steps)
+    }
+
+    /// What is to be removed: all that was named, each told; or, asked one by one, what people agree to.
+    pub(super) fn agreed(&self, is_yes: bool) -> io::Result<Vec<&'b Judged<'a>>> {
+        let mut agreed = Vec::new();
+        for (judged, steps) in &self.chosen {
+            let Some(first) = steps.first().filter(|step| is_action(step)) else {
+                for step in steps {
+                    say(intent(step));
+                }
+                continue;
+            };
+            let about = format!("{} (unowned: {})", target(first), escape(&judged.reason));
+            if is_yes {
+                say(format_args!("forced: {about}"));
+                agreed.push(*judged);
+                continue;
+            }
+            ask(format_args!("Remove {about}? [y/N] "));
+            if super::is_yes()? {
+                agreed.push(*judged);
+            }
+        }
+        Ok(agreed)
+    }
+}
+
+fn why_not(classified: &Classified<'_>, id: u32) -> String {
+    let mut all = classified.attachments.iter().chain(&classified.programs);
+    match all.find(|judged| judged.program_id.0 == id) {
+        None => format!(
+            "no program {id} is attached or listed here: --force takes ids that `scan` with the same options lists \
+             as unowned"
+        ),
+        Some(judged) if judged.finding.is_leak() => {
+            format!("program {id} is a leak ({}): clean removes it without --force", judged.finding)
+        }
+        Some(judged) => format!(
+            "{} is {}, not unowned: --force takes programs that --program names and nothing says the owner of",
+            escape(&judged.to_string()),
+            judged.finding
+        ),
+    }
+}

@@ -290,7 +290,7 @@ fn root_what_others_leave_when_the_command_is_over_does_not_count_though_nobody_
     let names = Names::new();
     isolate();
     // Something that the command leaves keeps the gate looking, until it is removed.
-    let gate = Gate { settle: "1h", ..Gate::new(&names.leak) };
+    let gate = Gate { settle: "1m", ..Gate::new(&names.leak) };
     let make = format!(
         "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
         names.leak

@@ -364,3 +364,14 @@ fn a_scan_with_a_baseline_ends_with_0_where_all_leaks_are_known() {
         .stdout(is_empty())
         .stderr(contains("cannot read the snapshot /nowhere/x"));
 }
+
+#[test]
+fn q_hides_no_error_and_v_says_no_less() {
+    for quiet in ["-q", "-qqq", "-v"] {
+        audit(&["scan", quiet, "--from", "/nowhere/x"])
+            .assert()
+            .code(64)
+            .stdout(is_empty())
+            .stderr(contains("error: cannot read the snapshot /nowhere/x"));
+    }
+}

@@ -46,6 +46,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         (None, None) => return Err(Usage("give --cgroup or --pid").into()),
     };
     let target = target.resolve()?;
+    tracing::debug!(cgroup = %shown(&target.cgroup), id = target.cgroup_id.0, "the cgroup was found");
     let kernel = LinuxBpf::new()?;
     let (mut engine, settlement) = Engine::start(kernel, config()?)?;
     tell_of_settlement(&settlement);
@@ -66,7 +67,9 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         departures,
         queue: args.download_queue,
     };
+    let asked = Instant::now();
     let started = engine.add(&spec)?;
+    tracing::debug!(mode = %started.mode, tcp = %started.tcp, took = ?asked.elapsed(), "the programs are attached");
     started.notes.iter().for_each(|note| say(note));
     if args.download_queue {
         say(
@@ -93,7 +96,9 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     }
     wait(&mut engine, started.id, &signals, args.duration, &mut watch)?;
     watch.finish();
+    let asked = Instant::now();
     let removed = engine.remove(started.id)?;
+    tracing::debug!(took = ?asked.elapsed(), "the programs are off the cgroup's lists");
     let more = traffic::meaning(spec.traffic, &removed);
     print(&format!("{}{}{more}", summary(&removed), watch.summary(&removed)))
 }
@@ -104,7 +109,7 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
         Ok(devices) => devices,
         // Without it the limit holds too.
         Err(error) if wish == DeparturesWish::Auto => {
-            say(&format!(
+            warn(&format!(
                 "which queueing disciplines there are cannot be seen, so what is sent above the limit is \
                  dropped: {error}"
             ));
@@ -143,7 +148,7 @@ fn config() -> Result<Config> {
 /// Without it the throttle does what it should, but for one thing.
 fn mark() -> u64 {
     mark::shared(Path::new(bpf::ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
-        say(&format!(
+        warn(&format!(
             "{}/mark: {error}; so a limit on a cgroup above charges for what this one drops",
             bpf::ledger::DEFAULT_DIR
         ));
@@ -173,7 +178,7 @@ fn wait(
         };
         watch.look(&status);
         if tcp_complete && matches!(status.tcp_health, Some(Health::DetachedByOthers)) {
-            say(
+            warn(
                 "somebody else has detached the program that shapes TCP: its packets above the limit are \
                  dropped now",
             );
@@ -181,19 +186,19 @@ fn wait(
         }
         match engine.close_broken_queue(id) {
             Ok(false) => {}
-            Ok(true) => say(
+            Ok(true) => warn(
                 "somebody else has removed the queue's network device or taken it down: downloads above the \
                  limit are dropped now",
             ),
-            Err(error) => say(&format!("the queue for downloads: {error}")),
+            Err(error) => warn(&format!("the queue for downloads: {error}")),
         }
         let mut healths = status.directions.iter().map(|direction| &direction.health);
         if healths.clone().all(|health| matches!(health, Health::CgroupVanished)) {
-            say("the cgroup was removed: there is nothing left to limit");
+            warn("the cgroup was removed: there is nothing left to limit");
             return Ok(());
         }
         if complete && healths.any(|health| matches!(health, Health::DetachedByOthers)) {
-            say(
+            warn(
                 "somebody else has detached a program of this throttle: it does not limit any more",
             );
             complete = false;
@@ -206,16 +211,16 @@ fn tell_of_settlement(settlement: &Settlement) {
         Ok(removed) => removed.iter().for_each(|name| {
             say(&format!("removed network device {name}, whose owner had died"));
         }),
-        Err(error) => say(&format!("whether a queue was left behind cannot be seen: {error}")),
+        Err(error) => warn(&format!("whether a queue was left behind cannot be seen: {error}")),
     }
     for (name, cgroup) in &settlement.removed {
         say(&format!("removed throttle {name} on {}, whose owner had died", shown(cgroup)));
     }
     for (name, error) in &settlement.failed {
-        say(&format!("throttle {name}, whose owner has died, could not be removed: {error}"));
+        warn(&format!("throttle {name}, whose owner has died, could not be removed: {error}"));
     }
     for (path, why) in &settlement.unreadable {
-        say(&format!("{} is left alone: {}", shown(path), auditor::escape::escape(why)));
+        warn(&format!("{} is left alone: {}", shown(path), auditor::escape::escape(why)));
     }
 }
 
@@ -228,11 +233,11 @@ fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
     }
     match adopted {
         Ok(Adopted { policed: 0, .. }) => {}
-        Ok(Adopted { policed, .. }) => say(&format!(
+        Ok(Adopted { policed, .. }) => warn(&format!(
             "open TCP connections: {policed}; this kernel cannot shape them (that came with Linux 6.12): of \
              theirs, packets above the limit are dropped"
         )),
-        Err(error) => say(&format!(
+        Err(error) => warn(&format!(
             "TCP connections that are open already cannot be shaped, so packets above the limit are dropped \
              of theirs: {error}"
         )),

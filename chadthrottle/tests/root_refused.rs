@@ -64,3 +64,14 @@ fn root_a_list_that_cannot_look_does_not_say_that_there_is_nothing() {
         assert!(said.ends_with("error: whether there are throttles could not be seen\n"), "{said}");
     }
 }
+
+#[test]
+fn root_v_tells_how_a_limit_is_held() {
+    isolate();
+    let cgroup = ScratchCgroup::new("loud");
+    let output = Command::new(PROGRAM).arg("-v").args(limit(&cgroup)).output().unwrap();
+    let told = talk(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let lines = ["debug: the cgroup was found", "(mode=link, ", "debug: the programs are off"];
+    assert!(lines.iter().all(|it| told.contains(it)), "{told}");
+}

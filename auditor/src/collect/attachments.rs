@@ -103,6 +103,8 @@ impl<'a, 'b> Attachments<'a, 'b> {
     /// not have been necessary it is told.
     pub(super) fn do_without_iterator(&mut self, error: &Error) {
         self.forget();
+        tracing::debug!("the cgroups are asked one by one: {error}");
+        error.log().into_iter().for_each(crate::talk::log);
         if !matches!(error.kind(), Kind::Unsupported | Kind::Denied) {
             let what = "the iterator over cgroups".to_owned();
             let why = format!("every cgroup was asked instead; {}", error.why());

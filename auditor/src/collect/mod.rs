@@ -248,6 +248,18 @@ impl Collector {
     }
 
     fn told(&self, scope: Scope, looks: Vec<Look>, timings: Timings, start: Instant) -> Snapshot {
+        if let Some(last) = looks.last() {
+            tracing::debug!(
+                method = %last.method,
+                cgroups = last.coverage.cgroups_visited,
+                programs = last.programs.len(),
+                pins = last.pins.len(),
+                holders = last.holders.len(),
+                took = ?start.elapsed(),
+                "the host was looked at"
+            );
+            tracing::debug!("in milliseconds: {timings:.1?}");
+        }
         Snapshot {
             schema_version: SCHEMA_VERSION,
             tool: Tool::this(),

@@ -17,6 +17,7 @@ mod refused;
 mod rights;
 mod schema;
 mod surroundings;
+mod talk;
 mod unowned;
 mod walk;
 mod witness;

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_root_is_called_the_whole_host() {
+    fn only_the_topmost_cgroup_is_called_the_whole_host() {
         let says_host = |reach| {
             let notes = notes(&resolved(reach), None);
             notes.iter().any(|note| note.contains("the whole host is limited"))

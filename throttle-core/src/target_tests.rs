@@ -63,7 +63,7 @@ fn a_process_that_does_not_exist_is_told_as_such() {
 }
 
 #[test]
-fn only_the_hierarchys_root_is_the_whole_host() {
+fn only_the_topmost_cgroup_is_the_whole_host() {
     let top = cgroup::View::best().unwrap();
     let found = Target::Cgroup("/".into()).resolve().unwrap();
     assert_eq!((found.cgroup.as_path(), found.cgroup_id), (top.point(), top.top().id()));

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bpf::cgroup::{Cgroup, Shows, View, below, find, relative_to};
+use bpf::cgroup::{Cgroup, View, below, find, relative_to};
 use bpf::clocks::Shift;
 use bpf::error::Kind;
 use bpf::{AttachType, CgroupId, probe};
@@ -294,19 +294,12 @@ fn begin(view: &View, named: &Path) -> anyhow::Result<(PathBuf, Cgroup)> {
 
 /// A look at "everything" that does not begin at the hierarchy's true root is not one.
 fn hidden_root(view: &View, path: &Path) -> Option<Gap> {
-    let why = match view.shows() {
-        _ if path != Path::new("/") => return None,
-        Shows::Everything => return None,
-        Shows::Namespace => {
-            "is that of a cgroup namespace (a container's, say), which hides what is beside it"
-        }
-        Shows::Part => "is not the hierarchy's root, but a part of it that is mounted there",
-    };
+    let top = view.top_in_words().filter(|_| path == Path::new("/"))?;
     Some(Gap {
         about: Subject::Cgroups,
         what: "the rest of the cgroup2 hierarchy".to_owned(),
         why: format!(
-            "the top of {} {why}, and paths are relative to it; run the audit on the host, or scan this part alone \
+            "the top of {} is {top}, and paths are relative to it; run the audit on the host, or scan this part alone \
              with --root",
             shown(view.point())
         ),

@@ -70,6 +70,17 @@ impl View {
         }
     }
 
+    /// In words what its top is, if that is not the hierarchy's root.
+    pub fn top_in_words(&self) -> Option<&'static str> {
+        match self.shows() {
+            Shows::Everything => None,
+            Shows::Namespace => Some(
+                "the root of a cgroup namespace (a container's, say), which hides what is beside it",
+            ),
+            Shows::Part => Some("not the hierarchy's root, but a part of it that is mounted there"),
+        }
+    }
+
     /// The cgroup with that id, by its path below this mount. None if it is not to be seen here, or is gone.
     ///
     /// # Errors
@@ -269,11 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_hierarchys_root_is_everything() {
+    fn only_the_topmost_cgroup_is_everything() {
         assert_eq!(view_of("/", 1).shows(), Shows::Everything);
         assert_eq!(view_of("/../..", 1).shows(), Shows::Everything);
         assert_eq!(view_of("/", 40).shows(), Shows::Namespace);
         assert_eq!(view_of("/a", 40).shows(), Shows::Part);
         assert_eq!(view_of("/..", 40).shows(), Shows::Part);
+        assert_eq!(view_of("/", 1).top_in_words(), None);
+        assert!(view_of("/", 40).top_in_words().unwrap().contains("a container's"));
+        assert!(view_of("/a", 40).top_in_words().unwrap().contains("a part of it"));
     }
 }

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_of_a_namespace_is_what_stands_before_the_path_in_it() {
+    fn the_top_of_a_namespace_is_what_stands_before_the_path_in_it() {
         let root = |path: &'static str, end: &str| without(Path::new(path), Path::new(end));
         assert_eq!(root("/mnt/a/b/c", "/b/c"), Some(Path::new("/mnt/a")));
         assert_eq!(root("/mnt/a", "/"), Some(Path::new("/mnt/a")));

@@ -182,8 +182,11 @@ pub struct Attachment {
     /// `multi` or `override`; neither for a list of one. (The kernel does not tell of `BPF_F_PREORDER`: seen
     /// on 6.18.)
     pub attach_flags: Vec<String>,
-    /// How many of the 64 slots of this cgroup and attach type are in use.
+    /// How many programs are attached to this cgroup and attach type.
     pub slots_used: u32,
+    /// How many the list takes: 64, or 1 where it is neither `multi` nor empty.
+    #[serde(default = "Attachment::most_slots")]
+    pub slots: u32,
     /// Pins of the link and of the program.
     pub pins: Vec<String>,
     /// Processes that hold either.
@@ -194,6 +197,13 @@ pub struct Attachment {
     pub finding: Finding,
     /// Why.
     pub reason: String,
+}
+
+impl Attachment {
+    /// The kernel's limit for a list that others may join.
+    fn most_slots() -> u32 {
+        u32::try_from(bpf::list::MAX_PROGRAMS).unwrap_or(u32::MAX)
+    }
 }
 
 /// A program without an attachment, or one of its defunct links.

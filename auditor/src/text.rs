@@ -25,9 +25,6 @@ const YELLOW: &str = "\x1b[33m";
 const BOLD: &str = "\x1b[1m";
 const RESET: &str = "\x1b[0m";
 
-/// The kernel's limit for one cgroup and attach type.
-const SLOTS: u32 = 64;
-
 /// Renders the report. `width` is the terminal's, in columns; none if it is no terminal.
 pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
     let paint = |style: &str, text: &str| {
@@ -96,7 +93,7 @@ fn attached(attachment: &Attachment) -> Row {
         attachment.attach_type.to_string(),
         program(&attachment.program),
         attachment.link.map_or_else(|| "legacy".to_owned(), |link| link.id.to_string()),
-        format!("{}/{SLOTS}", attachment.slots_used),
+        format!("{}/{}", attachment.slots_used, attachment.slots),
         attachment.owner.map(owner).or_else(held).unwrap_or_else(|| "-".to_owned()),
     ];
     Row { is_leak: attachment.finding.is_leak(), cells }

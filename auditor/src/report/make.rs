@@ -130,6 +130,8 @@ fn attachment(judged: &Judged<'_>, place: &AttachmentFact) -> Attachment {
         link: link(judged),
         attach_flags: flags(place),
         slots_used: place.slots_used,
+        // What the kernel tells of LSM programs is of several lists at once, one for each hook.
+        slots: if is_multi(place) { Attachment::most_slots() } else { place.slots_used.max(1) },
         pins: pins(judged),
         holders: holders(judged),
         owner: judged.owner,
@@ -226,9 +228,17 @@ fn link(judged: &Judged<'_>) -> Option<Link> {
     judged.link.map(|link| Link { id: link.id })
 }
 
+/// Of an LSM list only the programs' own flags are told.
+fn all_flags(place: &AttachmentFact) -> u32 {
+    place.list_flags | place.program_flags.unwrap_or_default()
+}
+
+fn is_multi(place: &AttachmentFact) -> bool {
+    all_flags(place) & MULTI != 0
+}
+
 fn flags(place: &AttachmentFact) -> Vec<String> {
-    // Of an LSM list only the programs' own flags are told.
-    let flags = place.list_flags | place.program_flags.unwrap_or_default();
+    let flags = all_flags(place);
     [(OVERRIDE, "override"), (MULTI, "multi")]
         .into_iter()
         .filter(|(bit, _)| flags & bit != 0)

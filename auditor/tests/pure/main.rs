@@ -23,6 +23,7 @@ mod recorded;
 mod results;
 mod sarif;
 mod schema;
+mod slots;
 mod surroundings;
 mod terminal;
 mod unowned;

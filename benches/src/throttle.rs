@@ -43,5 +43,6 @@ pub fn spec(cgroup: PathBuf, rate: Rate, attach: Wish, tcp: TcpWish) -> Spec {
         tcp,
         departures: FqDevices::NONE,
         queue: false,
+        displace: false,
     }
 }

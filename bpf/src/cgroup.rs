@@ -50,7 +50,8 @@ pub fn below(mount: &Path, relative: &Path) -> PathBuf {
     mount.join(relative.strip_prefix("/").unwrap_or(relative))
 }
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+pub(crate) const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// An open cgroup: it stays the same cgroup, whatever becomes of its path.
 #[derive(Debug)]
@@ -108,6 +109,11 @@ impl Cgroup {
     pub(crate) fn for_tests(id: CgroupId) -> Self {
         let fd = open("/", DIRECTORY, Mode::empty()).expect("there is a root directory");
         Self { fd, id, path: "/".into() }
+    }
+
+    /// One that is open already, and known to be a cgroup2 directory of that id.
+    pub(crate) fn from_parts(fd: OwnedFd, id: CgroupId, path: PathBuf) -> Self {
+        Self { fd, id, path }
     }
 
     /// Its id.

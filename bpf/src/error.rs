@@ -4,7 +4,7 @@ mod words;
 
 use nix::errno::Errno;
 
-use crate::rights::Capability;
+use crate::rights::{Capability, Rights};
 
 /// A call into the kernel that failed.
 ///
@@ -69,6 +69,7 @@ pub enum Call {
     Iterate,
     Netlink,
     SetNs,
+    Unshare,
 }
 
 impl Call {
@@ -99,6 +100,7 @@ impl Call {
             Call::Iterate => "BPF_ITER_CREATE",
             Call::Netlink => "rtnetlink",
             Call::SetNs => "setns",
+            Call::Unshare => "unshare",
         }
     }
 
@@ -116,9 +118,12 @@ impl Call {
             Call::Attach | Call::Detach | Call::LinkCreate | Call::DeviceLink | Call::Load => {
                 &[Bpf, NetAdmin]
             }
-            Call::NextId | Call::FdById | Call::BtfLoad | Call::EnableStats | Call::SetNs => {
-                &[SysAdmin]
-            }
+            Call::NextId
+            | Call::FdById
+            | Call::BtfLoad
+            | Call::EnableStats
+            | Call::SetNs
+            | Call::Unshare => &[SysAdmin],
             // It is a file, and its mode is what refused.
             Call::ObjGet | Call::ObjPin if errno == Errno::EACCES => &[DacOverride],
             Call::LinkDetach
@@ -216,6 +221,21 @@ impl Error {
                     | Errno::EXDEV
             )
     }
+
+    /// Whether the call was refused to a thread that lacks a right for it: then the answer says nothing of the kernel.
+    /// False where the thread has the rights, so that a policy refused it, and where the verifier refused a program.
+    pub fn is_for_want_of_rights(&self) -> bool {
+        self.is_for_want_of(Rights::of_this_thread().as_ref())
+    }
+
+    fn is_for_want_of(&self, rights: Option<&Rights>) -> bool {
+        let is_verdict = self.call == Call::Load && self.errno == Errno::EACCES;
+        // Where unprivileged users may not use bpf(2), any call of it needs CAP_BPF first.
+        let needed =
+            self.call.capabilities(self.errno, self.is_probe).iter().chain(&[Capability::Bpf]);
+        let lacks = |rights: &Rights| needed.clone().any(|&it| !rights.has(it));
+        self.kind() == Kind::Denied && !is_verdict && rights.is_none_or(lacks)
+    }
 }
 
 /// The errno of a libbpf-rs error. It keeps the `std::io::Error` that it was made from to itself, and shows
@@ -235,6 +255,22 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_refusal_to_one_who_lacks_a_right_says_nothing_of_the_kernel() {
+        let (none, all) = (Rights::with(0), Rights::with(u64::MAX));
+        let wants = |call, errno, rights: &Rights| {
+            Error::new(call, "x", errno).is_for_want_of(Some(rights))
+        };
+        assert!(wants(Call::Load, Errno::EPERM, &none));
+        assert!(wants(Call::Query, Errno::EPERM, &none));
+        assert!(!wants(Call::Load, Errno::EPERM, &all), "a policy");
+        assert!(!wants(Call::Load, Errno::EACCES, &none), "the verifier");
+        assert!(!wants(Call::Load, Errno::EINVAL, &none));
+        assert!(Error::new(Call::Query, "x", Errno::EPERM).is_for_want_of(None));
+        // CAP_NET_ADMIN alone does not do where bpf(2) is for the privileged only.
+        assert!(wants(Call::Query, Errno::EPERM, &Rights::with(1 << 12)));
+    }
 
     #[test]
     fn e2big_is_a_full_list_only_where_programs_are_attached() {

@@ -10,12 +10,13 @@ use crate::cgroup::Cgroup;
 use crate::clocks::{self, Shift};
 use crate::error::Result;
 use crate::ids::{CgroupId, LinkId, ProgramId};
+use crate::lineage::{self, Lineage};
 use crate::link::{Link, LinkInfo};
 use crate::list::{self, AttachFlags, AttachOptions, ProgramList, Scope};
 use crate::owner::Owner;
 use crate::pins;
 use crate::probe::{self, Support};
-use crate::program::Program;
+use crate::program::{Program, ProgramInfo};
 use crate::queue::Queue;
 use crate::state::{Counters, ThrottleState};
 use crate::throttle::{self, Loaded, Parts};
@@ -72,6 +73,8 @@ pub trait CgroupBpf {
     fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted>;
     /// See [`Program::open`].
     fn open_program(&self, id: ProgramId) -> Result<Self::Program>;
+    /// What the kernel says of a program; see [`Program::open`].
+    fn program_info(&self, id: ProgramId) -> Result<ProgramInfo>;
     /// The identity of an open program.
     fn identity(&self, program: &Self::Program) -> ProgramIdentity;
 
@@ -82,6 +85,8 @@ pub trait CgroupBpf {
         attach_type: AttachType,
         scope: Scope,
     ) -> Result<ProgramList>;
+    /// See [`lineage::lineages`].
+    fn lineages(&self, cgroup: &Self::Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>>;
     /// See [`list::attach_with`]; a revision is left out where the kernel has none.
     fn attach(
         &self,
@@ -219,12 +224,20 @@ impl CgroupBpf for LinuxBpf {
         Program::open(id)
     }
 
+    fn program_info(&self, id: ProgramId) -> Result<ProgramInfo> {
+        Ok(Program::open(id)?.info().clone())
+    }
+
     fn identity(&self, program: &Program) -> ProgramIdentity {
         program.info().identity()
     }
 
     fn query(&self, cgroup: &Cgroup, attach_type: AttachType, scope: Scope) -> Result<ProgramList> {
         list::query(cgroup, attach_type, scope, self.support.program_flags)
+    }
+
+    fn lineages(&self, cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
+        lineage::lineages(cgroup, attach_types)
     }
 
     fn attach(

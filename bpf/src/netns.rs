@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::cgroup::{mounts, threads};
 use crate::error::{Call, Error, Kind, Result};
@@ -59,6 +59,19 @@ pub(crate) fn inside<T: Send>(
     let namespace =
         namespace.try_clone().map_err(|error| Error::from_io(Call::ReadProc, TARGET, &error))?;
     in_a_thread(|| within(namespace, what))
+}
+
+/// Does something in a network namespace that is made for it and goes with it: only a loopback device is there, and it is
+/// down. The caller stays where it is. Needs `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// That there is no new namespace, or what was to be done fails with.
+pub(crate) fn in_a_new_one<T: Send>(what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    in_a_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::new(Call::Unshare, "a new network namespace", errno))?;
+        what()
+    })
 }
 
 fn in_a_thread<T: Send>(what: impl FnOnce() -> Result<T> + Send) -> Result<T> {

@@ -125,7 +125,16 @@ impl Program {
     /// # Errors
     /// `EINVAL` when the name has other characters than letters, digits, `_` and `.`.
     pub fn load_pass(name: &str, attach_type: AttachType) -> Result<Self> {
-        Self::load_return_one(name, attach_type, None)
+        Self::load_return(1, name, attach_type, None)
+    }
+
+    /// The same with `return 0`: it refuses whatever it is asked about, a packet say. For testing what becomes of
+    /// other people's firewalls.
+    ///
+    /// # Errors
+    /// As [`Program::load_pass`].
+    pub fn load_refuse(name: &str, attach_type: AttachType) -> Result<Self> {
+        Self::load_return(0, name, attach_type, None)
     }
 
     /// The same for [`AttachType::LSM`], on one of the hooks of security modules, such as `socket_bind`. Needs
@@ -134,10 +143,15 @@ impl Program {
     /// # Errors
     /// `ESRCH` or `ENOENT` when there is no such hook.
     pub fn load_pass_on_hook(name: &str, hook: &str) -> Result<Self> {
-        Self::load_return_one(name, AttachType::LSM, Some(hook))
+        Self::load_return(1, name, AttachType::LSM, Some(hook))
     }
 
-    fn load_return_one(name: &str, attach_type: AttachType, hook: Option<&str>) -> Result<Self> {
+    fn load_return(
+        value: i32,
+        name: &str,
+        attach_type: AttachType,
+        hook: Option<&str>,
+    ) -> Result<Self> {
         let fail = |errno| Error::new(Call::Load, format!("{name} ({attach_type})"), errno);
         let cut: String = name.chars().take(NAME_LEN).collect();
         let c_string = |text: &str| CString::new(text).map_err(|_| fail(Errno::EINVAL));
@@ -154,7 +168,8 @@ impl Program {
             _ => return Err(fail(Errno::EOPNOTSUPP)),
         };
         let hook = c_hook.as_deref();
-        let fd = sys::load_return_one(kind, attach_type.kernel(), &c_name, hook).map_err(fail)?;
+        let fd =
+            sys::load_return(value, kind, attach_type.kernel(), &c_name, hook).map_err(fail)?;
         Self::from_fd(fd)
     }
 

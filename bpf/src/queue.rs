@@ -282,7 +282,7 @@ fn make_device(owner: &Owner) -> Result<u32> {
 const MADE_BY_THE_MODULE: [&str; 2] = ["ifb0", "ifb1"];
 
 /// The numbers of devices called as the module's own in the first network namespace, if that can be seen from here.
-fn left_by_the_module() -> Result<Option<Vec<u32>>> {
+pub(crate) fn left_by_the_module() -> Result<Option<Vec<u32>>> {
     let Ok(first) = File::open("/proc/1/ns/net") else { return Ok(None) };
     let listed = netns::inside(&first, || {
         let links = links_here()?.into_iter();
@@ -298,7 +298,7 @@ fn left_by_the_module() -> Result<Option<Vec<u32>>> {
 }
 
 /// Removes those that were not there `before`.
-fn take_back_the_modules(before: Option<&Vec<u32>>) -> Result<()> {
+pub(crate) fn take_back_the_modules(before: Option<&Vec<u32>>) -> Result<()> {
     let (Some(before), Some(after)) = (before, left_by_the_module()?) else { return Ok(()) };
     let new: Vec<_> = after.into_iter().filter(|device| !before.contains(device)).collect();
     if new.is_empty() {

@@ -84,6 +84,12 @@ impl Rights {
         Some(Self { effective, is_root, is_elsewhere, is_filtered })
     }
 
+    /// Those of a thread with these capabilities, as bits, and not root's.
+    #[cfg(test)]
+    pub(crate) fn with(effective: u64) -> Self {
+        Self { effective, is_root: false, is_elsewhere: false, is_filtered: false }
+    }
+
     /// Whether it has a capability that counts on this host.
     pub fn has(&self, capability: Capability) -> bool {
         !self.is_elsewhere && self.effective & capability.bits() != 0

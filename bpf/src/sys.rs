@@ -192,9 +192,17 @@ pub(crate) fn iterate(program: BorrowedFd<'_>) -> Result<OwnedFd> {
 }
 
 /// Starts an iterator over a cgroup and everything below it, parents first; as [`iterate`].
-pub(crate) fn iterate_cgroups(program: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub(crate) fn iterate_cgroups(
+    program: BorrowedFd<'_>,
+    root: BorrowedFd<'_>,
+    upwards: bool,
+) -> Result<OwnedFd> {
     let mut info = sys::bpf_iter_link_info::default();
-    info.cgroup.order = sys::BPF_CGROUP_ITER_DESCENDANTS_PRE;
+    info.cgroup.order = if upwards {
+        sys::BPF_CGROUP_ITER_ANCESTORS_UP
+    } else {
+        sys::BPF_CGROUP_ITER_DESCENDANTS_PRE
+    };
     info.cgroup.cgroup_fd = root.as_raw_fd().cast_unsigned();
     let mut options = options!(sys::bpf_link_create_opts);
     options.iter_info = &raw mut info;
@@ -412,18 +420,19 @@ fn c_chars(chars: &[std::ffi::c_char]) -> String {
     chars.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).map(char::from).collect()
 }
 
-/// The smallest program of a type, `return 1`, which every cgroup hook takes for "go on".
+/// The smallest program of a type, `return value`: every cgroup hook takes 1 for "go on", and 0 for "no".
 /// `hook`: for a security module's, its function (`bpf_lsm_socket_bind` is `socket_bind` here).
-pub(crate) fn load_return_one(
+pub(crate) fn load_return(
+    value: i32,
     kind: u32,
     attach_type: u32,
     name: &CStr,
     hook: Option<&CStr>,
 ) -> Result<OwnedFd> {
-    // r0 = 1; exit
+    // r0 = value; exit
     let mut instructions = [sys::bpf_insn::default(), sys::bpf_insn::default()];
     instructions[0].code = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K, to r0
-    instructions[0].imm = 1;
+    instructions[0].imm = value;
     instructions[1].code = 0x95; // BPF_JMP | BPF_EXIT
     let mut options = options!(sys::bpf_prog_load_opts);
     options.expected_attach_type = attach_type;

@@ -45,6 +45,15 @@ pub struct Walked {
     pub visited: u64,
     /// The time that loading took: the walk is the rest.
     pub load: Duration,
+    /// The same cgroups in the order in which the kernel came to them.
+    order: Vec<CgroupId>,
+}
+
+/// Which way to go from a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Down,
+    Up,
 }
 
 /// Asks a cgroup and everything below it for these attach types, all at one moment.
@@ -60,17 +69,32 @@ pub struct Walked {
 /// `Unsupported` where the kernel has no such iterator or no type information, `Denied` without the rights, and
 /// `EAGAIN` where there are more than a million cgroups. A list that cannot be read is an error, and not left out.
 pub fn walk(root: BorrowedFd<'_>, types: &[AttachType], program_flags: bool) -> Result<Walked> {
-    walk_with(root, types, program_flags, BYTES)
+    walk_with(root, types, program_flags, Way::Down, BYTES)
+}
+
+/// Asks a cgroup and its ancestors for these attach types, all at one moment: also those that no mount here shows.
+/// Returns the lists of those that have any, nearest first. Needs what [`walk`] needs.
+///
+/// # Errors
+/// As [`walk`].
+pub fn upwards(
+    cgroup: BorrowedFd<'_>,
+    types: &[AttachType],
+) -> Result<Vec<(CgroupId, BTreeMap<AttachType, ProgramList>)>> {
+    let mut walked = walk_with(cgroup, types, false, Way::Up, BYTES)?;
+    let order = std::mem::take(&mut walked.order);
+    Ok(order.into_iter().filter_map(|id| Some((id, walked.lists.remove(&id)?))).collect())
 }
 
 fn walk_with(
     root: BorrowedFd<'_>,
     types: &[AttachType],
     program_flags: bool,
+    way: Way,
     mut bytes: u32,
 ) -> Result<Walked> {
     loop {
-        match attempt(root, types, program_flags, bytes)? {
+        match attempt(root, types, program_flags, way, bytes)? {
             Some(walked) => return Ok(walked),
             None if bytes < MOST_BYTES => bytes *= 2,
             None => {
@@ -86,6 +110,7 @@ fn attempt(
     root: BorrowedFd<'_>,
     types: &[AttachType],
     program_flags: bool,
+    way: Way,
     bytes: u32,
 ) -> Result<Option<Walked>> {
     let start = Instant::now();
@@ -102,8 +127,9 @@ fn attempt(
     let skeleton = open.load().map_err(fail)?;
     let load = start.elapsed();
 
-    let iterator = sys::iterate_cgroups(skeleton.progs.chadthrottle_ls.as_fd(), root)
-        .map_err(|errno| Error::new(Call::Iterate, WHAT, errno))?;
+    let iterator =
+        sys::iterate_cgroups(skeleton.progs.chadthrottle_ls.as_fd(), root, way == Way::Up)
+            .map_err(|errno| Error::new(Call::Iterate, WHAT, errno))?;
     let mut file = File::from(iterator);
     // It prints nothing: all of it happens within the one read.
     file.read_to_end(&mut Vec::new())
@@ -137,7 +163,11 @@ fn keep(walked: &mut Walked, bytes: &[u8], program_flags: bool) -> Option<()> {
     let (&program, rest) = rest.split_first_chunk()?;
     let &[attach_type, flags, _, _] = rest else { return None };
     let attach_type = AttachType::from_kernel(attach_type.into())?;
-    let lists = walked.lists.entry(CgroupId(u64::from_ne_bytes(cgroup))).or_default();
+    let cgroup = CgroupId(u64::from_ne_bytes(cgroup));
+    if walked.order.last() != Some(&cgroup) {
+        walked.order.push(cgroup);
+    }
+    let lists = walked.lists.entry(cgroup).or_default();
     let list = lists.entry(attach_type).or_default();
     let flags = AttachFlags::from_bits_retain(flags.into());
     // A query has one answer for all lists of this type together, and tells no flags with it.
@@ -203,10 +233,10 @@ mod tests {
             }
         }
         // One page; eight lists of 64 take three.
-        let walked = match attempt(open.as_fd(), &types, false, 4096) {
+        let walked = match attempt(open.as_fd(), &types, false, Way::Down, 4096) {
             Ok(tight) => {
                 assert!(tight.is_none());
-                walk_with(open.as_fd(), &types, false, 4096).unwrap()
+                walk_with(open.as_fd(), &types, false, Way::Down, 4096).unwrap()
             }
             Err(error) => {
                 assert_eq!(error.kind(), Kind::Unsupported, "{error}");

@@ -91,6 +91,11 @@ pub(crate) struct LimitArgs {
     #[arg(long, requires = "download")]
     pub(crate) download_queue: bool,
 
+    /// Limit even where that puts other people's programs out of force, which were attached to a cgroup above with
+    /// `BPF_F_ALLOW_OVERRIDE` (a firewall, say); they are named, and back in force when the limit ends
+    #[arg(long)]
+    pub(crate) displace: bool,
+
     /// End by itself after this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,

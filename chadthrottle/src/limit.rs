@@ -20,6 +20,7 @@ use throttle_core::target::Target;
 use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
 
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs};
+use crate::others;
 use crate::signals::{Signals, Woken};
 use crate::sockets::Watch;
 use crate::traffic;
@@ -66,11 +67,14 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         tcp: args.tcp.into(),
         departures,
         queue: args.download_queue,
+        displace: args.displace,
     };
+    let others = others::around(&spec.cgroup);
     let asked = Instant::now();
     let started = engine.add(&spec)?;
     tracing::debug!(mode = %started.mode, tcp = %started.tcp, took = ?asked.elapsed(), "the programs are attached");
     started.notes.iter().for_each(|note| say(note));
+    others::tell(&others, &spec, &started);
     if args.download_queue {
         say(
             "what comes in for the cgroup goes through a queue of its own, past other programs and filters at the \

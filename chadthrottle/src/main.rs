@@ -6,6 +6,7 @@ mod doctor;
 mod generate;
 mod limit;
 mod list;
+mod others;
 mod rm;
 mod signals;
 mod sockets;

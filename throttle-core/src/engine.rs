@@ -1,6 +1,7 @@
 //! The engine: the throttles of one process.
 
 mod add;
+mod look;
 mod queue;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::mode::Refusal;
+use crate::neighbours::Neighbour;
 use crate::spec::Direction;
 use crate::status::ThrottleId;
 
@@ -119,6 +120,54 @@ pub enum Error {
         /// That of the one which is there.
         found: bpf::CgroupId,
     },
+    /// A list of 64, which is all that the kernel takes.
+    #[error(
+        "no limit can be attached to {}: all 64 places are taken ({attach_type}); 'chadthrottle-audit scan --all' shows by \
+         whom",
+        cgroup.display()
+    )]
+    Full {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// Which list.
+        attach_type: bpf::AttachType,
+    },
+    /// A program that was attached so that no other may join it, on the cgroup or above.
+    #[error(
+        "no limit can be attached to {}: another program takes the place for itself, because it was attached without \
+         BPF_F_ALLOW_MULTI: {}; have its owner attach it with that flag, or detach it",
+        cgroup.display(), list(programs)
+    )]
+    Exclusive {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// The program.
+        programs: Vec<Neighbour>,
+    },
+    /// A program above would go out of force.
+    #[error(
+        "a limit on {} would switch off another program there, because that was attached with BPF_F_ALLOW_OVERRIDE: {}; \
+         have its owner attach it with BPF_F_ALLOW_MULTI, or limit all the same with '--displace'",
+        cgroup.display(), list(programs)
+    )]
+    WouldDisplace {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// The programs.
+        programs: Vec<Neighbour>,
+    },
+    /// A program above went out of force.
+    #[error(
+        "the limit on {} switched off another program there, so it was taken off again: {}; have its owner attach it \
+         with BPF_F_ALLOW_MULTI, or limit all the same with '--displace'",
+        cgroup.display(), list(programs)
+    )]
+    Displaced {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// The programs.
+        programs: Vec<Neighbour>,
+    },
     /// A list that changes faster than it can be read.
     #[error("the programs of {0} keep changing: try again")]
     Contended(String),
@@ -152,6 +201,10 @@ fn instead(another: Option<bpf::CgroupId>) -> String {
         Some(id) => format!("that is another one here, id {id}, which is left alone"),
         None => "is cgroup2 mounted elsewhere now, or is the cgroup just going away?".to_owned(),
     }
+}
+
+fn list(programs: &[Neighbour]) -> String {
+    programs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn as_root(error: &io::Error) -> &'static str {

@@ -16,6 +16,7 @@ mod lane;
 pub mod ledger;
 pub mod mark;
 pub mod mode;
+pub mod neighbours;
 pub mod settle;
 mod spec;
 mod status;

@@ -134,6 +134,11 @@ pub enum Refusal {
          'tc qdisc replace dev DEVICE root fq' changes that, '--departures off' does without"
     )]
     NoFq,
+    /// No `fq` at all.
+    #[error(
+        "this kernel has no fq (CONFIG_NET_SCH_FQ), so nothing keeps to departure times: '--departures off' does without"
+    )]
+    NoFqInKernel,
     /// A queue has no pin and no record.
     #[error("a queue for downloads goes with its process, so it needs '--attach link'")]
     QueueNeedsLink,
@@ -191,9 +196,24 @@ pub fn departures(wish: DeparturesWish, devices: &[Device]) -> Result<FqDevices,
     }
 }
 
+/// Why no device has `fq`, if it is known whether the kernel has it: nobody is advised to use what is not there.
+pub fn no_fq(kernel_has_it: Option<bool>) -> Refusal {
+    if kernel_has_it == Some(false) { Refusal::NoFqInKernel } else { Refusal::NoFq }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fq_is_recommended_unless_the_kernel_is_known_to_have_none() {
+        for known in [None, Some(true)] {
+            assert!(no_fq(known).to_string().contains("tc qdisc replace dev DEVICE root fq"));
+        }
+        let none = no_fq(Some(false)).to_string();
+        assert!(none.contains("CONFIG_NET_SCH_FQ") && !none.contains("tc qdisc"), "{none}");
+        assert!(none.contains("--departures off"), "{none}");
+    }
 
     #[test]
     fn packets_wait_where_a_device_has_fq() {

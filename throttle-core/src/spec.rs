@@ -68,6 +68,9 @@ pub struct Spec {
     /// What is received above the limit waits in a queue of its own ([`bpf::queue`]), which goes with this process: only
     /// with [`Mode::Link`](crate::mode::Mode::Link), and where the download is limited.
     pub queue: bool,
+    /// Limit also where that puts somebody else's program out of force, which was attached above with
+    /// `BPF_F_ALLOW_OVERRIDE`.
+    pub displace: bool,
 }
 
 impl Spec {
@@ -141,6 +144,7 @@ mod tests {
             tcp: TcpWish::Auto,
             departures: FqDevices::NONE,
             queue: true,
+            displace: false,
         };
         let waits = |spec: &Spec| -> Vec<_> {
             spec.limits().iter().map(|(direction, it)| (*direction, it.departures.wait())).collect()

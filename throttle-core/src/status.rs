@@ -10,6 +10,7 @@ use bpf::state::Counters;
 use crate::attachment::Detached;
 use crate::error::{Error, Result};
 use crate::mode::{Mode, Tcp};
+use crate::neighbours::Neighbour;
 use crate::spec::Direction;
 
 /// A throttle of one engine.
@@ -35,6 +36,10 @@ pub struct Started {
     pub tcp: Tcp,
     /// What the user should know of that.
     pub notes: Vec<&'static str>,
+    /// Other people's programs that are out of force while it lasts; none unless [`Spec::displace`] allows it.
+    ///
+    /// [`Spec::displace`]: crate::Spec::displace
+    pub displaced: Vec<Neighbour>,
 }
 
 /// A throttle was removed, and seen to be gone.

@@ -100,6 +100,7 @@ impl Error {
             Call::Iterate => format!("cannot use {target}"),
             Call::Netlink => format!("cannot read or change {target}"),
             Call::SetNs => format!("cannot enter {target}"),
+            Call::Unshare => format!("cannot make {target}"),
         }
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
 use bpf::limits::Limits;
 use bpf::throttle::Parts;
-use bpf::{AttachType, CgroupBpf, LinkId};
+use bpf::{AttachType, CgroupBpf};
 use nix::errno::Errno;
 
 use super::{Engine, Throttle, queue};
@@ -19,11 +19,11 @@ use crate::spec::{Direction, Spec};
 use crate::status::{Started, ThrottleId};
 
 /// A program to be attached: where, and what it allows. The one for TCP allows nothing by itself.
-type Part = (AttachType, Option<Limits>);
+pub(super) type Part = (AttachType, Option<Limits>);
 
 /// What a throttle consists of, in the order in which it is attached and detached: first what limits, so that
 /// the program for TCP has nothing left to do when it goes.
-fn parts(limits: &[(Direction, Limits)], tcp: Tcp) -> Vec<Part> {
+pub(super) fn parts(limits: &[(Direction, Limits)], tcp: Tcp) -> Vec<Part> {
     let directions =
         limits.iter().map(|(direction, limits)| (direction.attach_type(), Some(*limits)));
     directions.chain((tcp == Tcp::Shape).then_some((AttachType::SOCK_OPS, None))).collect()
@@ -59,12 +59,16 @@ impl<B: CgroupBpf> Engine<B> {
         let places = |tcp| -> Vec<Place> {
             parts(&limits, tcp).iter().map(|(attach_type, _)| (cgroup_id, *attach_type)).collect()
         };
+        let (mut before, mut displaced) =
+            self.look_before(&cgroup, spec, &limits, &mut tcp, &mut notes)?;
         let lane = match self.lane_for(&places(tcp), Parts { tcp: tcp == Tcp::Shape, queue }) {
             // A limit that drops is better than none.
             Err(Error::Kernel(error))
                 if spec.tcp == TcpWish::Auto && !queue && is_refused(&error) =>
             {
                 tcp = Tcp::Police;
+                before.retain(|lineage| lineage.attach_type != AttachType::SOCK_OPS);
+                displaced.retain(|program| program.attach_type != AttachType::SOCK_OPS);
                 notes.push(
                     "the kernel refuses the program that shapes TCP ('--tcp shape' tells why; it needs CAP_PERFMON, \
                      too): packets above the limit are dropped",
@@ -103,7 +107,14 @@ impl<B: CgroupBpf> Engine<B> {
             .transpose();
         let attached = opened.map_err(Error::from).and_then(|opened| {
             throttle.queue = opened;
-            self.attach_all(&mut throttle, &cgroup, &lane, &parts, lock.as_ref())
+            self.attach_all(&mut throttle, &cgroup, &lane, &parts)?;
+            let more = self.look_after(&cgroup, spec, &before, &lane)?;
+            for program in more {
+                if !displaced.contains(&program) {
+                    displaced.push(program);
+                }
+            }
+            self.record_attached(&mut throttle, lock.as_ref())
         });
         drop(lane);
         drop(lock);
@@ -117,7 +128,7 @@ impl<B: CgroupBpf> Engine<B> {
                 Err(second) => Error::Several(vec![error, second]),
             });
         }
-        Ok(Started { id, name, mode, tcp, notes })
+        Ok(Started { id, name, mode, tcp, notes, displaced })
     }
 
     /// A load with these places free.
@@ -187,9 +198,7 @@ impl<B: CgroupBpf> Engine<B> {
         cgroup: &Rc<B::Cgroup>,
         lane: &Rc<Lane<B>>,
         parts: &[Part],
-        lock: Option<&Locked>,
     ) -> Result<()> {
-        let mut links: Vec<Option<LinkId>> = Vec::new();
         if throttle.tcp == Tcp::Shape {
             // The program for TCP goes by the state of both directions, and an earlier throttle may have left
             // the one armed that this one does not limit.
@@ -215,17 +224,20 @@ impl<B: CgroupBpf> Engine<B> {
                 recorded.and_then(|recorded| recorded.pin.as_deref()),
             );
             match attached {
-                Ok(attachment) => {
-                    links.push(attachment.link_id(&self.kernel));
-                    throttle.attachments.push(attachment);
-                }
+                Ok(attachment) => throttle.attachments.push(attachment),
                 Err(failed) => {
                     throttle.attachments.extend(failed.left_behind);
                     return Err(failed.error);
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Writes down that everything is attached.
+    fn record_attached(&self, throttle: &mut Throttle<B>, lock: Option<&Locked>) -> Result<()> {
         if let (Some(entry), Some(lock)) = (&mut throttle.entry, lock) {
+            let links = throttle.attachments.iter().map(|it| it.link_id(&self.kernel));
             entry.stage = Stage::Attached;
             for (recorded, link) in entry.attachments.iter_mut().zip(links) {
                 recorded.link_id = link;

@@ -178,5 +178,6 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         tcp: TcpWish::Shape,
         departures: FqDevices::NONE,
         queue: false,
+        displace: false,
     }
 }

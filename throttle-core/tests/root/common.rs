@@ -39,6 +39,7 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         tcp: TcpWish::Shape,
         departures: FqDevices::NONE,
         queue: false,
+        displace: false,
     }
 }
 

@@ -297,7 +297,7 @@ fn root_a_full_list_attaches_nothing_and_says_so() {
         let before = lists();
         let mut engine = start();
         for wish in EVERY_MODE {
-            // What is attached first finds room, what comes here does not: all must be gone.
+            // What is attached first would find room, what comes here would not.
             let error = engine.add(&spec(cgroup.path(), wish)).unwrap_err().to_string();
             assert!(error.contains("all 64 places are taken"), "{error}");
             assert_eq!(lists(), before, "{wish:?}");

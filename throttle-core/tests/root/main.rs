@@ -3,5 +3,6 @@
 mod common;
 mod engine;
 mod history;
+mod neighbours;
 mod settle;
 mod tcp;

@@ -96,6 +96,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
             tcp: TcpWish::Shape,
             departures: FqDevices::NONE,
             queue: false,
+            displace: false,
         };
         let added = self.engine.add(&spec);
         match added {

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use bpf::error::Call;
 use bpf::list::{AttachFlags, Scope};
 use bpf::{AttachType, CgroupBpf, ProgramId};
+use nix::errno::Errno;
 
 use super::step::How;
 use super::system::{Handle, Parts};
@@ -103,10 +105,11 @@ impl Expected {
         queried.unwrap_or_default().programs.iter().map(|program| program.id).collect()
     }
 
-    /// Adds a throttle; all of its programs, or none. Tells why the kernel would not have it.
+    /// Adds a throttle; all of its programs, or none. `keeps_neighbours`: not where it would put somebody else's
+    /// program out of force.
     ///
     /// # Errors
-    /// Why the kernel would refuse.
+    /// Why it is refused.
     pub fn add(
         &mut self,
         owner: usize,
@@ -114,10 +117,22 @@ impl Expected {
         path: &Path,
         wanted: &Parts,
         how: How,
+        keeps_neighbours: bool,
     ) -> bpf::Result<()> {
         let mut parts = Vec::new();
         for (&attach_type, &rate) in wanted {
-            match attach(&self.model, path, attach_type, rate, how) {
+            let before = self.list(path, attach_type, Scope::Effective);
+            let attached =
+                attach(&self.model, path, attach_type, rate, how).and_then(|mut part| {
+                    let after = self.list(path, attach_type, Scope::Effective);
+                    if !keeps_neighbours || before.iter().all(|id| after.contains(id)) {
+                        return Ok(part);
+                    }
+                    detach(&self.model, &mut part);
+                    Err(bpf::Error::new(Call::Attach, path.display().to_string(), Errno::EPERM)
+                        .with_detail("it puts another program out of force"))
+                });
+            match attached {
                 Ok(part) => parts.push(part),
                 Err(error) => {
                     for part in &mut parts {

@@ -10,9 +10,11 @@ use std::rc::Rc;
 
 use bpf::adopt::Adopted;
 use bpf::error::{Call, Error, Result};
+use bpf::lineage::Lineage;
 use bpf::link::LinkInfo;
 use bpf::list::{AttachFlags, ProgramList, Scope};
 use bpf::probe::Support;
+use bpf::program::ProgramInfo;
 use bpf::state::{Counters, ThrottleState};
 use bpf::throttle::{Loaded, Parts};
 use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner, ProgramId, ProgramIdentity};
@@ -169,6 +171,10 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.call(Call::FdById, |kernel| kernel.open_program(id))
     }
 
+    fn program_info(&self, id: ProgramId) -> Result<ProgramInfo> {
+        self.call(Call::FdById, |kernel| kernel.program_info(id))
+    }
+
     fn identity(&self, program: &Self::Program) -> ProgramIdentity {
         self.inner.identity(program)
     }
@@ -180,6 +186,10 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         scope: Scope,
     ) -> Result<ProgramList> {
         self.call(Call::Query, |kernel| kernel.query(cgroup, attach_type, scope))
+    }
+
+    fn lineages(&self, cgroup: &Self::Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
+        self.call(Call::Query, |kernel| kernel.lineages(cgroup, attach_types))
     }
 
     fn attach(

@@ -44,6 +44,10 @@ pub trait Program {
     fn shapes_tcp(&self) -> bool;
     /// See [`System::tells_counters`].
     fn tells_counters(&self) -> bool;
+    /// See [`System::refuses_to_displace`].
+    fn refuses_to_displace(&self) -> bool {
+        true
+    }
 }
 
 /// A process of a [`Program`]. The errors are what it says.
@@ -179,6 +183,10 @@ impl<P: Program> System for InModel<P> {
 
     fn tells_counters(&self) -> bool {
         self.program.tells_counters()
+    }
+
+    fn refuses_to_displace(&self) -> bool {
+        self.program.refuses_to_displace()
     }
 
     fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()> {

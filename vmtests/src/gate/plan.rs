@@ -57,7 +57,7 @@ fn fault() -> impl Strategy<Value = Option<Fault>> {
         2 => Just(Mishap::DieAfter),
         3 => proptest::sample::select(&Fail::ALL[..]).prop_map(Mishap::Fail),
     ];
-    let fault = (1..=24_u16, mishap).prop_map(|(nth, mishap)| Fault { nth, mishap });
+    let fault = (1..=26_u16, mishap).prop_map(|(nth, mishap)| Fault { nth, mishap });
     prop_oneof![3 => Just(None), 2 => fault.prop_map(Some)]
 }
 

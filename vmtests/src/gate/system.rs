@@ -94,6 +94,11 @@ pub trait System {
         true
     }
 
+    /// It adds no throttle that would put somebody else's program out of force.
+    fn refuses_to_displace(&self) -> bool {
+        true
+    }
+
     /// Starts an owner; it settles what dead owners left.
     fn start(&mut self, owner: usize, fault: Option<Fault>) -> Outcome<()>;
     /// Adds a throttle.

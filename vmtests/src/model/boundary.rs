@@ -4,9 +4,11 @@ use std::path::Path;
 
 use bpf::adopt::Adopted;
 use bpf::error::{Call, Error, Result};
+use bpf::lineage::Lineage;
 use bpf::link::LinkInfo;
 use bpf::list::{AttachFlags, ProgramList, Scope};
 use bpf::probe::Support;
+use bpf::program::ProgramInfo;
 use bpf::state::{Counters, ThrottleState};
 use bpf::throttle::{Loaded, Parts};
 use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner, ProgramId, ProgramIdentity};
@@ -94,6 +96,11 @@ impl CgroupBpf for Model {
         Ok(self.program_from(id, opened.map_err(fail)?))
     }
 
+    fn program_info(&self, id: ProgramId) -> Result<ProgramInfo> {
+        let missing = || Error::new(Call::FdById, format!("program {id}"), Errno::ENOENT);
+        self.kernel.borrow().program_info(id).ok_or_else(missing)
+    }
+
     fn identity(&self, program: &ModelProgram) -> ProgramIdentity {
         program.identity.clone()
     }
@@ -106,6 +113,15 @@ impl CgroupBpf for Model {
     ) -> Result<ProgramList> {
         let queried = self.kernel.borrow().query(cgroup.id, attach_type, scope);
         queried.map_err(at(Call::Query, cgroup, attach_type))
+    }
+
+    fn lineages(&self, cgroup: &ModelCgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
+        let kernel = self.kernel.borrow();
+        let lineage = |&attach_type: &AttachType| {
+            let told = kernel.lineage(cgroup.id, attach_type);
+            told.map_err(at(Call::Query, cgroup, attach_type))
+        };
+        attach_types.iter().map(lineage).collect()
     }
 
     fn attach(

@@ -98,7 +98,7 @@ impl Tree {
     }
 
     /// A cgroup and its ancestors, nearest first.
-    fn upwards(&self, id: CgroupId) -> impl Iterator<Item = (CgroupId, &Node)> {
+    pub(crate) fn upwards(&self, id: CgroupId) -> impl Iterator<Item = (CgroupId, &Node)> {
         let mut next = Some(id);
         std::iter::from_fn(move || {
             let id = next?;

@@ -86,6 +86,7 @@ pub(crate) fn spec(cgroup: &Path, download: Option<u64>, upload: Option<u64>) ->
         tcp: TcpWish::Auto,
         departures: FqDevices::NONE,
         queue: false,
+        displace: false,
     }
 }
 

@@ -115,6 +115,7 @@ pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWi
         tcp,
         departures: FqDevices::NONE,
         queue: false,
+        displace: false,
     }
 }
 

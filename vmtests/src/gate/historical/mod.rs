@@ -122,6 +122,11 @@ impl Program for Historical {
     fn tells_counters(&self) -> bool {
         false
     }
+
+    /// Nobody looked at others' programs then.
+    fn refuses_to_displace(&self) -> bool {
+        false
+    }
 }
 
 impl Running for Backend {

@@ -147,7 +147,8 @@ impl<L: Lab, S: System> Trial<L, S> {
         }
         let request = Request { handle, whom, rates, how };
 
-        let allowed = self.expected.add(owner, handle, &path, &parts, how);
+        let keeps = self.system.refuses_to_displace();
+        let allowed = self.expected.add(owner, handle, &path, &parts, how, keeps);
         let outcome = self.system.add(owner, &request, fault);
         self.note_fault(&outcome);
         let half_way = matches!(outcome, Outcome::Died)

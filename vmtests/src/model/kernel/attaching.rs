@@ -1,6 +1,8 @@
 //! Attaching and detaching, and asking what is attached.
 
+use bpf::lineage::{Level, Lineage};
 use bpf::list::{AttachFlags, AttachedProgram, ProgramList, Scope};
+use bpf::program::ProgramInfo;
 use bpf::{AttachType, CgroupId, ProgramId};
 use nix::errno::Errno;
 
@@ -156,6 +158,44 @@ impl Kernel {
                     revision: None,
                 }
             }
+        })
+    }
+
+    /// The lists of a cgroup and its ancestors. Every cgroup is in sight.
+    pub(crate) fn lineage(
+        &self,
+        cgroup: CgroupId,
+        attach_type: AttachType,
+    ) -> nix::Result<Lineage> {
+        let levels = self.tree.upwards(cgroup).map(|(id, node)| {
+            // As the call asks it: without each program's own flags.
+            let mut list = self.query(id, attach_type, Scope::Local)?;
+            for program in &mut list.programs {
+                program.flags = None;
+            }
+            Ok(Level { cgroup: id, path: node.path.clone(), list })
+        });
+        let in_force = self.query(cgroup, attach_type, Scope::Effective)?;
+        Ok(Lineage {
+            attach_type,
+            levels: levels.collect::<nix::Result<_>>()?,
+            is_whole: true,
+            in_force: in_force.programs.iter().map(|program| program.id).collect(),
+        })
+    }
+
+    /// What the real kernel would say of a program, as far as the model knows it.
+    pub(crate) fn program_info(&self, id: ProgramId) -> Option<ProgramInfo> {
+        let program = self.programs.get(&id)?;
+        Some(ProgramInfo {
+            id,
+            name: program.name.clone(),
+            tag: format!("{:0>16}", program.name),
+            kind: program.attach_type.program_type().to_owned(),
+            loaded_at_ns: program.loaded_at,
+            uid: 0,
+            map_ids: Vec::new(),
+            has_btf: false,
         })
     }
 

@@ -1,0 +1,258 @@
+//! Other people's programs and limits around a cgroup: what `limit` says of them when it arms.
+
+mod words;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::Vacant;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use auditor::escape::escape;
+use bpf::cgroup::Cgroup;
+use bpf::error::{Call, Error, Kind};
+use bpf::ledger::{self, Entry};
+use bpf::limits::{Rate, Traffic};
+use bpf::lineage::{Lineage, ListMode, lineages};
+use bpf::list::{Scope, query};
+use bpf::program::Program;
+use bpf::{AttachType, CgroupId, ProgramId, objects};
+use throttle_core::{Direction, Spec, Started};
+
+use self::words::{beside, sentences};
+use crate::words::{say, warn};
+
+/// Where another limit is, seen from the cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Relation {
+    /// On the same cgroup.
+    Same,
+    /// On an ancestor.
+    Above,
+    /// On a descendant.
+    Below,
+}
+
+/// Another limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Other {
+    pub(crate) relation: Relation,
+    pub(crate) cgroup: PathBuf,
+    pub(crate) direction: Direction,
+    pub(crate) rate: Rate,
+    /// `None` for one of a later version, which this one does not know.
+    pub(crate) traffic: Option<Traffic>,
+    /// Whose it is, in words.
+    pub(crate) whose: String,
+}
+
+/// Somebody else's program that runs for the cgroup as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beside {
+    pub(crate) id: ProgramId,
+    /// `None` where it cannot be read.
+    pub(crate) name: Option<String>,
+    pub(crate) attach_type: AttachType,
+    pub(crate) mode: ListMode,
+    pub(crate) cgroup: PathBuf,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Around {
+    pub(crate) limits: Vec<Other>,
+    pub(crate) beside: Vec<Beside>,
+}
+
+/// `Err`: why nothing could be seen.
+pub(crate) type Found = bpf::Result<Around>;
+
+/// Looks for limits on a cgroup, on its ancestors, and on its descendants. It asks each of them for two lists, some ten
+/// microseconds a cgroup.
+pub(crate) fn around(cgroup: &Path) -> Found {
+    let open = Cgroup::open(cgroup)?;
+    let attach_types = Direction::BOTH.map(Direction::attach_type);
+    let mut look = Look { programs: BTreeMap::new(), ledger: None, found: Around::default() };
+    for (lineage, direction) in lineages(&open, &attach_types)?.iter().zip(Direction::BOTH) {
+        look.beside(lineage)?;
+        for (distance, level) in lineage.levels.iter().enumerate() {
+            let relation = if distance == 0 { Relation::Same } else { Relation::Above };
+            let place = Place { relation, path: &level.path, id: level.cgroup, direction };
+            look.at(&place, level.list.programs.iter().map(|program| program.id))?;
+        }
+    }
+    look.below(cgroup)?;
+    Ok(look.found)
+}
+
+struct Place<'a> {
+    relation: Relation,
+    path: &'a Path,
+    id: CgroupId,
+    direction: Direction,
+}
+
+struct Look {
+    /// Those that were met; none for one that went away meanwhile.
+    programs: BTreeMap<ProgramId, Option<Program>>,
+    ledger: Option<Vec<Entry>>,
+    found: Around,
+}
+
+fn is_ours(program: &Program) -> bool {
+    program.info().name.starts_with("chadthrottle")
+}
+
+impl Look {
+    fn open(&mut self, id: ProgramId) -> bpf::Result<()> {
+        if let Vacant(new) = self.programs.entry(id) {
+            new.insert(objects::program(id)?);
+        }
+        Ok(())
+    }
+
+    /// The programs of others that are in force, where they are in sight.
+    fn beside(&mut self, lineage: &Lineage) -> bpf::Result<()> {
+        for level in &lineage.levels {
+            for program in &level.list.programs {
+                let id = program.id;
+                if !lineage.in_force.contains(&id) {
+                    continue;
+                }
+                self.open(id)?;
+                let Some(Some(open)) = self.programs.get(&id) else { continue };
+                if is_ours(open) {
+                    continue;
+                }
+                self.found.beside.push(Beside {
+                    id,
+                    name: Some(open.info().name.clone()).filter(|name| !name.is_empty()),
+                    attach_type: lineage.attach_type,
+                    mode: level.mode(),
+                    cgroup: level.path.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn at(&mut self, place: &Place<'_>, ids: impl Iterator<Item = ProgramId>) -> bpf::Result<()> {
+        for id in ids {
+            let Some(other) = self.limit(place, id)? else { continue };
+            self.found.limits.push(other);
+        }
+        Ok(())
+    }
+
+    /// The limit of a program at a place. None of one that has none, or goes away meanwhile.
+    fn limit(&mut self, place: &Place<'_>, id: ProgramId) -> bpf::Result<Option<Other>> {
+        self.open(id)?;
+        let Some(Some(program)) = self.programs.get(&id) else { return Ok(None) };
+        if !is_ours(program) {
+            return Ok(None);
+        }
+        let state = match program.state(place.id, place.direction.attach_type()) {
+            Ok(Some(state)) if state.is_armed() => state,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == Kind::Vanished => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Ok(rate) = Rate::from_bytes_per_second(state.rate()) else { return Ok(None) };
+        let ledger = self.ledger.get_or_insert_with(|| {
+            // Without the ledger a limit is not known by its name, but it is known.
+            let read = ledger::read(Path::new(ledger::DEFAULT_DIR)).unwrap_or_default();
+            read.entries.into_iter().map(|(_, entry)| entry).collect()
+        });
+        let whose = whose(program, place.id, ledger);
+        Ok(Some(Other {
+            relation: place.relation,
+            cgroup: place.path.to_owned(),
+            direction: place.direction,
+            rate,
+            traffic: state.traffic(),
+            whose,
+        }))
+    }
+
+    /// A cgroup that is removed meanwhile has no limits any more.
+    fn below(&mut self, top: &Path) -> bpf::Result<()> {
+        let mut folders = children(top)?;
+        while let Some(folder) = folders.pop() {
+            match self.one_below(&folder).and_then(|()| children(&folder)) {
+                Ok(children) => folders.extend(children),
+                Err(error) if error.kind() == Kind::Vanished => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn one_below(&mut self, folder: &Path) -> bpf::Result<()> {
+        let cgroup = Cgroup::open(folder)?;
+        for direction in Direction::BOTH {
+            let list = query(&cgroup, direction.attach_type(), Scope::Local, false)?;
+            let (relation, id) = (Relation::Below, cgroup.id());
+            let place = Place { relation, path: folder, id, direction };
+            self.at(&place, list.programs.iter().map(|program| program.id))?;
+        }
+        Ok(())
+    }
+}
+
+fn children(folder: &Path) -> bpf::Result<Vec<PathBuf>> {
+    let fail = |error: std::io::Error| {
+        Error::from_io(Call::OpenCgroup, folder.display().to_string(), &error)
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// `process 4711 (chadthrottle)`, `the pinned throttle 3`.
+fn whose(program: &Program, cgroup: CgroupId, ledger: &[Entry]) -> String {
+    let identity = program.info().identity();
+    let recorded = ledger.iter().find(|entry| {
+        let is_it = |it: &ledger::RecordedAttachment| {
+            it.program_id == identity.id
+                && it.tag == identity.tag
+                && it.loaded_at_ns == identity.loaded_at_ns
+        };
+        entry.persist && entry.cgroup_id == cgroup && entry.attachments.iter().any(is_it)
+    });
+    if let Some(entry) = recorded {
+        return format!("the pinned throttle {}", escape(&entry.throttle));
+    }
+    let Ok(Some(owner)) = program.owner() else { return "an unknown owner".to_owned() };
+    let pid = owner.pid;
+    match owner.is_alive() {
+        Ok(Some(true)) => {
+            let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let comm = escape(String::from_utf8_lossy(&comm).trim_end());
+            format!("process {pid} ({comm})")
+        }
+        Ok(Some(false)) => format!("process {pid}, which has ended"),
+        Ok(None) | Err(_) => format!("process {pid} (of which nothing can be seen from here)"),
+    }
+}
+
+/// Says what the new limit does to other programs, and which other limits hold beside it.
+pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
+    for program in &started.displaced {
+        warn(&format!("out of force here as long as this limit lasts: {program}"));
+    }
+    match others {
+        Ok(around) => {
+            let beside = beside(&around.beside, spec, &started.displaced);
+            for sentence in beside.iter().chain(&sentences(&around.limits, spec)) {
+                say(sentence);
+            }
+        }
+        Err(error) => say(&format!(
+            "whether other limits hold on this cgroup, above or below it cannot be seen: {error}"
+        )),
+    }
+}

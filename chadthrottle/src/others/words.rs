@@ -1,0 +1,239 @@
+//! What is said of others, from what was found.
+
+use std::os::unix::ffi::OsStrExt;
+
+use auditor::escape::{escape, escape_bytes};
+use bpf::limits::{Rate, Traffic};
+use bpf::lineage::ListMode;
+use throttle_core::Spec;
+use throttle_core::neighbours::Neighbour;
+
+use super::{Beside, Other, Relation};
+
+/// How many are named.
+const NAMED: usize = 5;
+
+/// What is said of other people's programs that run beside the limit.
+pub(super) fn beside(programs: &[Beside], spec: &Spec, displaced: &[Neighbour]) -> Option<String> {
+    let limited: Vec<_> = spec.limits().iter().map(|(it, _)| it.attach_type()).collect();
+    let is_displaced = |it: &Beside| displaced.iter().any(|other| other.id == it.id);
+    let programs: Vec<_> = programs
+        .iter()
+        .filter(|it| limited.contains(&it.attach_type) && !is_displaced(it))
+        .map(|it| {
+            let name = it.name.as_ref().map(|name| format!(" '{}'", escape(name)));
+            let mode = match it.mode {
+                ListMode::Multi => "multi",
+                ListMode::Override => "override",
+                ListMode::Empty | ListMode::Exclusive => "exclusive",
+            };
+            let cgroup = escape_bytes(it.cgroup.as_os_str().as_bytes());
+            let (id, at) = (it.id, it.attach_type);
+            format!("program {id}{} of {cgroup} ({at}, {mode})", name.unwrap_or_default())
+        })
+        .collect();
+    let more = match programs.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let named: Vec<_> = programs.iter().take(NAMED).map(String::as_str).collect();
+    (!named.is_empty())
+        .then(|| format!("beside this limit other programs run: {}{more}", named.join("; ")))
+}
+
+/// What is said of other limits.
+pub(super) fn sentences(others: &[Other], spec: &Spec) -> Vec<String> {
+    let mut said = Vec::new();
+    for (direction, limits) in spec.limits() {
+        let meets =
+            |other: &&Other| other.direction == direction && do_meet(other.traffic, limits.traffic);
+        let mut meeting: Vec<&Other> = others.iter().filter(meets).collect();
+        meeting.sort_by_key(|other| (other.relation, other.rate));
+        said.extend(meeting.iter().take(NAMED).map(|other| sentence(other, limits.rate)));
+        if let more @ 1.. = meeting.len().saturating_sub(NAMED) {
+            said.push(format!(
+                "{direction}: other limits beside these: {more} ('chadthrottle list' shows them)"
+            ));
+        }
+        let here = meeting.iter().filter(|other| other.relation != Relation::Below);
+        if let Some(lowest) = here.min_by_key(|other| other.rate) {
+            let holds = if lowest.rate < limits.rate {
+                format!("{} (that of {})", lowest.rate, lowest.whose)
+            } else {
+                format!("{} (this limit)", limits.rate)
+            };
+            said.push(format!(
+                "{direction}: a packet must pass all of these limits, so the lowest rate holds: {holds}"
+            ));
+        }
+    }
+    said
+}
+
+/// Whether there are packets that both limits are about.
+fn do_meet(one: Option<Traffic>, other: Traffic) -> bool {
+    !matches!(
+        (one, other),
+        (Some(Traffic::Internet), Traffic::Local) | (Some(Traffic::Local), Traffic::Internet)
+    )
+}
+
+fn sentence(other: &Other, ours: Rate) -> String {
+    let Other { direction, rate, whose, .. } = other;
+    let cgroup = escape_bytes(other.cgroup.as_os_str().as_bytes());
+    let traffic = match other.traffic {
+        Some(Traffic::All) => String::new(),
+        Some(traffic) => format!(" ({traffic} traffic)"),
+        None => " (of some traffic)".to_owned(),
+    };
+    match other.relation {
+        Relation::Same => {
+            format!(
+                "{direction}: this cgroup has another limit already: {rate}{traffic}, of {whose}"
+            )
+        }
+        Relation::Above => format!(
+            "{direction}: {cgroup} above has a limit that this cgroup shares with all others below it: {rate}{traffic}, \
+             of {whose}"
+        ),
+        Relation::Below => {
+            let holds = rate.min(&ours);
+            format!(
+                "{direction}: {cgroup} below has a limit of its own: {rate}{traffic}, of {whose}; the lower rate holds \
+                 there: {holds}"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::limits::{Burst, FqDevices};
+    use bpf::{AttachType, ProgramId};
+    use throttle_core::Direction;
+    use throttle_core::mode::{TcpWish, Wish};
+
+    use super::*;
+
+    fn rate(text: &str) -> Rate {
+        text.parse().unwrap()
+    }
+
+    fn spec(upload: &str, traffic: Traffic) -> Spec {
+        Spec {
+            cgroup: "/a/b".into(),
+            cgroup_id: None,
+            download: None,
+            upload: Some(rate(upload)),
+            burst: Burst::DEFAULT,
+            traffic,
+            attach: Wish::Auto,
+            tcp: TcpWish::Auto,
+            departures: FqDevices::NONE,
+            queue: false,
+            displace: false,
+        }
+    }
+
+    fn other(relation: Relation, at: &str, text: &str) -> Other {
+        Other {
+            relation,
+            cgroup: at.into(),
+            direction: Direction::Upload,
+            rate: rate(text),
+            traffic: Some(Traffic::All),
+            whose: "process 7 (chadthrottle)".to_owned(),
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_other_limit_nothing_is_said() {
+        let spec = spec("1M", Traffic::All);
+        assert_eq!(sentences(&[], &spec), [""; 0]);
+        let download =
+            Other { direction: Direction::Download, ..other(Relation::Same, "/a/b", "1M") };
+        assert_eq!(sentences(&[download], &spec), [""; 0], "of the other direction");
+    }
+
+    #[test]
+    fn whose_which_rate_and_which_holds_is_said_of_one_on_the_same_cgroup_or_above() {
+        let others = [other(Relation::Above, "/a", "300K"), other(Relation::Same, "/a/b", "2M")];
+        assert_eq!(
+            sentences(&others, &spec("1M", Traffic::All)),
+            [
+                "upload: this cgroup has another limit already: 2 MB/s, of process 7 (chadthrottle)",
+                "upload: /a above has a limit that this cgroup shares with all others below it: 300 kB/s, of process 7 \
+                 (chadthrottle)",
+                "upload: a packet must pass all of these limits, so the lowest rate holds: 300 kB/s (that of process 7 \
+                 (chadthrottle))",
+            ]
+        );
+        let said = sentences(&others, &spec("100K", Traffic::All));
+        assert!(said[2].ends_with("holds: 100 kB/s (this limit)"), "{said:?}");
+    }
+
+    #[test]
+    fn one_below_holds_for_what_is_there_and_not_for_the_rest() {
+        let below = [other(Relation::Below, "/a/b/c", "300K")];
+        let said = sentences(&below, &spec("1M", Traffic::All));
+        let [only] = said.as_slice() else { panic!("{said:?}") };
+        assert!(
+            only.starts_with("upload: /a/b/c below has a limit of its own: 300 kB/s"),
+            "{only}"
+        );
+        assert!(only.ends_with("holds there: 300 kB/s"), "{only}");
+        let said = sentences(&below, &spec("10K", Traffic::All));
+        assert!(said[0].ends_with("holds there: 10 kB/s"), "{said:?}");
+    }
+
+    #[test]
+    fn limits_of_traffic_that_never_meets_are_no_neighbours() {
+        let local =
+            Other { traffic: Some(Traffic::Local), ..other(Relation::Same, "/a/b", "300K") };
+        assert_eq!(
+            sentences(std::slice::from_ref(&local), &spec("1M", Traffic::Internet)),
+            [""; 0]
+        );
+        let said = sentences(&[local], &spec("1M", Traffic::All));
+        assert!(said[0].contains("300 kB/s (local traffic)"), "{said:?}");
+    }
+
+    #[test]
+    fn programs_that_run_beside_the_limit_are_named_with_the_kind_of_their_list() {
+        let program = |id, attach_type| Beside {
+            id: ProgramId(id),
+            name: Some("sd_fw".to_owned()),
+            attach_type,
+            mode: ListMode::Multi,
+            cgroup: "/a".into(),
+        };
+        let (ingress, egress) = (AttachType::INET_INGRESS, AttachType::INET_EGRESS);
+        let spec = spec("1M", Traffic::All);
+        assert_eq!(
+            beside(&[program(7, egress), program(8, ingress)], &spec, &[]).unwrap(),
+            "beside this limit other programs run: program 7 'sd_fw' of /a (cgroup_inet_egress, multi)"
+        );
+        assert_eq!(beside(&[program(8, ingress)], &spec, &[]), None, "of the other direction");
+        let gone = Neighbour {
+            id: ProgramId(7),
+            name: None,
+            tag: None,
+            attach_type: egress,
+            cgroup: None,
+        };
+        assert_eq!(beside(&[program(7, egress)], &spec, &[gone]), None, "it is out of force");
+        let many: Vec<_> = (1..=7).map(|id| program(id, egress)).collect();
+        assert!(beside(&many, &spec, &[]).unwrap().ends_with("; and 2 more"));
+    }
+
+    #[test]
+    fn of_many_the_lowest_are_named() {
+        let many: Vec<_> = (1..=9)
+            .map(|n| other(Relation::Below, &format!("/a/b/{n}"), &format!("{n}M")))
+            .collect();
+        let said = sentences(&many, &spec("1G", Traffic::All));
+        assert_eq!(said.len(), NAMED + 1);
+        assert!(said[0].contains("/a/b/1 "), "{said:?}");
+        assert!(said[NAMED].contains("beside these: 4"), "{said:?}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Other people's programs and limits beside, above and below a limit: they stay in force, and they are told of.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bpf::AttachType;
+use bpf::cgroup::Cgroup;
+use bpf::list::{AttachFlags, attach};
+use bpf::program::Program;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vmtests::cgroup::ScratchCgroup;
+use vmtests::isolation::isolate;
+use vmtests::traffic::socket;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const EGRESS: AttachType = AttachType::INET_EGRESS;
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chadthrottle"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn text(cgroup: &Path) -> &str {
+    cgroup.to_str().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// `chadthrottle limit`, armed.
+struct Limit(Child);
+
+impl Limit {
+    fn start(args: &[&str]) -> Self {
+        let mut child = program(&[&["limit"], args].concat()).spawn().unwrap();
+        let mut armed = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
+        let mut limit = Self(child);
+        assert!(armed.starts_with("armed: "), "{armed}{}", limit.rest());
+        limit
+    }
+
+    fn rest(&mut self) -> String {
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        self.0.wait().unwrap();
+        said
+    }
+
+    /// What it said on standard error.
+    fn end(mut self) -> String {
+        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGINT).unwrap();
+        self.rest()
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // One that has ended already need not be killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A parent with a firewall that drops everything and yields, a child, and sockets.
+struct Firewall {
+    scratch: ScratchCgroup,
+    app: std::path::PathBuf,
+    sender: UdpSocket,
+    receiver: UdpSocket,
+}
+
+impl Firewall {
+    fn new() -> Self {
+        isolate();
+        let scratch = ScratchCgroup::new("firewall");
+        let app = scratch.child("app");
+        let firewall = Program::load_refuse("chadtest_fw", EGRESS).unwrap();
+        let parent = Cgroup::open(scratch.path()).unwrap();
+        attach(firewall.as_fd(), &parent, EGRESS, AttachFlags::OVERRIDE, None).unwrap();
+        let receiver = socket(LOOPBACK);
+        let sender = {
+            let _inside = vmtests::cgroup::enter(&app);
+            socket(LOOPBACK)
+        };
+        Self { scratch, app, sender, receiver }
+    }
+
+    /// Whether a packet gets through: over loopback it is there when it has been sent.
+    fn passes(&self) -> bool {
+        let to = self.receiver.local_addr().unwrap();
+        // A packet that a program drops is refused to who sends it.
+        let _ = self.sender.send_to(b"out", to);
+        self.receiver.recv(&mut [0; 16]).is_ok()
+    }
+}
+
+#[test]
+fn root_a_firewall_above_goes_on_dropping_where_a_limit_would_switch_it_off() {
+    let host = Firewall::new();
+    assert!(!host.passes());
+    // Packets are sent all the while: not one may pass.
+    let (is_over, passed) = (AtomicBool::new(false), AtomicBool::new(false));
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                passed.fetch_or(host.passes(), Ordering::Relaxed);
+            }
+        });
+        let limit = ["limit", "--cgroup", text(&host.app), "--upload", "1M", "--duration", "1ms"];
+        let output = program(&limit).output();
+        is_over.store(true, Ordering::Relaxed);
+        output.unwrap()
+    });
+    assert!(!passed.load(Ordering::Relaxed), "a packet has passed the firewall");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let said = stderr(&output);
+    for word in ["'chadtest_fw'", text(host.scratch.path()), "BPF_F_ALLOW_OVERRIDE", "--displace"] {
+        assert!(said.contains(word), "{said}");
+    }
+    // Nobody was in the way of downloads.
+    let download = ["limit", "--cgroup", text(&host.app), "--download", "1M", "--duration", "1ms"];
+    assert!(program(&download).output().unwrap().status.success());
+}
+
+#[test]
+fn root_who_asks_to_displace_a_firewall_is_told_which_and_it_is_back_in_the_end() {
+    let host = Firewall::new();
+    let limit = Limit::start(&["--cgroup", text(&host.app), "--upload", "1M", "--displace"]);
+    assert!(host.passes());
+    let said = limit.end();
+    assert!(said.contains("out of force here as long as this limit lasts: program "), "{said}");
+    assert!(said.contains("'chadtest_fw'"), "{said}");
+    assert!(!host.passes());
+}
+
+#[test]
+fn root_other_limits_on_the_cgroup_above_and_below_are_told_with_owner_rate_and_which_holds() {
+    isolate();
+    let scratch = ScratchCgroup::new("others");
+    let (app, inner) = (scratch.child("app"), scratch.child("app/inner"));
+    let above = Limit::start(&["--cgroup", text(scratch.path()), "--upload", "300K"]);
+    let first = Limit::start(&["--cgroup", text(&app), "--upload", "2M"]);
+    let below = Limit::start(&["--cgroup", text(&inner), "--upload", "500K"]);
+    let second = Limit::start(&["--cgroup", text(&app), "--upload", "1M", "--download", "1M"]);
+    let of = |limit: &Limit| format!("of process {} (chadthrottle)", limit.0.id());
+    let (of_above, of_first, of_below) = (of(&above), of(&first), of(&below));
+    let said = second.end();
+    for line in [
+        format!("upload: this cgroup has another limit already: 2 MB/s, {of_first}"),
+        format!(
+            "upload: {} above has a limit that this cgroup shares with all others below it: 300 kB/s, {of_above}",
+            text(scratch.path())
+        ),
+        format!("upload: {} below has a limit of its own: 500 kB/s, {of_below}", text(&inner)),
+        "the lower rate holds there: 500 kB/s".to_owned(),
+        format!("the lowest rate holds: 300 kB/s (that {of_above})"),
+    ] {
+        assert!(said.contains(&line), "{line}\n{said}");
+    }
+    assert!(!said.contains("download:"), "{said}");
+    // The first one was alone but for the one above.
+    let said = first.end();
+    assert!(said.contains("300 kB/s") && !said.contains("this cgroup has another"), "{said}");
+    let said = above.end();
+    assert!(!said.contains("limit already") && !said.contains("holds"), "{said}");
+    drop(below);
+}

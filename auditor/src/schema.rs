@@ -3,6 +3,8 @@
 
 pub(crate) mod stand_in;
 
+pub use self::stand_in::Path as WrittenPath;
+
 use clap::ValueEnum;
 use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
@@ -42,6 +44,15 @@ impl Document {
         };
         Ok(serde_json::to_string_pretty(&schema)? + "\n")
     }
+}
+
+/// The schema of what another program writes, made as those of the documents here.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub fn schema_of<T: JsonSchema>() -> serde_json::Result<String> {
+    let schema = of::<T>(SchemaSettings::draft2020_12().for_serialize());
+    Ok(serde_json::to_string_pretty(&schema)? + "\n")
 }
 
 fn of<T: JsonSchema>(settings: SchemaSettings) -> Schema {

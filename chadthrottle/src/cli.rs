@@ -38,7 +38,7 @@ pub(crate) enum Command {
     List(ListArgs),
     Rm(RmArgs),
     Doctor(DoctorArgs),
-    /// Write man pages or completions of this program
+    /// Write man pages, completions or JSON Schemas of this program
     #[command(subcommand)]
     Generate(Generate),
 }
@@ -165,16 +165,18 @@ pub(crate) struct RmArgs {
 /// Say how limits would be held on this host, and what would make them better
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It loads the programs for a moment, attaches nothing, and leaves nothing behind.\n\n\
+    after_help = "It loads the programs for a moment, and tries fq and ifb in a network namespace of its own. It attaches \
+                  nothing to a cgroup, and leaves nothing behind.\n\n\
                   Exit status:\n\
                   \x20 0   a limit can be held\n\
-                  \x20 1   no limit can be held\n\
+                  \x20 1   no limit can be held, or none on the cgroup that is named\n\
                   \x20 2   not everything could be seen\n\
                   \x20 64  bad usage, or no such cgroup\n\
                   \x20 70  chadthrottle itself failed"
 )]
 pub(crate) struct DoctorArgs {
-    /// A cgroup that is to be limited: its processes' network devices are looked at beside your own
+    /// A cgroup that is to be limited: its lists of programs, those of its ancestors, and its processes' network devices
+    /// are looked at
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup: Option<PathBuf>,
 
@@ -196,6 +198,18 @@ pub(crate) enum Generate {
         /// The shell
         shell: Shell,
     },
+    /// Print the JSON Schema of what a command writes with --format json
+    Schema {
+        /// Which command
+        document: Document,
+    },
+}
+
+/// What there is a schema of
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Document {
+    /// What `doctor --format json` writes
+    Doctor,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,9 +1,10 @@
-//! `chadthrottle generate`: man pages and completions.
+//! `chadthrottle generate`: man pages, completions and JSON Schemas.
 
 use auditor::generate::{completions, write_man_pages};
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Generate};
+use crate::cli::{Cli, Document, Generate};
+use crate::doctor;
 use crate::words::print;
 
 pub(crate) fn run(what: &Generate) -> anyhow::Result<()> {
@@ -15,6 +16,7 @@ pub(crate) fn run(what: &Generate) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Generate::Schema { document: Document::Doctor } => print(&doctor::schema()?),
         Generate::Completions { shell } => print(&completions(Cli::command(), *shell)?),
     }
 }

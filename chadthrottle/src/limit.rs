@@ -121,7 +121,11 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
         }
         Err(error) => return Err(throttle_core::Error::from(error).into()),
     };
-    let known = mode::departures(wish, &devices).map_err(throttle_core::Error::from)?;
+    let known = mode::departures(wish, &devices).map_err(|refusal| match refusal {
+        mode::Refusal::NoFq => mode::no_fq(bpf::offered::offered().ok().map(|it| it.fq)),
+        other => other,
+    });
+    let known = known.map_err(throttle_core::Error::from)?;
     // Several network namespaces may have devices of one name.
     let names = |devices: &[&Device]| {
         let names: BTreeSet<_> = devices.iter().map(|it| escape(&it.name)).collect();

@@ -99,3 +99,13 @@ fn man_pages_and_completions_are_generated() {
         .stdout(contains("download-queue"));
     refused(&["generate", "completions", "dos"], "'dos'");
 }
+
+#[test]
+fn the_published_schemas_are_those_of_the_types() {
+    let published = include_str!("../../docs/schema/doctor.schema.json");
+    let output = chadthrottle().args(["generate", "schema", "doctor"]).output().unwrap();
+    assert!(
+        output.stdout == published.as_bytes(),
+        "docs/schema/doctor.schema.json is out of date: write it with `chadthrottle generate schema doctor`"
+    );
+}

@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 
 /// A path; one that is not UTF-8 is written as its bytes.
 #[derive(JsonSchema)]
+#[schemars(rename = "Path")]
 #[serde(untagged)]
-pub(crate) enum Path {
+pub enum Path {
     /// As it is.
     Utf8(String),
     /// As bytes.

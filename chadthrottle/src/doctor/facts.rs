@@ -1,0 +1,149 @@
+//! What the doctor's answer rests on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bpf::lineage::Lineage;
+use bpf::offered::{Offered, offered};
+use bpf::probe::Support;
+use bpf::qdisc::{self, Device};
+use bpf::throttle::{self, Parts};
+use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner, ProgramId, cgroup, pins, probe};
+
+/// An answer, or the words of who could not give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    /// It is so.
+    Is(T),
+    /// It cannot be had here.
+    No(String),
+    /// Who asked lacks the right to know.
+    Unknown(String),
+}
+
+impl<T> Answer<T> {
+    /// A call that was refused for want of rights says nothing of the kernel. Of what libbpf has to say, which fills a
+    /// page, the first line is what matters.
+    fn of(result: bpf::Result<T>) -> Self {
+        match result {
+            Ok(answer) => Self::Is(answer),
+            Err(error) => {
+                let said = first_line(&error.to_string()).to_owned();
+                if error.is_for_want_of_rights() { Self::Unknown(said) } else { Self::No(said) }
+            }
+        }
+    }
+
+    pub(super) fn is(&self) -> Option<&T> {
+        match self {
+            Self::Is(answer) => Some(answer),
+            Self::No(_) | Self::Unknown(_) => None,
+        }
+    }
+}
+
+pub(super) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) release: String,
+    pub(super) cgroup2: Answer<PathBuf>,
+    pub(super) support: Answer<Support>,
+    /// Loading the packet programs.
+    pub(super) packets: Answer<()>,
+    /// Loading them with the one for TCP.
+    pub(super) tcp: Answer<()>,
+    /// Loading them with those of a queue for downloads.
+    pub(super) queue: Answer<()>,
+    pub(super) bpffs: Answer<bool>,
+    pub(super) devices: Answer<Vec<Device>>,
+    pub(super) offered: Answer<Offered>,
+    /// The cgroup that was named, if one was.
+    pub(super) place: Option<Place>,
+}
+
+/// What a program is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Called {
+    pub(super) name: String,
+    pub(super) tag: String,
+}
+
+/// The cgroup that is to be limited.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) lineages: Answer<Vec<Lineage>>,
+    /// Of the programs in these lists those whose names could be read.
+    pub(super) called: BTreeMap<ProgramId, Called>,
+}
+
+/// Where a limit has its programs.
+const ATTACH_TYPES: [AttachType; 3] =
+    [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS];
+
+pub(super) fn gather(cgroup: Option<&Path>) -> Facts {
+    let load = |parts| -> bpf::Result<()> {
+        let owner = Owner::this_process(env!("CARGO_PKG_VERSION"))?;
+        throttle::load(&owner, 0, parts).map(drop)
+    };
+    let queue = Parts { tcp: false, queue: true };
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    Facts {
+        release: release.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
+        cgroup2: Answer::of(cgroup::cgroup2_mount()),
+        support: Answer::of(probe::support()),
+        packets: Answer::of(LinuxBpf::new().and_then(|_| load(Parts::default()))),
+        tcp: Answer::of(load(Parts::TCP)),
+        queue: Answer::of(load(queue)),
+        bpffs: Answer::of(pins::is_on_bpffs(Path::new(pins::DEFAULT_BPFFS))),
+        devices: Answer::of(qdisc::devices(cgroup)),
+        offered: Answer::of(offered()),
+        place: cgroup.map(place),
+    }
+}
+
+fn place(path: &Path) -> Place {
+    let lists = || -> bpf::Result<_> {
+        let kernel = LinuxBpf::new()?;
+        let lineages = kernel.lineages(&kernel.open_cgroup(path)?, &ATTACH_TYPES)?;
+        let called = called(&kernel, &lineages);
+        Ok((lineages, called))
+    };
+    let (lineages, called) = match lists() {
+        Ok((lineages, called)) => (Answer::Is(lineages), called),
+        Err(error) => (Answer::of(Err(error)), BTreeMap::new()),
+    };
+    Place { path: path.to_owned(), lineages, called }
+}
+
+/// A program that goes away meanwhile, or cannot be opened, stays without a name.
+fn called(kernel: &LinuxBpf, lineages: &[Lineage]) -> BTreeMap<ProgramId, Called> {
+    let levels = lineages.iter().flat_map(|lineage| &lineage.levels);
+    let listed = levels.flat_map(|level| level.list.programs.iter().map(|program| program.id));
+    let ids = listed.chain(lineages.iter().flat_map(|lineage| lineage.in_force.iter().copied()));
+    ids.filter_map(|id| {
+        let info = kernel.program_info(id).ok()?;
+        Some((id, Called { name: info.name, tag: info.tag }))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::error::{Call, Error};
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_have_is_no_and_is_told_in_a_line() {
+        let refused = Error::new(Call::Load, "x", Errno::EINVAL).with_detail("why\nand more");
+        let Answer::No(said) = Answer::<()>::of(Err(refused)) else { panic!() };
+        assert!(said.ends_with("why"), "{said}");
+        assert_eq!(Answer::of(Ok(7)), Answer::Is(7));
+    }
+}

@@ -1,0 +1,327 @@
+//! Judging what the host and its kernel have.
+
+use bpf::qdisc::Device;
+
+use super::facts::{Answer, Facts};
+use super::fq;
+use super::report::{Check, Grade, Held, check};
+
+/// Judges the facts of the host.
+pub(super) fn judge(facts: &Facts) -> Vec<Check> {
+    vec![
+        cgroup2(facts),
+        packets(facts),
+        links(facts),
+        tcp(facts),
+        open_connections(facts),
+        download_queue(facts),
+        bpffs(facts),
+        match &facts.devices {
+            Answer::Is(devices) => fq::judge(devices, &facts.offered),
+            // Who has the rights and is refused all the same has been told why.
+            Answer::No(why) => check("fq", Grade::Unknown, why, ""),
+            Answer::Unknown(why) => check("fq", Grade::Unknown, why, ""),
+        },
+    ]
+}
+
+fn cgroup2(facts: &Facts) -> Check {
+    match &facts.cgroup2 {
+        Answer::Is(path) => {
+            check("cgroup2", Grade::Ok, format!("mounted on {}", path.display()), "")
+        }
+        Answer::No(why) => {
+            check("cgroup2", Grade::Missing, why, "mount -t cgroup2 none /sys/fs/cgroup")
+        }
+        Answer::Unknown(why) => check("cgroup2", Grade::Unknown, why, ""),
+    }
+}
+
+fn packets(facts: &Facts) -> Check {
+    match &facts.packets {
+        Answer::Is(()) => check("packet programs", Grade::Ok, "the kernel takes them", ""),
+        Answer::No(why) => check("packet programs", Grade::Missing, why, ""),
+        Answer::Unknown(why) => check("packet programs", Grade::Unknown, why, ""),
+    }
+}
+
+/// What needs the packet programs, where it is not known that they are there.
+fn without_packets(facts: &Facts, what: &str) -> Option<Check> {
+    match &facts.packets {
+        Answer::Is(()) => None,
+        Answer::No(_) => {
+            Some(check(what, Grade::Missing, "needs the packet programs, which cannot be had", ""))
+        }
+        Answer::Unknown(_) => {
+            Some(check(what, Grade::Unknown, "depends on the packet programs", ""))
+        }
+    }
+}
+
+fn links(facts: &Facts) -> Check {
+    match &facts.support {
+        Answer::Is(support) if support.links => {
+            check("links", Grade::Ok, "a limit goes with its process, however that ends", "")
+        }
+        Answer::Is(_) => check(
+            "links",
+            Grade::Lesser,
+            "a crash leaves a limit until the next start",
+            "Linux 5.7 or newer has them",
+        ),
+        Answer::No(why) => check("links", Grade::Unknown, why, ""),
+        Answer::Unknown(why) => check("links", Grade::Unknown, why, ""),
+    }
+}
+
+fn tcp(facts: &Facts) -> Check {
+    let what = "shaping TCP";
+    without_packets(facts, what).unwrap_or_else(|| match &facts.tcp {
+        Answer::Is(()) => check(what, Grade::Ok, "connections keep to a limit by themselves", ""),
+        Answer::No(why) => check(
+            what,
+            Grade::Lesser,
+            format!("packets of TCP above a limit are dropped: {why}"),
+            "a kernel with CONFIG_DEBUG_INFO_BTF, and CAP_PERFMON",
+        ),
+        Answer::Unknown(why) => check(what, Grade::Unknown, why, ""),
+    })
+}
+
+fn open_connections(facts: &Facts) -> Check {
+    let what = "open connections";
+    match version(&facts.release) {
+        Some(version) if version >= (6, 12) => {
+            check(what, Grade::Ok, "those from before a limit are shaped too", "")
+        }
+        Some(_) => check(
+            what,
+            Grade::Lesser,
+            "of those from before a limit, packets above it are dropped",
+            "Linux 6.12 or newer shapes them",
+        ),
+        None => check(what, Grade::Unknown, "which Linux this is cannot be told", ""),
+    }
+}
+
+fn download_queue(facts: &Facts) -> Check {
+    let what = "download queue";
+    let untried = |why: &str, advice: &str| {
+        let says = format!("whether the kernel has fq and ifb cannot be tried: {why}");
+        check(what, Grade::Unknown, says, advice)
+    };
+    without_packets(facts, what).unwrap_or_else(|| match (&facts.queue, &facts.offered) {
+        (Answer::No(why), _) => check(
+            what,
+            Grade::Lesser,
+            format!("there is no --download-queue: {why}"),
+            "Linux 6.6 or newer has what it needs",
+        ),
+        (Answer::Is(()), Answer::Is(offered)) => {
+            let lacks: Vec<_> = [
+                (offered.fq, "no fq (CONFIG_NET_SCH_FQ)"),
+                (offered.ifb, "no ifb devices (CONFIG_IFB)"),
+            ]
+            .into_iter()
+            .filter_map(|(has, lack)| (!has).then_some(lack))
+            .collect();
+            if lacks.is_empty() {
+                check(what, Grade::Ok, "the kernel has its programs, fq and ifb", "")
+            } else {
+                let lacks = lacks.join(" and ");
+                let says = format!("there is no --download-queue: this kernel has {lacks}");
+                check(what, Grade::Lesser, says, "")
+            }
+        }
+        (Answer::Unknown(why), _) => check(what, Grade::Unknown, why, ""),
+        (Answer::Is(()), Answer::No(why)) => untried(why, ""),
+        (Answer::Is(()), Answer::Unknown(why)) => untried(why, ""),
+    })
+}
+
+fn bpffs(facts: &Facts) -> Check {
+    match &facts.bpffs {
+        Answer::Is(true) => check("bpffs", Grade::Ok, "limits can be pinned", ""),
+        Answer::Is(false) => {
+            check("bpffs", Grade::Lesser, "no limit can be pinned", "mount -t bpf bpf /sys/fs/bpf")
+        }
+        Answer::No(why) | Answer::Unknown(why) => check("bpffs", Grade::Unknown, why, ""),
+    }
+}
+
+/// The first two numbers of a kernel's version.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// How limits would be held by default.
+pub(super) fn held(facts: &Facts) -> Vec<Held> {
+    if facts.packets.is().is_none() {
+        return Vec::new();
+    }
+    let waits = facts.devices.is().into_iter().flatten().any(Device::keeps_departures);
+    let (tcp_up, tcp_down) = match (&facts.tcp, version(&facts.release)) {
+        (Answer::No(_) | Answer::Unknown(_), _) => {
+            ("dropped above the limit", "dropped above the limit")
+        }
+        (Answer::Is(()), Some(version)) if version < (5, 15) => {
+            ("paced", "dropped above the limit")
+        }
+        (Answer::Is(()), _) => {
+            ("paced", "windows that fit are offered; dropped where that is not enough")
+        }
+    };
+    let other = if waits {
+        "waits in fq where the device has it, for at most 40 ms; dropped otherwise"
+    } else {
+        "dropped above the limit, marked before where ECN is understood"
+    };
+    let held = |traffic: &str, how: &str| Held { traffic: traffic.to_owned(), how: how.to_owned() };
+    vec![
+        held("upload, TCP", tcp_up),
+        held("upload, UDP and others", other),
+        held("download, TCP", tcp_down),
+        held(
+            "download, UDP and others",
+            "dropped above the limit, marked before where ECN is understood",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::offered::Offered;
+    use bpf::probe::Support;
+
+    use super::super::facts::first_line;
+    use super::*;
+
+    fn device(name: &str, kind: &str) -> Device {
+        Device { number: 2, name: name.to_owned(), qdiscs: vec![kind.to_owned()] }
+    }
+
+    fn modern() -> Facts {
+        Facts {
+            release: "6.12.117-amd64".to_owned(),
+            cgroup2: Answer::Is("/sys/fs/cgroup".into()),
+            support: Answer::Is(Support {
+                links: true,
+                link_detach: true,
+                program_flags: true,
+                expected_revision: true,
+                tcp: true,
+            }),
+            packets: Answer::Is(()),
+            tcp: Answer::Is(()),
+            queue: Answer::Is(()),
+            bpffs: Answer::Is(true),
+            devices: Answer::Is(vec![device("eth0", "fq")]),
+            offered: Answer::Is(Offered { fq: true, ifb: true }),
+            place: None,
+        }
+    }
+
+    fn found(facts: &Facts, what: &str) -> Check {
+        judge(facts).into_iter().find(|check| check.what == what).unwrap()
+    }
+
+    fn grade(facts: &Facts, what: &str) -> Grade {
+        found(facts, what).grade
+    }
+
+    fn no<T>() -> Answer<T> {
+        Answer::No("refused".to_owned())
+    }
+
+    fn unknown<T>() -> Answer<T> {
+        Answer::Unknown("denied".to_owned())
+    }
+
+    #[test]
+    fn where_all_is_there_all_is_ok() {
+        assert!(judge(&modern()).iter().all(|check| check.grade == Grade::Ok));
+        assert!(held(&modern())[1].how.contains("waits in fq"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_what_to_do_about_it() {
+        let facts = Facts { bpffs: Answer::Is(false), ..modern() };
+        assert_eq!(grade(&facts, "bpffs"), Grade::Lesser);
+        let facts = Facts { devices: Answer::Is(vec![device("eth0", "pfifo_fast")]), ..modern() };
+        let fq = found(&facts, "fq");
+        assert!(fq.says.contains("eth0") && fq.advice.as_ref().unwrap().contains("tc qdisc"));
+        assert!(held(&facts)[1].how.starts_with("dropped"));
+        let facts = Facts { release: "6.1.0-56".to_owned(), ..modern() };
+        assert_eq!(grade(&facts, "open connections"), Grade::Lesser);
+        let facts = Facts { queue: no(), ..modern() };
+        assert_eq!(grade(&facts, "download queue"), Grade::Lesser);
+        let facts = Facts { tcp: no(), ..modern() };
+        assert_eq!(grade(&facts, "shaping TCP"), Grade::Lesser);
+        assert!(held(&facts)[0].how.starts_with("dropped"));
+    }
+
+    #[test]
+    fn a_queue_needs_what_was_tried_and_says_what_of_it_is_not_there() {
+        let with = |fq, ifb| {
+            let offered = Answer::Is(Offered { fq, ifb });
+            let check = found(&Facts { offered, ..modern() }, "download queue");
+            (check.grade, check.says)
+        };
+        assert_eq!(with(true, true).0, Grade::Ok);
+        let (grade, says) = with(false, true);
+        assert_eq!(grade, Grade::Lesser);
+        assert!(says.ends_with("this kernel has no fq (CONFIG_NET_SCH_FQ)"), "{says}");
+        let (_, says) = with(false, false);
+        assert!(says.ends_with("(CONFIG_NET_SCH_FQ) and no ifb devices (CONFIG_IFB)"), "{says}");
+        let untried = found(&Facts { offered: unknown(), ..modern() }, "download queue");
+        assert_eq!(untried.grade, Grade::Unknown, "{untried:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_neither_ok_nor_missing() {
+        let facts = Facts { devices: unknown(), ..modern() };
+        assert_eq!(grade(&facts, "fq"), Grade::Unknown);
+        let facts = Facts {
+            support: unknown(),
+            packets: unknown(),
+            tcp: unknown(),
+            queue: unknown(),
+            offered: unknown(),
+            ..modern()
+        };
+        for what in ["packet programs", "links", "shaping TCP", "download queue"] {
+            assert_eq!(grade(&facts, what), Grade::Unknown, "{what}");
+        }
+        assert!(held(&facts).is_empty());
+        // Told once, by that which the others depend on.
+        let told = judge(&facts).iter().filter(|check| check.says.contains("denied")).count();
+        assert_eq!(told, 2, "the packet programs and the links");
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_missing() {
+        let facts = Facts { packets: no(), tcp: no(), queue: no(), ..modern() };
+        for what in ["packet programs", "shaping TCP", "download queue"] {
+            assert_eq!(grade(&facts, what), Grade::Missing, "{what}");
+        }
+        assert!(held(&facts).is_empty());
+    }
+
+    #[test]
+    fn advice_is_given_once() {
+        let denied = "not permitted; needs CAP_BPF: run as root";
+        assert_eq!(check("x", Grade::Missing, denied, "run as root").advice, None);
+        assert!(check("x", Grade::Missing, "refused", "run as root").advice.is_some());
+        assert_eq!(first_line("a\nb"), "a");
+    }
+
+    #[test]
+    fn downloads_of_tcp_are_shaped_from_5_15_on() {
+        let old = Facts { release: "5.14.21".to_owned(), ..modern() };
+        assert!(held(&old)[2].how.starts_with("dropped"));
+        assert!(held(&modern())[2].how.starts_with("windows"));
+        assert_eq!(version("5.14.21"), Some((5, 14)));
+        assert_eq!(version("unknown"), None);
+    }
+}

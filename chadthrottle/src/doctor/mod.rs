@@ -1,0 +1,51 @@
+//! `chadthrottle doctor`: how limits would be held here, and what would make them better.
+//!
+//! Facts are gathered, then judged by pure functions, then shown.
+
+mod facts;
+mod fq;
+mod judge;
+mod place;
+mod report;
+mod text;
+
+use anyhow::Result;
+use auditor::exit;
+use throttle_core::target::Target;
+
+use self::facts::{Facts, gather};
+use self::report::{Diagnosis, Grade};
+use crate::cli::{DoctorArgs, Format};
+use crate::words::print;
+
+pub(crate) use self::report::schema;
+
+pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
+    let cgroup = match &args.cgroup {
+        Some(path) => Some(Target::Cgroup(path.clone()).resolve()?.cgroup),
+        None => None,
+    };
+    let diagnosis = diagnose(&gather(cgroup.as_deref()));
+    match args.format {
+        Format::Json => print(&(serde_json::to_string_pretty(&diagnosis)? + "\n"))?,
+        Format::Text => print(&text::text(&diagnosis))?,
+    }
+    match diagnosis.worst() {
+        Grade::Missing => Err(exit::not_done("no limit can be held here").into()),
+        Grade::Unknown => Err(exit::incomplete("not everything could be seen").into()),
+        Grade::Ok | Grade::Lesser => Ok(()),
+    }
+}
+
+/// Judges everything.
+fn diagnose(facts: &Facts) -> Diagnosis {
+    let mut checks = judge::judge(facts);
+    checks.extend(facts.place.iter().flat_map(place::judge));
+    Diagnosis {
+        schema_version: 1,
+        kernel: facts.release.clone(),
+        checks,
+        limits: judge::held(facts),
+        cgroup: facts.place.as_ref().and_then(place::report),
+    }
+}

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn root_is_not_told_to_run_as_root_where_a_policy_forbids_it() {
+    fn who_has_every_right_is_told_of_a_policy_instead() {
         let policy = Refusal::of(BOTH, Some(&rights(0, ALL, false)));
         let said = policy.to_string();
         assert!(matches!(policy, Refusal::Policy(_)), "{said}");

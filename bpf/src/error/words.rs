@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn root_is_not_told_to_run_as_root() {
+    fn who_has_every_right_is_not_told_to_run_as_root() {
         for call in [Call::Attach, Call::Load, Call::Query, Call::NextId, Call::ReadProc] {
             let told = hint(call, Errno::EPERM, ROOT);
             assert!(!told.contains("run as root"), "{call:?}: {told}");

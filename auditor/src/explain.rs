@@ -64,6 +64,17 @@ fn page(finding: Finding) -> Page {
             by_hand: "bpftool -f link show        (-f: with pins)\nls /sys/fs/bpf/chadthrottle\ncat /run/chadthrottle/*.json",
             clean: "Nothing. Remove the throttle itself if it is no longer wanted.",
         },
+        Finding::Waiting => Page {
+            means: "The cgroup of a throttle was removed, and the throttle is meant: the ledger says that it\n\
+                    waits for another cgroup at the same path.",
+            comes_about: "A service that is limited was stopped or is restarting. A living 'chadthrottle limit'\n\
+                          follows the path by itself. A pinned throttle has to be armed again:\n\
+                          'chadthrottle rearm' does it.",
+            does: "It limits only sockets of the removed cgroup that are still open. Its programs and its\n\
+                   links take memory, and no slot of any cgroup.",
+            by_hand: "bpftool -f link show        (cgroup_id 0)\nchadthrottle list\ncat /run/chadthrottle/*.json",
+            clean: "Nothing. 'chadthrottle rm' ends a pinned one.",
+        },
         Finding::Foreign => Page {
             means: "A program whose name is none of ours, or one whose info could not be read.",
             comes_about: "systemd, container runtimes and others attach programs to cgroups as well.",

@@ -357,6 +357,11 @@ pub struct Holder {
     pub comm: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
 /// Numbers. Most are of attachments; `unowned` and `leaked` count programs without an attachment as well, and
 /// `leaked` network devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -367,6 +372,9 @@ pub struct Summary {
     pub active: usize,
     /// Those that are kept on purpose.
     pub pinned: usize,
+    /// Links and programs whose throttle waits for another cgroup at its path; of no attachments.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: usize,
     /// Those of others.
     pub foreign: usize,
     /// What was asked for by name and nothing says whose it is; programs without an attachment and defunct links, too.

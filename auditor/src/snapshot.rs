@@ -136,6 +136,10 @@ pub struct Look {
     /// The readable entries of the ledger.
     #[schemars(with = "Vec<stand_in::Entry>")]
     pub ledger: Vec<Entry>,
+    /// Cgroups that entries of the ledger name and that have been removed, by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<u64>")]
+    pub removed_cgroups: Vec<CgroupId>,
     /// Every `ifb` device that is named as one of our queues, and whatever else is named so and was met.
     #[serde(default)]
     pub devices: Vec<DeviceFact>,

@@ -301,8 +301,12 @@ pub fn conclusion(report: &Report) -> String {
         0 => String::new(),
         some => format!(", {} unowned", number(some)),
     };
+    let waiting = match summary.waiting {
+        0 => String::new(),
+        some => format!(", {} waiting for their cgroups", number(some)),
+    };
     format!(
-        "{}: {found}{below}{blind}{known}; {} active, {} pinned, {} foreign{unowned}{queues}",
+        "{}: {found}{below}{blind}{known}; {} active, {} pinned, {} foreign{unowned}{queues}{waiting}",
         report.verdict,
         number(summary.active),
         number(summary.pinned),

@@ -11,6 +11,7 @@
 #define KERNEL_TYPE __attribute__((preserve_access_index))
 
 struct kernfs_node {
+	const char *name;
 	__u64 id;
 } KERNEL_TYPE;
 

@@ -8,9 +8,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
 use crate::{AttachType, CgroupId, LinkId, Owner, ProgramId};
 
 /// Where the ledger is unless somebody says otherwise.
@@ -46,6 +48,56 @@ pub struct RecordedAttachment {
     pub link_id: Option<LinkId>,
     /// Where the link is pinned, or will be.
     pub pin: Option<PathBuf>,
+    /// What it allows, so that it can be armed again. `None` for the program for TCP, and in entries of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RecordedLimits>,
+    /// The cgroup that it is attached to, where that is not the entry's: one that had the path before, was removed, and
+    /// still has open sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_cgroup: Option<CgroupId>,
+}
+
+/// What a direction of a throttle allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedLimits {
+    /// Bytes per second.
+    pub rate: Rate,
+    /// The burst in nanoseconds at that rate.
+    pub burst_ns: u64,
+    /// Whose packets.
+    pub traffic: Traffic,
+    /// The devices through which packets wait in `fq`, by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fq_devices: Vec<u32>,
+}
+
+impl From<&Limits> for RecordedLimits {
+    fn from(limits: &Limits) -> Self {
+        let devices = limits.departures.devices().unwrap_or_default();
+        Self {
+            rate: limits.rate,
+            burst_ns: limits.burst.as_nanos(),
+            traffic: limits.traffic,
+            fq_devices: devices.numbers().collect(),
+        }
+    }
+}
+
+impl RecordedLimits {
+    /// Returns the limits. A burst beyond the longest is the longest. A queue for downloads has no record.
+    pub fn limits(&self) -> Limits {
+        let devices: FqDevices = self.fq_devices.iter().copied().collect();
+        Limits {
+            rate: self.rate,
+            burst: Burst::new(Duration::from_nanos(self.burst_ns)).unwrap_or(Burst::MAX),
+            traffic: self.traffic,
+            departures: if devices.is_empty() {
+                Departures::Never
+            } else {
+                Departures::Fq(devices)
+            },
+        }
+    }
 }
 
 /// One throttle.
@@ -68,6 +120,27 @@ pub struct Entry {
     pub cgroup_id: CgroupId,
     /// What was, or was about to be, attached.
     pub attachments: Vec<RecordedAttachment>,
+    /// The owner, which lives, has seen that the cgroup was removed. It waits for another one at that path.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub waiting: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl Entry {
+    /// Whether it stands for a finished throttle that is meant to outlive its owner.
+    pub fn is_kept(&self) -> bool {
+        self.persist && self.stage == Stage::Attached
+    }
+
+    /// Whether it says enough to arm the throttle on another cgroup. Entries of older versions do not.
+    pub fn can_be_armed(&self) -> bool {
+        let mut limits = self.attachments.iter().filter(|it| it.former_cgroup.is_none());
+        self.is_kept() && limits.any(|it| it.limits.is_some())
+    }
 }
 
 /// A ledger as it was found.
@@ -157,6 +230,7 @@ mod tests {
             cgroup_path: "/sys/fs/cgroup/a".into(),
             cgroup_id: CgroupId(9_310),
             attachments: Vec::new(),
+            waiting: false,
         }
     }
 
@@ -169,6 +243,28 @@ mod tests {
         assert_eq!(parse(&text(&entry())), Ok(entry()));
         let why = parse(br#"{"schema_version": 2, "all": "else"}"#).unwrap_err();
         assert!(why.starts_with("written in version 2 of the ledger"), "{why}");
+    }
+
+    /// What an older version has written has none of the later fields.
+    #[test]
+    fn an_entry_without_limits_is_read_and_one_with_them_keeps_them() {
+        let attachment = r#"{"attach_type":"cgroup_inet_egress","program_id":7,"tag":"0","loaded_at_ns":1,
+            "link_id":null,"pin":null}"#;
+        let recorded: RecordedAttachment = serde_json::from_str(attachment).unwrap();
+        assert_eq!(recorded.limits, None);
+        let text = String::from_utf8(text(&entry())).unwrap();
+        assert!(!text.contains("waiting"), "{text}");
+
+        let limits = Limits {
+            rate: Rate::MIN,
+            burst: Burst::DEFAULT,
+            traffic: Traffic::Internet,
+            departures: Departures::Fq([3, 5].into_iter().collect()),
+        };
+        let recorded = RecordedAttachment { limits: Some((&limits).into()), ..recorded };
+        let read: RecordedAttachment =
+            serde_json::from_str(&serde_json::to_string(&recorded).unwrap()).unwrap();
+        assert_eq!(read.limits.unwrap().limits(), limits);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod error;
 mod flow_tests;
 #[cfg(test)]
 mod folder;
+pub mod follow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -166,7 +166,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
 }
 
 /// As much of a text as fits, with a NUL behind it.
-fn write_c_chars(chars: &mut [c_char], text: &str) {
+pub(crate) fn write_c_chars(chars: &mut [c_char], text: &str) {
     let room = chars.len().saturating_sub(1);
     for (to, from) in chars[..room].iter_mut().zip(text.bytes()) {
         *to = from.cast_signed();

@@ -36,6 +36,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Limit(LimitArgs),
     List(ListArgs),
+    Rearm(RearmArgs),
     Rm(RmArgs),
     Doctor(DoctorArgs),
     /// Write man pages, completions or JSON Schemas of this program
@@ -99,6 +100,10 @@ pub(crate) struct LimitArgs {
     /// End by itself after this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
+
+    /// End when the cgroup is removed, instead of waiting for another one at the same path (a service that restarts)
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 fn limit_help() -> String {
@@ -107,6 +112,7 @@ fn limit_help() -> String {
          TIME: 20ms, 1s, 5m, 1h30m.\n\n\
          Every process in the cgroup and below it shares the limit. A socket belongs to the \
          cgroup that it was made in: moving a process does not move its open connections.\n\n\
+         When the cgroup is removed, the limit waits for another one at the same path and arms it as well.\n\n\
          Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer.\n\n\
          Exit status:\n\
          \x20 0   the limit was held to its end, or is pinned\n\
@@ -147,6 +153,23 @@ pub(crate) struct ListArgs {
     /// For people or for programs
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
+}
+
+/// Arm pinned throttles again whose cgroups were removed and made again
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A pinned throttle has no process that could follow the path of its cgroup: when the cgroup is removed, \
+                  the throttle waits ('chadthrottle list' says so) until this command arms it on the new one.\n\n\
+                  Exit status:\n\
+                  \x20 0   they are armed; without ids, those that have a cgroup\n\
+                  \x20 1   one of them could not be armed, or has no cgroup\n\
+                  \x20 64  bad usage, or there is no such throttle\n\
+                  \x20 70  chadthrottle itself failed"
+)]
+pub(crate) struct RearmArgs {
+    /// Their ids, as `chadthrottle list` shows them; without any, every one whose cgroup is there
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
 }
 
 /// End pinned throttles

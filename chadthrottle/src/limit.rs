@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use auditor::escape::{escape, escape_bytes};
@@ -17,23 +17,27 @@ use throttle_core::mark;
 use throttle_core::mode::{self, DeparturesWish, Mode, Tcp};
 use throttle_core::settle::Settlement;
 use throttle_core::target::Target;
-use throttle_core::{Config, Engine, Health, Removed, Spec, Started, ThrottleId};
+use throttle_core::{Config, Engine, Removed, Spec, Started};
 
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs};
+use crate::follow::{End, Follow};
 use crate::others;
-use crate::signals::{Signals, Woken};
+use crate::signals::Signals;
 use crate::sockets::Watch;
 use crate::traffic;
 use crate::words::{Usage, count, print, say, warn};
-
-/// How often to look whether the throttle is still there.
-const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     if args.attach == AttachArg::Pinned && args.duration.is_some() {
         return Err(Usage(
             "--duration needs a process that waits for its end, and a pinned throttle has none: use \
              --attach link, or end it with 'chadthrottle rm'",
+        )
+        .into());
+    }
+    if args.attach == AttachArg::Pinned && args.once {
+        return Err(Usage(
+            "--once needs a process that waits for the cgroup's end, and a pinned throttle has none: use --attach link",
         )
         .into());
     }
@@ -87,7 +91,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     }
     crate::target::tell_of_neighbours(&target.neighbours, target.neighbours_hidden);
     traffic::tell_of_redirects(&spec.cgroup, spec.traffic);
-    let mut watch = Watch::start(&spec.cgroup, args.pid);
+    let watch = Watch::start(&spec.cgroup, args.pid);
     if let Err(error) = print(&armed_line(&spec, &started)) {
         // Who asked for it does not know of it, and so could not end it.
         engine.remove(started.id)?;
@@ -98,13 +102,13 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         engine.release(started.id)?;
         return Ok(());
     }
-    wait(&mut engine, started.id, &signals, args.duration, &mut watch)?;
-    watch.finish();
-    let asked = Instant::now();
-    let removed = engine.remove(started.id)?;
-    tracing::debug!(took = ?asked.elapsed(), "the programs are off the cgroup's lists");
-    let more = traffic::meaning(spec.traffic, &removed);
-    print(&format!("{}{}{more}", summary(&removed), watch.summary(&removed)))
+    let end = End { duration: args.duration, once: args.once };
+    let followed = Follow::new(&mut engine, &spec, started.id, watch).until(&signals, end)?;
+    if let Some(removed) = &followed.last {
+        let more = traffic::meaning(spec.traffic, removed);
+        print(&format!("{}{}{more}", summary(removed), followed.sockets.summary(removed)))?;
+    }
+    followed.result()
 }
 
 /// Through which devices what is sent above the limit waits in `fq`.
@@ -142,7 +146,7 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
     Ok(known)
 }
 
-fn config() -> Result<Config> {
+pub(crate) fn config() -> Result<Config> {
     let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
     Ok(Config {
         ledger: LedgerDir::new(bpf::ledger::DEFAULT_DIR),
@@ -164,57 +168,7 @@ fn mark() -> u64 {
     })
 }
 
-/// Until a signal comes, the time is up, or there is nothing left to limit.
-fn wait(
-    engine: &mut Engine<LinuxBpf>,
-    id: ThrottleId,
-    signals: &Signals,
-    duration: Option<Duration>,
-    watch: &mut Watch,
-) -> Result<()> {
-    let end = duration.and_then(|duration| Instant::now().checked_add(duration));
-    let mut complete = true;
-    let mut tcp_complete = true;
-    loop {
-        let look = Instant::now() + LOOK;
-        let until = end.map_or(look, |end| end.min(look));
-        if signals.wait_until(until)? == Woken::Signal || end == Some(until) {
-            return Ok(());
-        }
-        let Some(status) = engine.list().into_iter().find(|status| status.id == id) else {
-            return Ok(());
-        };
-        watch.look(&status);
-        if tcp_complete && matches!(status.tcp_health, Some(Health::DetachedByOthers)) {
-            warn(
-                "somebody else has detached the program that shapes TCP: its packets above the limit are \
-                 dropped now",
-            );
-            tcp_complete = false;
-        }
-        match engine.close_broken_queue(id) {
-            Ok(false) => {}
-            Ok(true) => warn(
-                "somebody else has removed the queue's network device or taken it down: downloads above the \
-                 limit are dropped now",
-            ),
-            Err(error) => warn(&format!("the queue for downloads: {error}")),
-        }
-        let mut healths = status.directions.iter().map(|direction| &direction.health);
-        if healths.clone().all(|health| matches!(health, Health::CgroupVanished)) {
-            warn("the cgroup was removed: there is nothing left to limit");
-            return Ok(());
-        }
-        if complete && healths.any(|health| matches!(health, Health::DetachedByOthers)) {
-            warn(
-                "somebody else has detached a program of this throttle: it does not limit any more",
-            );
-            complete = false;
-        }
-    }
-}
-
-fn tell_of_settlement(settlement: &Settlement) {
+pub(crate) fn tell_of_settlement(settlement: &Settlement) {
     match bpf::queue::sweep() {
         Ok(removed) => removed.iter().for_each(|name| {
             say(&format!("removed network device {name}, whose owner had died"));
@@ -232,7 +186,7 @@ fn tell_of_settlement(settlement: &Settlement) {
     }
 }
 
-fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
+pub(crate) fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
     if let Ok(Adopted { untold: untold @ 1.., .. }) = adopted {
         warn(&format!(
             "the network namespaces of {untold} threads of the cgroup cannot be told (they are outside of this pid \
@@ -300,6 +254,6 @@ fn summary(removed: &Removed) -> String {
     text
 }
 
-fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     escape_bytes(path.as_os_str().as_bytes())
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
+use auditor::classify::Finding;
 use auditor::collect::{Options, collect};
 use auditor::escape::escape_bytes;
 use auditor::exit;
@@ -15,6 +16,7 @@ use comfy_table::{Table, presets};
 
 use crate::cli::{Format, ListArgs};
 use crate::throttles::{Row, Throttles, throttles};
+use crate::waiting;
 use crate::words::{count, print, warn};
 
 pub(crate) fn run(args: &ListArgs) -> Result<()> {
@@ -24,7 +26,8 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     };
     // Whatever keeps it from looking, what there is was not seen.
     let snapshot = collect(&options).map_err(|error| exit::incomplete(format!("{error:#}")))?;
-    let found = throttles(&snapshot);
+    let mut found = throttles(&snapshot);
+    found.rows.extend(waiting::rows(&snapshot, bpf::cgroup::cgroup2_mount().ok().as_deref()));
     match args.format {
         Format::Json => print(&(serde_json::to_string_pretty(&found)? + "\n"))?,
         Format::Text => print(&text(&found))?,
@@ -107,7 +110,10 @@ fn cells(row: &Row) -> [String; 13] {
         row.traffic.clone(),
         row.tcp.to_string(),
         if row.departures { "fq" } else { "police" }.to_owned(),
-        row.attach.to_string(),
+        match row.finding {
+            Finding::Waiting => format!("{}, waiting", row.attach),
+            _ => row.attach.to_string(),
+        },
         owner,
         packets(row.passed),
         packets(row.dropped),

@@ -3,16 +3,21 @@
 
 mod cli;
 mod doctor;
+mod follow;
 mod generate;
+mod hold;
 mod limit;
 mod list;
 mod others;
+mod rearm;
 mod rm;
 mod signals;
 mod sockets;
 mod target;
 mod throttles;
 mod traffic;
+mod waiting;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -30,6 +35,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Limit(args) => limit::run(&args),
         Command::List(args) => list::run(&args),
+        Command::Rearm(args) => rearm::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(what) => generate::run(&what),

@@ -1,6 +1,6 @@
 //! Waiting to be told to end.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,6 +22,8 @@ pub(crate) struct Signals {
 pub(crate) enum Woken {
     /// One of the signals came.
     Signal,
+    /// What was waited for beside signals has something to say.
+    Told,
     /// The time was up.
     Timeout,
 }
@@ -44,20 +46,24 @@ impl Signals {
         Ok(Self { fd })
     }
 
-    /// Waits for a signal until then.
-    pub(crate) fn wait_until(&self, deadline: Instant) -> Result<Woken> {
+    /// Waits until then for a signal, or until one of `beside` can be read.
+    pub(crate) fn wait_until(&self, deadline: Instant, beside: &[BorrowedFd<'_>]) -> Result<Woken> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // Rounded up, so that the last millisecond is not spent in a busy loop.
             let timeout = PollTimeout::try_from(left + Duration::from_micros(999))
                 .unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            let fds = std::iter::once(self.fd.as_fd()).chain(beside.iter().copied());
+            let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             match poll(&mut fds, timeout) {
                 Ok(0) if left.is_zero() => return Ok(Woken::Timeout),
                 Ok(0) | Err(nix::errno::Errno::EINTR) => {}
                 Ok(_) => {
                     if self.fd.read_signal().context("cannot read a signal")?.is_some() {
                         return Ok(Woken::Signal);
+                    }
+                    if fds[1..].iter().any(|fd| fd.any() == Some(true)) {
+                        return Ok(Woken::Told);
                     }
                 }
                 Err(errno) => return Err(errno).context("cannot wait for signals"),

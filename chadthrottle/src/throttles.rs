@@ -6,6 +6,7 @@ use auditor::classify::{Finding, Judged, classify};
 use auditor::report::{Gap, report};
 use auditor::snapshot::{Count, Look, Snapshot};
 use bpf::AttachType;
+use bpf::follow::GUARDS;
 use bpf::ledger::Entry;
 use serde::{Serialize, Serializer};
 use throttle_core::Direction;
@@ -63,8 +64,11 @@ pub(crate) struct Throttles {
 /// Reads them out of a snapshot.
 pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
     let classified = classify(snapshot);
-    let ours: Vec<_> =
-        classified.attachments.iter().filter(|judged| judged.finding != Finding::Foreign).collect();
+    let is_throttle = |judged: &&Judged<'_>| {
+        judged.finding != Finding::Foreign
+            && judged.program.is_none_or(|program| program.name != GUARDS)
+    };
+    let ours: Vec<_> = classified.attachments.iter().filter(is_throttle).collect();
     let (for_tcp, ours): (Vec<_>, Vec<_>) = ours.into_iter().partition(|judged| is_for_tcp(judged));
     let rows: Vec<_> = match snapshot.looks.last() {
         Some(look) => ours.iter().filter_map(|judged| row(judged, &for_tcp, look)).collect(),

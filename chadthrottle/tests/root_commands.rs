@@ -391,7 +391,7 @@ fn root_a_signal_that_is_ignored_from_the_start_stays_ignored() {
 fn root_it_ends_by_itself_when_the_cgroup_is_removed() {
     isolate();
     let cgroup = ScratchCgroup::new("removed");
-    let limit = Limit::start(&["--cgroup", &text(&cgroup), "--upload", "1M"]);
+    let limit = Limit::start(&["--cgroup", &text(&cgroup), "--upload", "1M", "--once"]);
     remove_tree(cgroup.path()).unwrap();
     let said = limit.end();
     assert!(said.status.success(), "{}", said.stderr);

@@ -191,6 +191,24 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
+    /// Whether the kernel still runs the program for sockets of its cgroup, which was removed. They keep the cgroup's
+    /// programs until the last of them is closed. A few milliseconds pass before the kernel lets go.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub(crate) fn lingers(&self, kernel: &B) -> Result<bool> {
+        match &self.hold {
+            Hold::Link(link) | Hold::Pinned(link, _) => {
+                Ok(kernel.link_info(link)?.cgroup_id.is_some())
+            }
+            // Its state goes with the cgroup's programs.
+            Hold::Legacy => {
+                let state = kernel.state(self.program(), self.cgroup_id, self.attach_type)?;
+                Ok(state.is_some())
+            }
+        }
+    }
+
     /// Changes what it allows, in place: nothing is detached, the counters go on, and what was used up of
     /// the burst stays used up. (Packets that pass during the write itself, microseconds, are not charged.)
     ///

@@ -1,8 +1,10 @@
 //! The engine: the throttles of one process.
 
 mod add;
+mod again;
 mod look;
 mod queue;
+mod rearm;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -204,7 +206,11 @@ impl<B: CgroupBpf> Engine<B> {
         let health = |attachment: &Attachment<B>| match attachment.is_attached(&self.kernel) {
             Ok(Some(true)) => Health::Attached,
             Ok(Some(false)) => Health::DetachedByOthers,
-            Ok(None) => Health::CgroupVanished,
+            Ok(None) => match attachment.lingers(&self.kernel) {
+                Ok(true) => Health::SocketsRemain,
+                Ok(false) => Health::CgroupVanished,
+                Err(error) => Health::Unknown(error),
+            },
             Err(error) => Health::Unknown(error),
         };
         let direction_status = |attachment: &Attachment<B>| {

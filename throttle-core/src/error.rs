@@ -51,6 +51,18 @@ pub enum Error {
     /// The ledger has no throttle of that name.
     #[error("there is no pinned throttle '{0}'; 'chadthrottle list' shows those that there are")]
     NoSuchRecord(String),
+    /// A record whose path may be another cgroup's here.
+    #[error(
+        "throttle '{0}' was made in another pid namespace (a container's?), so its path may be another cgroup's here: arm \
+         it there, or end it with 'chadthrottle rm {0}'"
+    )]
+    Elsewhere(String),
+    /// The ledger does not say what a throttle allows.
+    #[error(
+        "the record of throttle '{0}' does not say what it allows, because an older version wrote it: end it with \
+         'chadthrottle rm {0}'"
+    )]
+    NoLimits(String),
     /// A recorded throttle whose process lives and holds it.
     #[error(
         "throttle '{name}' is in the hands of process {pid}, which still runs: end that process"

@@ -22,6 +22,7 @@ fn entry(name: &str) -> Entry {
         cgroup_path: "/sys/fs/cgroup/a b\n".into(),
         cgroup_id: CgroupId(5),
         attachments: Vec::new(),
+        waiting: false,
     }
 }
 

@@ -25,9 +25,9 @@ pub struct Settlement {
 /// Whether an entry of this boot stands for something that is meant to be there.
 ///
 /// `owner_alive`: `None` when that cannot be told from here, which counts as alive. `cgroup_exists`: the
-/// cgroup is still the one of the entry.
+/// cgroup is still the one of the entry. Without it the throttle waits for another one, if it can be armed there.
 pub fn is_meant(entry: &Entry, owner_alive: Option<bool>, cgroup_exists: bool) -> bool {
-    let persists = entry.persist && entry.stage == Stage::Attached && cgroup_exists;
+    let persists = entry.is_kept() && (cgroup_exists || entry.can_be_armed());
     owner_alive != Some(false) || persists
 }
 
@@ -69,6 +69,7 @@ fn settle_entry<B: CgroupBpf>(
     let cgroup_exists =
         open_same_cgroup(kernel, entry)?.same().is_some() || is_linked_still(kernel, entry)?;
     if is_meant(entry, kernel.is_alive(&entry.owner)?, cgroup_exists) {
+        forget_former(kernel, ledger, lock, entry)?;
         return Ok(false);
     }
     remove_entry(kernel, ledger, lock, path, entry).map(|()| true)
@@ -90,21 +91,55 @@ pub fn remove_recorded<B: CgroupBpf>(
         return Err(none());
     }
     let lock = ledger.lock()?;
-    let (path, entry) = ledger
-        .read()?
-        .entries
-        .into_iter()
-        .find(|(_, entry)| entry.throttle == name && entry.owner.boot_id == boot_id)
-        .ok_or_else(none)?;
+    let (path, entry) = find_recorded(ledger, name, boot_id)?.ok_or_else(none)?;
     // A legacy one, and any that is only half made or half removed, is its owner's for as long as that lives.
-    let is_released = entry.persist && entry.stage == Stage::Attached;
-    if !is_released && kernel.is_alive(&entry.owner)? != Some(false) {
+    if !entry.is_kept() && kernel.is_alive(&entry.owner)? != Some(false) {
         return Err(Error::OwnerLives { name: entry.throttle, pid: entry.owner.pid });
     }
     // Marked first: should this process die half way, the next start finishes the removal.
     ledger.write(&lock, &Entry { stage: Stage::Removing, ..entry.clone() })?;
     remove_entry(kernel, ledger, &lock, &path, &entry)?;
     Ok(entry)
+}
+
+/// The entry of a throttle of this boot. Only for who holds the lock, if it is to be changed.
+pub(crate) fn find_recorded(
+    ledger: &LedgerDir,
+    name: &str,
+    boot_id: &str,
+) -> Result<Option<(PathBuf, Entry)>> {
+    let entries = ledger.read()?.entries;
+    let is_it = |entry: &Entry| entry.throttle == name && entry.owner.boot_id == boot_id;
+    Ok(entries.into_iter().find(|(_, entry)| is_it(entry)))
+}
+
+/// Lets go of what is pinned of cgroups that had the path before, once the last of their sockets is closed.
+fn forget_former<B: CgroupBpf>(
+    kernel: &B,
+    ledger: &LedgerDir,
+    lock: &Locked,
+    entry: &Entry,
+) -> Result<()> {
+    let mut kept = entry.clone();
+    kept.attachments.clear();
+    for recorded in &entry.attachments {
+        if recorded.former_cgroup.is_none() || lingers(kernel, recorded)? {
+            kept.attachments.push(recorded.clone());
+        } else if let Some(pin) = &recorded.pin {
+            remove_pinned(kernel, false, recorded, pin)?;
+        }
+    }
+    if kept == *entry { Ok(()) } else { ledger.write(lock, &kept) }
+}
+
+/// Whether a pinned link is attached to a cgroup: one that exists, or one that was removed and still has open sockets.
+pub(crate) fn lingers<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -> Result<bool> {
+    let Some(pin) = &recorded.pin else { return Ok(false) };
+    match kernel.link_open_pinned(pin).and_then(|link| kernel.link_info(&link)) {
+        Ok(info) => Ok(info.program_id == recorded.program_id && info.cgroup_id.is_some()),
+        Err(error) if is_vanished(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Detaches whatever is left of an entry, and then forgets it. The lock is held: two settling at once
@@ -214,7 +249,7 @@ fn remove_attachment<B: CgroupBpf>(
 }
 
 /// Detaches the link that is pinned there and removes the pin, if they are ours. Whether it did.
-fn remove_pinned<B: CgroupBpf>(
+pub(crate) fn remove_pinned<B: CgroupBpf>(
     kernel: &B,
     id_is_anothers: bool,
     recorded: &RecordedAttachment,

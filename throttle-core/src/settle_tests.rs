@@ -18,6 +18,7 @@ fn entry(persist: bool, stage: Stage) -> Entry {
         cgroup_path: "/nowhere".into(),
         cgroup_id: CgroupId(1),
         attachments: Vec::new(),
+        waiting: false,
     }
 }
 
@@ -51,6 +52,24 @@ fn of_a_dead_owner_only_what_was_finished_and_is_to_persist_is_meant() {
 }
 
 #[test]
-fn what_was_to_persist_ends_with_its_cgroup() {
-    assert!(!is_meant(&entry(true, Stage::Attached), Some(false), false));
+fn without_its_cgroup_what_was_to_persist_waits_if_it_can_be_armed_again() {
+    let mut entry = entry(true, Stage::Attached);
+    assert!(!is_meant(&entry, Some(false), false), "an older version's");
+    entry.attachments.push(RecordedAttachment {
+        attach_type: bpf::AttachType::INET_EGRESS,
+        program_id: bpf::ProgramId(1),
+        tag: "1".to_owned(),
+        loaded_at_ns: 1,
+        link_id: None,
+        pin: None,
+        limits: serde_json::from_str(r#"{"rate": 1000, "burst_ns": 1, "traffic": "all"}"#).unwrap(),
+        former_cgroup: None,
+    });
+    assert!(is_meant(&entry, Some(false), false));
+    for (persist, stage) in
+        [(true, Stage::Intent), (true, Stage::Removing), (false, Stage::Attached)]
+    {
+        let entry = Entry { persist, stage, ..entry.clone() };
+        assert!(!is_meant(&entry, Some(false), false), "{persist} {stage:?}");
+    }
 }

@@ -56,6 +56,8 @@ pub enum Health {
     Attached,
     /// The cgroup was removed; removing the throttle tidies up.
     CgroupVanished,
+    /// The cgroup was removed, but sockets that were made in it are still open, and limited.
+    SocketsRemain,
     /// Somebody else detached it.
     DetachedByOthers,
     /// The kernel could not be asked.

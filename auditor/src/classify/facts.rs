@@ -148,6 +148,31 @@ impl<'a> Facts<'a> {
         program.owner.is_some() || self.records(program).next().is_some()
     }
 
+    /// The entry of a throttle whose cgroup was removed, and that waits for another one, by its link or, without one, by
+    /// its program. An owner that waits says so itself; of a pinned one the cgroup was looked for.
+    pub(super) fn waits(
+        &self,
+        program: &'a ProgramFact,
+        link: Option<LinkId>,
+    ) -> Option<&'a Entry> {
+        let is_named = |recorded: &RecordedAttachment| link.is_none() || recorded.link_id == link;
+        let waits = |entry: &Entry, recorded: &RecordedAttachment| {
+            let is_removed = recorded.former_cgroup.is_some()
+                || self.look.removed_cgroups.contains(&entry.cgroup_id);
+            let owner_waits = entry.waiting && self.lives(&entry.owner) != Some(false);
+            owner_waits || entry.can_be_armed() && (entry.waiting || is_removed)
+        };
+        self.records(program)
+            .find(|(entry, recorded)| is_named(recorded) && waits(entry, recorded))
+            .map(|(entry, _)| entry)
+    }
+
+    /// The owners that live and wait for a cgroup.
+    pub(super) fn waiting_owners(&self) -> impl Iterator<Item = u32> {
+        let entries = self.look.ledger.iter().filter(|entry| entry.waiting);
+        entries.filter(|entry| self.lives(&entry.owner) == Some(true)).map(|entry| entry.owner.pid)
+    }
+
     /// A process that holds something would have been seen.
     pub(super) fn sees_every_process(&self) -> bool {
         self.host.pid_namespace == bpf::INITIAL_PID_NAMESPACE

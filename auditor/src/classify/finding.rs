@@ -21,6 +21,8 @@ pub enum Finding {
     Active,
     /// Ours, kept beyond its owner on purpose, and recorded so.
     Pinned,
+    /// Ours, and meant: its cgroup was removed, and it is recorded as waiting for another one at that path.
+    Waiting,
     /// Not ours.
     Foreign,
     /// Asked for by its name, but nothing says whose it is: no owner in its metadata, no record, no name of ours.
@@ -45,9 +47,10 @@ pub enum Finding {
 
 impl Finding {
     /// Every finding, in the order of the judgement.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Active,
         Self::Pinned,
+        Self::Waiting,
         Self::Foreign,
         Self::Unowned,
         Self::OrphanedAttachment,
@@ -65,6 +68,7 @@ impl Finding {
         match self {
             Self::Active => "active",
             Self::Pinned => "pinned",
+            Self::Waiting => "waiting",
             Self::Foreign => "foreign",
             Self::Unowned => "unowned",
             Self::OrphanedAttachment => "orphaned_attachment",

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use bpf::ledger::Entry;
 use bpf::{AttachType, ProgramId};
 
 use super::attached::paths;
@@ -47,6 +48,7 @@ pub(super) fn judge<'a>(
         .filter_map(|judged| judged.owner)
         .filter(|claim| claim.alive == Some(true))
         .map(|claim| claim.pid)
+        .chain(facts.waiting_owners())
         .collect();
     let mut judged = Vec::new();
     let mut unjudged = Vec::new();
@@ -125,7 +127,9 @@ fn of_defunct_link<'a>(
     judged.pins.retain(|pin| pin.object == object || standing.nobody());
     judged.holders.retain(|holder| holder.objects.contains(&object));
     judged.owner = standing.claim;
-    (judged.finding, judged.reason) = if standing.nobody() && !judged.pins.is_empty() {
+    (judged.finding, judged.reason) = if let Some(entry) = facts.waits(program, Some(link.id)) {
+        (Finding::Waiting, waiting(gone, entry))
+    } else if standing.nobody() && !judged.pins.is_empty() {
         let reason = format!(
             "{gone}, the pin {} keeps it, and {}",
             paths(&judged.pins),
@@ -141,6 +145,21 @@ fn of_defunct_link<'a>(
         (Finding::DefunctLink, format!("{gone}, but it still holds the program: {by}"))
     };
     judged
+}
+
+/// Why something waits for a cgroup.
+fn waiting(gone: &str, entry: &Entry) -> String {
+    let path = entry.cgroup_path.to_string_lossy();
+    let name = &entry.throttle;
+    if entry.persist {
+        format!(
+            "{gone}: throttle '{name}' waits for another cgroup at {path} ('chadthrottle rearm {name}' arms it there, \
+             'chadthrottle rm {name}' ends it)"
+        )
+    } else {
+        let pid = entry.owner.pid;
+        format!("{gone}: its owner, process {pid}, waits for another cgroup at {path}")
+    }
 }
 
 enum Judgement<'a> {
@@ -177,6 +196,8 @@ fn of_program<'a>(
             }
             None => (finding, reason),
         }
+    } else if let Some(entry) = facts.waits(program, None).filter(|entry| entry.waiting) {
+        (Finding::Waiting, waiting("attached nowhere now", entry))
     } else if doubt.is_none() && standing.nobody() && !judged.pins.is_empty() {
         let reason = format!(
             "kept by the pin {}, but {}",

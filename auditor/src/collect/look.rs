@@ -1,12 +1,12 @@
 //! One look at the host.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use bpf::cgroup::{Cgroup, below, descendants};
-use bpf::error::Error;
+use bpf::error::{Error, Kind};
 use bpf::holders::holders;
 use bpf::objects::Links;
 use bpf::pins::{Held, Sought, pins};
@@ -117,6 +117,7 @@ impl Eye<'_> {
         let device_links = device_links(&programs, gaps, changing);
         let host = host_elsewhere();
         let ledger = ledger_entries(host.as_deref(), gaps);
+        let removed_cgroups = removed_cgroups(self.cgroup, &ledger);
         let owned = programs.iter().filter_map(|program| program.owner.as_ref());
         let owned = owned.chain(ledger.iter().map(|entry| &entry.owner));
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
@@ -158,6 +159,7 @@ impl Eye<'_> {
             holders,
             owners,
             ledger,
+            removed_cgroups,
             devices,
             inventory,
         }
@@ -233,6 +235,18 @@ pub(super) fn known<T>(
             Vec::new()
         }
     }
+}
+
+/// Of the cgroups of throttles that are meant to stay, those that are gone. One of which that cannot be told is none.
+fn removed_cgroups(any: &Cgroup, ledger: &[ledger::Entry]) -> Vec<CgroupId> {
+    let is_removed = |entry: &&ledger::Entry| match Cgroup::open_by_id(any, entry.cgroup_id) {
+        Err(error) => error.kind() == Kind::Vanished,
+        // A number is used for one cgroup only, as long as the host runs.
+        Ok(_) => false,
+    };
+    let kept = ledger.iter().filter(|entry| entry.is_kept());
+    let removed: BTreeSet<_> = kept.filter(is_removed).map(|entry| entry.cgroup_id).collect();
+    removed.into_iter().collect()
 }
 
 fn ledger_entries(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {

@@ -24,6 +24,11 @@ pub(crate) fn render(report: &Report) -> anyhow::Result<String> {
     let numbers = [
         ("active", "Attachments of ours whose owners live and mean them.", number(summary.active)),
         ("pinned", "Attachments of ours that are kept on purpose.", number(summary.pinned)),
+        (
+            "waiting",
+            "Links and programs of throttles that wait for another cgroup at their path.",
+            number(summary.waiting),
+        ),
         ("foreign", "Attachments of others.", number(summary.foreign)),
         (
             "unowned",

@@ -11,8 +11,8 @@ macro_rules! recorded {
     };
 }
 
-const RECORDED: [&[u8]; 11] = recorded!(
-    "active" "pinned" "foreign" "orphaned_attachment" "stacked_duplicate" "disarmed_attachment" "orphaned_pin" "defunct_link"
+const RECORDED: [&[u8]; 13] = recorded!(
+    "active" "pinned" "waiting" "foreign" "unowned" "orphaned_attachment" "stacked_duplicate" "disarmed_attachment" "orphaned_pin" "defunct_link"
     "unattached_program" "unreachable_program" "orphaned_device"
 );
 

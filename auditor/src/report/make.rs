@@ -75,6 +75,11 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
             attachments: classified.attachments.len(),
             active: count(Finding::Active),
             pinned: count(Finding::Pinned),
+            waiting: classified
+                .programs
+                .iter()
+                .filter(|judged| judged.finding == Finding::Waiting)
+                .count(),
             foreign: count(Finding::Foreign),
             unowned: classified.unowned().count(),
             devices: classified

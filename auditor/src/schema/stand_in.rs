@@ -60,6 +60,27 @@ pub(crate) struct RecordedAttachment {
     link_id: Option<u32>,
     /// Where the link is pinned, or will be.
     pin: Option<String>,
+    /// What it allows, so that it can be armed again.
+    #[serde(default)]
+    limits: Option<RecordedLimits>,
+    /// The cgroup that it is attached to, where that is not the entry's: one that had the path before, was removed, and
+    /// still has open sockets.
+    #[serde(default)]
+    former_cgroup: Option<u64>,
+}
+
+/// What a direction of a throttle allows.
+#[derive(JsonSchema)]
+pub(crate) struct RecordedLimits {
+    /// Bytes per second.
+    rate: u64,
+    /// The burst in nanoseconds at that rate.
+    burst_ns: u64,
+    /// Whose packets: `all`, `internet` or `local`.
+    traffic: String,
+    /// The devices through which packets wait in `fq`, by their numbers.
+    #[serde(default)]
+    fq_devices: Vec<u32>,
 }
 
 /// One throttle, as the ledger has it.
@@ -81,4 +102,7 @@ pub(crate) struct Entry {
     cgroup_id: u64,
     /// What was, or was about to be, attached.
     attachments: Vec<RecordedAttachment>,
+    /// The owner has seen that the cgroup was removed, and waits for another one at that path.
+    #[serde(default)]
+    waiting: bool,
 }

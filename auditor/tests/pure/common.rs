@@ -139,6 +139,8 @@ pub(crate) trait Story {
             loaded_at_ns: 1_000 + u64::from(program),
             link_id: None,
             pin: None,
+            limits: None,
+            former_cgroup: None,
         };
         look.ledger.push(Entry {
             schema_version: 1,
@@ -149,6 +151,7 @@ pub(crate) trait Story {
             cgroup_path: format!("/sys/fs/cgroup/cgroup-{cgroup}").into(),
             cgroup_id: CgroupId(cgroup),
             attachments: vec![recorded],
+            waiting: false,
         });
         look.ledger.last_mut().unwrap()
     }

@@ -2,10 +2,12 @@
 
 use crate::common::*;
 use auditor::classify::Finding::{
-    Active, DefunctLink, OrphanedPin, UnattachedProgram, UnreachableProgram,
+    Active, DefunctLink, OrphanedPin, UnattachedProgram, UnreachableProgram, Waiting,
 };
 use auditor::classify::{Source, Verdict, classify};
 use auditor::snapshot::{Snapshot, Subject};
+use bpf::ledger::{RecordedLimits, Stage};
+use bpf::{CgroupId, LinkId};
 
 /// A living owner's program 41, loaded and attached nowhere.
 fn idle() -> Snapshot {
@@ -200,4 +202,84 @@ fn programs_of_others_are_not_judged() {
     let mut host = host();
     host.look().attachments.clear();
     assert_eq!(programs(&host), []);
+}
+
+fn limits() -> RecordedLimits {
+    serde_json::from_str(r#"{"rate": 125000, "burst_ns": 20000000, "traffic": "all"}"#).unwrap()
+}
+
+/// A throttle that is pinned, whose owner is dead and whose link is defunct.
+fn pinned_without_cgroup() -> Snapshot {
+    let mut host = host();
+    let owner = owner(4711);
+    host.program(41, Some(&owner));
+    host.owner_lives(&owner, Some(false));
+    host.link(11, 41, 0, IN);
+    host.pin("/sys/fs/bpf/chadthrottle/backup/download", link(11));
+    let entry = host.record(&owner, 41, A);
+    entry.attachments[0].link_id = Some(LinkId(11));
+    entry.attachments[0].limits = Some(limits());
+    host.look().removed_cgroups.push(CgroupId(A));
+    host
+}
+
+#[test]
+fn a_pinned_throttle_waits_only_if_its_cgroup_was_removed_and_it_is_its_link() {
+    let waits = pinned_without_cgroup();
+    assert_eq!(programs(&waits), [Waiting]);
+    assert_eq!(classify(&waits).verdict, Verdict::Clean);
+    let reason = classify(&waits).programs[0].reason.clone();
+    assert!(reason.contains("'backup' waits for another cgroup at /sys/fs/cgroup/"), "{reason}");
+
+    // Somebody has detached it from a cgroup that is still there.
+    let mut detached = pinned_without_cgroup();
+    detached.look().removed_cgroups.clear();
+    assert_eq!(programs(&detached), [DefunctLink]);
+    let mut anothers = pinned_without_cgroup();
+    anothers.look().ledger[0].attachments[0].link_id = Some(LinkId(12));
+    assert_eq!(programs(&anothers), [DefunctLink]);
+    // An older version has not written what it allows: nobody can arm it again.
+    let mut old = pinned_without_cgroup();
+    old.look().ledger[0].attachments[0].limits = None;
+    assert_eq!(programs(&old), [DefunctLink]);
+    for stage in [Stage::Intent, Stage::Removing] {
+        let mut unfinished = pinned_without_cgroup();
+        unfinished.look().ledger[0].stage = stage;
+        assert_eq!(programs(&unfinished), [OrphanedPin], "{stage:?}");
+    }
+}
+
+/// Sockets that were made in the cgroup keep it on the link.
+#[test]
+fn a_pinned_throttle_waits_also_while_sockets_of_its_cgroup_are_open() {
+    let mut host = pinned_without_cgroup();
+    host.look().links[0].cgroup_id = CgroupId(A);
+    assert_eq!(programs(&host), [Waiting]);
+}
+
+/// An owner that lives and has written that it waits for a cgroup.
+fn waiting_owner() -> Snapshot {
+    let mut host = idle();
+    let entry = host.record(&owner(4711), 41, A);
+    (entry.persist, entry.waiting) = (false, true);
+    entry.attachments[0].link_id = Some(LinkId(11));
+    host
+}
+
+#[test]
+fn what_an_owner_keeps_that_waits_for_a_cgroup_is_no_leak() {
+    let mut host = waiting_owner();
+    assert_eq!(programs(&host), [Waiting]);
+    // The program for the other direction is in no record.
+    host.program(42, Some(&owner(4711)));
+    host.hold(4711, &[program(42)]);
+    assert_eq!(programs(&host), [Waiting, Active]);
+    host.link(11, 41, 0, IN);
+    host.hold(4711, &[link(11)]);
+    assert_eq!(programs(&host), [Waiting, Active]);
+    assert_eq!(classify(&host).verdict, Verdict::Clean);
+
+    // It has ended, and somebody else holds what it held.
+    host.look().owners[0].alive = Some(false);
+    assert!(programs(&host).iter().all(|finding| finding.is_leak()), "{:?}", programs(&host));
 }

@@ -48,6 +48,7 @@ macro_rules! recorded {
 recorded! {
     a_throttle_whose_owner_lives_is_active: Active,
     a_throttle_that_is_recorded_as_meant_to_stay_is_pinned: Pinned,
+    a_pinned_throttle_whose_cgroup_was_removed_waits: Waiting,
     programs_of_systemd_are_foreign: Foreign,
     what_names_no_owner_and_is_not_named_as_ours_is_unowned: Unowned,
     a_legacy_attachment_whose_owner_was_killed_is_orphaned: OrphanedAttachment,

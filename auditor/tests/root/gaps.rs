@@ -39,7 +39,10 @@ fn persist(cgroup: &Path, name: &str, pin: &Path) -> Entry {
             loaded_at_ns: program.info().loaded_at_ns,
             link_id: Some(link.id()),
             pin: Some(pin.to_owned()),
+            limits: None,
+            former_cgroup: None,
         }],
+        waiting: false,
     }
 }
 

@@ -1,14 +1,16 @@
 //! Adding a throttle: loaded, written down, attached, and written down again; all of it or nothing.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use bpf::ledger::{self, Entry, RecordedAttachment, Stage};
+use bpf::ledger::{self, Entry, RecordedAttachment, RecordedLimits, Stage};
 use bpf::limits::Limits;
 use bpf::throttle::Parts;
 use bpf::{AttachType, CgroupBpf};
 use nix::errno::Errno;
 
+use super::rearm::Recorded;
 use super::{Engine, Throttle, queue};
 use crate::attachment::{Attachment, identity, prepare};
 use crate::error::{Error, Result};
@@ -44,6 +46,11 @@ impl<B: CgroupBpf> Engine<B> {
     /// When it cannot be attached or recorded. What was attached already is detached again; should even
     /// that fail, the error says so, and the throttle stays in [`Engine::list`] to be removed.
     pub fn add(&mut self, spec: &Spec) -> Result<Started> {
+        self.add_as(spec, None)
+    }
+
+    /// The same, for a throttle that has a record already.
+    pub(super) fn add_as(&mut self, spec: &Spec, recorded: Option<Recorded>) -> Result<Started> {
         let limits = spec.limits();
         if limits.is_empty() {
             return Err(Error::NothingToLimit);
@@ -91,9 +98,13 @@ impl<B: CgroupBpf> Engine<B> {
             gone: BTreeMap::new(),
         };
         // Held until everything is attached and recorded as such: nobody finds the throttle half made.
-        let mut lock = None;
+        let (mut lock, recorded) = match recorded {
+            Some(Recorded { lock, before, former }) => (Some(lock), Some((before, former))),
+            None => (None, None),
+        };
         if mode.outlives_a_crash() {
-            match self.announce(&cgroup, &lane, spec, mode, &parts, &mut lock) {
+            let announced = self.announce(&cgroup, &throttle, &parts, recorded.as_ref(), &mut lock);
+            match announced {
                 Ok(entry) => throttle.entry = Some(entry),
                 Err(error) => {
                     drop((lane, throttle));
@@ -117,14 +128,21 @@ impl<B: CgroupBpf> Engine<B> {
             self.record_attached(&mut throttle, lock.as_ref())
         });
         drop(lane);
-        drop(lock);
+        if recorded.is_none() || attached.is_ok() {
+            drop(lock.take());
+        }
         self.last_id += 1;
         let id = ThrottleId(self.last_id);
         let name = throttle.entry.as_ref().map(|entry| entry.throttle.clone());
         self.throttles.insert(id, throttle);
         if let Err(error) = attached {
-            return Err(match self.remove(id) {
-                Ok(_) => error,
+            let removed = match (&recorded, lock) {
+                // What it was stays recorded.
+                (Some((before, _)), Some(lock)) => self.take_back(id, before, &lock),
+                _ => self.remove(id).map(drop),
+            };
+            return Err(match removed {
+                Ok(()) => error,
                 Err(second) => Error::Several(vec![error, second]),
             });
         }
@@ -147,49 +165,71 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(lane)
     }
 
+    /// A name that no throttle has. A folder without an entry holds pins that nobody answers for: the auditor's to remove.
+    pub(super) fn free_name(&self, lock: &Locked) -> String {
+        self.config
+            .ledger
+            .free_name(lock, |name| self.kernel.pin_exists(&self.config.pins.join(name)))
+    }
+
     /// Writes down what is about to be attached.
     fn announce(
         &self,
         cgroup: &B::Cgroup,
-        lane: &Lane<B>,
-        spec: &Spec,
-        mode: Mode,
+        throttle: &Throttle<B>,
         parts: &[Part],
+        recorded: Option<&(Entry, Vec<RecordedAttachment>)>,
         lock: &mut Option<Locked>,
     ) -> Result<Entry> {
-        let lock = lock.insert(self.config.ledger.lock()?);
-        // A folder without an entry holds pins that nobody answers for: the auditor's to remove.
-        let name = self
-            .config
-            .ledger
-            .free_name(lock, |name| self.kernel.pin_exists(&self.config.pins.join(name)));
+        let lock = match lock {
+            Some(lock) => &*lock,
+            none => none.insert(self.config.ledger.lock()?),
+        };
+        let name =
+            recorded.map_or_else(|| self.free_name(lock), |(entry, _)| entry.throttle.clone());
         let attachments = parts
             .iter()
-            .map(|&(attach_type, _)| {
-                let program = identity(&self.kernel, lane, attach_type);
-                let pin = self.config.pins.join(&name).join(pin_name(attach_type));
+            .map(|&(attach_type, limits)| {
+                let program = identity(&self.kernel, &throttle.lane, attach_type);
+                let pin = self.free_pin(&self.config.pins.join(&name), &pin_name(attach_type));
                 RecordedAttachment {
                     attach_type,
                     program_id: program.id,
                     tag: program.tag,
                     loaded_at_ns: program.loaded_at_ns,
                     link_id: None,
-                    pin: (mode == Mode::Pinned).then_some(pin),
+                    pin: (throttle.mode == Mode::Pinned).then_some(pin),
+                    limits: limits.as_ref().map(RecordedLimits::from),
+                    former_cgroup: None,
                 }
             })
+            .chain(recorded.into_iter().flat_map(|(_, former)| former.iter().cloned()))
             .collect();
+        // One that is recorded already stays kept, should this process die half way.
+        let stage = if recorded.is_some() { Stage::Attached } else { Stage::Intent };
         let entry = Entry {
             schema_version: ledger::SCHEMA_VERSION,
             throttle: name,
             owner: self.config.owner.clone(),
-            stage: Stage::Intent,
-            persist: mode == Mode::Pinned,
-            cgroup_path: spec.cgroup.clone(),
+            stage,
+            persist: throttle.mode == Mode::Pinned,
+            cgroup_path: throttle.cgroup.clone(),
             cgroup_id: self.kernel.cgroup_id(cgroup),
             attachments,
+            waiting: recorded.is_some(),
         };
         self.config.ledger.write(lock, &entry)?;
         Ok(entry)
+    }
+
+    /// A path in that folder that no pin has: those of cgroups that had the path before may be there still.
+    fn free_pin(&self, folder: &Path, name: &str) -> PathBuf {
+        let first = folder.join(name);
+        let more = (2_u32..).map(|number| folder.join(format!("{name}.{number}")));
+        std::iter::once(first.clone())
+            .chain(more)
+            .find(|path| !self.kernel.pin_exists(path))
+            .unwrap_or(first)
     }
 
     fn attach_all(
@@ -239,6 +279,7 @@ impl<B: CgroupBpf> Engine<B> {
         if let (Some(entry), Some(lock)) = (&mut throttle.entry, lock) {
             let links = throttle.attachments.iter().map(|it| it.link_id(&self.kernel));
             entry.stage = Stage::Attached;
+            entry.waiting = false;
             for (recorded, link) in entry.attachments.iter_mut().zip(links) {
                 recorded.link_id = link;
             }

@@ -77,13 +77,28 @@ fn a_pinned_throttle_that_was_not_finished_is_removed() {
 }
 
 #[test]
-fn a_pinned_throttle_ends_with_its_cgroup() {
+fn a_pinned_throttle_waits_without_its_cgroup_until_it_is_removed_by_its_name() {
     let host = Host::boot();
     let cgroup = host.cgroup("a");
     host.crash(&cgroup, Wish::Pinned);
     host.kernel.remove_cgroup(&cgroup).unwrap();
     // Another one of that name is not its.
     host.cgroup("a");
+    assert_removed(&host.settle(), &[]);
+    assert_eq!((host.attached(&cgroup), host.entries().len()), (0, 1));
+    host.remove_recorded("1").unwrap();
+    assert!(host.is_clean());
+}
+
+/// An older version has not written what it allows, so that nobody can arm it again.
+#[test]
+fn a_pinned_throttle_whose_limits_nobody_knows_ends_with_its_cgroup() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.edit(|entry| entry.attachments.iter_mut().for_each(|it| it.limits = None));
+    assert_removed(&host.settle(), &[]);
+    host.kernel.remove_cgroup(&cgroup).unwrap();
     assert_removed(&host.settle(), &["1"]);
     assert!(host.is_clean());
 }
@@ -210,6 +225,7 @@ fn a_program_whose_cgroup_cannot_be_found_is_not_taken_for_gone() {
             mounted_elsewhere(entry);
             if wish == Wish::Pinned {
                 pins_elsewhere(entry);
+                entry.stage = Stage::Removing;
             }
         });
         let settlement = host.settle();
@@ -247,6 +263,7 @@ fn where_its_cgroup_cannot_be_found_a_program_whose_link_is_gone_was_taken_off()
             }
         }
         host.edit(|entry| {
+            entry.stage = Stage::Removing;
             mounted_elsewhere(entry);
             pins_elsewhere(entry);
         });
@@ -284,6 +301,7 @@ fn a_link_that_has_the_number_of_ours_is_not_taken_for_it() {
         host.kernel.unpin(attachment.pin.as_ref().unwrap()).unwrap();
     }
     host.edit(|entry| {
+        entry.stage = Stage::Removing;
         mounted_elsewhere(entry);
         pins_elsewhere(entry);
         for (ours, theirs) in entry.attachments.iter_mut().zip(&entries[2].attachments) {

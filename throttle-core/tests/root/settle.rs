@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use crate::common::*;
 use bpf::ledger::{Entry, Stage};
@@ -87,26 +85,26 @@ fn root_a_pinned_throttle_whose_owner_died_half_way_is_removed() {
 }
 
 #[test]
-fn root_a_pinned_throttle_ends_with_its_cgroup() {
+fn root_a_pinned_throttle_waits_without_its_cgroup_until_it_is_armed_again_or_removed() {
     isolate();
     for made_again in [false, true] {
         let cgroup = ScratchCgroup::new("gone");
         crash(cgroup.path(), Wish::Pinned);
         remove_tree(cgroup.path()).unwrap();
+        let (mut engine, settlement) = start_and_settle();
+        assert!(settlement.removed.is_empty() && settlement.failed.is_empty(), "{settlement:?}");
+        assert!(engine.rearm("1").is_err(), "there is no cgroup");
         if made_again {
-            // The same path, but not the cgroup that was meant.
+            // The same path, but not the cgroup that it was on: nothing arms it by itself.
             std::fs::create_dir(cgroup.path()).unwrap();
+            assert!(names(cgroup.path()).is_empty());
+            let started = engine.rearm("1").unwrap().unwrap();
+            engine.release(started.id).unwrap();
+            assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (3, 1));
         }
-        // The kernel takes the link off a removed cgroup a moment later; until then it is attached.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let settlement = loop {
-            let (_engine, settlement) = start_and_settle();
-            if !settlement.removed.is_empty() || Instant::now() > deadline {
-                break settlement;
-            }
-            sleep(Duration::from_millis(10));
-        };
-        assert_eq!(settlement.removed.len(), 1, "{settlement:?}");
+        drop(engine);
+        let (kernel, ledger) = (LinuxBpf::new().unwrap(), LedgerDir::new("/run/chadthrottle"));
+        remove_recorded(&kernel, &ledger, "1", &config().owner.boot_id).unwrap();
         assert!(pins().is_empty() && ledger_files().is_empty());
     }
 }

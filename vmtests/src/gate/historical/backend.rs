@@ -126,6 +126,8 @@ impl Backend {
                 loaded_at_ns: identity.loaded_at_ns,
                 link_id: None,
                 pin: None,
+                limits: None,
+                former_cgroup: None,
             }
         };
         Entry {
@@ -137,6 +139,7 @@ impl Backend {
             cgroup_path: path,
             cgroup_id,
             attachments: request.rates.keys().map(recorded).collect(),
+            waiting: false,
         }
     }
 

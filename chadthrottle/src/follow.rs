@@ -1,0 +1,283 @@
+//! Waiting for a limit's end, and following its cgroup's path: a service that restarts has another cgroup there.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use auditor::exit::not_done;
+use bpf::LinuxBpf;
+use bpf::cgroup::Cgroup;
+use bpf::error::Kind;
+use throttle_core::mode::Tcp;
+use throttle_core::{Engine, Error, Health, Removed, Spec, ThrottleId};
+
+use crate::hold::Holder;
+use crate::limit::{shown, tell_of_open_sockets};
+use crate::signals::{Signals, Woken};
+use crate::sockets;
+use crate::watch::Watch;
+use crate::words::{say, warn};
+
+/// How often to look whether the throttle is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The same while there is no cgroup: not every way to make one is told of.
+const LOOK_FOR_CGROUP: Duration = Duration::from_millis(100);
+
+/// When a limit ends, beside a signal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// After this time.
+    pub(crate) duration: Option<Duration>,
+    /// With the cgroup.
+    pub(crate) once: bool,
+}
+
+/// How a limit ended.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    /// What the last throttle did; none when the path had no cgroup in the end.
+    pub(crate) last: Option<Removed>,
+    /// What is known of sockets that it did not hold.
+    pub(crate) sockets: sockets::Watch,
+    /// Why that is not what was asked for.
+    short: Option<&'static str>,
+}
+
+impl Followed {
+    pub(crate) fn result(self) -> Result<()> {
+        self.short.map_or(Ok(()), |short| Err(not_done(short).into()))
+    }
+}
+
+/// A limit on whatever cgroup has a path.
+pub(crate) struct Follow<'a> {
+    engine: &'a mut Engine<LinuxBpf>,
+    spec: &'a Spec,
+    /// On the cgroup that has the path.
+    current: Option<ThrottleId>,
+    /// On cgroups that had it: some of their sockets may be open still. The last one keeps the programs loaded.
+    former: Vec<Former>,
+    /// The limit is said not to be whole.
+    told_of_packets: bool,
+    told_of_tcp: bool,
+    /// Why the cgroup that has the path now cannot be limited.
+    refused: Option<String>,
+    /// Holds the packets of a new cgroup until it is limited.
+    holder: Holder,
+    /// Looks for sockets that the current throttle does not hold.
+    sockets: sockets::Watch,
+}
+
+struct Former {
+    id: ThrottleId,
+    removed_at: Instant,
+    /// It is said that sockets remain.
+    told: bool,
+}
+
+/// The kernel takes a moment to let go of a removed cgroup's programs, also if there is no socket.
+const MOMENT: Duration = Duration::from_millis(50);
+
+impl<'a> Follow<'a> {
+    pub(crate) fn new(
+        engine: &'a mut Engine<LinuxBpf>,
+        spec: &'a Spec,
+        id: ThrottleId,
+        sockets: sockets::Watch,
+    ) -> Self {
+        Self {
+            engine,
+            spec,
+            current: Some(id),
+            former: Vec::new(),
+            told_of_packets: false,
+            told_of_tcp: false,
+            refused: None,
+            holder: Holder::new(spec),
+            sockets,
+        }
+    }
+
+    /// Waits until a signal comes, the time is up, or, if so asked, there is nothing left to limit; then removes all.
+    pub(crate) fn until(mut self, signals: &Signals, end: End) -> Result<Followed> {
+        let deadline = end.duration.and_then(|duration| Instant::now().checked_add(duration));
+        let watch = Watch::new(&self.spec.cgroup);
+        if let Err(errno) = &watch {
+            say(&format!(
+                "the limit looks for a removed cgroup ten times a second, because the kernel does not tell of it \
+                 (inotify: {errno})"
+            ));
+        }
+        let watch = watch.ok();
+        let short = loop {
+            self.look(end.once);
+            if !end.once {
+                let armed = self.current.and_then(|id| self.engine.cgroup_of(id));
+                self.holder.renew(armed);
+            }
+            if end.once && self.current.is_none() && self.former.is_empty() {
+                let left = deadline.is_some_and(|deadline| Instant::now() < deadline);
+                say("the cgroup was removed: there is nothing left to limit");
+                break left.then_some("the cgroup was removed before the duration was over");
+            }
+            let is_settled = self.current.is_some() && self.former.iter().all(|it| it.told);
+            let look = if is_settled && watch.is_some() { LOOK } else { LOOK_FOR_CGROUP };
+            let look = Instant::now() + look;
+            let until = deadline.map_or(look, |deadline| deadline.min(look));
+            let told: Vec<_> = watch.iter().map(AsFd::as_fd).chain(self.holder.as_fd()).collect();
+            match signals.wait_until(until, &told)? {
+                Woken::Told => {
+                    self.holder.heard();
+                    if let Some(watch) = &watch {
+                        watch.heard();
+                    }
+                }
+                Woken::Timeout if deadline != Some(until) => {}
+                Woken::Signal | Woken::Timeout => break None,
+            }
+        };
+        self.holder.tell();
+        self.sockets.finish();
+        let refused = self.refused.is_some();
+        let short = short.or(refused.then_some("the cgroup that has the path now could not be limited, so the limit did not hold to its end"));
+        let asked = Instant::now();
+        let last = self.current.map(|id| self.engine.remove(id)).transpose()?;
+        for former in &self.former {
+            self.engine.remove(former.id)?;
+        }
+        tracing::debug!(took = ?asked.elapsed(), "the programs are off the cgroup's lists");
+        Ok(Followed { last, sockets: self.sockets, short })
+    }
+
+    /// Looks at all that there is, the cgroup first: if there is another one, it is limited before anything else.
+    fn look(&mut self, once: bool) {
+        let had = self.current;
+        if let Some(id) = self.current
+            && matches!(
+                self.engine.cgroup_health(id),
+                Some(Health::CgroupVanished | Health::SocketsRemain) | None
+            )
+        {
+            self.current = None;
+            self.former.push(Former { id, removed_at: Instant::now(), told: false });
+        }
+        if self.current.is_none() && !once {
+            self.arm_again(had.is_some());
+        }
+        match (self.current, had) {
+            (Some(id), _) => self.look_after(id),
+            (None, Some(_)) if !once => say(&format!(
+                "the cgroup was removed: waiting for another one at {} ('--once' ends instead)",
+                shown(&self.spec.cgroup)
+            )),
+            (None, _) => {}
+        }
+        self.look_at_former(once);
+    }
+
+    /// Limits the cgroup that has the path now, if there is one.
+    fn arm_again(&mut self, at_once: bool) {
+        // Whichever has the path now.
+        let again = Spec { cgroup_id: None, ..self.spec.clone() };
+        let started = match self.engine.add(&again) {
+            Ok(started) => started,
+            Err(Error::Kernel(error)) if error.kind() == Kind::Vanished => {
+                self.refused = None;
+                return;
+            }
+            // Whatever keeps it out may go. Until then each look tries.
+            Err(error) => {
+                // What cannot be limited is not kept from sending either.
+                self.holder.armed(Cgroup::open(&self.spec.cgroup).ok().map(|open| open.id()));
+                let why = error.to_string();
+                if self.refused.as_ref() != Some(&why) {
+                    warn(&format!("the new cgroup cannot be limited, so it is tried again: {why}"));
+                    self.refused = Some(why);
+                }
+                return;
+            }
+        };
+        self.holder.armed(self.engine.cgroup_of(started.id));
+        self.refused = None;
+        (self.told_of_packets, self.told_of_tcp) = (false, false);
+        self.current = Some(started.id);
+        let was_removed =
+            if at_once { "the cgroup was removed and made again" } else { "the cgroup is back" };
+        say(&format!("{was_removed}: limiting {}", shown(&self.spec.cgroup)));
+        if started.tcp == Tcp::Shape {
+            tell_of_open_sockets(&self.engine.adopt(started.id));
+        }
+        self.sockets = sockets::Watch::start(&self.spec.cgroup, None);
+    }
+
+    fn look_after(&mut self, id: ThrottleId) {
+        let Some(status) = self.engine.list().into_iter().find(|status| status.id == id) else {
+            return;
+        };
+        self.sockets.look(&status);
+        if !self.told_of_tcp && matches!(status.tcp_health, Some(Health::DetachedByOthers)) {
+            warn(
+                "somebody else has detached the program that shapes TCP: its packets above the limit are \
+                 dropped now",
+            );
+            self.told_of_tcp = true;
+        }
+        match self.engine.close_broken_queue(id) {
+            Ok(false) => {}
+            Ok(true) => warn(
+                "somebody else has removed the queue's network device or taken it down: downloads above the \
+                 limit are dropped now",
+            ),
+            Err(error) => warn(&format!("the queue for downloads: {error}")),
+        }
+        let mut healths = status.directions.iter().map(|direction| &direction.health);
+        if !self.told_of_packets && healths.any(|health| matches!(health, Health::DetachedByOthers))
+        {
+            warn(
+                "somebody else has detached a program of this throttle: it does not limit any more",
+            );
+            self.told_of_packets = true;
+        }
+    }
+
+    /// Of removed cgroups what has sockets stays limited; the rest goes, but for the programs while nothing else has them.
+    fn look_at_former(&mut self, once: bool) {
+        let is_armed = self.current.is_some();
+        let mut last = true;
+        let mut kept = Vec::new();
+        for mut former in std::mem::take(&mut self.former).into_iter().rev() {
+            let keeps_programs = std::mem::take(&mut last) && !is_armed && !once;
+            if former.removed_at.elapsed() < MOMENT {
+                kept.push(former);
+                continue;
+            }
+            let is_old = former.removed_at.elapsed() > LOOK;
+            let health = self.engine.cgroup_health(former.id);
+            let is_gone = matches!(health, Some(Health::CgroupVanished) | None);
+            let done = if is_gone && !keeps_programs {
+                self.engine.remove(former.id).map(|_| None)
+            } else {
+                // The kernel may not have let go of all yet: then the next look does it.
+                self.engine.wait_for_cgroup(former.id).map(Some)
+            };
+            match done {
+                Ok(None) => continue,
+                Ok(Some(true)) if is_old && !former.told => {
+                    say(
+                        "sockets that were made in the removed cgroup are still open: they stay limited",
+                    );
+                    former.told = true;
+                }
+                Err(error) if !former.told => {
+                    say(&format!("the throttle of the removed cgroup: {error}"));
+                    former.told = true;
+                }
+                Ok(Some(_)) | Err(_) => {}
+            }
+            kept.push(former);
+        }
+        kept.reverse();
+        self.former = kept;
+    }
+}

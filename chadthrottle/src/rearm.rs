@@ -1,0 +1,59 @@
+//! `chadthrottle rearm`: arms pinned throttles on the cgroups that have their paths now.
+
+use anyhow::Result;
+use auditor::exit::not_done;
+use bpf::LinuxBpf;
+use bpf::error::{Call, Kind};
+use throttle_core::ledger::LedgerDir;
+use throttle_core::{Engine, Error};
+
+use crate::cli::RearmArgs;
+use crate::limit::{config, shown, tell_of_open_sockets, tell_of_settlement};
+use crate::words::{print, say};
+
+pub(crate) fn run(args: &RearmArgs) -> Result<()> {
+    let ledger = LedgerDir::new(bpf::ledger::DEFAULT_DIR);
+    let boot = bpf::boot_id()?;
+    let entries = ledger.read()?.entries.into_iter().map(|(_, entry)| entry);
+    let recorded: Vec<_> = entries.filter(|it| it.is_kept() && it.owner.boot_id == boot).collect();
+    let (mut engine, settlement) = Engine::start(LinuxBpf::new()?, config()?)?;
+    tell_of_settlement(&settlement);
+    let all = args.ids.is_empty();
+    let ids: Vec<_> = if all {
+        recorded.iter().map(|entry| entry.throttle.clone()).collect()
+    } else {
+        args.ids.clone()
+    };
+    let mut errors = Vec::new();
+    let mut waits = false;
+    for id in &ids {
+        let path = recorded.iter().find(|entry| entry.throttle == *id).map(|it| &it.cgroup_path);
+        let path = path.map_or_else(|| "its path".to_owned(), |path| shown(path));
+        match engine.rearm(id) {
+            Ok(Some(started)) => {
+                started.notes.iter().for_each(|note| say(note));
+                tell_of_open_sockets(&engine.adopt(started.id));
+                engine.release(started.id)?;
+                print(&format!("armed {id} again on {path}\n"))?;
+            }
+            Ok(None) if all => {}
+            Ok(None) => say(&format!("throttle {id} is armed on {path} already")),
+            Err(Error::Kernel(error)) if is_away(&error) => {
+                say(&format!("throttle {id} waits: there is no cgroup at {path}"));
+                waits = true;
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    match errors.len() {
+        0 if waits && !all => Err(not_done("not every throttle could be armed").into()),
+        0 => Ok(()),
+        1 => Err(errors.remove(0).into()),
+        _ => Err(Error::Several(errors).into()),
+    }
+}
+
+/// Whether an error says that there is no cgroup.
+fn is_away(error: &bpf::Error) -> bool {
+    error.call() == Call::OpenCgroup && error.kind() == Kind::Vanished
+}

@@ -1,0 +1,125 @@
+//! Throttles whose cgroup was removed: they wait for another one at the same path.
+
+use bpf::ledger::{self, Entry, RecordedAttachment, RecordedLimits, Stage};
+use bpf::{CgroupBpf, CgroupId};
+
+use super::Engine;
+use crate::attachment::{Attachment, identity};
+use crate::error::{Error, Result};
+use crate::spec::Direction;
+use crate::status::{Health, ThrottleId};
+
+impl<B: CgroupBpf> Engine<B> {
+    /// Lets go of what the kernel has taken off with a throttle's cgroup, and keeps the programs loaded: [`Engine::add`]
+    /// for another cgroup at that path then only has to attach. The ledger says that the throttle waits, so that nobody
+    /// takes its programs for left over. [`Engine::remove`] ends it.
+    ///
+    /// Returns whether sockets that were made in the cgroup are still open, and limited. Call it again to let go of these.
+    ///
+    /// # Errors
+    /// When there is no such throttle, the kernel cannot be asked, or the ledger not be written. Then the throttle stays
+    /// as it is.
+    pub fn wait_for_cgroup(&mut self, id: ThrottleId) -> Result<bool> {
+        let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;
+        let entry = match &throttle.entry {
+            Some(entry) if entry.waiting => None,
+            Some(entry) => Some(Entry { waiting: true, ..entry.clone() }),
+            None => Some(self.entry_of_waiting(id)?),
+        };
+        if let Some(mut entry) = entry {
+            let lock = self.config.ledger.lock()?;
+            if entry.throttle.is_empty() {
+                entry.throttle = self.free_name(&lock);
+            }
+            self.config.ledger.write(&lock, &entry)?;
+            if let Some(throttle) = self.throttles.get_mut(&id) {
+                throttle.entry = Some(entry);
+            }
+        }
+        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
+        let mut errors = Vec::new();
+        for attachment in std::mem::take(&mut throttle.attachments) {
+            match is_gone(&self.kernel, &attachment) {
+                Ok(true) => {
+                    let direction = Direction::of(attachment.attach_type());
+                    match attachment.detach(&self.kernel) {
+                        Ok(detached) => throttle.gone.extend(direction.map(|at| (at, detached))),
+                        Err(stuck) => {
+                            throttle.attachments.push(stuck.attachment);
+                            errors.push(stuck.error);
+                        }
+                    }
+                }
+                Ok(false) => throttle.attachments.push(attachment),
+                Err(error) => {
+                    throttle.attachments.push(attachment);
+                    errors.push(error);
+                }
+            }
+        }
+        let remain = !throttle.attachments.is_empty();
+        Error::collect(errors)?;
+        Ok(remain)
+    }
+
+    /// How the cgroup of a throttle is: [`Health::Attached`], [`Health::SocketsRemain`] or [`Health::CgroupVanished`].
+    /// `None` when there is no such throttle.
+    pub fn cgroup_health(&self, id: ThrottleId) -> Option<Health> {
+        let throttle = self.throttles.get(&id)?;
+        let mut removed = throttle.attachments.is_empty();
+        for attachment in &throttle.attachments {
+            match attachment.is_attached(&self.kernel) {
+                Ok(Some(_)) => return Some(Health::Attached),
+                Ok(None) => removed = true,
+                Err(error) => return Some(Health::Unknown(error)),
+            }
+            match attachment.lingers(&self.kernel) {
+                Ok(true) => return Some(Health::SocketsRemain),
+                Ok(false) => {}
+                Err(error) => return Some(Health::Unknown(error)),
+            }
+        }
+        removed.then_some(Health::CgroupVanished)
+    }
+
+    /// The cgroup that a throttle was added on. `None` when there is no such throttle.
+    pub fn cgroup_of(&self, id: ThrottleId) -> Option<CgroupId> {
+        self.throttles.get(&id)?.places.first().map(|(cgroup, _)| *cgroup)
+    }
+
+    /// What the ledger is to say of a throttle that has no entry, because a crash would undo it.
+    fn entry_of_waiting(&self, id: ThrottleId) -> Result<Entry> {
+        let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;
+        let recorded = |attachment: &Attachment<B>| {
+            let attach_type = attachment.attach_type();
+            let program = identity(&self.kernel, &throttle.lane, attach_type);
+            RecordedAttachment {
+                attach_type,
+                program_id: program.id,
+                tag: program.tag,
+                loaded_at_ns: program.loaded_at_ns,
+                link_id: attachment.link_id(&self.kernel),
+                pin: None,
+                limits: attachment.limits().map(RecordedLimits::from),
+                former_cgroup: None,
+            }
+        };
+        let cgroup = throttle.places.first().map(|(cgroup, _)| *cgroup);
+        Ok(Entry {
+            schema_version: ledger::SCHEMA_VERSION,
+            throttle: String::new(),
+            owner: self.config.owner.clone(),
+            stage: Stage::Attached,
+            persist: false,
+            cgroup_path: throttle.cgroup.clone(),
+            cgroup_id: cgroup.ok_or(Error::NoSuchThrottle(id))?,
+            attachments: throttle.attachments.iter().map(recorded).collect(),
+            waiting: true,
+        })
+    }
+}
+
+/// Whether the kernel has taken it off with its cgroup.
+fn is_gone<B: CgroupBpf>(kernel: &B, attachment: &Attachment<B>) -> Result<bool> {
+    Ok(attachment.is_attached(kernel)?.is_none() && !attachment.lingers(kernel)?)
+}

@@ -1,0 +1,213 @@
+//! Throttles whose cgroup was removed: they wait, and are armed again on another one at its path.
+
+use crate::common::*;
+use bpf::ledger::Stage;
+use bpf::{AttachType, CgroupBpf};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use throttle_core::mode::Wish;
+use throttle_core::{Error, Health};
+use vmtests::gate::step::{Fail, Fault, Mishap};
+use vmtests::lab::Lab;
+
+/// How much a throttle lets through on a cgroup, in each direction.
+fn rates(host: &Host, cgroup: &Path) -> [u64; 2] {
+    let open = host.kernel.open_cgroup(cgroup).unwrap();
+    [AttachType::INET_INGRESS, AttachType::INET_EGRESS].map(|at| {
+        let [id] = host.programs(cgroup, at)[..] else { panic!("one program for each direction") };
+        let program = host.kernel.open_program(id).unwrap();
+        let state = host.kernel.state(&program, host.kernel.cgroup_id(&open), at).unwrap();
+        state.map_or(0, |state| state.rate())
+    })
+}
+
+fn rearm(host: &Host, name: &str) -> throttle_core::Result<bool> {
+    let mut engine = host.process().start();
+    let started = engine.rearm(name)?;
+    if let Some(started) = &started {
+        engine.release(started.id).unwrap();
+    }
+    Ok(started.is_some())
+}
+
+#[test]
+fn while_a_throttle_waits_for_a_cgroup_its_programs_are_loaded_and_recorded() {
+    for wish in EVERY_MODE {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        let mut engine = host.process().start();
+        let first = engine.add(&spec(&cgroup, wish)).unwrap().id;
+        assert!(matches!(engine.cgroup_health(first), Some(Health::Attached)));
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        assert!(matches!(engine.cgroup_health(first), Some(Health::CgroupVanished)));
+        assert!(!engine.wait_for_cgroup(first).unwrap());
+        let entries = host.entries();
+        assert!(entries.len() == 1 && entries[0].waiting, "{wish:?}: {entries:?}");
+        assert_eq!((entries[0].attachments.len(), host.loaded()), (3, 3), "{wish:?}");
+        // Nothing is left of the links.
+        assert!(host.kernel.census().unwrap().links.is_empty(), "{wish:?}");
+        assert!(matches!(engine.cgroup_health(first), Some(Health::CgroupVanished)));
+
+        host.cgroup("a");
+        let second = engine.add(&spec(&cgroup, wish)).unwrap().id;
+        assert_eq!((host.attached(&cgroup), host.loaded()), (3, 3), "{wish:?}: the same load");
+        engine.remove(first).unwrap();
+        engine.remove(second).unwrap();
+        assert!(host.is_clean(), "{wish:?}");
+    }
+}
+
+#[test]
+fn what_sockets_of_a_removed_cgroup_keep_stays_until_they_are_closed() {
+    for wish in EVERY_MODE {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        let mut engine = host.process().start();
+        let id = engine.add(&spec(&cgroup, wish)).unwrap().id;
+        let socket = host.kernel.open_socket(&cgroup).unwrap();
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        let status = engine.list().remove(0);
+        for direction in &status.directions {
+            assert!(matches!(direction.health, Health::SocketsRemain), "{wish:?} {status:?}");
+        }
+        assert!(matches!(engine.cgroup_health(id), Some(Health::SocketsRemain)), "{wish:?}");
+        assert!(engine.wait_for_cgroup(id).unwrap(), "{wish:?}");
+        assert_eq!(engine.list()[0].directions.len(), 2, "{wish:?}");
+        drop(socket);
+        assert!(!engine.wait_for_cgroup(id).unwrap(), "{wish:?}");
+        engine.remove(id).unwrap();
+        assert!(host.is_clean(), "{wish:?}");
+    }
+}
+
+#[test]
+fn what_an_owner_that_was_killed_waited_for_is_forgotten_at_the_next_start() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    let process = host.process();
+    let mut engine = process.start();
+    let id = engine.add(&spec(&cgroup, Wish::Link)).unwrap().id;
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    engine.wait_for_cgroup(id).unwrap();
+    // Another start leaves it alone while its owner lives.
+    assert!(host.settle().removed.is_empty());
+    assert_eq!(host.entries().len(), 1);
+    process.kill(engine);
+    assert_eq!(host.settle().removed.len(), 1);
+    assert!(host.is_clean());
+}
+
+#[test]
+fn a_pinned_throttle_is_armed_again_with_the_limits_of_its_record() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    assert!(!rearm(&host, "1").unwrap(), "it is armed");
+    let before = rates(&host, &cgroup);
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    let away = rearm(&host, "1").unwrap_err();
+    assert!(matches!(&away, Error::Kernel(_)), "{away}");
+    assert_eq!(host.entries().len(), 1);
+
+    host.cgroup("a");
+    assert!(rearm(&host, "1").unwrap());
+    assert_eq!((host.attached(&cgroup), rates(&host, &cgroup)), (3, before));
+    assert_eq!(host.loaded(), 3, "nothing of the old one is left");
+    assert!(!rearm(&host, "1").unwrap());
+    assert!(host.settle().removed.is_empty());
+    assert_eq!(host.attached(&cgroup), 3);
+    host.remove_recorded("1").unwrap();
+    assert!(host.is_clean());
+}
+
+#[test]
+fn only_what_is_recorded_to_stay_and_says_what_it_allows_is_armed_again() {
+    let host = Host::boot();
+    assert!(matches!(rearm(&host, "1"), Err(Error::NoSuchRecord(_))));
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    assert!(matches!(rearm(&host, "2"), Err(Error::NoSuchRecord(_))));
+    host.edit(|entry| entry.attachments.iter_mut().for_each(|it| it.limits = None));
+    assert!(matches!(rearm(&host, "1"), Err(Error::NoLimits(_))));
+    host.edit(|entry| entry.owner.pid_namespace += 1);
+    assert!(matches!(rearm(&host, "1"), Err(Error::Elsewhere(_))));
+    let process = host.process();
+    let mut engine = process.start();
+    host.edit(|entry| (entry.stage, entry.owner) = (Stage::Removing, process.config.owner.clone()));
+    assert!(matches!(engine.rearm("1"), Err(Error::NoSuchRecord(_))));
+}
+
+/// Each call of arming again fails once, or is the process's last: the throttle goes on waiting, or is armed.
+#[test]
+fn whatever_happens_while_it_is_armed_again_the_record_stays() {
+    for mishap in [Mishap::Fail(Fail::EPERM), Mishap::DieBefore, Mishap::DieAfter] {
+        let mut call = 1;
+        loop {
+            let host = Host::boot();
+            let cgroup = host.cgroup("a");
+            host.crash(&cgroup, Wish::Pinned);
+            host.kernel.remove_cgroup(&cgroup).unwrap();
+            host.cgroup("a");
+            let struck = interrupt(&host, call, mishap);
+            assert!(rearm(&host, "1").is_ok(), "call {call}, {mishap:?}");
+            assert_eq!(host.attached(&cgroup), 3, "call {call}, {mishap:?}");
+            host.remove_recorded("1").unwrap();
+            assert!(host.is_clean(), "call {call}, {mishap:?}");
+            if !struck {
+                break;
+            }
+            call += 1;
+        }
+        assert!(call > 10, "{call}");
+    }
+}
+
+/// Sockets of the old cgroup stay limited beside the new one, and what keeps them goes when they are closed.
+#[test]
+fn arming_again_leaves_what_sockets_of_the_removed_cgroup_keep() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    let socket = host.kernel.open_socket(&cgroup).unwrap();
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    host.cgroup("a");
+    assert!(rearm(&host, "1").unwrap());
+    assert_eq!((host.attached(&cgroup), host.kernel.census().unwrap().links.len()), (3, 6));
+    assert!(!rearm(&host, "1").unwrap());
+    host.settle();
+    assert_eq!(host.kernel.census().unwrap().links.len(), 6);
+    drop(socket);
+    host.settle();
+    assert_eq!((host.attached(&cgroup), host.kernel.census().unwrap().links.len()), (3, 3));
+    host.remove_recorded("1").unwrap();
+    assert!(host.is_clean());
+}
+
+#[test]
+fn removing_it_ends_also_what_sockets_of_the_removed_cgroup_keep() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    let _socket = host.kernel.open_socket(&cgroup).unwrap();
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    host.cgroup("a");
+    assert!(rearm(&host, "1").unwrap());
+    host.remove_recorded("1").unwrap();
+    assert!(host.is_clean());
+}
+
+/// Arms it again by a process that something happens to at a call; whether it came to that.
+fn interrupt(host: &Host, nth: u16, mishap: Mishap) -> bool {
+    let process = host.process_with(|| resume_unwind(Box::new("it dies")));
+    let mut engine = process.start();
+    process.control.plan(Some(Fault { nth, mishap }));
+    let done = catch_unwind(AssertUnwindSafe(|| engine.rearm("1")));
+    let struck = process.control.struck();
+    process.control.plan(None);
+    match done {
+        Ok(Ok(Some(started))) => engine.release(started.id).unwrap(),
+        Ok(_) => {}
+        Err(_) => process.kill(engine),
+    }
+    struck
+}

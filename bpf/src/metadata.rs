@@ -1,17 +1,19 @@
-//! Who made a program: its `bpf_metadata_*` variables.
+//! What a program's own type information tells: its whole name, and who made it, from its `bpf_metadata_*` variables.
 //!
-//! They are constants in the program's `.rodata`. Names, places and sizes come from the program's own
-//! type information, so that programs of other versions can be read as well.
+//! These are constants in the program's `.rodata`. Names, places and sizes come from the type information, so that
+//! programs of other versions can be read as well.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 
-use libbpf_rs::btf::types::{DataSec, Var};
+use libbpf_rs::btf::types::{DataSec, Func, Var};
 use libbpf_rs::btf::{Btf, TypeId};
 use libbpf_sys as kernel;
 
 use crate::error::{Call, Error, Result, errno_of};
 use crate::owner::Owner;
-use crate::program::{Program, open_map};
+use crate::program::{NAME_LEN, Program, open_map};
+use crate::sys;
 
 const PREFIX: &str = "bpf_metadata_";
 
@@ -31,11 +33,35 @@ impl Program {
             return Ok(None);
         }
         let Some(section) = self.rodata()? else { return Ok(None) };
-        let btf = Btf::from_prog_id(info.id.0).map_err(|error| {
+        Ok(Some(metadata_variables(&self.btf()?, &section)))
+    }
+
+    fn btf(&self) -> Result<Btf<'static>> {
+        let info = self.info();
+        Btf::from_prog_id(info.id.0).map_err(|error| {
             let target = format!("program {} ({})", info.id, info.name);
             Error::new(Call::BtfLoad, target, errno_of(&error)).with_log(&error.to_string())
-        })?;
-        Ok(Some(metadata_variables(&btf, &section)))
+        })
+    }
+
+    /// The name that its author gave it, where the kernel has kept only the beginning: that of its first function, as
+    /// bpftool shows it. `None` when the kernel's name is whole, or nothing tells more.
+    ///
+    /// # Errors
+    /// When the program's types cannot be read. Needs `CAP_SYS_ADMIN`; Linux 5.0.
+    pub fn full_name(&self) -> Result<Option<String>> {
+        let info = self.info();
+        if info.name.len() < NAME_LEN || !info.has_btf {
+            return Ok(None);
+        }
+        let function = sys::first_function(self.as_fd())
+            .map_err(|errno| Error::new(Call::Info, format!("program {}", info.id), errno))?;
+        let Some(function) = function else { return Ok(None) };
+        let btf = self.btf()?;
+        let name = btf.type_by_id::<Func<'_>>(TypeId::from(function));
+        let name = name.and_then(|it| it.name()?.to_str().map(str::to_owned));
+        // Whoever loads a program may give it another name than its function's.
+        Ok(name.filter(|it| it.len() > NAME_LEN && it.starts_with(&info.name)))
     }
 
     /// The contents of the program's read-only data.

@@ -5,6 +5,7 @@
 //! that older kernels accept them. libbpf 1.x returns the negated errno.
 
 mod device;
+mod function;
 mod handle;
 mod map;
 mod names;
@@ -25,6 +26,7 @@ use nix::errno::Errno;
 use crate::link::Way;
 use crate::list::{AttachOptions, DetachOptions};
 pub(crate) use device::{DeviceHook, query_device};
+pub(crate) use function::first_function;
 pub(crate) use handle::open_cgroup_by_id;
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes, map_info};
 pub(crate) use names::{link_type_name, map_type_name, program_type_name};

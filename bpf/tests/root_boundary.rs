@@ -301,6 +301,27 @@ fn root_the_owner_is_read_from_the_kernel_and_printed_by_bpftool() {
 }
 
 #[test]
+fn root_a_name_that_the_kernel_has_cut_is_read_whole_and_as_bpftool_shows_it() {
+    let owner = Owner::this_process("test").unwrap();
+    let loaded = bpf::throttle::load(&owner, 0, bpf::throttle::Parts::TCP).unwrap();
+    for (ours, name) in [
+        (&loaded.ingress, "chadthrottle_ingress"),
+        (&loaded.egress, "chadthrottle_egress"),
+        (loaded.sockops.as_ref().unwrap(), "chadthrottle_sockops"),
+    ] {
+        assert_eq!(ours.info().name, name[..15]);
+        assert_eq!(ours.full_name().unwrap().as_deref(), Some(name));
+        let id = ours.info().id.to_string();
+        let shown = Command::new("bpftool").args(["prog", "show", "id", &id]).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains(&format!("name {name} ")), "{shown}");
+    }
+    // Without type information, and with a name that fits.
+    assert_eq!(pass("chadtest_15_long").full_name().unwrap(), None);
+    assert_eq!(pass("chadtest_short").full_name().unwrap(), None);
+}
+
+#[test]
 fn root_a_program_without_metadata_has_no_owner() {
     assert_eq!(pass("chadtest_anon").owner().unwrap(), None);
 }

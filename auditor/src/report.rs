@@ -206,6 +206,13 @@ impl Attachment {
     }
 }
 
+impl ProgramInfo {
+    /// Its name for people: the whole one where it is known.
+    pub(crate) fn shown_name(&self) -> Option<&str> {
+        self.full_name.as_deref().or(self.name.as_deref())
+    }
+}
+
 /// A program without an attachment, or one of its defunct links.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Program {
@@ -314,6 +321,9 @@ pub struct ProgramInfo {
     pub id: ProgramId,
     /// Its name.
     pub name: Option<String>,
+    /// The name that its author gave it, where the kernel has cut that and the program's type information tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_name: Option<String>,
     /// Its tag.
     pub tag: Option<String>,
     /// Its type, as bpftool names it.

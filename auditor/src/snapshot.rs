@@ -321,8 +321,11 @@ pub struct ProgramFact {
     /// Its id.
     #[schemars(with = "u32")]
     pub id: ProgramId,
-    /// Its name, as the kernel kept it.
+    /// Its name, as the kernel kept it: at most 15 characters.
     pub name: String,
+    /// The name that its author gave it, where the kernel has cut that and the program's type information tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_name: Option<String>,
     /// Its tag, 16 hexadecimal digits.
     pub tag: String,
     /// Its type, as bpftool names it.
@@ -342,6 +345,13 @@ pub struct ProgramFact {
     /// Who its `bpf_metadata_*` variables say made it.
     #[schemars(with = "Option<stand_in::Owner>")]
     pub owner: Option<Owner>,
+}
+
+impl ProgramFact {
+    /// Its name for people: the whole one where it is known.
+    pub fn shown_name(&self) -> &str {
+        self.full_name.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// One cgroup link.

@@ -374,7 +374,7 @@ fn from_hex(hex: &str) -> Option<Vec<u8>> {
 }
 
 fn program(program: &ProgramInfo) -> String {
-    match program.name.as_deref() {
+    match program.shown_name() {
         Some("") => format!("{} (no name)", program.id),
         Some(name) => format!("{} {}", program.id, escape(name)),
         None => format!("{} ?", program.id),

@@ -150,7 +150,7 @@ impl<'a> Judged<'a> {
 impl fmt::Display for Judged<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "program {}", self.program_id)?;
-        match self.program.map(|program| &*program.name) {
+        match self.program.map(ProgramFact::shown_name) {
             Some("") => f.write_str(" (no name)")?,
             Some(name) => write!(f, " ({name})")?,
             None => {}

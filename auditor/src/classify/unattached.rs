@@ -250,8 +250,10 @@ fn was_asked_for(facts: &Facts<'_>, program: &ProgramFact) -> bool {
 }
 
 fn named(programs: &[&ProgramFact]) -> String {
-    let names: Vec<String> =
-        programs.iter().map(|program| format!("{} ({})", program.id, program.name)).collect();
+    let names: Vec<String> = programs
+        .iter()
+        .map(|program| format!("{} ({})", program.id, program.shown_name()))
+        .collect();
     let noun = if names.len() == 1 { "program" } else { "programs" };
     format!("{noun} {}", names.join(", "))
 }

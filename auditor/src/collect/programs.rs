@@ -153,6 +153,11 @@ impl<'a> Programs<'a> {
             self.gaps.push(gap(Subject::Programs, what(), &error));
             None
         });
+        // Without it the kernel's name does.
+        let full_name = program.full_name().unwrap_or_else(|error| {
+            tracing::debug!("the whole name of {} cannot be read: {error}", what());
+            None
+        });
         let memlock_bytes = program.memlock_bytes().unwrap_or_else(|error| {
             self.gaps.push(gap(Subject::Programs, what(), &error));
             0
@@ -160,6 +165,7 @@ impl<'a> Programs<'a> {
         let fact = ProgramFact {
             id: info.id,
             name: info.name.clone(),
+            full_name,
             tag: info.tag.clone(),
             kind: info.kind.clone(),
             loaded_at_ns: info.loaded_at_ns,

@@ -114,7 +114,7 @@ mod tests {
             format!("{:#}", parse(&serde_json::to_vec(&snapshot).unwrap()).unwrap_err())
         };
         let program = &snapshot.looks[0].programs[0];
-        let other = ProgramFact { name: "another".to_owned(), ..program.clone() };
+        let other = ProgramFact { name: "another".to_owned(), full_name: None, ..program.clone() };
         let error = refused(&|look| look.programs.push(other.clone()));
         assert!(error.contains(&format!("program {} is in one look more", program.id)), "{error}");
 

@@ -221,6 +221,7 @@ fn info(judged: &Judged<'_>) -> ProgramInfo {
     ProgramInfo {
         id: judged.program_id,
         name: program.map(|program| program.name.clone()),
+        full_name: program.and_then(|program| program.full_name.clone()),
         tag: program.map(|program| program.tag.clone()),
         kind: program.map(|program| program.kind.clone()),
         loaded_at: program.map(|program| program.loaded_at.clone()),

@@ -84,7 +84,7 @@ pub(super) fn full(attachments: &[Judged<'_>]) -> Vec<FullPlace> {
                 programs: Vec::new(),
             });
         }
-        *at.entry(judged.program.map(|program| program.name.clone())).or_default() += 1;
+        *at.entry(judged.program.map(|program| program.shown_name().to_owned())).or_default() += 1;
     }
     for place in &mut places {
         let names = names.remove(&(place.cgroup.id, place.attach_type)).unwrap_or_default();

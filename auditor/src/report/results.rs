@@ -173,7 +173,7 @@ fn what(leak: &Leak) -> String {
 }
 
 fn program(program: &ProgramInfo) -> String {
-    match program.name.as_deref() {
+    match program.shown_name() {
         Some("") => format!("program {} (no name)", program.id),
         Some(name) => format!("program {} ({name})", program.id),
         None => format!("program {}", program.id),

@@ -40,6 +40,7 @@ pub(crate) trait Story {
         look.programs.push(ProgramFact {
             id: ProgramId(id),
             name: "chadthrottle_in".into(),
+            full_name: None,
             tag: "6b1f9c0a7e5d4321".into(),
             kind: "cgroup_skb".into(),
             loaded_at_ns: 1_000 + u64::from(id),

@@ -68,7 +68,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "RATE", value_parser = RateParser, allow_hyphen_values = true)]
     pub(crate) upload: Option<Rate>,
 
-    /// How much may pass at once after a pause, as time at the rate; at most 1h
+    /// How much may pass at once after a pause, as time at the rate; at most 1h, and 0s is one packet
     #[arg(long, value_name = "TIME", default_value = "250ms")]
     pub(crate) burst: Burst,
 
@@ -97,8 +97,8 @@ pub(crate) struct LimitArgs {
     #[arg(long)]
     pub(crate) displace: bool,
 
-    /// End by itself after this time
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// End by itself after this time, from 1ms to 1year
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
 
     /// End when the cgroup is removed, instead of waiting for another one at the same path (a service that restarts)
@@ -121,6 +121,26 @@ fn limit_help() -> String {
          \x20 70  chadthrottle itself failed",
         Rate::units()
     )
+}
+
+/// In less time than this nothing is limited.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// No clock here counts much further, and nobody means more.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+fn duration(time: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(time)
+        .map_err(|error| format!("{error}; write a number with a unit, such as 30s or 1h 30m"))?;
+    match duration {
+        short if short < SHORTEST => {
+            Err("the limit would end before it limits anything; give at least 1ms".to_owned())
+        }
+        long if long > LONGEST => {
+            Err("more than a year; leave --duration out to limit without an end".to_owned())
+        }
+        _ => Ok(duration),
+    }
 }
 
 /// Reads a rate. Its error is the whole sentence, without clap's "invalid value" in front.

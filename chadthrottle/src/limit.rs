@@ -17,8 +17,9 @@ use throttle_core::mark;
 use throttle_core::mode::{self, DeparturesWish, Mode, Tcp};
 use throttle_core::settle::Settlement;
 use throttle_core::target::Target;
-use throttle_core::{Config, Engine, Removed, Spec, Started};
+use throttle_core::{Config, Engine, Removed, Spec};
 
+use crate::armed::armed_line;
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs};
 use crate::follow::{End, Follow};
 use crate::others;
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     crate::target::tell_of_neighbours(&target.neighbours, target.neighbours_hidden);
     traffic::tell_of_redirects(&spec.cgroup, spec.traffic);
     let watch = Watch::start(&spec.cgroup, args.pid);
-    if let Err(error) = print(&armed_line(&spec, &started)) {
+    if let Err(error) = print(&armed_line(&spec, &started, args.duration)) {
         // Who asked for it does not know of it, and so could not end it.
         engine.remove(started.id)?;
         return Err(error);
@@ -204,20 +205,6 @@ pub(crate) fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
              of theirs: {error}"
         )),
     }
-}
-
-/// `armed: download 1 MB/s, upload 500 kB/s on /sys/fs/cgroup/x (link); Ctrl-C ends it`.
-fn armed_line(spec: &Spec, started: &Started) -> String {
-    let limits: Vec<_> = spec
-        .limits()
-        .iter()
-        .map(|(direction, limits)| format!("{direction} {}", limits.rate))
-        .collect();
-    let ends = match (&started.name, started.mode) {
-        (Some(name), Mode::Pinned) => format!("'chadthrottle rm {name}' ends it"),
-        _ => "Ctrl-C ends it".to_owned(),
-    };
-    format!("armed: {} on {} ({}); {ends}\n", limits.join(", "), shown(&spec.cgroup), started.mode)
 }
 
 fn summary(removed: &Removed) -> String {

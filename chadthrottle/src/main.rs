@@ -1,6 +1,7 @@
 //! Limits the network rate of cgroups and processes, and leaves nothing behind.
 #![forbid(unsafe_code)]
 
+mod armed;
 mod cli;
 mod doctor;
 mod follow;

@@ -40,7 +40,18 @@ fn a_target_and_a_rate_are_needed() {
 #[test]
 fn times_are_checked() {
     refused(&["limit", "--cgroup", "/x", "--upload", "1M", "--burst", "2h"], "at most 1h");
-    refused(&["limit", "--cgroup", "/x", "--upload", "1M", "--duration", "soon"], "--duration");
+    let duration = |time, why| {
+        refused(&["limit", "--cgroup", "/x", "--upload", "1M", "--duration", time], "--duration");
+        refused(&["limit", "--cgroup", "/x", "--upload", "1M", "--duration", time], why);
+    };
+    duration("soon", "write a number with a unit");
+    duration("3", "write a number with a unit");
+    for nothing in ["0s", "0", "1us", "999us"] {
+        duration(nothing, "give at least 1ms");
+    }
+    for endless in ["2years", "100000000000years", "18446744073709551615s"] {
+        duration(endless, "leave --duration out");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn limit(cgroup: &Path, attach: &str) -> Child {
         .unwrap();
     let mut armed = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
-    assert!(armed.starts_with("armed: "), "{armed}");
+    assert!(armed.starts_with("limiting "), "{armed}");
     child
 }
 

@@ -43,7 +43,7 @@ impl Limit {
         let mut armed = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
         let mut limit = Self(child);
-        assert!(armed.starts_with("armed: "), "{armed}{}", limit.rest());
+        assert!(armed.starts_with("limiting "), "{armed}{}", limit.rest());
         limit
     }
 

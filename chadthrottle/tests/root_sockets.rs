@@ -44,7 +44,7 @@ impl Limit {
         let mut armed = String::new();
         stdout.read_line(&mut armed).unwrap();
         let mut limit = Self { child, stdout, stderr, said: String::new() };
-        if !armed.starts_with("armed: ") {
+        if !armed.starts_with("limiting ") {
             limit.stderr.read_to_string(&mut limit.said).unwrap();
             panic!("{armed}{}", limit.said);
         }

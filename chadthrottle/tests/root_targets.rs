@@ -86,7 +86,7 @@ impl Said {
     #[track_caller]
     fn on(&self, path: &Path) -> &Self {
         assert!(self.output.status.success(), "{}", self.text);
-        assert!(self.text.contains(&format!("{} (link)", path.display())), "{}", self.text);
+        assert!(self.text.contains(&format!("limiting {} to ", path.display())), "{}", self.text);
         self
     }
 

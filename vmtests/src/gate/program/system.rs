@@ -66,7 +66,7 @@ impl ProgramSystem {
         let words = words(request);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let mut process = Process::start(&self.program, &words, fault, self.skips.adding)?;
-        let is_armed = process.line()?.starts_with("armed: ");
+        let is_armed = process.line()?.starts_with("limiting ");
         if !is_armed || request.how == How::Pinned {
             let end = self.end(process)?;
             if let (End::Exit(0, _), false) = (&end, is_armed) {

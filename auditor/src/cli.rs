@@ -1,5 +1,6 @@
 //! The command line.
 
+mod named;
 mod report_args;
 
 use std::ffi::OsString;
@@ -7,9 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bpf::AttachType;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use self::named::ByName;
 pub use self::report_args::{Format, Output, ReportArgs, Unusable};
 pub(crate) use self::report_args::{descriptor, resolved};
 use self::report_args::{formats_but, outputs_but};
@@ -138,7 +140,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ScopeArgs {
     /// Only this cgroup and what is below it: its directory, or its path below the cgroup2 mount
-    #[arg(long, value_name = "CGROUP", default_value = "/")]
+    #[arg(long, value_name = "CGROUP", default_value = "/", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
     /// Programs to look for, by name; may be given several times. `''` are those without a name. The kernel keeps
     /// only the first 15 characters of a name. What nothing says whose it is is listed as unowned, and is no leak
@@ -146,7 +148,7 @@ pub struct ScopeArgs {
     pub programs: Vec<String>,
     /// Only this attach type, such as `cgroup_inet_ingress`; may be given several times [default: every one that
     /// the kernel knows]
-    #[arg(long = "attach-type", value_name = "TYPE")]
+    #[arg(long = "attach-type", value_name = "TYPE", value_parser = ByName::<AttachType>::new())]
     pub attach_types: Vec<AttachType>,
     /// How to go over the cgroups
     #[arg(long, value_enum, default_value_t = Method::Auto)]
@@ -184,12 +186,13 @@ pub struct Scan {
     #[command(flatten)]
     pub report: ReportArgs,
     /// Leaks that are in this snapshot already are known, and do not count; `chadthrottle-audit snapshot` writes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub baseline: Option<PathBuf>,
     /// Judge a snapshot that `chadthrottle-audit snapshot` wrote, instead of this host; needs no root
     #[arg(
         long,
         value_name = "FILE",
+        value_hint = ValueHint::FilePath,
         conflicts_with_all = ["root", "programs", "attach_types", "method", "settle"]
     )]
     pub from: Option<PathBuf>,
@@ -204,6 +207,9 @@ pub struct Clean {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// For people or for programs: `json` is one object, printed in the end
+    #[arg(long, value_enum, default_value_t = CleanFormat::Text)]
+    pub format: CleanFormat,
     /// Do it without asking
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
@@ -212,6 +218,15 @@ pub struct Clean {
     /// another tool, and the last program of a place on a cgroup with processes stay all the same
     #[arg(long, value_name = "ID", requires = "programs")]
     pub force: Vec<u32>,
+}
+
+/// How `clean` prints what it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CleanFormat {
+    /// A line for each step, and the report
+    Text,
+    /// One object
+    Json,
 }
 
 /// The arguments of `snapshot`.
@@ -225,7 +240,7 @@ pub struct Snapshot {
     #[arg(long)]
     pub all: bool,
     /// Write it to this file, in one go, instead of standard output
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
 }
 
@@ -241,10 +256,10 @@ const NOT_FOR_COMPARISONS: &[Format] = &[Format::Prometheus];
 #[command(mut_arg("outputs", |it| it.value_parser(outputs_but(NOT_FOR_COMPARISONS))))]
 pub struct Diff {
     /// The snapshot that was taken first
-    #[arg(value_name = "BEFORE")]
+    #[arg(value_name = "BEFORE", value_hint = ValueHint::FilePath)]
     pub before: PathBuf,
     /// The one that was taken later
-    #[arg(value_name = "AFTER")]
+    #[arg(value_name = "AFTER", value_hint = ValueHint::FilePath)]
     pub after: PathBuf,
     /// Programs to compare, by name, with what is theirs; may be given several times, and `*` is everything. A map
     /// belongs to a program that uses it, and is compared by its own name as well
@@ -271,7 +286,7 @@ pub struct Gate {
     #[command(flatten)]
     pub report: ReportArgs,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandName)]
     pub command: Vec<OsString>,
 }
 
@@ -279,6 +294,7 @@ pub struct Gate {
 #[derive(Debug, Args)]
 pub struct Explain {
     /// Which
+    #[arg(value_parser = ByName::<Finding>::new())]
     pub finding: Option<Finding>,
 }
 
@@ -288,6 +304,7 @@ pub enum Generate {
     /// Write the man pages, one for each command, to a directory, which is made if it is not there
     Man {
         /// The directory
+        #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
     /// Print the completions for a shell

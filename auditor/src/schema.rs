@@ -10,6 +10,7 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema};
 
+use crate::clean::CleanReport;
 use crate::diff::DiffReport;
 use crate::gate::GateReport;
 use crate::report::Report;
@@ -20,6 +21,8 @@ use crate::snapshot::Snapshot;
 pub enum Document {
     /// What `scan --format json` writes
     Report,
+    /// What `clean --format json` writes
+    Clean,
     /// What `snapshot` writes, and `scan --from` reads
     Snapshot,
     /// What `diff --format json` writes
@@ -37,6 +40,7 @@ impl Document {
         let settings = SchemaSettings::draft2020_12();
         let schema = match self {
             Self::Report => of::<Report>(settings.for_serialize()),
+            Self::Clean => of::<CleanReport>(settings.for_serialize()),
             // Some fields came later: what was written without them is read all the same.
             Self::Snapshot => of::<Snapshot>(settings.for_deserialize()),
             Self::Diff => of::<DiffReport>(settings.for_serialize()),

@@ -5,12 +5,14 @@
 //! cgroup's path has to survive being copied. Where the table is wider than the terminal, a list with one
 //! entry for each row takes its place.
 
+mod folded;
 mod told;
 
 use std::collections::HashSet;
 
 use comfy_table::{Table, presets};
 
+use self::folded::folded;
 use crate::classify::{Claim, Finding, Source, Verdict};
 use crate::escape::{escape, escape_bytes};
 use crate::gathered::gathered;
@@ -25,7 +27,7 @@ const YELLOW: &str = "\x1b[33m";
 const BOLD: &str = "\x1b[1m";
 const RESET: &str = "\x1b[0m";
 
-/// Renders the report. `width` is the terminal's, in columns; none if it is no terminal.
+/// Renders the report. `width` is the terminal's, in columns; none if it does not matter.
 pub fn render(report: &Report, color: bool, width: Option<u16>) -> String {
     let paint = |style: &str, text: &str| {
         if color { format!("{style}{text}{RESET}") } else { text.to_owned() }
@@ -172,9 +174,9 @@ fn overview(rows: &[Row], width: Option<u16>, paint: &impl Fn(&str, &str) -> Str
             .iter()
             .filter(|(_, value)| *value != "-")
             .map(|(name, value)| format!("{name}{value}"))
-            .collect::<Vec<_>>()
-            .join(", ");
-            format!("{head}\n    {details}")
+            .collect::<Vec<_>>();
+            let width = width.map_or(usize::MAX, usize::from);
+            format!("{head}\n{}", folded(&details, "    ", width))
         })
         .collect();
     entries.join("\n")

@@ -9,7 +9,7 @@ use auditor::talk::Loudness;
 use bpf::limits::{Burst, Rate, RateError, Traffic};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use throttle_core::mode::{DeparturesWish, TcpWish, Wish};
 
 /// Limits the network rate of cgroups and processes with eBPF, and leaves nothing behind.
@@ -53,7 +53,7 @@ pub(crate) enum Command {
 )]
 pub(crate) struct LimitArgs {
     /// The cgroup: its directory, or its path below the cgroup2 mount
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub(crate) cgroup: Option<PathBuf>,
 
     /// A process, or one of its threads: its cgroup is limited, with every other process in it
@@ -170,9 +170,13 @@ impl TypedValueParser for RateParser {
                   \x20 64  bad usage\n\
                   \x20 70  chadthrottle itself failed")]
 pub(crate) struct ListArgs {
-    /// For people or for programs
+    /// For people or for programs; the JSON Schema: `chadthrottle generate schema list`
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
+
+    /// Show every column, however wide the table gets
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) wide: bool,
 }
 
 /// Arm pinned throttles again whose cgroups were removed and made again
@@ -220,7 +224,7 @@ pub(crate) struct RmArgs {
 pub(crate) struct DoctorArgs {
     /// A cgroup that is to be limited: its lists of programs, those of its ancestors, and its processes' network devices
     /// are looked at
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub(crate) cgroup: Option<PathBuf>,
 
     /// For people or for programs
@@ -234,6 +238,7 @@ pub(crate) enum Generate {
     /// Write the man pages, one for each command, to a directory, which is made if it is not there
     Man {
         /// The directory
+        #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
     /// Print the completions for a shell
@@ -253,6 +258,8 @@ pub(crate) enum Generate {
 pub(crate) enum Document {
     /// What `doctor --format json` writes
     Doctor,
+    /// What `list --format json` writes
+    List,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,10 +1,12 @@
 //! `chadthrottle generate`: man pages, completions and JSON Schemas.
 
 use auditor::generate::{completions, write_man_pages};
+use auditor::schema::schema_of;
 use clap::CommandFactory;
 
 use crate::cli::{Cli, Document, Generate};
 use crate::doctor;
+use crate::throttles::Throttles;
 use crate::words::print;
 
 pub(crate) fn run(what: &Generate) -> anyhow::Result<()> {
@@ -17,6 +19,7 @@ pub(crate) fn run(what: &Generate) -> anyhow::Result<()> {
             Ok(())
         }
         Generate::Schema { document: Document::Doctor } => print(&doctor::schema()?),
+        Generate::Schema { document: Document::List } => print(&schema_of::<Throttles>()?),
         Generate::Completions { shell } => print(&completions(Cli::command(), *shell)?),
     }
 }

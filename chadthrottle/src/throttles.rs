@@ -4,37 +4,55 @@ use std::path::PathBuf;
 
 use auditor::classify::{Finding, Judged, classify};
 use auditor::report::{Gap, report};
+use auditor::schema::WrittenPath;
 use auditor::snapshot::{Count, Look, Snapshot};
 use bpf::AttachType;
 use bpf::follow::GUARDS;
 use bpf::ledger::Entry;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use throttle_core::Direction;
 use throttle_core::mode::{Mode, Tcp};
 
 /// One direction of a throttle.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Throttle")]
 pub(crate) struct Row {
-    /// The name in the ledger: what `rm` takes.
+    /// The name in the ledger, which `rm` takes; null where there is none.
     pub(crate) id: Option<String>,
+    /// The cgroup, as a path below the cgroup2 mount.
+    #[schemars(with = "WrittenPath")]
     #[serde(with = "bpf::serde_path")]
     pub(crate) cgroup: PathBuf,
+    /// Which way, seen from the cgroup's processes.
+    #[schemars(with = "shapes::Direction")]
     #[serde(serialize_with = "as_text")]
     pub(crate) direction: Direction,
+    /// The limit, in bytes per second.
     pub(crate) rate_bytes_per_second: u64,
+    /// What may pass at once after a pause, in milliseconds at the rate.
     pub(crate) burst_ms: f64,
+    /// Whose packets are limited: `all`, `internet` or `local`.
     pub(crate) traffic: String,
+    /// How TCP is held to the limit.
+    #[schemars(with = "shapes::Tcp")]
     #[serde(serialize_with = "as_text")]
     pub(crate) tcp: Tcp,
     /// What is above the limit waits in `fq`, at a device or in a queue of the throttle's own.
     pub(crate) departures: bool,
     /// At which devices, by their numbers (ifindex); none for a queue of the throttle's own.
     pub(crate) fq_devices: Vec<u32>,
+    /// How it is attached.
+    #[schemars(with = "shapes::Mode")]
     #[serde(serialize_with = "as_text")]
     pub(crate) attach: Mode,
+    /// The process that made it, as it calls itself: it may be in another pid namespace. Null where nothing says so.
     pub(crate) owner_pid: Option<u32>,
+    /// Whether that process runs; null where that cannot be told.
     pub(crate) owner_alive: Option<bool>,
+    /// What the auditor says of it.
     pub(crate) finding: Finding,
+    /// What passed, of the traffic that is limited.
     pub(crate) passed: Count,
     /// Above the limit, and lost.
     pub(crate) dropped: Count,
@@ -42,14 +60,52 @@ pub(crate) struct Row {
     pub(crate) held_back: Count,
 }
 
+/// What [`as_text`] writes.
+mod shapes {
+    #![expect(dead_code, reason = "only the shapes are used")]
+
+    use schemars::JsonSchema;
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub(super) enum Direction {
+        /// Received.
+        Download,
+        /// Sent.
+        Upload,
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub(super) enum Tcp {
+        /// Paced, and offered windows that fit.
+        Shape,
+        /// Packets above the limit are dropped.
+        Police,
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub(super) enum Mode {
+        /// Through a link: gone with its process.
+        Link,
+        /// Through a pinned link: stays until `chadthrottle rm`.
+        Pinned,
+        /// As before Linux 5.7: a crash leaves it until the next start.
+        Legacy,
+    }
+}
+
 fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
 }
 
-/// What the host has.
-#[derive(Debug, Serialize)]
+/// Every throttle of a host, as `chadthrottle list --format json` prints it.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Throttles {
+    /// The version of this shape: 1. Fields may be added in it, never renamed or removed.
     pub(crate) schema_version: u32,
+    /// One for each direction that is limited.
     #[serde(rename = "throttles")]
     pub(crate) rows: Vec<Row>,
     /// Attached programs that are named as ours but have no state of ours to read a limit from: those of

@@ -77,6 +77,25 @@ fn every_command_takes_q_and_v_and_tells_its_exit_statuses() {
 }
 
 #[test]
+fn the_published_schema_of_list_is_that_of_its_types() {
+    let made = chadthrottle().args(["generate", "schema", "list"]).output().unwrap();
+    let published = include_str!("../../docs/schema/list.schema.json");
+    assert!(
+        String::from_utf8(made.stdout).unwrap() == published,
+        "docs/schema/list.schema.json is out of date: write it with `chadthrottle generate schema list`"
+    );
+}
+
+#[test]
+fn completions_know_every_value_and_where_paths_go() {
+    let made = chadthrottle().args(["generate", "completions", "fish"]).output().unwrap();
+    let text = String::from_utf8(made.stdout).unwrap();
+    for values in ["shape", "pinned", "internet", "json", "list", "__fish_complete_directories"] {
+        assert!(text.contains(values), "{values}: {text}");
+    }
+}
+
+#[test]
 fn no_terminal_obeys_an_argument() {
     let evil = "\x1b[31m\x07";
     let said = chadthrottle().args(["limit", "--cgroup", "/x", "--upload", evil]).output().unwrap();

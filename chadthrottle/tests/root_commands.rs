@@ -226,12 +226,16 @@ fn root_a_pinned_throttle_stays_until_rm() {
     assert_eq!(programs(cgroup.path()), 3);
 
     let list = run(&["list"]);
-    let rows: Vec<_> = list.stdout.lines().filter(|line| line.starts_with("1 ")).collect();
-    assert_eq!(rows.len(), 2, "{}", list.stdout);
     assert!(
-        rows[0].contains("download") && rows[0].contains("2 MB/s") && rows[0].contains("pinned")
+        list.stdout.contains("2 MB/s down")
+            && list.stdout.contains(&*cgroup.relative().to_string_lossy())
     );
-    assert!(rows.iter().all(|row| row.contains("shape")), "{}", list.stdout);
+    assert!(list.stdout.lines().all(|line| line.len() <= 80), "{}", list.stdout);
+    let wide = run(&["list", "--wide"]).stdout;
+    let rows: Vec<_> = wide.lines().filter(|line| line.starts_with("1 ")).collect();
+    assert_eq!(rows.len(), 2, "{wide}");
+    assert!(rows[0].contains("2 MB/s down") && rows[0].contains("pinned"), "{wide}");
+    assert!(rows.iter().all(|row| row.contains("shape")), "{wide}");
 
     let wrong = run(&["rm", "7"]);
     assert_eq!(wrong.status.code(), Some(64));
@@ -272,6 +276,13 @@ fn root_list_shows_the_throttles_of_others_as_json() {
     let two = Limit::start(&["--cgroup", &path, "--upload", "8mbit", "--attach", "legacy"]);
     let said = run(&["list", "--format", "json"]);
     let json: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let schema = include_str!("../../docs/schema/list.schema.json");
+    let schema = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    let errors: Vec<_> = schema.iter_errors(&json).map(|it| it.to_string()).collect();
+    assert_eq!(errors, [""; 0], "{json:#}");
+    let mut broken = json.clone();
+    broken["throttles"][0]["direction"] = "sideways".into();
+    assert!(!schema.is_valid(&broken));
     let of = |limit: &Limit| {
         let rows = json["throttles"].as_array().unwrap();
         let own = |row: &&serde_json::Value| row["owner_pid"] == limit.child.id();

@@ -259,7 +259,7 @@ fn root_a_pinned_throttle_waits_for_its_cgroup_and_is_armed_again_or_ended() {
     let other = cgroup.child("other");
     let said = Limit::start(&other, &[]).interrupt();
     assert!(said.status.success(), "{}", said.stderr);
-    let list = run(&["list"]);
+    let list = run(&["list", "--wide"]);
     let row = list.stdout.lines().find(|line| line.starts_with("1 ")).unwrap_or_default();
     assert!(row.contains("pinned, waiting") && row.contains("1 MB/s"), "{}", list.stdout);
     assert!(!list.stderr.contains("leak"), "{}", list.stderr);

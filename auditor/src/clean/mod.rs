@@ -7,6 +7,7 @@
 
 mod act;
 mod forced;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use bpf::error::Kind;
 
 pub use self::act::{Failure, Outcome};
+pub use self::report::{CleanOutcome, CleanReport, CleanStep, CleanSummary};
 use crate::classify::{Classified, Key, classify};
 use crate::collect::{Collector, Options};
 use crate::plan::{Step, removal, steps};

@@ -1,11 +1,12 @@
 //! `chadthrottle-audit clean`.
 
 mod forced;
+mod told;
 
 use std::io::{self, BufRead, IsTerminal};
 
 use self::forced::Forced;
-use super::output::{self, Stream};
+use self::told::Told;
 use super::progress::Progress;
 use crate::classify::{Classified, classify};
 use crate::clean::{Cleaner, Done, Outcome};
@@ -13,10 +14,7 @@ use crate::cli::Clean;
 use crate::collect::Breadth;
 use crate::escape::{escape, escape_bytes};
 use crate::exit::{DONE, NOT_DONE, usage};
-use crate::formats::Rendition;
 use crate::plan::{Action, Step, plan};
-use crate::report::report;
-use crate::snapshot::Snapshot;
 use crate::talk::{ask, say};
 
 const LOOKING: &str = "Looking at cgroups, programs and processes";
@@ -35,34 +33,50 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     let classified = classify(&snapshot);
     let forced = Forced::new(&classified, &args.force)?;
     let steps = plan(&classified);
+    let mut told = Told::new(args);
     let is_idle = !steps.iter().any(is_action);
     if args.dry_run || (is_idle && forced.is_idle()) {
-        for step in steps.iter().chain(forced.steps()) {
-            output::print(&format!("{}\n", intent(step)))?;
+        for step in &steps {
+            told.planned(step, false);
+        }
+        for step in forced.steps() {
+            told.planned(step, true);
         }
         // Nothing was changed, so the verdict stands.
-        show(&snapshot, &classified)?;
+        told.end(&snapshot, &classified)?;
         return Ok(status(&classified, !args.dry_run && forced.has_refusal()));
     }
     let is_agreed = !is_idle && (args.yes || is_agreed(&steps)?);
     let chosen = forced.agreed(args.yes)?;
+    if !is_agreed {
+        for step in &steps {
+            told.declined(step, false);
+        }
+    }
+    for step in forced.declined(&chosen) {
+        told.declined(step, true);
+    }
     if !is_agreed && chosen.is_empty() {
         say("Nothing was done.");
+        told.nothing_done(&snapshot, &classified)?;
         return Ok(status(&classified, forced.has_refusal()));
     }
-    let mut tally = Tally { is_undone: forced.has_refusal(), ..Tally::default() };
+    let mut tally = Tally { is_failed: false, is_undone: forced.has_refusal() };
+    let mut tell = |done: &Done, is_forced| {
+        tally.count(done, is_forced);
+        told.done(done, is_forced);
+    };
     if is_agreed {
-        cleaner.clean(&classified, |done| tally.count(&done, false));
+        cleaner.clean(&classified, |done| tell(&done, false));
     }
-    cleaner.force(&chosen, |done| tally.count(&done, true));
-    tally.printed?;
+    cleaner.force(&chosen, |done| tell(&done, true));
+    told.printed()?;
     let snapshot = {
         let _progress = Progress::start(LOOKING);
         cleaner.scan(settle)?
     };
-    output::print("\n")?;
     let classified = classify(&snapshot);
-    show(&snapshot, &classified)?;
+    told.end_after_acts(&snapshot, &classified)?;
     Ok(if tally.is_failed { NOT_DONE } else { status(&classified, tally.is_undone) })
 }
 
@@ -74,34 +88,18 @@ fn status(classified: &Classified<'_>, is_undone: bool) -> u8 {
     }
 }
 
-fn show(snapshot: &Snapshot, classified: &Classified<'_>) -> anyhow::Result<()> {
-    output::print(&report(snapshot, classified, false).text(Stream::Stdout.medium()))
-}
-
 /// What came of all steps.
 struct Tally {
     /// A step failed.
     is_failed: bool,
     /// Something that was to be removed though it is unowned was not.
     is_undone: bool,
-    printed: anyhow::Result<()>,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self { is_failed: false, is_undone: false, printed: Ok(()) }
-    }
 }
 
 impl Tally {
-    /// Counts one step, and prints its line.
     fn count(&mut self, done: &Done, is_forced: bool) {
         self.is_failed |= matches!(done.outcome, Outcome::Failed(_));
         self.is_undone |= is_forced && matches!(done.outcome, Outcome::Left(_));
-        // Cleaning goes on though nobody may be reading.
-        if self.printed.is_ok() {
-            self.printed = output::print(&format!("{}\n", line(done)));
-        }
     }
 }
 

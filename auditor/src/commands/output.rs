@@ -9,7 +9,7 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, anyhow};
 
 use crate::cli::{ReportArgs, descriptor, resolved};
-use crate::formats::{Medium, Rendition, render};
+use crate::formats::{COLUMNS, Medium, Rendition, render};
 
 /// Where a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Stream {
         };
         Medium {
             colour: choice != ColorChoice::Never,
-            width: table.width().filter(|_| is_terminal),
+            width: table.width().filter(|_| is_terminal).or(Some(COLUMNS)),
         }
     }
 

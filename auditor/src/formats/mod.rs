@@ -42,13 +42,16 @@ pub trait Rendition {
 pub struct Medium {
     /// It shows colours.
     pub colour: bool,
-    /// How many columns it has; none if it is no terminal.
+    /// How many columns it has; none if it does not matter.
     pub width: Option<u16>,
 }
 
+/// The columns of what is no terminal: whoever reads it may have no more.
+pub const COLUMNS: u16 = 80;
+
 impl Medium {
     /// A file.
-    pub const FILE: Self = Self { colour: false, width: None };
+    pub const FILE: Self = Self { colour: false, width: Some(COLUMNS) };
 }
 
 /// Renders what a command has to say.

@@ -89,6 +89,24 @@ fn every_command_and_option_can_be_completed_in_every_shell() {
     }
 }
 
+/// Ids are of a moment: only `scan` and `list` can tell them.
+#[test]
+fn findings_attach_types_and_formats_can_be_completed() {
+    use auditor::classify::Finding;
+    use bpf::AttachType;
+    let findings = Finding::ALL.map(Finding::name);
+    let attach_types: Vec<_> = AttachType::all().map(AttachType::name).collect();
+    // clap_complete writes values of options for these, and of arguments for the first two alone.
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let script = completions(Cli::command(), shell).unwrap();
+        let no_findings = &[][..];
+        let findings = if shell == Shell::Fish { no_findings } else { &findings[..] };
+        for value in findings.iter().chain(&attach_types).chain(&["sarif"]) {
+            assert!(script.contains(value), "{shell}: {value}");
+        }
+    }
+}
+
 #[test]
 fn a_format_that_a_command_does_not_have_is_in_none_of_its_help() {
     for (name, command) in all() {
@@ -97,7 +115,9 @@ fn a_format_that_a_command_does_not_have_is_in_none_of_its_help() {
         let Some(format) = formats.next() else { continue };
         let values = format.get_possible_values();
         let values: Vec<&str> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
-        let is_offered = !["chadthrottle-audit-gate", "chadthrottle-audit-diff"].contains(&&*name);
+        let others =
+            ["chadthrottle-audit-gate", "chadthrottle-audit-diff", "chadthrottle-audit-clean"];
+        let is_offered = !others.contains(&&*name);
         assert_eq!(values.contains(&"prometheus"), is_offered, "{name}: {values:?}");
         let page = &man_pages(Cli::command(), &[]).unwrap()[&format!("{name}.8")];
         let page = page.to_lowercase();

@@ -14,6 +14,7 @@ use crate::recorded::recorded;
 fn published(document: Document) -> &'static str {
     match document {
         Document::Report => include_str!("../../../docs/schema/report.schema.json"),
+        Document::Clean => include_str!("../../../docs/schema/clean.schema.json"),
         Document::Snapshot => include_str!("../../../docs/schema/snapshot.schema.json"),
         Document::Diff => include_str!("../../../docs/schema/diff.schema.json"),
         Document::Gate => include_str!("../../../docs/schema/gate.schema.json"),
@@ -36,6 +37,7 @@ fn check(validator: &Validator, document: &Value) {
 fn the_published_schemas_are_those_of_the_types() {
     for (document, name) in [
         (Document::Report, "report"),
+        (Document::Clean, "clean"),
         (Document::Snapshot, "snapshot"),
         (Document::Diff, "diff"),
         (Document::Gate, "gate"),
@@ -145,7 +147,7 @@ fn properties(schema: &Value, at: &str, found: &mut Vec<(String, Value)>) {
 
 #[test]
 fn every_field_is_described_in_plain_words() {
-    for document in [Document::Report, Document::Snapshot] {
+    for document in [Document::Report, Document::Snapshot, Document::Clean] {
         let mut found = Vec::new();
         let schema: Value = serde_json::from_str(&document.schema().unwrap()).unwrap();
         properties(&schema, "", &mut found);

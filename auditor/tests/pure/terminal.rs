@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use auditor::classify::classify;
+use auditor::formats::{Medium, Rendition};
 use auditor::report::{Report, report};
 use auditor::snapshot::{Note, Snapshot, Subject};
 use auditor::text::render;
@@ -138,4 +139,19 @@ fn what_is_wrong_with_an_argument_is_quoted_for_a_terminal() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(said.lines().count(), 1, "{said:?}");
     assert!(said.contains(r"/nowhere/\x1b[31m\x07[\nclean: no leak"), "{said:?}");
+}
+
+/// Paths may be longer, and are never cut.
+#[test]
+fn where_there_is_no_terminal_80_columns_suffice() {
+    let mut host = orphan();
+    host.look().attachments.last_mut().unwrap().cgroup =
+        "/system.slice/a-service-with-a-long-name.service".into();
+    let report = report(&host, &classify(&host), true);
+    let text = report.text(Medium::FILE);
+    let overview = text.split("\n\n").next().unwrap();
+    assert!(overview.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(overview.starts_with("orphaned_attachment  /system.slice/a-service-with"), "{text}");
+    let wide = report.text(Medium { width: Some(200), ..Medium::FILE });
+    assert!(wide.starts_with("FINDING "), "{wide}");
 }

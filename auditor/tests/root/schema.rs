@@ -32,6 +32,29 @@ fn root_a_report_and_a_snapshot_of_this_host_are_valid() {
     assert_eq!(snapshot["looks"][0]["attachments"].as_array().unwrap().len(), 1, "{snapshot:#}");
     check(Document::Snapshot, &snapshot);
 
+    let cleaned = |mode| {
+        let output =
+            audit(&["clean", "--format", "json", mode, "--program", &names.leak, "--root"])
+                .arg(cgroup.path())
+                .output()
+                .unwrap();
+        let json: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", shown(&output)));
+        check(Document::Clean, &json);
+        (output.status.code(), json)
+    };
+    let (status, planned) = cleaned("--dry-run");
+    assert_eq!((status, &planned["dry_run"]), (Some(1), &true.into()), "{planned:#}");
+    assert_eq!((&planned["summary"]["planned"], &planned["verdict"]), (&1.into(), &"leaks".into()));
+    let step = &planned["steps"][0];
+    assert_eq!((&step["outcome"], &step["action"]), (&"planned".into(), &"detach_program".into()));
+    assert_eq!(step["cgroup"].as_str(), cgroup.relative().to_str());
+    let (status, done) = cleaned("--yes");
+    assert_eq!((status, &done["dry_run"]), (Some(0), &false.into()), "{done:#}");
+    assert_eq!((&done["summary"]["removed"], &done["verdict"]), (&1.into(), &"clean".into()));
+    assert_eq!(done["steps"][0]["program_id"], step["program_id"]);
+    assert_eq!(attached(cgroup.path(), EGRESS), []);
+
     let output = clean(cgroup.path(), &names.leak);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
 }

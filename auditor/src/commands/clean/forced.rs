@@ -44,6 +44,17 @@ impl<'a, 'b> Forced<'a, 'b> {
         self.chosen.iter().flat_map(|(_, steps)| steps)
     }
 
+    /// The steps about what was named and is not to be removed.
+    pub(super) fn declined<'c>(
+        &'c self,
+        agreed: &'c [&Judged<'a>],
+    ) -> impl Iterator<Item = &'c Step> {
+        let is_agreed =
+            |judged: &Judged<'a>| agreed.iter().any(|agreed| std::ptr::eq(*agreed, judged));
+        let declined = self.chosen.iter().filter(move |(judged, _)| !is_agreed(judged));
+        declined.flat_map(|(_, steps)| steps)
+    }
+
     /// What is to be removed: all that was named, each told; or, asked one by one, what people agree to.
     pub(super) fn agreed(&self, is_yes: bool) -> io::Result<Vec<&'b Judged<'a>>> {
         let mut agreed = Vec::new();

@@ -1,0 +1,93 @@
+use super::*;
+use crate::clean::Failure;
+use crate::plan::{Identity, Premise};
+
+fn step(action: Action) -> Step {
+    let id = ProgramId(41);
+    let identity = Identity { id, name: "x".to_owned(), tag: String::new(), loaded_at_ns: 0 };
+    Step {
+        finding: Finding::OrphanedAttachment,
+        program: Some(identity),
+        premise: Premise::OwnerGone,
+        action,
+        note: Some("stays loaded".to_owned()),
+    }
+}
+
+fn detach() -> Step {
+    step(Action::DetachLegacy {
+        cgroup: "/a".into(),
+        cgroup_id: CgroupId(7),
+        attach_type: AttachType::INET_EGRESS,
+    })
+}
+
+fn cannot() -> Step {
+    step(Action::Cannot { why: "end it there".to_owned(), holders: Vec::new() })
+}
+
+fn done(outcome: Outcome) -> Done {
+    Done { leak: "program 41 on /a".to_owned(), step: Some(detach()), outcome }
+}
+
+#[test]
+fn what_became_of_a_step_is_told_with_its_reason() {
+    let cases = [
+        (Outcome::Removed, CleanOutcome::Removed, "stays loaded"),
+        (Outcome::Gone("gone".to_owned()), CleanOutcome::Gone, "gone"),
+        (Outcome::Left("last".to_owned()), CleanOutcome::Left, "last"),
+        (
+            Outcome::Failed(Failure::StillThere),
+            CleanOutcome::Failed,
+            "the kernel reports success, but it is still there",
+        ),
+    ];
+    let mut steps = Vec::new();
+    for (outcome, told, why) in cases {
+        let step = CleanStep::done(&done(outcome), false);
+        assert_eq!((step.outcome, step.why.as_deref()), (told, Some(why)));
+        assert_eq!((step.action, &*step.about), (CleanAction::DetachProgram, "program 41 on /a"));
+        assert_eq!(
+            (step.program_id, step.attach_type),
+            (Some(ProgramId(41)), Some(AttachType::INET_EGRESS))
+        );
+        steps.push(step);
+    }
+    steps.push(CleanStep::planned(&detach(), true));
+    let all = CleanSummary { removed: 1, gone: 1, left: 1, failed: 1, planned: 1 };
+    assert_eq!(CleanSummary::of(&steps), all);
+}
+
+#[test]
+fn what_cannot_be_done_is_left_and_never_planned() {
+    let told = CleanStep::planned(&cannot(), false);
+    assert_eq!((told.outcome, told.why.as_deref()), (CleanOutcome::Left, Some("end it there")));
+    assert_eq!(told.action, CleanAction::Nothing);
+    let told = CleanStep::declined(&cannot(), false);
+    assert_eq!(told.why.as_deref(), Some("end it there"));
+    let told = CleanStep::declined(&detach(), false);
+    assert_eq!(
+        (told.outcome, told.why.as_deref()),
+        (CleanOutcome::Left, Some("nobody agreed to it"))
+    );
+}
+
+#[test]
+fn a_leak_that_is_none_any_more_has_no_program() {
+    let outcome = Outcome::Gone("it is no longer a leak: left alone".to_owned());
+    let told = CleanStep::done(&Done { leak: "x".to_owned(), step: None, outcome }, false);
+    assert_eq!((told.finding, told.program_id, told.outcome), (None, None, CleanOutcome::Gone));
+}
+
+#[test]
+fn a_path_that_is_no_text_is_written_as_its_bytes() {
+    use std::os::unix::ffi::OsStringExt;
+    let path = std::ffi::OsString::from_vec(b"/a\xff".to_vec());
+    let pin = step(Action::Unpin {
+        path: path.into(),
+        object: crate::snapshot::Object::Program(ProgramId(41)),
+    });
+    let written = serde_json::to_value(CleanStep::planned(&pin, false)).unwrap();
+    assert_eq!(written["pin"], serde_json::json!({ "hex": "2f61ff" }));
+    assert_eq!(written["cgroup"], serde_json::Value::Null);
+}

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use auditor::classify::{Finding, Verdict, classify};
@@ -12,23 +12,25 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
+use vmtests::process::Mortal;
 
 /// `chadthrottle limit`, both directions, armed.
-fn limit(cgroup: &Path, attach: &str) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_chadthrottle"))
+fn limit(cgroup: &Path, attach: &str) -> Mortal {
+    let mut child: Mortal = Command::new(env!("CARGO_BIN_EXE_chadthrottle"))
         .args(["limit", "--download", "1M", "--upload", "1M", "--attach", attach, "--cgroup"])
         .arg(cgroup)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+        .into();
     let mut armed = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
     assert!(armed.starts_with("limiting "), "{armed}");
     child
 }
 
-fn end(mut child: Child, signal: Signal) {
+fn end(mut child: Mortal, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
     child.wait().unwrap();
 }

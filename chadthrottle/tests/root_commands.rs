@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::leak;
-use vmtests::process::wait_for_name;
+use vmtests::process::{Mortal, wait_for_name};
 use vmtests::traffic::{flood, socket};
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -44,7 +44,7 @@ fn run(args: &[&str]) -> Said {
 
 /// `chadthrottle limit`, armed.
 struct Limit {
-    child: Child,
+    child: Mortal,
     armed: String,
     stdout: BufReader<std::process::ChildStdout>,
 }
@@ -55,7 +55,7 @@ impl Limit {
     }
 
     fn of(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
+        let mut child = Mortal::from(command.spawn().unwrap());
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut armed = String::new();
         stdout.read_line(&mut armed).unwrap();

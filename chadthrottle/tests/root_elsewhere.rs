@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use auditor::classify::{Finding, Verdict, classify};
@@ -15,13 +15,14 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
+use vmtests::process::Mortal;
 use vmtests::traffic::socket;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chadthrottle");
 
 /// A legacy throttle, which only its owner's life justifies, in surroundings that a command makes.
 struct Elsewhere {
-    command: Child,
+    command: Mortal,
     /// What ends it in order: see [`SHIFTED`].
     signal: Signal,
     stdout: BufReader<std::process::ChildStdout>,
@@ -42,7 +43,7 @@ impl Elsewhere {
         stdout.read_line(&mut armed).unwrap();
         assert!(armed.contains(cgroup.path().to_str().unwrap()), "{armed}");
         let signal = if surroundings == SHIFTED { Signal::SIGKILL } else { Signal::SIGTERM };
-        Self { command, signal, stdout }
+        Self { command: command.into(), signal, stdout }
     }
 
     /// Returns once every process of it has ended.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use auditor::classify::{Finding, Verdict, classify};
@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, enter};
 use vmtests::isolation::isolate;
+use vmtests::process::Mortal;
 use vmtests::traffic::{flood, socket};
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -41,16 +42,17 @@ fn run(args: &[&str]) -> Said {
 }
 
 /// `chadthrottle limit --upload`, armed. Its programs: one for uploads, and one for TCP.
-struct Limit(Child);
+struct Limit(Mortal);
 
 impl Limit {
     fn start(cgroup: &Path, args: &[&str]) -> Self {
         let cgroup = cgroup.to_str().unwrap();
-        let mut child =
+        let mut child: Mortal =
             program(&["limit", "--upload", "1M", "--burst", "20ms", "--cgroup", cgroup])
                 .args(args)
                 .spawn()
-                .unwrap();
+                .unwrap()
+                .into();
         let mut armed = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
         assert!(armed.starts_with("limiting "), "{armed}");

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bpf::AttachType;
@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
+use vmtests::process::Mortal;
 use vmtests::traffic::socket;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -35,11 +36,11 @@ fn stderr(output: &Output) -> String {
 }
 
 /// `chadthrottle limit`, armed.
-struct Limit(Child);
+struct Limit(Mortal);
 
 impl Limit {
     fn start(args: &[&str]) -> Self {
-        let mut child = program(&[&["limit"], args].concat()).spawn().unwrap();
+        let mut child = Mortal::from(program(&[&["limit"], args].concat()).spawn().unwrap());
         let mut armed = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
         let mut limit = Self(child);
@@ -58,14 +59,6 @@ impl Limit {
     fn end(mut self) -> String {
         kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGINT).unwrap();
         self.rest()
-    }
-}
-
-impl Drop for Limit {
-    fn drop(&mut self) {
-        // One that has ended already need not be killed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

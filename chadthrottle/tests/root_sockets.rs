@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bpf::AttachType;
@@ -14,12 +14,13 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, enter};
 use vmtests::isolation::isolate;
+use vmtests::process::Mortal;
 use vmtests::traffic::{flood, socket as udp};
 use vmtests::tun::Holder;
 
 /// `chadthrottle limit`, armed, and what it has said so far.
 struct Limit {
-    child: Child,
+    child: Mortal,
     stdout: BufReader<ChildStdout>,
     stderr: BufReader<ChildStderr>,
     said: String,
@@ -32,13 +33,14 @@ impl Limit {
 
     fn of(command: &mut Command) -> Self {
         // It ends by itself where what a test waits for is never said.
-        let mut child = command
+        let mut child: Mortal = command
             .args(["--duration", "1m"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+            .into();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut armed = String::new();

@@ -1,7 +1,42 @@
 //! Processes that a test starts.
 
+use std::ops::{Deref, DerefMut};
+use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+/// A process that is killed when this is dropped, unless it has ended: a test that fails leaves none behind. A limit waits
+/// for its cgroup to come back, so it does not end by itself when the test's cgroups go.
+#[derive(Debug)]
+pub struct Mortal(Child);
+
+impl From<Child> for Mortal {
+    fn from(child: Child) -> Self {
+        Self(child)
+    }
+}
+
+impl Deref for Mortal {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Mortal {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // One that was waited for cannot be killed any more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Waits until a process that was just started is called what it will be: an exec gives the memory up, for which
 /// its parent waits, before it takes the new name, and until then it is still called as the parent is.
@@ -19,5 +54,22 @@ pub fn wait_for_name(pid: u32, name: &str) {
         }
         assert!(Instant::now() < deadline, "{comm} says {found:?}, not {name:?}");
         sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_does_not_outlive_the_test_that_fails() {
+        let child = Mortal::from(std::process::Command::new("sleep").arg("1000").spawn().unwrap());
+        let process = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+        assert!(process.exists());
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _child = child;
+            panic!("as an assertion does");
+        }));
+        assert!(failed.is_err() && !process.exists());
     }
 }

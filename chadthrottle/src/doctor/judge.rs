@@ -18,9 +18,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
         bpffs(facts),
         match &facts.devices {
             Answer::Is(devices) => fq::judge(devices, &facts.offered),
-            // Who has the rights and is refused all the same has been told why.
-            Answer::No(why) => check("fq", Grade::Unknown, why, ""),
-            Answer::Unknown(why) => check("fq", Grade::Unknown, why, ""),
+            Answer::No(why) | Answer::Unknown(why) => check("fq", Grade::Unknown, why, ""),
         },
     ]
 }
@@ -69,8 +67,7 @@ fn links(facts: &Facts) -> Check {
             "a crash leaves a limit until the next start",
             "Linux 5.7 or newer has them",
         ),
-        Answer::No(why) => check("links", Grade::Unknown, why, ""),
-        Answer::Unknown(why) => check("links", Grade::Unknown, why, ""),
+        Answer::No(why) | Answer::Unknown(why) => check("links", Grade::Unknown, why, ""),
     }
 }
 
@@ -106,10 +103,6 @@ fn open_connections(facts: &Facts) -> Check {
 
 fn download_queue(facts: &Facts) -> Check {
     let what = "download queue";
-    let untried = |why: &str, advice: &str| {
-        let says = format!("whether the kernel has fq and ifb cannot be tried: {why}");
-        check(what, Grade::Unknown, says, advice)
-    };
     without_packets(facts, what).unwrap_or_else(|| match (&facts.queue, &facts.offered) {
         (Answer::No(why), _) => check(
             what,
@@ -134,8 +127,12 @@ fn download_queue(facts: &Facts) -> Check {
             }
         }
         (Answer::Unknown(why), _) => check(what, Grade::Unknown, why, ""),
-        (Answer::Is(()), Answer::No(why)) => untried(why, ""),
-        (Answer::Is(()), Answer::Unknown(why)) => untried(why, ""),
+        (Answer::Is(()), Answer::No(why) | Answer::Unknown(why)) => check(
+            what,
+            Grade::Unknown,
+            format!("whether the kernel has fq and ifb cannot be tried: {why}"),
+            "",
+        ),
     })
 }
 

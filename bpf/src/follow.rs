@@ -34,7 +34,7 @@ const WHAT: &str = "the programs that follow a cgroup's path";
 /// The only key of both maps.
 const KEY: [u8; 4] = [0; 4];
 
-/// What the kernel keeps of the names of the programs on the cgroup above.
+/// How the names of the programs on the cgroup above begin: what the kernel keeps of them.
 pub const GUARDS: &str = "chadthrottle_ho";
 
 /// The bytes of a burst, by which packets are held; 0 where nothing is limited.

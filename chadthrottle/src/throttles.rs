@@ -122,7 +122,7 @@ pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
     let classified = classify(snapshot);
     let is_throttle = |judged: &&Judged<'_>| {
         judged.finding != Finding::Foreign
-            && judged.program.is_none_or(|program| program.name != GUARDS)
+            && judged.program.is_none_or(|program| !program.name.starts_with(GUARDS))
     };
     let ours: Vec<_> = classified.attachments.iter().filter(is_throttle).collect();
     let (for_tcp, ours): (Vec<_>, Vec<_>) = ours.into_iter().partition(|judged| is_for_tcp(judged));

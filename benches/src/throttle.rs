@@ -22,6 +22,7 @@ pub fn engine() -> anyhow::Result<Engine<LinuxBpf>> {
         bpffs: bpf::pins::is_on_bpffs(bpffs)?,
         owner: Owner::this_process("bench")?,
         mark: 0x6368_6164_6265_6e63,
+        cgroup_namespace: 0,
     };
     let (engine, settlement) = Engine::start(LinuxBpf::new()?, config)?;
     let Settlement { removed, unreadable, failed } = &settlement;

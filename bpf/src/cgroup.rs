@@ -9,6 +9,7 @@ mod named;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -43,6 +44,16 @@ pub fn cgroup2_mount() -> Result<PathBuf> {
 pub fn parse_proc_cgroup(text: &[u8]) -> Option<PathBuf> {
     let path = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
     Some(OsString::from_vec(path.to_vec()).into())
+}
+
+/// The inode number of this process's cgroup namespace. Paths of cgroups mean something in one such namespace only.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn namespace() -> Result<u64> {
+    let path = "/proc/self/ns/cgroup";
+    let found = std::fs::metadata(path);
+    Ok(found.map_err(|error| Error::from_io(Call::ReadProc, path, &error))?.ino())
 }
 
 /// The directory of a cgroup whose path relative to the mount is known.

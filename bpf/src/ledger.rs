@@ -123,6 +123,15 @@ pub struct Entry {
     /// The owner, which lives, has seen that the cgroup was removed. It waits for another one at that path.
     #[serde(default, skip_serializing_if = "is_false")]
     pub waiting: bool,
+    /// The inode number of the cgroup namespace that `cgroup_path` was written in; 0 where nobody knew. In another one the
+    /// same path may be another cgroup's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cgroup_namespace: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -231,6 +240,7 @@ mod tests {
             cgroup_id: CgroupId(9_310),
             attachments: Vec::new(),
             waiting: false,
+            cgroup_namespace: 0,
         }
     }
 

@@ -155,6 +155,7 @@ pub(crate) fn config() -> Result<Config> {
         bpffs: bpf::pins::is_on_bpffs(bpffs)?,
         owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
         mark: mark(),
+        cgroup_namespace: bpf::cgroup::namespace()?,
     })
 }
 

@@ -13,7 +13,7 @@ use bpf::list::{Scope, query};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use vmtests::cgroup::ScratchCgroup;
+use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::process::Mortal;
 use vmtests::traffic::socket;
@@ -164,4 +164,27 @@ fn root_an_owner_that_is_told_another_boot_id_is_alive_from_inside_and_from_outs
     let limit = Elsewhere::limit(&["env"], &cgroup, "1M");
     assert_alive_from_everywhere(&disguised, &cgroup);
     limit.end();
+}
+
+#[test]
+fn root_a_throttle_of_another_cgroup_namespace_is_not_armed_again_here() {
+    isolate();
+    let cgroup = ScratchCgroup::new("rearm");
+    let run = |program: &str, args: &[&str]| Command::new(program).args(args).output().unwrap();
+    let path = cgroup.path().to_str().unwrap();
+    let limit = [PROGRAM, "limit", "--upload", "1M", "--attach", "pinned", "--cgroup", path];
+    let made = run("unshare", &[&["--cgroup", "--"], &limit[..]].concat());
+    assert!(made.status.success(), "{made:?}");
+    remove_tree(cgroup.path()).unwrap();
+    std::fs::create_dir(cgroup.path()).unwrap();
+    // It has the path of the other one, and is any cgroup here.
+    let refused = run(PROGRAM, &["rearm", "1"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && said.contains("another cgroup or pid namespace"),
+        "{said}"
+    );
+    assert_eq!(programs(&cgroup), 0);
+    let removed = run(PROGRAM, &["rm", "1"]);
+    assert!(removed.status.success(), "{removed:?}");
 }

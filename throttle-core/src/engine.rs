@@ -39,6 +39,8 @@ pub struct Config {
     /// charge for it: a random number that all owners on the host share, and nobody else knows. 0: limits that
     /// are stacked charge each for what another drops.
     pub mark: u64,
+    /// The inode number of this process's cgroup namespace, for the ledger: see [`bpf::cgroup::namespace`].
+    pub cgroup_namespace: u64,
 }
 
 struct Throttle<B: CgroupBpf> {

@@ -53,7 +53,7 @@ pub enum Error {
     NoSuchRecord(String),
     /// A record whose path may be another cgroup's here.
     #[error(
-        "throttle '{0}' was made in another pid namespace (a container's?), so its path may be another cgroup's here: arm \
+        "throttle '{0}' was made in another cgroup or pid namespace (a container's?), so its path may be another cgroup's here: arm \
          it there, or end it with 'chadthrottle rm {0}'"
     )]
     Elsewhere(String),

@@ -23,6 +23,7 @@ fn entry(name: &str) -> Entry {
         cgroup_id: CgroupId(5),
         attachments: Vec::new(),
         waiting: false,
+        cgroup_namespace: 0,
     }
 }
 

@@ -19,6 +19,7 @@ fn entry(persist: bool, stage: Stage) -> Entry {
         cgroup_id: CgroupId(1),
         attachments: Vec::new(),
         waiting: false,
+        cgroup_namespace: 0,
     }
 }
 

@@ -105,4 +105,7 @@ pub(crate) struct Entry {
     /// The owner has seen that the cgroup was removed, and waits for another one at that path.
     #[serde(default)]
     waiting: bool,
+    /// The inode number of the cgroup namespace that the path was written in; left out where nobody knew.
+    #[serde(default)]
+    cgroup_namespace: u64,
 }

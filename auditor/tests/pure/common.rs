@@ -153,6 +153,7 @@ pub(crate) trait Story {
             cgroup_id: CgroupId(cgroup),
             attachments: vec![recorded],
             waiting: false,
+            cgroup_namespace: 0,
         });
         look.ledger.last_mut().unwrap()
     }

@@ -43,6 +43,7 @@ fn persist(cgroup: &Path, name: &str, pin: &Path) -> Entry {
             former_cgroup: None,
         }],
         waiting: false,
+        cgroup_namespace: 0,
     }
 }
 

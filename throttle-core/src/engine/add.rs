@@ -217,6 +217,7 @@ impl<B: CgroupBpf> Engine<B> {
             cgroup_id: self.kernel.cgroup_id(cgroup),
             attachments,
             waiting: recorded.is_some(),
+            cgroup_namespace: self.config.cgroup_namespace,
         };
         self.config.ledger.write(lock, &entry)?;
         Ok(entry)
@@ -225,7 +226,8 @@ impl<B: CgroupBpf> Engine<B> {
     /// A path in that folder that no pin has: those of cgroups that had the path before may be there still.
     fn free_pin(&self, folder: &Path, name: &str) -> PathBuf {
         let first = folder.join(name);
-        let more = (2_u32..).map(|number| folder.join(format!("{name}.{number}")));
+        // A bpffs takes no name with a dot (EPERM).
+        let more = (2_u32..).map(|number| folder.join(format!("{name}-{number}")));
         std::iter::once(first.clone())
             .chain(more)
             .find(|path| !self.kernel.pin_exists(path))

@@ -115,6 +115,7 @@ impl<B: CgroupBpf> Engine<B> {
             cgroup_id: cgroup.ok_or(Error::NoSuchThrottle(id))?,
             attachments: throttle.attachments.iter().map(recorded).collect(),
             waiting: true,
+            cgroup_namespace: self.config.cgroup_namespace,
         })
     }
 }

@@ -32,7 +32,7 @@ impl<B: CgroupBpf> Engine<B> {
     /// lost: if this fails, or the process dies half way, the throttle can be armed again.
     ///
     /// # Errors
-    /// When there is no pinned throttle of that name, or its record has no limits (an older version wrote it) or is of another pid namespace (a container's), or there
+    /// When there is no pinned throttle of that name, or its record has no limits (an older version wrote it) or is of another cgroup or pid namespace (a container's), or there
     /// is no cgroup at the path (`Vanished`): then it goes on waiting. Otherwise as [`Engine::add`].
     pub fn rearm(&mut self, name: &str) -> Result<Option<Started>> {
         let none = || Error::NoSuchRecord(name.to_owned());
@@ -46,7 +46,9 @@ impl<B: CgroupBpf> Engine<B> {
             return Err(none());
         }
         // A path is of the namespaces that it was written in: here it may be that of any cgroup.
-        if before.owner.pid_namespace != self.config.owner.pid_namespace {
+        let is_elsewhere = before.cgroup_namespace != self.config.cgroup_namespace
+            || before.owner.pid_namespace != self.config.owner.pid_namespace;
+        if is_elsewhere {
             return Err(Error::Elsewhere(name.to_owned()));
         }
         let spec = spec_of(&before).ok_or_else(|| Error::NoLimits(name.to_owned()))?;

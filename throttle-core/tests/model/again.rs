@@ -129,6 +129,9 @@ fn only_what_is_recorded_to_stay_and_says_what_it_allows_is_armed_again() {
     assert!(matches!(rearm(&host, "2"), Err(Error::NoSuchRecord(_))));
     host.edit(|entry| entry.attachments.iter_mut().for_each(|it| it.limits = None));
     assert!(matches!(rearm(&host, "1"), Err(Error::NoLimits(_))));
+    host.edit(|entry| entry.cgroup_namespace += 1);
+    assert!(matches!(rearm(&host, "1"), Err(Error::Elsewhere(_))));
+    host.edit(|entry| entry.cgroup_namespace -= 1);
     host.edit(|entry| entry.owner.pid_namespace += 1);
     assert!(matches!(rearm(&host, "1"), Err(Error::Elsewhere(_))));
     let process = host.process();

@@ -74,7 +74,8 @@ impl Host {
             version: "test".to_owned(),
         };
         let ledger = LedgerDir::on(Rc::new(files), LEDGER);
-        let config = Config { ledger, pins: PINS.into(), bpffs: true, owner, mark: 7 };
+        let config =
+            Config { ledger, pins: PINS.into(), bpffs: true, owner, mark: 7, cgroup_namespace: 7 };
         Process { kernel, control, config }
     }
 

@@ -50,6 +50,7 @@ pub(crate) fn config() -> Config {
         bpffs: true,
         owner: Owner::this_process("test").unwrap(),
         mark: 0x7e57_0001,
+        cgroup_namespace: bpf::cgroup::namespace().unwrap(),
     }
 }
 

@@ -65,6 +65,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
             bpffs: true,
             owner: setting.owner.clone(),
             mark: 7,
+            cgroup_namespace: 0,
         };
         let kernel = Faulty::new(kernel, Rc::clone(control));
         let (engine, _settlement) = Engine::start(kernel, config).map_err(said)?;

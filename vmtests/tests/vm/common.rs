@@ -68,6 +68,7 @@ pub(crate) fn engine() -> Engine<LinuxBpf> {
         bpffs: true,
         owner: Owner::this_process("test").unwrap(),
         mark: 0,
+        cgroup_namespace: 0,
     };
     Engine::start(LinuxBpf::new().unwrap(), config).unwrap().0
 }

@@ -137,6 +137,7 @@ impl Throttles {
             bpffs: bpf::pins::is_on_bpffs(bpffs)?,
             owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
             mark: mark::shared(dir).context("the mark")?,
+            cgroup_namespace: 0,
         };
         let (engine, _) = Engine::start(LinuxBpf::new()?, config)?;
         Ok(Self { engine, added: Vec::new(), told: Vec::new() })

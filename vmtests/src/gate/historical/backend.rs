@@ -140,6 +140,7 @@ impl Backend {
             cgroup_id,
             attachments: request.rates.keys().map(recorded).collect(),
             waiting: false,
+            cgroup_namespace: 0,
         }
     }
 

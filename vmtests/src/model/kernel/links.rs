@@ -85,6 +85,10 @@ impl Kernel {
 
     /// `BPF_OBJ_PIN`, and the folder for it.
     pub(crate) fn pin(&mut self, id: LinkId, path: &Path) -> nix::Result<()> {
+        // `bpf_lookup()`: dots are for the files that the kernel itself puts there.
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().contains(&b'.')) {
+            return Err(Errno::EPERM);
+        }
         self.folders.extend(path.parent().map(Path::to_owned));
         if self.pins.contains_key(path) {
             return Err(Errno::EEXIST);

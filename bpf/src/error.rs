@@ -110,11 +110,10 @@ impl Call {
         use Capability::{
             Bpf, DacOverride, DacReadSearch, NetAdmin, OpenById, Perfmon, SysAdmin, SysPtrace,
         };
-        if is_probe {
-            return &[Bpf];
-        }
         match self {
-            Call::Query | Call::Netlink => &[NetAdmin],
+            Call::Query => &[NetAdmin],
+            _ if is_probe => &[Bpf],
+            Call::Netlink => &[NetAdmin],
             Call::Attach | Call::Detach | Call::LinkCreate | Call::DeviceLink | Call::Load => {
                 &[Bpf, NetAdmin]
             }

@@ -88,8 +88,8 @@ impl Follower {
             return Err(refuse("the cgroup above is the root: every packet of the host would pay"));
         }
         let fail = |error: libbpf_rs::Error| {
-            let detail = format!("{error}\n{}", take_log());
-            Error::new(Call::Load, WHAT, errno_of(&error)).with_detail(detail.trim_end())
+            let log = format!("{error}\n{}", take_log());
+            Error::new(Call::Load, WHAT, errno_of(&error)).with_log(log.trim_end())
         };
         listen_to_libbpf();
         let mut storage = MaybeUninit::uninit();

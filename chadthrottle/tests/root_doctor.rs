@@ -64,7 +64,7 @@ fn root_the_doctor_does_not_say_ok_without_rights_or_of_a_cgroup_that_is_not_the
     let mut denied = Command::new("setpriv");
     denied.args(["--bounding-set=-all", "--inh-caps=-all", program, "doctor"]);
     // What may not be known is neither there nor missing.
-    let said = contains("?").and(contains("CAP_BPF is missing")).and(contains("NO").not());
+    let said = contains("?").and(contains("CAP_NET_ADMIN is missing")).and(contains("NO").not());
     denied.assert().code(2).stdout(said);
     let mut none = Command::new(program);
     none.args(["doctor", "--cgroup", "/chadtest-none"]).assert().code(64);

@@ -31,11 +31,8 @@ impl Holder {
     /// When it does not come up: without root, python3 or the kernel's `tun`.
     #[must_use]
     pub fn start(cgroup: &std::path::Path, name: &str, kind: &str, transport: bool) -> Self {
-        // Where it is a module, this loads it. The kernel makes no such device this way.
-        let _ = Command::new("ip")
-            .args(["link", "add", name, "type", "tun"])
-            .stderr(Stdio::null())
-            .status();
+        // Where it is a module, /dev/net/tun comes with it. Where it is built in, there is nothing to load.
+        let _ = Command::new("modprobe").arg("tun").stderr(Stdio::null()).status();
         let mut child = Command::new("python3")
             .args(["-S", "-c", HOLDER])
             .arg(cgroup)

@@ -396,14 +396,16 @@ fn root_a_link_on_a_device_of_another_network_namespace_is_named_with_both() {
 
 #[test]
 fn root_a_pin_of_a_container_that_the_command_left_running_is_named() {
-    let cgroup = ScratchCgroup::new("container");
+    let (cgroup, folder) = (ScratchCgroup::new("container"), tempfile::tempdir().unwrap());
     let names = Names::new();
     let gate = Gate::new(&names.leak);
     let script = format!(
         "unshare --mount sh -c 'mount -t bpf bpf /sys/fs/bpf; bpftool map create /sys/fs/bpf/m type array \
-         key 4 value 4 entries 1 name {}; echo $$; exec sleep 60 >&-' & read -r _ <{}/cgroup.procs; sleep 1",
+         key 4 value 4 entries 1 name {}; echo $$; : >{ready}; exec sleep 60 >&-' & \
+         read -r _ <{}/cgroup.procs; until [ -e {ready} ]; do sleep 0.05; done",
         names.leak,
-        cgroup.path().display()
+        cgroup.path().display(),
+        ready = folder.path().join("ready").display()
     );
     let (output, report) = gate.run(&["sh", "-c", &script]);
     let pid: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();

@@ -51,6 +51,7 @@ pub(crate) enum Command {
     group = ArgGroup::new("rates").required(true).multiple(true).args(["download", "upload"]),
     after_help = limit_help()
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct LimitArgs {
     /// The cgroup: its directory, or its path below the cgroup2 mount
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
@@ -104,6 +105,11 @@ pub(crate) struct LimitArgs {
     /// End when the cgroup is removed, instead of waiting for another one at the same path (a service that restarts)
     #[arg(long)]
     pub(crate) once: bool,
+
+    /// Hold what a service that restarts sends before its new cgroup is limited (some 100 microseconds) to one burst. This
+    /// keeps programs on the cgroup above: a few nanoseconds for each packet there and a place of 64 for each direction
+    #[arg(long, conflicts_with = "once")]
+    pub(crate) guard: bool,
 }
 
 fn limit_help() -> String {
@@ -112,7 +118,8 @@ fn limit_help() -> String {
          TIME: 20ms, 1s, 5m, 1h30m.\n\n\
          Every process in the cgroup and below it shares the limit. A socket belongs to the \
          cgroup that it was made in: moving a process does not move its open connections.\n\n\
-         When the cgroup is removed, the limit waits for another one at the same path and arms it as well.\n\n\
+         When the cgroup is removed, the limit waits for another one at the same path and arms it as well; \
+         a pinned one waits for 'chadthrottle rearm'.\n\n\
          Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer.\n\n\
          Exit status:\n\
          \x20 0   the limit was held to its end, or is pinned\n\

@@ -13,6 +13,7 @@ use throttle_core::{Engine, Error, Health, Removed, Spec, ThrottleId};
 
 use crate::hold::Holder;
 use crate::limit::{shown, tell_of_open_sockets};
+use crate::others;
 use crate::signals::{Signals, Woken};
 use crate::sockets;
 use crate::watch::Watch;
@@ -31,6 +32,8 @@ pub(crate) struct End {
     pub(crate) duration: Option<Duration>,
     /// With the cgroup.
     pub(crate) once: bool,
+    /// Programs on the cgroup above hold a new cgroup's packets.
+    pub(crate) guard: bool,
 }
 
 /// How a limit ended.
@@ -63,6 +66,8 @@ pub(crate) struct Follow<'a> {
     told_of_tcp: bool,
     /// Why the cgroup that has the path now cannot be limited.
     refused: Option<String>,
+    /// For a while a cgroup that had the path could not be limited, or somebody has taken the limit off.
+    was_refused: bool,
     /// Holds the packets of a new cgroup until it is limited.
     holder: Holder,
     /// Looks for sockets that the current throttle does not hold.
@@ -94,6 +99,7 @@ impl<'a> Follow<'a> {
             told_of_packets: false,
             told_of_tcp: false,
             refused: None,
+            was_refused: false,
             holder: Holder::new(spec),
             sockets,
         }
@@ -112,7 +118,7 @@ impl<'a> Follow<'a> {
         let watch = watch.ok();
         let short = loop {
             self.look(end.once);
-            if !end.once {
+            if end.guard {
                 let armed = self.current.and_then(|id| self.engine.cgroup_of(id));
                 self.holder.renew(armed);
             }
@@ -139,8 +145,8 @@ impl<'a> Follow<'a> {
         };
         self.holder.tell();
         self.sockets.finish();
-        let refused = self.refused.is_some();
-        let short = short.or(refused.then_some("the cgroup that has the path now could not be limited, so the limit did not hold to its end"));
+        let was_refused = self.was_refused || self.refused.is_some();
+        let short = short.or(was_refused.then_some("the limit did not hold all the time"));
         let asked = Instant::now();
         let last = self.current.map(|id| self.engine.remove(id)).transpose()?;
         for former in &self.former {
@@ -191,6 +197,8 @@ impl<'a> Follow<'a> {
                 // What cannot be limited is not kept from sending either.
                 self.holder.armed(Cgroup::open(&self.spec.cgroup).ok().map(|open| open.id()));
                 let why = error.to_string();
+                // A cgroup that goes while it is being limited is refused once.
+                self.was_refused |= self.refused.is_some();
                 if self.refused.as_ref() != Some(&why) {
                     warn(&format!("the new cgroup cannot be limited, so it is tried again: {why}"));
                     self.refused = Some(why);
@@ -205,6 +213,8 @@ impl<'a> Follow<'a> {
         let was_removed =
             if at_once { "the cgroup was removed and made again" } else { "the cgroup is back" };
         say(&format!("{was_removed}: limiting {}", shown(&self.spec.cgroup)));
+        started.notes.iter().for_each(|note| say(note));
+        others::tell_of_displaced(&started);
         if started.tcp == Tcp::Shape {
             tell_of_open_sockets(&self.engine.adopt(started.id));
         }
@@ -238,6 +248,7 @@ impl<'a> Follow<'a> {
                 "somebody else has detached a program of this throttle: it does not limit any more",
             );
             self.told_of_packets = true;
+            self.was_refused = true;
         }
     }
 

@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use bpf::cgroup::Cgroup;
 use bpf::follow::{Follower, Held, Most};
-use bpf::limits::{Rate, Traffic};
+use bpf::limits::Rate;
 use bpf::{CgroupId, Owner};
 use throttle_core::Spec;
 
-use crate::words::say;
+use crate::words::{say, warn};
 
 /// The kernel's part in following a path, where it can have one. Without it a new cgroup is limited some 100 µs later.
 pub(crate) struct Holder {
@@ -25,10 +25,6 @@ impl Holder {
 
     /// Follows the path in the cgroup that is above it now; `armed` is limited.
     pub(crate) fn renew(&mut self, armed: Option<CgroupId>) {
-        // The programs on the cgroup above do not tell classes apart.
-        if self.spec.traffic != Traffic::All {
-            return;
-        }
         let (Some(above), Some(name)) = (self.spec.cgroup.parent(), self.spec.cgroup.file_name())
         else {
             return;
@@ -47,9 +43,7 @@ impl Holder {
         match made {
             Ok(follower) => self.follower = Some(follower),
             Err(error) => {
-                say(&format!(
-                    "after a restart the new cgroup sends for some 100 microseconds before it is limited: {error}"
-                ));
+                warn(&format!("a new cgroup's first packets will not be held: {}", error.why()));
                 self.refused = Some(above.id());
             }
         }
@@ -72,7 +66,7 @@ impl Holder {
         match follower.held() {
             Ok(held) if held == Held::default() => {}
             Ok(held) => say(&format!(
-                "packets of new cgroups that were held to one burst until the limit was attached: {} received, {} sent",
+                "packets of new cgroups that came before the limit was attached, and were held to one burst: {} received, {} sent",
                 held.download, held.upload
             )),
             Err(error) => say(&format!("how much was held cannot be read: {error}")),

@@ -20,7 +20,7 @@ use throttle_core::target::Target;
 use throttle_core::{Config, Engine, Removed, Spec};
 
 use crate::armed::armed_line;
-use crate::cli::{AttachArg, DeparturesArg, LimitArgs};
+use crate::cli::{AttachArg, DeparturesArg, LimitArgs, TrafficArg};
 use crate::follow::{End, Follow};
 use crate::others;
 use crate::signals::Signals;
@@ -41,6 +41,15 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
             "--once needs a process that waits for the cgroup's end, and a pinned throttle has none: use --attach link",
         )
         .into());
+    }
+    if args.guard && args.attach == AttachArg::Pinned {
+        return Err(Usage(
+            "--guard needs a process that waits for the cgroup, and a pinned throttle has none: use --attach link",
+        )
+        .into());
+    }
+    if args.guard && args.traffic != TrafficArg::All {
+        return Err(Usage("--guard holds all of the traffic alone: leave --traffic away").into());
     }
     if args.departures == DeparturesArg::Fq && args.upload.is_none() {
         return Err(Usage("--departures is for what is sent: give --upload as well").into());
@@ -103,7 +112,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         engine.release(started.id)?;
         return Ok(());
     }
-    let end = End { duration: args.duration, once: args.once };
+    let end = End { duration: args.duration, once: args.once, guard: args.guard };
     let followed = Follow::new(&mut engine, &spec, started.id, watch).until(&signals, end)?;
     if let Some(removed) = &followed.last {
         let more = traffic::meaning(spec.traffic, removed);

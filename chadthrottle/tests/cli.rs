@@ -63,6 +63,18 @@ fn a_pinned_throttle_has_no_duration() {
 }
 
 #[test]
+fn a_guard_waits_for_a_cgroup_and_holds_whatever_it_sends() {
+    let limit = ["limit", "--cgroup", "/x", "--upload", "1M", "--guard"];
+    for (more, why) in [
+        (&["--attach", "pinned"][..], "--guard needs a process"),
+        (&["--traffic", "local"], "--guard holds all of the traffic"),
+        (&["--once"], "cannot be used with"),
+    ] {
+        refused(&[&limit[..], more].concat(), why);
+    }
+}
+
+#[test]
 fn rm_needs_an_id() {
     refused(&["rm"], "<ID>");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use auditor::classify::{Finding, Verdict, classify};
 use auditor::collect::{Options, collect};
 use bpf::AttachType;
 use bpf::cgroup::Cgroup;
-use bpf::list::{Scope, query};
+use bpf::list::{Scope, detach, query};
 use bpf::program::Program;
 use bpf::state::Count;
 use nix::sys::signal::{Signal, kill};
@@ -307,21 +308,20 @@ const PACKETS: u64 = 20;
 
 /// What the end says was held.
 fn held(stderr: &str) -> u64 {
-    let told = stderr.lines().find_map(|line| line.split_once("limit was attached: "));
+    let told = stderr.lines().find_map(|line| line.split_once("held to one burst: "));
     let Some((_, told)) = told else { return 0 };
     let sent = told.split_once("received, ").unwrap().1;
     sent.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// `RESTARTS=100` measures: what the limit has missed, with the kernel's help and without (which there is none of for one
-/// class of traffic).
+/// `RESTARTS=100` measures: what the limit has missed, with the kernel's help and without.
 #[test]
 fn root_packets_of_a_service_that_restarts_are_held_until_it_is_limited() {
     isolate();
     let cgroup = ScratchCgroup::new("gap");
     let service = cgroup.child("service");
     let restarts = std::env::var("RESTARTS").map_or(10, |number| number.parse().unwrap());
-    for (way, helps) in [(&["--traffic", "all"], true), (&["--traffic", "local"], false)] {
+    for (way, helps) in [(&["--guard"][..], true), (&[], false)] {
         let limit = Limit::start(&service, way);
         let owner = limit.0.id();
         if helps {
@@ -331,6 +331,12 @@ fn root_packets_of_a_service_that_restarts_are_held_until_it_is_limited() {
             assert!(found.iter().all(|it| *it == Finding::Active), "{found:?}");
             let list = run(&["list"]);
             assert!(!list.stdout.contains("named chadthrottle*"), "{}", list.stdout);
+        } else {
+            assert_eq!(
+                programs(cgroup.path()),
+                0,
+                "nobody has asked for programs on the cgroup above"
+            );
         }
         let receiver = socket(LOOPBACK);
         let seen: u64 = (0..restarts).map(|_| restart(&service, &receiver).packets).sum();
@@ -345,4 +351,22 @@ fn root_packets_of_a_service_that_restarts_are_held_until_it_is_limited() {
         }
         assert_eq!(programs(cgroup.path()), 0, "nothing is left on the cgroup above");
     }
+}
+
+#[test]
+fn root_a_limit_that_somebody_takes_off_ends_with_a_status_that_says_so() {
+    isolate();
+    let cgroup = ScratchCgroup::new("taken");
+    let mut limit = Limit::start(cgroup.path(), &["--attach", "legacy"]);
+    let (open, at) = (Cgroup::open(cgroup.path()).unwrap(), AttachType::INET_EGRESS);
+    let id = query(&open, at, Scope::Local, false).unwrap().programs[0].id;
+    detach(Program::open(id).unwrap().as_fd(), &open, at, None).unwrap();
+    let mut said = String::new();
+    let mut stderr = BufReader::new(limit.0.stderr.as_mut().unwrap());
+    while !said.contains("does not limit any more") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    let ended = limit.interrupt();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the limit did not hold all the time"), "{}", ended.stderr);
 }

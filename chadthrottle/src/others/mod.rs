@@ -239,11 +239,16 @@ fn whose(program: &Program, cgroup: CgroupId, ledger: &[Entry]) -> String {
     }
 }
 
-/// Says what the new limit does to other programs, and which other limits hold beside it.
-pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
+/// Names the programs that the new limit puts out of force.
+pub(crate) fn tell_of_displaced(started: &Started) {
     for program in &started.displaced {
         warn(&format!("out of force here as long as this limit lasts: {program}"));
     }
+}
+
+/// Says what the new limit does to other programs, and which other limits hold beside it.
+pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
+    tell_of_displaced(started);
     match others {
         Ok(around) => {
             let beside = beside(&around.beside, spec, &started.displaced);

@@ -58,7 +58,9 @@ pub fn namespace() -> Result<u64> {
 
 /// The directory of a cgroup whose path relative to the mount is known.
 pub fn below(mount: &Path, relative: &Path) -> PathBuf {
-    mount.join(relative.strip_prefix("/").unwrap_or(relative))
+    let below = relative.strip_prefix("/").unwrap_or(relative);
+    // Joining nothing would add a slash.
+    if below.as_os_str().is_empty() { mount.to_owned() } else { mount.join(below) }
 }
 
 pub(crate) const DIRECTORY: OFlag =

@@ -60,7 +60,13 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         (None, Some(pid)) => Target::Process(pid),
         (None, None) => return Err(Usage("give --cgroup or --pid").into()),
     };
-    let target = target.resolve()?;
+    let target = match target.resolve() {
+        Ok(target) => target,
+        Err(error) => {
+            settle();
+            return Err(error.into());
+        }
+    };
     tracing::debug!(cgroup = %shown(&target.cgroup), id = target.cgroup_id.0, "the cgroup was found");
     let kernel = LinuxBpf::new()?;
     let (mut engine, settlement) = Engine::start(kernel, config()?)?;
@@ -154,6 +160,17 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
         }
     }
     Ok(known)
+}
+
+/// Removes what dead owners left, as each start does, also one that comes to nothing.
+fn settle() {
+    let started = LinuxBpf::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|kernel| Ok(Engine::start(kernel, config()?)?));
+    match started {
+        Ok((_, settlement)) => tell_of_settlement(&settlement),
+        Err(error) => tracing::debug!("what dead owners left was not looked at: {error}"),
+    }
 }
 
 pub(crate) fn config() -> Result<Config> {

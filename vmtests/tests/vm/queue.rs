@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use throttle_core::Spec;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::env::has_tcx;
+use vmtests::process::Mortal;
 
 use crate::common::{NEAR, Pair, devices_of_ours, engine, program, run, spec};
 
@@ -75,13 +76,13 @@ fn vm_what_is_the_cgroups_goes_through_the_queue_and_nothing_else_does() {
 }
 
 /// `chadthrottle limit` with a queue, once it has armed it.
-fn limit(cgroup: &ScratchCgroup) -> Child {
+fn limit(cgroup: &ScratchCgroup) -> Mortal {
     let mut command = Command::new(program("chadthrottle"));
     command.args(["limit", "--download", "1M", "--download-queue", "--cgroup"]).arg(cgroup.path());
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Mortal::from(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("armed"), "{line}");
+    assert!(line.starts_with("limiting "), "{line}");
     child
 }
 

@@ -52,7 +52,11 @@ impl Skips {
 
     fn from_calls(settling: &str, adding: &str) -> Result<Self, String> {
         let adding: Vec<_> = adding.lines().collect();
-        let loads = |line: &&str| line.starts_with("bpf(BPF_PROG_LOAD");
+        // Iterators that look at sockets are loaded later, when all is attached.
+        let loads = |line: &&str| {
+            line.starts_with("bpf(BPF_PROG_LOAD")
+                && ["CGROUP_SKB", "SOCK_OPS"].iter().any(|kind| line.contains(kind))
+        };
         let last = adding.iter().rposition(loads);
         let last = last.ok_or("strace shows no BPF_PROG_LOAD of the program")?;
         let skips = Self {
@@ -107,8 +111,10 @@ mod tests {
         let settling =
             "openat(AT_FDCWD, \"/etc/ld.so.cache\") = 3\nbpf(BPF_PROG_QUERY, ..) = -1 EBADF\n";
         let adding = format!(
-            "{settling}bpf(BPF_PROG_LOAD, a) = 4\nbpf(BPF_MAP_CREATE, b) = 5\nbpf(BPF_PROG_LOAD, c) = 6\n\
-             openat(AT_FDCWD, \"/run/chadthrottle/lock\") = 7\nbpf(BPF_LINK_CREATE, d) = 8\n+++ exited +++\n"
+            "{settling}bpf(BPF_PROG_LOAD, {{BPF_PROG_TYPE_CGROUP_SKB}}) = 4\nbpf(BPF_MAP_CREATE, b) = 5\n\
+             bpf(BPF_PROG_LOAD, {{BPF_PROG_TYPE_SOCK_OPS}}) = 6\n\
+             openat(AT_FDCWD, \"/run/chadthrottle/lock\") = 7\nbpf(BPF_LINK_CREATE, d) = 8\n\
+             bpf(BPF_PROG_LOAD, {{BPF_PROG_TYPE_TRACING}}) = 9\n+++ exited +++\n"
         );
         let skips = Skips::from_calls(settling, &adding).unwrap();
         assert_eq!(skips.settling, Skip { bpf: 1, open: 1 });

@@ -58,9 +58,7 @@ pub fn namespace() -> Result<u64> {
 
 /// The directory of a cgroup whose path relative to the mount is known.
 pub fn below(mount: &Path, relative: &Path) -> PathBuf {
-    let below = relative.strip_prefix("/").unwrap_or(relative);
-    // Joining nothing would add a slash.
-    if below.as_os_str().is_empty() { mount.to_owned() } else { mount.join(below) }
+    mount.join(relative.strip_prefix("/").unwrap_or(relative))
 }
 
 pub(crate) const DIRECTORY: OFlag =
@@ -87,7 +85,8 @@ impl Cgroup {
             return Err(fail(Errno::EINVAL).with_detail("not a directory of the cgroup2 hierarchy"));
         }
         let id = CgroupId(fstat(&fd).map_err(fail)?.st_ino);
-        Ok(Self { fd, id, path: path.to_owned() })
+        // Without a slash at its end.
+        Ok(Self { fd, id, path: path.components().collect() })
     }
 
     /// Opens a cgroup by its id. `mount` is any cgroup of the mount that it is looked for in, and its path will

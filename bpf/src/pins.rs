@@ -1,12 +1,14 @@
 //! Pins: files in a bpffs that hold a program, a link or a map.
 
 use std::collections::HashSet;
+use std::fs::FileType;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::libc::{EINVAL, ENOENT, ESRCH};
+use nix::libc::{EINVAL, ENOENT, ENOTDIR, ESRCH};
 
 use crate::again::settled;
 use crate::cgroup::{Mount, mounts, parse_mountinfo, shown};
@@ -16,6 +18,9 @@ use crate::sys;
 
 /// Where a bpffs is mounted by convention.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+/// How often a name is looked at that is a folder at one moment and none at the next.
+const LOOKS: usize = 8;
 
 /// What somebody holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,44 +129,61 @@ pub fn pins_of(pid: u32, sought: Sought) -> Pins {
     found
 }
 
-fn is_folder(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|it| it.is_dir())
-}
-
 fn is_mounted(mount: &Mount) -> Result<bool> {
     Ok(mounts("bpf")?.contains(mount) && mount.is_on_top())
 }
 
 fn walk(folder: &Path, sought: Sought, found: &mut Pins) {
-    let fail =
-        |path: &Path, error: &std::io::Error| Error::from_io(Call::ObjGet, shown(path), error);
-    let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-    let listing = match std::fs::read_dir(folder) {
-        Ok(listing) => listing,
-        Err(error) if is_gone(&error) => return,
-        Err(error) => return found.unreadable.push(fail(folder, &error)),
-    };
-    for entry in listing {
-        let entry = match entry {
-            Ok(entry) => entry,
-            // The folder was removed while it was listed.
-            Err(error) if is_gone(&error) => return,
-            Err(error) => return found.unreadable.push(fail(folder, &error)),
-        };
-        let path = entry.path();
-        match entry.file_type() {
-            // A folder may have made room for a pin since it was listed.
-            Ok(kind) if kind.is_dir() && is_folder(&path) => walk(&path, sought, found),
-            // A link in the file system is no holder; what it points to is found where it is.
-            Ok(kind) if kind.is_symlink() => {}
-            Ok(_) => match held_if(&path, sought) {
-                Ok(held) => found.pins.extend(held.map(|held| Pin { path, held })),
-                Err(error) => found.unreadable.push(error),
-            },
-            Err(error) if is_gone(&error) => {}
-            Err(error) => found.unreadable.push(fail(&path, &error)),
-        }
+    match list(folder, sought, found) {
+        Err(error) if !is_gone(&error) => found.unreadable.push(not_opened(folder, &error)),
+        _ => {}
     }
+}
+
+fn list(folder: &Path, sought: Sought, found: &mut Pins) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        look(&entry.path(), entry.file_type(), sought, found);
+    }
+    Ok(())
+}
+
+/// Looks at what has a name. That changes while it is looked at: a folder goes and a pin comes, or the other way round.
+fn look(path: &Path, mut kind: io::Result<FileType>, sought: Sought, found: &mut Pins) {
+    for left in (0..LOOKS).rev() {
+        let error = match kind {
+            Ok(kind) if kind.is_dir() => match list(path, sought, found) {
+                Err(error) if error.raw_os_error() == Some(ENOTDIR) && left > 0 => None,
+                Err(error) if !is_gone(&error) => Some(not_opened(path, &error)),
+                _ => return,
+            },
+            // A link in the file system is no holder; what it points to is found where it is.
+            Ok(kind) if kind.is_symlink() => return,
+            Ok(_) => match held_if(path, sought) {
+                // So the kernel answers also for a folder.
+                Err(error) if error.errno() == Errno::EACCES && left > 0 => None,
+                Err(error) => Some(error),
+                Ok(held) => {
+                    let path = path.to_owned();
+                    return found.pins.extend(held.map(|held| Pin { path, held }));
+                }
+            },
+            Err(error) if is_gone(&error) => return,
+            Err(error) => Some(not_opened(path, &error)),
+        };
+        if let Some(error) = error {
+            return found.unreadable.push(error);
+        }
+        kind = std::fs::symlink_metadata(path).map(|it| it.file_type());
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn not_opened(path: &Path, error: &io::Error) -> Error {
+    Error::from_io(Call::ObjGet, shown(path), error)
 }
 
 /// What a pin holds; `None` when it is something else, or was unpinned in between.

@@ -52,7 +52,7 @@ fn programs(cgroup: &Path, name: &str, is_done: &AtomicBool) {
     }
 }
 
-/// Pins a link in a folder, and removes both.
+/// Pins a link in a folder, removes both, and pins it under the folder's name.
 fn pins(cgroup: &Path, name: &str, is_done: &AtomicBool) {
     let cgroup = Cgroup::open(cgroup).unwrap();
     let program = Program::load_pass(name, INGRESS).unwrap();
@@ -63,6 +63,8 @@ fn pins(cgroup: &Path, name: &str, is_done: &AtomicBool) {
         link.pin(&folder.join("a")).unwrap();
         fs::remove_file(folder.join("a")).unwrap();
         fs::remove_dir(folder).unwrap();
+        link.pin(folder).unwrap();
+        fs::remove_file(folder).unwrap();
     }
 }
 

@@ -137,6 +137,8 @@ fn words(request: &Request) -> Vec<String> {
         How::Legacy => "legacy",
     };
     words.extend(["--attach".to_owned(), how.to_owned()]);
+    // Or none: with `auto` a call that fails while programs are loaded makes a limit of fewer programs, which is as good.
+    words.extend(["--tcp".to_owned(), "shape".to_owned()]);
     words
 }
 

@@ -78,6 +78,36 @@ pub struct Lineage {
 /// # Errors
 /// `Denied` without the right; `Vanished` when the cgroup was removed.
 pub fn lineages(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
+    let mut lineages = in_sight(cgroup, attach_types)?;
+    if lineages.iter().any(Lineage::hides_what_matters)
+        && let Ok(above) = walk::upwards(cgroup.as_fd(), attach_types)
+    {
+        complete_all(&mut lineages, &above);
+    }
+    Ok(lineages)
+}
+
+/// The same with every ancestor that has programs, whether this mount shows it or not.
+///
+/// # Errors
+/// Those of [`lineages`]; where ancestors are out of sight also those of [`walk::upwards`], which needs Linux 6.1.
+pub fn whole_lineages(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
+    let mut lineages = in_sight(cgroup, attach_types)?;
+    if lineages.iter().any(|lineage| !lineage.is_whole) {
+        let above = walk::upwards(cgroup.as_fd(), attach_types)?;
+        complete_all(&mut lineages, &above);
+    }
+    Ok(lineages)
+}
+
+fn complete_all(lineages: &mut [Lineage], above: &[(CgroupId, BTreeMap<AttachType, ProgramList>)]) {
+    for lineage in lineages {
+        lineage.complete(above);
+    }
+}
+
+/// The lists of the cgroup and of those ancestors that this mount shows.
+fn in_sight(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
     let (ancestors, is_whole) = ancestors(cgroup)?;
     let mut query = Query::new(false);
     let mut lineages = Vec::new();
@@ -98,13 +128,6 @@ pub fn lineages(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Line
             is_whole,
             in_force: effective.programs.iter().map(|program| program.id).collect(),
         });
-    }
-    if lineages.iter().any(Lineage::hides_what_matters)
-        && let Ok(above) = walk::upwards(cgroup.as_fd(), attach_types)
-    {
-        for lineage in &mut lineages {
-            lineage.complete(&above);
-        }
     }
     Ok(lineages)
 }

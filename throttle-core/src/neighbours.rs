@@ -86,7 +86,7 @@ pub fn displaced(
         })
         .collect();
     // One that came between the two looks: without ours it would be in force.
-    let without_ours = without(after, ours);
+    let without_ours = without(after, |id| id == ours);
     if let Joining::Displaces(level) = joining(&without_ours) {
         let new = level.list.programs.iter().map(|program| program.id);
         let known: Vec<_> = gone.iter().map(|(id, _)| *id).collect();
@@ -96,11 +96,11 @@ pub fn displaced(
     gone
 }
 
-/// The lists as they would be without one of our programs.
-fn without(lineage: &Lineage, ours: ProgramId) -> Lineage {
+/// The lists as they would be without programs of ours on the cgroup.
+pub fn without(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) -> Lineage {
     let mut lineage = lineage.clone();
     if let Some(own) = lineage.levels.first_mut() {
-        own.list.programs.retain(|program| program.id != ours);
+        own.list.programs.retain(|program| !is_ours(program.id));
     }
     lineage
 }
@@ -151,7 +151,8 @@ impl fmt::Display for Neighbour {
     }
 }
 
-fn of_level<B: CgroupBpf>(kernel: &B, level: &Level, at: AttachType) -> Vec<Neighbour> {
+/// Names the programs of a list.
+pub fn of_level<B: CgroupBpf>(kernel: &B, level: &Level, at: AttachType) -> Vec<Neighbour> {
     let ids = level.list.programs.iter().map(|program| program.id);
     ids.map(|id| Neighbour::of(kernel, id, at, Some(level.path.clone()))).collect()
 }

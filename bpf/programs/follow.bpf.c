@@ -19,9 +19,6 @@
 /* Nothing is held for longer, in nanoseconds: user space may have been stopped. */
 #define LONGEST 1000000000
 
-/* As deep as cgroups get; the kernel's own default limit has no end. */
-#define DEEPEST 64
-
 /* Who loaded this; as in throttle.bpf.c. */
 const volatile __u32 bpf_metadata_owner_pid = 0;
 const volatile __u64 bpf_metadata_owner_start = 0;
@@ -57,19 +54,17 @@ SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(chadthrottle_await, struct cgroup *made)
 {
 	char is[FOLLOW_NAME] = {};
-	struct cgroup *parent = 0;
 	struct follow_wish *wish;
 	struct follow_held *held;
-	int level = made->level;
 	__u32 zero = 0;
 	__u64 id;
 
 	wish = bpf_map_lookup_elem(&chad_wish, &zero);
 	held = bpf_map_lookup_elem(&chad_held, &zero);
-	if (!wish || !held || level < 1 || level > DEEPEST)
+	if (!wish || !held)
 		return 0;
-	bpf_core_read(&parent, sizeof(parent), &made->ancestors[level - 1]);
-	if (!parent || BPF_CORE_READ(parent, kn, id) != wish->parent)
+	/* Not by way of ancestors[]: the verifier wants a bound for an index, and cgroups have none. */
+	if (BPF_CORE_READ(made, self.parent, cgroup, kn, id) != wish->parent)
 		return 0;
 	bpf_probe_read_kernel_str(is, sizeof(is), BPF_CORE_READ(made, kn, name));
 	for (int i = 0; i < FOLLOW_NAME; i++) {
@@ -80,7 +75,7 @@ int BPF_PROG(chadthrottle_await, struct cgroup *made)
 	}
 	id = BPF_CORE_READ(made, kn, id);
 	held->id = 0;
-	held->level = level;
+	held->level = made->level;
 	held->since = bpf_ktime_get_ns();
 	held->bytes[0] = 0;
 	held->bytes[1] = 0;
@@ -109,8 +104,12 @@ static __always_inline int is_above(struct __sk_buff *skb, int egress)
 		return 0;
 	if (bpf_ktime_get_ns() - held->since > LONGEST)
 		return 0;
-	__sync_fetch_and_add(&held->packets[egress], 1);
-	return __sync_fetch_and_add(&held->bytes[egress], skb->len) > most[egress];
+	if (__sync_fetch_and_add(&held->bytes[egress], skb->len) <= most[egress]) {
+		__sync_fetch_and_add(&held->passed[egress], 1);
+		return 0;
+	}
+	__sync_fetch_and_add(&held->dropped[egress], 1);
+	return 1;
 }
 
 SEC("cgroup_skb/ingress")

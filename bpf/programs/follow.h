@@ -20,7 +20,8 @@ struct follow_held {
 	__u64 level; /* how deep it lies */
 	__u64 since; /* when it was made, in nanoseconds */
 	__u64 bytes[2]; /* what it has received and sent until the limit was attached */
-	__u64 packets[2]; /* the same of all cgroups that were held, in packets */
+	__u64 passed[2]; /* packets of all cgroups that were held: within the burst */
+	__u64 dropped[2]; /* and above it */
 };
 
 #endif

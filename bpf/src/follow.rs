@@ -2,7 +2,7 @@
 //!
 //! inotify tells of a new cgroup after mkdir(2), and attaching takes some 100 µs more: what the service sends meanwhile
 //! passes any limit. Here a tracing program sees the cgroup before mkdir(2) returns, and programs on the cgroup above hold
-//! what it sends and receives to one burst until then, for a second at the most.
+//! what it sends and receives to one burst until then, for a second at the most. Packets of all other cgroups pass.
 
 // Generated code: neither its style nor its documentation is ours.
 #[allow(warnings, clippy::all, clippy::pedantic)]
@@ -22,9 +22,8 @@ use nix::errno::Errno;
 use crate::attach_type::AttachType;
 use crate::cgroup::{Cgroup, ROOT_CGROUP_ID};
 use crate::error::{Call, Error, Result, errno_of};
-use crate::ids::CgroupId;
+use crate::ids::{CgroupId, ProgramId};
 use crate::link::Link;
-use crate::list::{AttachFlags, Query, Scope};
 use crate::owner::Owner;
 use crate::sys::Map;
 use crate::throttle::{listen_to_libbpf, take_log, write_c_chars};
@@ -46,13 +45,28 @@ pub struct Most {
     pub upload: u64,
 }
 
-/// Packets of new cgroups at the path, until each was limited.
+/// What became of packets of new cgroups at the path, until each was limited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
+    /// They were within the burst.
+    pub passed: Packets,
+    /// They were above it, and did not pass.
+    pub dropped: Packets,
+}
+
+/// So many packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Packets {
     /// Received.
     pub download: u64,
     /// Sent.
     pub upload: u64,
+}
+
+/// A program on the cgroup above.
+struct Guard {
+    link: Link,
+    program: ProgramId,
 }
 
 /// Follows one name in one cgroup. All of it goes with this value, or with the process.
@@ -63,7 +77,7 @@ pub struct Follower {
     held: Map,
     told: OwnedFd,
     ring: RingBuffer<'static>,
-    _guards: Vec<Link>,
+    guards: Vec<Guard>,
     _trace: libbpf_rs::Link,
 }
 
@@ -78,10 +92,11 @@ impl Follower {
     ///
     /// Needs Linux 6.1 with type information (`CONFIG_DEBUG_INFO_BTF`), `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`.
     /// While it lives, each packet of `parent` and all below it runs one small program more in such a direction.
+    /// Whether that takes another's program out of force the caller looks (see [`crate::lineage`]).
     ///
     /// # Errors
-    /// `EOPNOTSUPP` on the hierarchy's root, whose packets are all of the host's, and where attaching would take another's
-    /// program out of force. `Full` when 64 programs are attached; otherwise what the kernel or libbpf says.
+    /// `EOPNOTSUPP` on the hierarchy's root, whose packets are all of the host's. `Full` when 64 programs are attached;
+    /// otherwise what the kernel or libbpf says.
     pub fn new(owner: &Owner, parent: &Cgroup, name: &OsStr, most: Most) -> Result<Self> {
         let refuse = |why: &str| Error::new(Call::Load, WHAT, Errno::EOPNOTSUPP).with_detail(why);
         if parent.id() == ROOT_CGROUP_ID {
@@ -124,31 +139,40 @@ impl Follower {
         ring.add(&skeleton.maps.chad_made, |_| 0).map_err(fail)?;
         let ring = ring.build().map_err(fail)?;
 
-        let mut guards = Vec::new();
+        // Who is on the list holds from then on: so that comes last.
+        let trace = skeleton.progs.chadthrottle_await.attach().map_err(fail)?;
+        let (id, guards) = (parent.id(), Vec::new());
+        let mut follower = Self { parent: id, wish, held, told, ring, guards, _trace: trace };
+        follower.armed(CgroupId(0))?;
         let guarded = [
             (most.download, AttachType::INET_INGRESS, &skeleton.progs.chadthrottle_hold_in),
             (most.upload, AttachType::INET_EGRESS, &skeleton.progs.chadthrottle_hold_out),
         ];
         for (most, attach_type, program) in guarded {
             if most > 0 {
-                if displaces(parent, attach_type)? {
-                    return Err(refuse(
-                        "a program above yields to any other below it (BPF_F_ALLOW_OVERRIDE)",
-                    ));
-                }
-                guards.push(Link::create(program.as_fd(), parent, attach_type)?);
+                let link = Link::create(program.as_fd(), parent, attach_type)?;
+                follower.guards.push(Guard { program: link.info()?.program_id, link });
             }
         }
-        let trace = skeleton.progs.chadthrottle_await.attach().map_err(fail)?;
-        let parent = parent.id();
-        let follower = Self { parent, wish, held, told, ring, _guards: guards, _trace: trace };
-        follower.armed(CgroupId(0))?;
         Ok(follower)
     }
 
     /// The cgroup above.
     pub fn parent(&self) -> CgroupId {
         self.parent
+    }
+
+    /// The programs on the cgroup above.
+    pub fn programs(&self) -> impl Iterator<Item = ProgramId> {
+        self.guards.iter().map(|guard| guard.program)
+    }
+
+    /// Takes the programs off the cgroup above, and follows no more.
+    ///
+    /// # Errors
+    /// When the kernel refuses. They go with this value all the same, unless somebody else holds their links.
+    pub fn detach(self) -> Result<()> {
+        self.guards.iter().try_for_each(|guard| guard.link.detach())
     }
 
     /// Lets that cgroup's packets pass, because it is limited now.
@@ -161,7 +185,7 @@ impl Follower {
         self.wish.update(&KEY, &wish).map_err(fail)
     }
 
-    /// How much was held so far.
+    /// What was held so far.
     ///
     /// # Errors
     /// When the map cannot be read.
@@ -172,7 +196,8 @@ impl Follower {
             let bytes = value.get(at * 8..at * 8 + 8)?.try_into().ok()?;
             Some(u64::from_ne_bytes(bytes))
         };
-        let read = || Some(Held { download: number(5)?, upload: number(6)? });
+        let packets = |at: usize| Some(Packets { download: number(at)?, upload: number(at + 1)? });
+        let read = || Some(Held { passed: packets(5)?, dropped: packets(7)? });
         read().ok_or_else(|| fail(Errno::EIO))
     }
 
@@ -188,19 +213,4 @@ impl AsFd for Follower {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.told.as_fd()
     }
-}
-
-/// Whether a program on the cgroup or above it yields to what is attached to the cgroup.
-fn displaces(cgroup: &Cgroup, attach_type: AttachType) -> Result<bool> {
-    let mut query = Query::new(false);
-    for path in cgroup.path().ancestors() {
-        // Above the mount.
-        let Ok(above) = Cgroup::open(path) else { break };
-        let list = query.ask(above.as_fd(), attach_type, Scope::Local);
-        let list = list.map_err(|errno| Error::new(Call::Query, WHAT, errno))?;
-        if !list.programs.is_empty() {
-            return Ok(list.flags.contains(AttachFlags::OVERRIDE));
-        }
-    }
-    Ok(false)
 }

@@ -106,8 +106,15 @@ pub(crate) struct LimitArgs {
     #[arg(long)]
     pub(crate) once: bool,
 
-    /// Hold what a service that restarts sends before its new cgroup is limited (some 100 microseconds) to one burst. This
-    /// keeps programs on the cgroup above: a few nanoseconds for each packet there and a place of 64 for each direction
+    /// Hold a service that restarts to one burst until its new cgroup is limited, which takes some 100 microseconds
+    ///
+    /// Without this option nothing limits what the service sends and receives in that first moment. Use it where even so
+    /// little must not get through. One burst passes then, and the rest is dropped, for a second at most should this
+    /// command be stopped meanwhile.
+    ///
+    /// It costs a few nanoseconds for each packet of the cgroups beside the service's, and one of 64 places for programs
+    /// on the cgroup above, in each direction. Where it would switch off somebody else's program, or 48 places are taken,
+    /// a warning says so and the limit does without. Needs Linux 6.1 and `CAP_PERFMON`.
     #[arg(long, conflicts_with = "once")]
     pub(crate) guard: bool,
 }

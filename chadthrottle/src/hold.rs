@@ -1,59 +1,101 @@
 //! Having the kernel hold the packets of a new cgroup until it is limited.
 
+mod look;
+
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use bpf::cgroup::Cgroup;
 use bpf::follow::{Follower, Held, Most};
 use bpf::limits::Rate;
-use bpf::{CgroupId, Owner};
+use bpf::{AttachType, CgroupId, Owner};
 use throttle_core::Spec;
 
 use crate::words::{say, warn};
 
+/// How often to look whether all others are in force, where that takes little time.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Looking takes at most this part of the time.
+const SHARE: u32 = 50;
+
 /// The kernel's part in following a path, where it can have one. Without it a new cgroup is limited some 100 µs later.
 pub(crate) struct Holder {
     spec: Spec,
-    follower: Option<Follower>,
+    following: Option<Following>,
     /// The cgroup above with which it was tried in vain.
     refused: Option<CgroupId>,
 }
 
+struct Following {
+    follower: Follower,
+    /// When to look again whether all others are in force.
+    look: Instant,
+}
+
 impl Holder {
     pub(crate) fn new(spec: &Spec) -> Self {
-        Self { spec: spec.clone(), follower: None, refused: None }
+        Self { spec: spec.clone(), following: None, refused: None }
     }
 
-    /// Follows the path in the cgroup that is above it now; `armed` is limited.
+    /// Follows the path in the cgroup that is above it now; `armed` is limited. Stops where that takes somebody else's
+    /// program out of force.
     pub(crate) fn renew(&mut self, armed: Option<CgroupId>) {
-        let (Some(above), Some(name)) = (self.spec.cgroup.parent(), self.spec.cgroup.file_name())
+        let Some(above) = self.spec.cgroup.parent().and_then(|above| Cgroup::open(above).ok())
         else {
-            return;
+            return self.stop();
         };
-        let Ok(above) = Cgroup::open(above) else {
-            self.follower = None;
-            return;
-        };
-        let is_known = |known: Option<CgroupId>| known == Some(above.id());
-        if is_known(self.follower.as_ref().map(Follower::parent)) || is_known(self.refused) {
+        let parent = self.following.as_ref().map(|following| following.follower.parent());
+        if parent == Some(above.id()) {
+            return self.look_again(&above);
+        }
+        if self.refused == Some(above.id()) {
             return;
         }
-        self.follower = None;
-        let made = Owner::this_process(env!("CARGO_PKG_VERSION"))
-            .and_then(|owner| Follower::new(&owner, &above, name, most(&self.spec)));
-        match made {
-            Ok(follower) => self.follower = Some(follower),
-            Err(error) => {
-                warn(&format!("a new cgroup's first packets will not be held: {}", error.why()));
+        self.stop();
+        match follow(&self.spec, &above) {
+            Ok(follower) => self.following = Some(Following { follower, look: Instant::now() }),
+            Err(why) => {
+                warn(&format!("a new cgroup's first packets will not be held (--guard): {why}"));
                 self.refused = Some(above.id());
             }
         }
         self.armed(armed);
+        self.look_again(&above);
+    }
+
+    /// Another program may have come, above the cgroup above.
+    fn look_again(&mut self, above: &Cgroup) {
+        let began = Instant::now();
+        let Some(following) = self.following.as_mut().filter(|it| it.look <= began) else {
+            return;
+        };
+        let ours: Vec<_> = following.follower.programs().collect();
+        let Err(why) = look::after(above, &attach_types(&self.spec), &ours) else {
+            following.look = began + LOOK.max(began.elapsed() * SHARE);
+            return;
+        };
+        self.refused = Some(above.id());
+        self.tell();
+        let detached = self.following.take().map(|following| following.follower.detach());
+        let became = match detached {
+            Some(Err(error)) => format!("they cannot be taken off: {error}"),
+            _ => "they were taken off again".to_owned(),
+        };
+        warn(&format!(
+            "a new cgroup's first packets are not held any more (--guard): {why}; {became}"
+        ));
+    }
+
+    fn stop(&mut self) {
+        self.tell();
+        self.following = None;
     }
 
     /// Lets that cgroup's packets pass.
     pub(crate) fn armed(&self, cgroup: Option<CgroupId>) {
-        if let (Some(follower), Some(cgroup)) = (&self.follower, cgroup)
-            && let Err(error) = follower.armed(cgroup)
+        if let (Some(following), Some(cgroup)) = (&self.following, cgroup)
+            && let Err(error) = following.follower.armed(cgroup)
         {
             // The kernel lets them pass by itself a second after the cgroup was made.
             say(&format!("packets of the new cgroup may be lost for a second: {error}"));
@@ -62,12 +104,13 @@ impl Holder {
 
     /// Says what was held, if anything was.
     pub(crate) fn tell(&self) {
-        let Some(follower) = &self.follower else { return };
+        let Some(Following { follower, .. }) = &self.following else { return };
         match follower.held() {
             Ok(held) if held == Held::default() => {}
-            Ok(held) => say(&format!(
-                "packets of new cgroups that came before the limit was attached, and were held to one burst: {} received, {} sent",
-                held.download, held.upload
+            Ok(Held { passed, dropped }) => say(&format!(
+                "before a new cgroup was limited, {} received and {} sent packets above one burst were held back; within \
+                 it {} received and {} sent passed",
+                dropped.download, dropped.upload, passed.download, passed.upload
             )),
             Err(error) => say(&format!("how much was held cannot be read: {error}")),
         }
@@ -75,15 +118,31 @@ impl Holder {
 
     /// Takes note of what was told.
     pub(crate) fn heard(&self) {
-        if let Some(follower) = &self.follower {
-            follower.heard();
+        if let Some(following) = &self.following {
+            following.follower.heard();
         }
     }
 
     /// What can be read when there is another cgroup.
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.follower.as_ref().map(AsFd::as_fd)
+        self.following.as_ref().map(|following| following.follower.as_fd())
     }
+}
+
+/// Follows the path, if that takes nobody's program out of force.
+///
+/// # Errors
+/// Why not.
+fn follow(spec: &Spec, above: &Cgroup) -> Result<Follower, String> {
+    let name = spec.cgroup.file_name().unwrap_or_default();
+    look::before(above, &attach_types(spec))?;
+    let owner = Owner::this_process(env!("CARGO_PKG_VERSION"));
+    let made = owner.and_then(|owner| Follower::new(&owner, above, name, most(spec)));
+    made.map_err(|error| error.why())
+}
+
+fn attach_types(spec: &Spec) -> Vec<AttachType> {
+    spec.limits().iter().map(|(direction, _)| direction.attach_type()).collect()
 }
 
 /// One burst in each direction that is limited.

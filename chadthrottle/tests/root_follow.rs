@@ -13,7 +13,6 @@ use bpf::AttachType;
 use bpf::cgroup::Cgroup;
 use bpf::list::{Scope, detach, query};
 use bpf::program::Program;
-use bpf::state::Count;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, enter};
@@ -283,74 +282,6 @@ fn root_a_pinned_throttle_waits_for_its_cgroup_and_is_armed_again_or_ended() {
     let removed = run(&["rm", "1"]);
     assert!(removed.status.success(), "{}", removed.stderr);
     assert!(entries().is_empty() && !Path::new("/sys/fs/bpf/chadthrottle/1").exists());
-}
-
-/// What a restart comes to: another cgroup, and a service in it that sends at once. Returns what the limit has seen.
-fn restart(service: &Path, receiver: &std::net::UdpSocket) -> Count {
-    fs::remove_dir(service).unwrap();
-    fs::create_dir(service).unwrap();
-    {
-        let _inside = enter(service);
-        let sender = socket(LOOPBACK);
-        for _ in 0..PACKETS {
-            sender.send_to(&[0; 100], receiver.local_addr().unwrap()).unwrap();
-        }
-    }
-    soon("it is armed again", || programs(service) == 2);
-    let open = Cgroup::open(service).unwrap();
-    let at = AttachType::INET_EGRESS;
-    let id = query(&open, at, Scope::Local, false).unwrap().programs[0].id;
-    let counters = Program::open(id).unwrap().counters(open.id(), at).unwrap().unwrap();
-    counters.passed + counters.dropped
-}
-
-const PACKETS: u64 = 20;
-
-/// What the end says was held.
-fn held(stderr: &str) -> u64 {
-    let told = stderr.lines().find_map(|line| line.split_once("held to one burst: "));
-    let Some((_, told)) = told else { return 0 };
-    let sent = told.split_once("received, ").unwrap().1;
-    sent.split(' ').next().unwrap().parse().unwrap()
-}
-
-/// `RESTARTS=100` measures: what the limit has missed, with the kernel's help and without.
-#[test]
-fn root_packets_of_a_service_that_restarts_are_held_until_it_is_limited() {
-    isolate();
-    let cgroup = ScratchCgroup::new("gap");
-    let service = cgroup.child("service");
-    let restarts = std::env::var("RESTARTS").map_or(10, |number| number.parse().unwrap());
-    for (way, helps) in [(&["--guard"][..], true), (&[], false)] {
-        let limit = Limit::start(&service, way);
-        let owner = limit.0.id();
-        if helps {
-            // The programs on the cgroup above, and the one that waits for the cgroup.
-            soon("the kernel helps", || programs(cgroup.path()) == 1);
-            let found = audit(owner);
-            assert!(found.iter().all(|it| *it == Finding::Active), "{found:?}");
-            let list = run(&["list"]);
-            assert!(!list.stdout.contains("named chadthrottle*"), "{}", list.stdout);
-        } else {
-            assert_eq!(
-                programs(cgroup.path()),
-                0,
-                "nobody has asked for programs on the cgroup above"
-            );
-        }
-        let receiver = socket(LOOPBACK);
-        let seen: u64 = (0..restarts).map(|_| restart(&service, &receiver).packets).sum();
-        let said = limit.interrupt();
-        assert!(said.status.success(), "{}", said.stderr);
-        let (sent, held) = (restarts * PACKETS, held(&said.stderr));
-        println!("{way:?}: sent {sent}, limited {seen}, held until then {held}");
-        if helps {
-            assert!(seen + held >= sent, "{}", said.stderr);
-        } else {
-            assert_eq!(held, 0);
-        }
-        assert_eq!(programs(cgroup.path()), 0, "nothing is left on the cgroup above");
-    }
 }
 
 #[test]

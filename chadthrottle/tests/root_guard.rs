@@ -1,0 +1,374 @@
+//! `limit --guard`: programs on the cgroup above hold a new cgroup's packets until it is limited, and nobody else's.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use auditor::classify::{Finding, classify};
+use auditor::collect::{Options, collect};
+use bpf::cgroup::Cgroup;
+use bpf::list::{AttachFlags, Scope, attach, query};
+use bpf::program::Program;
+use bpf::state::Count;
+use bpf::{AttachType, ProgramId};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vmtests::cgroup::{ScratchCgroup, enter};
+use vmtests::isolation::isolate;
+use vmtests::process::Mortal;
+use vmtests::traffic::{PAYLOAD, socket};
+
+const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const EGRESS: AttachType = AttachType::INET_EGRESS;
+const PROGRAM: &str = env!("CARGO_BIN_EXE_chadthrottle");
+
+/// `chadthrottle limit --upload 1M --burst 20ms`, armed: a burst is 20 kB.
+struct Limit {
+    child: Mortal,
+    stderr: BufReader<std::process::ChildStderr>,
+}
+
+impl Limit {
+    fn start(cgroup: &Path, args: &[&str]) -> Self {
+        Self::start_in(&["env"], cgroup, args)
+    }
+
+    /// In surroundings that a command makes.
+    fn start_in(surroundings: &[&str], cgroup: &Path, args: &[&str]) -> Self {
+        let limit = [PROGRAM, "limit", "--upload", "1M", "--burst", "20ms", "--cgroup"];
+        let mut command = Command::new(surroundings[0]);
+        command.args(&surroundings[1..]).args(limit).arg(cgroup).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Mortal::from(command.spawn().unwrap());
+        let mut armed = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        if !armed.starts_with("limiting ") {
+            stderr.read_to_string(&mut armed).unwrap();
+            panic!("{armed}");
+        }
+        Self { child, stderr }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// What it says up to some words.
+    fn says(&mut self, words: &str) -> String {
+        let mut said = String::new();
+        while !said.contains(words) {
+            assert_ne!(self.stderr.read_line(&mut said).unwrap(), 0, "{words}: {said}");
+        }
+        said
+    }
+
+    /// What else it says until it has ended.
+    fn interrupt(mut self) -> String {
+        self.signal(Signal::SIGINT);
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{said}");
+        said
+    }
+}
+
+fn on(cgroup: &Path) -> Vec<ProgramId> {
+    let Ok(open) = Cgroup::open(cgroup) else { return Vec::new() };
+    let list = query(&open, EGRESS, Scope::Local, false).unwrap();
+    list.programs.iter().map(|program| program.id).collect()
+}
+
+#[track_caller]
+fn soon(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A program of somebody else's that stays until its cgroup goes.
+fn plant(cgroup: &Path, program: &Program, flags: AttachFlags) -> ProgramId {
+    attach(program.as_fd(), &Cgroup::open(cgroup).unwrap(), EGRESS, flags, None).unwrap();
+    program.info().id
+}
+
+fn pass() -> Program {
+    Program::load_pass("chadtest_pass", EGRESS).unwrap()
+}
+
+fn firewall() -> Program {
+    Program::load_refuse("chadtest_fw", EGRESS).unwrap()
+}
+
+fn socket_of(cgroup: &Path) -> UdpSocket {
+    let _inside = enter(cgroup);
+    socket(LOOPBACK)
+}
+
+/// How many of so many datagrams arrive: over loopback they are there when they have been sent.
+fn arrive(sender: &UdpSocket, receiver: &UdpSocket, datagrams: usize) -> usize {
+    let to = receiver.local_addr().unwrap();
+    for _ in 0..datagrams {
+        // A firewall's refusal is an error here.
+        let _ = sender.send_to(&[0; PAYLOAD], to);
+    }
+    std::iter::from_fn(|| receiver.recv(&mut [0; PAYLOAD]).ok()).count()
+}
+
+/// Received and sent packets that were held back, and those that passed, as the end says.
+fn held(said: &str) -> [u64; 4] {
+    let line = said.lines().find(|line| line.contains("above one burst were held back"));
+    let numbers = line.unwrap_or_default().split(' ').filter_map(|word| word.parse().ok());
+    let numbers: Vec<_> = numbers.collect();
+    numbers.try_into().unwrap_or_default()
+}
+
+fn make_again(service: &Path) {
+    fs::remove_dir(service).unwrap();
+    fs::create_dir(service).unwrap();
+}
+
+/// Of 20 kB 19 packets of 1,028 bytes and one that goes beyond.
+const IN_A_BURST: usize = 20;
+
+#[test]
+fn root_the_guard_holds_a_new_cgroup_to_one_burst_for_a_second_and_nobody_beside_it() {
+    isolate();
+    let cgroup = ScratchCgroup::new("guard");
+    let (service, beside) = (cgroup.child("service"), cgroup.child("beside"));
+    let receiver = socket(LOOPBACK);
+    let [neighbour, parent] = [&beside, cgroup.path()].map(socket_of);
+    let limit = Limit::start(&service, &["--guard"]);
+    soon("the guard is there", || on(cgroup.path()).len() == 1);
+    // So that the new cgroup is not limited.
+    limit.signal(Signal::SIGSTOP);
+    make_again(&service);
+    let made = Instant::now();
+    let sender = socket_of(&service);
+    let inner = cgroup.child("service/inner");
+    let below = socket_of(&inner);
+    let held_back = arrive(&sender, &receiver, 50);
+    let held_back_below = arrive(&below, &receiver, 50);
+    let took = made.elapsed();
+    assert_eq!((held_back, held_back_below), (IN_A_BURST, 0), "{took:?}");
+    assert_eq!(arrive(&neighbour, &receiver, 50), 50);
+    assert_eq!(arrive(&parent, &receiver, 50), 50);
+    // A limit that does not come holds nobody for ever.
+    std::thread::sleep(Duration::from_millis(600).saturating_sub(made.elapsed()));
+    let still = arrive(&sender, &receiver, 50);
+    assert!(still == 0 || made.elapsed() > Duration::from_secs(1), "{still}");
+    std::thread::sleep(Duration::from_millis(1_050).saturating_sub(made.elapsed()));
+    assert_eq!(arrive(&sender, &receiver, 50), 50);
+    assert!(on(&service).is_empty());
+    limit.signal(Signal::SIGCONT);
+    soon("it is limited", || on(&service).len() == 1);
+    let said = limit.interrupt();
+    assert_eq!(held(&said), [0, 30 + 50 + (50 - still as u64), 0, 20], "{said}");
+    assert_eq!(on(cgroup.path()), []);
+}
+
+/// What a restart comes to: another cgroup, and a service in it that sends at once. Returns what the limit has seen.
+fn restart(service: &Path, receiver: &UdpSocket) -> Count {
+    make_again(service);
+    let sender = socket_of(service);
+    for _ in 0..PACKETS {
+        sender.send_to(&[0; 100], receiver.local_addr().unwrap()).unwrap();
+    }
+    soon("it is armed again", || on(service).len() == 1);
+    let open = Cgroup::open(service).unwrap();
+    let id = on(service)[0];
+    let counters = Program::open(id).unwrap().counters(open.id(), EGRESS).unwrap().unwrap();
+    counters.passed + counters.dropped
+}
+
+/// Less than a burst.
+const PACKETS: u64 = 20;
+
+/// `RESTARTS=100` measures: what the limit has missed, with the kernel's help and without.
+#[test]
+fn root_packets_of_a_service_that_restarts_are_held_until_it_is_limited() {
+    isolate();
+    let cgroup = ScratchCgroup::new("gap");
+    let service = cgroup.child("service");
+    let restarts = std::env::var("RESTARTS").map_or(10, |number| number.parse().unwrap());
+    for (way, helps) in [(&["--guard"][..], true), (&[], false)] {
+        let limit = Limit::start(&service, way);
+        let owner = limit.child.id();
+        if helps {
+            // The programs on the cgroup above, and the one that waits for the cgroup.
+            soon("the kernel helps", || on(cgroup.path()).len() == 1);
+            let found = audit(owner);
+            assert!(found.iter().all(|it| *it == Finding::Active), "{found:?}");
+            let list = Command::new(PROGRAM).arg("list").output().unwrap();
+            let list = String::from_utf8(list.stdout).unwrap();
+            assert!(!list.contains("named chadthrottle*"), "{list}");
+        } else {
+            assert_eq!(on(cgroup.path()), [], "nobody has asked for programs on the cgroup above");
+        }
+        let receiver = socket(LOOPBACK);
+        let seen: u64 = (0..restarts).map(|_| restart(&service, &receiver).packets).sum();
+        let said = limit.interrupt();
+        let (sent, [_, dropped, _, passed]) = (restarts * PACKETS, held(&said));
+        println!("{way:?}: sent {sent}, limited {seen}, held to a burst until then {passed}");
+        assert_eq!(dropped, 0, "no service sends more than a burst: {said}");
+        if helps {
+            assert!(seen + passed >= sent, "{said}");
+        } else {
+            assert_eq!(passed, 0);
+        }
+        assert_eq!(on(cgroup.path()), [], "nothing is left on the cgroup above");
+    }
+}
+
+/// What the audit of everything says of the programs of an owner.
+fn audit(owner: u32) -> Vec<Finding> {
+    let snapshot = collect(&Options::default()).unwrap();
+    let classified = classify(&snapshot);
+    let ours = classified.attachments.iter().chain(&classified.programs).filter(|judged| {
+        judged.program.and_then(|it| it.owner.as_ref()).is_some_and(|it| it.pid == owner)
+    });
+    ours.map(|judged| judged.finding).collect()
+}
+
+#[test]
+fn root_neighbours_on_the_cgroup_above_keep_their_places_beside_a_guard() {
+    isolate();
+    let cgroup = ScratchCgroup::new("places");
+    let service = cgroup.child("service");
+    let [first, last] = [pass(), pass()];
+    let first = plant(cgroup.path(), &first, AttachFlags::MULTI);
+    let limit = Limit::start(&service, &["--guard"]);
+    soon("the guard is there", || on(cgroup.path()).len() == 2);
+    let last = plant(cgroup.path(), &last, AttachFlags::MULTI);
+    let all = on(cgroup.path());
+    assert_eq!((all[0], all[2], all.len()), (first, last, 3));
+    make_again(&service);
+    soon("it is limited", || on(&service).len() == 1);
+    limit.interrupt();
+    assert_eq!(on(cgroup.path()), [first, last]);
+}
+
+/// A firewall that yields, a cgroup below it, and below that a service and a neighbour.
+struct Firewalled {
+    cgroup: ScratchCgroup,
+    above: PathBuf,
+    service: PathBuf,
+    neighbour: UdpSocket,
+    receiver: UdpSocket,
+}
+
+impl Firewalled {
+    fn new() -> Self {
+        isolate();
+        let cgroup = ScratchCgroup::new("firewall");
+        let (above, service) = (cgroup.child("above"), cgroup.child("above/service"));
+        let neighbour = socket_of(&cgroup.child("above/beside"));
+        Self { cgroup, above, service, neighbour, receiver: socket(LOOPBACK) }
+    }
+
+    fn close(&self) {
+        plant(self.cgroup.path(), &firewall(), AttachFlags::OVERRIDE);
+    }
+
+    fn is_open(&self) -> bool {
+        arrive(&self.neighbour, &self.receiver, 1) == 1
+    }
+
+    /// What runs a command where only the cgroup above the service is mounted, at `/run/part`.
+    fn part(&self) -> String {
+        let mount = bpf::cgroup::cgroup2_mount().unwrap();
+        format!(
+            "mkdir -p /run/part && mount --bind {} /run/part && umount -l {} && exec \"$@\"",
+            self.above.display(),
+            mount.display()
+        )
+    }
+}
+
+#[test]
+fn root_a_guard_that_would_switch_a_firewall_off_is_refused_and_the_limit_holds() {
+    let host = Firewalled::new();
+    host.close();
+    assert!(!host.is_open());
+    let part = host.part();
+    let part = ["unshare", "--mount", "sh", "-c", &part, "sh"];
+    for (surroundings, service) in
+        [(&["env"][..], host.service.as_path()), (&part, Path::new("/run/part/service"))]
+    {
+        // It is in force for the neighbour, and need not be for the service.
+        let args = ["--guard", "--displace", "--duration", "20s"];
+        let mut limit = Limit::start_in(surroundings, service, &args);
+        let said = limit.says("first packets will not be held (--guard)");
+        assert!(said.contains("would switch off") && said.contains("'chadtest_fw'"), "{said}");
+        assert!(!host.is_open());
+        assert_eq!((on(&host.above).len(), on(&host.service).len()), (0, 1));
+        limit.interrupt();
+    }
+}
+
+#[test]
+fn root_guards_go_when_a_firewall_comes_that_they_switch_off_and_the_limits_hold() {
+    let host = Firewalled::new();
+    let other = host.cgroup.child("above/other");
+    let part = host.part();
+    let part = ["unshare", "--mount", "sh", "-c", &part, "sh"];
+    let args = ["--guard", "--duration", "20s"];
+    let mut limits = [
+        Limit::start(&host.service, &args),
+        Limit::start_in(&part, Path::new("/run/part/other"), &args),
+    ];
+    soon("the guards are there", || on(&host.above).len() == 2);
+    assert!(host.is_open());
+    host.close();
+    soon("the firewall is in force", || !host.is_open());
+    for limit in &mut limits {
+        let said = limit.says("they were taken off again");
+        assert!(said.contains("switch off") && said.contains("'chadtest_fw'"), "{said}");
+    }
+    assert_eq!(on(&host.above), []);
+    assert_eq!((on(&host.service).len(), on(&other).len()), (1, 1));
+    for limit in limits {
+        limit.interrupt();
+    }
+}
+
+#[test]
+fn root_a_guard_leaves_the_last_places_on_the_cgroup_above_to_others() {
+    isolate();
+    let cgroup = ScratchCgroup::new("room");
+    let [first, second] = ["first", "second"].map(|name| cgroup.child(name));
+    for _ in 0..47 {
+        plant(cgroup.path(), &pass(), AttachFlags::MULTI);
+    }
+    let limit = Limit::start(&first, &["--guard"]);
+    soon("the last place that a guard takes is taken", || on(cgroup.path()).len() == 48);
+    let mut other = Limit::start(&second, &["--guard", "--duration", "20s"]);
+    other.says("48 of the 64 places");
+    assert_eq!(on(cgroup.path()).len(), 48);
+    other.interrupt();
+    limit.interrupt();
+    assert_eq!(on(cgroup.path()).len(), 47);
+}
+
+#[test]
+fn root_a_guard_holds_a_cgroup_however_deep_it_lies() {
+    isolate();
+    let cgroup = ScratchCgroup::new("deep");
+    let above = cgroup.child(["d"; 80].join("/"));
+    let service = above.join("service");
+    fs::create_dir(&service).unwrap();
+    let receiver = socket(LOOPBACK);
+    let limit = Limit::start(&service, &["--guard"]);
+    soon("the guard is there", || on(&above).len() == 1);
+    limit.signal(Signal::SIGSTOP);
+    make_again(&service);
+    assert_eq!(arrive(&socket_of(&service), &receiver, 50), IN_A_BURST);
+    limit.signal(Signal::SIGCONT);
+    limit.interrupt();
+}

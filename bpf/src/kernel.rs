@@ -55,6 +55,8 @@ pub trait CgroupBpf {
     fn open_cgroup(&self, path: &Path) -> Result<Self::Cgroup>;
     /// The id of an open cgroup.
     fn cgroup_id(&self, cgroup: &Self::Cgroup) -> CgroupId;
+    /// See [`lineage::top`]; `None` where that cannot be seen.
+    fn cgroup_top(&self, cgroup: &Self::Cgroup) -> Option<CgroupId>;
 
     /// See [`throttle::load`].
     fn load(&self, owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded<Self::Program>>;
@@ -198,6 +200,10 @@ impl CgroupBpf for LinuxBpf {
 
     fn cgroup_id(&self, cgroup: &Cgroup) -> CgroupId {
         cgroup.id()
+    }
+
+    fn cgroup_top(&self, cgroup: &Cgroup) -> Option<CgroupId> {
+        lineage::top(cgroup).ok()
     }
 
     fn load(&self, owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {

@@ -127,6 +127,13 @@ pub struct Entry {
     /// same path may be another cgroup's.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cgroup_namespace: u64,
+    /// The cgroup at the top of the mount that `cgroup_path` leads through. Below another top the same path is another
+    /// cgroup's. `None` where nobody knew, as in entries of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_top: Option<CgroupId>,
+    /// Other people's programs may go out of force while it lasts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub displace: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -241,6 +248,8 @@ mod tests {
             attachments: Vec::new(),
             waiting: false,
             cgroup_namespace: 0,
+            cgroup_top: None,
+            displace: false,
         }
     }
 
@@ -263,7 +272,9 @@ mod tests {
         let recorded: RecordedAttachment = serde_json::from_str(attachment).unwrap();
         assert_eq!(recorded.limits, None);
         let text = String::from_utf8(text(&entry())).unwrap();
-        assert!(!text.contains("waiting"), "{text}");
+        for later in ["waiting", "cgroup_namespace", "cgroup_top", "displace"] {
+            assert!(!text.contains(later), "{text}");
+        }
 
         let limits = Limits {
             rate: Rate::MIN,

@@ -158,6 +158,15 @@ impl Lineage {
     }
 }
 
+/// The cgroup at the top of the mount that a cgroup was opened on: the nearest to the root that can be reached from it.
+///
+/// # Errors
+/// `Vanished` when the cgroup was removed.
+pub fn top(cgroup: &Cgroup) -> Result<CgroupId> {
+    let (ancestors, _) = ancestors(cgroup)?;
+    Ok(ancestors.last().unwrap_or(cgroup).id())
+}
+
 /// The ancestors of a cgroup, nearest first, and whether the last one is the root of the hierarchy.
 fn ancestors(cgroup: &Cgroup) -> Result<(Vec<Cgroup>, bool)> {
     let mut found: Vec<Cgroup> = Vec::new();
@@ -235,6 +244,10 @@ mod tests {
         assert!(whole.is_whole);
         let level = whole.levels.iter().find(|level| level.list.count(id) > 0).unwrap();
         assert_eq!((level.mode(), level.path.as_path()), (ListMode::Override, scratch.path()));
+        let top_of = |path: &Path| top(&Cgroup::open(path).unwrap()).unwrap();
+        let inner = Cgroup::open(&inner).unwrap().id();
+        assert_eq!((top_of(&part.join("app")), top_of(part)), (inner, inner));
+        assert_eq!(top_of(&app), whole.levels.last().unwrap().cgroup);
         let hidden = of(&part.join("app"));
         assert_eq!(hidden.in_force, whole.in_force);
         match walk::upwards(Cgroup::open(&app).unwrap().as_fd(), &[egress]) {

@@ -197,7 +197,9 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A pinned throttle has no process that could follow the path of its cgroup: when the cgroup is removed, \
-                  the throttle waits ('chadthrottle list' says so) until this command arms it on the new one.\n\n\
+                  the throttle waits ('chadthrottle list' says so) until this command arms it on the new one. It arms nothing \
+                  where the path may be another cgroup's: in another container, or below another mount. If it fails, all is \
+                  as before.\n\n\
                   Exit status:\n\
                   \x20 0   they are armed; without ids, those that have a cgroup\n\
                   \x20 1   one of them could not be armed, or has no cgroup\n\

@@ -9,6 +9,7 @@ use throttle_core::{Engine, Error};
 
 use crate::cli::RearmArgs;
 use crate::limit::{config, shown, tell_of_open_sockets, tell_of_settlement};
+use crate::others::tell_of_displaced;
 use crate::words::{print, say};
 
 pub(crate) fn run(args: &RearmArgs) -> Result<()> {
@@ -32,6 +33,7 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
         match engine.rearm(id) {
             Ok(Some(started)) => {
                 started.notes.iter().for_each(|note| say(note));
+                tell_of_displaced(&started);
                 tell_of_open_sockets(&engine.adopt(started.id));
                 engine.release(started.id)?;
                 print(&format!("armed {id} again on {path}\n"))?;

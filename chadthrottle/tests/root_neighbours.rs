@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bpf::AttachType;
 use bpf::cgroup::Cgroup;
-use bpf::list::{AttachFlags, attach};
+use bpf::list::{AttachFlags, Scope, attach, detach, query};
 use bpf::program::Program;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -132,6 +132,39 @@ fn root_who_asks_to_displace_a_firewall_is_told_which_and_it_is_back_in_the_end(
     assert!(said.contains("out of force here as long as this limit lasts: program "), "{said}");
     assert!(said.contains("'chadtest_fw'"), "{said}");
     assert!(!host.passes());
+}
+
+#[test]
+fn root_a_pinned_limit_displaces_when_it_is_armed_again_only_if_it_was_made_so() {
+    let host = Firewall::new();
+    let make_again = || {
+        std::fs::remove_dir(&host.app).unwrap();
+        std::fs::create_dir(&host.app).unwrap();
+    };
+    let limit = ["limit", "--cgroup", text(&host.app), "--upload", "1M", "--attach", "pinned"];
+    let made = program(&limit).arg("--displace").output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    make_again();
+    let armed = program(&["rearm", "1"]).output().unwrap();
+    let said = stderr(&armed);
+    assert!(armed.status.success(), "{said}");
+    assert!(said.contains("out of force here") && said.contains("'chadtest_fw'"), "{said}");
+    assert!(program(&["rm", "1"]).output().unwrap().status.success());
+
+    // While nobody was in its way.
+    let open = Cgroup::open(host.scratch.path()).unwrap();
+    let id = query(&open, EGRESS, Scope::Local, false).unwrap().programs[0].id;
+    let firewall = Program::open(id).unwrap();
+    detach(firewall.as_fd(), &open, EGRESS, None).unwrap();
+    assert!(program(&limit).output().unwrap().status.success());
+    make_again();
+    attach(firewall.as_fd(), &open, EGRESS, AttachFlags::OVERRIDE, None).unwrap();
+    let refused = program(&["rearm", "1"]).output().unwrap();
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("would switch off") && said.contains("'chadtest_fw'"), "{said}");
+    // What waits is as it was.
+    assert!(program(&["rm", "1"]).output().unwrap().status.success());
 }
 
 #[test]

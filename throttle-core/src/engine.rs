@@ -13,7 +13,7 @@ use std::rc::Rc;
 use bpf::adopt::Adopted;
 use bpf::error::Kind;
 use bpf::ledger::{Entry, Stage};
-use bpf::{CgroupBpf, Owner};
+use bpf::{CgroupBpf, CgroupId, Owner};
 
 use crate::attachment::{Attachment, Detached};
 use crate::error::{Error, Result};
@@ -47,6 +47,9 @@ struct Throttle<B: CgroupBpf> {
     cgroup: PathBuf,
     mode: Mode,
     tcp: Tcp,
+    /// As an entry of the ledger has them.
+    cgroup_top: Option<CgroupId>,
+    displace: bool,
     lane: Rc<Lane<B>>,
     /// Where it was to be attached; its own until it is removed.
     places: Vec<Place>,

@@ -57,6 +57,23 @@ pub enum Error {
          it there, or end it with 'chadthrottle rm {0}'"
     )]
     Elsewhere(String),
+    /// A record whose path leads through another mount here, or nobody knows through which it led.
+    #[error(
+        "throttle '{name}' was not armed, because {} may be another cgroup here: {}; run this where the throttle was made, \
+         or end it with 'chadthrottle rm {name}'",
+        path.display(),
+        another_top(*recorded, *found)
+    )]
+    AnotherTop {
+        /// The throttle.
+        name: String,
+        /// The recorded path.
+        path: PathBuf,
+        /// The cgroup at the top of the mount when the throttle was made.
+        recorded: Option<bpf::CgroupId>,
+        /// The one at the top of the mount which has the path now.
+        found: Option<bpf::CgroupId>,
+    },
     /// The ledger does not say what a throttle allows.
     #[error(
         "the record of throttle '{0}' does not say what it allows, because an older version wrote it: end it with \
@@ -212,6 +229,19 @@ fn instead(another: Option<bpf::CgroupId>) -> String {
     match another {
         Some(id) => format!("that is another one here, id {id}, which is left alone"),
         None => "is cgroup2 mounted elsewhere now, or is the cgroup just going away?".to_owned(),
+    }
+}
+
+fn another_top(recorded: Option<bpf::CgroupId>, found: Option<bpf::CgroupId>) -> String {
+    let named = |id: bpf::CgroupId| format!("cgroup {id}");
+    match recorded {
+        None => "an older version wrote the record, which does not say of which mount the path is"
+            .to_owned(),
+        Some(id) => format!(
+            "the top of the mount was {} and is {} now",
+            named(id),
+            found.map_or_else(|| "out of sight".to_owned(), named)
+        ),
     }
 }
 

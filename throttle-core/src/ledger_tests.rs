@@ -24,6 +24,8 @@ fn entry(name: &str) -> Entry {
         attachments: Vec::new(),
         waiting: false,
         cgroup_namespace: 0,
+        cgroup_top: None,
+        displace: false,
     }
 }
 

@@ -113,23 +113,40 @@ pub(crate) fn find_recorded(
     Ok(entries.into_iter().find(|(_, entry)| is_it(entry)))
 }
 
-/// Lets go of what is pinned of cgroups that had the path before, once the last of their sockets is closed.
-fn forget_former<B: CgroupBpf>(
+/// Lets go of what the throttle was before it was armed again. What sockets of a removed cgroup keep stays until the last
+/// of them is closed. Returns the entry as it is now.
+pub(crate) fn forget_former<B: CgroupBpf>(
     kernel: &B,
     ledger: &LedgerDir,
     lock: &Locked,
     entry: &Entry,
-) -> Result<()> {
+) -> Result<Entry> {
     let mut kept = entry.clone();
     kept.attachments.clear();
     for recorded in &entry.attachments {
-        if recorded.former_cgroup.is_none() || lingers(kernel, recorded)? {
+        if is_needed(kernel, entry, recorded)? {
             kept.attachments.push(recorded.clone());
         } else if let Some(pin) = &recorded.pin {
             remove_pinned(kernel, false, recorded, pin)?;
         }
     }
-    if kept == *entry { Ok(()) } else { ledger.write(lock, &kept) }
+    if kept != *entry {
+        ledger.write(lock, &kept)?;
+    }
+    Ok(kept)
+}
+
+fn is_needed<B: CgroupBpf>(
+    kernel: &B,
+    entry: &Entry,
+    recorded: &RecordedAttachment,
+) -> Result<bool> {
+    match recorded.former_cgroup {
+        None => Ok(true),
+        // Armed again on the same cgroup, of which somebody had taken a part off.
+        Some(cgroup) if cgroup == entry.cgroup_id => Ok(entry.waiting),
+        Some(_) => lingers(kernel, recorded),
+    }
 }
 
 /// Whether a pinned link is attached to a cgroup: one that exists, or one that was removed and still has open sockets.

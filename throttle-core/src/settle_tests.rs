@@ -20,6 +20,8 @@ fn entry(persist: bool, stage: Stage) -> Entry {
         attachments: Vec::new(),
         waiting: false,
         cgroup_namespace: 0,
+        cgroup_top: None,
+        displace: false,
     }
 }
 

@@ -108,4 +108,10 @@ pub(crate) struct Entry {
     /// The inode number of the cgroup namespace that the path was written in; left out where nobody knew.
     #[serde(default)]
     cgroup_namespace: u64,
+    /// The id of the cgroup at the top of the mount that the path leads through; left out where nobody knew.
+    #[serde(default)]
+    cgroup_top: Option<u64>,
+    /// Other people's programs may go out of force while it lasts.
+    #[serde(default)]
+    displace: bool,
 }

@@ -154,6 +154,8 @@ pub(crate) trait Story {
             attachments: vec![recorded],
             waiting: false,
             cgroup_namespace: 0,
+            cgroup_top: None,
+            displace: false,
         });
         look.ledger.last_mut().unwrap()
     }

@@ -44,6 +44,8 @@ fn persist(cgroup: &Path, name: &str, pin: &Path) -> Entry {
         }],
         waiting: false,
         cgroup_namespace: 0,
+        cgroup_top: None,
+        displace: false,
     }
 }
 

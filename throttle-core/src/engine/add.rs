@@ -90,6 +90,8 @@ impl<B: CgroupBpf> Engine<B> {
             cgroup: spec.cgroup.clone(),
             mode,
             tcp,
+            cgroup_top: self.kernel.cgroup_top(&cgroup),
+            displace: spec.displace,
             lane: Rc::clone(&lane),
             places,
             attachments: Vec::new(),
@@ -218,6 +220,8 @@ impl<B: CgroupBpf> Engine<B> {
             attachments,
             waiting: recorded.is_some(),
             cgroup_namespace: self.config.cgroup_namespace,
+            cgroup_top: throttle.cgroup_top,
+            displace: throttle.displace,
         };
         self.config.ledger.write(lock, &entry)?;
         Ok(entry)

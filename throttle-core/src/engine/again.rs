@@ -116,6 +116,8 @@ impl<B: CgroupBpf> Engine<B> {
             attachments: throttle.attachments.iter().map(recorded).collect(),
             waiting: true,
             cgroup_namespace: self.config.cgroup_namespace,
+            cgroup_top: throttle.cgroup_top,
+            displace: throttle.displace,
         })
     }
 }

@@ -10,7 +10,7 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::Locked;
 use crate::mode::{TcpWish, Wish};
-use crate::settle::{find_recorded, lingers, remove_pinned};
+use crate::settle::{find_recorded, forget_former, lingers};
 use crate::spec::{Direction, Spec};
 use crate::status::{Started, ThrottleId};
 
@@ -20,7 +20,7 @@ pub(super) struct Recorded {
     pub(super) lock: Locked,
     /// The record as it was found.
     pub(super) before: Entry,
-    /// Of it what is still attached to cgroups that had the path before.
+    /// What it has attached, as that of a cgroup that had the path before.
     pub(super) former: Vec<RecordedAttachment>,
 }
 
@@ -28,12 +28,18 @@ impl<B: CgroupBpf> Engine<B> {
     /// Arms a pinned throttle on the cgroup that has its path now, with the limits of its record. `None`: it is armed
     /// there already. [`Engine::release`] lets go of it.
     ///
-    /// What is attached to a removed cgroup stays while sockets that were made there are open. The record is never
-    /// lost: if this fails, or the process dies half way, the throttle can be armed again.
+    /// The path must lead through the mount that it led through when the throttle was made, as far as the cgroup at the
+    /// mount's top tells. What is attached to a removed cgroup stays while sockets that were made there are open.
+    ///
+    /// Nothing of the old throttle goes before the new one is armed: if that fails, all is as before, and if the process
+    /// dies half way, the throttle can be armed again. What cannot be let go of after that is an error, too; the throttle
+    /// is armed then, and the next start lets go.
     ///
     /// # Errors
-    /// When there is no pinned throttle of that name, or its record has no limits (an older version wrote it) or is of another cgroup or pid namespace (a container's), or there
-    /// is no cgroup at the path (`Vanished`): then it goes on waiting. Otherwise as [`Engine::add`].
+    /// When there is no pinned throttle of that name, or its record has no limits (an older version wrote it) or is of
+    /// another cgroup or pid namespace (a container's), or the path leads through another mount or an older version has
+    /// not written through which, or there is no cgroup at the path (`Vanished`): then it goes on waiting. Otherwise as
+    /// [`Engine::add`].
     pub fn rearm(&mut self, name: &str) -> Result<Option<Started>> {
         let none = || Error::NoSuchRecord(name.to_owned());
         if !self.config.ledger.exists() {
@@ -53,28 +59,42 @@ impl<B: CgroupBpf> Engine<B> {
         }
         let spec = spec_of(&before).ok_or_else(|| Error::NoLimits(name.to_owned()))?;
         let cgroup = self.kernel.open_cgroup(&spec.cgroup)?;
-        let is_same = self.kernel.cgroup_id(&cgroup) == before.cgroup_id;
+        let cgroup_id = self.kernel.cgroup_id(&cgroup);
+        let is_same = cgroup_id == before.cgroup_id;
+        let found = self.kernel.cgroup_top(&cgroup);
+        if !is_same && (found.is_none() || found != before.cgroup_top) {
+            let (path, recorded) = (spec.cgroup, before.cgroup_top);
+            return Err(Error::AnotherTop { name: name.to_owned(), path, recorded, found });
+        }
+        // One that waits on the same cgroup was left by a process that died while it armed it.
+        let mut is_whole = is_same && !before.waiting;
         let mut former = Vec::new();
-        let mut is_whole = is_same;
         for recorded in &before.attachments {
-            let is_attached = lingers(&self.kernel, recorded)?;
-            is_whole &= is_attached || recorded.former_cgroup.is_some();
-            if is_attached && (!is_same || recorded.former_cgroup.is_some()) {
-                let cgroup = recorded.former_cgroup.unwrap_or(before.cgroup_id);
-                former.push(RecordedAttachment { former_cgroup: Some(cgroup), ..recorded.clone() });
-            }
+            is_whole &= recorded.former_cgroup.is_some() || lingers(&self.kernel, recorded)?;
+            let cgroup = recorded.former_cgroup.unwrap_or(before.cgroup_id);
+            former.push(RecordedAttachment { former_cgroup: Some(cgroup), ..recorded.clone() });
         }
         if is_whole {
             return Ok(None);
         }
-        for recorded in &before.attachments {
-            if let Some(pin) = &recorded.pin
-                && !former.iter().any(|kept| kept.pin.as_ref() == Some(pin))
-            {
-                remove_pinned(&self.kernel, false, recorded, pin)?;
+        // The one that was looked at.
+        let spec = Spec { cgroup_id: Some(cgroup_id), ..spec };
+        let started = self.add_as(&spec, Some(Recorded { lock, before, former }))?;
+        self.forget_former_of(name, started.id)?;
+        Ok(Some(started))
+    }
+
+    /// Lets go of what a throttle was before it was armed again.
+    fn forget_former_of(&mut self, name: &str, id: ThrottleId) -> Result<()> {
+        let ledger = &self.config.ledger;
+        let lock = ledger.lock()?;
+        if let Some((_, entry)) = find_recorded(ledger, name, &self.config.owner.boot_id)? {
+            let kept = forget_former(&self.kernel, ledger, &lock, &entry)?;
+            if let Some(throttle) = self.throttles.get_mut(&id) {
+                throttle.entry = Some(kept);
             }
         }
-        self.add_as(&spec, Some(Recorded { lock, before, former })).map(Some)
+        Ok(())
     }
 
     /// Takes back what was attached for a record, which becomes what it was.
@@ -116,7 +136,6 @@ fn spec_of(entry: &Entry) -> Option<Spec> {
         tcp: if shapes_tcp { TcpWish::Auto } else { TcpWish::Police },
         departures: departures.unwrap_or(FqDevices::NONE),
         queue: false,
-        // What was allowed then may harm somebody else now.
-        displace: false,
+        displace: entry.displace,
     })
 }

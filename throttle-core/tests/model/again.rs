@@ -1,12 +1,14 @@
 //! Throttles whose cgroup was removed: they wait, and are armed again on another one at its path.
 
 use crate::common::*;
+use crate::neighbours::plant;
 use bpf::ledger::Stage;
-use bpf::{AttachType, CgroupBpf};
+use bpf::list::AttachFlags;
+use bpf::{AttachType, CgroupBpf, CgroupId};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use throttle_core::mode::Wish;
-use throttle_core::{Error, Health};
+use throttle_core::{Error, Health, Spec};
 use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
 
@@ -162,6 +164,100 @@ fn whatever_happens_while_it_is_armed_again_the_record_stays() {
             call += 1;
         }
         assert!(call > 10, "{call}");
+    }
+}
+
+/// All that there is of throttles: the records and what the kernel holds.
+fn everything(host: &Host) -> (Vec<bpf::ledger::Entry>, vmtests::lab::Census) {
+    (host.entries(), host.kernel.census().unwrap())
+}
+
+#[test]
+fn if_it_cannot_be_armed_again_all_is_as_it_was() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    host.cgroup("a");
+    let before = everything(&host);
+    let mut call = 1;
+    while interrupt(&host, call, Mishap::Fail(Fail::EPERM)) {
+        if host.attached(&cgroup) == 3 {
+            break;
+        }
+        assert_eq!(everything(&host), before, "call {call}");
+        call += 1;
+    }
+    assert!(call > 10, "{call}");
+}
+
+/// Somebody has taken a part of it off: what is left limits until all of it is armed again.
+#[test]
+fn a_throttle_that_lost_a_part_keeps_the_rest_until_it_is_whole_again() {
+    for mishap in [Mishap::Fail(Fail::EPERM), Mishap::DieBefore, Mishap::DieAfter] {
+        let mut call = 1;
+        loop {
+            let host = Host::boot();
+            let cgroup = host.cgroup("a");
+            host.crash(&cgroup, Wish::Pinned);
+            let upload = host.entries()[0].attachments[1].pin.clone().unwrap();
+            host.kernel.link_detach(&host.kernel.link_open_pinned(&upload).unwrap()).unwrap();
+            let struck = interrupt(&host, call, mishap);
+            assert!(host.attached(&cgroup) >= 2, "call {call}, {mishap:?}");
+            assert!(rearm(&host, "1").is_ok(), "call {call}, {mishap:?}");
+            assert_eq!((host.attached(&cgroup), host.loaded()), (3, 3), "call {call}, {mishap:?}");
+            host.remove_recorded("1").unwrap();
+            assert!(host.is_clean(), "call {call}, {mishap:?}");
+            if !struck {
+                break;
+            }
+            call += 1;
+        }
+        assert!(call > 10, "{call}");
+    }
+}
+
+#[test]
+fn only_below_the_top_of_the_mount_that_is_recorded_it_is_armed_again() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    let recorded = host.entries()[0].cgroup_top;
+    assert!(recorded.is_some());
+    for top in [Some(CgroupId(77)), None] {
+        host.edit(|entry| entry.cgroup_top = top);
+        assert!(!rearm(&host, "1").unwrap(), "it is the same cgroup");
+    }
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    host.cgroup("a");
+    for top in [Some(CgroupId(77)), None] {
+        host.edit(|entry| entry.cgroup_top = top);
+        let before = everything(&host);
+        let refused = rearm(&host, "1").unwrap_err();
+        assert!(matches!(refused, Error::AnotherTop { .. }), "{refused}");
+        assert_eq!((host.attached(&cgroup), everything(&host)), (0, before));
+    }
+    host.edit(|entry| entry.cgroup_top = recorded);
+    assert!(rearm(&host, "1").unwrap());
+}
+
+#[test]
+fn it_displaces_others_only_if_it_was_allowed_to_when_it_was_made() {
+    for displace in [false, true] {
+        let host = Host::boot();
+        let above = host.cgroup("a");
+        let cgroup = host.cgroup("a/b");
+        host.crash_with(&[Spec { displace, ..spec(&cgroup, Wish::Pinned) }]);
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        host.cgroup("a/b");
+        let _firewall = plant(&host.kernel, &above, AttachType::INET_EGRESS, AttachFlags::OVERRIDE);
+        let mut engine = host.process().start();
+        let again = engine.rearm("1").map(Option::unwrap);
+        match (displace, again) {
+            (false, Err(Error::WouldDisplace { .. })) => assert_eq!(host.attached(&cgroup), 0),
+            (true, Ok(started)) => assert_eq!(started.displaced.len(), 1),
+            (_, again) => panic!("{displace} {again:?}"),
+        }
     }
 }
 

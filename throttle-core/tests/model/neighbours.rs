@@ -15,7 +15,12 @@ const EGRESS: AttachType = AttachType::INET_EGRESS;
 const TCP: AttachType = AttachType::SOCK_OPS;
 
 /// Attaches a program of somebody else's, who holds it.
-fn plant(kernel: &Model, at: &Path, attach_type: AttachType, flags: AttachFlags) -> ModelProgram {
+pub(crate) fn plant(
+    kernel: &Model,
+    at: &Path,
+    attach_type: AttachType,
+    flags: AttachFlags,
+) -> ModelProgram {
     let cgroup = kernel.open_cgroup(at).unwrap();
     let program = kernel.load_pass("firewall", attach_type).unwrap();
     let asked = Attach { flags, replace: None, expected_revision: None };

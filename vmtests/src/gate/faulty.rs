@@ -142,6 +142,10 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.inner.cgroup_id(cgroup)
     }
 
+    fn cgroup_top(&self, cgroup: &Self::Cgroup) -> Option<CgroupId> {
+        self.inner.cgroup_top(cgroup)
+    }
+
     fn load(&self, owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded<Self::Program>> {
         self.call(Call::Load, |kernel| kernel.load(owner, mark, parts))
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bpf::adopt::Adopted;
+use bpf::cgroup::ROOT_CGROUP_ID;
 use bpf::error::{Call, Error, Result};
 use bpf::lineage::Lineage;
 use bpf::link::LinkInfo;
@@ -53,6 +54,11 @@ impl CgroupBpf for Model {
 
     fn cgroup_id(&self, cgroup: &ModelCgroup) -> CgroupId {
         cgroup.id
+    }
+
+    /// The model has one mount, of the whole hierarchy.
+    fn cgroup_top(&self, _: &ModelCgroup) -> Option<CgroupId> {
+        Some(ROOT_CGROUP_ID)
     }
 
     fn load(&self, _owner: &Owner, _mark: u64, parts: Parts) -> Result<Loaded<ModelProgram>> {

@@ -141,6 +141,8 @@ impl Backend {
             attachments: request.rates.keys().map(recorded).collect(),
             waiting: false,
             cgroup_namespace: 0,
+            cgroup_top: None,
+            displace: false,
         }
     }
 

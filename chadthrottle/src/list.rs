@@ -12,7 +12,7 @@ use bpf::AttachType;
 use self::table::text;
 use crate::cli::{Format, ListArgs};
 use crate::throttles::throttles;
-use crate::waiting;
+use crate::waiting::{self, Here};
 use crate::words::{print, warn};
 
 pub(crate) fn run(args: &ListArgs) -> Result<()> {
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     // Whatever keeps it from looking, what there is was not seen.
     let snapshot = collect(&options).map_err(|error| exit::incomplete(format!("{error:#}")))?;
     let mut found = throttles(&snapshot);
-    found.rows.extend(waiting::rows(&snapshot, bpf::cgroup::cgroup2_mount().ok().as_deref()));
+    found.rows.extend(waiting::rows(&snapshot, &Here::look()));
     match args.format {
         Format::Json => print(&(serde_json::to_string_pretty(&found)? + "\n"))?,
         Format::Text if args.wide => print(&text(&found, None))?,

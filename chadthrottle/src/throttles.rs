@@ -24,6 +24,9 @@ pub(crate) struct Row {
     #[schemars(with = "WrittenPath")]
     #[serde(with = "bpf::serde_path")]
     pub(crate) cgroup: PathBuf,
+    /// The path is of another cgroup namespace or of a mount that is not here (a container's, say), as far as is known:
+    /// here it names no cgroup, or another one. Only of throttles that wait.
+    pub(crate) cgroup_elsewhere: bool,
     /// Which way, seen from the cgroup's processes.
     #[schemars(with = "shapes::Direction")]
     #[serde(serialize_with = "as_text")]
@@ -160,6 +163,7 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
     Some(Row {
         id: entry.map(|entry| entry.throttle.clone()),
         cgroup: place.cgroup.clone(),
+        cgroup_elsewhere: false,
         direction: Direction::of(place.attach_type)?,
         rate_bytes_per_second: state.rate,
         burst_ms: state.burst_ns as f64 / 1e6,

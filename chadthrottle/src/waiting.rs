@@ -5,20 +5,49 @@ use std::path::{Path, PathBuf};
 use auditor::classify::Finding;
 use auditor::snapshot::{Count, Look, Snapshot};
 use bpf::ledger::{Entry, RecordedAttachment};
-use bpf::{AttachType, Owner};
+use bpf::{AttachType, CgroupId, Owner};
 use throttle_core::Direction;
 use throttle_core::mode::{Mode, Tcp};
 
 use crate::throttles::Row;
 
-/// Every direction of every throttle that waits. `mount`: where cgroup2 is, so that paths are shown below it.
-pub(crate) fn rows(snapshot: &Snapshot, mount: Option<&Path>) -> Vec<Row> {
+/// What a cgroup's path means here.
+pub(crate) struct Here {
+    /// The inode number of this process's cgroup namespace.
+    namespace: Option<u64>,
+    /// Where cgroup2 is mounted, and the cgroup at the top of each mount; first that which shows the most.
+    mounts: Vec<(PathBuf, CgroupId)>,
+}
+
+impl Here {
+    pub(crate) fn look() -> Self {
+        let views = bpf::cgroup::views().unwrap_or_default();
+        let mounts = views.iter().map(|view| (view.point().to_owned(), view.top().id()));
+        Self { namespace: bpf::cgroup::namespace().ok(), mounts: mounts.collect() }
+    }
+
+    /// The path of an entry's cgroup, below the mount as other throttles' cgroups are shown. `None` where it is of another
+    /// namespace or mount, as far as is known.
+    fn path(&self, entry: &Entry) -> Option<PathBuf> {
+        let path = &entry.cgroup_path;
+        let mut mounts = self.mounts.iter();
+        let (mount, _) = mounts
+            .find(|(mount, top)| path.starts_with(mount) && entry.cgroup_top == Some(*top))
+            .filter(|_| self.namespace == Some(entry.cgroup_namespace))?;
+        let best = self.mounts.first().filter(|(best, _)| best == mount);
+        let below = best.and_then(|_| path.strip_prefix(mount).ok());
+        Some(below.map_or_else(|| path.clone(), |below| Path::new("/").join(below)))
+    }
+}
+
+/// Every direction of every throttle that waits.
+pub(crate) fn rows(snapshot: &Snapshot, here: &Here) -> Vec<Row> {
     let Some(look) = snapshot.looks.last() else { return Vec::new() };
     let of_this_boot =
         look.ledger.iter().filter(|entry| entry.owner.boot_id == snapshot.host.boot_id);
     of_this_boot
         .filter(|entry| waits(entry, look))
-        .flat_map(|entry| of_entry(entry, look, mount))
+        .flat_map(|entry| of_entry(entry, look, here))
         .collect()
 }
 
@@ -32,7 +61,8 @@ fn is_alive(owner: &Owner, look: &Look) -> Option<bool> {
     look.owners.iter().find(|fact| fact.owner == *owner)?.alive
 }
 
-fn of_entry(entry: &Entry, look: &Look, mount: Option<&Path>) -> Vec<Row> {
+fn of_entry(entry: &Entry, look: &Look, here: &Here) -> Vec<Row> {
+    let path = here.path(entry);
     let own: Vec<&RecordedAttachment> =
         entry.attachments.iter().filter(|it| it.former_cgroup.is_none()).collect();
     let shapes_tcp = own.iter().any(|it| it.attach_type == AttachType::SOCK_OPS);
@@ -40,7 +70,8 @@ fn of_entry(entry: &Entry, look: &Look, mount: Option<&Path>) -> Vec<Row> {
         let limits = recorded.limits.as_ref()?;
         Some(Row {
             id: Some(entry.throttle.clone()),
-            cgroup: below(mount, &entry.cgroup_path),
+            cgroup: path.clone().unwrap_or_else(|| entry.cgroup_path.clone()),
+            cgroup_elsewhere: path.is_none(),
             direction: Direction::of(recorded.attach_type)?,
             rate_bytes_per_second: limits.rate.bytes_per_second(),
             burst_ms: limits.burst_ns as f64 / 1e6,
@@ -64,14 +95,6 @@ fn of_entry(entry: &Entry, look: &Look, mount: Option<&Path>) -> Vec<Row> {
     own.iter().filter_map(row).collect()
 }
 
-/// As other throttles' cgroups are shown: below the mount.
-fn below(mount: Option<&Path>, cgroup: &Path) -> PathBuf {
-    match mount.and_then(|mount| cgroup.strip_prefix(mount).ok()) {
-        Some(below) => Path::new("/").join(below),
-        None => cgroup.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,24 +103,52 @@ mod tests {
         serde_json::from_str(include_str!("../../auditor/tests/snapshots-in/waiting.json")).unwrap()
     }
 
+    fn here() -> Here {
+        let mounts = vec![("/sys/fs/cgroup".into(), CgroupId(1)), ("/mnt".into(), CgroupId(40))];
+        Here { namespace: Some(4_026_531_835), mounts }
+    }
+
     #[test]
     fn a_throttle_that_waits_is_listed_from_its_record() {
-        let rows = rows(&recorded(), Some(Path::new("/sys/fs/cgroup")));
+        let rows = rows(&recorded(), &here());
         let [row] = &rows[..] else { panic!("{rows:?}") };
         assert_eq!(row.id.as_deref(), Some("nginx"));
         assert_eq!(row.cgroup, Path::new("/system.slice/nginx.service"));
         assert_eq!((row.rate_bytes_per_second, row.finding), (125_000, Finding::Waiting));
         assert_eq!((row.attach, row.owner_alive), (Mode::Pinned, Some(false)));
+        assert!(!row.cgroup_elsewhere);
+    }
+
+    #[test]
+    fn a_path_is_shown_below_the_mount_only_where_it_means_the_same_here() {
+        let shown = |path: &str, edit: &dyn Fn(&mut Entry)| {
+            let mut snapshot = recorded();
+            let entry = &mut snapshot.looks[0].ledger[0];
+            entry.cgroup_path = path.into();
+            edit(entry);
+            let row = rows(&snapshot, &here()).remove(0);
+            (row.cgroup.to_str().unwrap().to_owned(), row.cgroup_elsewhere)
+        };
+        let path = "/sys/fs/cgroup/app";
+        assert_eq!(shown(path, &|_| ()), ("/app".to_owned(), false));
+        let elsewhere = (path.to_owned(), true);
+        assert_eq!(shown(path, &|entry| entry.cgroup_namespace += 1), elsewhere);
+        assert_eq!(shown(path, &|entry| entry.cgroup_top = Some(CgroupId(40))), elsewhere);
+        assert_eq!(shown(path, &|entry| entry.cgroup_top = None), elsewhere);
+        // Another mount that is here, and one that is not.
+        let of_40 = |entry: &mut Entry| entry.cgroup_top = Some(CgroupId(40));
+        assert_eq!(shown("/mnt/app", &of_40), ("/mnt/app".to_owned(), false));
+        assert_eq!(shown("/run/app", &of_40), ("/run/app".to_owned(), true));
     }
 
     #[test]
     fn what_is_attached_or_of_another_boot_does_not_wait() {
         let mut attached = recorded();
         attached.looks[0].removed_cgroups.clear();
-        assert!(rows(&attached, None).is_empty());
+        assert!(rows(&attached, &here()).is_empty());
         let mut other = recorded();
         other.host.boot_id = "another".to_owned();
-        assert!(rows(&other, None).is_empty());
+        assert!(rows(&other, &here()).is_empty());
     }
 
     #[test]
@@ -106,10 +157,9 @@ mod tests {
         let look = &mut snapshot.looks[0];
         look.removed_cgroups.clear();
         (look.ledger[0].persist, look.ledger[0].waiting) = (false, true);
-        assert!(rows(&snapshot, None).is_empty(), "it is dead");
+        assert!(rows(&snapshot, &here()).is_empty(), "it is dead");
         snapshot.looks[0].owners[0].alive = Some(true);
-        let rows = rows(&snapshot, None);
+        let rows = rows(&snapshot, &here());
         assert_eq!((rows.len(), rows[0].attach), (1, Mode::Link));
-        assert_eq!(rows[0].cgroup, Path::new("/sys/fs/cgroup/system.slice/nginx.service"));
     }
 }

@@ -185,6 +185,55 @@ fn root_a_throttle_of_another_cgroup_namespace_is_not_armed_again_here() {
         "{said}"
     );
     assert_eq!(programs(&cgroup), 0);
+    let listed = run(PROGRAM, &["list"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains(&format!("{path} (elsewhere)")), "{listed}");
     let removed = run(PROGRAM, &["rm", "1"]);
+    assert!(removed.status.success(), "{removed:?}");
+}
+
+/// The cgroup namespace is the same all the while.
+#[test]
+fn root_a_throttle_is_armed_again_only_below_the_mount_that_it_was_made_below() {
+    isolate();
+    let cgroup = ScratchCgroup::new("mounts");
+    let mount = bpf::cgroup::cgroup2_mount().unwrap();
+    // Where only that part of the hierarchy is mounted, and always at the same place.
+    let within = |part: &str, args: &[&str]| {
+        let script = format!(
+            "mkdir -p /run/part && mount --bind {} /run/part && umount -l {} && exec \"$@\"",
+            cgroup.child(part).display(),
+            mount.display()
+        );
+        let command = ["--mount", "sh", "-c", &script, "sh", PROGRAM];
+        Command::new("unshare").args([&command[..], args].concat()).output().unwrap()
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let on = |path: &str| {
+        let open = Cgroup::open(&cgroup.path().join(path)).unwrap();
+        query(&open, AttachType::INET_EGRESS, Scope::Local, false).unwrap().programs.len()
+    };
+    let service = cgroup.child("one/service");
+    let path = "/run/part/service";
+    let limit = ["limit", "--upload", "1M", "--attach", "pinned", "--cgroup", path];
+    let made = within("one", &limit);
+    assert!(made.status.success(), "{made:?}");
+    remove_tree(&service).unwrap();
+    cgroup.child("other/service");
+    let refused = within("other", &["rearm", "1"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("/run/part/service may be another cgroup here"), "{said}");
+    assert_eq!(on("other/service"), 0);
+    let listed = text(&within("other", &["list"]).stdout);
+    assert!(listed.contains("/run/part/service (elsewhere)"), "{listed}");
+
+    cgroup.child("one/service");
+    let listed = text(&within("one", &["list"]).stdout);
+    assert!(listed.contains("/service\n") && !listed.contains("elsewhere"), "{listed}");
+    let armed = within("one", &["rearm", "1"]);
+    assert!(armed.status.success(), "{armed:?}");
+    assert_eq!((on("one/service"), on("other/service")), (1, 0));
+    let removed = Command::new(PROGRAM).args(["rm", "1"]).output().unwrap();
     assert!(removed.status.success(), "{removed:?}");
 }

@@ -123,7 +123,8 @@ fn id(row: &Row) -> String {
 }
 
 fn cgroup(row: &Row) -> String {
-    escape_bytes(row.cgroup.as_os_str().as_bytes())
+    let path = escape_bytes(row.cgroup.as_os_str().as_bytes());
+    if row.cgroup_elsewhere { path + " (elsewhere)" } else { path }
 }
 
 fn rate(row: &Row) -> String {
@@ -164,6 +165,7 @@ mod tests {
         Row {
             id: Some("1".to_owned()),
             cgroup: cgroup.into(),
+            cgroup_elsewhere: false,
             direction: Direction::Download,
             rate_bytes_per_second: 2_000_000,
             burst_ms: 250.0,
@@ -222,6 +224,12 @@ mod tests {
         assert!(lines[4].contains("(internet)") && lines[4].contains("(elsewhere)"), "{said}");
         let wider = text(&all(vec![row("/x"), widest(path)]), Some(160));
         assert!(wider.starts_with("ID ") && wider.lines().count() == 3, "{wider}");
+    }
+
+    #[test]
+    fn a_path_that_means_nothing_here_is_said_to_be_of_elsewhere() {
+        let row = Row { cgroup_elsewhere: true, ..row("/x") };
+        assert!(text(&all(vec![row]), Some(80)).contains("/x (elsewhere)\n"));
     }
 
     #[test]

@@ -207,6 +207,13 @@ impl<'a> Follow<'a> {
             }
         };
         self.holder.armed(self.engine.cgroup_of(started.id));
+        // Beside programs on the cgroup above the engine has not seen that the limit is in somebody's way itself.
+        if self.holder.had_to_go() {
+            if let Err(error) = self.engine.remove(started.id) {
+                warn(&format!("the limit cannot be taken off: {error}"));
+            }
+            return self.arm_again(at_once);
+        }
         self.refused = None;
         (self.told_of_packets, self.told_of_tcp) = (false, false);
         self.current = Some(started.id);

@@ -87,6 +87,18 @@ impl Holder {
         ));
     }
 
+    /// Looks at once, and says whether the programs had to go.
+    pub(crate) fn had_to_go(&mut self) -> bool {
+        let Some(above) = self.spec.cgroup.parent().and_then(|above| Cgroup::open(above).ok())
+        else {
+            return false;
+        };
+        let Some(following) = &mut self.following else { return false };
+        following.look = Instant::now();
+        self.look_again(&above);
+        self.following.is_none()
+    }
+
     fn stop(&mut self) {
         self.tell();
         self.following = None;

@@ -338,6 +338,24 @@ fn root_guards_go_when_a_firewall_comes_that_they_switch_off_and_the_limits_hold
     }
 }
 
+/// Beside the guard the limit would be attached: the firewall is out of force already.
+#[test]
+fn root_a_limit_does_not_take_the_place_of_a_guard_that_switched_a_firewall_off() {
+    let host = Firewalled::new();
+    let mut limit = Limit::start(&host.service, &["--guard", "--duration", "20s"]);
+    soon("the guard is there", || on(&host.above).len() == 1);
+    limit.signal(Signal::SIGSTOP);
+    host.close();
+    make_again(&host.service);
+    let service = socket_of(&host.service);
+    limit.signal(Signal::SIGCONT);
+    let said = limit.says("the new cgroup cannot be limited");
+    assert!(said.contains("they were taken off again"), "{said}");
+    assert_eq!((on(&host.above).len(), on(&host.service).len()), (0, 0));
+    assert_eq!(arrive(&service, &host.receiver, 1), 0);
+    assert!(!host.is_open());
+}
+
 #[test]
 fn root_a_guard_leaves_the_last_places_on_the_cgroup_above_to_others() {
     isolate();

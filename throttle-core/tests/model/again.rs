@@ -241,6 +241,32 @@ fn only_below_the_top_of_the_mount_that_is_recorded_it_is_armed_again() {
     assert!(rearm(&host, "1").unwrap());
 }
 
+/// Another cgroup takes the path after any call.
+#[test]
+fn the_cgroup_that_was_looked_at_is_armed_or_none() {
+    let mut refused = 0;
+    for nth in 1..12 {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        host.crash(&cgroup, Wish::Pinned);
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        host.cgroup("a");
+        let (kernel, path) = (host.kernel.clone(), cgroup.clone());
+        let process = host.process_with(move || {
+            kernel.remove_cgroup(&path).unwrap();
+            kernel.create_cgroup(&path).unwrap();
+        });
+        let mut engine = process.start();
+        let before = everything(&host);
+        process.control.plan(Some(Fault { nth, mishap: Mishap::DieAfter }));
+        if matches!(engine.rearm("1"), Err(Error::AnotherCgroup { .. })) {
+            assert_eq!(everything(&host), before, "call {nth}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+}
+
 #[test]
 fn it_displaces_others_only_if_it_was_allowed_to_when_it_was_made() {
     for displace in [false, true] {

@@ -80,7 +80,8 @@ fn objection(lineage: &Lineage, ours: &[ProgramId]) -> Option<String> {
             named(level)
         )),
         Joining::Displaces(level) => Some(format!(
-            "switch off another one, which was attached with BPF_F_ALLOW_OVERRIDE: {}",
+            "switch off another one, which was attached with BPF_F_ALLOW_OVERRIDE (have its owner attach it with \
+             BPF_F_ALLOW_MULTI): {}",
             named(level)
         )),
         Joining::Unknown(_) => {

@@ -124,6 +124,7 @@ fn told(
     settled: Duration,
     start: Instant,
 ) -> GateReport {
+    let gaps = aftermath.gaps();
     GateReport {
         schema_version: SCHEMA_VERSION,
         tool: Tool::this(),
@@ -138,7 +139,7 @@ fn told(
         others: aftermath.others,
         gone: aftermath.gone,
         gone_of_others: aftermath.gone_of_others,
-        gaps: aftermath.gaps.into_iter().map(Into::into).collect(),
+        gaps: gaps.into_iter().map(Into::into).collect(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Who holds what is left, and what keeps it beside processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bpf::{LinkId, MapId, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::processes::Processes;
+use crate::classify::correlate;
 use crate::diff::Item;
 use crate::snapshot::{
     DeviceProgramFact, HolderFact, Inventory, Look, MapFact, Object, PinFact, Snapshot, Subject,
@@ -57,13 +58,21 @@ pub struct Held<'a> {
     look: Option<&'a Look>,
     inventory: Option<&'a Inventory>,
     processes: &'a Processes,
+    /// Programs that are on a cgroup without a link.
+    without_link: HashSet<ProgramId>,
 }
 
 impl<'a> Held<'a> {
     /// By the last look of a snapshot.
     pub fn new(after: &'a Snapshot, processes: &'a Processes) -> Self {
         let look = after.looks.last();
-        Self { look, inventory: look.and_then(|look| look.inventory.as_ref()), processes }
+        let attached = look.into_iter().flat_map(|look| {
+            let links = correlate(&look.attachments, &look.links);
+            look.attachments.iter().zip(links).filter(|(_, link)| link.is_none())
+        });
+        let without_link = attached.map(|(it, _)| it.program_id).collect();
+        let inventory = look.and_then(|look| look.inventory.as_ref());
+        Self { look, inventory, processes, without_link }
     }
 
     /// Processes that keep a thing, by pid: those that have it open, or something that holds it.
@@ -160,6 +169,31 @@ impl<'a> Held<'a> {
         places.filter(move |place| place.program_id == program && place.link_id.is_none())
     }
 
+    /// Whether it stays when no process holds it.
+    pub(super) fn is_kept(&self, item: &Item) -> bool {
+        let has_no_holder = match item {
+            Item::Pin { .. } => true,
+            Item::Attachment { link, .. } => link.is_none(),
+            Item::Program { .. } | Item::Link { .. } | Item::Map { .. } => false,
+        };
+        has_no_holder || self.keeping(item).into_iter().any(|object| self.is_kept_by_itself(object))
+    }
+
+    /// It is pinned, or attached without a link.
+    fn is_kept_by_itself(&self, object: Object) -> bool {
+        let is_attached = |id| {
+            self.without_link.contains(&id)
+                || self.on_devices(id).any(|place| self.is_without_link(place))
+        };
+        self.pins(object).next().is_some()
+            || matches!(object, Object::Program(id) if is_attached(id))
+    }
+
+    /// Of XDP the kernel does not tell whether it is through a link: then a link of the program says it.
+    fn is_without_link(&self, place: &DeviceProgramFact) -> bool {
+        place.hook != "xdp" || self.links_of(place.program_id).next().is_none()
+    }
+
     /// What keeps a thing beside processes.
     fn keepers(&self, item: &Item) -> Vec<String> {
         match item {
@@ -172,10 +206,8 @@ impl<'a> Held<'a> {
                     format!("its attachment to {} ({})", it.cgroup.display(), it.attach_type)
                 });
                 let links = self.links_of(program.id).map(|id| format!("link {id}"));
-                let devices = self.on_devices(program.id).filter(|place| {
-                    // Of XDP the kernel does not tell whether it is through a link: then that says it.
-                    place.hook != "xdp" || self.links_of(program.id).next().is_none()
-                });
+                let devices =
+                    self.on_devices(program.id).filter(|place| self.is_without_link(place));
                 let devices = devices.map(|place| format!("its attachment to {place}"));
                 let object = Object::Program(program.id);
                 on.chain(links)

@@ -3,7 +3,8 @@
 //!
 //! What is new after the command counts as left, unless it can be shown to be somebody else's ([`Evidence`]). That only
 //! processes hold it that do not descend from the command has to be so in two looks, for any process may hold anything
-//! for an instant (whoever lists programs does).
+//! for an instant (whoever lists programs does). Where an attachment or a pin keeps it as well, they show nothing: then
+//! nobody can tell whose it is.
 
 pub(crate) mod children;
 mod evidence;
@@ -31,6 +32,8 @@ pub struct Aftermath {
     pub left: Vec<Left>,
     /// What others have made meanwhile.
     pub others: Vec<Left>,
+    /// What others hold, but the kernel keeps without them: it may be theirs, and the command may have left it.
+    pub unclear: Vec<Left>,
     /// What is there no more and no process held before; whoever made it did so before the command.
     pub gone: Vec<Item>,
     /// What is there no more because the processes that held it, which are not of the command, let go of it.
@@ -42,12 +45,26 @@ pub struct Aftermath {
 impl Aftermath {
     /// What it comes to: [`Verdict::Leaks`] where something is left.
     pub fn verdict(&self) -> Verdict {
-        Verdict::of(self.left.len(), self.gaps.len())
+        Verdict::of(self.left.len(), self.gaps.len() + self.unclear.len())
     }
 
     /// There is nothing that time could change for the better.
     pub fn is_settled(&self) -> bool {
-        self.left.is_empty() && self.gaps.is_empty()
+        self.left.is_empty() && self.gaps.is_empty() && self.unclear.is_empty()
+    }
+
+    /// What could not be seen, or told.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let unclear = self.unclear.iter().map(|left| Gap {
+            about: Subject::Programs,
+            what: left.item.to_string(),
+            why: format!(
+                "the command may have made it, or who holds it: {}; it would stay without them; run the gate again, or \
+                 choose your programs (--program)",
+                left.reason
+            ),
+        });
+        self.gaps.iter().cloned().chain(unclear).collect()
     }
 
     /// What it is when a signal ends the gate before it has looked long enough. What is left could still have gone: it
@@ -78,14 +95,15 @@ impl Aftermath {
         let all =
             std::mem::take(&mut self.left).into_iter().chain(std::mem::take(&mut self.others));
         for mut left in all {
-            let confirmed = before_was(&left, |it| &it.others);
+            let confirmed =
+                before_was(&left, |it| &it.others).or_else(|| before_was(&left, |it| &it.unclear));
             let is_others = match left.seems {
                 Some(evidence) => {
                     evidence.is_certain()
                         || confirmed.is_some()
                         || before_was(&left, |it| &it.left).is_some()
                 }
-                None => confirmed.is_some() && left.holders.is_empty(),
+                None => confirmed.is_some() && left.holders.is_empty() && !left.is_kept,
             };
             if let (true, None, Some(confirmed)) = (is_others, left.seems, confirmed) {
                 left.seems = confirmed.seems;
@@ -93,10 +111,15 @@ impl Aftermath {
                 left.holders.clone_from(&confirmed.holders);
             }
             left.evidence = left.seems.filter(|_| is_others);
-            if is_others { self.others.push(left) } else { self.left.push(left) }
+            match left.evidence {
+                None => self.left.push(left),
+                Some(Evidence::Holders) if left.is_kept => self.unclear.push(left),
+                Some(_) => self.others.push(left),
+            }
         }
-        self.left.sort_by_key(|left| left.item.kind());
-        self.others.sort_by_key(|left| left.item.kind());
+        for list in [&mut self.left, &mut self.others, &mut self.unclear] {
+            list.sort_by_key(|left| left.item.kind());
+        }
         self
     }
 }
@@ -124,6 +147,7 @@ pub fn judge(
                 holders: held.holders(item),
                 reason: held.reason(item) + &why.unwrap_or_default(),
                 remedy: remedy(item),
+                is_kept: held.is_kept(item),
                 evidence: None,
                 seems,
                 item: item.clone(),
@@ -131,5 +155,5 @@ pub fn judge(
         })
         .partition(|it| it.seems.is_some());
     let (gone_of_others, gone) = gone::let_go(before, gone);
-    Ok(Aftermath { left, others, gone, gone_of_others, gaps })
+    Ok(Aftermath { left, others, unclear: Vec::new(), gone, gone_of_others, gaps })
 }

@@ -118,6 +118,9 @@ pub struct Left {
     /// What seems to show it, in one look. For the judgement only.
     #[serde(skip)]
     pub seems: Option<Evidence>,
+    /// The kernel keeps it without any process: through an attachment or a pin. For the judgement only.
+    #[serde(skip)]
+    pub is_kept: bool,
 }
 
 impl Left {

@@ -401,7 +401,7 @@ fn root_a_pin_of_a_container_that_the_command_left_running_is_named() {
     let gate = Gate::new(&names.leak);
     let script = format!(
         "unshare --mount sh -c 'mount -t bpf bpf /sys/fs/bpf; bpftool map create /sys/fs/bpf/m type array \
-         key 4 value 4 entries 1 name {}; echo $$; : >{ready}; exec sleep 60 >&-' & \
+         key 4 value 4 entries 1 name {}; echo $$; : >{ready}; exec sleep 60 >&- 2>&-' & \
          read -r _ <{}/cgroup.procs; until [ -e {ready} ]; do sleep 0.05; done",
         names.leak,
         cgroup.path().display(),

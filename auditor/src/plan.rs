@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use bpf::{AttachType, CgroupId, LinkId, ProgramId};
 
-pub use self::forced::forced;
 pub(crate) use self::forced::is_in_our_folder;
+pub use self::forced::{doubt, forced};
 use crate::classify::reason::processes;
 use crate::classify::{Classified, Finding, Judged, JudgedDevice};
 use crate::snapshot::{DeviceFact, HolderFact, Object, ProgramFact, Subject};

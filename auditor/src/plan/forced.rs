@@ -35,6 +35,14 @@ pub fn forced(judged: &Judged<'_>, classified: &Classified<'_>) -> Vec<Step> {
         .collect()
 }
 
+/// What may speak against it and could not be seen, for who is asked whether to do it.
+pub fn doubt(classified: &Classified<'_>) -> Option<&'static str> {
+    classified
+        .unsure
+        .contains(&Subject::HiddenProcesses)
+        .then_some("a security policy hides what some processes hold, and one of them may hold it")
+}
+
 fn actions(judged: &Judged<'_>, classified: &Classified<'_>) -> Vec<Action> {
     let cannot = |why: String| vec![Action::Cannot { why, holders: holders(&judged.holders) }];
     if !judged.holders.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use auditor::classify::{Finding, classify};
-use auditor::plan::{Action, Premise, Step, forced};
+use auditor::plan::{Action, Premise, Step, doubt, forced};
 use auditor::snapshot::{Snapshot, Subject};
 use bpf::{CgroupId, LinkId};
 
@@ -55,6 +55,9 @@ fn what_a_process_that_could_not_be_looked_at_may_hold_stays() {
     host.gap(Subject::HiddenProcesses);
     assert_eq!(actions(&host).len(), 1, "one process that hides is no reason");
     assert!(matches!(actions(&host)[0], Action::DetachLegacy { .. }));
+    let told = doubt(&classify(&host)).unwrap();
+    assert!(told.contains("one of them may hold it"), "who is asked is told: {told}");
+    assert_eq!(doubt(&classify(&unowned())), None);
 }
 
 #[test]

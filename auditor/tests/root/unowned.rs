@@ -1,9 +1,10 @@
 //! What nothing says the owner of: it is told of and left alone; and what `--force` may do, and may not.
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use bpf::cgroup::Cgroup;
 use bpf::link::Link;
@@ -234,4 +235,52 @@ fn root_without_yes_and_without_a_terminal_force_does_nothing() {
         shown(&output)
     );
     assert_eq!(attached(cgroup.path(), INGRESS), ids);
+}
+
+/// What `clean` says and does where it may ask, to these answers; its standard output goes to the file.
+fn answered(arguments: &str, answers: &str, stdout: &Path) -> std::process::Output {
+    let program = env!("CARGO_BIN_EXE_chadthrottle-audit");
+    let command = format!("{program} clean {arguments} >{}", stdout.display());
+    let mut script = Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    script.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
+    script.wait_with_output().unwrap()
+}
+
+#[test]
+fn root_at_a_terminal_each_program_that_is_forced_is_asked_for_by_name() {
+    let cgroup = ScratchCgroup::new("asked");
+    let (names, folder) = (Names::new(), tempfile::tempdir().unwrap());
+    let stdout = folder.path().join("stdout");
+    let ids = [0, 1, 2].map(|_| plant(cgroup.path(), &names.foreign, INGRESS, MULTI));
+    let arguments = format!(
+        "--program {} --force {} --force {} --root {}",
+        names.foreign,
+        ids[0],
+        ids[1],
+        cgroup.path().display()
+    );
+    let declined = answered(&format!("{arguments} --format json"), "n\nno\n", &stdout);
+    let talk = shown(&declined);
+    for id in &ids[..2] {
+        assert!(talk.contains(&format!("Remove program {id} ({})", names.foreign)), "{talk}");
+    }
+    assert!(talk.contains("Nothing was done."), "{talk}");
+    assert_eq!(attached(cgroup.path(), INGRESS), ids);
+    let report: Value = serde_json::from_str(&fs::read_to_string(&stdout).unwrap()).unwrap();
+    let steps = report["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 2, "{report}");
+    assert!(
+        steps.iter().all(|it| it["outcome"] == "left" && it["why"] == "nobody agreed to it"),
+        "{report}"
+    );
+
+    let one = answered(&arguments, "n\ny\n", &stdout);
+    assert_eq!(attached(cgroup.path(), INGRESS), [ids[0], ids[2]], "{}", shown(&one));
+    let told = fs::read_to_string(&stdout).unwrap();
+    assert!(told.contains(&format!("detached program {}", ids[1])), "{told}");
 }

@@ -6,12 +6,13 @@ use super::{intent, is_action, target};
 use crate::classify::{Classified, Judged};
 use crate::escape::escape;
 use crate::exit::{Ends, usage};
-use crate::plan::{Step, forced};
+use crate::plan::{Step, doubt, forced};
 use crate::talk::{ask, say};
 
 /// What was named, with what would be done about each.
 pub(super) struct Forced<'a, 'b> {
     chosen: Vec<(&'b Judged<'a>, Vec<Step>)>,
+    doubt: Option<&'static str>,
 }
 
 impl<'a, 'b> Forced<'a, 'b> {
@@ -27,7 +28,7 @@ impl<'a, 'b> Forced<'a, 'b> {
         }
         let chosen = classified.unowned().filter(|judged| ids.contains(&judged.program_id.0));
         let chosen = chosen.map(|judged| (judged, forced(judged, classified))).collect();
-        Ok(Self { chosen })
+        Ok(Self { chosen, doubt: doubt(classified) })
     }
 
     /// Something that was named stays, whatever people say.
@@ -65,7 +66,9 @@ impl<'a, 'b> Forced<'a, 'b> {
                 }
                 continue;
             };
-            let about = format!("{} (unowned: {})", target(first), escape(&judged.reason));
+            let doubt = self.doubt.map(|doubt| format!("; {doubt}")).unwrap_or_default();
+            let reason = escape(&judged.reason);
+            let about = format!("{} (unowned: {reason}{doubt})", target(first));
             if is_yes {
                 say(format_args!("forced: {about}"));
                 agreed.push(*judged);

@@ -7,6 +7,7 @@ use bpf::objects;
 use super::gap;
 use super::host::Clock;
 use super::look::{known, merged};
+use super::programs::full_name;
 use crate::snapshot::{Coverage, DeviceProgramFact, Gap, Inventory, LoadedProgram, Note, Subject};
 
 /// Links are read before the programs and maps that they hold, and programs before maps: whatever is read is told of
@@ -62,7 +63,8 @@ fn programs(clock: &Clock, gaps: &mut Vec<Gap>) -> Vec<LoadedProgram> {
         match objects::program(id) {
             Ok(Some(program)) => {
                 let info = program.info();
-                programs.push(LoadedProgram::new(info, clock.wall_time(info.loaded_at_ns)));
+                let loaded_at = clock.wall_time(info.loaded_at_ns);
+                programs.push(LoadedProgram::new(info, full_name(&program), loaded_at));
             }
             Ok(None) => {}
             Err(error) => unreadable.push(error),

@@ -153,11 +153,6 @@ impl<'a> Programs<'a> {
             self.gaps.push(gap(Subject::Programs, what(), &error));
             None
         });
-        // Without it the kernel's name does.
-        let full_name = program.full_name().unwrap_or_else(|error| {
-            tracing::debug!("the whole name of {} cannot be read: {error}", what());
-            None
-        });
         let memlock_bytes = program.memlock_bytes().unwrap_or_else(|error| {
             self.gaps.push(gap(Subject::Programs, what(), &error));
             0
@@ -165,7 +160,7 @@ impl<'a> Programs<'a> {
         let fact = ProgramFact {
             id: info.id,
             name: info.name.clone(),
-            full_name,
+            full_name: full_name(program),
             tag: info.tag.clone(),
             kind: info.kind.clone(),
             loaded_at_ns: info.loaded_at_ns,
@@ -177,6 +172,19 @@ impl<'a> Programs<'a> {
         };
         self.facts.insert(info.id, fact);
     }
+}
+
+/// Its whole name, where the kernel's is cut. Without it the kernel's name does.
+pub(super) fn full_name(program: &Program) -> Option<String> {
+    program.full_name().unwrap_or_else(|error| {
+        let info = program.info();
+        tracing::debug!(
+            "the whole name of program {} ({}) cannot be read: {error}",
+            info.id,
+            info.name
+        );
+        None
+    })
 }
 
 fn throttle(

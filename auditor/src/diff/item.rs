@@ -103,6 +103,9 @@ pub struct ProgramRef {
     pub id: ProgramId,
     /// Its name, at most 15 characters; empty for one that has none.
     pub name: Option<String>,
+    /// The name that its author gave it, where that is longer and could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_name: Option<String>,
     /// Its type, as bpftool names it.
     #[serde(rename = "type")]
     pub kind: Option<String>,
@@ -181,7 +184,7 @@ impl Item {
             Self::Link { map, .. } | Self::Pin { map, .. } => map.as_ref()?.name.as_deref(),
             Self::Attachment { .. } | Self::Program { .. } => None,
         };
-        self.program().and_then(|program| program.name.as_deref()).or_else(of_map)
+        self.program().and_then(ProgramRef::shown_name).or_else(of_map)
     }
 
     /// A pin, by its path.
@@ -240,9 +243,16 @@ impl fmt::Display for Item {
     }
 }
 
+impl ProgramRef {
+    /// Its name for people: the whole one where it is known.
+    fn shown_name(&self) -> Option<&str> {
+        self.full_name.as_deref().or(self.name.as_deref())
+    }
+}
+
 impl fmt::Display for ProgramRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(f, "program", self.id.0, self.name.as_deref())
+        named(f, "program", self.id.0, self.shown_name())
     }
 }
 

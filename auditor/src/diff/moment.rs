@@ -177,6 +177,7 @@ impl<'a> Moment<'a> {
         ProgramRef {
             id,
             name: fact.map(|it| it.name.clone()),
+            full_name: fact.and_then(|it| it.full_name.clone()),
             kind: fact.map(|it| it.kind.clone()),
             tag: fact.map(|it| it.tag.clone()),
             loaded_at: fact.map(|it| it.loaded_at.clone()),

@@ -44,6 +44,9 @@ pub struct LoadedProgram {
     pub id: ProgramId,
     /// Its name, as the kernel kept it; empty for one that has none.
     pub name: String,
+    /// The name that its author gave it, where the kernel has cut that and the program's type information tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_name: Option<String>,
     /// Its tag, 16 hexadecimal digits.
     pub tag: String,
     /// Its type, as bpftool names it.
@@ -62,10 +65,11 @@ pub struct LoadedProgram {
 
 impl LoadedProgram {
     /// `loaded_at` is its load time on the wall clock.
-    pub(crate) fn new(info: &ProgramInfo, loaded_at: String) -> Self {
+    pub(crate) fn new(info: &ProgramInfo, full_name: Option<String>, loaded_at: String) -> Self {
         Self {
             id: info.id,
             name: info.name.clone(),
+            full_name,
             tag: info.tag.clone(),
             kind: info.kind.clone(),
             loaded_at_ns: info.loaded_at_ns,

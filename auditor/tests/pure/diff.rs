@@ -19,6 +19,7 @@ pub(crate) fn everything() -> Snapshot {
     let programs = look.programs.iter().map(|fact| LoadedProgram {
         id: fact.id,
         name: fact.name.clone(),
+        full_name: fact.full_name.clone(),
         tag: fact.tag.clone(),
         kind: fact.kind.clone(),
         loaded_at_ns: fact.loaded_at_ns,
@@ -41,6 +42,7 @@ pub(crate) trait Stock: Story {
         self.inventory().programs.push(LoadedProgram {
             id: ProgramId(id),
             name: name.into(),
+            full_name: None,
             tag: "6b1f9c0a7e5d4321".into(),
             kind: "cgroup_skb".into(),
             loaded_at_ns: 1_000 + u64::from(id),

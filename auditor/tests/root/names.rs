@@ -183,3 +183,25 @@ fn root_symbolic_links_in_a_bpffs_are_not_followed() {
     assert_eq!(fs::read_to_string("/run/file").unwrap(), "somebody's");
     assert!(links.iter().all(|(name, _)| at(name).is_symlink()), "the links stay as well");
 }
+
+#[test]
+fn root_a_comparison_tells_whole_names_where_the_kernel_has_cut_them() {
+    let cgroup = ScratchCgroup::new("whole");
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = |name: &str| {
+        let path = folder.path().join(name);
+        let mut command = audit(&["snapshot", "--all", "--root"]);
+        command.arg(cgroup.path()).arg("--output").arg(&path);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+        path
+    };
+    let before = snapshot("before");
+    let loaded = load(&dead_owner(), 0, Parts::default()).unwrap();
+    let after = snapshot("after");
+    let id = loaded.ingress.info().id;
+    let output = audit(&["diff"]).args([&before, &after]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let told = format!("program {id} (chadthrottle_ingress)");
+    assert!(shown(&output).contains(&told), "{}", shown(&output));
+}

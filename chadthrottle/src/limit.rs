@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use auditor::escape::{escape, escape_bytes};
+use auditor::exit::not_done;
 use bpf::adopt::Adopted;
 use bpf::limits::FqDevices;
 use bpf::qdisc::{Device, with_fq};
@@ -123,6 +124,12 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     if let Some(removed) = &followed.last {
         let more = traffic::meaning(spec.traffic, removed);
         print(&format!("{}{}{more}", summary(removed), followed.sockets.summary(removed)))?;
+        if followed.sockets.has_held_nothing(removed) {
+            return Err(not_done(
+                "the limit has held nothing: all that was seen to be sent or received went past it",
+            )
+            .into());
+        }
     }
     followed.result()
 }

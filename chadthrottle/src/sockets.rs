@@ -124,19 +124,21 @@ impl Watch {
         }
     }
 
+    /// All that is known to have been sent or received in these directions went past the limit.
+    pub(crate) fn has_held_nothing(&self, removed: &Removed) -> bool {
+        let Some(looking) = &self.looking else { return false };
+        let directions: Vec<_> = removed.directions.keys().copied().collect();
+        is_nothing(&counted_by(removed)) && looking.tally.missed(&directions).is_any()
+    }
+
     /// What the summary says of it: lines, or nothing.
     pub(crate) fn summary(&self, removed: &Removed) -> String {
         let Some(looking) = &self.looking else { return String::new() };
         let finder = Finder::new();
-        let counters = removed.directions.iter().map(|(direction, detached)| {
-            (*direction, detached.counters.as_ref().ok().and_then(Option::as_ref))
-        });
         let directions: Vec<_> = removed.directions.keys().copied().collect();
         let missed = looking.tally.missed(&directions);
         let text = words::at_the_end(&missed, |id| finder.place(id));
-        let counted = counted(counters);
-        let is_nothing = !counted.is_empty() && counted.iter().all(|(_, bytes)| *bytes == 0);
-        if text.is_empty() && is_nothing {
+        if text.is_empty() && is_nothing(&counted_by(removed)) {
             return words::unknown_at_the_end(&looking.told, looking.uncounted.len());
         }
         text
@@ -181,6 +183,18 @@ fn counted<'a>(
     directions
         .filter_map(|(direction, counters)| Some((direction, counters?.seen().bytes)))
         .collect()
+}
+
+/// The same of a limit that was removed.
+fn counted_by(removed: &Removed) -> Vec<(Direction, u64)> {
+    counted(removed.directions.iter().map(|(direction, detached)| {
+        (*direction, detached.counters.as_ref().ok().and_then(Option::as_ref))
+    }))
+}
+
+/// It is known that there was nothing.
+fn is_nothing(counted: &[(Direction, u64)]) -> bool {
+    !counted.is_empty() && counted.iter().all(|(_, bytes)| *bytes == 0)
 }
 
 /// Finds cgroups by their ids, and those of processes.

@@ -61,12 +61,17 @@ impl Limit {
     }
 
     /// All that it said, and its summary.
-    fn end(mut self) -> (String, String) {
+    fn end(self) -> (String, String) {
+        self.end_with(0)
+    }
+
+    /// The same of one that ends with another status.
+    fn end_with(mut self, status: i32) -> (String, String) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
         let mut summary = String::new();
         self.stdout.read_to_string(&mut summary).unwrap();
         self.stderr.read_to_string(&mut self.said).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{}", self.said);
+        assert_eq!(self.child.wait().unwrap().code(), Some(status), "{}", self.said);
         (self.said, summary)
     }
 }
@@ -120,8 +125,9 @@ fn root_a_service_whose_listener_its_manager_made_is_told_to_be_unlimited_and_ag
     carry(&accepted, &client, 1_000_000);
     // Another look or two: it is not said again.
     std::thread::sleep(Duration::from_secs(2));
-    let (said, summary) = limit.end();
+    let (said, summary) = limit.end_with(1);
     assert_eq!(said.matches("nothing went through this limit").count(), 1, "{said}");
+    assert!(said.contains("error: the limit has held nothing"), "{said}");
     assert!(said.contains(&format!("process {pid} (")), "{said}");
     let outside = summary.lines().find(|line| line.starts_with("outside   sent at least "));
     let outside = outside.unwrap_or_else(|| panic!("{summary}"));

@@ -41,6 +41,13 @@ pub(crate) struct Missed {
     pub(crate) cgroups: BTreeSet<CgroupId>,
 }
 
+impl Missed {
+    /// Something did.
+    pub(crate) fn is_any(&self) -> bool {
+        self.traffic != Traffic::default()
+    }
+}
+
 impl Tally {
     /// Adds a look. What was there at the first one counts from then on. A socket that turns up later counts from its
     /// beginning, unless its process does too, which may have come from elsewhere with it.

@@ -51,6 +51,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	struct css_set *cgroups;
+	__u64 start_boottime;
 	char comm[NAME_BYTES];
 } KERNEL_TYPE;
 
@@ -147,8 +148,9 @@ const volatile __u32 pid_namespace = 0;
 /* Tell of every process: members have threads here and their first one elsewhere. */
 const volatile __u8 everybody = 0;
 
-/* The task that was looked at last, and what was found. */
+/* The task that was looked at last, and what was found: another one may have its place in memory. */
 static __u64 known_task;
+static __u64 known_start;
 static __u8 known_member;
 
 static __always_inline int is_below(struct cgroup *cgroup)
@@ -198,9 +200,12 @@ static __always_inline __u32 pid_of(struct task_struct *task)
 
 static __always_inline int is_member(struct task_struct *task)
 {
-	if ((__u64)task != known_task) {
+	__u64 start = BPF_CORE_READ(task, start_boottime);
+
+	if ((__u64)task != known_task || start != known_start) {
 		known_member = is_below(BPF_CORE_READ(task, cgroups, dfl_cgrp));
 		known_task = (__u64)task;
+		known_start = start;
 	}
 	return known_member;
 }

@@ -70,6 +70,7 @@ pub enum Call {
     Netlink,
     SetNs,
     Unshare,
+    PerfEvent,
 }
 
 impl Call {
@@ -101,6 +102,7 @@ impl Call {
             Call::Netlink => "rtnetlink",
             Call::SetNs => "setns",
             Call::Unshare => "unshare",
+            Call::PerfEvent => "perf_event_open",
         }
     }
 
@@ -137,6 +139,7 @@ impl Call {
             Call::ReadProc => &[SysPtrace, DacReadSearch],
             Call::Iterate => &[Bpf, Perfmon],
             Call::OpenById => &[OpenById],
+            Call::PerfEvent => &[Perfmon],
         }
     }
 }

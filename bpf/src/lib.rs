@@ -26,6 +26,7 @@ pub mod limits;
 pub mod lineage;
 pub mod link;
 pub mod list;
+pub mod loads;
 mod metadata;
 #[cfg(test)]
 mod native;

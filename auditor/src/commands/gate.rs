@@ -3,12 +3,15 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bpf::loads::Loads;
+
 use super::output::{self, Stream};
 use super::progress::Progress;
 use crate::cli::Gate;
 use crate::collect::{Breadth, Collector, Options};
 use crate::diff::unseen;
 use crate::gate::children::{Children, become_command};
+use crate::gate::loaders::Loaders;
 use crate::gate::{Aftermath, CommandInfo, GateReport, Processes, SCHEMA_VERSION, judge};
 use crate::report::Host;
 use crate::snapshot::{Snapshot, Tool};
@@ -27,6 +30,8 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
     let start = Instant::now();
     let collector =
         Collector::new(&Options { breadth: Breadth::Everything, ..Options::default() })?;
+    // It has a map of its own, which is to be there before and after.
+    let loads = Loads::open();
     let before = {
         let _progress = Progress::start("Looking at what is there before the command");
         look_before(&collector)?
@@ -41,6 +46,7 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
     }
     let mut processes = Processes::from_here()?;
     let children = Children::watch()?;
+    let mut loaders = Loaders::follow(loads);
     processes.began_ns = Collector::now_ns();
     let began = Instant::now();
     let ended = children.run(&args.command)?;
@@ -50,7 +56,8 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
         ..command(args)
     };
     let settling = Instant::now();
-    let (after, aftermath) = settle(args, &collector, &before, &children, &mut processes)?;
+    let (after, aftermath) =
+        settle(args, &collector, &before, &children, &mut processes, &mut loaders)?;
     let report = told(args, &after, aftermath, command, settling.elapsed(), start);
     output::deliver(&report, &args.report, Stream::Stderr)?;
     Ok(report.exit_status())
@@ -78,6 +85,7 @@ fn settle(
     before: &Snapshot,
     children: &Children,
     processes: &mut Processes,
+    loaders: &mut Loaders,
 ) -> anyhow::Result<(Snapshot, Aftermath)> {
     let deadline = Instant::now() + Duration::from(args.settle);
     let mut earlier: Option<Aftermath> = None;
@@ -87,6 +95,7 @@ fn settle(
             processes.over_ns = Collector::now_ns();
         }
         let after = collector.again(None)?;
+        processes.loaders = loaders.so_far();
         let is_moving = after.looks.last().is_some_and(|look| {
             processes.read(look);
             !look.coverage.changing_links.is_empty()

@@ -25,6 +25,9 @@ pub enum Evidence {
     LoadedBefore,
     /// Its program was loaded when everything that the command had started was over.
     LoadedAfter,
+    /// A process loaded its program that does not descend from the command: the kernel has written down who forks whom, and
+    /// who loads what.
+    Loader,
     /// The owner lives that its program names, or a record of the ledger, and does not descend from the command.
     Owner,
 }
@@ -41,6 +44,7 @@ impl Evidence {
             Self::Holders => None,
             Self::LoadedBefore => Some("loaded before the command was started"),
             Self::LoadedAfter => Some("loaded when the command and all that it started was over"),
+            Self::Loader => Some("loaded by a process that the command did not start"),
             Self::Owner => Some("its owner was not started by the command"),
         }
     }
@@ -76,12 +80,18 @@ impl<'a> Attribution<'a> {
     }
 
     fn of_program(&self, id: ProgramId) -> Option<Evidence> {
+        if self.is_the_commands(id) {
+            return None;
+        }
         self.certainly(id).or_else(|| self.by_holders(&self.held.keeping_program(id)))
     }
 
     fn of_link(&self, id: LinkId) -> Option<Evidence> {
         let program = self.inventory_links().find(|(link, _)| *link == id).and_then(|(_, it)| it);
         let program = program.filter(|id| self.is_new_program(*id));
+        if program.is_some_and(|id| self.is_the_commands(id)) {
+            return None;
+        }
         program
             .and_then(|program| self.certainly(program))
             .or_else(|| self.by_holders(&[Object::Link(id)]))
@@ -89,6 +99,9 @@ impl<'a> Attribution<'a> {
 
     /// A map without a load time of its own is as old as the programs that use it.
     fn of_map(&self, id: MapId) -> Option<Evidence> {
+        if self.held.users_of(id).any(|id| self.is_the_commands(id)) {
+            return None;
+        }
         let users: Vec<Option<Evidence>> =
             self.held.users_of(id).map(|program| self.certainly(program)).collect();
         let first = users.first().copied().flatten();
@@ -98,7 +111,12 @@ impl<'a> Attribution<'a> {
             .or_else(|| self.by_holders(&self.held.keeping_map(id)))
     }
 
-    /// What time and name of a program say, unless a process of the command holds it.
+    /// The command has loaded it, whoever holds it now.
+    fn is_the_commands(&self, id: ProgramId) -> bool {
+        self.is_new_program(id) && self.processes.has_command_loaded(id) == Some(true)
+    }
+
+    /// What its loader, its time and the name of its owner say of a program, unless a process of the command holds it.
     fn certainly(&self, id: ProgramId) -> Option<Evidence> {
         let program = self.program(id)?;
         let by_time = match (self.processes.began_ns, self.processes.over_ns) {
@@ -106,7 +124,9 @@ impl<'a> Attribution<'a> {
             (_, Some(over)) if program.loaded_at_ns > over => Some(Evidence::LoadedAfter),
             _ => None,
         };
+        let is_others = self.processes.has_command_loaded(id) == Some(false);
         by_time
+            .or_else(|| is_others.then_some(Evidence::Loader))
             .or_else(|| self.has_other_owner(program).then_some(Evidence::Owner))
             .filter(|_| !self.has_command(&self.held.keeping_program(id)))
     }

@@ -1,7 +1,9 @@
 //! Who holds what is left, and what keeps it beside processes.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
+use bpf::loads::Loader;
 use bpf::{LinkId, MapId, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,6 +55,32 @@ pub struct Holder {
     pub origin: Origin,
 }
 
+/// The process that loaded a program, as the kernel has written it down. It may have ended since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadedBy {
+    /// Its pid; 0 for one outside of this pid namespace.
+    pub pid: u32,
+    /// Its name then; empty where that is not known.
+    pub comm: String,
+    /// The command started it, or something that the command started.
+    pub is_of_command: bool,
+}
+
+/// `process 4711 (bpftool), which the command started`.
+impl fmt::Display for LoadedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        if !self.comm.is_empty() {
+            write!(f, " ({})", self.comm)?;
+        }
+        f.write_str(if self.is_of_command {
+            ", which the command started"
+        } else {
+            ", which the command did not start"
+        })
+    }
+}
+
 /// What keeps things, at the moment after.
 pub struct Held<'a> {
     look: Option<&'a Look>,
@@ -93,19 +121,29 @@ impl<'a> Held<'a> {
     /// Who may have made it, and what keeps it, in a sentence. Names are in it as they are: escape it before it goes
     /// to a terminal.
     pub fn reason(&self, item: &Item) -> String {
-        let loaded = item.program().and_then(|program| {
+        let loader = self.loader(item);
+        let when = item.program().and_then(|program| {
             let (at, uid) = (program.loaded_at.as_ref()?, program.uid?);
-            Some(format!("loaded {at} by uid {uid}"))
+            let by = loader.as_ref().map(|by| format!(", {by}")).unwrap_or_default();
+            Some(format!("loaded {at} by uid {uid}{by}"))
         });
         let holders = wording(&self.holders(item));
         let maker = holders.unwrap_or_else(|| {
             let which = if self.sees_every_process() { "" } else { " that could be looked into" };
-            format!("maker unknown: no process{which} holds it any more")
+            let maker = if loader.is_some() { "" } else { "maker unknown: " };
+            format!("{maker}no process{which} holds it any more")
         });
         let keepers = self.keepers(item);
         let kept = (!keepers.is_empty()).then(|| format!("kept by {}", keepers.join(", ")));
-        let parts: Vec<String> = [loaded, Some(maker), kept].into_iter().flatten().collect();
+        let parts: Vec<String> = [when, Some(maker), kept].into_iter().flatten().collect();
         parts.join("; ")
+    }
+
+    /// Who loaded the program that it is, or is of, where that is known.
+    pub(super) fn loader(&self, item: &Item) -> Option<LoadedBy> {
+        let Loader { pid, name, is_descendant } =
+            self.processes.loaders.get(&item.program()?.id)?;
+        Some(LoadedBy { pid: *pid, comm: name.clone(), is_of_command: (*is_descendant)? })
     }
 
     fn sees_every_process(&self) -> bool {

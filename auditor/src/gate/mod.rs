@@ -1,5 +1,5 @@
 //! What a command left behind. The judgement is a function of two snapshots and of who was running; nothing here asks
-//! the host anything but `children` and `processes`.
+//! the host anything but `children`, `loaders` and `processes`.
 //!
 //! What is new after the command counts as left, unless it can be shown to be somebody else's ([`Evidence`]). That only
 //! processes hold it that do not descend from the command has to be so in two looks, for any process may hold anything
@@ -9,6 +9,7 @@
 pub(crate) mod children;
 mod evidence;
 mod gone;
+pub(crate) mod loaders;
 mod makers;
 pub(crate) mod processes;
 mod report;
@@ -18,7 +19,7 @@ use nix::sys::signal::Signal;
 
 use self::evidence::Attribution;
 pub use self::evidence::Evidence;
-pub use self::makers::{Held, Holder, Origin};
+pub use self::makers::{Held, Holder, LoadedBy, Origin};
 pub use self::processes::Processes;
 pub use self::report::{CommandInfo, Ended, GateReport, Left, SCHEMA_VERSION};
 use crate::classify::Verdict;
@@ -145,6 +146,7 @@ pub fn judge(
             let why = seems.and_then(Evidence::wording).map(|why| format!("; {why}"));
             Left {
                 holders: held.holders(item),
+                loader: held.loader(item),
                 reason: held.reason(item) + &why.unwrap_or_default(),
                 remedy: remedy(item),
                 is_kept: held.is_kept(item),

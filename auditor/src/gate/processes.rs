@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use bpf::Birth;
+use bpf::loads::Loader;
 use bpf::pins::{Sought, pins_of};
+use bpf::{Birth, ProgramId};
 
 use super::makers::Origin;
 use crate::collect::object;
@@ -29,6 +30,8 @@ pub struct Processes {
     pub ancestors: HashMap<u32, Birth>,
     /// By pid.
     pub table: HashMap<u32, Birth>,
+    /// Who has loaded what since the gate was started, as the kernel has written it down. Empty where that is not known.
+    pub loaders: HashMap<ProgramId, Loader>,
     /// Pins in mount namespaces of what the command has left running, out of sight from here. They only explain.
     pub pins_elsewhere: Vec<PinFact>,
 }
@@ -119,6 +122,11 @@ impl Processes {
     pub(super) fn is_another(&self, pid: u32, start_time: u64) -> bool {
         self.table.get(&pid).is_some_and(|it| it.start_time == start_time)
             && self.origin(pid).is_not_the_commands()
+    }
+
+    /// Whether the command has loaded it, or something that the command started; none where that cannot be told.
+    pub(super) fn has_command_loaded(&self, program: ProgramId) -> Option<bool> {
+        self.loaders.get(&program)?.is_descendant
     }
 
     fn is_earlier(&self, pid: u32, process: &Birth) -> bool {

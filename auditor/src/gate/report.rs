@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::Evidence;
-use super::makers::{Holder, wording};
+use super::makers::{Holder, LoadedBy, wording};
 use super::text;
 use crate::classify::Verdict;
 use crate::diff::{Item, checks};
@@ -108,6 +108,9 @@ pub struct Left {
     pub item: Item,
     /// Processes that hold it, or something that keeps it.
     pub holders: Vec<Holder>,
+    /// The process that loaded its program; left out where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader: Option<LoadedBy>,
     /// Who may have made it, and what keeps it, for people.
     pub reason: String,
     /// What ends it, for people.
@@ -127,6 +130,10 @@ impl Left {
     /// Whose it is, for people, where it is somebody else's.
     pub(super) fn maker(&self) -> String {
         match self.evidence.and_then(Evidence::wording) {
+            Some(wording) if self.evidence == Some(Evidence::Loader) => self
+                .loader
+                .as_ref()
+                .map_or_else(|| wording.to_owned(), |by| format!("loaded by {by}")),
             Some(wording) => wording.to_owned(),
             None => wording(&self.holders).unwrap_or_else(|| self.reason.clone()),
         }

@@ -11,7 +11,8 @@ use auditor::gate::{
 use auditor::report::Host;
 use auditor::results::Outcome;
 use auditor::snapshot::{Object, PinFact, Snapshot, Subject, Tool};
-use bpf::{Birth, MapId};
+use bpf::loads::Loader;
+use bpf::{Birth, MapId, ProgramId};
 
 use crate::common::*;
 use crate::diff::{Stock, everything};
@@ -201,6 +202,51 @@ fn what_was_loaded_before_the_command_or_after_it_is_not_its_own_whoever_holds_i
     }
     // The command's own processes can have taken it over.
     assert_eq!(judged_in(&loaded(&[DAEMON]), Some(1_042), None).left.len(), 1);
+}
+
+/// Program 41 was loaded by a process that the command started, or did not start, or of which that cannot be told.
+fn judged_by(after: &Snapshot, is_descendant: Option<bool>) -> Aftermath {
+    let loader = Loader { pid: 77, name: "loader".to_owned(), is_descendant };
+    let processes = Processes { loaders: HashMap::from([(ProgramId(41), loader)]), ..processes() };
+    judge(&everything(), after, &all(), &processes).unwrap().confirmed_by(None)
+}
+
+#[test]
+fn who_has_loaded_a_program_tells_whose_it_is_whoever_holds_it_or_nobody() {
+    for holders in [vec![], vec![SYSTEMD], vec![SYSTEMD, 999]] {
+        let mut after = loaded(&holders);
+        after.attach(41, A, EG);
+        after.pin("/sys/fs/bpf/p", program(41));
+        let found = judged_by(&after, Some(false));
+        assert_eq!((found.left.len(), found.others.len()), (0, 3), "{holders:?}");
+        assert!(found.others.iter().all(|it| it.evidence == Some(Evidence::Loader)));
+        assert!(found.others[0].reason.contains("process 77 (loader), which the command did not"));
+        let found = judged_by(&after, Some(true));
+        assert_eq!((found.left.len(), found.others.len()), (3, 0), "{holders:?}");
+        assert!(found.left[0].reason.contains("process 77 (loader), which the command started"));
+        let untold = judged_by(&after, None);
+        assert_eq!((untold.left.len(), untold.others.len()), (3, 0), "{holders:?}");
+        assert!(!untold.left[0].reason.contains("process 77"), "{}", untold.left[0].reason);
+    }
+    // The command's own processes can have taken it over.
+    assert_eq!(judged_by(&loaded(&[DAEMON]), Some(false)).left.len(), 1);
+}
+
+#[test]
+fn what_the_command_has_loaded_stays_its_own_though_others_hold_it_in_every_look() {
+    let mut after = loaded(&[SYSTEMD]);
+    after.inventory().programs.pop();
+    after.load(41, "mine", &[9]);
+    after.any_link(7, 41, "xdp");
+    after.map(9, "counts");
+    after.hold(SYSTEMD, &[link(7), Object::Map(MapId(9))]);
+    let first = judged_by(&after, Some(true));
+    let loader = Loader { pid: 77, name: String::new(), is_descendant: Some(true) };
+    let processes = Processes { loaders: HashMap::from([(ProgramId(41), loader)]), ..processes() };
+    let second = judge(&everything(), &after, &all(), &processes).unwrap();
+    let found = second.confirmed_by(Some(&first));
+    assert_eq!(kinds(&found.left), [Kind::Link, Kind::Program, Kind::Map]);
+    assert_eq!((found.others.len(), found.unclear.len()), (0, 0));
 }
 
 #[test]

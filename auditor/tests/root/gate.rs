@@ -276,12 +276,62 @@ fn root_what_a_process_makes_that_others_start_meanwhile_is_told_and_does_not_co
     for other in others {
         assert_eq!(
             (&other["evidence"], &other["holders"][0]["pid"]),
-            (&"holders".into(), &pid.into())
+            (&"loader".into(), &pid.into())
         );
         assert_eq!(other["holders"][0]["origin"], "meanwhile");
     }
     let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(talk.contains("started meanwhile, but not by the command"), "{talk}");
+    assert!(talk.contains("), which the command did not start"), "{talk}");
+}
+
+#[test]
+fn root_what_others_leave_attached_meanwhile_does_not_count_though_nobody_holds_it() {
+    let (cgroup, names) = (ScratchCgroup::new("forgotten"), Names::new());
+    let gate = Gate::new(&names.leak);
+    let mut child = piped(&mut gate.command(&["sh", "-c", "echo ready; cat"]));
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let theirs = plant(cgroup.path(), &names.leak, EGRESS, bpf::list::AttachFlags::MULTI);
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    let report = gate.report(&shown(&output));
+    assert_eq!((output.status.code(), left(&report)), (Some(0), vec![]), "{}", shown(&output));
+    let others = report["others"].as_array().unwrap();
+    assert!(others.iter().all(|it| it["evidence"] == "loader"), "{others:?}");
+    assert!(others.iter().any(|it| it["program"]["id"] == theirs.0), "{}", shown(&output));
+    let by = format!("process {} (", std::process::id());
+    assert!(others[0]["reason"].as_str().unwrap().contains(&by), "{others:?}");
+}
+
+#[test]
+fn root_what_a_command_leaves_attached_is_its_own_though_a_monitor_has_it_open() {
+    let (cgroup, folder) = (ScratchCgroup::new("monitored"), tempfile::tempdir().unwrap());
+    let names = Names::new();
+    let daemon = compiled(&folder, "tests/root/daemon.c");
+    let gate = Gate { settle: "3s", ..Gate::new(&names.leak) };
+    // It ends when somebody else has opened its link, and so keeps it.
+    let script = format!("{daemon} {} {}; read -r _", text(cgroup.path()), names.leak);
+    let mut child = piped(&mut gate.command(&["sh", "-c", &script]));
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut pid = String::new();
+    stdout.read_line(&mut pid).unwrap();
+    let id = attached(cgroup.path(), EGRESS)[0];
+    let links = bpf::objects::cgroup_links().unwrap().links;
+    let link = links.iter().find(|link| link.program_id == id).unwrap().id;
+    let _monitor = bpf::link::Link::open(link).unwrap();
+    kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    let report = gate.report(&shown(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert_eq!(left(&report), ["attachment", "link", "program"], "{}", shown(&output));
+    let holder = &report["left"][1]["holders"][0];
+    assert_eq!(
+        (&holder["pid"], &holder["origin"]),
+        (&std::process::id().into(), &"earlier".into())
+    );
+    let reason = report["left"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains(", which the command started"), "{reason}");
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Error {
             Call::Netlink => format!("cannot read or change {target}"),
             Call::SetNs => format!("cannot enter {target}"),
             Call::Unshare => format!("cannot make {target}"),
+            Call::PerfEvent => format!("cannot follow {target}"),
         }
     }
 

@@ -1,0 +1,308 @@
+//! Who loads programs: the kernel's own record of each load, with the process that asked for it.
+//!
+//! The kernel writes down who forks whom and who loads what (`PERF_RECORD_FORK`, `PERF_RECORD_BPF_EVENT`,
+//! `perf_event_open(2)`). So what a process and its descendants have loaded is known also when they have ended, and
+//! whoever holds it by then.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use libbpf_sys as kernel;
+use nix::errno::Errno;
+
+use crate::clocks::{Shift, monotonic_ns};
+use crate::error::{Call, Error, Result};
+use crate::ids::ProgramId;
+use crate::sys::Records;
+
+const WHAT: &str = "which process loads programs";
+
+/// How long records wait at most.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A record is in its ring at the latest so long after its time, in nanoseconds: the kernel takes the time right before it
+/// writes.
+const LATE_NS: u64 = 10_000_000;
+
+/// Who loaded a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loader {
+    /// The process, in this pid namespace; 0 for one outside of it.
+    pub pid: u32,
+    /// Its name then; empty where that is not known.
+    pub name: String,
+    /// It descends from the process that was asked for, and was started since. None where that cannot be told.
+    pub is_descendant: Option<bool>,
+}
+
+/// Rings that records are written to from now on. Nothing stays behind if the process dies.
+#[derive(Debug)]
+pub struct Loads(Records);
+
+impl Loads {
+    /// Begins to write down. Linux 5.1; `CAP_PERFMON` (before 5.8 `CAP_SYS_ADMIN`).
+    ///
+    /// # Errors
+    /// `Denied` without the right, or where a policy or a sandbox forbids `perf_event_open(2)`.
+    pub fn open() -> Result<Self> {
+        Records::open().map(Self).map_err(fail)
+    }
+
+    /// Follows this process and what it starts from now on. A thread of its own reads the rings: it blocks the signals that
+    /// the calling one blocks.
+    ///
+    /// # Errors
+    /// When the rings cannot be read, or `/proc`; and in a time namespace whose clocks it does not tell.
+    pub fn follow(mut self, root: u32) -> Result<Following> {
+        let shift = Shift::of_this_process().ok_or_else(|| fail(Errno::ENODATA))?;
+        // What was before does not matter, nor whether it was too much.
+        self.0.read(Duration::ZERO, |_| {}).map_err(fail)?;
+        // Who comes meanwhile is in the rings, too, which are read later.
+        let family = Family::new(root, processes()?.into_iter());
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { family, ..State::default() }),
+            has_read: Condvar::new(),
+            shift,
+        });
+        let reader = Arc::clone(&shared);
+        let thread = thread::spawn(move || reader.read_on(self.0));
+        Ok(Following { shared, thread: Some(thread) })
+    }
+}
+
+/// Reads on until it is dropped.
+#[derive(Debug)]
+pub struct Following {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    has_read: Condvar,
+    shift: Shift,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    family: Family,
+    /// Records that may have earlier ones in other rings.
+    waiting: Vec<Record>,
+    /// All that happened until then is in it.
+    until_ns: u64,
+    failed: Option<Error>,
+    is_over: bool,
+}
+
+impl Following {
+    /// Who loaded which program since, up to now. None where that is not known of all: more was written at once than there
+    /// was room for.
+    ///
+    /// # Errors
+    /// When the rings cannot be read.
+    pub fn loaders(&self) -> Result<Option<HashMap<ProgramId, Loader>>> {
+        let now = self.shared.now_ns();
+        let mut state = self.shared.lock();
+        while state.until_ns < now && state.failed.is_none() {
+            state = self.shared.has_read.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        match &state.failed {
+            Some(error) => Err(error.clone()),
+            None if state.family.is_lost => Ok(None),
+            None => Ok(Some(state.family.loaders.clone())),
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.shared.lock().is_over = true;
+        if let Some(thread) = self.thread.take() {
+            // It can only have panicked.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ns(&self) -> u64 {
+        monotonic_ns(self.shift)
+    }
+
+    fn read_on(&self, mut records: Records) {
+        loop {
+            let mut read = Vec::new();
+            // What is earlier than this is in the rings before they are read for the second time.
+            let until = self.now_ns().saturating_sub(LATE_NS);
+            let result = records.read(PAUSE, |bytes| read.extend(Record::parse(bytes)));
+            let mut state = self.lock();
+            state.waiting.append(&mut read);
+            state.settle(until);
+            state.failed = result.map_err(fail).err();
+            self.has_read.notify_all();
+            if state.is_over || state.failed.is_some() {
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Takes what is older than that, in the order in which it happened.
+    fn settle(&mut self, until_ns: u64) {
+        self.waiting.sort_by_key(|record| record.at_ns);
+        let settled = self.waiting.partition_point(|record| record.at_ns <= until_ns);
+        for record in self.waiting.drain(..settled) {
+            self.family.note(record.what, name_of);
+        }
+        self.until_ns = until_ns;
+    }
+}
+
+/// A process, its descendants, and who has loaded what.
+#[derive(Debug, Default)]
+struct Family {
+    /// Of every process whose beginning is known, by pid.
+    kin: HashMap<u32, Kin>,
+    loaders: HashMap<ProgramId, Loader>,
+    /// Some records were lost.
+    is_lost: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kin {
+    Root,
+    /// A descendant, and the name that it, or who forked it, was given since.
+    Descendant(String),
+    /// Another one, and the same.
+    Stranger(String),
+}
+
+impl Family {
+    /// `elders`: the processes that were there before. One from outside of the pid namespace is nobody's descendant.
+    fn new(root: u32, elders: impl Iterator<Item = u32>) -> Self {
+        let mut kin: HashMap<_, _> =
+            elders.chain([0]).map(|pid| (pid, Kin::Stranger(String::new()))).collect();
+        kin.insert(root, Kin::Root);
+        Self { kin, ..Self::default() }
+    }
+
+    /// `name_of`: tells the name of a process that has been given none since.
+    fn note(&mut self, what: What, name_of: impl Fn(u32) -> String) {
+        match what {
+            // Another thread of the same process.
+            What::Fork { pid, parent } if pid == parent => {}
+            // The pid may have been another's before.
+            What::Fork { pid, parent } => {
+                match self.kin.get(&parent) {
+                    Some(Kin::Root) => self.kin.insert(pid, Kin::Descendant(String::new())),
+                    Some(kin) => self.kin.insert(pid, kin.clone()),
+                    None => self.kin.remove(&pid),
+                };
+            }
+            What::Name { pid, name } => {
+                if let Some(Kin::Descendant(known) | Kin::Stranger(known)) = self.kin.get_mut(&pid)
+                {
+                    *known = name;
+                }
+            }
+            What::Load { id, pid } => {
+                let (name, is_descendant) = match self.kin.get(&pid) {
+                    Some(Kin::Descendant(name)) => (name.as_str(), Some(true)),
+                    Some(Kin::Stranger(name)) => (name.as_str(), Some(false)),
+                    Some(Kin::Root) => ("", Some(false)),
+                    None => ("", None),
+                };
+                let name = if name.is_empty() { name_of(pid) } else { name.to_owned() };
+                self.loaders.insert(id, Loader { pid, name, is_descendant });
+            }
+            What::Lost => self.is_lost = true,
+        }
+    }
+}
+
+/// What the kernel has written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    at_ns: u64,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Fork {
+        pid: u32,
+        parent: u32,
+    },
+    /// The whole process has another name.
+    Name {
+        pid: u32,
+        name: String,
+    },
+    Load {
+        id: ProgramId,
+        pid: u32,
+    },
+    /// There was no room for some.
+    Lost,
+}
+
+impl Record {
+    /// Of a record that begins with a `struct perf_event_header` (type, misc, size) and ends with pid, thread and time
+    /// (`sample_id_all`). None for one of another type.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let kind = number(bytes.get(..4)?)?;
+        let (body, trailer) = bytes.get(8..)?.split_at_checked(bytes.len().checked_sub(8 + 16)?)?;
+        let (pid, at_ns) =
+            (number(&trailer[..4])?, u64::from_ne_bytes(trailer[8..].try_into().ok()?));
+        let field = |at: usize| number(body.get(at..at + 4)?);
+        let what = match kind {
+            kernel::PERF_RECORD_FORK => What::Fork { pid: field(0)?, parent: field(4)? },
+            kernel::PERF_RECORD_COMM if field(0)? == field(4)? => {
+                let name = body.get(8..)?.split(|byte| *byte == 0).next()?;
+                What::Name { pid: field(0)?, name: String::from_utf8_lossy(name).into_owned() }
+            }
+            kernel::PERF_RECORD_BPF_EVENT => {
+                let is_load = field(0)? & 0xffff == kernel::PERF_BPF_EVENT_PROG_LOAD;
+                is_load.then_some(What::Load { id: ProgramId(field(4)?), pid })?
+            }
+            kernel::PERF_RECORD_LOST => What::Lost,
+            _ => return None,
+        };
+        Some(Self { at_ns, what })
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// A process may have ended, and outside of this pid namespace it has no name.
+fn name_of(pid: u32) -> String {
+    let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(comm.trim_ascii_end()).into_owned()
+}
+
+fn processes() -> Result<Vec<u32>> {
+    let fail = |error: &std::io::Error| Error::from_io(Call::ReadProc, "/proc", error);
+    let names = std::fs::read_dir("/proc")
+        .map_err(|error| fail(&error))?
+        .map(|entry| entry.map(|it| it.file_name()));
+    let names = names.collect::<std::io::Result<Vec<_>>>().map_err(|error| fail(&error))?;
+    Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+}
+
+fn fail(errno: Errno) -> Error {
+    Error::new(Call::PerfEvent, WHAT, errno)
+}
+
+#[cfg(test)]
+#[path = "loads_tests.rs"]
+mod tests;

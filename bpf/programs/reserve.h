@@ -101,10 +101,10 @@ static __always_inline int admit_to(struct throttle_state *state, struct charge 
 {
 	__u64 tat = *(volatile __u64 *)bucket;
 
+#pragma unroll
 	for (int race = 0; race < MAX_RESERVE_RACES; race++) {
 		__u64 next, found;
 
-		barrier_var(race); /* so that it stays a loop */
 		if (!gcra_admit(tat, now, cost, tolerance, state->horizon, &next))
 			return 0;
 		found = __sync_val_compare_and_swap(bucket, tat, next);

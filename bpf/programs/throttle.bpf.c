@@ -6,6 +6,10 @@
  * One load serves every cgroup of its owner: state and counters lie in cgroup storage and are reached
  * without a look-up. There is one state for each cgroup, and counters for each (cgroup, attach type)
  * that a program is attached to.
+ *
+ * All but the sockops program load without CAP_PERFMON. Then the verifier also follows branches that are never taken,
+ * because a processor may guess that they are. A loop whose counter it knows has no end there, so loops are unrolled.
+ * And it refuses an offset from a pointer that differs by the way taken, so no two ways share the code that adds one.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -205,19 +209,21 @@ static __always_inline int admit(struct throttle_state *state, struct charge *ch
 	__u64 tat = *(volatile __u64 *)&state->tat;
 	__u64 now = gcra_ticks(charge->now, state->tick_shift & 31);
 
+#pragma unroll
 	for (int race = 0; race < MAX_RACES; race++) {
 		__u64 next, found;
 
-		barrier_var(race); /* so that it stays a loop */
 		charge->ahead = ticks_ahead(state, tat, now);
 		if (!gcra_admit(tat, now, charge->cost, state->tolerance, state->horizon, &next))
-			return admit_reserved(state, charge, now, skb, base, egress);
+			goto full;
 		found = __sync_val_compare_and_swap(&state->tat, tat, next);
 		if (found == tat)
 			return 1;
 		tat = found;
 	}
 	return 0;
+full:
+	return admit_reserved(state, charge, now, skb, base, egress);
 }
 
 /*
@@ -286,6 +292,7 @@ drop:
 	if (egress && is_held_back(skb)) {
 		count(&counters->held_back_packets, 1, egress);
 		count(&counters->held_back_bytes, bytes, egress);
+		barrier(); /* a pointer each; see the head of this file */
 	} else {
 		count(&counters->dropped_packets, 1, egress);
 		count(&counters->dropped_bytes, bytes, egress);

@@ -15,13 +15,7 @@ pub(super) fn judge(devices: &[Device], offered: &Answer<Offered>) -> Check {
     let names = |devices: &[&Device]| {
         devices.iter().map(|device| escape(&device.name)).collect::<Vec<_>>().join(", ")
     };
-    // What the kernel does not have nobody can put on a device.
-    let has_none = offered.is().is_some_and(|offered| !offered.fq);
-    let (advice, because) = if has_none {
-        ("", "; this kernel has no fq (CONFIG_NET_SCH_FQ)")
-    } else {
-        ("tc qdisc replace dev DEVICE root fq", "")
-    };
+    let Offer { grade, because, advice } = offer(!with.is_empty(), offered);
     let more = if more.is_empty() {
         String::new()
     } else {
@@ -32,7 +26,7 @@ pub(super) fn judge(devices: &[Device], offered: &Answer<Offered>) -> Check {
         ([], without) => {
             let without = names(without);
             let says = format!("what is not TCP is dropped above a limit, on {without}{because}");
-            check("fq", Grade::Lesser, says, advice)
+            check("fq", grade, says, advice)
         }
         (with, []) if more.is_empty() => {
             check("fq", Grade::Ok, format!("uploads wait in it, on {}", names(with)), "")
@@ -43,8 +37,36 @@ pub(super) fn judge(devices: &[Device], offered: &Answer<Offered>) -> Check {
         (with, without) => {
             let (with, without) = (names(with), names(without));
             let says = format!("uploads wait in it on {with}, but not on {without}{more}{because}");
-            check("fq", Grade::Lesser, says, advice)
+            check("fq", grade, says, advice)
         }
+    }
+}
+
+/// What follows for a device without `fq`.
+struct Offer {
+    grade: Grade,
+    because: String,
+    advice: &'static str,
+}
+
+/// The kernel can only put on a device what it has. A device with `fq` (`is_used`) proves that it has it.
+fn offer(is_used: bool, offered: &Answer<Offered>) -> Offer {
+    match offered {
+        Answer::Is(Offered { fq: false, .. }) => Offer {
+            grade: Grade::Lesser,
+            because: "; this kernel has no fq (CONFIG_NET_SCH_FQ)".to_owned(),
+            advice: "",
+        },
+        Answer::No(why) | Answer::Unknown(why) if !is_used => Offer {
+            grade: Grade::Unknown,
+            because: format!("; whether this kernel has fq could not be tried: {why}"),
+            advice: "",
+        },
+        _ => Offer {
+            grade: Grade::Lesser,
+            because: String::new(),
+            advice: "tc qdisc replace dev DEVICE root fq",
+        },
     }
 }
 
@@ -73,9 +95,21 @@ mod tests {
         let found = judge(&without, &NEITHER);
         assert_eq!((found.grade, &found.advice), (Grade::Lesser, &None));
         assert!(found.says.ends_with("on eth0; this kernel has no fq (CONFIG_NET_SCH_FQ)"));
-        // Who does not know may recommend it.
-        let unknown = judge(&without, &Answer::Unknown("denied".to_owned()));
-        assert!(unknown.advice.is_some() && !unknown.says.contains("has no fq"));
+    }
+
+    #[test]
+    fn where_fq_could_not_be_tried_it_is_unknown_and_nothing_is_recommended() {
+        let (without, with) = (device("eth0", "pfifo_fast"), device("eth1", "fq"));
+        for untried in [Answer::No("refused".to_owned()), Answer::Unknown("refused".to_owned())] {
+            let found = judge(std::slice::from_ref(&without), &untried);
+            assert_eq!((found.grade, &found.advice), (Grade::Unknown, &None), "{found:?}");
+            assert!(found.says.ends_with("could not be tried: refused"), "{}", found.says);
+            // That one device has it shows that the kernel does.
+            let found = judge(&[without.clone(), with.clone()], &untried);
+            assert_eq!(found.grade, Grade::Lesser, "{found:?}");
+            assert!(found.advice.is_some(), "{found:?}");
+            assert_eq!(judge(std::slice::from_ref(&with), &untried).grade, Grade::Ok);
+        }
     }
 
     #[test]

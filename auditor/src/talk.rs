@@ -32,7 +32,9 @@ impl LogLevel for Notes {
     }
 
     fn verbose_help() -> Option<&'static str> {
-        Some("Tell on standard error how things are done")
+        Some(
+            "Tell on standard error how things are done; -vv tells all that the kernel's verifier said",
+        )
     }
 
     fn quiet_help() -> Option<&'static str> {
@@ -85,9 +87,20 @@ pub fn error(error: &anyhow::Error) {
     error.chain().filter_map(|cause| cause.downcast_ref::<bpf::Error>()?.log()).for_each(log);
 }
 
-/// Says what libbpf and the verifier said, to who wants to know how things are done.
+/// Of a long log so many lines are said from its beginning, and so many from its end, where the reason is.
+const FIRST: usize = 10;
+const LAST: usize = 40;
+
+/// Says what libbpf and the verifier said, to who wants to know how things are done: all of it only with `-vv`.
 pub fn log(text: &str) {
-    text.lines().for_each(|line| tracing::debug!("{line}"));
+    let lines: Vec<_> = text.lines().collect();
+    let say = |lines: &[&str]| lines.iter().for_each(|line| tracing::debug!("{line}"));
+    if lines.len() <= FIRST + LAST || tracing::enabled!(Level::TRACE) {
+        return say(&lines);
+    }
+    say(&lines[..FIRST]);
+    tracing::debug!("… {} lines left out (-vv shows all)", lines.len() - FIRST - LAST);
+    say(&lines[lines.len() - LAST..]);
 }
 
 /// Says what the user may want to act on.
@@ -229,6 +242,22 @@ mod tests {
         assert_eq!(printed(LevelFilter::WARN, all), warning);
         assert_eq!(printed(LevelFilter::ERROR, all), "");
         assert_eq!(printed(LevelFilter::DEBUG, all), [warning, note, debug].concat());
+    }
+
+    #[test]
+    fn of_a_long_log_the_beginning_and_the_end_are_said_and_all_to_who_wants_all() {
+        let text = |lines: u32| (1..=lines).map(|it| it.to_string()).collect::<Vec<_>>().join("\n");
+        let said = |level, lines| {
+            let printed = printed(level, || log(&text(lines)));
+            printed.lines().map(|line| line.replace("debug: ", "")).collect::<Vec<_>>()
+        };
+        let long = said(LevelFilter::DEBUG, 1_000);
+        assert_eq!(long.len(), 51);
+        assert_eq!(long[9..12], ["10", "… 950 lines left out (-vv shows all)", "961"]);
+        assert_eq!(long[50], "1000");
+        assert_eq!(said(LevelFilter::DEBUG, 50).len(), 50);
+        assert_eq!(said(LevelFilter::TRACE, 1_000).len(), 1_000);
+        assert_eq!(said(LevelFilter::INFO, 1_000).len(), 0);
     }
 
     #[test]

@@ -30,9 +30,7 @@ fn is_vm() -> bool {
 
 /// A virtual machine has all of it, but for a queue: that is for downloads, and its links came with Linux 6.6.
 fn may_lack(name: Name, way: Way) -> bool {
-    let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    let is_old = (numbers.next(), numbers.next()) < (Some(6), Some(6));
+    let is_old = bpf::release::running() < Some((6, 6));
     !is_vm() || (name == Name::OursQueue && (way == Way::Up || is_old))
 }
 

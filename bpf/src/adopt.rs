@@ -18,7 +18,7 @@ use std::path::Path;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
-use crate::error::{Call, Error, Result, errno_of};
+use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
 use crate::netns;
 use crate::sys;
@@ -48,7 +48,7 @@ pub struct Adopted {
 pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let fail = |error: libbpf_rs::Error| {
         let log = format!("{error}\n{}", take_log());
-        Error::new(Call::Iterate, "the iterator over open sockets", errno_of(&error)).with_log(&log)
+        Error::from_libbpf(Call::Iterate, "the iterator over open sockets", &error).with_log(&log)
     };
     listen_to_libbpf();
     let mut storage = MaybeUninit::uninit();

@@ -82,7 +82,8 @@ impl Cgroup {
         let fail = |errno| Error::new(Call::OpenCgroup, name.clone(), errno);
         let fd = open(path, DIRECTORY, Mode::empty()).map_err(fail)?;
         if fstatfs(&fd).map_err(fail)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
-            return Err(fail(Errno::EINVAL).with_detail("not a directory of the cgroup2 hierarchy"));
+            return Err(Error::found(Call::OpenCgroup, name, Errno::EINVAL)
+                .with_detail("not a directory of the cgroup2 hierarchy"));
         }
         let id = CgroupId(fstat(&fd).map_err(fail)?.st_ino);
         // Without a slash at its end.
@@ -97,12 +98,9 @@ impl Cgroup {
     pub fn open_by_id(mount: &Self, id: CgroupId) -> Result<Self> {
         let name = || format!("cgroup {id}");
         let fail = |errno| Error::new(Call::OpenById, name(), errno);
-        let gone = || Error::new(Call::OpenById, name(), Errno::ENOENT);
-        let fd = sys::open_cgroup_by_id(mount.as_fd(), id.0).map_err(|errno| match errno {
-            // As the kernel says of the handle of a file that is not there any more.
-            Errno::ESTALE => gone(),
-            errno => fail(errno),
-        })?;
+        let gone =
+            || Error::found(Call::OpenById, name(), Errno::ENOENT).with_detail("it was removed");
+        let fd = sys::open_cgroup_by_id(mount.as_fd(), id.0).map_err(fail)?;
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let path = std::fs::read_link(&link)
             .map_err(|error| Error::from_io(Call::ReadProc, &link, &error))?;
@@ -154,7 +152,7 @@ pub fn of_process(pid: u32) -> Result<PathBuf> {
     let text =
         std::fs::read(&path).map_err(|error| Error::from_io(Call::ReadProc, &path, &error))?;
     parse_proc_cgroup(&text).ok_or_else(|| {
-        Error::new(Call::ReadProc, path, Errno::ENODATA)
+        Error::found(Call::ReadProc, path, Errno::ENODATA)
             .with_detail("the process is in no cgroup of the cgroup2 hierarchy")
     })
 }
@@ -169,7 +167,7 @@ pub fn descendants(cgroup: &Path) -> Result<u64> {
         .map_err(|error| Error::from_io(Call::ReadProc, path.display().to_string(), &error))?;
     text.lines()
         .find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
-        .ok_or_else(|| Error::new(Call::ReadProc, path.display().to_string(), Errno::ENODATA))
+        .ok_or_else(|| Error::found(Call::ReadProc, path.display().to_string(), Errno::ENODATA))
 }
 
 /// The path as text for messages.

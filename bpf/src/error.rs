@@ -17,6 +17,8 @@ pub struct Error {
     detail: Option<String>,
     log: Option<String>,
     is_probe: bool,
+    /// No call failed.
+    is_found: bool,
 }
 
 /// The result of a call at the boundary.
@@ -147,7 +149,21 @@ impl Call {
 impl Error {
     /// `call` on `target` failed with `errno`.
     pub fn new(call: Call, target: impl Into<String>, errno: Errno) -> Self {
-        Self { call, target: target.into(), errno, detail: None, log: None, is_probe: false }
+        Self {
+            call,
+            target: target.into(),
+            errno,
+            detail: None,
+            log: None,
+            is_probe: false,
+            is_found: false,
+        }
+    }
+
+    /// No call failed, but what was seen of `target` means the same to the caller as `errno` from `call`. Its text names
+    /// neither.
+    pub fn found(call: Call, target: impl Into<String>, errno: Errno) -> Self {
+        Self { is_found: true, ..Self::new(call, target, errno) }
     }
 
     /// A call that was to tell only whether this kernel has it failed with `errno`, which tells nothing.
@@ -155,9 +171,27 @@ impl Error {
         Self { is_probe: true, ..Self::new(call, "this kernel", errno) }
     }
 
-    /// The same from an error of the standard library.
+    /// The same from an error of the standard library. One without an errno (text that is no UTF-8) is as good as
+    /// `EIO`.
     pub fn from_io(call: Call, target: impl Into<String>, error: &std::io::Error) -> Self {
-        Self::new(call, target, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        match error.raw_os_error() {
+            Some(errno) => Self::new(call, target, Errno::from_raw(errno)),
+            None => Self::found(call, target, Errno::EIO).with_detail(error.to_string()),
+        }
+    }
+
+    /// The same from an error of libbpf. One without an errno (an object that it cannot read) is as good as `EIO`.
+    pub(crate) fn from_libbpf(
+        call: Call,
+        target: impl Into<String>,
+        error: &libbpf_rs::Error,
+    ) -> Self {
+        match errno_of(error) {
+            // It has looked for the kernel's types, and has called nothing.
+            Some(Errno::ESRCH) => Self::found(call, target, Errno::ESRCH),
+            Some(errno) => Self::new(call, target, errno),
+            None => Self::found(call, target, Errno::EIO).with_detail(error.to_string()),
+        }
     }
 
     /// The same with a sentence that says more.
@@ -189,7 +223,7 @@ impl Error {
         &self.target
     }
 
-    /// What the kernel answered.
+    /// What the kernel answered, or what that is as good as which was seen.
     pub fn errno(&self) -> Errno {
         self.errno
     }
@@ -200,8 +234,11 @@ impl Error {
             (_, Errno::EPERM | Errno::EACCES) => Kind::Denied,
             // libbpf does not find the iterator, or the types, or the kernel does not know the way to go.
             (_, Errno::ENOSYS | Errno::EOPNOTSUPP)
-            | (Call::Iterate, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Kind::Unsupported,
-            (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH) => Kind::Vanished,
+            | (Call::Iterate, Errno::ENOENT | Errno::EINVAL)
+            | (Call::Iterate | Call::Load, Errno::ESRCH) => Kind::Unsupported,
+            // ESTALE: as the kernel says of the handle of a file that is not there any more.
+            (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH)
+            | (Call::OpenById, Errno::ESTALE) => Kind::Vanished,
             (Call::Attach | Call::LinkCreate, Errno::E2BIG) => Kind::Full,
             // A link that is being made.
             (_, Errno::ESTALE) | (Call::FdById, Errno::EAGAIN) => Kind::Changed,
@@ -224,13 +261,28 @@ impl Error {
             )
     }
 
+    /// Whether it says that the cgroup2 hierarchy is not to be seen, so that nothing on it can be asked.
+    pub fn is_no_hierarchy(&self) -> bool {
+        self.call == Call::FindCgroup2
+    }
+
     /// Whether the call was refused to a thread that lacks a right for it: then the answer says nothing of the kernel.
-    /// False where the thread has the rights, so that a policy refused it, and where the verifier refused a program.
+    /// False where the thread has the rights, so that a policy refused it. The verifier takes more from who has
+    /// `CAP_PERFMON`.
     pub fn is_for_want_of_rights(&self) -> bool {
         self.is_for_want_of(Rights::of_this_thread().as_ref())
     }
 
+    /// Whether the verifier has refused a program. That memory or time ran out while it looked is no verdict.
+    pub fn is_refused_by_the_verifier(&self) -> bool {
+        let is_over = !matches!(self.errno, Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR);
+        is_over && self.log().is_some_and(|log| log.contains("BEGIN PROG LOAD LOG"))
+    }
+
     fn is_for_want_of(&self, rights: Option<&Rights>) -> bool {
+        if self.is_refused_by_the_verifier() {
+            return rights.is_none_or(|rights| !rights.has(Capability::Perfmon));
+        }
         let is_verdict = self.call == Call::Load && self.errno == Errno::EACCES;
         // Where unprivileged users may not use bpf(2), any call of it needs CAP_BPF first.
         let needed =
@@ -242,14 +294,12 @@ impl Error {
 
 /// The errno of a libbpf-rs error. It keeps the `std::io::Error` that it was made from to itself, and shows
 /// it only in its text, as `(os error 12)`.
-pub(crate) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Errno {
-    std::iter::successors(Some(error), |error| error.source())
-        .find_map(|error| {
-            let text = error.to_string();
-            let (_, number) = text.rsplit_once("(os error ")?;
-            number.split(')').next()?.parse().ok().map(Errno::from_raw)
-        })
-        .unwrap_or(Errno::EIO)
+fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
+        let text = error.to_string();
+        let (_, number) = text.rsplit_once("(os error ")?;
+        number.split(')').next()?.parse().ok().map(Errno::from_raw)
+    })
 }
 
 impl std::error::Error for Error {}
@@ -268,6 +318,8 @@ mod tests {
         assert!(wants(Call::Query, Errno::EPERM, &none));
         assert!(!wants(Call::Load, Errno::EPERM, &all), "a policy");
         assert!(!wants(Call::Load, Errno::EACCES, &none), "the verifier");
+        let refused = Error::new(Call::Load, "x", Errno::EINVAL).with_log("-- BEGIN PROG LOAD LOG");
+        assert!(refused.is_for_want_of(Some(&none)) && !refused.is_for_want_of(Some(&all)));
         assert!(!wants(Call::Load, Errno::EINVAL, &none));
         assert!(Error::new(Call::Query, "x", Errno::EPERM).is_for_want_of(None));
         // CAP_NET_ADMIN alone does not do where bpf(2) is for the privileged only.
@@ -307,8 +359,8 @@ mod tests {
     fn the_errno_of_a_libbpf_error_is_found_below_its_contexts() {
         use libbpf_rs::ErrorExt;
         let error = libbpf_rs::Error::from_raw_os_error(12).context("outer").context("outermost");
-        assert_eq!(errno_of(&error), Errno::ENOMEM);
-        assert_eq!(errno_of(&std::fmt::Error), Errno::EIO);
+        assert_eq!(errno_of(&error), Some(Errno::ENOMEM));
+        assert_eq!(errno_of(&std::fmt::Error), None);
     }
 
     #[test]

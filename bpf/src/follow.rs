@@ -21,7 +21,7 @@ use nix::errno::Errno;
 
 use crate::attach_type::AttachType;
 use crate::cgroup::{Cgroup, ROOT_CGROUP_ID};
-use crate::error::{Call, Error, Result, errno_of};
+use crate::error::{Call, Error, Result};
 use crate::ids::{CgroupId, ProgramId};
 use crate::link::Link;
 use crate::owner::Owner;
@@ -98,13 +98,13 @@ impl Follower {
     /// `EOPNOTSUPP` on the hierarchy's root, whose packets are all of the host's. `Full` when 64 programs are attached;
     /// otherwise what the kernel or libbpf says.
     pub fn new(owner: &Owner, parent: &Cgroup, name: &OsStr, most: Most) -> Result<Self> {
-        let refuse = |why: &str| Error::new(Call::Load, WHAT, Errno::EOPNOTSUPP).with_detail(why);
+        let refuse = |why: &str| Error::found(Call::Load, WHAT, Errno::EOPNOTSUPP).with_detail(why);
         if parent.id() == ROOT_CGROUP_ID {
             return Err(refuse("the cgroup above is the root: every packet of the host would pay"));
         }
         let fail = |error: libbpf_rs::Error| {
             let log = format!("{error}\n{}", take_log());
-            Error::new(Call::Load, WHAT, errno_of(&error)).with_log(log.trim_end())
+            Error::from_libbpf(Call::Load, WHAT, &error).with_log(log.trim_end())
         };
         listen_to_libbpf();
         let mut storage = MaybeUninit::uninit();
@@ -198,7 +198,7 @@ impl Follower {
         };
         let packets = |at: usize| Some(Packets { download: number(at)?, upload: number(at + 1)? });
         let read = || Some(Held { passed: packets(5)?, dropped: packets(7)? });
-        read().ok_or_else(|| fail(Errno::EIO))
+        read().ok_or_else(|| Error::found(Call::MapLookup, WHAT, Errno::EIO))
     }
 
     /// Takes note of what was told: then it can be waited for again.

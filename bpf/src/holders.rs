@@ -71,7 +71,7 @@ pub fn holders(sought: Sought) -> Result<Holders> {
     // Every pid namespace has a first process. Where that is not shown, neither are others.
     if !is_first_there {
         found.unreadable.push(
-            Error::new(Call::ReadProc, "the processes of others", Errno::EACCES)
+            Error::found(Call::ReadProc, "the processes of others", Errno::EACCES)
                 .with_detail("/proc hides them (it is mounted with hidepid)"),
         );
     }

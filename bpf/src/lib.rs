@@ -41,6 +41,7 @@ pub mod program;
 pub mod qdisc;
 pub mod queue;
 mod rate;
+pub mod release;
 pub mod rights;
 mod rtnetlink;
 pub mod run_time;

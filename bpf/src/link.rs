@@ -126,7 +126,7 @@ impl Link {
     pub fn info(&self) -> Result<LinkInfo> {
         let fail = |errno| Error::new(Call::Info, format!("link {}", self.id), errno);
         let raw = sys::link_info(self.fd.as_fd()).map_err(fail)?;
-        cgroup_link(raw).ok_or_else(|| fail(Errno::EINVAL).with_detail("not a cgroup link"))
+        cgroup_link(raw).ok_or_else(|| self.is_not("not a cgroup link"))
     }
 
     /// What the kernel says of it now, where it is a tcx link.
@@ -136,7 +136,11 @@ impl Link {
     pub fn device_info(&self) -> Result<DeviceLinkInfo> {
         let fail = |errno| Error::new(Call::Info, format!("link {}", self.id), errno);
         let raw = sys::link_info(self.fd.as_fd()).map_err(fail)?;
-        device_link(raw).ok_or_else(|| fail(Errno::EINVAL).with_detail("not a tcx link"))
+        device_link(raw).ok_or_else(|| self.is_not("not a tcx link"))
+    }
+
+    fn is_not(&self, what: &str) -> Error {
+        Error::found(Call::Info, format!("link {}", self.id), Errno::EINVAL).with_detail(what)
     }
 
     /// Detaches the program (5.9). The link is defunct then: it still holds the program's memory until

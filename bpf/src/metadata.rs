@@ -10,7 +10,7 @@ use libbpf_rs::btf::types::{DataSec, Func, Var};
 use libbpf_rs::btf::{Btf, TypeId};
 use libbpf_sys as kernel;
 
-use crate::error::{Call, Error, Result, errno_of};
+use crate::error::{Call, Error, Result};
 use crate::owner::Owner;
 use crate::program::{NAME_LEN, Program, open_map};
 use crate::sys;
@@ -40,7 +40,7 @@ impl Program {
         let info = self.info();
         Btf::from_prog_id(info.id.0).map_err(|error| {
             let target = format!("program {} ({})", info.id, info.name);
-            Error::new(Call::BtfLoad, target, errno_of(&error)).with_log(&error.to_string())
+            Error::from_libbpf(Call::BtfLoad, target, &error).with_log(&error.to_string())
         })
     }
 

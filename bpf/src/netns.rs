@@ -78,7 +78,7 @@ fn in_a_thread<T: Send>(what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let started = std::thread::Builder::new().spawn_scoped(scope, what);
         let thread = started.map_err(|error| Error::from_io(Call::ReadProc, TARGET, &error))?;
-        let panicked = |_| Err(Error::new(Call::ReadProc, TARGET, Errno::ECANCELED));
+        let panicked = |_| Err(Error::found(Call::ReadProc, TARGET, Errno::ECANCELED));
         thread.join().unwrap_or_else(panicked)
     })
 }
@@ -92,7 +92,7 @@ pub(crate) fn only(cgroup: &Path) -> Result<File> {
     match found.len() {
         0 => File::open(OWN).map_err(|error| Error::from_io(Call::ReadProc, OWN, &error)),
         1 => Ok(found.remove(0)),
-        several => Err(Error::new(Call::ReadProc, TARGET, Errno::EINVAL).with_detail(format!(
+        several => Err(Error::found(Call::ReadProc, TARGET, Errno::EINVAL).with_detail(format!(
             "its processes live in {several} of them, and a queue is in one"
         ))),
     }
@@ -107,7 +107,7 @@ pub(crate) fn told(cgroup: &Path) -> Result<Vec<File>> {
     match (untold, why) {
         (0, _) => Ok(namespaces),
         (_, Some(error)) => Err(error),
-        (untold, None) => Err(Error::new(Call::ReadProc, TARGET, Errno::ESRCH).with_detail(format!(
+        (untold, None) => Err(Error::found(Call::ReadProc, TARGET, Errno::ESRCH).with_detail(format!(
             "{untold} threads of the cgroup are outside of this pid namespace, so their network namespaces cannot \
              be told: run this on the host"
         ))),

@@ -47,7 +47,7 @@ impl Owner {
         let path = "/proc/self/stat";
         let text = fs::read(path).map_err(|error| from_proc(path, &error))?;
         let start_time = parse_start_time(&text)
-            .ok_or_else(|| Error::new(Call::ReadProc, path, Errno::ENODATA))?;
+            .ok_or_else(|| Error::found(Call::ReadProc, path, Errno::ENODATA))?;
         Ok(Self {
             pid,
             start_time: unshifted(start_time, start_shift()).unwrap_or(0),
@@ -133,7 +133,7 @@ fn uncovered_boot_id() -> nix::Result<OwnedFd> {
 pub fn pid_namespace() -> Result<u32> {
     let path = "/proc/self/ns/pid";
     let inode = fs::metadata(path).map_err(|error| from_proc(path, &error))?.ino();
-    u32::try_from(inode).map_err(|_| Error::new(Call::ReadProc, path, Errno::ERANGE))
+    u32::try_from(inode).map_err(|_| Error::found(Call::ReadProc, path, Errno::ERANGE))
 }
 
 /// `PROC_PID_INIT_INO` of the kernel: the inode number of the pid namespace that every process on the host is in or below.
@@ -251,7 +251,7 @@ fn stat(pid: u32) -> Result<Option<Vec<u8>>> {
             Err(error) => return Err(Error::from_io(Call::ReadProc, path, &error)),
         }
     }
-    Err(Error::new(Call::ReadProc, path, Errno::EACCES)
+    Err(Error::found(Call::ReadProc, path, Errno::EACCES)
         .with_detail("the process is there, but /proc hides it (hidepid)"))
 }
 

@@ -29,7 +29,8 @@ impl Cgroup {
         File::from(fd)
             .read_to_string(&mut text)
             .map_err(|error| Error::from_io(Call::ReadProc, path.display().to_string(), &error))?;
-        parse(&text).ok_or_else(|| fail(Errno::ENODATA))
+        parse(&text)
+            .ok_or_else(|| Error::found(Call::ReadProc, path.display().to_string(), Errno::ENODATA))
     }
 }
 

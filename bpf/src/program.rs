@@ -154,7 +154,12 @@ impl Program {
     ) -> Result<Self> {
         let fail = |errno| Error::new(Call::Load, format!("{name} ({attach_type})"), errno);
         let cut: String = name.chars().take(NAME_LEN).collect();
-        let c_string = |text: &str| CString::new(text).map_err(|_| fail(Errno::EINVAL));
+        let refuse = |errno, why: &str| {
+            Error::found(Call::Load, format!("{name} ({attach_type})"), errno).with_detail(why)
+        };
+        let c_string = |text: &str| {
+            CString::new(text).map_err(|_| refuse(Errno::EINVAL, "a name has no NUL in it"))
+        };
         let (c_name, c_hook) = (c_string(&cut)?, hook.map(c_string).transpose()?);
         let kind = match attach_type.program_type() {
             "cgroup_skb" => kernel::BPF_PROG_TYPE_CGROUP_SKB,
@@ -165,7 +170,7 @@ impl Program {
             "cgroup_sysctl" => kernel::BPF_PROG_TYPE_CGROUP_SYSCTL,
             "cgroup_sockopt" => kernel::BPF_PROG_TYPE_CGROUP_SOCKOPT,
             "lsm" if hook.is_some() => kernel::BPF_PROG_TYPE_LSM,
-            _ => return Err(fail(Errno::EOPNOTSUPP)),
+            _ => return Err(refuse(Errno::EOPNOTSUPP, "no such program is made here")),
         };
         let hook = c_hook.as_deref();
         let fd =
@@ -189,7 +194,7 @@ impl Program {
             .map_err(|error| Error::from_io(Call::ReadProc, &path, &error))?;
         text.lines()
             .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
-            .ok_or_else(|| Error::new(Call::ReadProc, path, Errno::ENODATA))
+            .ok_or_else(|| Error::found(Call::ReadProc, path, Errno::ENODATA))
     }
 
     /// The throttle's state at one place; for TCP's place that of whichever direction is limited. `None` when

@@ -18,6 +18,7 @@ use crate::link::Way;
 use crate::netns;
 use crate::owner::{Owner, is_pid_in_use};
 use crate::program::QUEUE_KEY;
+use crate::release;
 use crate::rtnetlink::{all, tell};
 use crate::sys::{self, Map, bytes_of};
 use crate::throttle::Loaded;
@@ -63,7 +64,10 @@ impl Queue {
     /// # Errors
     /// When the processes live in several network namespaces, or the kernel lacks what is needed. Nothing stays behind then.
     pub fn open(programs: &Loaded, cgroup: &Path, owner: &Owner) -> Result<Self> {
-        let missing = || Error::new(Call::Load, "the programs of a queue", Errno::ENOENT);
+        let missing = || {
+            Error::found(Call::Load, "the programs of a queue", Errno::ENOENT)
+                .with_detail("they were not asked for")
+        };
         let programs = programs.queue.as_ref().ok_or_else(missing)?;
         let programs = Programs {
             redirect: programs.redirect.as_fd(),
@@ -96,7 +100,7 @@ impl Queue {
             sys::link_on_device(program, device, place).map_err(|errno| {
                 let error = Error::new(Call::DeviceLink, format!("network device {device}"), errno);
                 match errno {
-                    Errno::EINVAL => {
+                    Errno::EINVAL if release::running().is_some_and(|it| it < (6, 6)) => {
                         error.with_detail("a queue needs Linux 6.6 or newer (tcx links)")
                     }
                     _ => error,
@@ -106,7 +110,7 @@ impl Queue {
         self.links.push(link(programs.depart, device, Way::Egress)?);
         let sources = sources(&all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?);
         if sources.is_empty() {
-            let error = Error::new(Call::Netlink, "network devices", Errno::ENODEV);
+            let error = Error::found(Call::Netlink, "network devices", Errno::ENODEV);
             return Err(error.with_detail("there is none with Ethernet headers that is up"));
         }
         for source in sources {
@@ -141,7 +145,7 @@ impl Queue {
             remove_device(device)?;
             if links_here()?.iter().any(|link| link.header.index == device) {
                 let error =
-                    Error::new(Call::Netlink, format!("network device {device}"), Errno::EEXIST);
+                    Error::found(Call::Netlink, format!("network device {device}"), Errno::EEXIST);
                 return Err(error.with_detail("it was removed, and is still there"));
             }
             Ok(())
@@ -261,7 +265,10 @@ fn make_device(owner: &Owner) -> Result<u32> {
             Ok(()) => {
                 let links = links_here()?;
                 let made = links.iter().find(|link| self::name(link) == Some(&name));
-                let missing = || Error::new(Call::Netlink, name, Errno::ENODEV);
+                let missing = || {
+                    Error::found(Call::Netlink, name, Errno::ENODEV)
+                        .with_detail("it was made, and is not there")
+                };
                 let device = made.map(|link| link.header.index).ok_or_else(missing)?;
                 return take_back_the_modules(before.as_ref()).map(|()| device).inspect_err(|_| {
                     let _ = remove_device(device);
@@ -313,7 +320,7 @@ pub(crate) fn take_back_the_modules(before: Option<&Vec<u32>>) -> Result<()> {
 fn prepare_device(device: u32, owner: &Owner) -> Result<()> {
     let target = format!("network device {device}");
     let alias = serde_json::to_string(owner).map_err(|error| {
-        Error::new(Call::Netlink, &*target, Errno::EINVAL).with_detail(error.to_string())
+        Error::found(Call::Netlink, &*target, Errno::EINVAL).with_detail(error.to_string())
     })?;
     let mut link = LinkMessage::default();
     link.header.index = device;

@@ -45,7 +45,7 @@ pub(crate) fn all(what: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>
         sleep,
     )?;
     if !dump.is_whole {
-        return Err(Error::new(Call::Netlink, DEVICES, Errno::EAGAIN)
+        return Err(Error::found(Call::Netlink, DEVICES, Errno::EAGAIN)
             .with_detail("they changed each time that they were listed"));
     }
     Ok(dump.answers)
@@ -117,7 +117,8 @@ fn exchange(
         while !rest.is_empty() {
             let answer =
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| {
-                    Error::new(Call::Netlink, target, Errno::EBADMSG).with_detail(error.to_string())
+                    Error::found(Call::Netlink, target, Errno::EBADMSG)
+                        .with_detail(error.to_string())
                 })?;
             // Something has changed meanwhile, so that what was told may be short of something.
             is_interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;

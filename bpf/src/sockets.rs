@@ -24,7 +24,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
-use crate::error::{Call, Error, Result, errno_of};
+use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
 use crate::netns::unless_gone;
 use crate::owner::pid_namespace;
@@ -136,7 +136,7 @@ impl Sockets {
     pub fn load(cgroup: &Cgroup) -> Result<Self> {
         let fail = |error: libbpf_rs::Error| {
             let log = format!("{error}\n{}", take_log());
-            Error::new(Call::Iterate, WHAT, errno_of(&error)).with_log(&log)
+            Error::from_libbpf(Call::Iterate, WHAT, &error).with_log(&log)
         };
         let path = cgroup.path().to_owned();
         let kind = path.join("cgroup.type");
@@ -146,7 +146,10 @@ impl Sockets {
         listen_to_libbpf();
         let mut storage = MaybeUninit::uninit();
         let mut open = skeleton::FilesSkelBuilder::default().open(&mut storage).map_err(fail)?;
-        let no_data = || Error::new(Call::Iterate, WHAT, Errno::EINVAL);
+        let no_data = || {
+            Error::found(Call::Iterate, WHAT, Errno::EINVAL)
+                .with_detail("the object has no data section")
+        };
         let rodata = open.maps.rodata_data.as_deref_mut().ok_or_else(no_data)?;
         rodata.cgroup_id = cgroup.id().0;
         rodata.pid_namespace = pid_namespace()?;
@@ -172,7 +175,7 @@ impl Sockets {
             .read_to_end(&mut told)
             .map_err(|error| Error::from_io(Call::Iterate, WHAT, &error))?;
         let records = record::parse(&told).ok_or_else(|| {
-            Error::new(Call::Iterate, WHAT, Errno::EIO)
+            Error::found(Call::Iterate, WHAT, Errno::EIO)
                 .with_detail("what it told is not what it should tell")
         })?;
         // Where the cgroup is threaded, the first thread of a member may be elsewhere.

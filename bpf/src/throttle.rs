@@ -16,9 +16,10 @@ use libbpf_rs::{PrintLevel, set_print};
 use nix::errno::Errno;
 
 use crate::attach_type::AttachType;
-use crate::error::{Call, Error, Kind, Result, errno_of};
+use crate::error::{Call, Error, Kind, Result};
 use crate::owner::Owner;
 use crate::program::Program;
+use crate::release;
 use crate::sys::Map;
 pub(crate) use skeleton::types;
 
@@ -72,6 +73,9 @@ impl<P> Loaded<P> {
     }
 }
 
+/// What is loaded.
+const WHAT: &str = "the packet programs";
+
 /// Loads the programs; those that are not always needed only if asked for. `mark` is by what they tell each other, and those of
 /// other loads that have the same, that a packet was dropped already: a secret, or 0 for none.
 /// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`, and what [`Parts`] says. They are attached nowhere yet, and go with their
@@ -87,9 +91,10 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     take_log();
 
     let fail = |error: libbpf_rs::Error| {
-        let failed = Error::new(Call::Load, "the packet programs", errno_of(&error))
+        let failed = Error::from_libbpf(Call::Load, WHAT, &error)
             .with_log(&format!("{error}\n{}", take_log()));
-        if parts.queue && failed.kind() == Kind::Other {
+        let is_old = release::running().is_some_and(|running| running < (6, 6));
+        if parts.queue && is_old && failed.kind() == Kind::Other {
             failed.with_detail("a queue for downloads needs Linux 6.6 or newer")
         } else {
             failed
@@ -102,7 +107,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     open.progs.chadthrottle_redirect.set_autoload(parts.queue);
     open.progs.chadthrottle_queue.set_autoload(parts.queue);
     let Some(rodata) = open.maps.rodata_data.as_deref_mut() else {
-        let error = Error::new(Call::Load, "the packet programs", Errno::EINVAL);
+        let error = Error::found(Call::Load, WHAT, Errno::EINVAL);
         return Err(error.with_detail("the object has no read-only data to write the owner into"));
     };
     let halves = [mark & u64::from(u32::MAX), mark >> 32];
@@ -118,8 +123,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     let skeleton = open.load().map_err(fail)?;
     // Descriptors of our own: the skeleton closes its own when it is dropped.
     let own = |fd: std::os::fd::BorrowedFd<'_>| -> Result<OwnedFd> {
-        fd.try_clone_to_owned()
-            .map_err(|error| Error::from_io(Call::Load, "the packet programs", &error))
+        fd.try_clone_to_owned().map_err(|error| Error::from_io(Call::Load, WHAT, &error))
     };
     let counters = skeleton.maps.chad_counters.as_fd();
     let program = |program: std::os::fd::BorrowedFd<'_>, counters: Option<_>| {
@@ -140,14 +144,14 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
         // libbpf asks the kernel whether it takes names, and where that one call fails for whatever reason it
         // loads without. Nobody would know such a program for ours, nor its maps.
         if !program.info().name.starts_with("chadthrottle_") {
-            let error = Error::new(Call::Load, "the packet programs", Errno::ENODATA);
+            let error = Error::found(Call::Load, WHAT, Errno::ENODATA);
             return Err(error.with_detail("they were loaded without their names: try again"));
         }
         Ok(program)
     };
     let queue = || -> Result<Queued> {
         let settings = Map::from_fd(own(skeleton.maps.chad_redirect.as_fd())?)
-            .map_err(|errno| Error::new(Call::Info, "the packet programs", errno))?;
+            .map_err(|errno| Error::new(Call::Info, WHAT, errno))?;
         Ok(Queued {
             redirect: program(skeleton.progs.chadthrottle_redirect.as_fd(), None)?,
             depart: program(skeleton.progs.chadthrottle_queue.as_fd(), None)?,

@@ -22,7 +22,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use nix::errno::Errno;
 
 use crate::attach_type::AttachType;
-use crate::error::{Call, Error, Result, errno_of};
+use crate::error::{Call, Error, Result};
 use crate::ids::{CgroupId, ProgramId};
 use crate::list::{AttachFlags, AttachedProgram, ProgramList};
 use crate::sys;
@@ -98,7 +98,7 @@ fn walk_with(
             Some(walked) => return Ok(walked),
             None if bytes < MOST_BYTES => bytes *= 2,
             None => {
-                let error = Error::new(Call::Iterate, WHAT, Errno::ENOSPC);
+                let error = Error::found(Call::Iterate, WHAT, Errno::ENOSPC);
                 return Err(error.with_detail("there are more attachments than there is room for"));
             }
         }
@@ -116,7 +116,7 @@ fn attempt(
     let start = Instant::now();
     let fail = |error: libbpf_rs::Error| {
         let log = format!("{error}\n{}", take_log());
-        Error::new(Call::Iterate, WHAT, errno_of(&error)).with_log(&log)
+        Error::from_libbpf(Call::Iterate, WHAT, &error).with_log(&log)
     };
     listen_to_libbpf();
     let mut storage = MaybeUninit::uninit();
@@ -150,7 +150,7 @@ fn attempt(
         return Ok(None);
     }
     if told.unreadable > 0 || is_odd {
-        let error = Error::new(Call::Iterate, WHAT, Errno::EIO);
+        let error = Error::found(Call::Iterate, WHAT, Errno::EIO);
         return Err(error.with_detail("it could not read lists of this kernel"));
     }
     walked.visited = told.visited;
@@ -182,7 +182,7 @@ fn keep(walked: &mut Walked, bytes: &[u8], program_flags: bool) -> Option<()> {
 }
 
 fn no_data() -> Error {
-    Error::new(Call::Iterate, WHAT, Errno::EINVAL).with_detail("the object has no data section")
+    Error::found(Call::Iterate, WHAT, Errno::EINVAL).with_detail("the object has no data section")
 }
 
 #[cfg(test)]
@@ -261,8 +261,6 @@ mod tests {
 
     /// The kernel has had it since 6.1.
     fn has_iterator() -> bool {
-        let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
-        let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>().unwrap_or(0));
-        (numbers.next(), numbers.next()) >= (Some(6), Some(1))
+        crate::release::running() >= Some((6, 1))
     }
 }

@@ -46,9 +46,7 @@ fn local(cgroup: &Cgroup) -> list::ProgramList {
 
 #[test]
 fn root_probes_agree_with_the_kernels_version() {
-    let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    let version = bpf::release::running().unwrap();
     let support = probe::support().unwrap();
     assert_eq!(support.links, version >= (5, 7));
     assert_eq!(support.link_detach, version >= (5, 9));

@@ -250,8 +250,9 @@ fn root_a_process_that_has_ended_is_told_as_such() {
     while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    limit(&["--pid", &pid]).refused(&format!("process {pid} has ended already"));
+    limit(&["--pid", &pid]).refused(&format!("process {pid} is a zombie: it has ended"));
     ended.wait().unwrap();
+    limit(&["--pid", &pid]).refused(&format!("there is no process {pid}"));
 }
 
 #[test]

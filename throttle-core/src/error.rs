@@ -132,8 +132,8 @@ pub enum Error {
         /// What was seen.
         seen: String,
     },
-    /// The process has ended.
-    #[error("process {0} has ended already (its parent has not asked for it yet)")]
+    /// The process is a zombie.
+    #[error("process {0} is a zombie: it has ended, and its parent has not waited for it yet")]
     Ended(u32),
     /// Another cgroup has the path now.
     #[error(

@@ -10,11 +10,6 @@ pub fn number(name: &str) -> Option<u64> {
 }
 
 /// Whether programs can be attached to network devices through links (6.6).
-///
-/// # Panics
-/// When the kernel does not tell its release.
 pub fn has_tcx() -> bool {
-    let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+    bpf::release::running() >= Some((6, 6))
 }

@@ -9,6 +9,7 @@ use assert_cmd::Command;
 use bpf::cgroup::Cgroup;
 use bpf::list::{AttachFlags, Scope, attach, query};
 use bpf::program::Program;
+use bpf::release::running;
 use bpf::{AttachType, ProgramId};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -100,18 +101,12 @@ pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<ProgramId>
 
 /// Linux has it since 6.1. Where it is missing an audit that is to use it has to say so.
 pub(crate) fn has_iterator() -> bool {
-    is_since(6, 1)
+    running() >= Some((6, 1))
 }
 
 /// Programs in lists on network devices.
 pub(crate) fn has_tcx() -> bool {
-    is_since(6, 6)
-}
-
-fn is_since(major: u32, minor: u32) -> bool {
-    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+    running() >= Some((6, 6))
 }
 
 /// Compiles a program; the folder keeps it.

@@ -8,7 +8,7 @@ use super::hierarchy::{View, views};
 use super::{Cgroup, members, of_process, shown};
 use crate::error::{Call, Error, Kind, Result};
 use crate::ids::CgroupId;
-use crate::owner::{is_proc_ours, start_time};
+use crate::owner::{birth, is_proc_ours, start_time};
 use crate::sys;
 
 /// How often a process is looked for that moves between cgroups meanwhile.
@@ -33,7 +33,7 @@ pub enum Home {
     },
     /// In one that was removed.
     Removed,
-    /// It has ended, and its parent has not asked for it yet.
+    /// It is a zombie: it has ended, and its parent has not waited for it yet.
     Ended,
     /// There is no such process.
     Nowhere,
@@ -105,7 +105,9 @@ fn look(
         return Ok(Some(Home::In { cgroup, process }));
     }
     if start_time(pid) == Ok(None) {
-        return Ok(Some(Home::Ended));
+        // What is left of a zombie is there until its parent has waited for it.
+        let is_left = birth(pid)?.is_some();
+        return Ok(Some(if is_left { Home::Ended } else { Home::Nowhere }));
     }
     // Somewhere else by now, or still there: only then it is out of sight.
     if ask(pid).ok() != told || (id.is_none() && of_process(pid).ok() != listed) {
@@ -181,7 +183,7 @@ fn without<'a>(path: &'a Path, end: &Path) -> Option<&'a Path> {
 }
 
 fn untold(pid: u32, errno: Errno, why: &str) -> Error {
-    Error::new(Call::ReadProc, format!("the cgroup of process {pid}"), errno).with_detail(why)
+    Error::found(Call::ReadProc, format!("the cgroup of process {pid}"), errno).with_detail(why)
 }
 
 /// What can be said of a place that is out of sight: where it is, and what is mounted here.
@@ -265,6 +267,12 @@ mod tests {
             }
         }
         ended.wait().unwrap();
+        // Also where the kernel has told of it just before.
+        let told = |process| Ok(sys::Task { process, cgroup: u64::MAX });
+        let ways: [&dyn Fn(u32) -> nix::Result<sys::Task>; 3] = [&sys::task, &before_6_13, &told];
+        for ask in ways {
+            assert!(matches!(home_as_told(ended.id(), ask), Ok(Home::Nowhere)));
+        }
         sleep.kill().unwrap();
         sleep.wait().unwrap();
     }

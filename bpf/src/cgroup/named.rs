@@ -8,7 +8,7 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use super::hierarchy::{Shows, View, views};
 use super::home::namespace_root;
 use super::{Cgroup, ROOT_CGROUP_ID, below, shown};
-use crate::error::{Call, Error, Kind, Result};
+use crate::error::{Call, Error, Result};
 
 /// What belongs to a cgroup that is the top of something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +92,8 @@ fn by_relative(views: &[View], named: &Path) -> Result<Option<Cgroup>> {
 fn opened(path: &Path) -> Result<Option<Cgroup>> {
     match Cgroup::open(path) {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == Kind::Denied => Err(error),
-        Err(_) => Ok(None),
+        Err(error) if error.is_no_cgroup() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -125,11 +125,14 @@ fn diagnosed(views: &[View], named: &Path, directory: &Path) -> Error {
         };
         return not_one(named, errno).with_detail(what);
     }
-    not_one(named, Errno::ENOENT)
+    match Cgroup::open(directory) {
+        Err(error) => Error::new(Call::OpenCgroup, shown(named), error.errno()),
+        Ok(_) => not_one(named, Errno::ENOENT).with_detail("it was made just now: try again"),
+    }
 }
 
 fn not_one(named: &Path, errno: Errno) -> Error {
-    Error::new(Call::OpenCgroup, shown(named), errno)
+    Error::found(Call::OpenCgroup, shown(named), errno)
 }
 
 /// What all belongs to a cgroup.
@@ -174,9 +177,23 @@ mod tests {
             let (found, text) = why(named);
             assert_eq!(found, errno, "{named}: {text}");
             assert!(text.contains(words), "{named}: {text}");
+            // It could be opened, but for a file, of which that was not asked.
+            assert!(!text.contains("(open"), "{named}: {text}");
         }
-        assert_eq!(why("/chadtest-nowhere").0, Errno::ENOENT);
-        assert_eq!(why("./chadtest-nowhere").0, Errno::ENOENT);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_told_with_the_kernels_own_answer() {
+        let long = format!("/{}", "x".repeat(300));
+        for (named, errno) in [
+            ("/chadtest-nowhere", Errno::ENOENT),
+            ("./chadtest-nowhere", Errno::ENOENT),
+            (&long, Errno::ENAMETOOLONG),
+        ] {
+            let (found, text) = why(named);
+            assert_eq!(found, errno, "{named}: {text}");
+            assert!(text.ends_with(&format!("(open: {errno:?})")), "{named}: {text}");
+        }
     }
 
     #[test]

@@ -5,25 +5,49 @@ use std::fmt;
 use nix::errno::Errno;
 
 use super::{Call, Error, Kind};
-use crate::rights::{Refusal, Rights};
+use crate::release;
+use crate::rights::{Capability, Refusal, Rights};
 
 /// What to do where a cgroup's list of programs takes no other one.
 const NO_OTHER: &str = "a program on this cgroup or above it was attached so that no other may join it \
                         ('bpftool cgroup tree' shows them)";
 
+/// Since when Linux can run the packet programs.
+const PACKETS: (u32, u32) = (5, 12);
+const NEEDS_5_12: &str = "the packet programs need Linux 5.12 or newer";
+
+/// False where it is not known: then nobody is told to take another kernel.
+fn is_before(kernel: Option<(u32, u32)>, version: (u32, u32)) -> bool {
+    kernel.is_some_and(|kernel| kernel < version)
+}
+
+/// What there is to say where the verifier has refused a program.
+fn verdict(rights: Option<&Rights>, kernel: Option<(u32, u32)>) -> String {
+    match Refusal::of(&[Capability::Perfmon], rights) {
+        Refusal::Missing(perfmon) => perfmon,
+        Refusal::Policy(_) if is_before(kernel, PACKETS) => NEEDS_5_12.to_owned(),
+        Refusal::Policy(_) => "-v tells why".to_owned(),
+    }
+}
+
 impl Error {
     /// Why it happened, or what to do about it, where there is something to say. Of a missing right it says what
     /// fits this thread.
     pub fn hint(&self) -> Option<String> {
-        self.hint_for(self.rights().as_ref())
+        let matters = self.kind() == Kind::Denied || self.is_refused_by_the_verifier();
+        let rights = if matters { Rights::of_this_thread() } else { None };
+        self.hint_for(rights.as_ref(), release::running())
     }
 
-    /// The rights of this thread, where they matter.
-    fn rights(&self) -> Option<Rights> {
-        if self.kind() == Kind::Denied { Rights::of_this_thread() } else { None }
-    }
-
-    pub(super) fn hint_for(&self, rights: Option<&Rights>) -> Option<String> {
+    /// `kernel`: the version that runs.
+    pub(super) fn hint_for(
+        &self,
+        rights: Option<&Rights>,
+        kernel: Option<(u32, u32)>,
+    ) -> Option<String> {
+        if self.is_refused_by_the_verifier() {
+            return Some(format!("the kernel's verifier refused it; {}", verdict(rights, kernel)));
+        }
         if self.kind() == Kind::Denied {
             return Some(match (self.refusal(rights), self.call) {
                 // The rights are there. On this call the kernel says the same where a list takes no other program.
@@ -45,10 +69,14 @@ impl Error {
                 "all 64 places are taken ('chadthrottle-audit scan --all' shows by whom)"
             }
             (Kind::Changed, _) => "somebody attached or detached a program meanwhile, so try again",
-            (Kind::Other, Call::Load) => {
-                "the packet programs need Linux 5.12 or newer with CONFIG_CGROUP_BPF"
+            (Kind::Other, Call::Load) if is_before(kernel, PACKETS) => NEEDS_5_12,
+            (Kind::Other, Call::Load) if self.errno == Errno::EINVAL => {
+                "was this kernel built without CONFIG_CGROUP_BPF?"
             }
-            (Kind::Unsupported, Call::Iterate) => {
+            (Kind::Unsupported, Call::Load | Call::Iterate) if self.errno == Errno::ESRCH => {
+                "this kernel does not tell its types (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)"
+            }
+            (Kind::Unsupported, Call::Iterate) if is_before(kernel, (6, 1)) => {
                 "this needs Linux 6.1 or newer with type information (CONFIG_DEBUG_INFO_BTF)"
             }
             (Kind::Vanished, Call::ObjPin) => "pins need a bpffs (mount -t bpf bpf /sys/fs/bpf)",
@@ -105,9 +133,13 @@ impl Error {
         }
     }
 
-    /// Why it failed, for who has said already what did: the reason, and last the call and its errno.
+    /// Why it failed, for who has said already what did: the reason, and last the call and its errno, where one failed.
     pub fn why(&self) -> String {
-        format!("{} ({}: {:?})", self.reason(), self.call.name(), self.errno)
+        if self.is_found {
+            self.reason()
+        } else {
+            format!("{} ({}: {:?})", self.reason(), self.call.name(), self.errno)
+        }
     }
 
     /// Why, in words: what is known, then what to do; if neither is there, what the errno says.
@@ -133,12 +165,14 @@ mod tests {
 
     /// Who has every capability of the host.
     const ROOT: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n";
+    const MODERN: Option<(u32, u32)> = Some((6, 18));
+
     /// Root without any, as in a container.
     const BARE: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t0\n";
 
     fn hint(call: Call, errno: Errno, status: &str) -> String {
         let rights = Rights::parse(status, false).unwrap();
-        Error::new(call, "x", errno).hint_for(Some(&rights)).unwrap_or_default()
+        Error::new(call, "x", errno).hint_for(Some(&rights), MODERN).unwrap_or_default()
     }
 
     #[test]
@@ -156,6 +190,49 @@ mod tests {
         assert!(gone.starts_with("no such cgroup: /x: give its directory"), "{gone}");
         let told = Error::new(Call::OpenCgroup, "/x", Errno::ENOENT).with_detail("it was removed");
         assert_eq!(told.to_string(), "no such cgroup: /x: it was removed (open: ENOENT)");
+    }
+
+    #[test]
+    fn a_call_is_named_only_where_one_failed() {
+        let found = Error::found(Call::OpenCgroup, "/x", Errno::EINVAL).with_detail("it is a file");
+        assert_eq!(found.to_string(), "no such cgroup: /x: it is a file");
+        assert_eq!(found.kind(), Error::new(Call::OpenCgroup, "/x", Errno::EINVAL).kind());
+        let text = std::io::Error::new(std::io::ErrorKind::InvalidData, "no UTF-8");
+        let text = Error::from_io(Call::ReadProc, "/x", &text).to_string();
+        assert_eq!(text, "cannot read /x: no UTF-8");
+    }
+
+    #[test]
+    fn another_kernel_is_asked_for_only_where_this_one_is_too_old() {
+        let old = Some((5, 10));
+        for errno in [Errno::ENOMEM, Errno::EINVAL, Errno::EMFILE, Errno::E2BIG] {
+            let said = |kernel| Error::new(Call::Load, "x", errno).hint_for(None, kernel);
+            assert_eq!(said(old).unwrap(), NEEDS_5_12, "{errno}");
+            for kernel in [Some((5, 12)), MODERN, None] {
+                assert!(!said(kernel).unwrap_or_default().contains("Linux"), "{errno} {kernel:?}");
+            }
+        }
+        let iterator = Error::new(Call::Iterate, "x", Errno::EINVAL);
+        assert!(iterator.hint_for(None, Some((5, 15))).unwrap().contains("Linux 6.1"));
+        assert_eq!(iterator.hint_for(None, MODERN), None);
+    }
+
+    #[test]
+    fn where_the_verifier_refuses_the_missing_capability_is_named_and_nothing_else() {
+        let said = |errno, status, kernel| {
+            let error = Error::new(Call::Load, "x", errno).with_log("-- BEGIN PROG LOAD LOG --");
+            let rights = Rights::parse(status, false);
+            error.hint_for(rights.as_ref(), kernel).unwrap_or_default()
+        };
+        for errno in [Errno::EFAULT, Errno::EACCES, Errno::EINVAL, Errno::E2BIG, Errno::EPERM] {
+            let bare = said(errno, BARE, MODERN);
+            assert!(bare.contains("verifier refused it; CAP_PERFMON is missing, "), "{bare}");
+            assert!(!bare.contains("CAP_BPF") && !bare.contains("Linux"), "{bare}");
+            let root = said(errno, ROOT, MODERN);
+            assert_eq!(root, "the kernel's verifier refused it; -v tells why");
+            assert!(said(errno, ROOT, Some((5, 10))).ends_with(NEEDS_5_12));
+        }
+        assert_eq!(said(Errno::ENOMEM, BARE, MODERN), "", "memory ran out meanwhile");
     }
 
     #[test]
@@ -179,7 +256,7 @@ mod tests {
             assert!(!told.contains("join") && told.contains("policy"), "{call:?}: {told}");
         }
         let probe = Error::of_probe(Call::LinkCreate, Errno::EPERM);
-        let told = |status| probe.hint_for(Rights::parse(status, false).as_ref()).unwrap();
+        let told = |status| probe.hint_for(Rights::parse(status, false).as_ref(), MODERN).unwrap();
         assert!(!told(ROOT).contains("join") && told(ROOT).contains("policy"), "{}", told(ROOT));
         assert!(told(BARE).starts_with("CAP_BPF is missing, "), "{}", told(BARE));
         assert!(probe.to_string().starts_with("cannot find out what this kernel can do: "));
@@ -211,10 +288,12 @@ mod tests {
             (Call::Unpin, Errno::EROFS, "remount,rw"),
             (Call::LinkCreate, Errno::E2BIG, "all 64 places are taken"),
             (Call::Detach, Errno::ESTALE, "try again"),
-            (Call::Load, Errno::EINVAL, "Linux 5.12 or newer"),
+            (Call::Load, Errno::EINVAL, "CONFIG_CGROUP_BPF"),
+            (Call::Load, Errno::ESRCH, "CONFIG_DEBUG_INFO_BTF"),
+            (Call::Iterate, Errno::ESRCH, "CONFIG_DEBUG_INFO_BTF"),
             (Call::ObjPin, Errno::ENOENT, "mount -t bpf"),
         ] {
-            let hint = Error::new(call, "x", errno).hint_for(None).unwrap_or_default();
+            let hint = Error::new(call, "x", errno).hint_for(None, MODERN).unwrap_or_default();
             assert!(hint.contains(advice), "{call:?}: {hint}");
         }
         assert_eq!(Error::new(Call::Detach, "x", Errno::EINVAL).hint(), None);

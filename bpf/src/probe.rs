@@ -51,8 +51,13 @@ pub fn support() -> Result<Support> {
             sys::prog_query(None, ingress, 0, &mut [0; 1], Some(&mut flags)).1,
         )?,
         expected_revision: knows(Call::Detach, sys::prog_detach(None, None, ingress, &revised))?,
-        tcp: Path::new(KERNEL_TYPES).exists(),
+        tcp: tells_types(),
     })
+}
+
+/// Whether the kernel tells its own types.
+pub(crate) fn tells_types() -> bool {
+    Path::new(KERNEL_TYPES).exists()
 }
 
 /// Reads the answer to a call that cannot succeed.

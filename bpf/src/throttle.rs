@@ -7,17 +7,21 @@ mod skeleton {
 }
 
 use std::ffi::c_char;
+use std::fs::File;
+use std::io::Write;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, Once, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{PrintLevel, set_print};
 use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::attach_type::AttachType;
 use crate::error::{Call, Error, Kind, Result};
 use crate::owner::Owner;
+use crate::probe;
 use crate::program::Program;
 use crate::release;
 use crate::sys::Map;
@@ -101,7 +105,14 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
         }
     };
     let mut storage = MaybeUninit::uninit();
-    let mut open = skeleton::ThrottleSkelBuilder::default().open(&mut storage).map_err(fail)?;
+    let mut builder = skeleton::ThrottleSkelBuilder::default();
+    // Only the program for TCP is fitted to the kernel's types, but libbpf wants them for an object that has any such.
+    let no_types = if parts.tcp || probe::tells_types() { None } else { Some(no_types()?) };
+    if let Some(file) = &no_types {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        builder.obj_builder.btf_custom_path(path).map_err(fail)?;
+    }
+    let mut open = builder.open(&mut storage).map_err(fail)?;
     open.progs.chadthrottle_sockops.set_autoload(parts.tcp);
     open.maps.chad_sockets.set_autocreate(parts.tcp).map_err(fail)?;
     open.progs.chadthrottle_redirect.set_autoload(parts.queue);
@@ -167,6 +178,16 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
             .transpose()?,
         queue: parts.queue.then(queue).transpose()?,
     })
+}
+
+/// A file that tells of no types, in the kernel's format (BTF): a header, and an empty string.
+fn no_types() -> Result<File> {
+    let header = [24_u32, 0, 0, 0, 1].map(u32::to_ne_bytes);
+    let bytes = [&0xeb9f_u16.to_ne_bytes()[..], &[1, 0], header.as_flattened(), &[0]].concat();
+    let made = memfd_create(c"chadthrottle_types", MFdFlags::MFD_CLOEXEC).map(File::from);
+    let made = made.map_err(std::io::Error::from);
+    made.and_then(|mut file| file.write_all(&bytes).map(|()| file))
+        .map_err(|error| Error::from_io(Call::Load, WHAT, &error))
 }
 
 /// As much of a text as fits, with a NUL behind it.

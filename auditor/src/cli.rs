@@ -26,7 +26,7 @@ Exit status:
   1   leaks
   2   not everything could be seen
   64  bad usage, or something was named that does not exist
-  70  the audit itself failed";
+  70  the audit itself failed, or the cgroup2 hierarchy is not to be seen";
 
 const CLEAN_EXIT_STATUS: &str = "\
 Exit status:
@@ -34,7 +34,7 @@ Exit status:
   1   leaks are left, or something could not be removed
   2   not everything could be seen
   64  bad usage, or something was named that does not exist
-  70  the audit itself failed";
+  70  the audit itself failed, or the cgroup2 hierarchy is not to be seen";
 
 const SNAPSHOT_EXIT_STATUS: &str = "\
 Exit status:
@@ -72,7 +72,7 @@ Exit status:
   1   leaks
   2   not everything could be seen
   64  bad usage, or something was named that does not exist
-  70  the audit itself failed
+  70  the audit itself failed, or the cgroup2 hierarchy is not to be seen
 
 Examples:
   chadthrottle-audit scan

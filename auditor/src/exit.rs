@@ -13,7 +13,7 @@ pub const NOT_DONE: u8 = 1;
 pub const INCOMPLETE: u8 = 2;
 /// The command line is wrong, or names something that does not exist (`EX_USAGE` of sysexits).
 pub const USAGE: u8 = 64;
-/// The program itself failed (`EX_SOFTWARE` of sysexits).
+/// The program itself failed, or nothing at all can be asked where it runs (`EX_SOFTWARE` of sysexits).
 pub const FAILED: u8 = 70;
 
 /// An error that ends a program with another status than [`FAILED`].
@@ -37,6 +37,16 @@ pub fn not_done(message: impl Into<String>) -> Ends {
 /// Ends the program with [`INCOMPLETE`].
 pub fn incomplete(message: impl Into<String>) -> Ends {
     Ends { status: INCOMPLETE, message: message.into() }
+}
+
+/// Ends the program with [`FAILED`].
+pub fn failed(message: impl Into<String>) -> Ends {
+    Ends { status: FAILED, message: message.into() }
+}
+
+/// Ends the program as an audit would with this error, in whichever command it came up.
+pub fn as_an_audit(error: &anyhow::Error) -> Ends {
+    Ends { status: status_of(error), message: format!("{error:#}") }
 }
 
 /// The exit status for an error of the auditor. Who lacks the right to look has seen too little: that is
@@ -81,6 +91,8 @@ mod tests {
         assert_eq!(of(usage("x")), USAGE);
         assert_eq!(of(not_done("x")), NOT_DONE);
         assert_eq!(of(incomplete("x")), INCOMPLETE);
+        assert_eq!(of(failed("x")), FAILED);
+        assert_eq!(of(as_an_audit(&usage("x").into())), USAGE);
         assert_eq!(of(Incomparable::Scopes), USAGE);
         let wrapped = Err::<(), _>(Incomparable::Scopes).context("cannot compare").unwrap_err();
         assert_eq!(of(wrapped), USAGE);

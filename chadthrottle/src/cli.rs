@@ -21,7 +21,7 @@ use throttle_core::mode::{DeparturesWish, TcpWish, Wish};
                   \x20 1   not done, or not to its end\n\
                   \x20 2   not everything could be seen\n\
                   \x20 64  bad usage, or something was named that does not exist\n\
-                  \x20 70  chadthrottle itself failed\n\n\
+                  \x20 70  chadthrottle itself failed, or the cgroup2 hierarchy is not to be seen\n\n\
                   To look for throttles that others left behind: chadthrottle-audit scan"
 )]
 pub(crate) struct Cli {
@@ -127,12 +127,13 @@ fn limit_help() -> String {
          cgroup that it was made in: moving a process does not move its open connections.\n\n\
          When the cgroup is removed, the limit waits for another one at the same path and arms it as well; \
          a pinned one waits for 'chadthrottle rearm'.\n\n\
-         Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer.\n\n\
+         Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.12 or newer; to shape TCP also CAP_PERFMON and the kernel's \
+         types (BTF), without which TCP is policed.\n\n\
          Exit status:\n\
          \x20 0   the limit was held to its end, or is pinned\n\
          \x20 1   it could not be held, or not to its end\n\
          \x20 64  bad usage, or no such cgroup or process\n\
-         \x20 70  chadthrottle itself failed",
+         \x20 70  chadthrottle itself failed, or the cgroup2 hierarchy is not to be seen",
         Rate::units()
     )
 }
@@ -182,7 +183,7 @@ impl TypedValueParser for RateParser {
                   \x20 0   these are all\n\
                   \x20 2   not everything could be seen\n\
                   \x20 64  bad usage\n\
-                  \x20 70  chadthrottle itself failed")]
+                  \x20 70  chadthrottle itself failed, or the cgroup2 hierarchy is not to be seen")]
 pub(crate) struct ListArgs {
     /// For people or for programs; the JSON Schema: `chadthrottle generate schema list`
     #[arg(long, default_value = "text")]
@@ -204,7 +205,7 @@ pub(crate) struct ListArgs {
                   \x20 0   they are armed; without ids, those that have a cgroup\n\
                   \x20 1   one of them could not be armed, or has no cgroup\n\
                   \x20 64  bad usage, or there is no such throttle\n\
-                  \x20 70  chadthrottle itself failed"
+                  \x20 70  chadthrottle itself failed, or the cgroup2 hierarchy is not to be seen"
 )]
 pub(crate) struct RearmArgs {
     /// Their ids, as `chadthrottle list` shows them; without any, every one whose cgroup is there
@@ -235,7 +236,7 @@ pub(crate) struct RmArgs {
                   \x20 1   no limit can be held, or none on the cgroup that is named\n\
                   \x20 2   not everything could be seen\n\
                   \x20 64  bad usage, or no such cgroup\n\
-                  \x20 70  chadthrottle itself failed"
+                  \x20 70  chadthrottle itself failed, or the cgroup2 hierarchy is not to be seen"
 )]
 pub(crate) struct DoctorArgs {
     /// A cgroup that is to be limited: its lists of programs, those of its ancestors, and its processes' network devices

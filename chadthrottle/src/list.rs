@@ -20,8 +20,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
         attach_types: vec![AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS],
         ..Options::default()
     };
-    // Whatever keeps it from looking, what there is was not seen.
-    let snapshot = collect(&options).map_err(|error| exit::incomplete(format!("{error:#}")))?;
+    let snapshot = collect(&options).map_err(|error| exit::as_an_audit(&error))?;
     let mut found = throttles(&snapshot);
     found.rows.extend(waiting::rows(&snapshot, &Here::look()));
     match args.format {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use auditor::exit::not_done;
 use bpf::LinuxBpf;
+use bpf::cgroup::cgroup2_mount;
 use bpf::error::{Call, Kind};
 use throttle_core::ledger::LedgerDir;
 use throttle_core::{Engine, Error};
@@ -25,6 +26,10 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     } else {
         args.ids.clone()
     };
+    if !ids.is_empty() {
+        // Without the hierarchy each cgroup would seem to be gone.
+        cgroup2_mount()?;
+    }
     let mut errors = Vec::new();
     let mut waits = false;
     for id in &ids {

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Result;
-use auditor::exit::{self, NOT_DONE, USAGE};
+use auditor::exit::{self, FAILED, NOT_DONE, USAGE};
 use auditor::talk;
 use bpf::limits::Bytes;
 use bpf::state::Count;
@@ -14,13 +14,27 @@ pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return USAGE;
     }
-    if let Some(error) = error.downcast_ref::<Error>() {
-        return if is_the_users(error) { USAGE } else { NOT_DONE };
+    match (error.downcast_ref::<Error>(), error.downcast_ref::<bpf::Error>()) {
+        (Some(Error::Kernel(error)), _) | (None, Some(error)) => of_kernel(error),
+        (Some(error), _) => {
+            if is_the_users(error) {
+                USAGE
+            } else {
+                NOT_DONE
+            }
+        }
+        (None, None) => exit::status_of(error),
     }
-    match error.downcast_ref::<bpf::Error>() {
-        Some(error) if error.is_no_cgroup() => USAGE,
-        Some(_) => NOT_DONE,
-        None => exit::status_of(error),
+}
+
+/// Without the cgroup2 hierarchy nothing can be asked, whatever was to be done.
+fn of_kernel(error: &bpf::Error) -> u8 {
+    if error.is_no_hierarchy() {
+        FAILED
+    } else if error.is_no_cgroup() {
+        USAGE
+    } else {
+        NOT_DONE
     }
 }
 
@@ -106,7 +120,9 @@ mod tests {
         assert_eq!(exit_status(&open().into()), 64);
         assert_eq!(exit_status(&Error::from(open()).into()), 64);
         assert_eq!(exit_status(&kernel(Call::Load, Errno::EPERM).into()), 1);
-        assert_eq!(exit_status(&kernel(Call::FindCgroup2, Errno::ENOENT).into()), 1);
+        let blind = || kernel(Call::FindCgroup2, Errno::ENOENT);
+        assert_eq!(exit_status(&blind().into()), 70);
+        assert_eq!(exit_status(&Error::from(blind()).into()), 70);
         assert_eq!(exit_status(&exit::incomplete("x").into()), 2);
         assert_eq!(exit_status(&anyhow::anyhow!("x")), 70);
     }

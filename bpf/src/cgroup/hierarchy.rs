@@ -177,26 +177,38 @@ fn split(path: &Path) -> (usize, PathBuf) {
 /// The mounts of the hierarchy that can be seen: at least one, those that show the most first.
 ///
 /// # Errors
-/// `Vanished` when it is not mounted at all, or cannot be seen where it is.
+/// `Vanished` when it is not mounted at all, or something else lies on top of it; `Denied` when it may not be opened.
 pub fn views() -> Result<Vec<View>> {
     let mounts = mounts("cgroup2")?;
-    let mut views: Vec<_> = mounts.iter().filter_map(view).collect();
+    let (mut views, mut refused) = (Vec::new(), None);
+    for mount in &mounts {
+        match view(mount) {
+            Ok(found) => views.extend(found),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    if views.is_empty() {
+        return Err(refused.unwrap_or_else(|| none_of(&mounts)));
+    }
     // The first in mountinfo wins among equals.
     views.sort_by_key(rank);
-    if !views.is_empty() {
-        return Ok(views);
-    }
-    Err(Error::new(Call::FindCgroup2, "the cgroup2 hierarchy", Errno::ENOENT).with_detail(
-        match mounts.first() {
-            None => "it is not mounted here, so nobody can tell what is attached to it: mount it (mount -t cgroup2 \
-                     none DIRECTORY), or run this on the host"
-                .to_owned(),
-            Some(mount) => format!(
-                "it is mounted on {}, but something else lies on top of it, or it cannot be opened: run this on the \
-                 host, as root",
+    Ok(views)
+}
+
+/// Why none of the mounts can be seen.
+fn none_of(mounts: &[Mount]) -> Error {
+    let what = match mounts.first() {
+        None => "it is not mounted here".to_owned(),
+        Some(mount) => {
+            format!(
+                "it is mounted on {}, but something else lies on top of it",
                 shown(&mount.point)
-            ),
-        },
+            )
+        }
+    };
+    Error::found(Call::FindCgroup2, "the cgroup2 hierarchy", Errno::ENOENT).with_detail(format!(
+        "{what}, so nobody can tell what is attached to it: mount it on a directory of its own (mount -t cgroup2 none \
+         DIRECTORY), or run this on the host"
     ))
 }
 
@@ -206,14 +218,20 @@ fn rank(view: &View) -> (bool, usize) {
     (view.top.id() != ROOT_CGROUP_ID, split(&view.root).1.components().count())
 }
 
-/// None where something else lies on top of it, or it cannot be opened.
-fn view(mount: &Mount) -> Option<View> {
-    let top = Cgroup::open(&mount.point).ok()?;
+/// None where something else lies on top of it.
+///
+/// # Errors
+/// When it cannot be opened.
+fn view(mount: &Mount) -> Result<Option<View>> {
+    let top = match Cgroup::open(&mount.point) {
+        Err(error) if error.is_no_cgroup() => return Ok(None),
+        opened => opened?,
+    };
     if mount_id(&top).is_some_and(|id| id != mount.id) {
-        return None;
+        return Ok(None);
     }
     let point = mount.point.canonicalize().unwrap_or_else(|_| mount.point.clone());
-    Some(View { root: mount.root.clone(), point, top })
+    Ok(Some(View { root: mount.root.clone(), point, top }))
 }
 
 /// The number of the mount that it was opened on. None where `/proc` does not tell.

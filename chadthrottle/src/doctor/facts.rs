@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bpf::cgroup::View;
 use bpf::lineage::Lineage;
 use bpf::offered::{Offered, offered};
 use bpf::probe::Support;
 use bpf::qdisc::{self, Device};
 use bpf::throttle::{self, Parts};
-use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner, ProgramId, cgroup, pins, probe};
+use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner, ProgramId, pins, probe};
 
 /// An answer, or the words of who could not give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(super) fn first_line(text: &str) -> &str {
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) release: String,
-    pub(super) cgroup2: Answer<PathBuf>,
+    pub(super) cgroup2: Answer<Mounted>,
     pub(super) support: Answer<Support>,
     /// Loading the packet programs.
     pub(super) packets: Answer<()>,
@@ -63,6 +64,26 @@ pub(super) struct Facts {
     pub(super) offered: Answer<Offered>,
     /// The cgroup that was named, if one was.
     pub(super) place: Option<Place>,
+}
+
+impl Facts {
+    /// The cgroup2 hierarchy is not to be seen.
+    pub(super) fn is_blind(&self) -> bool {
+        matches!(self.cgroup2, Answer::No(_))
+    }
+}
+
+/// The mount of the cgroup2 hierarchy that shows the most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mounted {
+    pub(super) on: PathBuf,
+    /// What its top is, if it does not show everything.
+    pub(super) top: Option<&'static str>,
+}
+
+fn mounted() -> bpf::Result<Mounted> {
+    let view = View::best()?;
+    Ok(Mounted { on: view.point().to_owned(), top: view.top_in_words() })
 }
 
 /// What a program is called.
@@ -94,7 +115,7 @@ pub(super) fn gather(cgroup: Option<&Path>) -> Facts {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
     Facts {
         release: release.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
-        cgroup2: Answer::of(cgroup::cgroup2_mount()),
+        cgroup2: Answer::of(mounted()),
         support: Answer::of(probe::support()),
         packets: Answer::of(LinuxBpf::new().and_then(|_| load(Parts::default()))),
         tcp: Answer::of(load(Parts::TCP)),

@@ -1,8 +1,9 @@
 //! Judging what the host and its kernel have.
 
 use bpf::qdisc::Device;
+use bpf::release::version;
 
-use super::facts::{Answer, Facts};
+use super::facts::{Answer, Facts, Mounted};
 use super::fq;
 use super::report::{Check, Grade, Held, check};
 
@@ -25,12 +26,16 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
 
 fn cgroup2(facts: &Facts) -> Check {
     match &facts.cgroup2 {
-        Answer::Is(path) => {
-            check("cgroup2", Grade::Ok, format!("mounted on {}", path.display()), "")
+        Answer::Is(Mounted { on, top: None }) => {
+            check("cgroup2", Grade::Ok, format!("mounted on {}", on.display()), "")
         }
-        Answer::No(why) => {
-            check("cgroup2", Grade::Missing, why, "mount -t cgroup2 none /sys/fs/cgroup")
-        }
+        Answer::Is(Mounted { on, top: Some(top) }) => check(
+            "cgroup2",
+            Grade::Lesser,
+            format!("mounted on {}, and the top of that is {top}", on.display()),
+            "on the host every cgroup can be limited",
+        ),
+        Answer::No(why) => check("cgroup2", Grade::Missing, why, ""),
         Answer::Unknown(why) => check("cgroup2", Grade::Unknown, why, ""),
     }
 }
@@ -75,13 +80,13 @@ fn tcp(facts: &Facts) -> Check {
     let what = "shaping TCP";
     without_packets(facts, what).unwrap_or_else(|| match &facts.tcp {
         Answer::Is(()) => check(what, Grade::Ok, "connections keep to a limit by themselves", ""),
-        Answer::No(why) => check(
+        // Also where only who asks may not: a limit of theirs is held so.
+        Answer::No(why) | Answer::Unknown(why) => check(
             what,
             Grade::Lesser,
             format!("packets of TCP above a limit are dropped: {why}"),
-            "a kernel with CONFIG_DEBUG_INFO_BTF, and CAP_PERFMON",
+            "",
         ),
-        Answer::Unknown(why) => check(what, Grade::Unknown, why, ""),
     })
 }
 
@@ -104,12 +109,9 @@ fn open_connections(facts: &Facts) -> Check {
 fn download_queue(facts: &Facts) -> Check {
     let what = "download queue";
     without_packets(facts, what).unwrap_or_else(|| match (&facts.queue, &facts.offered) {
-        (Answer::No(why), _) => check(
-            what,
-            Grade::Lesser,
-            format!("there is no --download-queue: {why}"),
-            "Linux 6.6 or newer has what it needs",
-        ),
+        (Answer::No(why), _) => {
+            check(what, Grade::Lesser, format!("there is no --download-queue: {why}"), "")
+        }
         (Answer::Is(()), Answer::Is(offered)) => {
             let lacks: Vec<_> = [
                 (offered.fq, "no fq (CONFIG_NET_SCH_FQ)"),
@@ -146,15 +148,9 @@ fn bpffs(facts: &Facts) -> Check {
     }
 }
 
-/// The first two numbers of a kernel's version.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
 /// How limits would be held by default.
 pub(super) fn held(facts: &Facts) -> Vec<Held> {
-    if facts.packets.is().is_none() {
+    if facts.packets.is().is_none() || facts.is_blind() {
         return Vec::new();
     }
     let waits = facts.devices.is().into_iter().flatten().any(Device::keeps_departures);
@@ -201,7 +197,7 @@ mod tests {
     fn modern() -> Facts {
         Facts {
             release: "6.12.117-amd64".to_owned(),
-            cgroup2: Answer::Is("/sys/fs/cgroup".into()),
+            cgroup2: Answer::Is(Mounted { on: "/sys/fs/cgroup".into(), top: None }),
             support: Answer::Is(Support {
                 links: true,
                 link_detach: true,
@@ -239,6 +235,25 @@ mod tests {
     fn where_all_is_there_all_is_ok() {
         assert!(judge(&modern()).iter().all(|check| check.grade == Grade::Ok));
         assert!(held(&modern())[1].how.contains("waits in fq"));
+    }
+
+    #[test]
+    fn a_mount_that_does_not_show_everything_is_told_and_holds_limits() {
+        let top = "not the hierarchy's root";
+        let facts =
+            Facts { cgroup2: Answer::Is(Mounted { on: "/m".into(), top: Some(top) }), ..modern() };
+        let check = found(&facts, "cgroup2");
+        assert_eq!(check.grade, Grade::Lesser);
+        assert_eq!(check.says, format!("mounted on /m, and the top of that is {top}"));
+        assert!(!held(&facts).is_empty());
+    }
+
+    #[test]
+    fn without_the_hierarchy_no_limit_is_held_and_the_advice_is_that_of_the_error() {
+        let facts = Facts { cgroup2: no(), ..modern() };
+        let check = found(&facts, "cgroup2");
+        assert_eq!((check.grade, &*check.says, check.advice), (Grade::Missing, "refused", None));
+        assert!(facts.is_blind() && held(&facts).is_empty());
     }
 
     #[test]
@@ -318,7 +333,5 @@ mod tests {
         let old = Facts { release: "5.14.21".to_owned(), ..modern() };
         assert!(held(&old)[2].how.starts_with("dropped"));
         assert!(held(&modern())[2].how.starts_with("windows"));
-        assert_eq!(version("5.14.21"), Some((5, 14)));
-        assert_eq!(version("unknown"), None);
     }
 }

@@ -25,12 +25,15 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
         Some(path) => Some(Target::Cgroup(path.clone()).resolve()?.cgroup),
         None => None,
     };
-    let diagnosis = diagnose(&gather(cgroup.as_deref()));
+    let facts = gather(cgroup.as_deref());
+    let diagnosis = diagnose(&facts);
     match args.format {
         Format::Json => print(&(serde_json::to_string_pretty(&diagnosis)? + "\n"))?,
         Format::Text => print(&text::text(&diagnosis))?,
     }
     match diagnosis.worst() {
+        // As every command ends that can ask nothing.
+        _ if facts.is_blind() => Err(exit::failed("no limit can be held here").into()),
         Grade::Missing => Err(exit::not_done("no limit can be held here").into()),
         Grade::Unknown => Err(exit::incomplete("not everything could be seen").into()),
         Grade::Ok | Grade::Lesser => Ok(()),

@@ -5,6 +5,7 @@ use std::fmt;
 use nix::errno::Errno;
 
 use super::{Call, Error, Kind};
+use crate::probe::tells_types;
 use crate::release;
 use crate::rights::{Capability, Refusal, Rights};
 
@@ -12,21 +13,30 @@ use crate::rights::{Capability, Refusal, Rights};
 const NO_OTHER: &str = "a program on this cgroup or above it was attached so that no other may join it \
                         ('bpftool cgroup tree' shows them)";
 
-/// Since when Linux can run the packet programs.
-const PACKETS: (u32, u32) = (5, 12);
 const NEEDS_5_12: &str = "the packet programs need Linux 5.12 or newer";
+const NEEDS_6_1: &str =
+    "this needs Linux 6.1 or newer with type information (CONFIG_DEBUG_INFO_BTF)";
 
-/// False where it is not known: then nobody is told to take another kernel.
-fn is_before(kernel: Option<(u32, u32)>, version: (u32, u32)) -> bool {
-    kernel.is_some_and(|kernel| kernel < version)
+/// The kernel that runs, as far as it matters to what is said.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    version: Option<(u32, u32)>,
+    tells_types: bool,
 }
 
-/// What there is to say where the verifier has refused a program.
-fn verdict(rights: Option<&Rights>, kernel: Option<(u32, u32)>) -> String {
-    match Refusal::of(&[Capability::Perfmon], rights) {
-        Refusal::Missing(perfmon) => perfmon,
-        Refusal::Policy(_) if is_before(kernel, PACKETS) => NEEDS_5_12.to_owned(),
-        Refusal::Policy(_) => "-v tells why".to_owned(),
+impl Kernel {
+    fn running() -> Self {
+        Self { version: release::running(), tells_types: tells_types() }
+    }
+
+    /// Which one is needed, if this is too old for the call. Where it does not tell its version, nobody is sent for another.
+    fn is_too_old_for(self, call: Call) -> Option<&'static str> {
+        let (since, words) = match call {
+            Call::Load => ((5, 12), NEEDS_5_12),
+            Call::Iterate => ((6, 1), NEEDS_6_1),
+            _ => return None,
+        };
+        self.version.filter(|version| *version < since).map(|_| words)
     }
 }
 
@@ -36,17 +46,18 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let matters = self.kind() == Kind::Denied || self.is_refused_by_the_verifier();
         let rights = if matters { Rights::of_this_thread() } else { None };
-        self.hint_for(rights.as_ref(), release::running())
+        self.hint_for(rights.as_ref(), Kernel::running())
     }
 
-    /// `kernel`: the version that runs.
-    pub(super) fn hint_for(
-        &self,
-        rights: Option<&Rights>,
-        kernel: Option<(u32, u32)>,
-    ) -> Option<String> {
+    pub(super) fn hint_for(&self, rights: Option<&Rights>, kernel: Kernel) -> Option<String> {
         if self.is_refused_by_the_verifier() {
-            return Some(format!("the kernel's verifier refused it; {}", verdict(rights, kernel)));
+            let because = match Refusal::of(&[Capability::Perfmon], rights) {
+                Refusal::Missing(perfmon) => perfmon,
+                Refusal::Policy(_) => {
+                    kernel.is_too_old_for(self.call).unwrap_or("-v tells why").to_owned()
+                }
+            };
+            return Some(format!("the kernel's verifier refused it; {because}"));
         }
         if self.kind() == Kind::Denied {
             return Some(match (self.refusal(rights), self.call) {
@@ -69,15 +80,8 @@ impl Error {
                 "all 64 places are taken ('chadthrottle-audit scan --all' shows by whom)"
             }
             (Kind::Changed, _) => "somebody attached or detached a program meanwhile, so try again",
-            (Kind::Other, Call::Load) if is_before(kernel, PACKETS) => NEEDS_5_12,
-            (Kind::Other, Call::Load) if self.errno == Errno::EINVAL => {
-                "was this kernel built without CONFIG_CGROUP_BPF?"
-            }
-            (Kind::Unsupported, Call::Load | Call::Iterate) if self.errno == Errno::ESRCH => {
-                "this kernel does not tell its types (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)"
-            }
-            (Kind::Unsupported, Call::Iterate) if is_before(kernel, (6, 1)) => {
-                "this needs Linux 6.1 or newer with type information (CONFIG_DEBUG_INFO_BTF)"
+            (Kind::Other | Kind::Unsupported, Call::Load | Call::Iterate) => {
+                return self.lacking(kernel).map(str::to_owned);
             }
             (Kind::Vanished, Call::ObjPin) => "pins need a bpffs (mount -t bpf bpf /sys/fs/bpf)",
             (_, Call::ObjGet | Call::ObjPin | Call::Unpin) if self.errno == Errno::EROFS => {
@@ -86,6 +90,19 @@ impl Error {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// What the kernel lacks that a program could not be loaded, if nothing else has been said.
+    fn lacking(&self, kernel: Kernel) -> Option<&'static str> {
+        match (self.call, self.errno) {
+            _ if self.detail.is_some() => None,
+            (call, _) if kernel.is_too_old_for(call).is_some() => kernel.is_too_old_for(call),
+            (_, Errno::ESRCH) if !kernel.tells_types => Some(
+                "this kernel does not tell its types (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)",
+            ),
+            (Call::Load, Errno::EINVAL) => Some("was this kernel built without CONFIG_CGROUP_BPF?"),
+            _ => None,
+        }
     }
 
     fn refusal(&self, rights: Option<&Rights>) -> Refusal {
@@ -165,7 +182,11 @@ mod tests {
 
     /// Who has every capability of the host.
     const ROOT: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n";
-    const MODERN: Option<(u32, u32)> = Some((6, 18));
+    const MODERN: Kernel = kernel(Some((6, 18)));
+
+    const fn kernel(version: Option<(u32, u32)>) -> Kernel {
+        Kernel { version, tells_types: true }
+    }
 
     /// Root without any, as in a container.
     const BARE: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t0\n";
@@ -204,17 +225,26 @@ mod tests {
 
     #[test]
     fn another_kernel_is_asked_for_only_where_this_one_is_too_old() {
-        let old = Some((5, 10));
+        let old = kernel(Some((5, 10)));
         for errno in [Errno::ENOMEM, Errno::EINVAL, Errno::EMFILE, Errno::E2BIG] {
             let said = |kernel| Error::new(Call::Load, "x", errno).hint_for(None, kernel);
             assert_eq!(said(old).unwrap(), NEEDS_5_12, "{errno}");
-            for kernel in [Some((5, 12)), MODERN, None] {
-                assert!(!said(kernel).unwrap_or_default().contains("Linux"), "{errno} {kernel:?}");
+            for kernel in [kernel(Some((5, 12))), MODERN, kernel(None)] {
+                assert!(!said(kernel).unwrap_or_default().contains("Linux"), "{errno}");
             }
         }
-        let iterator = Error::new(Call::Iterate, "x", Errno::EINVAL);
-        assert!(iterator.hint_for(None, Some((5, 15))).unwrap().contains("Linux 6.1"));
-        assert_eq!(iterator.hint_for(None, MODERN), None);
+        for errno in [Errno::ESRCH, Errno::ENOENT, Errno::EINVAL] {
+            let said = |kernel| Error::new(Call::Iterate, "x", errno).hint_for(None, kernel);
+            assert_eq!(said(kernel(Some((5, 15)))).unwrap(), NEEDS_6_1, "{errno}");
+            assert_eq!(said(MODERN), None, "{errno}");
+        }
+        let told = Error::new(Call::Load, "x", Errno::EINVAL).with_detail("why");
+        assert_eq!(told.hint_for(None, old), None, "once is enough");
+        let untyped = Kernel { tells_types: false, ..MODERN };
+        for call in [Call::Load, Call::Iterate] {
+            let said = Error::new(call, "x", Errno::ESRCH).hint_for(None, untyped).unwrap();
+            assert!(said.starts_with("this kernel does not tell its types"), "{said}");
+        }
     }
 
     #[test]
@@ -230,7 +260,7 @@ mod tests {
             assert!(!bare.contains("CAP_BPF") && !bare.contains("Linux"), "{bare}");
             let root = said(errno, ROOT, MODERN);
             assert_eq!(root, "the kernel's verifier refused it; -v tells why");
-            assert!(said(errno, ROOT, Some((5, 10))).ends_with(NEEDS_5_12));
+            assert!(said(errno, ROOT, kernel(Some((5, 10)))).ends_with(NEEDS_5_12));
         }
         assert_eq!(said(Errno::ENOMEM, BARE, MODERN), "", "memory ran out meanwhile");
     }
@@ -289,8 +319,6 @@ mod tests {
             (Call::LinkCreate, Errno::E2BIG, "all 64 places are taken"),
             (Call::Detach, Errno::ESTALE, "try again"),
             (Call::Load, Errno::EINVAL, "CONFIG_CGROUP_BPF"),
-            (Call::Load, Errno::ESRCH, "CONFIG_DEBUG_INFO_BTF"),
-            (Call::Iterate, Errno::ESRCH, "CONFIG_DEBUG_INFO_BTF"),
             (Call::ObjPin, Errno::ENOENT, "mount -t bpf"),
         ] {
             let hint = Error::new(call, "x", errno).hint_for(None, MODERN).unwrap_or_default();

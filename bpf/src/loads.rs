@@ -56,7 +56,10 @@ impl Loads {
     /// # Errors
     /// When the rings cannot be read, or `/proc`; and in a time namespace whose clocks it does not tell.
     pub fn follow(mut self, root: u32) -> Result<Following> {
-        let shift = Shift::of_this_process().ok_or_else(|| fail(Errno::ENODATA))?;
+        let shift = Shift::of_this_process().ok_or_else(|| {
+            let error = Error::found(Call::PerfEvent, WHAT, Errno::ENODATA);
+            error.with_detail("the clocks of this time namespace cannot be told")
+        })?;
         // What was before does not matter, nor whether it was too much.
         self.0.read(Duration::ZERO, |_| {}).map_err(fail)?;
         // Who comes meanwhile is in the rings, too, which are read later.

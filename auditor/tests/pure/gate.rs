@@ -2,32 +2,30 @@
 
 use std::collections::HashMap;
 
-use auditor::classify::Verdict;
 use auditor::diff::Kind;
 use auditor::formats::{Medium, Rendition};
 use auditor::gate::{
-    Aftermath, CommandInfo, Ended, Evidence, GateReport, Origin, Processes, SCHEMA_VERSION, judge,
+    Aftermath, CommandInfo, Ended, GateReport, Origin, Processes, SCHEMA_VERSION, judge,
 };
 use auditor::report::Host;
 use auditor::results::Outcome;
 use auditor::snapshot::{Object, PinFact, Snapshot, Subject, Tool};
-use bpf::loads::Loader;
-use bpf::{Birth, MapId, ProgramId};
+use bpf::{Birth, MapId};
 
 use crate::common::*;
 use crate::diff::{Stock, everything};
 
 const GATE: u32 = 100;
 /// Running since before the gate.
-const SYSTEMD: u32 = 1;
+pub(crate) const SYSTEMD: u32 = 1;
 /// A child of the gate, as every orphan of the command is by now.
-const DAEMON: u32 = 201;
+pub(crate) const DAEMON: u32 = 201;
 /// A child of that.
-const WORKER: u32 = 202;
+pub(crate) const WORKER: u32 = 202;
 /// Started since by somebody else.
-const STRANGER: u32 = 300;
+pub(crate) const STRANGER: u32 = 300;
 
-fn processes() -> Processes {
+pub(crate) fn processes() -> Processes {
     let born = |pid, parent, start_time| (pid, Birth { parent, start_time });
     let table = HashMap::from([
         born(SYSTEMD, 0, 3),
@@ -38,22 +36,22 @@ fn processes() -> Processes {
     Processes { gate: GATE, started: 9_000, table, ..Processes::default() }
 }
 
-fn all() -> Vec<String> {
+pub(crate) fn all() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-fn judged(before: &Snapshot, after: &Snapshot) -> Aftermath {
+pub(crate) fn judged(before: &Snapshot, after: &Snapshot) -> Aftermath {
     judge(before, after, &all(), &processes()).unwrap()
 }
 
 /// The judgement of the second of two looks that see the same.
-fn settled(before: &Snapshot, after: &Snapshot) -> Aftermath {
+pub(crate) fn settled(before: &Snapshot, after: &Snapshot) -> Aftermath {
     let first = judged(before, after).confirmed_by(None);
     judged(before, after).confirmed_by(Some(&first))
 }
 
 /// A new program 41, held by these.
-fn loaded(holders: &[u32]) -> Snapshot {
+pub(crate) fn loaded(holders: &[u32]) -> Snapshot {
     let mut after = everything();
     after.load(41, "leaky", &[]);
     for pid in holders {
@@ -62,7 +60,7 @@ fn loaded(holders: &[u32]) -> Snapshot {
     after
 }
 
-fn kinds<'a>(left: impl IntoIterator<Item = &'a auditor::gate::Left>) -> Vec<Kind> {
+pub(crate) fn kinds<'a>(left: impl IntoIterator<Item = &'a auditor::gate::Left>) -> Vec<Kind> {
     left.into_iter().map(|left| left.item.kind()).collect()
 }
 
@@ -138,159 +136,6 @@ fn a_process_of_the_command_that_still_runs_is_named() {
 }
 
 #[test]
-fn what_only_processes_hold_that_are_not_the_commands_is_somebody_elses_and_does_not_count() {
-    for holders in [vec![SYSTEMD], vec![STRANGER], vec![SYSTEMD, STRANGER]] {
-        let found = settled(&everything(), &loaded(&holders));
-        assert_eq!((found.left.len(), kinds(&found.others)), (0, vec![Kind::Program]));
-        assert_eq!(found.others[0].evidence, Some(Evidence::Holders));
-        assert_eq!(found.verdict(), Verdict::Clean);
-    }
-    let mine =
-        [vec![], vec![SYSTEMD, DAEMON], vec![STRANGER, WORKER], vec![999], vec![SYSTEMD, 999]];
-    for holders in mine {
-        let found = settled(&everything(), &loaded(&holders));
-        assert_eq!((found.left.len(), found.others.len()), (1, 0), "{holders:?}");
-    }
-}
-
-#[test]
-fn an_earlier_process_that_is_seen_but_once_may_just_have_looked() {
-    let first = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(None);
-    assert_eq!((first.left.len(), first.others.len()), (1, 0));
-    assert!(!first.is_settled());
-    let second = judged(&everything(), &loaded(&[])).confirmed_by(Some(&first));
-    assert_eq!((second.left.len(), second.others.len()), (1, 0));
-    let third = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(Some(&second));
-    assert_eq!((third.left.len(), third.others.len()), (1, 0), "the look before saw nobody");
-    let fourth = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(Some(&third));
-    assert_eq!((fourth.left.len(), fourth.others.len()), (0, 1));
-    assert!(fourth.is_settled());
-    let fifth = judged(&everything(), &loaded(&[SYSTEMD])).confirmed_by(Some(&fourth));
-    assert_eq!((fifth.left.len(), fifth.others.len()), (0, 1));
-    // It has let go of what it was shown to have made, which stays for a reason that cannot be seen.
-    let sixth = judged(&everything(), &loaded(&[])).confirmed_by(Some(&fifth));
-    assert_eq!((sixth.left.len(), sixth.others.len()), (0, 1));
-    assert!(sixth.others[0].reason.contains("held by process 1"), "{}", sixth.others[0].reason);
-    let seventh = judged(&everything(), &loaded(&[DAEMON])).confirmed_by(Some(&sixth));
-    assert_eq!((seventh.left.len(), seventh.others.len()), (1, 0), "the command has it now");
-}
-
-/// Its program 41 was loaded at 1,041 ns.
-fn judged_in(after: &Snapshot, began_ns: Option<u64>, over_ns: Option<u64>) -> Aftermath {
-    let processes = Processes { began_ns, over_ns, ..processes() };
-    judge(&everything(), after, &all(), &processes).unwrap().confirmed_by(None)
-}
-
-#[test]
-fn what_was_loaded_before_the_command_or_after_it_is_not_its_own_whoever_holds_it_or_nobody() {
-    for holders in [vec![], vec![SYSTEMD], vec![999]] {
-        let mut after = loaded(&holders);
-        after.attach(41, A, EG);
-        for (began, over, evidence) in [
-            (Some(1_042), None, Evidence::LoadedBefore),
-            (Some(1_000), Some(1_040), Evidence::LoadedAfter),
-        ] {
-            let found = judged_in(&after, began, over);
-            assert_eq!(kinds(&found.others), [Kind::Attachment, Kind::Program]);
-            assert_eq!(found.left.len(), 0);
-            assert!(found.others.iter().all(|it| it.evidence == Some(evidence)));
-        }
-        // While the command ran, or at a time that is unknown.
-        for (began, over) in [(Some(1_041), Some(1_041)), (Some(1_000), None), (None, None)] {
-            assert_eq!(judged_in(&after, began, over).left.len(), 2);
-        }
-    }
-    // The command's own processes can have taken it over.
-    assert_eq!(judged_in(&loaded(&[DAEMON]), Some(1_042), None).left.len(), 1);
-}
-
-/// Program 41 was loaded by a process that the command started, or did not start, or of which that cannot be told.
-fn judged_by(after: &Snapshot, is_descendant: Option<bool>) -> Aftermath {
-    let loader = Loader { pid: 77, name: "loader".to_owned(), is_descendant };
-    let processes = Processes { loaders: HashMap::from([(ProgramId(41), loader)]), ..processes() };
-    judge(&everything(), after, &all(), &processes).unwrap().confirmed_by(None)
-}
-
-#[test]
-fn who_has_loaded_a_program_tells_whose_it_is_whoever_holds_it_or_nobody() {
-    for holders in [vec![], vec![SYSTEMD], vec![SYSTEMD, 999]] {
-        let mut after = loaded(&holders);
-        after.attach(41, A, EG);
-        after.pin("/sys/fs/bpf/p", program(41));
-        let found = judged_by(&after, Some(false));
-        assert_eq!((found.left.len(), found.others.len()), (0, 3), "{holders:?}");
-        assert!(found.others.iter().all(|it| it.evidence == Some(Evidence::Loader)));
-        assert!(found.others[0].reason.contains("process 77 (loader), which the command did not"));
-        let found = judged_by(&after, Some(true));
-        assert_eq!((found.left.len(), found.others.len()), (3, 0), "{holders:?}");
-        assert!(found.left[0].reason.contains("process 77 (loader), which the command started"));
-        let untold = judged_by(&after, None);
-        assert_eq!((untold.left.len(), untold.others.len()), (3, 0), "{holders:?}");
-        assert!(!untold.left[0].reason.contains("process 77"), "{}", untold.left[0].reason);
-    }
-    // The command's own processes can have taken it over.
-    assert_eq!(judged_by(&loaded(&[DAEMON]), Some(false)).left.len(), 1);
-}
-
-#[test]
-fn what_the_command_has_loaded_stays_its_own_though_others_hold_it_in_every_look() {
-    let mut after = loaded(&[SYSTEMD]);
-    after.inventory().programs.pop();
-    after.load(41, "mine", &[9]);
-    after.any_link(7, 41, "xdp");
-    after.map(9, "counts");
-    after.hold(SYSTEMD, &[link(7), Object::Map(MapId(9))]);
-    let first = judged_by(&after, Some(true));
-    let loader = Loader { pid: 77, name: String::new(), is_descendant: Some(true) };
-    let processes = Processes { loaders: HashMap::from([(ProgramId(41), loader)]), ..processes() };
-    let second = judge(&everything(), &after, &all(), &processes).unwrap();
-    let found = second.confirmed_by(Some(&first));
-    assert_eq!(kinds(&found.left), [Kind::Link, Kind::Program, Kind::Map]);
-    assert_eq!((found.others.len(), found.unclear.len()), (0, 0));
-}
-
-#[test]
-fn links_pins_and_maps_are_as_old_as_the_programs_that_they_are_of() {
-    let mut after = loaded(&[]);
-    after.inventory().programs.pop();
-    after.load(41, "theirs", &[9]);
-    after.any_link(7, 41, "xdp");
-    after.map(9, "counts");
-    after.pin("/sys/fs/bpf/l", link(7));
-    after.pin("/sys/fs/bpf/p", program(41));
-    after.pin("/sys/fs/bpf/m", Object::Map(MapId(9)));
-    let found = judged_in(&after, Some(1_042), None);
-    assert_eq!((kinds(&found.left), found.others.len()), (vec![], 6));
-    // A program of the command uses the map as well.
-    after.load(42, "mine", &[9]);
-    let found = judged_in(&after, Some(1_042), None);
-    assert_eq!(kinds(&found.left), [Kind::Pin, Kind::Program, Kind::Map]);
-}
-
-#[test]
-fn the_owner_that_a_program_names_tells_whose_it_is_if_it_lives() {
-    let owned = |pid, start_time| {
-        let mut after = loaded(&[]);
-        let owner = bpf::Owner { start_time, ..owner(pid) };
-        after.program(41, Some(&owner));
-        judged(&everything(), &after).confirmed_by(None)
-    };
-    for (pid, start_time) in [(SYSTEMD, 3), (STRANGER, 9_150)] {
-        let found = owned(pid, start_time);
-        assert_eq!((found.left.len(), found.others.len()), (0, 1));
-        assert_eq!(found.others[0].evidence, Some(Evidence::Owner));
-    }
-    // The command's; another process with that pid; one that is dead.
-    for (pid, start_time) in [(DAEMON, 9_100), (STRANGER, 9_151), (999, 3)] {
-        assert_eq!(owned(pid, start_time).left.len(), 1, "{pid}");
-    }
-    let elsewhere = bpf::Owner { start_time: 3, pid_namespace: 1, ..owner(SYSTEMD) };
-    let mut after = loaded(&[]);
-    after.program(41, Some(&elsewhere));
-    assert_eq!(judged(&everything(), &after).left.len(), 1, "a pid of another namespace");
-}
-
-#[test]
 fn what_keeps_a_program_in_a_slot_of_a_map_is_named() {
     let mut after = loaded(&[]);
     after.map(9, "jmp");
@@ -341,79 +186,6 @@ fn a_pin_in_a_mount_namespace_of_what_the_command_left_running_explains_what_it_
     let found = judge(&everything(), &after, &all(), &processes).unwrap();
     let reason = &found.left[0].reason;
     assert!(reason.ends_with("kept by its pin /proc/201/root/sys/fs/bpf/l"), "{reason}");
-}
-
-#[test]
-fn links_and_maps_of_what_is_somebody_elses_are_too() {
-    let mut after = everything();
-    after.load(41, "theirs", &[9]);
-    after.hold(SYSTEMD, &[program(41), link(7)]);
-    after.any_link(7, 41, "xdp");
-    after.map(9, "counts");
-    let found = settled(&everything(), &after);
-    assert_eq!((kinds(&found.left), found.others.len()), (vec![], 3));
-    assert_eq!(found.verdict(), Verdict::Clean);
-}
-
-#[test]
-fn of_what_the_kernel_keeps_it_cannot_be_told_whose_it_is_by_who_holds_it_too() {
-    type Plant = fn(&mut Snapshot);
-    let plants: [(&str, Plant, usize); 5] = [
-        ("on a cgroup", attached, 2),
-        ("on a device", |after| after.on_device(41, 2, "tc_ingress", None), 1),
-        ("a pinned program", |after| after.pin("/sys/fs/bpf/p", program(41)), 2),
-        ("a pinned link", pinned_link, 3),
-        ("a pinned map that has it in a slot", pinned_slot, 3),
-    ];
-    for (what, plant, things) in plants {
-        let mut after = loaded(&[SYSTEMD]);
-        plant(&mut after);
-        let found = settled(&everything(), &after);
-        assert_eq!((found.left.len(), found.others.len()), (0, 0), "{what}: {found:?}");
-        assert_eq!((found.unclear.len(), found.gaps().len()), (things, things), "{what}");
-        assert_eq!((found.verdict(), found.is_settled()), (Verdict::Incomplete, false), "{what}");
-        let why = &found.gaps()[0].why;
-        assert!(
-            why.contains("held by process 1 (somebody), running since before"),
-            "{what}: {why}"
-        );
-        // They let go of it: it is nobody's, and stays.
-        let mut later = loaded(&[]);
-        plant(&mut later);
-        later.looks[0].holders.clear();
-        let later = judged(&everything(), &later).confirmed_by(Some(&found));
-        assert_eq!((later.left.len(), later.unclear.len()), (things, 0), "{what}");
-        // And still held, it stays as it was.
-        let still = judged(&everything(), &after).confirmed_by(Some(&found));
-        assert_eq!(still.unclear.len(), things, "{what}");
-    }
-}
-
-fn attached(after: &mut Snapshot) {
-    after.attach(41, A, EG);
-}
-
-fn pinned_link(after: &mut Snapshot) {
-    after.any_link(7, 41, "xdp");
-    after.hold(SYSTEMD, &[link(7)]);
-    after.pin("/sys/fs/bpf/l", link(7));
-}
-
-fn pinned_slot(after: &mut Snapshot) {
-    after.map(9, "jmp");
-    after.slot("3", program(41));
-    after.hold(SYSTEMD, &[Object::Map(MapId(9))]);
-    after.pin("/sys/fs/bpf/jmp", Object::Map(MapId(9)));
-}
-
-#[test]
-fn an_attachment_or_a_pin_of_what_was_there_before_counts_whoever_holds_that() {
-    let before = loaded(&[SYSTEMD]);
-    let mut after = loaded(&[SYSTEMD]);
-    after.attach(41, A, EG);
-    after.pin("/sys/fs/bpf/x", program(41));
-    let found = settled(&before, &after);
-    assert_eq!(kinds(&found.left), [Kind::Attachment, Kind::Pin]);
 }
 
 #[test]

@@ -28,3 +28,4 @@ mod surroundings;
 mod terminal;
 mod unowned;
 mod verdict;
+mod whose;

@@ -42,7 +42,7 @@ impl Records {
         let processors = check(unsafe { sys::libbpf_num_possible_cpus() })?;
         let (kind, bytes) = (sys::BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4);
         let most = u32::try_from(processors).map_err(|_| Errno::EINVAL)?;
-        let name = c"chad_loads".as_ptr();
+        let name = c"audit_loads".as_ptr();
         // SAFETY: the name is a constant, and there are no options.
         let map = check_fd(unsafe {
             sys::bpf_map_create(kind, name, bytes, bytes, most, std::ptr::null())

@@ -103,9 +103,10 @@ pub(crate) fn ledger_files() -> Vec<PathBuf> {
     ledger.entries.into_iter().map(|(path, _)| path).collect()
 }
 
-/// The pins on the bpffs of this test.
+/// The pins on the bpffs of this test; others may be mounted elsewhere.
 pub(crate) fn pins() -> Vec<PathBuf> {
     let pins = bpf::pins::pins(bpf::pins::Sought::MapsToo).unwrap();
     assert!(pins.unreadable.is_empty(), "{pins:?}");
-    pins.pins.into_iter().map(|pin| pin.path).collect()
+    let paths = pins.pins.into_iter().map(|pin| pin.path);
+    paths.filter(|path| path.starts_with(bpf::pins::DEFAULT_BPFFS)).collect()
 }

@@ -138,6 +138,8 @@ fn root_an_orphaned_pin_is_removed_and_its_link_ends() {
 
 #[test]
 fn root_a_throttle_that_is_pinned_in_another_mount_namespace_is_left_alone() {
+    // A bpffs here, too, whatever the host has.
+    isolate();
     let cgroup = ScratchCgroup::new("mounts");
     let names = Names::new();
     // The thread that pins it has mounts of its own, and stays until it is asked to end.

@@ -10,7 +10,7 @@ fn main() {
     println!("cargo::rerun-if-changed=programs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
 
-    for name in ["throttle", "adopt", "walk", "files", "follow"] {
+    for name in ["throttle", "adopt", "walk", "files", "follow", "calls"] {
         skeleton(name, &out);
     }
     cc::Build::new().file("programs/native.c").compile("chad_native");

@@ -3,6 +3,7 @@
 pub mod adopt;
 mod again;
 mod attach_type;
+mod calls;
 pub mod cgroup;
 pub mod clocks;
 mod departures;

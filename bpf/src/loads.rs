@@ -2,9 +2,9 @@
 //!
 //! The kernel writes down who forks whom and who loads what (`PERF_RECORD_FORK`, `PERF_RECORD_BPF_EVENT`,
 //! `perf_event_open(2)`). So what a process and its descendants have loaded is known also when they have ended, and
-//! whoever holds it by then.
+//! whoever holds it by then. A program of our own tells which process asks for what else (`calls.bpf.c`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -12,10 +12,14 @@ use std::time::Duration;
 use libbpf_sys as kernel;
 use nix::errno::Errno;
 
+pub use crate::calls::Asked;
+use crate::calls::{Calls, Reader, Seen};
 use crate::clocks::{Shift, monotonic_ns};
 use crate::error::{Call, Error, Result};
 use crate::ids::ProgramId;
+use crate::owner::{INITIAL_PID_NAMESPACE, pid_namespace};
 use crate::sys::Records;
+use crate::throttle::listen_to_libbpf;
 
 const WHAT: &str = "which process loads programs";
 
@@ -37,17 +41,39 @@ pub struct Loader {
     pub is_descendant: Option<bool>,
 }
 
+/// What a process and its descendants have done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Who loaded which program.
+    pub loaders: HashMap<ProgramId, Loader>,
+    /// What the descendants have asked the kernel to make, and processes of which it cannot be told whether they are some.
+    /// An error where that is not known.
+    pub asked: Result<HashSet<Asked>>,
+}
+
 /// Rings that records are written to from now on. Nothing stays behind if the process dies.
 #[derive(Debug)]
-pub struct Loads(Records);
+pub struct Loads {
+    records: Records,
+    calls: Result<Calls>,
+}
 
 impl Loads {
-    /// Begins to write down. Linux 5.1; `CAP_PERFMON` (before 5.8 `CAP_SYS_ADMIN`).
+    /// Begins to write down. Linux 5.1, `CAP_PERFMON` (before 5.8 `CAP_SYS_ADMIN`); what is asked for besides loading needs
+    /// Linux 5.8 with type information, x86 or arm64, and the initial pid namespace.
     ///
     /// # Errors
     /// `Denied` without the right, or where a policy or a sandbox forbids `perf_event_open(2)`.
     pub fn open() -> Result<Self> {
-        Records::open().map(Self).map_err(fail)
+        listen_to_libbpf();
+        let records = Records::open().map_err(fail)?;
+        let calls = if pid_namespace().ok() == Some(INITIAL_PID_NAMESPACE) {
+            Calls::open()
+        } else {
+            let error = Error::found(Call::PerfEvent, "who calls bpf()", Errno::EOPNOTSUPP);
+            Err(error.with_detail("in a pid namespace the kernel's pids are other ones"))
+        };
+        Ok(Self { records, calls })
     }
 
     /// Follows this process and what it starts from now on. A thread of its own reads the rings: it blocks the signals that
@@ -61,16 +87,19 @@ impl Loads {
             error.with_detail("the clocks of this time namespace cannot be told")
         })?;
         // What was before does not matter, nor whether it was too much.
-        self.0.read(Duration::ZERO, |_| {}).map_err(fail)?;
+        self.records.read(Duration::ZERO, |_| {}).map_err(fail)?;
+        let since_ns = monotonic_ns(shift);
         // Who comes meanwhile is in the rings, too, which are read later.
-        let family = Family::new(root, processes()?.into_iter());
+        let mut family = Family::new(root, processes()?.into_iter());
+        family.unseen = self.calls.as_ref().err().cloned();
         let shared = Arc::new(Shared {
             state: Mutex::new(State { family, ..State::default() }),
             has_read: Condvar::new(),
             shift,
+            since_ns,
         });
         let reader = Arc::clone(&shared);
-        let thread = thread::spawn(move || reader.read_on(self.0));
+        let thread = thread::spawn(move || reader.read_on(self));
         Ok(Following { shared, thread: Some(thread) })
     }
 }
@@ -87,6 +116,8 @@ struct Shared {
     state: Mutex<State>,
     has_read: Condvar,
     shift: Shift,
+    /// What was asked for before does not matter.
+    since_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -101,12 +132,12 @@ struct State {
 }
 
 impl Following {
-    /// Who loaded which program since, up to now. None where that is not known of all: more was written at once than there
-    /// was room for.
+    /// What was done since, up to now. None where that is not known of all: more was written at once than there was room
+    /// for.
     ///
     /// # Errors
     /// When the rings cannot be read.
-    pub fn loaders(&self) -> Result<Option<HashMap<ProgramId, Loader>>> {
+    pub fn told(&self) -> Result<Option<Told>> {
         let now = self.shared.now_ns();
         let mut state = self.shared.lock();
         while state.until_ns < now && state.failed.is_none() {
@@ -115,7 +146,7 @@ impl Following {
         match &state.failed {
             Some(error) => Err(error.clone()),
             None if state.family.is_lost => Ok(None),
-            None => Ok(Some(state.family.loaders.clone())),
+            None => Ok(Some(state.family.told())),
         }
     }
 }
@@ -139,21 +170,41 @@ impl Shared {
         monotonic_ns(self.shift)
     }
 
-    fn read_on(&self, mut records: Records) {
+    fn read_on(&self, Loads { mut records, calls }: Loads) {
+        let reader = calls.as_ref().ok().map(Calls::reader).transpose();
         loop {
             let mut read = Vec::new();
             // What is earlier than this is in the rings before they are read for the second time.
             let until = self.now_ns().saturating_sub(LATE_NS);
             let result = records.read(PAUSE, |bytes| read.extend(Record::parse(bytes)));
+            let result = result.map_err(fail).and_then(|()| self.asked(&calls, &reader));
             let mut state = self.lock();
+            match result {
+                Ok(asked) => read.extend(asked),
+                Err(error) => state.failed = Some(error),
+            }
             state.waiting.append(&mut read);
             state.settle(until);
-            state.failed = result.map_err(fail).err();
             self.has_read.notify_all();
             if state.is_over || state.failed.is_some() {
                 return;
             }
         }
+    }
+
+    /// What was asked for since this was called last.
+    fn asked(&self, calls: &Result<Calls>, reader: &Result<Option<Reader>>) -> Result<Vec<Record>> {
+        let (Ok(calls), Some(reader)) = (calls, reader.as_ref().map_err(Error::clone)?) else {
+            return Ok(Vec::new());
+        };
+        let seen = reader.read()?.into_iter().filter(|seen| seen.at_ns >= self.since_ns);
+        let record = |seen: Seen| Record {
+            at_ns: seen.at_ns,
+            what: What::Ask { pid: seen.pid, asked: seen.asked },
+        };
+        let lost = Record { at_ns: self.since_ns, what: What::Lost };
+        let lost = calls.is_lost()?.then_some(lost);
+        Ok(seen.map(record).chain(lost).collect())
     }
 }
 
@@ -169,12 +220,15 @@ impl State {
     }
 }
 
-/// A process, its descendants, and who has loaded what.
+/// A process, its descendants, and what they have done.
 #[derive(Debug, Default)]
 struct Family {
     /// Of every process whose beginning is known, by pid.
     kin: HashMap<u32, Kin>,
     loaders: HashMap<ProgramId, Loader>,
+    asked: HashSet<Asked>,
+    /// Why that is not known.
+    unseen: Option<Error>,
     /// Some records were lost.
     is_lost: bool,
 }
@@ -210,6 +264,8 @@ impl Family {
                     None => self.kin.remove(&pid),
                 };
             }
+            // From outside of this pid namespace all come as one.
+            What::Name { pid: 0, .. } => {}
             What::Name { pid, name } => {
                 if let Some(Kin::Descendant(known) | Kin::Stranger(known)) = self.kin.get_mut(&pid)
                 {
@@ -226,8 +282,18 @@ impl Family {
                 let name = if name.is_empty() { name_of(pid) } else { name.to_owned() };
                 self.loaders.insert(id, Loader { pid, name, is_descendant });
             }
+            What::Ask { pid, asked } => {
+                if matches!(self.kin.get(&pid), None | Some(Kin::Descendant(_))) {
+                    self.asked.insert(asked);
+                }
+            }
             What::Lost => self.is_lost = true,
         }
+    }
+
+    fn told(&self) -> Told {
+        let asked = self.unseen.clone().map_or_else(|| Ok(self.asked.clone()), Err);
+        Told { loaders: self.loaders.clone(), asked }
     }
 }
 
@@ -252,6 +318,11 @@ enum What {
     Load {
         id: ProgramId,
         pid: u32,
+    },
+    /// It may have failed.
+    Ask {
+        pid: u32,
+        asked: Asked,
     },
     /// There was no room for some.
     Lost,

@@ -63,11 +63,13 @@ fn a_descendant_has_the_name_that_it_had_when_it_loaded_the_program() {
         fork(300, ELDER),
         name(300, "other"),
         load(4, 300),
+        name(0, "anybody"),
+        load(5, 0),
     ] {
         family.note(what, |pid| format!("asked for {pid}"));
     }
-    let names = [1, 2, 3, 4].map(|id| family.loaders[&ProgramId(id)].name.as_str());
-    assert_eq!(names, ["sh", "bpftool", "asked for 7", "other"]);
+    let names = [1, 2, 3, 4, 5].map(|id| family.loaders[&ProgramId(id)].name.as_str());
+    assert_eq!(names, ["sh", "bpftool", "asked for 7", "other", "asked for 0"]);
 }
 
 #[test]
@@ -82,6 +84,26 @@ fn what_happened_first_is_taken_first_and_what_is_too_young_waits() {
     assert_eq!((state.until_ns, state.waiting.len()), (35, 1));
     state.settle(40);
     assert_eq!(state.family.loaders.len(), 2);
+}
+
+#[test]
+fn what_descendants_or_unknown_processes_ask_for_is_told() {
+    let mut family = Family::new(ROOT, [ROOT, ELDER].into_iter());
+    let ask = |pid, asked| What::Ask { pid, asked };
+    for what in [
+        fork(200, ROOT),
+        fork(300, ELDER),
+        ask(200, Asked::Map),
+        ask(300, Asked::Pin),
+        ask(ELDER, Asked::Pin),
+        ask(ROOT, Asked::Attachment),
+        ask(400, Asked::Link),
+    ] {
+        family.note(what, |_| String::new());
+    }
+    assert_eq!(family.told().asked, Ok([Asked::Map, Asked::Link].into()));
+    family.unseen = Some(fail(Errno::EPERM));
+    assert_eq!(family.told().asked, Err(fail(Errno::EPERM)));
 }
 
 /// A record as the kernel writes it.
@@ -119,10 +141,16 @@ fn records_are_read_as_the_kernel_writes_them() {
 }
 
 mod on_the_kernel {
+    use std::os::fd::AsFd;
     use std::process::Command;
+
+    use vmtests::cgroup::ScratchCgroup;
+    use vmtests::isolation::isolate;
 
     use super::super::*;
     use crate::attach_type::AttachType;
+    use crate::cgroup::Cgroup;
+    use crate::link::Link;
     use crate::program::Program;
 
     #[test]
@@ -134,7 +162,8 @@ mod on_the_kernel {
             .output()
             .unwrap();
         let pid: u32 = String::from_utf8_lossy(&child.stdout).trim().parse().unwrap();
-        let loaders = following.loaders().unwrap().expect("nothing was lost");
+        let told = following.told().unwrap().expect("nothing was lost");
+        let loaders = told.loaders;
         let loader = &loaders[&own.info().id];
         assert_eq!((loader.pid, loader.is_descendant), (std::process::id(), Some(false)));
         let theirs: Vec<_> = loaders.values().filter(|loader| loader.pid == pid).collect();
@@ -144,8 +173,25 @@ mod on_the_kernel {
     }
 
     #[test]
+    fn root_what_a_process_and_its_descendants_ask_for_is_known_and_what_others_do_is_not_theirs() {
+        isolate();
+        let following = Loads::open().unwrap().follow(std::process::id()).unwrap();
+        // By this process itself, which is no descendant.
+        let cgroup = ScratchCgroup::new("asked");
+        let open = Cgroup::open(cgroup.path()).unwrap();
+        let program = Program::load_pass("chadtest_asked", AttachType::INET_INGRESS).unwrap();
+        drop(Link::create(program.as_fd(), &open, AttachType::INET_INGRESS).unwrap());
+        let asked = || following.told().unwrap().expect("nothing was lost").asked.unwrap();
+        assert_eq!(asked(), HashSet::new());
+        let make = "bpftool map create /sys/fs/bpf/m type array key 4 value 4 entries 1 name m";
+        assert!(Command::new("sh").args(["-c", make]).status().unwrap().success());
+        assert!([Asked::Map, Asked::Pin].iter().all(|it| asked().contains(it)), "{:?}", asked());
+        assert!(!asked().contains(&Asked::Attachment), "{:?}", asked());
+    }
+
+    #[test]
     fn root_more_than_there_is_room_for_is_said_to_be_lost() {
-        let Loads(mut records) = Loads::open().unwrap();
+        let mut records = Loads::open().unwrap().records;
         // Nobody reads meanwhile.
         for _ in 0..6_000 {
             thread::spawn(|| {}).join().unwrap();

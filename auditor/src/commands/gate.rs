@@ -58,7 +58,8 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
     let settling = Instant::now();
     let (after, aftermath) =
         settle(args, &collector, &before, &children, &mut processes, &mut loaders)?;
-    let report = told(args, &after, aftermath, command, settling.elapsed(), start);
+    let mut report = told(args, &after, aftermath, command, settling.elapsed(), start);
+    report.still_running = processes.still_running();
     output::deliver(&report, &args.report, Stream::Stderr)?;
     Ok(report.exit_status())
 }
@@ -95,7 +96,7 @@ fn settle(
             processes.over_ns = Collector::now_ns();
         }
         let after = collector.again(None)?;
-        processes.loaders = loaders.so_far();
+        loaders.note(processes);
         let is_moving = after.looks.last().is_some_and(|look| {
             processes.read(look);
             !look.coverage.changing_links.is_empty()
@@ -110,7 +111,9 @@ fn settle(
         // Of a link that is being made nobody knows who holds it: that is over in a moment, and not waited for for ever.
         let patience = if is_moving { PATIENCE } else { Duration::ZERO };
         let is_late = Instant::now() >= deadline + patience && earlier.is_some();
-        if aftermath.is_settled() || is_late {
+        // Who still runs may still make something.
+        let is_over = processes.over_ns.is_some();
+        if (aftermath.is_settled() && is_over) || is_late {
             return Ok((after, aftermath));
         }
         if let Some(signal) = children.pause(INTERVAL)? {
@@ -148,6 +151,7 @@ fn told(
         others: aftermath.others,
         gone: aftermath.gone,
         gone_of_others: aftermath.gone_of_others,
+        still_running: Vec::new(),
         gaps: gaps.into_iter().map(Into::into).collect(),
     }
 }

@@ -4,6 +4,7 @@
 //! A user id is no evidence: a command that runs as root can become any user. Nor is a folder: whoever may write to a
 //! bpffs may pin wherever others have.
 
+use bpf::loads::Asked;
 use bpf::{LinkId, MapId, Owner, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub enum Evidence {
     /// A process loaded its program that does not descend from the command: the kernel has written down who forks whom, and
     /// who loads what.
     Loader,
+    /// The command, and what it started, has not asked the kernel for any such thing (a map, a pin, an attachment, a link).
+    NotAsked,
     /// The owner lives that its program names, or a record of the ledger, and does not descend from the command.
     Owner,
 }
@@ -45,6 +48,7 @@ impl Evidence {
             Self::LoadedBefore => Some("loaded before the command was started"),
             Self::LoadedAfter => Some("loaded when the command and all that it started was over"),
             Self::Loader => Some("loaded by a process that the command did not start"),
+            Self::NotAsked => Some("the command has made nothing of the kind"),
             Self::Owner => Some("its owner was not started by the command"),
         }
     }
@@ -60,8 +64,12 @@ pub(super) struct Attribution<'a> {
 }
 
 impl<'a> Attribution<'a> {
-    /// Whether it is somebody else's.
+    /// Whether it seems to be somebody else's.
     pub(super) fn of(&self, item: &Item) -> Option<Evidence> {
+        let is_asked = asked_for(item).is_none_or(|asked| self.may_have_asked(asked));
+        if !is_asked && !self.has_command(&self.held.keeping(item)) {
+            return Some(Evidence::NotAsked);
+        }
         match item {
             Item::Program { program } => self.of_program(program.id),
             Item::Map { map } => self.of_map(map.id),
@@ -77,6 +85,26 @@ impl<'a> Attribution<'a> {
             }
             Item::Pin { .. } => None,
         }
+    }
+
+    /// Whether it may be the command's all the same: the command may have made something of what is somebody else's, and
+    /// that others hold a thing shows nothing where it would stay without them.
+    pub(super) fn is_open(&self, item: &Item, evidence: Evidence, is_kept: bool) -> bool {
+        match (item, evidence) {
+            (_, Evidence::Holders) => {
+                is_kept || matches!(item, Item::Map { map } if self.is_used_by_command(map.id))
+            }
+            (_, Evidence::NotAsked | Evidence::LoadedAfter) | (Item::Program { .. }, _) => false,
+            _ => is_kept || self.by_holders(&self.held.keeping(item)).is_none(),
+        }
+    }
+
+    fn may_have_asked(&self, asked: Asked) -> bool {
+        self.processes.asked.as_ref().is_none_or(|all| all.contains(&asked))
+    }
+
+    fn is_used_by_command(&self, map: MapId) -> bool {
+        self.held.users_of(map).any(|id| self.is_the_commands(id))
     }
 
     fn of_program(&self, id: ProgramId) -> Option<Evidence> {
@@ -99,9 +127,6 @@ impl<'a> Attribution<'a> {
 
     /// A map without a load time of its own is as old as the programs that use it.
     fn of_map(&self, id: MapId) -> Option<Evidence> {
-        if self.held.users_of(id).any(|id| self.is_the_commands(id)) {
-            return None;
-        }
         let users: Vec<Option<Evidence>> =
             self.held.users_of(id).map(|program| self.certainly(program)).collect();
         let first = users.first().copied().flatten();
@@ -187,4 +212,15 @@ impl<'a> Attribution<'a> {
     fn is_new_map(&self, id: MapId) -> bool {
         self.new.iter().any(|item| matches!(item, Item::Map { map } if map.id == id))
     }
+}
+
+/// What the kernel was asked for that made it. A program is not made so: who loads it is known itself.
+fn asked_for(item: &Item) -> Option<Asked> {
+    Some(match item {
+        Item::Attachment { link: None, .. } => Asked::Attachment,
+        Item::Attachment { .. } | Item::Link { .. } => Asked::Link,
+        Item::Pin { .. } => Asked::Pin,
+        Item::Map { .. } => Asked::Map,
+        Item::Program { .. } => return None,
+    })
 }

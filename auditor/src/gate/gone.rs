@@ -12,6 +12,14 @@ use crate::snapshot::Snapshot;
 pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
     let processes = Processes::default();
     let held = Held::new(before, &processes);
+    // What nobody kept was going already: nothing that the command could have done would have ended it.
+    let was_kept = |item: &Item| match item {
+        Item::Program { .. } | Item::Link { .. } | Item::Map { .. } => {
+            !held.keepers(item).is_empty() || !held.holders(item).is_empty()
+        }
+        Item::Attachment { .. } | Item::Pin { .. } => true,
+    };
+    let gone: Vec<Item> = gone.into_iter().filter(was_kept).collect();
     let is_gone = |wanted: &dyn Fn(&Item) -> bool| gone.iter().any(wanted);
     let was_let_go: Vec<bool> = gone
         .iter()

@@ -1,10 +1,10 @@
-//! Who loads programs while the command runs.
+//! Who loads programs while the command runs, and what the command asks for.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use bpf::ProgramId;
-use bpf::loads::{Following, Loader, Loads};
+use bpf::loads::{Asked, Following, Loads, Told};
 
+use super::processes::Processes;
 use crate::talk::warning;
 
 /// As long as the kernel can be followed.
@@ -20,22 +20,34 @@ impl Loaders {
         Self(following.ok())
     }
 
-    /// Who has loaded what, up to now. Empty where that is not known.
-    pub(crate) fn so_far(&mut self) -> HashMap<ProgramId, Loader> {
-        let Some(following) = &self.0 else { return HashMap::new() };
-        let why = match following.loaders() {
-            Ok(Some(loaders)) => return loaders,
+    /// Notes what was done up to now.
+    pub(crate) fn note(&mut self, processes: &mut Processes) {
+        let told = self.told();
+        processes.asked = told.as_ref().and_then(asked);
+        processes.loaders = told.map(|told| told.loaders).unwrap_or_default();
+    }
+
+    fn told(&mut self) -> Option<Told> {
+        let why = match self.0.as_ref()?.told() {
+            Ok(Some(told)) => return Some(told),
             Ok(None) => "more happened at once than could be written down".to_owned(),
             Err(error) => error.to_string(),
         };
         tell(&why);
         self.0 = None;
-        HashMap::new()
+        None
     }
+}
+
+fn asked(told: &Told) -> Option<HashSet<Asked>> {
+    if let Err(error) = &told.asked {
+        tracing::debug!("what the command asks the kernel to make is not known: {error}");
+    }
+    told.asked.clone().ok()
 }
 
 fn tell(why: &str) {
     warning(format_args!(
-        "what others load meanwhile cannot always be told from what the command loads: {why}"
+        "what others do meanwhile cannot always be told from what the command does: {why}"
     ));
 }

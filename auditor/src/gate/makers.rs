@@ -69,7 +69,10 @@ pub struct LoadedBy {
 /// `process 4711 (bpftool), which the command started`.
 impl fmt::Display for LoadedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {}", self.pid)?;
+        match self.pid {
+            0 => f.write_str("a process outside of this pid namespace")?,
+            pid => write!(f, "process {pid}")?,
+        }
         if !self.comm.is_empty() {
             write!(f, " ({})", self.comm)?;
         }
@@ -153,7 +156,7 @@ impl<'a> Held<'a> {
     }
 
     /// The objects that a process may have open to keep a thing.
-    fn keeping(&self, item: &Item) -> Vec<Object> {
+    pub(super) fn keeping(&self, item: &Item) -> Vec<Object> {
         match item {
             Item::Attachment { link: Some(link), .. }
             | Item::Link { link, .. }
@@ -233,7 +236,7 @@ impl<'a> Held<'a> {
     }
 
     /// What keeps a thing beside processes.
-    fn keepers(&self, item: &Item) -> Vec<String> {
+    pub(super) fn keepers(&self, item: &Item) -> Vec<String> {
         match item {
             Item::Link { link, .. } | Item::Attachment { link: Some(link), .. } => {
                 self.pins(Object::Link(link.id)).collect()

@@ -60,8 +60,7 @@ impl Aftermath {
             about: Subject::Programs,
             what: left.item.to_string(),
             why: format!(
-                "the command may have made it, or who holds it: {}; it would stay without them; run the gate again, or \
-                 choose your programs (--program)",
+                "the command may have made it, or others: {}; run the gate again, or choose your programs (--program)",
                 left.reason
             ),
         });
@@ -114,7 +113,7 @@ impl Aftermath {
             left.evidence = left.seems.filter(|_| is_others);
             match left.evidence {
                 None => self.left.push(left),
-                Some(Evidence::Holders) if left.is_kept => self.unclear.push(left),
+                Some(_) if left.is_open => self.unclear.push(left),
                 Some(_) => self.others.push(left),
             }
         }
@@ -143,13 +142,15 @@ pub fn judge(
         .iter()
         .map(|item| {
             let seems = attribution.of(item);
+            let is_kept = held.is_kept(item);
             let why = seems.and_then(Evidence::wording).map(|why| format!("; {why}"));
             Left {
                 holders: held.holders(item),
                 loader: held.loader(item),
                 reason: held.reason(item) + &why.unwrap_or_default(),
                 remedy: remedy(item),
-                is_kept: held.is_kept(item),
+                is_kept,
+                is_open: seems.is_some_and(|it| attribution.is_open(item, it, is_kept)),
                 evidence: None,
                 seems,
                 item: item.clone(),

@@ -1,13 +1,13 @@
 //! Processes, seen from the command: which were there before it, and which it has started.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Context;
-use bpf::loads::Loader;
+use bpf::loads::{Asked, Loader};
 use bpf::pins::{Sought, pins_of};
 use bpf::{Birth, ProgramId};
 
-use super::makers::Origin;
+use super::makers::{Holder, Origin};
 use crate::collect::object;
 use crate::snapshot::{Look, PinFact};
 
@@ -32,6 +32,8 @@ pub struct Processes {
     pub table: HashMap<u32, Birth>,
     /// Who has loaded what since the gate was started, as the kernel has written it down. Empty where that is not known.
     pub loaders: HashMap<ProgramId, Loader>,
+    /// What the command, or what it started, has asked the kernel to make; none where that is not known.
+    pub asked: Option<HashSet<Asked>>,
     /// Pins in mount namespaces of what the command has left running, out of sight from here. They only explain.
     pub pins_elsewhere: Vec<PinFact>,
 }
@@ -88,6 +90,29 @@ impl Processes {
             let fact = |pin: bpf::pins::Pin| PinFact { path: pin.path, object: object(pin.held) };
             self.pins_elsewhere.extend(pins.map(fact));
         }
+    }
+
+    /// What the command has left running, by pid.
+    pub(crate) fn still_running(&mut self) -> Vec<Holder> {
+        let Ok(listing) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let names = listing.flatten().filter_map(|it| it.file_name().into_string().ok());
+        let mut pids: Vec<u32> = names.filter_map(|name| name.parse().ok()).collect();
+        pids.sort_unstable();
+        let mut running = Vec::new();
+        for pid in pids {
+            read_line(pid, self.gate, &mut self.table);
+            if self.origin(pid) == Origin::Command {
+                // One that has ended meanwhile has no name.
+                let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let comm = String::from_utf8_lossy(comm.trim_ascii_end()).into_owned();
+                running.extend((!comm.is_empty()).then_some(Holder {
+                    pid,
+                    comm,
+                    origin: Origin::Command,
+                }));
+            }
+        }
+        running
     }
 
     fn forget_line(&mut self, mut pid: u32) {

@@ -51,6 +51,9 @@ pub struct GateReport {
     /// What is there no more because the processes that held it let go of it; nor does that count.
     #[serde(default)]
     pub gone_of_others: Vec<Item>,
+    /// Processes that the command has started and that still run: what they make later is not looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub still_running: Vec<Holder>,
     /// What could not be seen.
     pub gaps: Vec<Gap>,
 }
@@ -124,16 +127,19 @@ pub struct Left {
     /// The kernel keeps it without any process: through an attachment or a pin. For the judgement only.
     #[serde(skip)]
     pub is_kept: bool,
+    /// It may be the command's all the same, whatever seems. For the judgement only.
+    #[serde(skip)]
+    pub is_open: bool,
 }
 
 impl Left {
     /// Whose it is, for people, where it is somebody else's.
     pub(super) fn maker(&self) -> String {
+        let is_theirs = matches!(self.evidence, Some(Evidence::Loader | Evidence::NotAsked));
+        if let Some(loader) = self.loader.as_ref().filter(|it| is_theirs && !it.is_of_command) {
+            return format!("loaded by {loader}");
+        }
         match self.evidence.and_then(Evidence::wording) {
-            Some(wording) if self.evidence == Some(Evidence::Loader) => self
-                .loader
-                .as_ref()
-                .map_or_else(|| wording.to_owned(), |by| format!("loaded by {by}")),
             Some(wording) => wording.to_owned(),
             None => wording(&self.holders).unwrap_or_else(|| self.reason.clone()),
         }

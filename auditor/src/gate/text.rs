@@ -30,6 +30,15 @@ pub(super) fn render(report: &GateReport, colour: bool) -> String {
         let items: Vec<&Item> = report.gone_of_others.iter().collect();
         lines.line(&format!("Gone with the processes that held them: {}", in_short(&items)));
     }
+    if !report.still_running.is_empty() {
+        let some = report.still_running.iter().take(NAMED);
+        let some: Vec<String> = some.map(|it| format!("{} ({})", it.pid, it.comm)).collect();
+        let more = if report.still_running.len() > NAMED { ", ..." } else { "" };
+        lines.line(&format!(
+            "Still running of what the command started: {}{more}; what it makes from now on is not looked at",
+            some.join(", ")
+        ));
+    }
     lines.gaps(&report.gaps);
     lines.end(painted(colour, report.verdict, &conclusion(report)))
 }

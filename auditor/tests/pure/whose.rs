@@ -6,7 +6,7 @@ use auditor::classify::Verdict;
 use auditor::diff::Kind;
 use auditor::gate::{Aftermath, Evidence, Processes, judge};
 use auditor::snapshot::{Object, Snapshot};
-use bpf::loads::Loader;
+use bpf::loads::{Asked, Loader};
 use bpf::{MapId, ProgramId};
 
 use crate::common::*;
@@ -62,15 +62,15 @@ fn what_was_loaded_before_the_command_or_after_it_is_not_its_own_whoever_holds_i
     for holders in [vec![], vec![SYSTEMD], vec![999]] {
         let mut after = loaded(&holders);
         after.attach(41, A, EG);
-        for (began, over, evidence) in [
-            (Some(1_042), None, Evidence::LoadedBefore),
-            (Some(1_000), Some(1_040), Evidence::LoadedAfter),
-        ] {
-            let found = judged_in(&after, began, over);
-            assert_eq!(kinds(&found.others), [Kind::Attachment, Kind::Program]);
-            assert_eq!(found.left.len(), 0);
-            assert!(found.others.iter().all(|it| it.evidence == Some(evidence)));
-        }
+        let later = judged_in(&after, Some(1_000), Some(1_040));
+        assert_eq!(kinds(&later.others), [Kind::Attachment, Kind::Program]);
+        assert!(later.others.iter().all(|it| it.evidence == Some(Evidence::LoadedAfter)));
+        // What was there when the command was started it may have attached.
+        let earlier = judged_in(&after, Some(1_042), None);
+        assert_eq!(kinds(&earlier.others), [Kind::Program]);
+        assert_eq!(earlier.others[0].evidence, Some(Evidence::LoadedBefore));
+        assert_eq!(kinds(&earlier.unclear), [Kind::Attachment]);
+        assert_eq!((later.left.len(), earlier.left.len()), (0, 0));
         // While the command ran, or at a time that is unknown.
         for (began, over) in [(Some(1_041), Some(1_041)), (Some(1_000), None), (None, None)] {
             assert_eq!(judged_in(&after, began, over).left.len(), 2);
@@ -80,32 +80,81 @@ fn what_was_loaded_before_the_command_or_after_it_is_not_its_own_whoever_holds_i
     assert_eq!(judged_in(&loaded(&[DAEMON]), Some(1_042), None).left.len(), 1);
 }
 
-/// Program 41 was loaded by a process that the command started, or did not start, or of which that cannot be told.
-fn judged_by(after: &Snapshot, is_descendant: Option<bool>) -> Aftermath {
+/// Program 41 was loaded by a process that the command started, or did not start, or of which that cannot be told; and the
+/// command has asked for these.
+fn done(is_descendant: Option<bool>, asked: Option<&[Asked]>) -> Processes {
     let loader = Loader { pid: 77, name: "loader".to_owned(), is_descendant };
-    let processes = Processes { loaders: HashMap::from([(ProgramId(41), loader)]), ..processes() };
-    judge(&everything(), after, &all(), &processes).unwrap().confirmed_by(None)
+    let asked = asked.map(|asked| asked.iter().copied().collect());
+    Processes { loaders: HashMap::from([(ProgramId(41), loader)]), asked, ..processes() }
 }
+
+fn judged_by(after: &Snapshot, processes: &Processes) -> Aftermath {
+    judge(&everything(), after, &all(), processes).unwrap().confirmed_by(None)
+}
+
+const ALL: &[Asked] = &[Asked::Map, Asked::Pin, Asked::Attachment, Asked::Link];
 
 #[test]
 fn who_has_loaded_a_program_tells_whose_it_is_whoever_holds_it_or_nobody() {
     for holders in [vec![], vec![SYSTEMD], vec![SYSTEMD, 999]] {
-        let mut after = loaded(&holders);
-        after.attach(41, A, EG);
-        after.pin("/sys/fs/bpf/p", program(41));
-        let found = judged_by(&after, Some(false));
-        assert_eq!((found.left.len(), found.others.len()), (0, 3), "{holders:?}");
-        assert!(found.others.iter().all(|it| it.evidence == Some(Evidence::Loader)));
+        let after = loaded(&holders);
+        let found = judged_by(&after, &done(Some(false), Some(ALL)));
+        assert_eq!((found.left.len(), found.others.len()), (0, 1), "{holders:?}");
+        assert_eq!(found.others[0].evidence, Some(Evidence::Loader));
         assert!(found.others[0].reason.contains("process 77 (loader), which the command did not"));
-        let found = judged_by(&after, Some(true));
-        assert_eq!((found.left.len(), found.others.len()), (3, 0), "{holders:?}");
+        let found = judged_by(&after, &done(Some(true), None));
+        assert_eq!((found.left.len(), found.others.len()), (1, 0), "{holders:?}");
         assert!(found.left[0].reason.contains("process 77 (loader), which the command started"));
-        let untold = judged_by(&after, None);
-        assert_eq!((untold.left.len(), untold.others.len()), (3, 0), "{holders:?}");
+        let untold = judged_by(&after, &done(None, Some(ALL)));
+        assert_eq!((untold.left.len(), untold.others.len()), (1, 0), "{holders:?}");
         assert!(!untold.left[0].reason.contains("process 77"), "{}", untold.left[0].reason);
     }
     // The command's own processes can have taken it over.
-    assert_eq!(judged_by(&loaded(&[DAEMON]), Some(false)).left.len(), 1);
+    assert_eq!(judged_by(&loaded(&[DAEMON]), &done(Some(false), None)).left.len(), 1);
+}
+
+#[test]
+fn what_was_made_of_anothers_program_is_the_commands_only_if_it_has_asked_for_the_like() {
+    let mut after = loaded(&[]);
+    after.attach(41, A, EG);
+    after.pin("/sys/fs/bpf/p", program(41));
+    let found = |asked: Option<&[Asked]>| judged_by(&after, &done(Some(false), asked));
+    let others = found(Some(&[Asked::Map, Asked::Link]));
+    assert_eq!(kinds(&others.others), [Kind::Attachment, Kind::Pin, Kind::Program]);
+    assert_eq!(others.others[0].evidence, Some(Evidence::NotAsked));
+    assert_eq!(others.verdict(), Verdict::Clean);
+    // It has made an attachment: which, nobody knows.
+    let open = found(Some(&[Asked::Attachment]));
+    assert_eq!(kinds(&open.unclear), [Kind::Attachment]);
+    assert_eq!((kinds(&open.others), open.left.len()), (vec![Kind::Pin, Kind::Program], 0));
+    let unknown = found(None);
+    assert_eq!((unknown.unclear.len(), unknown.verdict()), (2, Verdict::Incomplete));
+}
+
+#[test]
+fn a_link_or_a_map_that_the_command_did_not_ask_for_is_somebody_elses_whatever_is_of_it() {
+    let mut after = loaded(&[]);
+    after.inventory().programs.pop();
+    after.load(41, "mine", &[9]);
+    after.map(9, "theirs");
+    after.pin("/sys/fs/bpf/m", Object::Map(MapId(9)));
+    let asked = [Asked::Attachment, Asked::Link];
+    let found = judged_by(&after, &done(Some(true), Some(&asked)));
+    assert_eq!(kinds(&found.left), [Kind::Program]);
+    assert_eq!(kinds(&found.others), [Kind::Pin, Kind::Map]);
+    // Unless a process of the command keeps it.
+    after.hold(DAEMON, &[Object::Map(MapId(9))]);
+    assert_eq!(judged_by(&after, &done(Some(true), Some(&asked))).left.len(), 3);
+    // A link that others hold, of a program that others have loaded.
+    let mut linked = loaded(&[]);
+    linked.any_link(7, 41, "xdp");
+    let of_others = judged_by(&linked, &done(Some(false), Some(&[])));
+    assert_eq!(
+        (kinds(&of_others.others), of_others.left.len()),
+        (vec![Kind::Link, Kind::Program], 0)
+    );
+    let open = judged_by(&linked, &done(Some(false), Some(ALL)));
+    assert_eq!(kinds(&open.unclear), [Kind::Link], "nobody is seen to hold it");
 }
 
 #[test]
@@ -116,13 +165,13 @@ fn what_the_command_has_loaded_stays_its_own_though_others_hold_it_in_every_look
     after.any_link(7, 41, "xdp");
     after.map(9, "counts");
     after.hold(SYSTEMD, &[link(7), Object::Map(MapId(9))]);
-    let first = judged_by(&after, Some(true));
-    let loader = Loader { pid: 77, name: String::new(), is_descendant: Some(true) };
-    let processes = Processes { loaders: HashMap::from([(ProgramId(41), loader)]), ..processes() };
+    let processes = done(Some(true), Some(ALL));
+    let first = judged_by(&after, &processes);
     let second = judge(&everything(), &after, &all(), &processes).unwrap();
     let found = second.confirmed_by(Some(&first));
-    assert_eq!(kinds(&found.left), [Kind::Link, Kind::Program, Kind::Map]);
-    assert_eq!((found.others.len(), found.unclear.len()), (0, 0));
+    assert_eq!(kinds(&found.left), [Kind::Link, Kind::Program]);
+    // It may have been there before, and is used by others as well.
+    assert_eq!((kinds(&found.unclear), found.others.len()), (vec![Kind::Map], 0));
 }
 
 #[test]
@@ -135,7 +184,7 @@ fn links_pins_and_maps_are_as_old_as_the_programs_that_they_are_of() {
     after.pin("/sys/fs/bpf/l", link(7));
     after.pin("/sys/fs/bpf/p", program(41));
     after.pin("/sys/fs/bpf/m", Object::Map(MapId(9)));
-    let found = judged_in(&after, Some(1_042), None);
+    let found = judged_in(&after, Some(1_000), Some(1_040));
     assert_eq!((kinds(&found.left), found.others.len()), (vec![], 6));
     // A program of the command uses the map as well.
     after.load(42, "mine", &[9]);

@@ -4,6 +4,7 @@ use crate::common::*;
 use bpf::cgroup::Cgroup;
 use bpf::link::Link;
 use bpf::list::AttachFlags;
+use bpf::pins::is_on_bpffs;
 use bpf::program::Program;
 use std::os::fd::AsFd;
 use vmtests::cgroup::ScratchCgroup;
@@ -138,8 +139,6 @@ fn root_an_orphaned_pin_is_removed_and_its_link_ends() {
 
 #[test]
 fn root_a_throttle_that_is_pinned_in_another_mount_namespace_is_left_alone() {
-    // A bpffs here, too, whatever the host has.
-    isolate();
     let cgroup = ScratchCgroup::new("mounts");
     let names = Names::new();
     // The thread that pins it has mounts of its own, and stays until it is asked to end.
@@ -159,14 +158,16 @@ fn root_a_throttle_that_is_pinned_in_another_mount_namespace_is_left_alone() {
         });
         is_pinned.recv().unwrap();
         let (status, report) = scan(cgroup.path(), &names.leak, &[]);
-        assert_eq!((status, findings(&report)), (1, vec!["unreachable_program".to_owned()]));
+        // Where the host has no bpffs at all, one that is out of sight may keep anything.
+        let (verdict, finding, told) = if is_on_bpffs("/sys/fs/bpf".as_ref()).unwrap() {
+            (1, "unreachable_program", "the bpffs of another mount namespace")
+        } else {
+            (2, "active", "not every pin could be read, and one may keep it")
+        };
+        assert_eq!((status, findings(&report)), (verdict, vec![finding.to_owned()]), "{report}");
         let output = clean(cgroup.path(), &names.leak);
-        assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-        assert!(
-            shown(&output).contains("the bpffs of another mount namespace"),
-            "{}",
-            shown(&output)
-        );
+        assert_eq!(output.status.code(), Some(verdict), "{}", shown(&output));
+        assert!(shown(&output).contains(told), "{}", shown(&output));
         assert_eq!(attached(cgroup.path(), EGRESS).len(), 1);
         drop(end);
     });

@@ -273,11 +273,10 @@ fn root_what_a_process_makes_that_others_start_meanwhile_is_told_and_does_not_co
     let others = report["others"].as_array().unwrap();
     let kinds: Vec<&Value> = others.iter().map(|it| &it["kind"]).collect();
     assert_eq!(kinds, ["attachment", "link", "program"]);
+    let evidence: Vec<&Value> = others.iter().map(|it| &it["evidence"]).collect();
+    assert_eq!(evidence, ["not_asked", "not_asked", "loader"]);
     for other in others {
-        assert_eq!(
-            (&other["evidence"], &other["holders"][0]["pid"]),
-            (&"loader".into(), &pid.into())
-        );
+        assert_eq!(other["holders"][0]["pid"], pid);
         assert_eq!(other["holders"][0]["origin"], "meanwhile");
     }
     let talk = String::from_utf8_lossy(&output.stderr);
@@ -297,10 +296,64 @@ fn root_what_others_leave_attached_meanwhile_does_not_count_though_nobody_holds_
     let report = gate.report(&shown(&output));
     assert_eq!((output.status.code(), left(&report)), (Some(0), vec![]), "{}", shown(&output));
     let others = report["others"].as_array().unwrap();
-    assert!(others.iter().all(|it| it["evidence"] == "loader"), "{others:?}");
+    let evidence: Vec<&Value> = others.iter().map(|it| &it["evidence"]).collect();
+    assert_eq!(evidence, ["not_asked", "loader"], "{others:?}");
     assert!(others.iter().any(|it| it["program"]["id"] == theirs.0), "{}", shown(&output));
     let by = format!("process {} (", std::process::id());
     assert!(others[0]["reason"].as_str().unwrap().contains(&by), "{others:?}");
+}
+
+#[test]
+fn root_what_a_command_attaches_that_others_have_loaded_meanwhile_is_not_passed_over() {
+    isolate();
+    let (cgroup, names) = (ScratchCgroup::new("handed"), Names::new());
+    let gate = Gate { settle: "300ms", ..Gate::new(&names.leak) };
+    let attach = format!(
+        "echo ready; read -r _; bpftool cgroup attach {} egress pinned /sys/fs/bpf/p multi",
+        text(cgroup.path())
+    );
+    let mut child = piped(&mut gate.command(&["sh", "-c", &attach]));
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let program = Program::load_pass(&names.leak, EGRESS).unwrap();
+    let id = program.info().id;
+    let pin = ["prog", "pin", "id", &id.to_string(), "/sys/fs/bpf/p"];
+    assert!(Command::new("bpftool").args(pin).status().unwrap().success());
+    drop((program, child.stdin.take()));
+    let output = child.wait_with_output().unwrap();
+    let report = gate.report(&shown(&output));
+    assert_eq!(attached(cgroup.path(), EGRESS), [id]);
+    assert_eq!((output.status.code(), left(&report)), (Some(2), vec![]), "{}", shown(&output));
+    let gaps = report["gaps"].as_array().unwrap();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    let what = format!("program {id} ({}) on ", names.leak);
+    assert!(gaps[0]["what"].as_str().unwrap().starts_with(&what), "{gaps:?}");
+    // It has pinned nothing, so the pin is not its own.
+    let others: Vec<&Value> =
+        report["others"].as_array().unwrap().iter().map(|it| &it["kind"]).collect();
+    assert_eq!(others, ["pin", "program"]);
+}
+
+#[test]
+fn root_it_is_waited_for_what_the_command_left_running_and_told_if_that_goes_on() {
+    let names = Names::new();
+    isolate();
+    let gate = Gate { settle: "10s", ..Gate::new(&names.leak) };
+    let map = format!(
+        "bpftool map create /sys/fs/bpf/m type array key 4 value 4 entries 1 name {}",
+        names.leak
+    );
+    let later = format!("(sleep 0.5; {map}) >&- 2>&- &");
+    let (output, report) = gate.run(&["sh", "-c", &later]);
+    assert_eq!((output.status.code(), left(&report)), (Some(1), vec!["pin", "map"]));
+    assert_eq!(report["still_running"], Value::Null);
+    let gate = Gate { settle: "300ms", ..Gate::new(&names.foreign) };
+    let (output, report) = gate.run(&["sh", "-c", "sleep 100 >&- 2>&- & echo $!"]);
+    let pid: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert_eq!((output.status.code(), &report["still_running"][0]["pid"]), (Some(0), &pid.into()));
+    let told = format!("Still running of what the command started: {pid} (sleep); what it makes");
+    assert!(shown(&output).contains(&told), "{}", shown(&output));
 }
 
 #[test]
@@ -365,7 +418,8 @@ fn root_what_others_leave_when_the_command_is_over_does_not_count_though_nobody_
     let report = gate.report(&shown(&output));
     assert_eq!((output.status.code(), left(&report)), (Some(0), vec![]), "{}", shown(&output));
     let others = report["others"].as_array().unwrap();
-    assert!(others.iter().all(|it| it["evidence"] == "loaded_after"), "{others:?}");
+    let is_theirs = |it: &Value| it["evidence"] == "loaded_after" || it["evidence"] == "not_asked";
+    assert!(others.iter().all(is_theirs), "{others:?}");
     assert!(others.iter().any(|it| it["program"]["id"] == theirs.0), "{}", shown(&output));
 }
 

@@ -71,6 +71,11 @@ impl Error {
         if self.has_no_bpf() {
             return Some("this kernel or sandbox has no bpf() (gVisor, seccomp)".to_owned());
         }
+        if self.errno == Errno::ENOSYS && self.call == Call::PerfEvent {
+            return Some(
+                "this kernel or sandbox has no perf_event_open() (gVisor, seccomp)".to_owned(),
+            );
+        }
         let hint = match (self.kind(), self.call) {
             // What says more has said it.
             (Kind::Vanished, Call::OpenCgroup) if self.detail.is_none() => {

@@ -21,11 +21,26 @@ const SEE_ALSO: &str = "SEE ALSO";
 ///
 /// # Errors
 /// They are not UTF-8.
-pub fn completions(mut command: Command, shell: Shell) -> anyhow::Result<String> {
-    let name = command.get_name().to_owned();
+pub fn completions(command: &Command, shell: Shell) -> anyhow::Result<String> {
+    let name = command.get_name();
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    Ok(String::from_utf8(script)?)
+    clap_complete::generate(shell, &mut public(command), name, &mut script);
+    let script = String::from_utf8(script)?;
+    // clap_complete 4.6 calls a program with a hyphen in its name this in some places, and that in others.
+    let (this, that) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
+    Ok(if shell == Shell::Bash { script.replace(&this, &that) } else { script })
+}
+
+/// The command without the hidden ones below it, which `clap_complete` would offer.
+fn public(command: &Command) -> Command {
+    let below = command.get_subcommands().filter(|it| !it.is_hide_set()).map(public);
+    Command::new(command.get_name().to_owned())
+        .about(command.get_about().cloned().unwrap_or_default())
+        .version(command.get_version().unwrap_or_default().to_owned())
+        .disable_version_flag(command.get_version().is_none())
+        .args(command.get_arguments().cloned())
+        .groups(command.get_groups().cloned())
+        .subcommands(below)
 }
 
 /// Writes the man pages of a program and of each of its subcommands to a directory, which is made if it is not

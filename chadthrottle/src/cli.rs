@@ -39,6 +39,9 @@ pub(crate) enum Command {
     Rearm(RearmArgs),
     Rm(RmArgs),
     Doctor(DoctorArgs),
+    /// What completions call: the ids of pinned throttles, one a line
+    #[command(hide = true)]
+    Ids,
     /// Write man pages, completions or JSON Schemas of this program
     #[command(subcommand)]
     Generate(Generate),

@@ -5,9 +5,9 @@ use auditor::schema::schema_of;
 use clap::CommandFactory;
 
 use crate::cli::{Cli, Document, Generate};
-use crate::doctor;
 use crate::throttles::Throttles;
 use crate::words::print;
+use crate::{doctor, ids};
 
 pub(crate) fn run(what: &Generate) -> anyhow::Result<()> {
     match what {
@@ -20,6 +20,8 @@ pub(crate) fn run(what: &Generate) -> anyhow::Result<()> {
         }
         Generate::Schema { document: Document::Doctor } => print(&doctor::schema()?),
         Generate::Schema { document: Document::List } => print(&schema_of::<Throttles>()?),
-        Generate::Completions { shell } => print(&completions(Cli::command(), *shell)?),
+        Generate::Completions { shell } => {
+            print(&ids::complete(&completions(&Cli::command(), *shell)?, *shell))
+        }
     }
 }

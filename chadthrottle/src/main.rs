@@ -7,6 +7,7 @@ mod doctor;
 mod follow;
 mod generate;
 mod hold;
+mod ids;
 mod limit;
 mod list;
 mod others;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Rearm(args) => rearm::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Ids => ids::run(),
         Command::Generate(what) => generate::run(&what),
     };
     match result {

@@ -4,6 +4,7 @@ use assert_cmd::Command;
 use bpf::limits::Rate;
 use predicates::prelude::*;
 use predicates::str::contains;
+use vmtests::completion::in_bash;
 
 fn chadthrottle() -> Command {
     Command::new(env!("CARGO_BIN_EXE_chadthrottle"))
@@ -104,6 +105,35 @@ fn completions_know_every_value_and_where_paths_go() {
     let text = String::from_utf8(made.stdout).unwrap();
     for values in ["shape", "pinned", "internet", "json", "list", "__fish_complete_directories"] {
         assert!(text.contains(values), "{values}: {text}");
+    }
+}
+
+#[test]
+fn bash_offers_the_ids_that_the_program_tells() {
+    let made = chadthrottle().args(["generate", "completions", "bash"]).output().unwrap();
+    // In its place stands a function: the ledger of this host is none of a test's business.
+    let script = format!(
+        "chadthrottle() {{ [ \"$*\" = ids ] && printf '7\\nweb\\n'; echo no >&2; }}\n{}",
+        String::from_utf8(made.stdout).unwrap()
+    );
+    let offered = |words: &[&str]| in_bash(&script, &[&["chadthrottle"], words].concat());
+    for command in ["rm", "rearm"] {
+        let all = offered(&[command, ""]);
+        assert!(["7", "web", "--help"].iter().all(|it| all.iter().any(|one| one == it)), "{all:?}");
+        assert_eq!(offered(&[command, "7", "w"]), ["web"], "{command}");
+    }
+    assert_eq!(offered(&["list", "w"]), [""; 0]);
+    assert!(!offered(&[""]).contains(&"ids".to_owned()), "it is hidden");
+}
+
+#[test]
+fn zsh_and_fish_ask_the_program_for_ids() {
+    for shell in ["zsh", "fish"] {
+        let made = chadthrottle().args(["generate", "completions", shell]).output().unwrap();
+        let script = String::from_utf8(made.stdout).unwrap();
+        let asks = script.matches("$(chadthrottle ids 2>/dev/null)").count()
+            + script.matches("\"(chadthrottle ids 2>/dev/null)").count();
+        assert_eq!(asks, 2, "{shell}: for rm and for rearm: {script}");
     }
 }
 

@@ -237,6 +237,8 @@ fn root_a_pinned_throttle_stays_until_rm() {
     assert!(rows[0].contains("2 MB/s down") && rows[0].contains("pinned"), "{wide}");
     assert!(rows.iter().all(|row| row.contains("shape")), "{wide}");
 
+    assert_eq!(run(&["ids"]).stdout, "1\n", "for completions");
+
     let wrong = run(&["rm", "7"]);
     assert_eq!(wrong.status.code(), Some(64));
     assert!(wrong.stderr.contains("no pinned throttle '7'"), "{}", wrong.stderr);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod completion;
 pub mod corpus;
 pub mod differential;
 pub mod env;

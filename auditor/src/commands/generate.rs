@@ -19,7 +19,7 @@ pub(super) fn run(args: &Generate) -> anyhow::Result<u8> {
             }
         }
         Generate::Completions { shell } => {
-            output::print(&completions(Cli::command(), *shell)?)?;
+            output::print(&completions(&Cli::command(), *shell)?)?;
         }
         Generate::Schema { document } => output::print(&document.schema()?)?,
     }

@@ -3,6 +3,7 @@
 use auditor::cli::Cli;
 use auditor::generate::{Shell, completions, man_pages};
 use clap::{Command, CommandFactory, ValueEnum};
+use vmtests::completion::in_bash;
 
 /// What only the program itself calls is nobody's business.
 fn is_public(command: &Command) -> bool {
@@ -75,7 +76,7 @@ fn notes_are_those_paragraphs_that_have_no_heading() {
 #[test]
 fn every_command_and_option_can_be_completed_in_every_shell() {
     for shell in Shell::value_variants() {
-        let script = completions(Cli::command(), *shell).unwrap();
+        let script = completions(&Cli::command(), *shell).unwrap();
         for (name, command) in all() {
             for option in longs(&command) {
                 // Some shells have the name without its dashes.
@@ -89,7 +90,51 @@ fn every_command_and_option_can_be_completed_in_every_shell() {
     }
 }
 
-/// Ids are of a moment: only `scan` and `list` can tell them.
+#[test]
+fn no_shell_offers_what_is_hidden() {
+    for shell in Shell::value_variants() {
+        let script = completions(&Cli::command(), *shell).unwrap();
+        assert!(script.contains("explain") && !script.contains("gate-command"), "{shell}");
+    }
+}
+
+/// What a real bash offers after these words.
+fn offered(words: &[&str]) -> Vec<String> {
+    let script = completions(&Cli::command(), Shell::Bash).unwrap();
+    in_bash(&script, &[&["chadthrottle-audit"], words].concat())
+}
+
+#[test]
+fn bash_offers_the_options_of_every_command() {
+    for (name, command) in all() {
+        let below = name.strip_prefix("chadthrottle-audit").unwrap();
+        let mut words: Vec<_> = below.split('-').filter(|it| !it.is_empty()).collect();
+        words.push("-");
+        let offered = offered(&words);
+        for option in longs(&command) {
+            assert!(offered.contains(&option), "{name}: {option} is not in {offered:?}");
+        }
+    }
+}
+
+#[test]
+fn bash_offers_findings_attach_types_and_formats() {
+    use auditor::classify::Finding;
+    use bpf::AttachType;
+    let offers = |words: &[&str], values: &[&str]| {
+        let offered = offered(words);
+        for value in values {
+            assert!(offered.iter().any(|it| it == value), "{words:?}: {value}: {offered:?}");
+        }
+    };
+    offers(&["explain", ""], &Finding::ALL.map(Finding::name));
+    let attach_types: Vec<_> = AttachType::all().map(AttachType::name).collect();
+    offers(&["scan", "--attach-type", ""], &attach_types);
+    offers(&["gate", "--format", ""], &["text", "sarif"]);
+    assert_eq!(offered(&["explain", "stack"]), ["stacked_duplicate"]);
+    assert_eq!(offered(&["gate", "--format", "prom"]), [""; 0], "gate does not have it");
+}
+
 #[test]
 fn findings_attach_types_and_formats_can_be_completed() {
     use auditor::classify::Finding;
@@ -98,7 +143,7 @@ fn findings_attach_types_and_formats_can_be_completed() {
     let attach_types: Vec<_> = AttachType::all().map(AttachType::name).collect();
     // clap_complete writes values of options for these, and of arguments for the first two alone.
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        let script = completions(Cli::command(), shell).unwrap();
+        let script = completions(&Cli::command(), shell).unwrap();
         let no_findings = &[][..];
         let findings = if shell == Shell::Fish { no_findings } else { &findings[..] };
         for value in findings.iter().chain(&attach_types).chain(&["sarif"]) {

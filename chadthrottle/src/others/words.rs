@@ -1,9 +1,10 @@
 //! What is said of others, from what was found.
 
+use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use auditor::escape::{escape, escape_bytes};
-use bpf::limits::{Rate, Traffic};
+use bpf::limits::{Limits, Traffic};
 use bpf::lineage::ListMode;
 use throttle_core::Spec;
 use throttle_core::neighbours::Neighbour;
@@ -49,25 +50,54 @@ pub(super) fn sentences(others: &[Other], spec: &Spec) -> Vec<String> {
             |other: &&Other| other.direction == direction && do_meet(other.traffic, limits.traffic);
         let mut meeting: Vec<&Other> = others.iter().filter(meets).collect();
         meeting.sort_by_key(|other| (other.relation, other.rate));
-        said.extend(meeting.iter().take(NAMED).map(|other| sentence(other, limits.rate)));
+        said.extend(meeting.iter().take(NAMED).map(|other| sentence(other, &limits)));
         if let more @ 1.. = meeting.len().saturating_sub(NAMED) {
             said.push(format!(
                 "{direction}: other limits beside these: {more} ('chadthrottle list' shows them)"
             ));
         }
-        let here = meeting.iter().filter(|other| other.relation != Relation::Below);
-        if let Some(lowest) = here.min_by_key(|other| other.rate) {
-            let holds = if lowest.rate < limits.rate {
-                format!("{} (that of {})", lowest.rate, lowest.whose)
-            } else {
-                format!("{} (this limit)", limits.rate)
-            };
+        let here: Vec<&Other> =
+            meeting.into_iter().filter(|it| it.relation != Relation::Below).collect();
+        if !here.is_empty() {
             said.push(format!(
-                "{direction}: a packet must pass all of these limits, so the lowest rate holds: {holds}"
+                "{direction}: a packet must pass all of these limits, so the lowest rate holds: {}",
+                what_holds(&here, &limits)
             ));
         }
     }
     said
+}
+
+/// The lowest rate, and whose it is; where that differs, for each class of traffic that the new limit is about.
+fn what_holds(others: &[&Other], ours: &Limits) -> String {
+    let classes = match ours.traffic {
+        Traffic::All => vec![Traffic::Internet, Traffic::Local],
+        one => vec![one],
+    };
+    let holds: Vec<_> = classes.iter().map(|&class| lowest(others, ours, class)).collect();
+    let mut text = match &holds[..] {
+        [one, another] if one == another => one.clone(),
+        _ => {
+            let each = classes.iter().zip(&holds);
+            let each: Vec<_> =
+                each.map(|(class, holds)| format!("for {class} traffic {holds}")).collect();
+            each.join(", ")
+        }
+    };
+    let unknown = others.iter().filter(|it| it.traffic.is_none() && it.rate < ours.rate);
+    if let Some(other) = unknown.min_by_key(|other| other.rate) {
+        let _ = write!(text, "; for some traffic perhaps {} (that of {})", other.rate, other.whose);
+    }
+    text
+}
+
+/// What holds for one class of traffic. A limit on unknown traffic may hold for it or not.
+fn lowest(others: &[&Other], ours: &Limits, class: Traffic) -> String {
+    let about = others.iter().filter(|it| it.traffic.is_some_and(|it| do_meet(Some(it), class)));
+    match about.min_by_key(|other| other.rate).filter(|lowest| lowest.rate < ours.rate) {
+        Some(lowest) => format!("{} (that of {})", lowest.rate, lowest.whose),
+        None => format!("{} (this limit)", ours.rate),
+    }
 }
 
 /// Whether there are packets that both limits are about.
@@ -78,7 +108,7 @@ fn do_meet(one: Option<Traffic>, other: Traffic) -> bool {
     )
 }
 
-fn sentence(other: &Other, ours: Rate) -> String {
+fn sentence(other: &Other, ours: &Limits) -> String {
     let Other { direction, rate, whose, .. } = other;
     let cgroup = escape_bytes(other.cgroup.as_os_str().as_bytes());
     let traffic = match other.traffic {
@@ -92,15 +122,24 @@ fn sentence(other: &Other, ours: Rate) -> String {
                 "{direction}: this cgroup has another limit already: {rate}{traffic}, of {whose}"
             )
         }
-        Relation::Above => format!(
-            "{direction}: {cgroup} above has a limit that this cgroup shares with all others below it: {rate}{traffic}, \
-             of {whose}"
-        ),
+        Relation::Above => {
+            // One that is out of sight has no path, and says itself that it is above.
+            let above = if other.cgroup.is_absolute() { " above" } else { "" };
+            format!(
+                "{direction}: {cgroup}{above} has a limit that this cgroup shares with all others below it: \
+                 {rate}{traffic}, of {whose}"
+            )
+        }
         Relation::Below => {
-            let holds = rate.min(&ours);
+            let both = match (other.traffic, ours.traffic) {
+                (Some(Traffic::All), Traffic::All) => String::new(),
+                (Some(Traffic::All), some) | (Some(some), _) => format!(" for {some} traffic"),
+                (None, _) => " for what both are about".to_owned(),
+            };
+            let holds = rate.min(&ours.rate);
             format!(
                 "{direction}: {cgroup} below has a limit of its own: {rate}{traffic}, of {whose}; the lower rate holds \
-                 there: {holds}"
+                 there{both}: {holds}"
             )
         }
     }
@@ -108,7 +147,7 @@ fn sentence(other: &Other, ours: Rate) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bpf::limits::{Burst, FqDevices};
+    use bpf::limits::{Burst, FqDevices, Rate};
     use bpf::{AttachType, ProgramId};
     use throttle_core::Direction;
     use throttle_core::mode::{TcpWish, Wish};
@@ -196,6 +235,63 @@ mod tests {
         );
         let said = sentences(&[local], &spec("1M", Traffic::All));
         assert!(said[0].contains("300 kB/s (local traffic)"), "{said:?}");
+    }
+
+    fn of(traffic: Option<Traffic>, other: Other) -> Other {
+        Other { traffic, ..other }
+    }
+
+    #[test]
+    fn what_holds_is_said_for_each_class_of_traffic_that_the_new_limit_is_about() {
+        let last = |others: &[Other], ours: &str, traffic| {
+            let said = sentences(others, &spec(ours, traffic)).pop().unwrap();
+            said.split_once("lowest rate holds: ").unwrap().1.to_owned()
+        };
+        let same = |text| other(Relation::Same, "/a/b", text);
+        let theirs = "(that of process 7 (chadthrottle))";
+        // A limit on everything, and a lower one on some of it.
+        let all = [same("123K")];
+        assert_eq!(last(&all, "50K", Traffic::Local), "for local traffic 50 kB/s (this limit)");
+        assert_eq!(
+            last(&all, "200K", Traffic::Local),
+            format!("for local traffic 123 kB/s {theirs}")
+        );
+        // The same in the other order.
+        let local = [of(Some(Traffic::Local), same("50K"))];
+        assert_eq!(
+            last(&local, "123K", Traffic::All),
+            format!(
+                "for internet traffic 123 kB/s (this limit), for local traffic 50 kB/s {theirs}"
+            )
+        );
+        assert_eq!(last(&local, "10K", Traffic::All), "10 kB/s (this limit)");
+        let unknown = [of(None, same("50K")), same("100K")];
+        assert_eq!(
+            last(&unknown, "200K", Traffic::All),
+            format!("100 kB/s {theirs}; for some traffic perhaps 50 kB/s {theirs}")
+        );
+    }
+
+    #[test]
+    fn below_it_is_said_for_which_traffic_the_lower_rate_holds() {
+        let said = |other_is, ours_is| {
+            let below = of(other_is, other(Relation::Below, "/a/b/c", "300K"));
+            let mut said = sentences(&[below], &spec("1M", ours_is));
+            said.remove(0).split_once("the lower rate holds ").unwrap().1.to_owned()
+        };
+        let local = "there for local traffic: 300 kB/s";
+        assert_eq!(said(Some(Traffic::Local), Traffic::All), local);
+        assert_eq!(said(Some(Traffic::All), Traffic::Local), local);
+        assert_eq!(said(Some(Traffic::Local), Traffic::Local), local);
+        assert_eq!(said(Some(Traffic::All), Traffic::All), "there: 300 kB/s");
+        assert_eq!(said(None, Traffic::All), "there for what both are about: 300 kB/s");
+    }
+
+    #[test]
+    fn one_that_is_out_of_sight_is_said_to_be_above_once() {
+        let hidden = [other(Relation::Above, "cgroup 7 above this mount", "300K")];
+        let said = sentences(&hidden, &spec("1M", Traffic::All));
+        assert!(said[0].starts_with("upload: cgroup 7 above this mount has a limit "), "{said:?}");
     }
 
     #[test]

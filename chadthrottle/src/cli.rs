@@ -235,8 +235,8 @@ pub(crate) struct RmArgs {
     after_help = "It loads the programs for a moment, and tries fq and ifb in a network namespace of its own. It attaches \
                   nothing to a cgroup, and leaves nothing behind.\n\n\
                   Exit status:\n\
-                  \x20 0   a limit can be held\n\
-                  \x20 1   no limit can be held, or none on the cgroup that is named\n\
+                  \x20 0   limits can be held, for downloads and uploads\n\
+                  \x20 1   no limit can be held; or on the cgroup that is named none on downloads, or none on uploads\n\
                   \x20 2   not everything could be seen\n\
                   \x20 64  bad usage, or no such cgroup\n\
                   \x20 70  chadthrottle itself failed, or the cgroup2 hierarchy is not to be seen"

@@ -117,6 +117,12 @@ fn doctor_of(cgroup: &Path) -> (Option<i32>, Value, Vec<String>) {
     (output.status.code(), json, grades.to_vec())
 }
 
+/// The directions that it says how a limit would be held in.
+fn directions(json: &Value) -> Vec<&str> {
+    let limits = json["limits"].as_array().unwrap().iter();
+    limits.map(|it| it["traffic"].as_str().unwrap().split(',').next().unwrap()).collect()
+}
+
 fn list<'a>(json: &'a Value, attach_type: &str) -> &'a Value {
     let lists = json["cgroup"]["lists"].as_array().unwrap();
     lists.iter().find(|list| list["attach_type"] == attach_type).unwrap()
@@ -136,6 +142,10 @@ fn root_the_doctor_says_of_a_cgroup_whether_a_limit_can_be_held_there_and_so_doe
     fill(&app, INGRESS);
     let (status, json, grades) = doctor_of(&app);
     assert_eq!((status, grades[0].as_str(), grades[1].as_str()), (Some(1), "missing", "ok"));
+    assert_eq!(directions(&json), ["upload", "upload"], "{json:#}");
+    let said = program(&["doctor", "--cgroup", shown(&app)]).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!(said, "error: no download limit can be held there\n");
     let ingress = list(&json, "cgroup_inet_ingress");
     assert_eq!(
         (&ingress["room"], &ingress["used"], &ingress["takes"]),
@@ -168,4 +178,6 @@ fn root_the_doctor_says_of_a_cgroup_whether_a_limit_can_be_held_there_and_so_doe
         .unwrap();
     let (status, json, grades) = doctor_of(scratch.path());
     assert_eq!((status, grades[2].as_str()), (Some(0), "lesser"), "{json:#}");
+    assert_eq!(json["limits"][0]["how"], "dropped above the limit", "{json:#}");
+    assert_eq!(directions(&json), ["upload", "upload", "download", "download"]);
 }

@@ -1,11 +1,13 @@
 //! Judging what the host and its kernel have.
 
+use bpf::AttachType;
 use bpf::qdisc::Device;
 use bpf::release::version;
+use throttle_core::Direction;
 
 use super::facts::{Answer, Facts, Mounted};
-use super::fq;
 use super::report::{Check, Grade, Held, check};
+use super::{fq, place};
 
 /// Judges the facts of the host.
 pub(super) fn judge(facts: &Facts) -> Vec<Check> {
@@ -148,38 +150,35 @@ fn bpffs(facts: &Facts) -> Check {
     }
 }
 
-/// How limits would be held by default.
+/// How limits would be held by default, in the directions in which one can be held.
 pub(super) fn held(facts: &Facts) -> Vec<Held> {
     if facts.packets.is().is_none() || facts.is_blind() {
         return Vec::new();
     }
     let waits = facts.devices.is().into_iter().flatten().any(Device::keeps_departures);
-    let (tcp_up, tcp_down) = match (&facts.tcp, version(&facts.release)) {
-        (Answer::No(_) | Answer::Unknown(_), _) => {
-            ("dropped above the limit", "dropped above the limit")
-        }
-        (Answer::Is(()), Some(version)) if version < (5, 15) => {
-            ("paced", "dropped above the limit")
-        }
-        (Answer::Is(()), _) => {
-            ("paced", "windows that fit are offered; dropped where that is not enough")
-        }
+    let refuses = |it| facts.place.as_ref().is_some_and(|place| place::refuses(place, it));
+    let is_shaped = facts.tcp.is().is_some() && !refuses(AttachType::SOCK_OPS);
+    let (tcp_up, tcp_down) = match version(&facts.release) {
+        _ if !is_shaped => ("dropped above the limit", "dropped above the limit"),
+        Some(version) if version < (5, 15) => ("paced", "dropped above the limit"),
+        _ => ("paced", "windows that fit are offered; dropped where that is not enough"),
     };
+    let dropped = "dropped above the limit, marked before where ECN is understood";
     let other = if waits {
         "waits in fq where the device has it, for at most 40 ms; dropped otherwise"
     } else {
-        "dropped above the limit, marked before where ECN is understood"
+        dropped
     };
-    let held = |traffic: &str, how: &str| Held { traffic: traffic.to_owned(), how: how.to_owned() };
-    vec![
-        held("upload, TCP", tcp_up),
-        held("upload, UDP and others", other),
-        held("download, TCP", tcp_down),
-        held(
-            "download, UDP and others",
-            "dropped above the limit, marked before where ECN is understood",
-        ),
-    ]
+    let of = |direction: Direction, tcp: &str, others: &str| {
+        let held = |what: &str, how: &str| Held {
+            traffic: format!("{direction}, {what}"),
+            how: how.to_owned(),
+        };
+        let can_be = !refuses(direction.attach_type());
+        can_be.then(|| [held("TCP", tcp), held("UDP and others", others)])
+    };
+    let both = [of(Direction::Upload, tcp_up, other), of(Direction::Download, tcp_down, dropped)];
+    both.into_iter().flatten().flatten().collect()
 }
 
 #[cfg(test)]

@@ -34,10 +34,17 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     match diagnosis.worst() {
         // As every command ends that can ask nothing.
         _ if facts.is_blind() => Err(exit::failed("no limit can be held here").into()),
-        Grade::Missing => Err(exit::not_done("no limit can be held here").into()),
+        Grade::Missing => Err(exit::not_done(what_cannot_be(&facts)).into()),
         Grade::Unknown => Err(exit::incomplete("not everything could be seen").into()),
         Grade::Ok | Grade::Lesser => Ok(()),
     }
+}
+
+/// What is missing, in a sentence: the host's fault comes before that of the cgroup.
+fn what_cannot_be(facts: &Facts) -> String {
+    let is_the_hosts = judge::judge(facts).iter().any(|it| it.grade == Grade::Missing);
+    let there = facts.place.as_ref().filter(|_| !is_the_hosts).and_then(place::what_cannot_be);
+    there.unwrap_or_else(|| "no limit can be held here".to_owned())
 }
 
 /// Judges everything.

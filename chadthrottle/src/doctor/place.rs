@@ -5,6 +5,7 @@ use bpf::lineage::{Level, Lineage, ListMode};
 use bpf::list::MAX_PROGRAMS;
 use bpf::{AttachType, ProgramId};
 use std::os::unix::ffi::OsStrExt;
+use throttle_core::Direction;
 use throttle_core::neighbours::{Joining, joining};
 
 use super::facts::{Answer, Place};
@@ -17,6 +18,37 @@ pub(super) fn judge(place: &Place) -> Vec<Check> {
         Answer::No(why) => vec![check("cgroup", Grade::Missing, why, "")],
         Answer::Unknown(why) => vec![check("cgroup", Grade::Unknown, why, "")],
     }
+}
+
+/// Whether the kernel, or the engine, refuses to attach a limit's program there.
+fn is_refused(lineage: &Lineage) -> bool {
+    matches!(joining(lineage), Joining::Full | Joining::Exclusive(_) | Joining::Displaces(_))
+}
+
+/// The same of one of its lists.
+pub(super) fn refuses(place: &Place, attach_type: AttachType) -> bool {
+    let lists = place.lineages.is().into_iter().flatten();
+    lists.filter(|it| it.attach_type == attach_type).any(is_refused)
+}
+
+/// What cannot be held there, in a sentence; `None` where a limit can be held in both directions, or that is not known.
+pub(super) fn what_cannot_be(place: &Place) -> Option<String> {
+    let lists = match &place.lineages {
+        Answer::Is(lists) => lists,
+        Answer::No(_) => return Some("no limit can be held there".to_owned()),
+        Answer::Unknown(_) => return None,
+    };
+    let directed = lists.iter().filter_map(|it| Some((Direction::of(it.attach_type)?, it)));
+    let refused: Vec<_> = directed.filter(|(_, list)| is_refused(list)).collect();
+    let what = match &refused[..] {
+        [] => return None,
+        [(direction, _)] => format!("no {direction} limit"),
+        _ => "no limit".to_owned(),
+    };
+    let is_displacing = |list| matches!(joining(list), Joining::Displaces(_));
+    let but =
+        if refused.iter().all(|(_, it)| is_displacing(it)) { " without --displace" } else { "" };
+    Some(format!("{what} can be held there{but}"))
 }
 
 fn one(place: &Place, lineage: &Lineage) -> Check {

@@ -67,6 +67,38 @@ fn a_place_where_no_limit_can_be_held_is_missing_with_the_reason_and_the_remedy(
 }
 
 #[test]
+fn what_cannot_be_held_is_said_of_the_directions_that_it_is_true_of() {
+    let none = AttachFlags::empty();
+    let free = || vec![level(9, AttachFlags::MULTI, 0..3)];
+    let full = || vec![level(9, AttachFlags::MULTI, 0..64)];
+    let yields = || vec![level(9, none, 0..0), level(1, AttachFlags::OVERRIDE, 7..8)];
+    let said = |download, upload, tcp| {
+        let list = |attach_type, levels| match place(attach_type, levels, &[]).lineages {
+            Answer::Is(mut lists) => lists.remove(0),
+            other => panic!("{other:?}"),
+        };
+        let lists = vec![
+            list(AttachType::INET_INGRESS, download),
+            list(EGRESS, upload),
+            list(AttachType::SOCK_OPS, tcp),
+        ];
+        let place = Place { lineages: Answer::Is(lists), ..place(EGRESS, Vec::new(), &[]) };
+        what_cannot_be(&place).unwrap_or_default()
+    };
+    assert_eq!(said(free(), free(), free()), "");
+    assert_eq!(said(free(), free(), full()), "", "a limit is held all the same");
+    assert_eq!(said(free(), full(), free()), "no upload limit can be held there");
+    assert_eq!(said(full(), free(), full()), "no download limit can be held there");
+    assert_eq!(said(full(), full(), free()), "no limit can be held there");
+    let without = "no upload limit can be held there without --displace";
+    assert_eq!(said(free(), yields(), free()), without);
+    assert_eq!(said(full(), yields(), free()), "no limit can be held there");
+    let unseen = |lineages| Place { lineages, ..place(EGRESS, Vec::new(), &[]) };
+    assert_eq!(what_cannot_be(&unseen(Answer::Unknown("denied".to_owned()))), None);
+    assert!(what_cannot_be(&unseen(Answer::No("gone".to_owned()))).is_some());
+}
+
+#[test]
 fn tcp_is_held_by_dropping_where_there_is_no_room_for_its_program() {
     let levels = vec![level(9, AttachFlags::empty(), 7..8)];
     let check = judged(&place(AttachType::SOCK_OPS, levels, &[7]));

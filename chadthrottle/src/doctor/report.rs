@@ -49,7 +49,8 @@ pub(crate) struct Diagnosis {
     pub(crate) kernel: String,
     /// What was looked at.
     pub(crate) checks: Vec<Check>,
-    /// How a limit would be held, by kind of traffic; empty where none can be.
+    /// How a limit would be held, by kind of traffic; without those that cannot be limited here, or on the cgroup that
+    /// was named.
     pub(crate) limits: Vec<Held>,
     /// What is attached to the cgroup that was named and to its ancestors; null where none was named, or it could not be
     /// seen.

@@ -145,6 +145,8 @@ fn root_a_limit_is_held_without_the_capability_to_monitor() {
     if limited.status.success() {
         assert!(said.contains("packets above the limit are dropped"), "{said}");
         assert_eq!((&packets["grade"], &tcp["grade"]), (&"ok".into(), &"lesser".into()));
+        let open = check(&doctor, "open connections");
+        assert_eq!(open["grade"], "lesser", "they are no better off: {open}");
         let why = tcp["says"].as_str().unwrap();
         assert!(why.contains("the kernel's verifier refused it; CAP_PERFMON is missing"), "{why}");
     } else {

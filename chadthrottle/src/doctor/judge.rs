@@ -94,18 +94,16 @@ fn tcp(facts: &Facts) -> Check {
 
 fn open_connections(facts: &Facts) -> Check {
     let what = "open connections";
-    match version(&facts.release) {
+    let dropped = "of those from before a limit, packets above it are dropped";
+    without_packets(facts, what).unwrap_or_else(|| match version(&facts.release) {
+        // What shapes the others has said why.
+        _ if facts.tcp.is().is_none() => check(what, Grade::Lesser, dropped, ""),
         Some(version) if version >= (6, 12) => {
             check(what, Grade::Ok, "those from before a limit are shaped too", "")
         }
-        Some(_) => check(
-            what,
-            Grade::Lesser,
-            "of those from before a limit, packets above it are dropped",
-            "Linux 6.12 or newer shapes them",
-        ),
+        Some(_) => check(what, Grade::Lesser, dropped, "Linux 6.12 or newer shapes them"),
         None => check(what, Grade::Unknown, "which Linux this is cannot be told", ""),
-    }
+    })
 }
 
 fn download_queue(facts: &Facts) -> Check {
@@ -263,13 +261,29 @@ mod tests {
         let fq = found(&facts, "fq");
         assert!(fq.says.contains("eth0") && fq.advice.as_ref().unwrap().contains("tc qdisc"));
         assert!(held(&facts)[1].how.starts_with("dropped"));
-        let facts = Facts { release: "6.1.0-56".to_owned(), ..modern() };
-        assert_eq!(grade(&facts, "open connections"), Grade::Lesser);
         let facts = Facts { queue: no(), ..modern() };
         assert_eq!(grade(&facts, "download queue"), Grade::Lesser);
         let facts = Facts { tcp: no(), ..modern() };
         assert_eq!(grade(&facts, "shaping TCP"), Grade::Lesser);
         assert!(held(&facts)[0].how.starts_with("dropped"));
+    }
+
+    #[test]
+    fn open_connections_are_shaped_from_6_12_on_and_where_others_are() {
+        let with = |release: &str, packets, tcp| {
+            let facts = Facts { release: release.to_owned(), packets, tcp, ..modern() };
+            let check = found(&facts, "open connections");
+            (check.grade, check.says.contains("are dropped"), check.advice.is_some())
+        };
+        let is = || Answer::Is(());
+        assert_eq!(with("6.12.0", is(), is()), (Grade::Ok, false, false));
+        assert_eq!(with("6.11.11", is(), is()), (Grade::Lesser, true, true));
+        assert_eq!(with("6.1.0-56", is(), is()), (Grade::Lesser, true, true));
+        // Not where nothing is shaped, and no newer Linux changes that.
+        assert_eq!(with("6.18.0", is(), no()), (Grade::Lesser, true, false));
+        assert_eq!(with("6.18.0", is(), unknown()), (Grade::Lesser, true, false));
+        assert_eq!(with("6.18.0", no(), no()).0, Grade::Missing);
+        assert_eq!(with("6.18.0", unknown(), unknown()).0, Grade::Unknown);
     }
 
     #[test]

@@ -273,6 +273,11 @@ impl Error {
         self.is_for_want_of(Rights::of_this_thread().as_ref())
     }
 
+    /// Whether a call that was to tell only what this kernel has was refused, whoever refused it: then nobody knows.
+    pub fn is_refused_probe(&self) -> bool {
+        self.is_probe && self.kind() == Kind::Denied
+    }
+
     /// Whether the verifier has refused a program. That memory or time ran out while it looked is no verdict.
     pub fn is_refused_by_the_verifier(&self) -> bool {
         let is_over = !matches!(self.errno, Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR);
@@ -324,6 +329,13 @@ mod tests {
         assert!(Error::new(Call::Query, "x", Errno::EPERM).is_for_want_of(None));
         // CAP_NET_ADMIN alone does not do where bpf(2) is for the privileged only.
         assert!(wants(Call::Query, Errno::EPERM, &Rights::with(1 << 12)));
+    }
+
+    #[test]
+    fn a_probe_that_was_refused_tells_nothing_whoever_refused_it() {
+        assert!(Error::of_probe(Call::LinkCreate, Errno::EPERM).is_refused_probe());
+        assert!(!Error::of_probe(Call::LinkCreate, Errno::ENOSYS).is_refused_probe());
+        assert!(!Error::new(Call::Load, "x", Errno::EPERM).is_refused_probe());
     }
 
     #[test]

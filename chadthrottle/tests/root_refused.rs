@@ -53,6 +53,17 @@ fn root_a_limit_that_a_policy_forbids_blames_no_other_program_and_does_not_tell_
 }
 
 #[test]
+fn root_the_doctor_knows_nothing_where_a_policy_keeps_it_from_asking() {
+    isolate();
+    let output = refused("EPERM", &["doctor"]);
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}{}", talk(&output));
+    let line = said.lines().find(|line| line.contains("packet programs  ")).unwrap();
+    assert!(line.starts_with('?') && line.contains("a security policy"), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with("NO")), "{said}");
+}
+
+#[test]
 fn root_a_list_that_cannot_look_does_not_say_that_there_is_nothing() {
     isolate();
     let list: &[&str] = &["list"];

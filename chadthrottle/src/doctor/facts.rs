@@ -18,7 +18,7 @@ pub(super) enum Answer<T> {
     Is(T),
     /// It cannot be had here.
     No(String),
-    /// Who asked lacks the right to know.
+    /// Who asked lacks the right to know, or the question was refused.
     Unknown(String),
 }
 
@@ -30,7 +30,8 @@ impl<T> Answer<T> {
             Ok(answer) => Self::Is(answer),
             Err(error) => {
                 let said = first_line(&error.to_string()).to_owned();
-                if error.is_for_want_of_rights() { Self::Unknown(said) } else { Self::No(said) }
+                let is_unknown = error.is_for_want_of_rights() || error.is_refused_probe();
+                if is_unknown { Self::Unknown(said) } else { Self::No(said) }
             }
         }
     }

@@ -62,6 +62,8 @@ pub enum Call {
     MapLookup,
     MapUpdate,
     Load,
+    /// Of programs of which one traces the kernel.
+    LoadTracing,
     BtfLoad,
     EnableStats,
     OpenCgroup,
@@ -93,7 +95,7 @@ impl Call {
             Call::Info => "BPF_OBJ_GET_INFO_BY_FD",
             Call::MapLookup => "BPF_MAP_LOOKUP_ELEM",
             Call::MapUpdate => "BPF_MAP_UPDATE_ELEM",
-            Call::Load => "BPF_PROG_LOAD",
+            Call::Load | Call::LoadTracing => "BPF_PROG_LOAD",
             Call::BtfLoad => "BPF_BTF_GET_FD_BY_ID",
             Call::EnableStats => "BPF_ENABLE_STATS",
             Call::OpenCgroup => "open",
@@ -121,6 +123,7 @@ impl Call {
             Call::Attach | Call::Detach | Call::LinkCreate | Call::DeviceLink | Call::Load => {
                 &[Bpf, NetAdmin]
             }
+            Call::LoadTracing => &[Bpf, NetAdmin, Perfmon],
             Call::NextId
             | Call::FdById
             | Call::BtfLoad
@@ -235,7 +238,7 @@ impl Error {
             // libbpf does not find the iterator, or the types, or the kernel does not know the way to go.
             (_, Errno::ENOSYS | Errno::EOPNOTSUPP)
             | (Call::Iterate, Errno::ENOENT | Errno::EINVAL)
-            | (Call::Iterate | Call::Load, Errno::ESRCH) => Kind::Unsupported,
+            | (Call::Iterate | Call::Load | Call::LoadTracing, Errno::ESRCH) => Kind::Unsupported,
             // ESTALE: as the kernel says of the handle of a file that is not there any more.
             (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH)
             | (Call::OpenById, Errno::ESTALE) => Kind::Vanished,
@@ -288,7 +291,8 @@ impl Error {
         if self.is_refused_by_the_verifier() {
             return rights.is_none_or(|rights| !rights.has(Capability::Perfmon));
         }
-        let is_verdict = self.call == Call::Load && self.errno == Errno::EACCES;
+        let is_load = matches!(self.call, Call::Load | Call::LoadTracing);
+        let is_verdict = is_load && self.errno == Errno::EACCES;
         // Where unprivileged users may not use bpf(2), any call of it needs CAP_BPF first.
         let needed =
             self.call.capabilities(self.errno, self.is_probe).iter().chain(&[Capability::Bpf]);
@@ -336,6 +340,13 @@ mod tests {
         assert!(Error::of_probe(Call::LinkCreate, Errno::EPERM).is_refused_probe());
         assert!(!Error::of_probe(Call::LinkCreate, Errno::ENOSYS).is_refused_probe());
         assert!(!Error::new(Call::Load, "x", Errno::EPERM).is_refused_probe());
+    }
+
+    #[test]
+    fn loading_a_program_that_traces_needs_a_right_more() {
+        let without = Rights::with(!(1 << 38 | 1 << 21));
+        let wants = |call| Error::new(call, "x", Errno::EPERM).is_for_want_of(Some(&without));
+        assert!(wants(Call::LoadTracing) && !wants(Call::Load));
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Follower {
         }
         let fail = |error: libbpf_rs::Error| {
             let log = format!("{error}\n{}", take_log());
-            Error::from_libbpf(Call::Load, WHAT, &error).with_log(log.trim_end())
+            Error::from_libbpf(Call::LoadTracing, WHAT, &error).with_log(log.trim_end())
         };
         listen_to_libbpf();
         let mut storage = MaybeUninit::uninit();

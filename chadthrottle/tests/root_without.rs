@@ -193,3 +193,15 @@ fn root_where_fq_cannot_be_tried_that_is_unknown_and_it_is_not_recommended() {
     let says = fq["says"].as_str().unwrap();
     assert!(says.contains("could not be tried") && says.contains("CAP_SYS_ADMIN"), "{says}");
 }
+
+#[test]
+fn root_a_guard_without_the_right_to_trace_names_that_right_and_no_policy() {
+    isolate();
+    let scratch = ScratchCgroup::new("noguard");
+    let app = scratch.child("app");
+    let limit = ["limit", "--upload", "1M", "--duration", "1s", "--guard", "--cgroup"];
+    let args = [&limit[..], &[app.to_str().unwrap()]].concat();
+    let said = told(&lacking("-perfmon,-sys_admin", &args));
+    let why = said.lines().find(|line| line.contains("the programs that follow")).unwrap_or(&said);
+    assert!(why.contains("CAP_PERFMON is missing") && !why.contains("policy"), "{said}");
+}

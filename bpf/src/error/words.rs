@@ -33,7 +33,7 @@ impl Kernel {
     fn is_too_old_for(self, call: Call) -> Option<&'static str> {
         let (since, words) = match call {
             Call::Load => ((5, 12), NEEDS_5_12),
-            Call::Iterate => ((6, 1), NEEDS_6_1),
+            Call::Iterate | Call::LoadTracing => ((6, 1), NEEDS_6_1),
             _ => return None,
         };
         self.version.filter(|version| *version < since).map(|_| words)
@@ -85,7 +85,7 @@ impl Error {
                 "all 64 places are taken ('chadthrottle-audit scan --all' shows by whom)"
             }
             (Kind::Changed, _) => "somebody attached or detached a program meanwhile, so try again",
-            (Kind::Other | Kind::Unsupported, Call::Load | Call::Iterate) => {
+            (Kind::Other | Kind::Unsupported, Call::Load | Call::LoadTracing | Call::Iterate) => {
                 return self.lacking(kernel).map(str::to_owned);
             }
             (Kind::Vanished, Call::ObjPin) => "pins need a bpffs (mount -t bpf bpf /sys/fs/bpf)",
@@ -140,7 +140,7 @@ impl Error {
             Call::Info => format!("cannot get the details of {target}"),
             Call::MapLookup | Call::ReadProc => format!("cannot read {target}"),
             Call::MapUpdate => format!("cannot write to {target}"),
-            Call::Load => format!("cannot load {target}"),
+            Call::Load | Call::LoadTracing => format!("cannot load {target}"),
             Call::BtfLoad => format!("cannot read the types of {target}"),
             Call::EnableStats => format!("cannot measure {target}"),
             Call::OpenCgroup if self.is_no_cgroup() => format!("no such cgroup: {target}"),
@@ -295,6 +295,16 @@ mod tests {
         assert!(!told(ROOT).contains("join") && told(ROOT).contains("policy"), "{}", told(ROOT));
         assert!(told(BARE).starts_with("CAP_BPF is missing, "), "{}", told(BARE));
         assert!(probe.to_string().starts_with("cannot find out what this kernel can do: "));
+    }
+
+    #[test]
+    fn a_right_that_only_tracing_needs_is_named_where_it_is_missing() {
+        // All but CAP_PERFMON and CAP_SYS_ADMIN.
+        let status = "Uid:\t0\t0\t0\t0\nCapEff:\t000001bfffdfffff\n";
+        let told = hint(Call::LoadTracing, Errno::EPERM, status);
+        assert!(told.starts_with("CAP_PERFMON is missing, "), "{told}");
+        let told = hint(Call::Load, Errno::EPERM, status);
+        assert!(told.contains("policy") && !told.contains("CAP_PERFMON"), "{told}");
     }
 
     #[test]

@@ -22,11 +22,18 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     };
     let snapshot = collect(&options).map_err(|error| exit::as_an_audit(&error))?;
     let mut found = throttles(&snapshot);
-    found.rows.extend(waiting::rows(&snapshot, &Here::look()));
+    let here = Here::look();
+    found.rows.extend(waiting::rows(&snapshot, &here));
+    found.rows.extend(waiting::detached(&snapshot, &here, &found.rows));
     match args.format {
         Format::Json => print(&(serde_json::to_string_pretty(&found)? + "\n"))?,
         Format::Text if args.wide => print(&text(&found, None))?,
         Format::Text => print(&text(&found, Some(width())))?,
+    }
+    if found.rows.iter().any(|row| row.detached) {
+        warn(
+            "what is detached limits nothing: 'chadthrottle rearm ID' arms it again, 'chadthrottle rm ID' ends it",
+        );
     }
     if found.leaked > 0 {
         warn(&format!(

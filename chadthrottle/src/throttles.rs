@@ -53,8 +53,11 @@ pub(crate) struct Row {
     pub(crate) owner_pid: Option<u32>,
     /// Whether that process runs; null where that cannot be told.
     pub(crate) owner_alive: Option<bool>,
-    /// What the auditor says of it.
-    pub(crate) finding: Finding,
+    /// What the auditor says of it; null where it is detached.
+    pub(crate) finding: Option<Finding>,
+    /// Nothing limits in this direction, because somebody detached the program of a pinned throttle; its record is left.
+    /// `rearm` arms it again, and `rm` ends it.
+    pub(crate) detached: bool,
     /// What passed, of the traffic that is limited.
     pub(crate) passed: Count,
     /// Above the limit, and lost.
@@ -178,7 +181,8 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
         },
         owner_pid: owner.map(|owner| owner.pid),
         owner_alive: owner.and_then(alive),
-        finding: judged.finding,
+        finding: Some(judged.finding),
+        detached: false,
         passed: state.passed,
         dropped: state.dropped,
         held_back: state.held_back,

@@ -1,9 +1,10 @@
-//! Throttles whose cgroup was removed and that wait for another one at its path, as the ledger has them.
+//! Throttles that only the ledger has: those whose cgroup was removed and that wait for another one at its path, and
+//! those that somebody detached.
 
 use std::path::{Path, PathBuf};
 
 use auditor::classify::Finding;
-use auditor::snapshot::{Count, Look, Snapshot};
+use auditor::snapshot::{Count, Look, Snapshot, Subject};
 use bpf::ledger::{Entry, RecordedAttachment};
 use bpf::{AttachType, CgroupId, Owner};
 use throttle_core::Direction;
@@ -47,8 +48,29 @@ pub(crate) fn rows(snapshot: &Snapshot, here: &Here) -> Vec<Row> {
         look.ledger.iter().filter(|entry| entry.owner.boot_id == snapshot.host.boot_id);
     of_this_boot
         .filter(|entry| waits(entry, look))
-        .flat_map(|entry| of_entry(entry, look, here))
+        .flat_map(|entry| of_entry(entry, look, here, Some(Finding::Waiting)))
         .collect()
+}
+
+/// Every direction of a pinned throttle that does not wait and is not `shown`, as what is attached is. None where not
+/// everything that is attached could be seen.
+pub(crate) fn detached(snapshot: &Snapshot, here: &Here, shown: &[Row]) -> Vec<Row> {
+    let Some(look) = snapshot.looks.last().filter(|look| is_attached_seen(look)) else {
+        return Vec::new();
+    };
+    let is_shown = |row: &Row| {
+        shown.iter().any(|other| other.id == row.id && other.direction == row.direction)
+    };
+    let kept = look.ledger.iter().filter(|entry| {
+        entry.is_kept() && !waits(entry, look) && entry.owner.boot_id == snapshot.host.boot_id
+    });
+    let rows = kept.flat_map(|entry| of_entry(entry, look, here, None));
+    rows.filter(|row| !is_shown(row)).collect()
+}
+
+fn is_attached_seen(look: &Look) -> bool {
+    let matters = [Subject::Cgroups, Subject::Programs, Subject::Links];
+    look.coverage.gaps.iter().all(|gap| !matters.contains(&gap.about))
 }
 
 fn waits(entry: &Entry, look: &Look) -> bool {
@@ -61,7 +83,7 @@ fn is_alive(owner: &Owner, look: &Look) -> Option<bool> {
     look.owners.iter().find(|fact| fact.owner == *owner)?.alive
 }
 
-fn of_entry(entry: &Entry, look: &Look, here: &Here) -> Vec<Row> {
+fn of_entry(entry: &Entry, look: &Look, here: &Here, finding: Option<Finding>) -> Vec<Row> {
     let path = here.path(entry);
     let own: Vec<&RecordedAttachment> =
         entry.attachments.iter().filter(|it| it.former_cgroup.is_none()).collect();
@@ -86,7 +108,8 @@ fn of_entry(entry: &Entry, look: &Look, here: &Here) -> Vec<Row> {
             },
             owner_pid: Some(entry.owner.pid),
             owner_alive: is_alive(&entry.owner, look),
-            finding: Finding::Waiting,
+            finding,
+            detached: finding.is_none(),
             passed: Count::default(),
             dropped: Count::default(),
             held_back: Count::default(),
@@ -97,6 +120,8 @@ fn of_entry(entry: &Entry, look: &Look, here: &Here) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
+    use auditor::snapshot::Gap;
+
     use super::*;
 
     fn recorded() -> Snapshot {
@@ -114,9 +139,31 @@ mod tests {
         let [row] = &rows[..] else { panic!("{rows:?}") };
         assert_eq!(row.id.as_deref(), Some("nginx"));
         assert_eq!(row.cgroup, Path::new("/system.slice/nginx.service"));
-        assert_eq!((row.rate_bytes_per_second, row.finding), (125_000, Finding::Waiting));
+        assert_eq!((row.rate_bytes_per_second, row.finding), (125_000, Some(Finding::Waiting)));
         assert_eq!((row.attach, row.owner_alive), (Mode::Pinned, Some(false)));
-        assert!(!row.cgroup_elsewhere);
+        assert!(!row.cgroup_elsewhere && !row.detached);
+    }
+
+    #[test]
+    fn a_pinned_throttle_that_lost_its_program_is_listed_from_its_record() {
+        let mut snapshot = recorded();
+        assert!(detached(&snapshot, &here(), &[]).is_empty(), "it waits");
+        snapshot.looks[0].removed_cgroups.clear();
+        let rows = detached(&snapshot, &here(), &[]);
+        let [row] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((row.id.as_deref(), row.detached, row.finding), (Some("nginx"), true, None));
+        assert!(detached(&snapshot, &here(), &rows).is_empty(), "it is attached");
+        let mut other = snapshot.clone();
+        other.host.boot_id = "another".to_owned();
+        assert!(detached(&other, &here(), &[]).is_empty());
+        let gap = |about| Gap { about, what: "x".to_owned(), why: "y".to_owned() };
+        snapshot.looks[0].coverage.gaps = vec![gap(Subject::HiddenProcesses)];
+        assert_eq!(detached(&snapshot, &here(), &[]).len(), 1);
+        snapshot.looks[0].coverage.gaps = vec![gap(Subject::Cgroups)];
+        assert!(detached(&snapshot, &here(), &[]).is_empty(), "it may be attached out of sight");
+        snapshot.looks[0].coverage.gaps.clear();
+        snapshot.looks[0].ledger[0].persist = false;
+        assert!(detached(&snapshot, &here(), &[]).is_empty(), "its owner had it detached");
     }
 
     #[test]

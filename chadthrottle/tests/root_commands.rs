@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bpf::AttachType;
 use bpf::cgroup::Cgroup;
+use bpf::link::Link;
 use bpf::list::{Scope, query};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -250,6 +251,41 @@ fn root_a_pinned_throttle_stays_until_rm() {
     assert_eq!(removed.stdout, format!("removed 1 from {path}\n"));
     assert_eq!(programs(cgroup.path()), 0);
     assert!(!Path::new("/sys/fs/bpf/chadthrottle/1").exists());
+}
+
+#[test]
+fn root_a_pinned_throttle_that_lost_its_program_is_listed_with_its_id() {
+    isolate();
+    let cgroup = ScratchCgroup::new("lost");
+    let path = text(&cgroup);
+    let said = run(&[
+        "limit", "--cgroup", &path, "--upload", "1M", "--tcp", "police", "--attach", "pinned",
+    ]);
+    assert!(said.status.success(), "{}", said.stderr);
+    // As `bpftool link detach` does.
+    let pins = std::fs::read_dir("/sys/fs/bpf/chadthrottle/1").unwrap();
+    let links = pins.filter_map(|pin| Link::open_pinned(&pin.unwrap().path()).ok());
+    links.for_each(|link| link.detach().unwrap());
+    assert_eq!(programs(cgroup.path()), 0);
+
+    let list = run(&["list"]);
+    assert!(
+        list.stdout.contains("1 MB/s up") && list.stdout.contains(" detached"),
+        "{}",
+        list.stdout
+    );
+    assert!(list.stderr.contains("'chadthrottle rearm ID' arms it again"), "{}", list.stderr);
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["list", "--format", "json"]).stdout).unwrap();
+    let row = &json["throttles"][0];
+    assert_eq!((&row["id"], &row["detached"]), (&"1".into(), &true.into()), "{json:#}");
+    assert!(row["finding"].is_null(), "{json:#}");
+
+    let armed = run(&["rearm", "1"]);
+    assert!(armed.status.success(), "{}", armed.stderr);
+    let list = run(&["list"]).stdout;
+    assert!(list.lines().count() <= 3 && !list.contains("detached"), "{list}");
+    assert!(run(&["rm", "1"]).status.success());
 }
 
 #[test]

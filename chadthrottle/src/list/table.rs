@@ -113,7 +113,7 @@ fn wide(row: &Row) -> [String; 13] {
             0 => "-".to_owned(),
             times => format!("{times} times"),
         },
-        row.finding.to_string(),
+        row.finding.map_or_else(|| "-".to_owned(), |finding| finding.to_string()),
         cgroup(row),
     ]
 }
@@ -140,7 +140,8 @@ fn limit(row: &Row) -> String {
 
 fn attach(row: &Row) -> String {
     match row.finding {
-        Finding::Waiting => format!("{}, waiting", row.attach),
+        _ if row.detached => format!("{}, detached", row.attach),
+        Some(Finding::Waiting) => format!("{}, waiting", row.attach),
         _ => row.attach.to_string(),
     }
 }
@@ -176,7 +177,8 @@ mod tests {
             attach: Mode::Pinned,
             owner_pid: Some(4711),
             owner_alive: Some(true),
-            finding: Finding::Pinned,
+            finding: Some(Finding::Pinned),
+            detached: false,
             passed: Count { packets: 8_412, bytes: 12_300_000 },
             dropped: Count { packets: 1, bytes: 1_500 },
             held_back: Count { packets: 3, bytes: 4_500 },
@@ -209,6 +211,33 @@ mod tests {
             "ID  LIMIT        ATTACH  OWNER  PASSED   DROPPED  CGROUP\n\
              1   2 MB/s down  pinned  4711   12.3 MB  1.5 kB   /system.slice/x\n"
         );
+    }
+
+    #[test]
+    fn a_table_may_take_every_column_that_there_is_and_no_more() {
+        let found = all(vec![row("/system.slice/x")]);
+        let table = text(&found, Some(80));
+        let width = table.lines().map(|line| line.chars().count()).max().unwrap();
+        assert_eq!(text(&found, Some(width)), table);
+        assert!(text(&found, Some(width - 1)).starts_with("/system.slice/x\n"));
+    }
+
+    #[test]
+    fn an_owner_that_ended_and_a_throttle_that_waits_or_is_detached_are_told() {
+        let ended = Row { owner_alive: Some(false), ..row("/x") };
+        let said = text(&all(vec![ended]), Some(80));
+        assert!(said.contains("  pinned  ended  "), "{said}");
+        let waiting = Row { finding: Some(Finding::Waiting), ..row("/x") };
+        assert!(text(&all(vec![waiting]), Some(80)).contains("  pinned, waiting  "));
+        let detached = || Row { finding: None, detached: true, ..row("/x") };
+        assert!(text(&all(vec![detached()]), Some(80)).contains("  pinned, detached  "));
+        assert!(text(&all(vec![detached()]), None).contains("  3 times    -        /x\n"));
+    }
+
+    #[test]
+    fn what_was_never_held_back_is_a_dash() {
+        let none = Row { held_back: Count::default(), ..row("/x") };
+        assert!(text(&all(vec![none]), None).contains("  -          pinned   /x\n"));
     }
 
     #[test]

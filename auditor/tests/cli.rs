@@ -341,12 +341,15 @@ fn diff_ends_with_1_where_something_is_new_and_with_64_where_two_cannot_be_compa
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&json["schema_version"], &json["verdict"]), (&1.into(), &"leaks".into()));
     assert_eq!(json["new"][1]["map"]["name"], "other");
-    audit(&["diff", &one, &recorded("foreign")])
-        .assert()
-        .code(64)
-        .stdout(is_empty())
-        .stderr(contains("cannot compare").and(contains("second one was taken without --all")));
-    audit(&["diff", &one, "/nowhere/x"]).assert().code(64).stderr(contains("/nowhere/x"));
+    audit(&["diff", &one, &recorded("foreign")]).assert().code(64).stdout(is_empty()).stderr(
+        contains("cannot compare")
+            .and(contains("second one was taken without --all, so it has only programs that"))
+            .and(contains("take both again, with 'chadthrottle-audit snapshot --all'\n")),
+    );
+    let why = "cannot read the snapshot /nowhere/x: No such file or directory (open: ENOENT)\n";
+    audit(&["diff", &one, "/nowhere/x"]).assert().code(64).stderr(contains(why));
+    let why = "cannot read the snapshot /: Is a directory (read: EISDIR)\n";
+    audit(&["diff", &one, "/"]).assert().code(64).stderr(contains(why));
 }
 
 #[test]

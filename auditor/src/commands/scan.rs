@@ -1,11 +1,12 @@
 //! `chadthrottle-audit scan`.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use nix::errno::Errno;
 use serde::Deserialize;
 
 use super::output::{self, Stream};
@@ -43,15 +44,24 @@ pub(super) fn run(args: &Scan) -> anyhow::Result<u8> {
 
 /// Reads a snapshot from a file.
 pub(super) fn read(file: &Path) -> anyhow::Result<Snapshot> {
-    let text = fs::read(file).map_err(|error| {
-        let is_named_wrongly = matches!(
-            error.kind(),
-            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory
-        );
-        let message = format!("cannot read the snapshot {}: {error}", file.display());
-        if is_named_wrongly { usage(message).into() } else { anyhow!(message) }
-    })?;
+    let mut text = Vec::new();
+    let mut open = File::open(file).map_err(|error| unread(file, "open", &error))?;
+    open.read_to_end(&mut text).map_err(|error| unread(file, "read", &error))?;
     parse(&text).map_err(|error| usage(format!("cannot use {}: {error:#}", file.display())).into())
+}
+
+/// A file that cannot be read: what the kernel says, and last the call.
+fn unread(file: &Path, call: &str, error: &io::Error) -> anyhow::Error {
+    let is_named_wrongly = matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory
+    );
+    let why = match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) => format!("{} ({call}: {errno:?})", errno.desc()),
+        None => error.to_string(),
+    };
+    let message = format!("cannot read the snapshot {}: {why}", file.display());
+    if is_named_wrongly { usage(message).into() } else { anyhow!(message) }
 }
 
 /// Reads a snapshot from a file's text.

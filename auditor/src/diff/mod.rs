@@ -64,7 +64,8 @@ pub enum Incomparable {
     Scopes,
     /// There is nothing to compare by.
     #[error(
-        "the {which} one was taken without --all, and does not have everything: take both with `snapshot --all`"
+        "the {which} one was taken without --all, so it has only programs that `scan` looks for; take both again, with \
+         'chadthrottle-audit snapshot --all'"
     )]
     NoInventory {
         /// `first` or `second`.

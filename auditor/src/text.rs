@@ -69,6 +69,9 @@ struct Row {
     cells: [String; 7],
 }
 
+/// Who has something open, where no owner is known.
+const HELD_BY: &str = "held by ";
+
 const HEADER: [&str; 7] = ["FINDING", "CGROUP", "ATTACH TYPE", "PROGRAM", "LINK", "SLOTS", "OWNER"];
 
 fn rows(report: &Report) -> Vec<Row> {
@@ -87,7 +90,7 @@ fn attached(attachment: &Attachment) -> Row {
     let is_unowned = attachment.finding == Finding::Unowned;
     let held = || {
         let holder = attachment.holders.first().filter(|_| is_unowned)?;
-        Some(format!("held by {}", holder.pid))
+        Some(format!("{HELD_BY}{}", holder.pid))
     };
     let cells = [
         attachment.finding.to_string(),
@@ -102,7 +105,7 @@ fn attached(attachment: &Attachment) -> Row {
 }
 
 fn unattached(unattached: &Program) -> Row {
-    let holder = unattached.holders.first().map(|holder| format!("held by {}", holder.pid));
+    let holder = unattached.holders.first().map(|holder| format!("{HELD_BY}{}", holder.pid));
     let on_devices: Vec<_> =
         unattached.device_links.iter().filter(|link| link.device.is_some()).collect();
     let of = |what: fn(&DeviceLink) -> String| {
@@ -164,12 +167,13 @@ fn overview(rows: &[Row], width: Option<u16>, paint: &impl Fn(&str, &str) -> Str
             let [finding, cgroup, attach_type, program, link, slots, owner] = &row.cells;
             let head = format!("{finding}  {cgroup}");
             let head = if row.is_leak { paint(RED, &head) } else { head };
+            let is_held = owner.starts_with(HELD_BY);
             let details = [
                 ("", attach_type),
                 ("program ", program),
                 ("link ", link),
                 ("slots ", slots),
-                ("owner ", owner),
+                (if is_held { "" } else { "owner " }, owner),
             ]
             .iter()
             .filter(|(_, value)| *value != "-")

@@ -258,7 +258,7 @@ impl Collector {
                 took = ?start.elapsed(),
                 "the host was looked at"
             );
-            tracing::debug!("in milliseconds: {timings:.1?}");
+            tracing::debug!("{}", in_words(&timings));
         }
         Snapshot {
             schema_version: SCHEMA_VERSION,
@@ -270,6 +270,15 @@ impl Collector {
             timings_ms: timings,
         }
     }
+}
+
+/// Which part took how long.
+fn in_words(timings: &Timings) -> String {
+    let Timings { load, walk, objects, holders, pins, settle } = timings;
+    format!(
+        "of that, loading took {load:.1} ms, the cgroups {walk:.1} ms, programs and links {objects:.1} ms, processes \
+         {holders:.1} ms, pins {pins:.1} ms, and waiting {settle:.1} ms"
+    )
 }
 
 /// The cgroups that the suspects are attached to; none if a program is attached nowhere. Network devices have nothing

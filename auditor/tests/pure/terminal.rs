@@ -155,3 +155,12 @@ fn where_there_is_no_terminal_80_columns_suffice() {
     let wide = report.text(Medium { width: Some(200), ..Medium::FILE });
     assert!(wide.starts_with("FINDING "), "{wide}");
 }
+
+#[test]
+fn who_holds_a_program_is_not_called_its_owner_in_a_narrow_list() {
+    let recorded = include_str!("../snapshots-in/unattached_program.json");
+    let host: auditor::snapshot::Snapshot = serde_json::from_str(recorded).unwrap();
+    let report = report(&host, &classify(&host), true);
+    let text = report.text(Medium { width: Some(40), ..Medium::FILE });
+    assert!(text.contains("held by 4711") && !text.contains("owner held"), "{text}");
+}

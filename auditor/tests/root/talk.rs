@@ -15,5 +15,6 @@ fn root_v_tells_how_the_host_was_looked_at_and_q_says_nothing_beside_the_report(
     };
     let told = talk("-v");
     assert!(told.starts_with("debug: the host was looked at (method=query, cgroups=1, "), "{told}");
+    assert!(told.contains("debug: of that, loading took 0.0 ms, the cgroups "), "{told}");
     assert_eq!(talk("-q"), "");
 }

@@ -9,10 +9,11 @@ use bpf::LinuxBpf;
 use bpf::cgroup::Cgroup;
 use bpf::error::Kind;
 use throttle_core::mode::Tcp;
-use throttle_core::{Engine, Error, Health, Removed, Spec, ThrottleId};
+use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId};
 
 use crate::hold::Holder;
 use crate::limit::{shown, tell_of_open_sockets};
+use crate::mount::Mount;
 use crate::others;
 use crate::signals::{Signals, Woken};
 use crate::sockets;
@@ -57,6 +58,8 @@ impl Followed {
 pub(crate) struct Follow<'a> {
     engine: &'a mut Engine<LinuxBpf>,
     spec: &'a Spec,
+    /// What the path led through at the start.
+    mount: Mount,
     /// On the cgroup that has the path.
     current: Option<ThrottleId>,
     /// On cgroups that had it: some of their sockets may be open still. The last one keeps the programs loaded.
@@ -91,16 +94,18 @@ impl<'a> Follow<'a> {
         id: ThrottleId,
         sockets: sockets::Watch,
     ) -> Self {
+        let mount = Mount { top: engine.top_of(id) };
         Self {
             engine,
             spec,
+            mount,
             current: Some(id),
             former: Vec::new(),
             told_of_packets: false,
             told_of_tcp: false,
             refused: None,
             was_refused: false,
-            holder: Holder::new(spec),
+            holder: Holder::new(spec, mount),
             sockets,
         }
     }
@@ -184,27 +189,13 @@ impl<'a> Follow<'a> {
 
     /// Limits the cgroup that has the path now, if there is one.
     fn arm_again(&mut self, at_once: bool) {
-        // Whichever has the path now.
-        let again = Spec { cgroup_id: None, ..self.spec.clone() };
-        let started = match self.engine.add(&again) {
-            Ok(started) => started,
-            Err(Error::Kernel(error)) if error.kind() == Kind::Vanished => {
+        let started = match self.add() {
+            Ok(Some(started)) => started,
+            Ok(None) => {
                 self.refused = None;
                 return;
             }
-            // Whatever keeps it out may go. Until then each look tries.
-            Err(error) => {
-                // What cannot be limited is not kept from sending either.
-                self.holder.armed(Cgroup::open(&self.spec.cgroup).ok().map(|open| open.id()));
-                let why = error.to_string();
-                // A cgroup that goes while it is being limited is refused once.
-                self.was_refused |= self.refused.is_some();
-                if self.refused.as_ref() != Some(&why) {
-                    warn(&format!("the new cgroup cannot be limited, so it is tried again: {why}"));
-                    self.refused = Some(why);
-                }
-                return;
-            }
+            Err(why) => return self.refuse(why),
         };
         self.holder.armed(self.engine.cgroup_of(started.id));
         // Beside programs on the cgroup above the engine has not seen that the limit is in somebody's way itself.
@@ -226,6 +217,41 @@ impl<'a> Follow<'a> {
             tell_of_open_sockets(&self.engine.adopt(started.id));
         }
         self.sockets = sockets::Watch::start(&self.spec.cgroup, None);
+    }
+
+    /// Adds a throttle on the cgroup that has the path now. `None`: there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be limited.
+    fn add(&mut self) -> Result<Option<Started>, String> {
+        let found = match Cgroup::open(&self.spec.cgroup) {
+            Ok(found) => found,
+            Err(error) if error.kind() == Kind::Vanished => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        self.mount.check(&found)?;
+        let again = Spec { cgroup_id: Some(found.id()), ..self.spec.clone() };
+        match self.engine.add(&again) {
+            Ok(started) => Ok(Some(started)),
+            Err(Error::Kernel(error)) if error.kind() == Kind::Vanished => Ok(None),
+            // It went, and another one came: the next look finds that.
+            Err(Error::AnotherCgroup { .. }) => Ok(None),
+            Err(error) => {
+                // What cannot be limited is not kept from sending either.
+                self.holder.armed(Some(found.id()));
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Says once why the cgroup that has the path cannot be limited. That may change, so each look tries again.
+    fn refuse(&mut self, why: String) {
+        // A cgroup that goes while it is being limited is refused once.
+        self.was_refused |= self.refused.is_some();
+        if self.refused.as_ref() != Some(&why) {
+            warn(&format!("the new cgroup cannot be limited, so it is tried again: {why}"));
+            self.refused = Some(why);
+        }
     }
 
     fn look_after(&mut self, id: ThrottleId) {

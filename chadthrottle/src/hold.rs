@@ -11,6 +11,7 @@ use bpf::limits::Rate;
 use bpf::{AttachType, CgroupId, Owner};
 use throttle_core::Spec;
 
+use crate::mount::Mount;
 use crate::words::{say, warn};
 
 /// How often to look whether all others are in force, where that takes little time.
@@ -22,6 +23,7 @@ const SHARE: u32 = 50;
 /// The kernel's part in following a path, where it can have one. Without it a new cgroup is limited some 100 µs later.
 pub(crate) struct Holder {
     spec: Spec,
+    mount: Mount,
     following: Option<Following>,
     /// The cgroup above with which it was tried in vain.
     refused: Option<CgroupId>,
@@ -34,8 +36,8 @@ struct Following {
 }
 
 impl Holder {
-    pub(crate) fn new(spec: &Spec) -> Self {
-        Self { spec: spec.clone(), following: None, refused: None }
+    pub(crate) fn new(spec: &Spec, mount: Mount) -> Self {
+        Self { spec: spec.clone(), mount, following: None, refused: None }
     }
 
     /// Follows the path in the cgroup that is above it now; `armed` is limited. Stops where that takes somebody else's
@@ -53,7 +55,7 @@ impl Holder {
             return;
         }
         self.stop();
-        match follow(&self.spec, &above) {
+        match follow(&self.spec, self.mount, &above) {
             Ok(follower) => self.following = Some(Following { follower, look: Instant::now() }),
             Err(why) => {
                 warn(&format!("a new cgroup's first packets will not be held (--guard): {why}"));
@@ -141,11 +143,12 @@ impl Holder {
     }
 }
 
-/// Follows the path, if that takes nobody's program out of force.
+/// Follows the path, if it leads through the same mount as before and that takes nobody's program out of force.
 ///
 /// # Errors
 /// Why not.
-fn follow(spec: &Spec, above: &Cgroup) -> Result<Follower, String> {
+fn follow(spec: &Spec, mount: Mount, above: &Cgroup) -> Result<Follower, String> {
+    mount.check(above)?;
     let name = spec.cgroup.file_name().unwrap_or_default();
     look::before(above, &attach_types(spec))?;
     let owner = Owner::this_process(env!("CARGO_PKG_VERSION"));

@@ -10,6 +10,7 @@ mod hold;
 mod ids;
 mod limit;
 mod list;
+mod mount;
 mod others;
 mod rearm;
 mod rm;

@@ -301,3 +301,71 @@ fn root_a_limit_that_somebody_takes_off_ends_with_a_status_that_says_so() {
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("the limit did not hold all the time"), "{}", ended.stderr);
 }
+
+/// A limit in a mount namespace of its own, which shows only two parts of the hierarchy.
+struct Inside(Limit);
+
+impl Inside {
+    fn start(parts: [&Path; 2]) -> Self {
+        let [part, other] = parts.map(Path::display);
+        let all = bpf::cgroup::cgroup2_mount().unwrap();
+        let script = format!(
+            "mkdir -p /run/part /run/other && mount --bind {part} /run/part && mount --bind {other} /run/other \
+             && umount -l {} && exec \"$@\"",
+            all.display()
+        );
+        let limit = ["limit", "--upload", "1M", "--guard", "--duration", "20s"];
+        let mut child: Mortal = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_chadthrottle")])
+            .args(limit)
+            .args(["--cgroup", "/run/part/service"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .into();
+        let mut armed = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut armed).unwrap();
+        assert!(armed.starts_with("limiting /run/part/service"), "{armed}");
+        Self(Limit(child))
+    }
+
+    fn run(&self, command: &str) {
+        let namespace = format!("--mount=/proc/{}/ns/mnt", self.0.0.id());
+        let mut inside = Command::new("nsenter");
+        assert!(inside.args([&namespace, "sh", "-c", command]).status().unwrap().success());
+    }
+}
+
+#[test]
+fn root_a_limit_that_waits_does_not_follow_its_path_through_another_mount() {
+    isolate();
+    let cgroup = ScratchCgroup::new("remounted");
+    let (meant, stranger) = (cgroup.child("meant"), cgroup.child("stranger"));
+    let (service, namesake) = (cgroup.child("meant/service"), cgroup.child("stranger/service"));
+    let mut inside = Inside::start([&meant, &stranger]);
+    soon("the guard is there", || programs(&meant) == 1);
+    fs::remove_dir(&service).unwrap();
+    inside.run("mount --bind /run/other /run/part");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(inside.0.0.stderr.take().unwrap());
+    for why in ["the new cgroup cannot be limited", "will not be held (--guard)"] {
+        while !said.contains(why) {
+            assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        assert!(said.ends_with("or end this limit and start another one\n"), "{said}");
+    }
+    soon("the guard has gone", || programs(&meant) == 0);
+    // Some looks later nobody else is limited.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((programs(&namesake), programs(&stranger)), (0, 0));
+
+    inside.run("umount /run/part");
+    fs::create_dir(&service).unwrap();
+    soon("it is armed again", || programs(&service) == 2 && programs(&meant) == 1);
+    kill(Pid::from_raw(i32::try_from(inside.0.0.id()).unwrap()), Signal::SIGINT).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(inside.0.0.wait().unwrap().code(), Some(1), "{said}");
+    assert_eq!(said.matches("may be another cgroup now").count(), 2, "{said}");
+    assert_eq!((programs(&service), programs(&meant)), (0, 0));
+}

@@ -87,6 +87,12 @@ impl<B: CgroupBpf> Engine<B> {
         self.throttles.get(&id)?.places.first().map(|(cgroup, _)| *cgroup)
     }
 
+    /// The cgroup at the top of the mount that a throttle's path led through when it was added: below another one the same
+    /// path is another cgroup. `None` when it is out of sight, or there is no such throttle.
+    pub fn top_of(&self, id: ThrottleId) -> Option<CgroupId> {
+        self.throttles.get(&id)?.cgroup_top
+    }
+
     /// What the ledger is to say of a throttle that has no entry, because a crash would undo it.
     fn entry_of_waiting(&self, id: ThrottleId) -> Result<Entry> {
         let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;

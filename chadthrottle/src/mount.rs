@@ -1,0 +1,36 @@
+//! The mount that the path of a limit leads through. Below another one the same path is another cgroup.
+
+use bpf::CgroupId;
+use bpf::cgroup::Cgroup;
+use bpf::lineage::top;
+
+use crate::limit::shown;
+
+/// The mount that a path led through when its limit was armed, known by the cgroup at its top.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mount {
+    pub(crate) top: Option<CgroupId>,
+}
+
+impl Mount {
+    /// Checks that a cgroup which has the path now, or one above it, was opened through the same mount.
+    ///
+    /// # Errors
+    /// Why it may be another cgroup, and what to do.
+    pub(crate) fn check(self, cgroup: &Cgroup) -> Result<(), String> {
+        let found = top(cgroup).ok();
+        if found.is_some() && found == self.top {
+            return Ok(());
+        }
+        let named = |top: Option<CgroupId>| {
+            top.map_or_else(|| "out of sight".to_owned(), |id| format!("cgroup {id}"))
+        };
+        Err(format!(
+            "{} may be another cgroup now, because the top of its mount was {} and is {}: mount cgroup2 as it was, or \
+             end this limit and start another one",
+            shown(cgroup.path()),
+            named(self.top),
+            named(found)
+        ))
+    }
+}

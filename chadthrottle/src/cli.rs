@@ -98,6 +98,9 @@ pub(crate) struct LimitArgs {
 
     /// Limit even where that puts other people's programs out of force, which were attached to a cgroup above with
     /// `BPF_F_ALLOW_OVERRIDE` (a firewall, say); they are named, and back in force when the limit ends
+    ///
+    /// Without this option the limit ends, with status 1, when such a program comes later. A pinned limit does not, because
+    /// no process looks.
     #[arg(long)]
     pub(crate) displace: bool,
 

@@ -9,9 +9,11 @@ use bpf::LinuxBpf;
 use bpf::cgroup::Cgroup;
 use bpf::error::Kind;
 use throttle_core::mode::Tcp;
+use throttle_core::neighbours::Neighbour;
 use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId};
 
 use crate::hold::Holder;
+use crate::in_force::Neighbours;
 use crate::limit::{shown, tell_of_open_sockets};
 use crate::mount::Mount;
 use crate::others;
@@ -45,12 +47,12 @@ pub(crate) struct Followed {
     /// What is known of sockets that it did not hold.
     pub(crate) sockets: sockets::Watch,
     /// Why that is not what was asked for.
-    short: Option<&'static str>,
+    short: Option<anyhow::Error>,
 }
 
 impl Followed {
     pub(crate) fn result(self) -> Result<()> {
-        self.short.map_or(Ok(()), |short| Err(not_done(short).into()))
+        self.short.map_or(Ok(()), Err)
     }
 }
 
@@ -73,6 +75,10 @@ pub(crate) struct Follow<'a> {
     was_refused: bool,
     /// Holds the packets of a new cgroup until it is limited.
     holder: Holder,
+    /// Looks for programs that the current throttle puts out of force.
+    neighbours: Neighbours,
+    /// Those that it must not.
+    displaced: Vec<Neighbour>,
     /// Looks for sockets that the current throttle does not hold.
     sockets: sockets::Watch,
 }
@@ -93,6 +99,7 @@ impl<'a> Follow<'a> {
         spec: &'a Spec,
         id: ThrottleId,
         sockets: sockets::Watch,
+        neighbours: Neighbours,
     ) -> Self {
         let mount = Mount { top: engine.top_of(id) };
         Self {
@@ -106,6 +113,8 @@ impl<'a> Follow<'a> {
             refused: None,
             was_refused: false,
             holder: Holder::new(spec, mount),
+            neighbours,
+            displaced: Vec::new(),
             sockets,
         }
     }
@@ -123,6 +132,11 @@ impl<'a> Follow<'a> {
         let watch = watch.ok();
         let short = loop {
             self.look(end.once);
+            if !self.displaced.is_empty() {
+                let (cgroup, programs) =
+                    (self.spec.cgroup.clone(), std::mem::take(&mut self.displaced));
+                break Some(Error::Displaced { cgroup, programs }.into());
+            }
             if end.guard {
                 let armed = self.current.and_then(|id| self.engine.cgroup_of(id));
                 self.holder.renew(armed);
@@ -130,7 +144,8 @@ impl<'a> Follow<'a> {
             if end.once && self.current.is_none() && self.former.is_empty() {
                 let left = deadline.is_some_and(|deadline| Instant::now() < deadline);
                 say("the cgroup was removed: there is nothing left to limit");
-                break left.then_some("the cgroup was removed before the duration was over");
+                let early = || not_done("the cgroup was removed before the duration was over");
+                break left.then(|| early().into());
             }
             let is_settled = self.current.is_some() && self.former.iter().all(|it| it.told);
             let look = if is_settled && watch.is_some() { LOOK } else { LOOK_FOR_CGROUP };
@@ -151,7 +166,8 @@ impl<'a> Follow<'a> {
         self.holder.tell();
         self.sockets.finish();
         let was_refused = self.was_refused || self.refused.is_some();
-        let short = short.or(was_refused.then_some("the limit did not hold all the time"));
+        let not_always = || not_done("the limit did not hold all the time").into();
+        let short = short.or_else(|| was_refused.then(not_always));
         let asked = Instant::now();
         let last = self.current.map(|id| self.engine.remove(id)).transpose()?;
         for former in &self.former {
@@ -212,7 +228,8 @@ impl<'a> Follow<'a> {
             if at_once { "the cgroup was removed and made again" } else { "the cgroup is back" };
         say(&format!("{was_removed}: limiting {}", shown(&self.spec.cgroup)));
         started.notes.iter().for_each(|note| say(note));
-        others::tell_of_displaced(&started);
+        others::tell_of_displaced(&started.displaced);
+        self.neighbours = Neighbours::start(self.engine, self.spec, &started);
         if started.tcp == Tcp::Shape {
             tell_of_open_sockets(&self.engine.adopt(started.id));
         }
@@ -259,6 +276,12 @@ impl<'a> Follow<'a> {
             return;
         };
         self.sockets.look(&status);
+        let displaced = self.neighbours.look();
+        if self.spec.displace {
+            others::tell_of_displaced(&displaced);
+        } else {
+            self.displaced = displaced;
+        }
         if !self.told_of_tcp && matches!(status.tcp_health, Some(Health::DetachedByOthers)) {
             warn(
                 "somebody else has detached the program that shapes TCP: its packets above the limit are \

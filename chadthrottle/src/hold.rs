@@ -3,7 +3,7 @@
 mod look;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bpf::cgroup::Cgroup;
 use bpf::follow::{Follower, Held, Most};
@@ -11,14 +11,9 @@ use bpf::limits::Rate;
 use bpf::{AttachType, CgroupId, Owner};
 use throttle_core::Spec;
 
+use crate::in_force::Pace;
 use crate::mount::Mount;
 use crate::words::{say, warn};
-
-/// How often to look whether all others are in force, where that takes little time.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Looking takes at most this part of the time.
-const SHARE: u32 = 50;
 
 /// The kernel's part in following a path, where it can have one. Without it a new cgroup is limited some 100 µs later.
 pub(crate) struct Holder {
@@ -32,7 +27,7 @@ pub(crate) struct Holder {
 struct Following {
     follower: Follower,
     /// When to look again whether all others are in force.
-    look: Instant,
+    pace: Pace,
 }
 
 impl Holder {
@@ -56,7 +51,7 @@ impl Holder {
         }
         self.stop();
         match follow(&self.spec, self.mount, &above) {
-            Ok(follower) => self.following = Some(Following { follower, look: Instant::now() }),
+            Ok(follower) => self.following = Some(Following { follower, pace: Pace::new() }),
             Err(why) => {
                 warn(&format!("a new cgroup's first packets will not be held (--guard): {why}"));
                 self.refused = Some(above.id());
@@ -69,12 +64,12 @@ impl Holder {
     /// Another program may have come, above the cgroup above.
     fn look_again(&mut self, above: &Cgroup) {
         let began = Instant::now();
-        let Some(following) = self.following.as_mut().filter(|it| it.look <= began) else {
+        let Some(following) = self.following.as_mut().filter(|it| it.pace.is_due()) else {
             return;
         };
         let ours: Vec<_> = following.follower.programs().collect();
         let Err(why) = look::after(above, &attach_types(&self.spec), &ours) else {
-            following.look = began + LOOK.max(began.elapsed() * SHARE);
+            following.pace.note(began);
             return;
         };
         self.refused = Some(above.id());
@@ -96,7 +91,7 @@ impl Holder {
             return false;
         };
         let Some(following) = &mut self.following else { return false };
-        following.look = Instant::now();
+        following.pace = Pace::new();
         self.look_again(&above);
         self.following.is_none()
     }

@@ -23,6 +23,7 @@ use throttle_core::{Config, Engine, Removed, Spec};
 use crate::armed::armed_line;
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs, TrafficArg};
 use crate::follow::{End, Follow};
+use crate::in_force::Neighbours;
 use crate::others;
 use crate::signals::Signals;
 use crate::sockets::Watch;
@@ -94,6 +95,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let asked = Instant::now();
     let started = engine.add(&spec)?;
     tracing::debug!(mode = %started.mode, tcp = %started.tcp, took = ?asked.elapsed(), "the programs are attached");
+    let neighbours = Neighbours::start(&engine, &spec, &started);
     started.notes.iter().for_each(|note| say(note));
     others::tell(&others, &spec, &started);
     if args.download_queue {
@@ -120,7 +122,8 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         return Ok(());
     }
     let end = End { duration: args.duration, once: args.once, guard: args.guard };
-    let followed = Follow::new(&mut engine, &spec, started.id, watch).until(&signals, end)?;
+    let followed =
+        Follow::new(&mut engine, &spec, started.id, watch, neighbours).until(&signals, end)?;
     if let Some(removed) = &followed.last {
         let more = traffic::meaning(spec.traffic, removed);
         print(&format!("{}{}{more}", summary(removed), followed.sockets.summary(removed)))?;

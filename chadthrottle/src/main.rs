@@ -8,6 +8,7 @@ mod follow;
 mod generate;
 mod hold;
 mod ids;
+mod in_force;
 mod limit;
 mod list;
 mod mount;

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
         match engine.rearm(id) {
             Ok(Some(started)) => {
                 started.notes.iter().for_each(|note| say(note));
-                tell_of_displaced(&started);
+                tell_of_displaced(&started.displaced);
                 tell_of_open_sockets(&engine.adopt(started.id));
                 engine.release(started.id)?;
                 print(&format!("armed {id} again on {path}\n"))?;

@@ -313,9 +313,10 @@ fn root_a_guard_that_would_switch_a_firewall_off_is_refused_and_the_limit_holds(
 }
 
 #[test]
-fn root_guards_go_when_a_firewall_comes_that_they_switch_off_and_the_limits_hold() {
+fn root_guards_and_their_limits_go_when_a_firewall_comes_that_they_switch_off() {
     let host = Firewalled::new();
     let other = host.cgroup.child("above/other");
+    let service = socket_of(&host.service);
     let part = host.part();
     let part = ["unshare", "--mount", "sh", "-c", &part, "sh"];
     let args = ["--guard", "--duration", "20s"];
@@ -328,14 +329,27 @@ fn root_guards_go_when_a_firewall_comes_that_they_switch_off_and_the_limits_hold
     host.close();
     soon("the firewall is in force", || !host.is_open());
     for limit in &mut limits {
-        let said = limit.says("they were taken off again");
-        assert!(said.contains("switch off") && said.contains("'chadtest_fw'"), "{said}");
+        let said = limit.says("it was taken off again");
+        assert!(said.contains("switched off") && said.contains("'chadtest_fw'"), "{said}");
+        assert_eq!(limit.child.wait().unwrap().code(), Some(1));
     }
-    assert_eq!(on(&host.above), []);
-    assert_eq!((on(&host.service).len(), on(&other).len()), (1, 1));
-    for limit in limits {
-        limit.interrupt();
-    }
+    assert_eq!((on(&host.above), on(&host.service), on(&other)), (vec![], vec![], vec![]));
+    assert_eq!(arrive(&service, &host.receiver, 1), 0);
+}
+
+/// One that may be in the way, and whose guard may not.
+#[test]
+fn root_a_guard_goes_when_a_firewall_comes_and_its_limit_stays_if_it_may() {
+    let host = Firewalled::new();
+    let args = ["--guard", "--displace", "--duration", "20s"];
+    let mut limit = Limit::start(&host.service, &args);
+    soon("the guard is there", || on(&host.above).len() == 1);
+    host.close();
+    let said = limit.says("they were taken off again");
+    assert!(said.contains("switch off") && said.contains("'chadtest_fw'"), "{said}");
+    assert!(!host.is_open());
+    assert_eq!((on(&host.above).len(), on(&host.service).len()), (0, 1));
+    limit.interrupt();
 }
 
 /// Beside the guard the limit would be attached: the firewall is out of force already.

@@ -55,6 +55,24 @@ impl Limit {
         said
     }
 
+    /// What it says until it ends by itself, with status 1.
+    fn fails(mut self) -> String {
+        let said = self.rest();
+        assert_eq!(self.0.wait().unwrap().code(), Some(1), "{said}");
+        said
+    }
+
+    /// What it says up to some words.
+    fn says(&mut self, words: &str) -> String {
+        let mut said = String::new();
+        let mut byte = [0];
+        while !said.ends_with(words) {
+            assert_eq!(self.0.stderr.as_mut().unwrap().read(&mut byte).unwrap(), 1, "{said}");
+            said.push(char::from(byte[0]));
+        }
+        said
+    }
+
     /// What it said on standard error.
     fn end(mut self) -> String {
         kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGINT).unwrap();
@@ -71,6 +89,21 @@ struct Firewall {
 }
 
 impl Firewall {
+    /// One that comes later.
+    fn later() -> (Self, Program) {
+        let host = Self::new();
+        let open = Cgroup::open(host.scratch.path()).unwrap();
+        let id = query(&open, EGRESS, Scope::Local, false).unwrap().programs[0].id;
+        let firewall = Program::open(id).unwrap();
+        detach(firewall.as_fd(), &open, EGRESS, None).unwrap();
+        (host, firewall)
+    }
+
+    fn comes(&self, firewall: &Program, flags: AttachFlags) {
+        let open = Cgroup::open(self.scratch.path()).unwrap();
+        attach(firewall.as_fd(), &open, EGRESS, flags, None).unwrap();
+    }
+
     fn new() -> Self {
         isolate();
         let scratch = ScratchCgroup::new("firewall");
@@ -131,6 +164,67 @@ fn root_who_asks_to_displace_a_firewall_is_told_which_and_it_is_back_in_the_end(
     let said = limit.end();
     assert!(said.contains("out of force here as long as this limit lasts: program "), "{said}");
     assert!(said.contains("'chadtest_fw'"), "{said}");
+    assert!(!host.passes());
+}
+
+#[track_caller]
+fn assert_gave_way(said: &str, host: &Firewall) {
+    for word in ["switched off another program", "'chadtest_fw'", text(host.scratch.path())] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn root_a_limit_goes_when_a_firewall_comes_later_that_it_switches_off() {
+    for flags in [AttachFlags::OVERRIDE, AttachFlags::empty()] {
+        let (host, firewall) = Firewall::later();
+        let limit = ["--cgroup", text(&host.app), "--upload", "1M", "--duration", "20s"];
+        // Two of them: each alone could go, and nothing would be back in force.
+        let limits = [Limit::start(&limit), Limit::start(&limit)];
+        assert!(host.passes());
+        host.comes(&firewall, flags);
+        for limit in limits {
+            assert_gave_way(&limit.fails(), &host);
+        }
+        assert!(!host.passes());
+    }
+}
+
+#[test]
+fn root_a_limit_goes_when_only_itself_is_left_in_the_way_of_a_firewall() {
+    let (host, firewall) = Firewall::later();
+    let app = Cgroup::open(&host.app).unwrap();
+    let neighbour = Program::load_pass("chadtest_pass", EGRESS).unwrap();
+    attach(neighbour.as_fd(), &app, EGRESS, AttachFlags::MULTI, None).unwrap();
+    host.comes(&firewall, AttachFlags::OVERRIDE);
+    let args = ["--cgroup", text(&host.app), "--upload", "1M", "--duration", "20s"];
+    let allowed = Limit::start(&[&args[..], &["--displace"]].concat());
+    let limit = Limit::start(&args);
+    detach(neighbour.as_fd(), &app, EGRESS, None).unwrap();
+    let limit = limit.fails();
+    assert_gave_way(&limit, &host);
+    assert!(host.passes());
+    // Nobody is in the way of the second one but who may be.
+    let mut second = Limit::start(&args);
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert!(second.0.try_wait().unwrap().is_none(), "it has not ended");
+    let said = allowed.end();
+    assert_eq!(said.matches("out of force here").count(), 1, "{said}");
+    assert_gave_way(&second.fails(), &host);
+    assert!(!host.passes());
+}
+
+#[test]
+fn root_who_asks_to_displace_is_told_once_which_firewall_came_later() {
+    let (host, firewall) = Firewall::later();
+    let limit = ["--cgroup", text(&host.app), "--upload", "1M", "--displace"];
+    let mut limit = Limit::start(&limit);
+    host.comes(&firewall, AttachFlags::OVERRIDE);
+    limit.says("out of force here as long as this limit lasts: program ");
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert!(host.passes());
+    let said = limit.end();
+    assert!(said.contains("'chadtest_fw'") && !said.contains("out of force"), "{said}");
     assert!(!host.passes());
 }
 

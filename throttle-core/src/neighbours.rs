@@ -105,6 +105,15 @@ pub fn without(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) -> Lineag
     lineage
 }
 
+/// The same without them on the cgroups above either.
+pub fn without_anywhere(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) -> Lineage {
+    let mut lineage = lineage.clone();
+    for level in &mut lineage.levels {
+        level.list.programs.retain(|program| !is_ours(program.id));
+    }
+    lineage
+}
+
 /// A program of somebody else's, as messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {

@@ -2,13 +2,12 @@
 
 use bpf::cgroup::Cgroup;
 use bpf::error::Kind;
-use bpf::follow::GUARDS;
 use bpf::lineage::{Level, Lineage, whole_lineages};
 use bpf::list::MAX_PROGRAMS;
-use bpf::program::Program;
 use bpf::{AttachType, LinuxBpf, ProgramId};
 use throttle_core::neighbours::{Joining, joining, of_level, without};
 
+use crate::in_force::{displaced, is_guard};
 use crate::limit::shown;
 
 /// Others have the last 16 places of a list: whoever follows a path can do without.
@@ -29,7 +28,7 @@ pub(super) fn before(parent: &Cgroup, attach_types: &[AttachType]) -> Result<(),
                 MAX_PROGRAMS - MOST
             ));
         }
-        if let Some(why) = objection(lineage, &[]) {
+        if let Some(why) = objection(lineage) {
             return Err(format!("programs on {} would {why}", shown(parent.path())));
         }
     }
@@ -45,12 +44,17 @@ pub(super) fn after(
     attach_types: &[AttachType],
     ours: &[ProgramId],
 ) -> Result<(), String> {
-    for lineage in &lineages(parent, attach_types)? {
-        if let Some(why) = objection(lineage, ours) {
-            return Err(format!("the programs on {} {why}", shown(parent.path())));
-        }
+    let lineages = lineages(parent, attach_types)?;
+    let displaced = displaced(&lineages, |id| ours.contains(&id) || is_guard(id));
+    if displaced.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let named: Vec<_> = displaced.iter().map(ToString::to_string).collect();
+    Err(format!(
+        "the programs on {} switch off another one (have its owner attach it with BPF_F_ALLOW_MULTI): {}",
+        shown(parent.path()),
+        named.join("; ")
+    ))
 }
 
 fn lineages(parent: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>, String> {
@@ -62,10 +66,9 @@ fn lineages(parent: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>
     }
 }
 
-/// What programs that follow a path do to others there. Those of other limits count as well: each alone could go, and
-/// nothing would be back in force.
-fn objection(lineage: &Lineage, ours: &[ProgramId]) -> Option<String> {
-    let others = without(lineage, |id| ours.contains(&id) || follows_a_path(id));
+/// What programs that follow a path would do to others there.
+fn objection(lineage: &Lineage) -> Option<String> {
+    let others = without(lineage, is_guard);
     let named = |level: &Level| {
         let kernel = LinuxBpf::new().ok()?;
         let programs = of_level(&kernel, level, lineage.attach_type);
@@ -88,8 +91,4 @@ fn objection(lineage: &Lineage, ours: &[ProgramId]) -> Option<String> {
             Some("may switch off others, because not all above can be seen".to_owned())
         }
     }
-}
-
-fn follows_a_path(id: ProgramId) -> bool {
-    Program::open(id).is_ok_and(|program| program.info().name.starts_with(GUARDS))
 }

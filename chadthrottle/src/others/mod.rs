@@ -16,6 +16,7 @@ use bpf::lineage::{Lineage, ListMode, lineages};
 use bpf::list::{Scope, query};
 use bpf::program::Program;
 use bpf::{AttachType, CgroupId, ProgramId, objects};
+use throttle_core::neighbours::Neighbour;
 use throttle_core::{Direction, Spec, Started};
 
 use self::words::{beside, sentences};
@@ -240,15 +241,15 @@ fn whose(program: &Program, cgroup: CgroupId, ledger: &[Entry]) -> String {
 }
 
 /// Names the programs that the new limit puts out of force.
-pub(crate) fn tell_of_displaced(started: &Started) {
-    for program in &started.displaced {
+pub(crate) fn tell_of_displaced(displaced: &[Neighbour]) {
+    for program in displaced {
         warn(&format!("out of force here as long as this limit lasts: {program}"));
     }
 }
 
 /// Says what the new limit does to other programs, and which other limits hold beside it.
 pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
-    tell_of_displaced(started);
+    tell_of_displaced(&started.displaced);
     match others {
         Ok(around) => {
             let beside = beside(&around.beside, spec, &started.displaced);

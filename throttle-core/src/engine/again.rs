@@ -1,7 +1,7 @@
 //! Throttles whose cgroup was removed: they wait for another one at the same path.
 
 use bpf::ledger::{self, Entry, RecordedAttachment, RecordedLimits, Stage};
-use bpf::{CgroupBpf, CgroupId};
+use bpf::{AttachType, CgroupBpf, CgroupId, ProgramId};
 
 use super::Engine;
 use crate::attachment::{Attachment, identity};
@@ -85,6 +85,13 @@ impl<B: CgroupBpf> Engine<B> {
     /// The cgroup that a throttle was added on. `None` when there is no such throttle.
     pub fn cgroup_of(&self, id: ThrottleId) -> Option<CgroupId> {
         self.throttles.get(&id)?.places.first().map(|(cgroup, _)| *cgroup)
+    }
+
+    /// The programs of a throttle, and where on the cgroup each is attached. None when there is no such throttle.
+    pub fn programs_of(&self, id: ThrottleId) -> Vec<(AttachType, ProgramId)> {
+        let Some(throttle) = self.throttles.get(&id) else { return Vec::new() };
+        let attach_types = throttle.attachments.iter().map(Attachment::attach_type);
+        attach_types.map(|at| (at, identity(&self.kernel, &throttle.lane, at).id)).collect()
     }
 
     /// The cgroup at the top of the mount that a throttle's path led through when it was added: below another one the same

@@ -10,7 +10,7 @@ use bpf::cgroup::Cgroup;
 use bpf::error::Kind;
 use throttle_core::mode::Tcp;
 use throttle_core::neighbours::Neighbour;
-use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId};
+use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId, ThrottleStatus};
 
 use crate::hold::Holder;
 use crate::in_force::Neighbours;
@@ -19,6 +19,7 @@ use crate::mount::Mount;
 use crate::others;
 use crate::signals::{Signals, Woken};
 use crate::sockets;
+use crate::sum::Sum;
 use crate::watch::Watch;
 use crate::words::{say, warn};
 
@@ -42,8 +43,8 @@ pub(crate) struct End {
 /// How a limit ended.
 #[derive(Debug)]
 pub(crate) struct Followed {
-    /// What the last throttle did; none when the path had no cgroup in the end.
-    pub(crate) last: Option<Removed>,
+    /// What all throttles did.
+    pub(crate) total: Removed,
     /// What is known of sockets that it did not hold.
     pub(crate) sockets: sockets::Watch,
     /// Why that is not what was asked for.
@@ -81,6 +82,8 @@ pub(crate) struct Follow<'a> {
     displaced: Vec<Neighbour>,
     /// Looks for sockets that the current throttle does not hold.
     sockets: sockets::Watch,
+    /// What all throttles have counted.
+    sum: Sum,
 }
 
 struct Former {
@@ -116,6 +119,7 @@ impl<'a> Follow<'a> {
             neighbours,
             displaced: Vec::new(),
             sockets,
+            sum: Sum::default(),
         }
     }
 
@@ -169,12 +173,11 @@ impl<'a> Follow<'a> {
         let not_always = || not_done("the limit did not hold all the time").into();
         let short = short.or_else(|| was_refused.then(not_always));
         let asked = Instant::now();
-        let last = self.current.map(|id| self.engine.remove(id)).transpose()?;
-        for former in &self.former {
-            self.engine.remove(former.id)?;
+        for id in self.current.into_iter().chain(self.former.iter().map(|former| former.id)) {
+            self.sum.end(id, &self.engine.remove(id)?);
         }
         tracing::debug!(took = ?asked.elapsed(), "the programs are off the cgroup's lists");
-        Ok(Followed { last, sockets: self.sockets, short })
+        Ok(Followed { total: self.sum.total(), sockets: self.sockets, short })
     }
 
     /// Looks at all that there is, the cgroup first: if there is another one, it is limited before anything else.
@@ -187,13 +190,20 @@ impl<'a> Follow<'a> {
             )
         {
             self.current = None;
+            // Arming takes longer than the counters stay.
+            self.count();
             self.former.push(Former { id, removed_at: Instant::now(), told: false });
         }
         if self.current.is_none() && !once {
             self.arm_again(had.is_some());
         }
+        let listed = self.count();
         match (self.current, had) {
-            (Some(id), _) => self.look_after(id),
+            (Some(id), _) => {
+                if let Some(status) = listed.iter().find(|status| status.id == id) {
+                    self.look_after(status);
+                }
+            }
             (None, Some(_)) if !once => say(&format!(
                 "the cgroup was removed: waiting for another one at {} ('--once' ends instead)",
                 shown(&self.spec.cgroup)
@@ -233,7 +243,7 @@ impl<'a> Follow<'a> {
         if started.tcp == Tcp::Shape {
             tell_of_open_sockets(&self.engine.adopt(started.id));
         }
-        self.sockets = sockets::Watch::start(&self.spec.cgroup, None);
+        self.sockets.start_again();
     }
 
     /// Adds a throttle on the cgroup that has the path now. `None`: there is none.
@@ -271,11 +281,17 @@ impl<'a> Follow<'a> {
         }
     }
 
-    fn look_after(&mut self, id: ThrottleId) {
-        let Some(status) = self.engine.list().into_iter().find(|status| status.id == id) else {
-            return;
-        };
-        self.sockets.look(&status);
+    /// Reads all counters. Those of a removed cgroup go a few milliseconds after it, or with its last socket.
+    fn count(&mut self) -> Vec<ThrottleStatus> {
+        let listed = self.engine.list();
+        for status in &listed {
+            self.sum.note(status);
+        }
+        listed
+    }
+
+    fn look_after(&mut self, status: &ThrottleStatus) {
+        self.sockets.look(&self.sum.total());
         let displaced = self.neighbours.look();
         if self.spec.displace {
             others::tell_of_displaced(&displaced);
@@ -289,7 +305,7 @@ impl<'a> Follow<'a> {
             );
             self.told_of_tcp = true;
         }
-        match self.engine.close_broken_queue(id) {
+        match self.engine.close_broken_queue(status.id) {
             Ok(false) => {}
             Ok(true) => warn(
                 "somebody else has removed the queue's network device or taken it down: downloads above the \
@@ -323,7 +339,10 @@ impl<'a> Follow<'a> {
             let health = self.engine.cgroup_health(former.id);
             let is_gone = matches!(health, Some(Health::CgroupVanished) | None);
             let done = if is_gone && !keeps_programs {
-                self.engine.remove(former.id).map(|_| None)
+                self.engine.remove(former.id).map(|removed| {
+                    self.sum.end(former.id, &removed);
+                    None
+                })
             } else {
                 // The kernel may not have let go of all yet: then the next look does it.
                 self.engine.wait_for_cgroup(former.id).map(Some)

@@ -22,7 +22,7 @@ use throttle_core::{Config, Engine, Removed, Spec};
 
 use crate::armed::armed_line;
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs, TrafficArg};
-use crate::follow::{End, Follow};
+use crate::follow::{End, Follow, Followed};
 use crate::in_force::Neighbours;
 use crate::others;
 use crate::signals::Signals;
@@ -124,17 +124,23 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let end = End { duration: args.duration, once: args.once, guard: args.guard };
     let followed =
         Follow::new(&mut engine, &spec, started.id, watch, neighbours).until(&signals, end)?;
-    if let Some(removed) = &followed.last {
-        let more = traffic::meaning(spec.traffic, removed);
-        print(&format!("{}{}{more}", summary(removed), followed.sockets.summary(removed)))?;
-        if followed.sockets.has_held_nothing(removed) {
-            return Err(not_done(
-                "the limit has held nothing: all that was seen to be sent or received went past it",
-            )
-            .into());
-        }
+    finish(followed, &spec)
+}
+
+/// Says what a limit did, and whether that was what was asked for.
+fn finish(followed: Followed, spec: &Spec) -> Result<()> {
+    let total = &followed.total;
+    let more = traffic::meaning(spec.traffic, total);
+    print(&format!("{}{}{more}", summary(total), followed.sockets.summary(total)))?;
+    let has_held_nothing = followed.sockets.has_held_nothing(total);
+    followed.result()?;
+    if has_held_nothing {
+        return Err(not_done(
+            "the limit has held nothing: all that was seen to be sent or received went past it",
+        )
+        .into());
     }
-    followed.result()
+    Ok(())
 }
 
 /// Through which devices what is sent above the limit waits in `fq`.

@@ -17,6 +17,7 @@ mod rearm;
 mod rm;
 mod signals;
 mod sockets;
+mod sum;
 mod target;
 mod throttles;
 mod traffic;

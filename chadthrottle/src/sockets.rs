@@ -13,8 +13,7 @@ use bpf::CgroupId;
 use bpf::cgroup::{self, Cgroup, ROOT_CGROUP_ID, cgroup2_mount};
 use bpf::error::{Call, Kind};
 use bpf::sockets::{Open, OpenFile, Sockets};
-use bpf::state::Counters;
-use throttle_core::{Direction, Removed, ThrottleStatus};
+use throttle_core::{Direction, Removed};
 
 use self::judge::{Past, is_outside, judge};
 use self::tally::Tally;
@@ -49,14 +48,31 @@ impl Watch {
     /// that the user named.
     pub(crate) fn start(cgroup: &Path, first: Option<u32>) -> Self {
         let mut watch = Self { cgroup: cgroup.to_owned(), first, looking: None };
+        watch.begin(Tally::default(), BTreeSet::new());
+        watch
+    }
+
+    /// The same for the next cgroup that has the path. What went past the limit before counts on.
+    pub(crate) fn start_again(&mut self) {
+        self.first = None;
+        let (tally, uncounted) = self
+            .looking
+            .take()
+            .map(|earlier| (earlier.tally, earlier.uncounted))
+            .unwrap_or_default();
+        self.begin(tally, uncounted);
+    }
+
+    fn begin(&mut self, tally: Tally, uncounted: BTreeSet<u64>) {
+        let (cgroup, first) = (self.cgroup.as_path(), self.first);
         let looking = Cgroup::open(cgroup).and_then(|open| {
             let sockets = Sockets::load(&open)?;
             let is_blind = sockets.is_blind()?;
             let mut looking = Looking {
                 sockets,
-                tally: Tally::default(),
+                tally,
                 past: Past::default(),
-                uncounted: BTreeSet::new(),
+                uncounted,
                 next: Instant::now(),
                 told: BTreeSet::new(),
                 has_told: false,
@@ -73,7 +89,7 @@ impl Watch {
                          are limited is unknown",
                     );
                 }
-                watch.looking = Some(looking);
+                self.looking = Some(looking);
             }
             // It has gone meanwhile, which is told of elsewhere.
             Err(error) if error.call() == Call::OpenCgroup && error.kind() == Kind::Vanished => {}
@@ -82,11 +98,11 @@ impl Watch {
                  not limited: {error}"
             )),
         }
-        watch
     }
 
     /// Looks again if it is time to, and says what is new; and, once, if more went past the limit than through it.
-    pub(crate) fn look(&mut self, status: &ThrottleStatus) {
+    /// `total`: what the limit has counted so far.
+    pub(crate) fn look(&mut self, total: &Removed) {
         let Some(looking) = self.looking.as_mut().filter(|it| it.next <= Instant::now()) else {
             return;
         };
@@ -101,10 +117,7 @@ impl Watch {
         if looking.has_told {
             return;
         }
-        let counted = counted(status.directions.iter().map(|it| {
-            let counters = it.counters.as_ref().ok().and_then(Option::as_ref);
-            (it.direction, counters)
-        }));
+        let counted = counted_by(total);
         let finder = Finder::new();
         let directions: Vec<_> = counted.iter().map(|(direction, _)| *direction).collect();
         let missed = looking.tally.missed(&directions);
@@ -177,19 +190,12 @@ fn counts_nothing(file: &OpenFile) -> Option<u64> {
 }
 
 /// The bytes that a limit has seen, in each direction of which that is known.
-fn counted<'a>(
-    directions: impl Iterator<Item = (Direction, Option<&'a Counters>)>,
-) -> Vec<(Direction, u64)> {
-    directions
-        .filter_map(|(direction, counters)| Some((direction, counters?.seen().bytes)))
-        .collect()
-}
-
-/// The same of a limit that was removed.
-fn counted_by(removed: &Removed) -> Vec<(Direction, u64)> {
-    counted(removed.directions.iter().map(|(direction, detached)| {
-        (*direction, detached.counters.as_ref().ok().and_then(Option::as_ref))
-    }))
+fn counted_by(total: &Removed) -> Vec<(Direction, u64)> {
+    let counted = total.directions.iter().filter_map(|(direction, detached)| {
+        let counters = detached.counters.as_ref().ok()?.as_ref()?;
+        Some((*direction, counters.seen().bytes))
+    });
+    counted.collect()
 }
 
 /// It is known that there was nothing.

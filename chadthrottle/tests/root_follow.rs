@@ -138,6 +138,45 @@ fn root_a_limit_follows_the_path_when_the_cgroup_is_made_again() {
 }
 
 #[test]
+fn root_the_summary_counts_what_every_cgroup_sent_that_had_the_path() {
+    isolate();
+    let cgroup = ScratchCgroup::new("summary");
+    for attach in ["link", "legacy"] {
+        let service = cgroup.child("service");
+        let limit = Limit::start(&service, &["--attach", attach]);
+        let receiver = socket(LOOPBACK);
+        for _ in 0..5 {
+            soon("it is armed", || programs(&service) == 2);
+            {
+                let sender = {
+                    let _inside = enter(&service);
+                    socket(LOOPBACK)
+                };
+                for _ in 0..3 {
+                    sender.send_to(b"out", receiver.local_addr().unwrap()).unwrap();
+                }
+            }
+            // The kernel keeps the counters of a removed cgroup for some milliseconds, and the limit is busy after arming.
+            std::thread::sleep(Duration::from_millis(500));
+            fs::remove_dir(&service).unwrap();
+            fs::create_dir(&service).unwrap();
+        }
+        soon("it is armed", || programs(&service) == 2);
+        fs::remove_dir(&service).unwrap();
+        // It ends while it waits.
+        soon("it waits", || entries().iter().any(|entry| entry.waiting));
+        let said = limit.interrupt();
+        assert!(said.status.success(), "{}", said.stderr);
+        assert!(
+            said.stdout.contains("(15 packets), dropped 0 B"),
+            "{attach}: {}{}",
+            said.stdout,
+            said.stderr
+        );
+    }
+}
+
+#[test]
 fn root_a_limit_waits_for_its_cgroup_and_nobody_takes_it_for_a_leak() {
     isolate();
     let cgroup = ScratchCgroup::new("waits");

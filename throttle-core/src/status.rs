@@ -15,7 +15,7 @@ use crate::spec::Direction;
 
 /// A throttle of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ThrottleId(pub(crate) u32);
+pub struct ThrottleId(pub u32);
 
 impl fmt::Display for ThrottleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -120,7 +120,8 @@ pub(crate) struct LimitArgs {
     ///
     /// It costs a few nanoseconds for each packet of the cgroups beside the service's, and one of 64 places for programs
     /// on the cgroup above, in each direction. Where it would switch off somebody else's program, or 48 places are taken,
-    /// a warning says so and the limit does without. Needs Linux 6.1 and `CAP_PERFMON`.
+    /// a warning says so and the limit does without. While it runs, others can attach programs to the cgroup above only
+    /// with `BPF_F_ALLOW_MULTI` ("Operation not permitted" otherwise). Needs Linux 6.1 and `CAP_PERFMON`.
     #[arg(long, conflicts_with = "once")]
     pub(crate) guard: bool,
 }

@@ -139,7 +139,7 @@ impl<'a> Follow<'a> {
             if !self.displaced.is_empty() {
                 let (cgroup, programs) =
                     (self.spec.cgroup.clone(), std::mem::take(&mut self.displaced));
-                break Some(Error::Displaced { cgroup, programs }.into());
+                break Some(Error::Displaced { cgroup, programs, recorded: None }.into());
             }
             if end.guard {
                 let armed = self.current.and_then(|id| self.engine.cgroup_of(id));

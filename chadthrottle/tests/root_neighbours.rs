@@ -257,6 +257,9 @@ fn root_a_pinned_limit_displaces_when_it_is_armed_again_only_if_it_was_made_so()
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("would switch off") && said.contains("'chadtest_fw'"), "{said}");
+    // `rearm` has no such option.
+    let advice = "end this one with 'chadthrottle rm 1', and make another one with 'chadthrottle limit … --displace'";
+    assert!(said.contains(advice), "{said}");
     // What waits is as it was.
     assert!(program(&["rm", "1"]).output().unwrap().status.success());
 }

@@ -6,6 +6,8 @@ mod look;
 mod queue;
 mod rearm;
 
+pub use self::rearm::spec_of;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;

@@ -176,26 +176,30 @@ pub enum Error {
     /// A program above would go out of force.
     #[error(
         "a limit on {} would switch off another program there, because that was attached with BPF_F_ALLOW_OVERRIDE: {}; \
-         have its owner attach it with BPF_F_ALLOW_MULTI, or limit all the same with '--displace'",
-        cgroup.display(), list(programs)
+         have its owner attach it with BPF_F_ALLOW_MULTI, or {}",
+        cgroup.display(), list(programs), all_the_same(recorded.as_deref())
     )]
     WouldDisplace {
         /// The cgroup.
         cgroup: PathBuf,
         /// The programs.
         programs: Vec<Neighbour>,
+        /// The pinned throttle that was to be armed again, if it was one.
+        recorded: Option<String>,
     },
     /// A program above went out of force.
     #[error(
         "the limit on {} switched off another program there, so it was taken off again: {}; have its owner attach it \
-         with BPF_F_ALLOW_MULTI, or limit all the same with '--displace'",
-        cgroup.display(), list(programs)
+         with BPF_F_ALLOW_MULTI, or {}",
+        cgroup.display(), list(programs), all_the_same(recorded.as_deref())
     )]
     Displaced {
         /// The cgroup.
         cgroup: PathBuf,
         /// The programs.
         programs: Vec<Neighbour>,
+        /// The pinned throttle that was to be armed again, if it was one.
+        recorded: Option<String>,
     },
     /// A list that changes faster than it can be read.
     #[error("the programs of {0} keep changing: try again")]
@@ -207,6 +211,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// Advises as fits a recorded throttle, which has no options to be given when it is armed again.
+    pub(crate) fn of_record(mut self, name: &str) -> Self {
+        match &mut self {
+            Self::WouldDisplace { recorded, .. } | Self::Displaced { recorded, .. } => {
+                *recorded = Some(name.to_owned());
+            }
+            Self::Several(errors) => {
+                let each = std::mem::take(errors).into_iter();
+                *errors = each.map(|error| error.of_record(name)).collect();
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// One error for several; `Ok` for none.
     ///
     /// # Errors
@@ -241,6 +260,17 @@ fn another_top(recorded: Option<bpf::CgroupId>, found: Option<bpf::CgroupId>) ->
             "the top of the mount was {} and is {} now",
             named(id),
             found.map_or_else(|| "out of sight".to_owned(), named)
+        ),
+    }
+}
+
+/// How to limit though that puts others' programs out of force.
+fn all_the_same(recorded: Option<&str>) -> String {
+    match recorded {
+        None => "limit all the same with '--displace'".to_owned(),
+        Some(name) => format!(
+            "limit all the same: end this one with 'chadthrottle rm {name}', and make another one with 'chadthrottle limit … \
+             --displace'"
         ),
     }
 }

@@ -23,7 +23,7 @@ mod status;
 pub mod target;
 
 pub use attachment::{Attachment, Detached, NotDetached};
-pub use engine::{Config, Engine};
+pub use engine::{Config, Engine, spec_of};
 pub use error::{Error, Result};
 pub use spec::{Change, Direction, Spec};
 pub use status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};

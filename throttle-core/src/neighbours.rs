@@ -189,6 +189,7 @@ pub(crate) fn check<B: CgroupBpf>(
             Joining::Displaces(level) => errors.push(Error::WouldDisplace {
                 cgroup: cgroup(),
                 programs: of_level(kernel, level, at),
+                recorded: None,
             }),
         }
     }

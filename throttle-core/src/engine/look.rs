@@ -70,6 +70,6 @@ impl<B: CgroupBpf> Engine<B> {
         if displaced.is_empty() || spec.displace {
             return Ok(displaced);
         }
-        Err(Error::Displaced { cgroup: spec.cgroup.clone(), programs: displaced })
+        Err(Error::Displaced { cgroup: spec.cgroup.clone(), programs: displaced, recorded: None })
     }
 }

@@ -79,7 +79,9 @@ impl<B: CgroupBpf> Engine<B> {
         }
         // The one that was looked at.
         let spec = Spec { cgroup_id: Some(cgroup_id), ..spec };
-        let started = self.add_as(&spec, Some(Recorded { lock, before, former }))?;
+        let started = self
+            .add_as(&spec, Some(Recorded { lock, before, former }))
+            .map_err(|error| error.of_record(name))?;
         self.forget_former_of(name, started.id)?;
         Ok(Some(started))
     }
@@ -113,8 +115,8 @@ impl<B: CgroupBpf> Engine<B> {
     }
 }
 
-/// What somebody asked for when the throttle was made. `None` where the record does not say.
-fn spec_of(entry: &Entry) -> Option<Spec> {
+/// Tells what somebody asked for when a recorded throttle was made. `None` where the record does not say.
+pub fn spec_of(entry: &Entry) -> Option<Spec> {
     let own = entry.attachments.iter().filter(|recorded| recorded.former_cgroup.is_none());
     let limits: BTreeMap<Direction, Limits> = own
         .clone()

@@ -50,7 +50,7 @@ fn a_throttle_that_would_switch_a_firewall_off_is_refused_before_anything_is_don
         let process = host.process();
         let mut engine = process.start();
         let error = engine.add(&spec(&app, wish)).unwrap_err();
-        let Error::WouldDisplace { cgroup, programs } = &error else { panic!("{error}") };
+        let Error::WouldDisplace { cgroup, programs, .. } = &error else { panic!("{error}") };
         assert_eq!(cgroup, &app);
         assert_eq!(programs.len(), 1, "{programs:?}");
         assert_eq!((programs[0].id, programs[0].cgroup.as_ref()), (firewall.id(), Some(&slice)));

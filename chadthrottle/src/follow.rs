@@ -238,7 +238,8 @@ impl<'a> Follow<'a> {
             if at_once { "the cgroup was removed and made again" } else { "the cgroup is back" };
         say(&format!("{was_removed}: limiting {}", shown(&self.spec.cgroup)));
         started.notes.iter().for_each(|note| say(note));
-        others::tell_of_displaced(&started.displaced);
+        let ours = self.engine.programs_of(started.id);
+        others::tell(&others::around(&self.spec.cgroup, &ours), self.spec, &started);
         self.neighbours = Neighbours::start(self.engine, self.spec, &started);
         if started.tcp == Tcp::Shape {
             tell_of_open_sockets(&self.engine.adopt(started.id));

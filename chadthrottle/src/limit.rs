@@ -91,7 +91,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         queue: args.download_queue,
         displace: args.displace,
     };
-    let others = others::around(&spec.cgroup);
+    let others = others::around(&spec.cgroup, &[]);
     let asked = Instant::now();
     let started = engine.add(&spec)?;
     tracing::debug!(mode = %started.mode, tcp = %started.tcp, took = ?asked.elapsed(), "the programs are attached");

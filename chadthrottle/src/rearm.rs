@@ -6,11 +6,11 @@ use bpf::LinuxBpf;
 use bpf::cgroup::cgroup2_mount;
 use bpf::error::{Call, Kind};
 use throttle_core::ledger::LedgerDir;
-use throttle_core::{Engine, Error};
+use throttle_core::{Engine, Error, Spec, Started, spec_of};
 
 use crate::cli::RearmArgs;
 use crate::limit::{config, shown, tell_of_open_sockets, tell_of_settlement};
-use crate::others::tell_of_displaced;
+use crate::others;
 use crate::words::{print, say};
 
 pub(crate) fn run(args: &RearmArgs) -> Result<()> {
@@ -33,12 +33,12 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     let mut errors = Vec::new();
     let mut waits = false;
     for id in &ids {
-        let path = recorded.iter().find(|entry| entry.throttle == *id).map(|it| &it.cgroup_path);
-        let path = path.map_or_else(|| "its path".to_owned(), |path| shown(path));
+        let entry = recorded.iter().find(|entry| entry.throttle == *id);
+        let path = entry.map_or_else(|| "its path".to_owned(), |it| shown(&it.cgroup_path));
         match engine.rearm(id) {
             Ok(Some(started)) => {
                 started.notes.iter().for_each(|note| say(note));
-                tell_of_displaced(&started.displaced);
+                tell_of_others(&engine, entry.and_then(spec_of), &started);
                 tell_of_open_sockets(&engine.adopt(started.id));
                 engine.release(started.id)?;
                 print(&format!("armed {id} again on {path}\n"))?;
@@ -57,6 +57,17 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
         0 => Ok(()),
         1 => Err(errors.remove(0).into()),
         _ => Err(Error::Several(errors).into()),
+    }
+}
+
+/// Says which other limits hold beside a throttle that was armed again, and which programs it puts out of force.
+fn tell_of_others(engine: &Engine<LinuxBpf>, spec: Option<Spec>, started: &Started) {
+    match spec {
+        Some(spec) => {
+            let ours = engine.programs_of(started.id);
+            others::tell(&others::around(&spec.cgroup, &ours), &spec, started);
+        }
+        None => others::tell_of_displaced(&started.displaced),
     }
 }
 

@@ -296,3 +296,37 @@ fn root_other_limits_on_the_cgroup_above_and_below_are_told_with_owner_rate_and_
     assert!(!said.contains("limit already") && !said.contains("holds"), "{said}");
     drop(below);
 }
+
+#[test]
+fn root_other_limits_are_told_again_when_a_limit_is_armed_again() {
+    isolate();
+    let scratch = ScratchCgroup::new("again");
+    let (app, pinned) = (scratch.child("app"), scratch.child("pinned"));
+    let above = Limit::start(&["--cgroup", text(scratch.path()), "--upload", "300K"]);
+    let line = format!(
+        "upload: {} above has a limit that this cgroup shares with all others below it: 300 kB/s, of process {} \
+         (chadthrottle)",
+        text(scratch.path()),
+        above.0.id()
+    );
+    let make_again = |cgroup: &Path| {
+        std::fs::remove_dir(cgroup).unwrap();
+        std::fs::create_dir(cgroup).unwrap();
+    };
+    let mut limit = Limit::start(&["--cgroup", text(&app), "--upload", "1M", "--duration", "20s"]);
+    limit.says(&line);
+    make_again(&app);
+    limit.says("removed and made again: limiting ");
+    let said = limit.says(&line);
+    assert!(!said.contains("has another limit already"), "{said}");
+    drop(limit);
+
+    let made = ["limit", "--cgroup", text(&pinned), "--upload", "1M", "--attach", "pinned"];
+    assert!(program(&made).output().unwrap().status.success());
+    make_again(&pinned);
+    let armed = program(&["rearm", "1"]).output().unwrap();
+    let said = stderr(&armed);
+    assert!(armed.status.success() && said.contains(&line), "{said}");
+    assert!(!said.contains("has another limit already"), "{said}");
+    assert!(program(&["rm", "1"]).output().unwrap().status.success());
+}

@@ -68,11 +68,12 @@ pub(crate) struct Around {
 pub(crate) type Found = bpf::Result<Around>;
 
 /// Looks for limits on a cgroup, on its ancestors, and on its descendants. It asks each of them for two lists, some ten
-/// microseconds a cgroup.
-pub(crate) fn around(cgroup: &Path) -> Found {
+/// microseconds a cgroup. `ours`: the programs of the limit that is armed there already, if it is.
+pub(crate) fn around(cgroup: &Path, ours: &[(AttachType, ProgramId)]) -> Found {
     let open = Cgroup::open(cgroup)?;
     let attach_types = Direction::BOTH.map(Direction::attach_type);
-    let mut look = Look { programs: BTreeMap::new(), ledger: None, found: Around::default() };
+    let ours = ours.iter().map(|(_, id)| *id).collect();
+    let mut look = Look { ours, programs: BTreeMap::new(), ledger: None, found: Around::default() };
     for (lineage, direction) in lineages(&open, &attach_types)?.iter().zip(Direction::BOTH) {
         look.beside(lineage)?;
         for (distance, level) in lineage.levels.iter().enumerate() {
@@ -93,6 +94,8 @@ struct Place<'a> {
 }
 
 struct Look {
+    /// Of the limit that asks.
+    ours: Vec<ProgramId>,
     /// Those that were met; none for one that went away meanwhile.
     programs: BTreeMap<ProgramId, Option<Program>>,
     ledger: Option<Vec<Entry>>,
@@ -146,6 +149,9 @@ impl Look {
 
     /// The limit of a program at a place. None of one that has none, or goes away meanwhile.
     fn limit(&mut self, place: &Place<'_>, id: ProgramId) -> bpf::Result<Option<Other>> {
+        if self.ours.contains(&id) {
+            return Ok(None);
+        }
         self.open(id)?;
         let Some(Some(program)) = self.programs.get(&id) else { return Ok(None) };
         if !is_ours(program) {

@@ -6,6 +6,8 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use auditor::classify::{Finding, classify};
@@ -111,14 +113,21 @@ fn socket_of(cgroup: &Path) -> UdpSocket {
     socket(LOOPBACK)
 }
 
-/// How many of so many datagrams arrive: over loopback they are there when they have been sent.
+/// How many of so many datagrams arrive. A busy kernel delivers them a moment later, perhaps only when others are looked
+/// for: so each call has a number, which is in its datagrams.
 fn arrive(sender: &UdpSocket, receiver: &UdpSocket, datagrams: usize) -> usize {
+    static CALLS: AtomicU8 = AtomicU8::new(0);
+    let datagram = [CALLS.fetch_add(1, Relaxed); PAYLOAD];
     let to = receiver.local_addr().unwrap();
     for _ in 0..datagrams {
         // A firewall's refusal is an error here.
-        let _ = sender.send_to(&[0; PAYLOAD], to);
+        let _ = sender.send_to(&datagram, to);
     }
-    std::iter::from_fn(|| receiver.recv(&mut [0; PAYLOAD]).ok()).count()
+    receiver.set_nonblocking(false).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut next = [0; PAYLOAD];
+    let all = std::iter::from_fn(|| receiver.recv(&mut next).ok().map(|_| next == datagram));
+    all.filter(|is_own| *is_own).count()
 }
 
 /// Received and sent packets that were held back, and those that passed, as the end says.

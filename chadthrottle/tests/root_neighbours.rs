@@ -316,7 +316,8 @@ fn root_other_limits_are_told_again_when_a_limit_is_armed_again() {
     let mut limit = Limit::start(&["--cgroup", text(&app), "--upload", "1M", "--duration", "20s"]);
     limit.says(&line);
     make_again(&app);
-    limit.says("removed and made again: limiting ");
+    // Who is slow sees the one go and the other come.
+    limit.says(": limiting ");
     let said = limit.says(&line);
     assert!(!said.contains("has another limit already"), "{said}");
     drop(limit);

@@ -84,8 +84,10 @@ fn vm_packets_sent_from_two_processors_are_counted_to_the_last_one() {
 
     let status = &engine.list()[0];
     let counters = status.directions[0].counters.as_ref().unwrap().unwrap();
-    assert_eq!(counters.seen(), counters.passed, "{counters:?}");
-    assert_eq!(counters.passed.packets, 2 * EACH);
-    assert_eq!(counters.passed.bytes, 2 * EACH * packet_len(here));
+    let seen = counters.seen();
+    assert_eq!((seen.packets, seen.bytes), (2 * EACH, 2 * EACH * packet_len(here)), "{counters:?}");
+    // Who loses all races for the bucket drops its packet. Elsewhere that does not happen; an emulated processor translates
+    // the code of each race when it comes there for the first time, and the other one sends on meanwhile.
+    assert!(counters.dropped.packets <= 4, "{counters:?}");
     engine.shut_down().unwrap();
 }

@@ -1,5 +1,7 @@
 //! A limit whose cgroup is removed, as a service's is when it restarts.
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
@@ -19,6 +21,8 @@ use vmtests::cgroup::{ScratchCgroup, enter};
 use vmtests::isolation::isolate;
 use vmtests::process::Mortal;
 use vmtests::traffic::{flood, socket};
+
+use crate::common::audit;
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const LEDGER: &str = "/run/chadthrottle";
@@ -92,17 +96,6 @@ fn soon(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// What the audit of everything says of programs that are not attached, as far as they are ours alone: the ledger is
-/// this test's own, other tests' programs have other owners.
-fn audit(owner: u32) -> Vec<Finding> {
-    let snapshot = collect(&Options::default()).unwrap();
-    let classified = classify(&snapshot);
-    let ours = classified.attachments.iter().chain(&classified.programs).filter(|judged| {
-        judged.program.and_then(|it| it.owner.as_ref()).is_some_and(|it| it.pid == owner)
-    });
-    ours.map(|judged| judged.finding).collect()
 }
 
 fn entries() -> Vec<bpf::ledger::Entry> {

@@ -1,5 +1,7 @@
 //! `limit --guard`: programs on the cgroup above hold a new cgroup's packets until it is limited, and nobody else's.
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
@@ -10,8 +12,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use auditor::classify::{Finding, classify};
-use auditor::collect::{Options, collect};
+use auditor::classify::Finding;
 use bpf::cgroup::Cgroup;
 use bpf::list::{AttachFlags, Scope, attach, query};
 use bpf::program::Program;
@@ -23,6 +24,8 @@ use vmtests::cgroup::{ScratchCgroup, enter};
 use vmtests::isolation::isolate;
 use vmtests::process::Mortal;
 use vmtests::traffic::{PAYLOAD, socket};
+
+use crate::common::audit;
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const EGRESS: AttachType = AttachType::INET_EGRESS;
@@ -233,16 +236,6 @@ fn root_packets_of_a_service_that_restarts_are_held_until_it_is_limited() {
         }
         assert_eq!(on(cgroup.path()), [], "nothing is left on the cgroup above");
     }
-}
-
-/// What the audit of everything says of the programs of an owner.
-fn audit(owner: u32) -> Vec<Finding> {
-    let snapshot = collect(&Options::default()).unwrap();
-    let classified = classify(&snapshot);
-    let ours = classified.attachments.iter().chain(&classified.programs).filter(|judged| {
-        judged.program.and_then(|it| it.owner.as_ref()).is_some_and(|it| it.pid == owner)
-    });
-    ours.map(|judged| judged.finding).collect()
 }
 
 #[test]

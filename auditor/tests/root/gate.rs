@@ -2,14 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use bpf::AttachType;
-use bpf::program::Program;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -20,18 +17,18 @@ use vmtests::isolation::isolate;
 use crate::common::*;
 
 /// A gate for programs of one name, with a folder for its report.
-struct Gate {
-    program: String,
-    settle: &'static str,
-    folder: TempDir,
+pub(crate) struct Gate {
+    pub(crate) program: String,
+    pub(crate) settle: &'static str,
+    pub(crate) folder: TempDir,
 }
 
 impl Gate {
-    fn new(program: &str) -> Self {
+    pub(crate) fn new(program: &str) -> Self {
         Self { program: program.to_owned(), settle: "2s", folder: tempfile::tempdir().unwrap() }
     }
 
-    fn command(&self, argv: &[&str]) -> Command {
+    pub(crate) fn command(&self, argv: &[&str]) -> Command {
         let mut gate = Command::new(env!("CARGO_BIN_EXE_chadthrottle-audit"));
         let file = format!("json={}", self.folder.path().join("report").display());
         gate.args(["gate", "--program", &self.program, "--output", &file]);
@@ -39,13 +36,13 @@ impl Gate {
         gate
     }
 
-    fn run(&self, argv: &[&str]) -> (Output, Value) {
+    pub(crate) fn run(&self, argv: &[&str]) -> (Output, Value) {
         let output = self.command(argv).output().unwrap();
         let report = self.report(&shown(&output));
         (output, report)
     }
 
-    fn report(&self, what: &str) -> Value {
+    pub(crate) fn report(&self, what: &str) -> Value {
         let text = std::fs::read(self.folder.path().join("report"));
         let text = text.unwrap_or_else(|error| panic!("no report: {error}: {what}"));
         serde_json::from_slice(&text).unwrap()
@@ -53,12 +50,12 @@ impl Gate {
 }
 
 /// The kinds of what was left, in order.
-fn left(report: &Value) -> Vec<&str> {
+pub(crate) fn left(report: &Value) -> Vec<&str> {
     let left = report["left"].as_array().unwrap();
     left.iter().map(|it| it["kind"].as_str().unwrap()).collect()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -236,105 +233,6 @@ fn root_a_daemon_that_holds_a_link_is_named() {
 }
 
 #[test]
-fn root_what_an_earlier_process_makes_meanwhile_is_told_and_does_not_count() {
-    let names = Names::new();
-    let gate = Gate::new(&names.leak);
-    let mut child = piped(&mut gate.command(&["sh", "-c", "echo ready; cat"]));
-    let mut ready = [0; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-    let program = Program::load_pass(&names.leak, AttachType::INET_EGRESS).unwrap();
-    drop(child.stdin.take());
-    let output = child.wait_with_output().unwrap();
-    let report = gate.report(&shown(&output));
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    assert_eq!(report["others"][0]["program"]["id"], program.info().id.0);
-    assert_eq!(report["others"][0]["holders"][0]["pid"], std::process::id());
-    assert!(program.as_fd().try_clone_to_owned().is_ok(), "it is held until here");
-}
-
-#[test]
-fn root_what_a_process_makes_that_others_start_meanwhile_is_told_and_does_not_count() {
-    let cgroup = ScratchCgroup::new("stranger");
-    let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());
-    let stranger = compiled(&folder, "tests/root/daemon.c");
-    let gate = Gate::new(&names.leak);
-    let mut child = piped(&mut gate.command(&["sh", "-c", "echo ready; cat"]));
-    let mut ready = [0; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-    // Started by this test while the command runs; what stays of it becomes a child of another process.
-    let started =
-        Command::new(&stranger).args([text(cgroup.path()), &names.leak]).output().unwrap();
-    let pid: i32 = String::from_utf8_lossy(&started.stdout).trim().parse().unwrap();
-    drop(child.stdin.take());
-    let output = child.wait_with_output().unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    let report = gate.report(&shown(&output));
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    let others = report["others"].as_array().unwrap();
-    let kinds: Vec<&Value> = others.iter().map(|it| &it["kind"]).collect();
-    assert_eq!(kinds, ["attachment", "link", "program"]);
-    let evidence: Vec<&Value> = others.iter().map(|it| &it["evidence"]).collect();
-    assert_eq!(evidence, ["not_asked", "not_asked", "loader"]);
-    for other in others {
-        assert_eq!(other["holders"][0]["pid"], pid);
-        assert_eq!(other["holders"][0]["origin"], "meanwhile");
-    }
-    let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(talk.contains("), which the command did not start"), "{talk}");
-}
-
-#[test]
-fn root_what_others_leave_attached_meanwhile_does_not_count_though_nobody_holds_it() {
-    let (cgroup, names) = (ScratchCgroup::new("forgotten"), Names::new());
-    let gate = Gate::new(&names.leak);
-    let mut child = piped(&mut gate.command(&["sh", "-c", "echo ready; cat"]));
-    let mut ready = [0; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-    let theirs = plant(cgroup.path(), &names.leak, EGRESS, bpf::list::AttachFlags::MULTI);
-    drop(child.stdin.take());
-    let output = child.wait_with_output().unwrap();
-    let report = gate.report(&shown(&output));
-    assert_eq!((output.status.code(), left(&report)), (Some(0), vec![]), "{}", shown(&output));
-    let others = report["others"].as_array().unwrap();
-    let evidence: Vec<&Value> = others.iter().map(|it| &it["evidence"]).collect();
-    assert_eq!(evidence, ["not_asked", "loader"], "{others:?}");
-    assert!(others.iter().any(|it| it["program"]["id"] == theirs.0), "{}", shown(&output));
-    let by = format!("process {} (", std::process::id());
-    assert!(others[0]["reason"].as_str().unwrap().contains(&by), "{others:?}");
-}
-
-#[test]
-fn root_what_a_command_attaches_that_others_have_loaded_meanwhile_is_not_passed_over() {
-    isolate();
-    let (cgroup, names) = (ScratchCgroup::new("handed"), Names::new());
-    let gate = Gate { settle: "300ms", ..Gate::new(&names.leak) };
-    let attach = format!(
-        "echo ready; read -r _; bpftool cgroup attach {} egress pinned /sys/fs/bpf/p multi",
-        text(cgroup.path())
-    );
-    let mut child = piped(&mut gate.command(&["sh", "-c", &attach]));
-    let mut ready = [0; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-    let program = Program::load_pass(&names.leak, EGRESS).unwrap();
-    let id = program.info().id;
-    let pin = ["prog", "pin", "id", &id.to_string(), "/sys/fs/bpf/p"];
-    assert!(Command::new("bpftool").args(pin).status().unwrap().success());
-    drop((program, child.stdin.take()));
-    let output = child.wait_with_output().unwrap();
-    let report = gate.report(&shown(&output));
-    assert_eq!(attached(cgroup.path(), EGRESS), [id]);
-    assert_eq!((output.status.code(), left(&report)), (Some(2), vec![]), "{}", shown(&output));
-    let gaps = report["gaps"].as_array().unwrap();
-    assert_eq!(gaps.len(), 1, "{gaps:?}");
-    let what = format!("program {id} ({}) on ", names.leak);
-    assert!(gaps[0]["what"].as_str().unwrap().starts_with(&what), "{gaps:?}");
-    // It has pinned nothing, so the pin is not its own.
-    let others: Vec<&Value> =
-        report["others"].as_array().unwrap().iter().map(|it| &it["kind"]).collect();
-    assert_eq!(others, ["pin", "program"]);
-}
-
-#[test]
 fn root_it_is_waited_for_what_the_command_left_running_and_told_if_that_goes_on() {
     let names = Names::new();
     isolate();
@@ -354,81 +252,6 @@ fn root_it_is_waited_for_what_the_command_left_running_and_told_if_that_goes_on(
     assert_eq!((output.status.code(), &report["still_running"][0]["pid"]), (Some(0), &pid.into()));
     let told = format!("Still running of what the command started: {pid} (sleep); what it makes");
     assert!(shown(&output).contains(&told), "{}", shown(&output));
-}
-
-#[test]
-fn root_what_a_command_leaves_attached_is_its_own_though_a_monitor_has_it_open() {
-    let (cgroup, folder) = (ScratchCgroup::new("monitored"), tempfile::tempdir().unwrap());
-    let names = Names::new();
-    let daemon = compiled(&folder, "tests/root/daemon.c");
-    let gate = Gate { settle: "3s", ..Gate::new(&names.leak) };
-    // It ends when somebody else has opened its link, and so keeps it.
-    let script = format!("{daemon} {} {}; read -r _", text(cgroup.path()), names.leak);
-    let mut child = piped(&mut gate.command(&["sh", "-c", &script]));
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut pid = String::new();
-    stdout.read_line(&mut pid).unwrap();
-    let id = attached(cgroup.path(), EGRESS)[0];
-    let links = bpf::objects::cgroup_links().unwrap().links;
-    let link = links.iter().find(|link| link.program_id == id).unwrap().id;
-    let _monitor = bpf::link::Link::open(link).unwrap();
-    kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
-    drop(child.stdin.take());
-    let output = child.wait_with_output().unwrap();
-    let report = gate.report(&shown(&output));
-    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    assert_eq!(left(&report), ["attachment", "link", "program"], "{}", shown(&output));
-    let holder = &report["left"][1]["holders"][0];
-    assert_eq!(
-        (&holder["pid"], &holder["origin"]),
-        (&std::process::id().into(), &"earlier".into())
-    );
-    let reason = report["left"][0]["reason"].as_str().unwrap();
-    assert!(reason.contains(", which the command started"), "{reason}");
-}
-
-#[test]
-fn root_what_others_leave_when_the_command_is_over_does_not_count_though_nobody_holds_it() {
-    let cgroup = ScratchCgroup::new("after");
-    let names = Names::new();
-    isolate();
-    // Something that the command leaves keeps the gate looking, until it is removed.
-    let gate = Gate { settle: "1m", ..Gate::new(&names.leak) };
-    let make = format!(
-        "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
-        names.leak
-    );
-    let mut child = piped(&mut gate.command(&["sh", "-c", &make]));
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut pid = String::new();
-    stdout.read_line(&mut pid).unwrap();
-    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
-    while process.exists() {
-        sleep(Duration::from_millis(10));
-    }
-    // The first that the gate does then is to see that nothing of the command runs any more: so it has, when it has worked
-    // for some ticks.
-    let used = ticks_of(child.id());
-    while ticks_of(child.id()) < used + 3 {
-        sleep(Duration::from_millis(10));
-    }
-    let theirs = plant(cgroup.path(), &names.leak, EGRESS, bpf::list::AttachFlags::MULTI);
-    std::fs::remove_file("/sys/fs/bpf/left").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let report = gate.report(&shown(&output));
-    assert_eq!((output.status.code(), left(&report)), (Some(0), vec![]), "{}", shown(&output));
-    let others = report["others"].as_array().unwrap();
-    let is_theirs = |it: &Value| it["evidence"] == "loaded_after" || it["evidence"] == "not_asked";
-    assert!(others.iter().all(is_theirs), "{others:?}");
-    assert!(others.iter().any(|it| it["program"]["id"] == theirs.0), "{}", shown(&output));
-}
-
-/// The processor time of a process, in clock ticks.
-fn ticks_of(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = text.rsplit_once(')').unwrap();
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    [11, 12].map(|at| fields[at].parse::<u64>().unwrap()).iter().sum()
 }
 
 #[test]
@@ -536,11 +359,11 @@ fn root_without_rights_the_command_is_not_even_run() {
     assert!(talk.contains("must run as root (CAP_NET_ADMIN is missing)"), "{talk}");
 }
 
-fn piped(command: &mut Command) -> Child {
+pub(crate) fn piped(command: &mut Command) -> Child {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
-fn pid_of(child: &Child) -> Pid {
+pub(crate) fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }

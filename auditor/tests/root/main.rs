@@ -20,4 +20,5 @@ mod surroundings;
 mod talk;
 mod unowned;
 mod walk;
+mod whose;
 mod witness;

@@ -1,8 +1,8 @@
 //! Who loads programs: the kernel's own record of each load, with the process that asked for it.
 //!
 //! The kernel writes down who forks whom and who loads what (`PERF_RECORD_FORK`, `PERF_RECORD_BPF_EVENT`,
-//! `perf_event_open(2)`). So what a process and its descendants have loaded is known also when they have ended, and
-//! whoever holds it by then. A program of our own tells which process asks for what else (`calls.bpf.c`).
+//! `perf_event_open(2)`). So it is known what a process and its descendants have loaded, also when they have ended, and
+//! when somebody else holds it by then. A program of our own tells which process asks for what else (`calls.bpf.c`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

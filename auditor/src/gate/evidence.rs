@@ -87,8 +87,8 @@ impl<'a> Attribution<'a> {
         }
     }
 
-    /// Whether it may be the command's all the same: the command may have made something of what is somebody else's, and
-    /// that others hold a thing shows nothing where it would stay without them.
+    /// Whether it may be the command's all the same. The command may attach or pin what others have loaded. And where a
+    /// thing stays without those who hold it, that they hold it shows nothing.
     pub(super) fn is_open(&self, item: &Item, evidence: Evidence, is_kept: bool) -> bool {
         match (item, evidence) {
             (_, Evidence::Holders) => {

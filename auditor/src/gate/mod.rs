@@ -33,7 +33,7 @@ pub struct Aftermath {
     pub left: Vec<Left>,
     /// What others have made meanwhile.
     pub others: Vec<Left>,
-    /// What others hold, but the kernel keeps without them: it may be theirs, and the command may have left it.
+    /// What may be others', and may as well be what the command left.
     pub unclear: Vec<Left>,
     /// What is there no more and no process held before; whoever made it did so before the command.
     pub gone: Vec<Item>,

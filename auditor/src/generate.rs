@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Command;
+use clap::{Arg, Command};
 pub use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
@@ -28,7 +28,35 @@ pub fn completions(command: &Command, shell: Shell) -> anyhow::Result<String> {
     let script = String::from_utf8(script)?;
     // clap_complete 4.6 calls a program with a hyphen in its name this in some places, and that in others.
     let (this, that) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
-    Ok(if shell == Shell::Bash { script.replace(&this, &that) } else { script })
+    Ok(match shell {
+        Shell::Bash => script.replace(&this, &that),
+        Shell::Fish => {
+            let under = name.replace('-', "_");
+            let below = public(command).get_subcommands().fold(String::new(), |below, it| {
+                let when = format!("__fish_{under}_using_subcommand {}", it.get_name());
+                below + &fish_arguments(it, name, &when)
+            });
+            script + &below
+        }
+        _ => script,
+    })
+}
+
+/// What fish offers for a command's arguments, and for those of the commands below it: `clap_complete` has it offer only
+/// what options may be. `when` is fish's condition for the command.
+fn fish_arguments(command: &Command, program: &str, when: &str) -> String {
+    let values = command.get_positionals().flat_map(Arg::get_possible_values);
+    let words = values.filter(|value| !value.is_hide_set()).map(|value| {
+        let about = value.get_help().map(ToString::to_string).unwrap_or_default();
+        let about = about.replace('\\', "\\\\").replace('\'', "\\'");
+        let name = value.get_name();
+        format!("complete -c {program} -n \"{when}\" -f -a {name} -d '{about}'\n")
+    });
+    let below = command.get_subcommands().map(|it| {
+        let when = format!("{when}; and __fish_seen_subcommand_from {}", it.get_name());
+        fish_arguments(it, program, &when)
+    });
+    words.chain(below).collect()
 }
 
 /// The command without the hidden ones below it, which `clap_complete` would offer.

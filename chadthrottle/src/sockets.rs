@@ -16,7 +16,7 @@ use bpf::sockets::{Open, OpenFile, Sockets};
 use throttle_core::{Direction, Removed};
 
 use self::judge::{Past, is_outside, judge};
-use self::tally::Tally;
+use self::tally::{Missed, Tally};
 use self::words::{About, Home, Place};
 use crate::words::warn;
 
@@ -26,16 +26,23 @@ pub(crate) struct Watch {
     cgroup: PathBuf,
     /// The process that the user named.
     first: Option<u32>,
+    seen: Seen,
     looking: Option<Looking>,
 }
 
+/// What was seen of all cgroups that had the path.
+#[derive(Debug, Default)]
+struct Seen {
+    tally: Tally,
+    /// Sockets of other cgroups that count nothing themselves.
+    uncounted: BTreeSet<u64>,
+}
+
+/// How one cgroup is looked at. There is none where that cannot be done.
 #[derive(Debug)]
 struct Looking {
     sockets: Sockets,
-    tally: Tally,
     past: Past,
-    /// Sockets of other cgroups that count nothing themselves.
-    uncounted: BTreeSet<u64>,
     next: Instant,
     /// What was said already.
     told: BTreeSet<About>,
@@ -47,42 +54,37 @@ impl Watch {
     /// Looks for the first time, right after the limit was armed, and says what it does not hold. `first`: the process
     /// that the user named.
     pub(crate) fn start(cgroup: &Path, first: Option<u32>) -> Self {
-        let mut watch = Self { cgroup: cgroup.to_owned(), first, looking: None };
-        watch.begin(Tally::default(), BTreeSet::new());
+        let (cgroup, seen) = (cgroup.to_owned(), Seen::default());
+        let mut watch = Self { cgroup, first, seen, looking: None };
+        watch.begin();
         watch
     }
 
     /// The same for the next cgroup that has the path. What went past the limit before counts on.
     pub(crate) fn start_again(&mut self) {
         self.first = None;
-        let (tally, uncounted) = self
-            .looking
-            .take()
-            .map(|earlier| (earlier.tally, earlier.uncounted))
-            .unwrap_or_default();
-        self.begin(tally, uncounted);
+        self.looking = None;
+        self.begin();
     }
 
-    fn begin(&mut self, tally: Tally, uncounted: BTreeSet<u64>) {
-        let (cgroup, first) = (self.cgroup.as_path(), self.first);
+    fn begin(&mut self) {
+        let Self { cgroup, first, seen, .. } = self;
         let looking = Cgroup::open(cgroup).and_then(|open| {
             let sockets = Sockets::load(&open)?;
             let is_blind = sockets.is_blind()?;
             let mut looking = Looking {
                 sockets,
-                tally,
                 past: Past::default(),
-                uncounted,
                 next: Instant::now(),
                 told: BTreeSet::new(),
                 has_told: false,
             };
-            looking.look()?;
+            looking.look(seen)?;
             Ok((looking, is_blind))
         });
         match looking {
             Ok((mut looking, is_blind)) => {
-                looking.tell(cgroup, first);
+                looking.tell(cgroup, *first);
                 if is_blind {
                     warn(
                         "some processes of the cgroup are outside of this pid namespace: whether all of their sockets \
@@ -106,7 +108,7 @@ impl Watch {
         let Some(looking) = self.looking.as_mut().filter(|it| it.next <= Instant::now()) else {
             return;
         };
-        if let Err(error) = looking.look() {
+        if let Err(error) = looking.look(&mut self.seen) {
             warn(&format!(
                 "whether anything goes past this limit cannot be seen any more: {error}"
             ));
@@ -120,7 +122,7 @@ impl Watch {
         let counted = counted_by(total);
         let finder = Finder::new();
         let directions: Vec<_> = counted.iter().map(|(direction, _)| *direction).collect();
-        let missed = looking.tally.missed(&directions);
+        let missed = self.seen.tally.missed(&directions);
         let told = words::while_waiting(&counted, &missed, self.first, |id| finder.place(id));
         if let Some(told) = told {
             warn(&told);
@@ -131,7 +133,7 @@ impl Watch {
     /// Looks for the last time, before the limit is removed.
     pub(crate) fn finish(&mut self) {
         if let Some(looking) = &mut self.looking
-            && let Err(error) = looking.look()
+            && let Err(error) = looking.look(&mut self.seen)
         {
             warn(&format!("what went past this limit in the end cannot be seen: {error}"));
         }
@@ -139,22 +141,25 @@ impl Watch {
 
     /// All that is known to have been sent or received in these directions went past the limit.
     pub(crate) fn has_held_nothing(&self, removed: &Removed) -> bool {
-        let Some(looking) = &self.looking else { return false };
-        let directions: Vec<_> = removed.directions.keys().copied().collect();
-        is_nothing(&counted_by(removed)) && looking.tally.missed(&directions).is_any()
+        is_nothing(&counted_by(removed)) && self.missed(removed).is_any()
     }
 
     /// What the summary says of it: lines, or nothing.
     pub(crate) fn summary(&self, removed: &Removed) -> String {
-        let Some(looking) = &self.looking else { return String::new() };
         let finder = Finder::new();
-        let directions: Vec<_> = removed.directions.keys().copied().collect();
-        let missed = looking.tally.missed(&directions);
-        let text = words::at_the_end(&missed, |id| finder.place(id));
-        if text.is_empty() && is_nothing(&counted_by(removed)) {
-            return words::unknown_at_the_end(&looking.told, looking.uncounted.len());
+        let text = words::at_the_end(&self.missed(removed), |id| finder.place(id));
+        if let Some(looking) = &self.looking
+            && text.is_empty()
+            && is_nothing(&counted_by(removed))
+        {
+            return words::unknown_at_the_end(&looking.told, self.seen.uncounted.len());
         }
         text
+    }
+
+    fn missed(&self, removed: &Removed) -> Missed {
+        let directions: Vec<_> = removed.directions.keys().copied().collect();
+        self.seen.tally.missed(&directions)
     }
 }
 
@@ -169,13 +174,13 @@ impl Looking {
         }
     }
 
-    fn look(&mut self) -> bpf::Result<()> {
+    fn look(&mut self, seen: &mut Seen) -> bpf::Result<()> {
         let begin = Instant::now();
         let files = self.sockets.look()?;
-        self.tally.note(&files);
-        self.uncounted.extend(files.iter().filter_map(counts_nothing));
+        seen.tally.note(&files);
+        seen.uncounted.extend(files.iter().filter_map(counts_nothing));
         self.past = judge(&files);
-        let pause = self.tally.pause(begin.elapsed(), !self.past.outside.is_empty());
+        let pause = seen.tally.pause(begin.elapsed(), !self.past.outside.is_empty());
         self.next = Instant::now() + pause;
         Ok(())
     }

@@ -137,6 +137,37 @@ fn root_a_service_whose_listener_its_manager_made_is_told_to_be_unlimited_and_ag
 }
 
 #[test]
+fn root_what_went_past_a_limit_before_its_cgroup_was_made_again_counts_on() {
+    isolate();
+    let (manager, services) = (ScratchCgroup::new("manager"), ScratchCgroup::new("services"));
+    let service = services.child("service");
+    // Both ends are of another cgroup, and this process has them.
+    let (client, accepted) = {
+        let _inside = manager.enter();
+        let listener = listener();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    };
+    let mut limit = Limit::start(&["--cgroup", text(&service), "--upload", "200K"]);
+    let inside = enter(&service);
+    // What its sockets carry counts from the first look at them on.
+    limit.wait_for("not limited");
+    carry(&accepted, &client, 1_000_000);
+    limit.wait_for("nothing went through this limit, but process");
+    drop(inside);
+    std::fs::remove_dir(&service).unwrap();
+    std::fs::create_dir(&service).unwrap();
+    limit.wait_for("the cgroup was removed and made again");
+    let _inside = enter(&service);
+    carry(&accepted, &client, 1_000_000);
+    let (_, summary) = limit.end_with(1);
+    let outside = summary.lines().find(|line| line.starts_with("outside   sent at least "));
+    let outside = outside.unwrap_or_else(|| panic!("{summary}"));
+    let amount = outside.split_whitespace().nth(4).unwrap().parse::<f64>().unwrap();
+    assert!((1.9..=4.0).contains(&amount) && outside.contains(" MB"), "{outside}");
+}
+
+#[test]
 fn root_where_every_socket_is_the_cgroups_nothing_of_the_kind_is_said() {
     isolate();
     let cgroup = ScratchCgroup::new("all");

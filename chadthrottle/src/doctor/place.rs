@@ -95,7 +95,7 @@ fn one(place: &Place, lineage: &Lineage) -> Check {
     } else {
         (grade, says)
     };
-    check(what, grade, says + &in_force(place, lineage), &advice)
+    check(what, grade, says + &in_force(place, lineage) + &out_of_force(place, lineage), &advice)
 }
 
 /// `3 of 64 places are taken`.
@@ -113,6 +113,16 @@ fn in_force(place: &Place, lineage: &Lineage) -> String {
         return String::new();
     }
     format!("; in force from above: {}", programs(place, others.into_iter()))
+}
+
+/// What does not run there although it is attached above, because of what is attached nearer.
+fn out_of_force(place: &Place, lineage: &Lineage) -> String {
+    let above = lineage.levels.iter().skip(1).flat_map(|level| &level.list.programs);
+    let others: Vec<_> = above.map(|it| it.id).filter(|id| !lineage.in_force.contains(id)).collect();
+    if others.is_empty() {
+        return String::new();
+    }
+    format!("; attached above, but out of force here: {}", programs(place, others.into_iter()))
 }
 
 /// `program 12 'firewall'`, `program 12 'firewall' and 7 others`.

@@ -38,6 +38,16 @@ fn a_place_with_room_says_how_much_and_what_is_in_force_from_above() {
 }
 
 #[test]
+fn what_is_attached_above_and_does_not_run_there_is_named() {
+    let levels = vec![level(9, AttachFlags::MULTI, 1..2), level(1, AttachFlags::OVERRIDE, 7..8)];
+    let check = judged(&place(EGRESS, levels, &[1]));
+    assert_eq!(check.grade, Grade::Ok);
+    let expected = "1 of 64 places are taken; \
+                    attached above, but out of force here: program 7 'fire\\x1bwall'";
+    assert_eq!(check.says, expected);
+}
+
+#[test]
 fn a_place_where_no_limit_can_be_held_is_missing_with_the_reason_and_the_remedy() {
     let none = AttachFlags::empty();
     let empty = || level(9, none, 0..0);

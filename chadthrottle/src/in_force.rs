@@ -14,8 +14,11 @@ use throttle_core::{Engine, Spec, Started};
 /// How often to look, where that takes little time.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Looking takes at most this part of the time.
+/// Looking takes at most this part of the time,
 const SHARE: u32 = 50;
+
+/// but nobody's firewall is out of force for longer than this before it is seen.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// When to look again.
 #[derive(Debug)]
@@ -35,8 +38,13 @@ impl Pace {
 
     /// Takes note of a look that began then and is over now.
     pub(crate) fn note(&mut self, began: Instant) {
-        self.next = Instant::now() + LOOK.max(began.elapsed() * SHARE);
+        self.next = Instant::now() + pause(began.elapsed());
     }
+}
+
+/// After a look that took so long.
+fn pause(took: Duration) -> Duration {
+    took.saturating_mul(SHARE).clamp(LOOK, LONGEST)
 }
 
 /// Others' programs that are out of force on a cgroup, and would be in force if some programs were not there: on the
@@ -135,5 +143,18 @@ impl Neighbours {
         let is_ours = |id| self.ours.iter().any(|(_, ours)| *ours == id);
         let by_this = displaced(&seen, |id| is_ours(id) || is_guard(id));
         (by_this, displaced(&seen, |id| is_named(id, "chadthrottle")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_take_long_are_rare_and_none_is_long_in_coming() {
+        let seconds = |took| pause(Duration::from_millis(took)).as_millis();
+        assert_eq!([0, 20, 40].map(seconds), [1_000, 1_000, 2_000]);
+        assert_eq!([100, 600_000].map(seconds), [5_000, 5_000]);
+        assert_eq!(pause(Duration::MAX), LONGEST);
     }
 }

@@ -118,7 +118,8 @@ fn in_force(place: &Place, lineage: &Lineage) -> String {
 /// What does not run there although it is attached above, because of what is attached nearer.
 fn out_of_force(place: &Place, lineage: &Lineage) -> String {
     let above = lineage.levels.iter().skip(1).flat_map(|level| &level.list.programs);
-    let others: Vec<_> = above.map(|it| it.id).filter(|id| !lineage.in_force.contains(id)).collect();
+    let others: Vec<_> =
+        above.map(|it| it.id).filter(|id| !lineage.in_force.contains(id)).collect();
     if others.is_empty() {
         return String::new();
     }

@@ -137,7 +137,8 @@ fn root_in_a_time_namespace_a_limit_begins_with_its_whole_burst() {
         let _inside = cgroup.enter();
         socket(localhost)
     };
-    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    receiver.set_nonblocking(false).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     // With the namespace's clock the bucket would be full for 500 seconds. It is longer than what the reserve is for.
     sender.send_to(&[0; 800], receiver.local_addr().unwrap()).unwrap();
     assert_eq!(receiver.recv(&mut [0; 1_000]).unwrap(), 800);

@@ -18,9 +18,10 @@ use bpf::list::{AttachFlags, Scope, attach, query};
 use bpf::program::Program;
 use bpf::state::Count;
 use bpf::{AttachType, ProgramId};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmtests::cgroup::{ScratchCgroup, enter};
+use vmtests::cgroup::{ScratchCgroup, enter, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::process::Mortal;
 use vmtests::traffic::{PAYLOAD, socket};
@@ -61,6 +62,12 @@ impl Limit {
 
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    fn stand_still(&self) {
+        self.signal(Signal::SIGSTOP);
+        let status = format!("/proc/{}/status", self.child.id());
+        soon("it stands still", || fs::read_to_string(&status).unwrap().contains("State:\tT"));
     }
 
     /// What it says up to some words.
@@ -117,20 +124,35 @@ fn socket_of(cgroup: &Path) -> UdpSocket {
 }
 
 /// How many of so many datagrams arrive. A busy kernel delivers them a moment later, perhaps only when others are looked
-/// for: so each call has a number, which is in its datagrams.
+/// for: so each call has a number, which is in its datagrams, and one more that the receiver sends itself comes last. (They
+/// go through the queue of one processor.)
 fn arrive(sender: &UdpSocket, receiver: &UdpSocket, datagrams: usize) -> usize {
     static CALLS: AtomicU8 = AtomicU8::new(0);
     let datagram = [CALLS.fetch_add(1, Relaxed); PAYLOAD];
     let to = receiver.local_addr().unwrap();
+    stay_on_one_processor();
     for _ in 0..datagrams {
         // A firewall's refusal is an error here.
         let _ = sender.send_to(&datagram, to);
     }
+    let last = &datagram[..PAYLOAD / 2];
+    receiver.send_to(last, to).unwrap();
     receiver.set_nonblocking(false).unwrap();
-    receiver.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let mut next = [0; PAYLOAD];
-    let all = std::iter::from_fn(|| receiver.recv(&mut next).ok().map(|_| next == datagram));
-    all.filter(|is_own| *is_own).count()
+    receiver.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let (mut next, mut count) = ([0; PAYLOAD], 0);
+    loop {
+        let length = receiver.recv(&mut next).unwrap();
+        if next[..length] == *last {
+            return count;
+        }
+        count += usize::from(next[..length] == datagram);
+    }
+}
+
+fn stay_on_one_processor() {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &one).unwrap();
 }
 
 /// Received and sent packets that were held back, and those that passed, as the end says.
@@ -142,8 +164,31 @@ fn held(said: &str) -> [u64; 4] {
 }
 
 fn make_again(service: &Path) {
-    fs::remove_dir(service).unwrap();
+    remove_tree(service).unwrap();
     fs::create_dir(service).unwrap();
+}
+
+/// For so long the guard holds a new cgroup.
+const HELD: Duration = Duration::from_secs(1);
+
+/// Makes a cgroup again that is guarded, and whose limit stands still, and tries something within the second in which the
+/// guard holds it. Returns from when to when the last one was being made, and what all tries came to: a machine that stands
+/// still may need some.
+fn while_held<T>(limit: &Limit, service: &Path, try_it: impl Fn() -> T) -> ([Instant; 2], Vec<T>) {
+    let mut tries = Vec::new();
+    for _ in 0..20 {
+        limit.stand_still();
+        let begin = Instant::now();
+        make_again(service);
+        let end = Instant::now();
+        tries.push(try_it());
+        if begin.elapsed() < HELD {
+            return ([begin, end], tries);
+        }
+        limit.signal(Signal::SIGCONT);
+        soon("it is limited", || on(service).len() == 1);
+    }
+    panic!("it has taken longer than a second each time");
 }
 
 /// Of 20 kB 19 packets of 1,028 bytes and one that goes beyond.
@@ -158,30 +203,37 @@ fn root_the_guard_holds_a_new_cgroup_to_one_burst_for_a_second_and_nobody_beside
     let [neighbour, parent] = [&beside, cgroup.path()].map(socket_of);
     let limit = Limit::start(&service, &["--guard"]);
     soon("the guard is there", || on(cgroup.path()).len() == 1);
-    // So that the new cgroup is not limited.
-    limit.signal(Signal::SIGSTOP);
-    make_again(&service);
-    let made = Instant::now();
-    let sender = socket_of(&service);
-    let inner = cgroup.child("service/inner");
-    let below = socket_of(&inner);
-    let held_back = arrive(&sender, &receiver, 50);
-    let held_back_below = arrive(&below, &receiver, 50);
-    let took = made.elapsed();
-    assert_eq!((held_back, held_back_below), (IN_A_BURST, 0), "{took:?}");
+    let ([begin, end], tries) = while_held(&limit, &service, || {
+        let sender = socket_of(&service);
+        let below = socket_of(&cgroup.child("service/inner"));
+        let came = [&sender, &below].map(|it| arrive(it, &receiver, 50));
+        (sender, came)
+    });
+    let lost: usize = tries.iter().map(|(_, came)| 100 - came[0] - came[1]).sum();
+    let (sender, came) = tries.last().unwrap();
+    assert_eq!(*came, [IN_A_BURST, 0], "{:?}", begin.elapsed());
     assert_eq!(arrive(&neighbour, &receiver, 50), 50);
     assert_eq!(arrive(&parent, &receiver, 50), 50);
     // A limit that does not come holds nobody for ever.
-    std::thread::sleep(Duration::from_millis(600).saturating_sub(made.elapsed()));
-    let still = arrive(&sender, &receiver, 50);
-    assert!(still == 0 || made.elapsed() > Duration::from_secs(1), "{still}");
-    std::thread::sleep(Duration::from_millis(1_050).saturating_sub(made.elapsed()));
-    assert_eq!(arrive(&sender, &receiver, 50), 50);
+    std::thread::sleep(Duration::from_millis(600).saturating_sub(begin.elapsed()));
+    let still = arrive(sender, &receiver, 50);
+    assert!(still == 0 || begin.elapsed() > HELD, "{still}");
+    let mut singles = 0;
+    let mut sent = Instant::now();
+    while arrive(sender, &receiver, 1) == 0 {
+        assert!(sent < end + HELD, "it was held for longer");
+        singles += 1;
+        sent = Instant::now();
+    }
+    assert_eq!(arrive(sender, &receiver, 50), 50);
     assert!(on(&service).is_empty());
     limit.signal(Signal::SIGCONT);
     soon("it is limited", || on(&service).len() == 1);
     let said = limit.interrupt();
-    assert_eq!(held(&said), [0, 30 + 50 + (50 - still as u64), 0, 20], "{said}");
+    let [received, dropped, passed_in, passed] = held(&said);
+    assert_eq!((received, passed_in), (0, 0), "{said}");
+    assert_eq!(dropped, (lost + 50 - still + singles) as u64, "{said}");
+    assert!(passed == 20 || tries.len() > 1 && passed > 20, "{said}");
     assert_eq!(on(cgroup.path()), []);
 }
 
@@ -304,7 +356,7 @@ fn root_a_guard_that_would_switch_a_firewall_off_is_refused_and_the_limit_holds(
         [(&["env"][..], host.service.as_path()), (&part, Path::new("/run/part/service"))]
     {
         // It is in force for the neighbour, and need not be for the service.
-        let args = ["--guard", "--displace", "--duration", "20s"];
+        let args = ["--guard", "--displace", "--duration", "2m"];
         let mut limit = Limit::start_in(surroundings, service, &args);
         let said = limit.says("first packets will not be held (--guard)");
         assert!(said.contains("would switch off") && said.contains("'chadtest_fw'"), "{said}");
@@ -321,7 +373,7 @@ fn root_guards_and_their_limits_go_when_a_firewall_comes_that_they_switch_off() 
     let service = socket_of(&host.service);
     let part = host.part();
     let part = ["unshare", "--mount", "sh", "-c", &part, "sh"];
-    let args = ["--guard", "--duration", "20s"];
+    let args = ["--guard", "--duration", "2m"];
     let mut limits = [
         Limit::start(&host.service, &args),
         Limit::start_in(&part, Path::new("/run/part/other"), &args),
@@ -343,7 +395,7 @@ fn root_guards_and_their_limits_go_when_a_firewall_comes_that_they_switch_off() 
 #[test]
 fn root_a_guard_goes_when_a_firewall_comes_and_its_limit_stays_if_it_may() {
     let host = Firewalled::new();
-    let args = ["--guard", "--displace", "--duration", "20s"];
+    let args = ["--guard", "--displace", "--duration", "2m"];
     let mut limit = Limit::start(&host.service, &args);
     soon("the guard is there", || on(&host.above).len() == 1);
     host.close();
@@ -358,9 +410,9 @@ fn root_a_guard_goes_when_a_firewall_comes_and_its_limit_stays_if_it_may() {
 #[test]
 fn root_a_limit_does_not_take_the_place_of_a_guard_that_switched_a_firewall_off() {
     let host = Firewalled::new();
-    let mut limit = Limit::start(&host.service, &["--guard", "--duration", "20s"]);
+    let mut limit = Limit::start(&host.service, &["--guard", "--duration", "2m"]);
     soon("the guard is there", || on(&host.above).len() == 1);
-    limit.signal(Signal::SIGSTOP);
+    limit.stand_still();
     host.close();
     make_again(&host.service);
     let service = socket_of(&host.service);
@@ -382,7 +434,7 @@ fn root_a_guard_leaves_the_last_places_on_the_cgroup_above_to_others() {
     }
     let limit = Limit::start(&first, &["--guard"]);
     soon("the last place that a guard takes is taken", || on(cgroup.path()).len() == 48);
-    let mut other = Limit::start(&second, &["--guard", "--duration", "20s"]);
+    let mut other = Limit::start(&second, &["--guard", "--duration", "2m"]);
     other.says("48 of the 64 places");
     assert_eq!(on(cgroup.path()).len(), 48);
     other.interrupt();
@@ -400,9 +452,8 @@ fn root_a_guard_holds_a_cgroup_however_deep_it_lies() {
     let receiver = socket(LOOPBACK);
     let limit = Limit::start(&service, &["--guard"]);
     soon("the guard is there", || on(&above).len() == 1);
-    limit.signal(Signal::SIGSTOP);
-    make_again(&service);
-    assert_eq!(arrive(&socket_of(&service), &receiver, 50), IN_A_BURST);
+    let came = while_held(&limit, &service, || arrive(&socket_of(&service), &receiver, 50)).1;
+    assert_eq!(came.last(), Some(&IN_A_BURST));
     limit.signal(Signal::SIGCONT);
     limit.interrupt();
 }

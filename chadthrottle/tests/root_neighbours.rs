@@ -1,11 +1,12 @@
 //! Other people's programs and limits beside, above and below a limit: they stay in force, and they are told of.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bpf::AttachType;
 use bpf::cgroup::Cgroup;
@@ -86,6 +87,8 @@ struct Firewall {
     app: std::path::PathBuf,
     sender: UdpSocket,
     receiver: UdpSocket,
+    /// How many packets were tried.
+    sent: AtomicU64,
 }
 
 impl Firewall {
@@ -116,15 +119,24 @@ impl Firewall {
             let _inside = vmtests::cgroup::enter(&app);
             socket(LOOPBACK)
         };
-        Self { scratch, app, sender, receiver }
+        Self { scratch, app, sender, receiver, sent: AtomicU64::new(0) }
     }
 
-    /// Whether a packet gets through: over loopback it is there when it has been sent.
+    /// Whether a packet gets through. One that a program drops is refused to who sends it.
     fn passes(&self) -> bool {
-        let to = self.receiver.local_addr().unwrap();
-        // A packet that a program drops is refused to who sends it.
-        let _ = self.sender.send_to(b"out", to);
-        self.receiver.recv(&mut [0; 16]).is_ok()
+        let number = self.sent.fetch_add(1, Ordering::Relaxed).to_ne_bytes();
+        match self.sender.send_to(&number, self.receiver.local_addr().unwrap()) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return false,
+            sent => assert_eq!(sent.unwrap(), number.len()),
+        }
+        // On a busy processor even loopback may take its time.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut came = [0; 8];
+        while self.receiver.recv(&mut came).is_err() || came != number {
+            assert!(Instant::now() < deadline, "sent, and not refused, but it did not come");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 }
 
@@ -178,7 +190,7 @@ fn assert_gave_way(said: &str, host: &Firewall) {
 fn root_a_limit_goes_when_a_firewall_comes_later_that_it_switches_off() {
     for flags in [AttachFlags::OVERRIDE, AttachFlags::empty()] {
         let (host, firewall) = Firewall::later();
-        let limit = ["--cgroup", text(&host.app), "--upload", "1M", "--duration", "20s"];
+        let limit = ["--cgroup", text(&host.app), "--upload", "1M", "--duration", "2m"];
         // Two of them: each alone could go, and nothing would be back in force.
         let limits = [Limit::start(&limit), Limit::start(&limit)];
         assert!(host.passes());
@@ -197,8 +209,8 @@ fn root_a_limit_goes_when_only_itself_is_left_in_the_way_of_a_firewall() {
     let neighbour = Program::load_pass("chadtest_pass", EGRESS).unwrap();
     attach(neighbour.as_fd(), &app, EGRESS, AttachFlags::MULTI, None).unwrap();
     host.comes(&firewall, AttachFlags::OVERRIDE);
-    let args = ["--cgroup", text(&host.app), "--upload", "1M", "--duration", "20s"];
-    let allowed = Limit::start(&[&args[..], &["--displace"]].concat());
+    let args = ["--cgroup", text(&host.app), "--upload", "1M", "--duration", "2m"];
+    let mut allowed = Limit::start(&[&args[..], &["--displace"]].concat());
     let limit = Limit::start(&args);
     detach(neighbour.as_fd(), &app, EGRESS, None).unwrap();
     let limit = limit.fails();
@@ -208,8 +220,10 @@ fn root_a_limit_goes_when_only_itself_is_left_in_the_way_of_a_firewall() {
     let mut second = Limit::start(&args);
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     assert!(second.0.try_wait().unwrap().is_none(), "it has not ended");
+    // When it looks next.
+    allowed.says("out of force here");
     let said = allowed.end();
-    assert_eq!(said.matches("out of force here").count(), 1, "{said}");
+    assert!(!said.contains("out of force here"), "{said}");
     assert_gave_way(&second.fails(), &host);
     assert!(!host.passes());
 }
@@ -313,7 +327,7 @@ fn root_other_limits_are_told_again_when_a_limit_is_armed_again() {
         std::fs::remove_dir(cgroup).unwrap();
         std::fs::create_dir(cgroup).unwrap();
     };
-    let mut limit = Limit::start(&["--cgroup", text(&app), "--upload", "1M", "--duration", "20s"]);
+    let mut limit = Limit::start(&["--cgroup", text(&app), "--upload", "1M", "--duration", "2m"]);
     limit.says(&line);
     make_again(&app);
     // Who is slow sees the one go and the other come.

@@ -34,7 +34,7 @@ impl Limit {
     fn of(command: &mut Command) -> Self {
         // It ends by itself where what a test waits for is never said.
         let mut child: Mortal = command
-            .args(["--duration", "1m"])
+            .args(["--duration", "4m"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

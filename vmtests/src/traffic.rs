@@ -193,10 +193,45 @@ pub fn flood_with(
         }
         next += gap;
     }
-    // The loopback device hands packets over in a softirq: the last ones are there in a moment.
-    std::thread::sleep(Duration::from_millis(20));
-    flood.received += drain(receiver);
-    flood
+    // The loopback device hands packets over in a softirq: the last ones are there in a moment, or on a busy processor
+    // in some.
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        match drain(receiver) {
+            0 => return flood,
+            more => flood.received += more,
+        }
+    }
+}
+
+/// Waits until somebody listens on a TCP port, in the network namespace of a process.
+///
+/// # Panics
+/// When nobody does for half a minute.
+pub fn wait_for_listener(pid: u32, port: u16) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let is_there = |table: &str| {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/{table}"));
+        table.is_ok_and(|table| is_listened_to(&table, port))
+    };
+    while !is_there("tcp") && !is_there("tcp6") {
+        assert!(Instant::now() < deadline, "nobody listens on port {port}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether somebody listens on that port, by a table as in `/proc/net/tcp` (proc(5)).
+#[must_use]
+pub fn is_listened_to(table: &str, port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    table.lines().skip(1).any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _, state) = (words.next(), words.next(), words.next());
+        state == Some(LISTEN)
+            && local
+                .and_then(|local| local.rsplit_once(':'))
+                .is_some_and(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port))
+    })
 }
 
 /// Receives what is there.
@@ -237,6 +272,18 @@ mod tests {
         // Too slow, too fast, too much in all, nothing.
         assert!(!holds(&[890.0, 890.0]) && !holds(&[1_040.0, 1_040.0]));
         assert!(!holds(&[1_300.0, 1_020.0]) && !holds(&[]));
+    }
+
+    #[test]
+    fn who_listens_is_told_from_who_is_connected() {
+        let head = "  sl  local_address rem_address   st tx_queue\n";
+        let line = |port: &str, state: &str| {
+            format!("{head}   0: 020012C6:{port} 00000000:0000 {state} 00000000:00000000\n")
+        };
+        assert!(is_listened_to(&line("1451", "0A"), 5201));
+        assert!(!is_listened_to(&line("1451", "01"), 5201));
+        assert!(!is_listened_to(&line("1452", "0A"), 5201));
+        assert!(!is_listened_to(head, 5201));
     }
 
     #[test]

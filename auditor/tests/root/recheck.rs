@@ -191,12 +191,13 @@ fn root_a_later_look_asks_only_the_cgroups_of_suspects_again() {
     plant(&gone, &names.foreign, INGRESS, MULTI);
     let (path, name) = (other.clone(), names.foreign.clone());
     let meanwhile = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(500));
+        // Some time after the first look, and some time before the second.
+        std::thread::sleep(Duration::from_secs(2));
         plant(&path, &name, EGRESS, MULTI);
         plant(&leaking, &name, EGRESS, MULTI);
         std::fs::remove_dir(&gone).unwrap();
     });
-    let snapshot = looks(cgroup.path(), &names.leak, Duration::from_millis(1_500));
+    let snapshot = looks(cgroup.path(), &names.leak, Duration::from_secs(4));
     meanwhile.join().unwrap();
     let [first, second] = &snapshot.looks[..] else { panic!("{}", snapshot.looks.len()) };
     assert_eq!(first.coverage.cgroups_visited, second.coverage.cgroups_visited);
@@ -218,11 +219,11 @@ fn root_a_program_that_is_attached_while_the_audit_waits_is_not_unattached() {
     let fd = program.as_fd().try_clone_to_owned().unwrap();
     std::thread::scope(|threads| {
         threads.spawn(|| {
-            std::thread::sleep(Duration::from_millis(700));
+            std::thread::sleep(Duration::from_secs(2));
             let open = Cgroup::open(&late).unwrap();
             bpf::list::attach(fd.as_fd(), &open, EGRESS, MULTI, None).unwrap();
         });
-        let snapshot = looks(Path::new("/"), &names.leak, Duration::from_secs(2));
+        let snapshot = looks(Path::new("/"), &names.leak, Duration::from_secs(4));
         let classified = classify(&snapshot);
         assert_eq!(classified.programs, []);
         assert!(classified.attachments.iter().any(|it| it.program_id == program.info().id));

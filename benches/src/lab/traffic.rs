@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bpf::limits::Rate;
 use vmtests::cgroup::enter;
+use vmtests::traffic::is_listened_to;
 
 use super::cell::{Cell, Sender, Way};
 use super::expect::DATAGRAM;
@@ -292,19 +293,6 @@ fn content(file: &mut File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether somebody listens on that port, by `/proc/net/tcp` (proc(5)).
-fn is_listened_to(table: &str, port: u16) -> bool {
-    const LISTEN: &str = "0A";
-    table.lines().skip(1).any(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, _, state) = (words.next(), words.next(), words.next());
-        state == Some(LISTEN)
-            && local
-                .and_then(|local| local.rsplit_once(':'))
-                .is_some_and(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,18 +342,5 @@ mod tests {
         let report = r#"{"error": "unable to connect", "intervals": [], "end": {}}"#;
         let said = finish(&format!("echo '{report}'; exit 1"), Duration::from_secs(20));
         assert!(said.contains("iperf3: unable to connect"), "{said}");
-    }
-
-    #[test]
-    fn who_listens_is_told_from_who_is_connected() {
-        let head = "  sl  local_address rem_address   st tx_queue\n";
-        let line = |port: &str, state: &str| {
-            format!("{head}   0: 0200 12C6:{port} 00000000:0000 {state} 00000000:00000000\n")
-                .replace("0200 12C6", "020012C6")
-        };
-        assert!(is_listened_to(&line("1451", "0A"), 5201));
-        assert!(!is_listened_to(&line("1451", "01"), 5201));
-        assert!(!is_listened_to(&line("1452", "0A"), 5201));
-        assert!(!is_listened_to(head, 5201));
     }
 }

@@ -12,7 +12,9 @@ use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
-use vmtests::traffic::{Interval, assert_at_limit, flood, iperf3_intervals, socket};
+use vmtests::traffic::{
+    Interval, assert_at_limit, flood, iperf3_intervals, socket, wait_for_listener,
+};
 
 use crate::common::{rate, spec, start};
 
@@ -175,9 +177,9 @@ fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
     let mut engine = start();
     let mut server =
         Command::new("iperf3").args(["-s", "-1", "-J"]).stdout(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    wait_for_listener(server.id(), 5201);
     engine.add(&upload(&cgroup, 10_000_000)).unwrap();
-    let client = {
+    let mut client = {
         let _inside = cgroup.enter();
         // iperf3 can set SO_MAX_PACING_RATE.
         Command::new("iperf3")
@@ -197,10 +199,19 @@ fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
             .spawn()
             .unwrap()
     };
-    std::thread::sleep(Duration::from_secs(2));
-    let ss = Command::new("ss").args(["-tinHO", "dport", "=", "5201"]).output().unwrap();
-    let told = String::from_utf8(ss.stdout).unwrap();
+    // What it has been for a while, the last time that ss sees the connection.
+    let mut told = String::new();
+    while client.try_wait().unwrap().is_none() {
+        let ss = Command::new("ss").args(["-tinHO", "dport", "=", "5201"]).output().unwrap();
+        let now = String::from_utf8(ss.stdout).unwrap();
+        if now.contains("bps/") {
+            told = now;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
     let output = client.wait_with_output().unwrap();
+    // It serves one client, if that comes.
+    server.kill().unwrap();
     server.wait().unwrap();
     // Of the two connections the second one carries the data.
     let rates = told.split_whitespace().filter(|word| word.contains("bps/"));

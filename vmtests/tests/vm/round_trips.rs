@@ -2,14 +2,13 @@
 //! learn late.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use throttle_core::Spec;
 use throttle_core::mode::TcpWish;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::env::has_tcx;
-use vmtests::traffic::{Interval, assert_at_limit, iperf3_intervals};
+use vmtests::traffic::{Interval, assert_at_limit, iperf3_intervals, wait_for_listener};
 
 use crate::common::{FAR, Pair, devices_of_ours, engine, shown, spec};
 
@@ -63,7 +62,8 @@ fn transfer(how: How) -> Transfer {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(1_500));
+    // `ip` enters the namespace, and then is iperf3.
+    wait_for_listener(server.id(), 5201);
     let output = {
         let _inside = cgroup.enter();
         let mut client = Command::new("iperf3");

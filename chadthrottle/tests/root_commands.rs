@@ -93,7 +93,7 @@ fn programs(cgroup: &Path) -> usize {
 
 /// The kernel detaches when the last descriptor of a killed process is closed, which may take a moment.
 fn soon(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -277,14 +277,16 @@ fn root_a_pinned_throttle_that_lost_its_program_is_listed_with_its_id() {
     assert!(list.stderr.contains("'chadthrottle rearm ID' arms it again"), "{}", list.stderr);
     let json: serde_json::Value =
         serde_json::from_str(&run(&["list", "--format", "json"]).stdout).unwrap();
-    let row = &json["throttles"][0];
+    let here = cgroup.relative();
+    let rows = json["throttles"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["cgroup"].as_str() == here.to_str()).unwrap();
     assert_eq!((&row["id"], &row["detached"]), (&"1".into(), &true.into()), "{json:#}");
     assert!(row["finding"].is_null(), "{json:#}");
 
     let armed = run(&["rearm", "1"]);
     assert!(armed.status.success(), "{}", armed.stderr);
     let list = run(&["list"]).stdout;
-    assert!(list.lines().count() <= 3 && !list.contains("detached"), "{list}");
+    assert!(list.contains(here.to_str().unwrap()) && !list.contains(" detached"), "{list}");
     assert!(run(&["rm", "1"]).status.success());
 }
 
@@ -453,7 +455,7 @@ fn root_what_is_not_there_is_bad_usage_and_told_in_a_sentence() {
     for (args, why) in [
         (["--cgroup", "/chadtest-nowhere"], "no such cgroup: /"),
         (["--cgroup", "/dev"], "it is a directory, but of no cgroup"),
-        (["--pid", "4194303"], "there is no process 4194303"),
+        (["--pid", "4194305"], "there is no process 4194305"),
     ] {
         let said = run(&[&["limit", "--upload", "1M"], &args[..]].concat());
         assert_eq!(said.status.code(), Some(64), "{}", said.stderr);

@@ -33,7 +33,7 @@ pub struct ScratchCgroup {
 /// Waits until the test has ended. A word before that says that nothing is left to do.
 const WATCHER: &str = r#"read -r word && exit
 echo 1 >"$1/cgroup.kill"
-for try in 1 2 3 4 5 6 7 8 9; do
+for try in $(seq 50); do
 	find "$1" -depth -type d -exec rmdir {} + 2>/dev/null
 	[ -d "$1" ] || exit 0
 	sleep 0.2
@@ -114,7 +114,7 @@ impl Drop for ScratchCgroup {
 impl ScratchCgroup {
     fn remove(&self) {
         // The processes of a test end a moment after it has waited for them.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while let Err(error) = remove_tree(&self.path) {
             if Instant::now() > deadline {
                 eprintln!("{} stays behind: {error}", self.path.display());

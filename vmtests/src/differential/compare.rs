@@ -11,7 +11,7 @@ use super::objects::Objects;
 use crate::lab::Lab;
 
 /// How long a kernel may take for what it does after it has answered.
-pub const LATER: Duration = Duration::from_secs(5);
+pub const LATER: Duration = Duration::from_secs(30);
 
 /// How long it usually takes.
 const MOMENT: Duration = Duration::from_millis(50);

@@ -19,7 +19,7 @@ use crate::lab::{Census, Lab};
 use crate::model::Version;
 
 /// How long the kernel may take for what it does a little later.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The same while a sequence that failed is made shorter: what fails again is waited for in vain each time.
 const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 

@@ -15,7 +15,7 @@ use crate::env::number;
 use crate::lab::{Census, Lab};
 
 /// How long the kernel may take to let go of what was detached.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// After how many sequences they are asked again, unless the environment says otherwise (`GATE_WITNESS_EVERY`):
 /// after each. On an emulated processor one look takes as long as a sequence; the gate itself asks the kernel

@@ -16,6 +16,7 @@ use crate::hold::Holder;
 use crate::in_force::Neighbours;
 use crate::limit::{shown, tell_of_open_sockets};
 use crate::mount::Mount;
+use crate::named::Named;
 use crate::others;
 use crate::signals::{Signals, Woken};
 use crate::sockets;
@@ -82,6 +83,8 @@ pub(crate) struct Follow<'a> {
     displaced: Vec<Neighbour>,
     /// Looks for sockets that the current throttle does not hold.
     sockets: sockets::Watch,
+    /// The process that the user named.
+    named: Option<Named>,
     /// What all throttles have counted.
     sum: Sum,
 }
@@ -102,6 +105,7 @@ impl<'a> Follow<'a> {
         spec: &'a Spec,
         id: ThrottleId,
         sockets: sockets::Watch,
+        named: Option<Named>,
         neighbours: Neighbours,
     ) -> Self {
         let mount = Mount { top: engine.top_of(id) };
@@ -119,6 +123,7 @@ impl<'a> Follow<'a> {
             neighbours,
             displaced: Vec::new(),
             sockets,
+            named,
             sum: Sum::default(),
         }
     }
@@ -169,9 +174,11 @@ impl<'a> Follow<'a> {
         };
         self.holder.tell();
         self.sockets.finish();
+        self.named.iter_mut().for_each(Named::look);
         let was_refused = self.was_refused || self.refused.is_some();
         let not_always = || not_done("the limit did not hold all the time").into();
         let short = short.or_else(|| was_refused.then(not_always));
+        let short = short.or_else(|| self.named.as_ref()?.short());
         let asked = Instant::now();
         for id in self.current.into_iter().chain(self.former.iter().map(|former| former.id)) {
             self.sum.end(id, &self.engine.remove(id)?);
@@ -211,6 +218,7 @@ impl<'a> Follow<'a> {
             (None, _) => {}
         }
         self.look_at_former(once);
+        self.named.iter_mut().for_each(Named::look);
     }
 
     /// Limits the cgroup that has the path now, if there is one.

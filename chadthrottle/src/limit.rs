@@ -24,6 +24,7 @@ use crate::armed::armed_line;
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs, TrafficArg};
 use crate::follow::{End, Follow, Followed};
 use crate::in_force::Neighbours;
+use crate::named::Named;
 use crate::others;
 use crate::signals::Signals;
 use crate::sockets::Watch;
@@ -122,8 +123,9 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         return Ok(());
     }
     let end = End { duration: args.duration, once: args.once, guard: args.guard };
-    let followed =
-        Follow::new(&mut engine, &spec, started.id, watch, neighbours).until(&signals, end)?;
+    let named = args.pid.and_then(|pid| Named::new(pid, &spec.cgroup));
+    let follow = Follow::new(&mut engine, &spec, started.id, watch, named, neighbours);
+    let followed = follow.until(&signals, end)?;
     finish(followed, &spec)
 }
 

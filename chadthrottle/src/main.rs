@@ -12,6 +12,7 @@ mod in_force;
 mod limit;
 mod list;
 mod mount;
+mod named;
 mod others;
 mod rearm;
 mod rm;

@@ -137,6 +137,42 @@ fn root_a_service_whose_listener_its_manager_made_is_told_to_be_unlimited_and_ag
 }
 
 #[test]
+fn root_a_named_process_that_leaves_the_limited_cgroup_is_told_of_and_so_is_its_return() {
+    isolate();
+    let (cgroup, other) = (ScratchCgroup::new("left"), ScratchCgroup::new("other"));
+    let mut process = Mortal::from({
+        let _inside = cgroup.enter();
+        Command::new("sleep").arg("infinity").spawn().unwrap()
+    });
+    let pid = process.id().to_string();
+    let moves_to = |to: &Path| std::fs::write(to.join("cgroup.procs"), &pid).unwrap();
+    let mut limit = Limit::start(&["--pid", &pid, "--upload", "1M"]);
+    moves_to(&cgroup.child("below"));
+    std::thread::sleep(Duration::from_secs(2));
+    moves_to(other.path());
+    let left = format!("process {pid} (sleep) has left the limited cgroup for ");
+    limit.wait_for(&left);
+    limit.wait_for(&format!("(--cgroup {})", text(other.path())));
+    moves_to(cgroup.path());
+    limit.wait_for("is back in the limited cgroup");
+    let (said, _) = limit.end();
+    assert_eq!(said.matches(&left).count(), 1, "{said}");
+
+    let mut limit = Limit::start(&["--pid", &pid, "--upload", "1M"]);
+    moves_to(other.path());
+    limit.wait_for(&left);
+    let (said, _) = limit.end_with(1);
+    assert!(said.contains("did not hold it to the end"), "{said}");
+    // Who has ended is nowhere.
+    moves_to(cgroup.path());
+    let limit = Limit::start(&["--pid", &pid, "--upload", "1M"]);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let (said, _) = limit.end();
+    assert!(!said.contains("left"), "{said}");
+}
+
+#[test]
 fn root_what_went_past_a_limit_before_its_cgroup_was_made_again_counts_on() {
     isolate();
     let (manager, services) = (ScratchCgroup::new("manager"), ScratchCgroup::new("services"));

@@ -1,0 +1,134 @@
+//! The process that the user named (`--pid`): whether it still lives in the limited cgroup. A process that moves takes
+//! none of its sockets with it, and opens the next ones where it is.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Error;
+use auditor::escape::escape;
+use auditor::exit::not_done;
+use bpf::cgroup::{Home, home};
+use bpf::start_time;
+
+use crate::limit::shown;
+use crate::words::{say, warn};
+
+/// A process, and where it was when it was last seen.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pid: u32,
+    name: String,
+    /// Another process may come to have the number.
+    start_time: u64,
+    /// The directory of the limited cgroup.
+    limited: PathBuf,
+    at: At,
+}
+
+/// Where a process is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    /// In the limited cgroup, or below it.
+    Home,
+    /// In another one, with this directory.
+    Elsewhere(PathBuf),
+    /// In one that cannot be seen from here.
+    OutOfSight,
+}
+
+impl Named {
+    /// `None`: it has ended, so there is nothing to look for.
+    pub(crate) fn new(pid: u32, limited: &Path) -> Option<Self> {
+        let start_time = start_time(pid).ok().flatten()?;
+        let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+        let name = String::from_utf8_lossy(&name).trim_end().to_owned();
+        Some(Self { pid, name, start_time, limited: limited.to_owned(), at: At::Home })
+    }
+
+    /// Looks where it is, and says what is new. Where that cannot be told nothing is.
+    pub(crate) fn look(&mut self) {
+        let found = home(self.pid);
+        // What was found is this process's, as it lives on.
+        if start_time(self.pid).ok().flatten() != Some(self.start_time) {
+            return;
+        }
+        let at = match found {
+            Ok(found) => at(&found, &self.limited),
+            Err(error) => {
+                tracing::debug!("where process {} lives cannot be seen: {error}", self.pid);
+                None
+            }
+        };
+        let Some(at) = at.filter(|at| *at != self.at) else { return };
+        match left(&at) {
+            Some(left) => warn(&format!("{} {left}", self.called())),
+            None => say(&format!("{} is back in the limited cgroup", self.called())),
+        }
+        self.at = at;
+    }
+
+    /// Why the limit did not do what was asked for, if the process was elsewhere when it was last seen.
+    pub(crate) fn short(&self) -> Option<Error> {
+        let why = || {
+            format!(
+                "{} left the limited cgroup, so the limit did not hold it to the end",
+                self.called()
+            )
+        };
+        (self.at != At::Home).then(|| not_done(why()).into())
+    }
+
+    fn called(&self) -> String {
+        format!("process {} ({})", self.pid, escape(&self.name))
+    }
+}
+
+/// `None`: nowhere any more, or about to be.
+fn at(found: &Home, limited: &Path) -> Option<At> {
+    match found {
+        Home::In { cgroup, .. } if cgroup.path().starts_with(limited) => Some(At::Home),
+        Home::In { cgroup, .. } => Some(At::Elsewhere(cgroup.path().to_owned())),
+        Home::OutOfSight { .. } => Some(At::OutOfSight),
+        Home::Removed | Home::Ended | Home::Nowhere => None,
+    }
+}
+
+/// That it is not at home, and what to do.
+fn left(at: &At) -> Option<String> {
+    let unlimited = "this limit does not hold what it opens there";
+    match at {
+        At::Home => None,
+        At::Elsewhere(cgroup) => Some(format!(
+            "has left the limited cgroup for {cgroup}: {unlimited}; to hold that, limit that cgroup as well (--cgroup \
+             {cgroup})",
+            cgroup = shown(cgroup)
+        )),
+        At::OutOfSight => Some(format!(
+            "has left the limited cgroup for one that cannot be seen from here: {unlimited}; limit it on the host"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_ended_or_is_out_of_sight_is_not_taken_for_moved_to_a_place() {
+        let limited = Path::new("/sys/fs/cgroup/a");
+        assert_eq!(
+            [Home::Removed, Home::Ended, Home::Nowhere].map(|it| at(&it, limited)),
+            [None, None, None]
+        );
+        let hidden = Home::OutOfSight { listed: Some("/../b".into()), id: None };
+        assert_eq!(at(&hidden, limited), Some(At::OutOfSight));
+        assert!(left(&At::OutOfSight).unwrap().contains("cannot be seen"));
+        assert_eq!(left(&At::Home), None);
+    }
+
+    #[test]
+    fn where_it_went_is_said_as_the_option_takes_it() {
+        let said = left(&At::Elsewhere("/sys/fs/cgroup/b".into())).unwrap();
+        assert!(said.contains("left the limited cgroup for /sys/fs/cgroup/b: "), "{said}");
+        assert!(said.ends_with("(--cgroup /sys/fs/cgroup/b)"), "{said}");
+    }
+}

@@ -7,7 +7,7 @@ use auditor::escape::escape_bytes;
 use bpf::LinuxBpf;
 use throttle_core::Error;
 use throttle_core::ledger::LedgerDir;
-use throttle_core::settle::remove_recorded;
+use throttle_core::settle::{RemovedRecord, remove_recorded};
 
 use crate::cli::RmArgs;
 use crate::words::print;
@@ -19,10 +19,7 @@ pub(crate) fn run(args: &RmArgs) -> Result<()> {
     let mut errors = Vec::new();
     for id in &args.ids {
         match remove_recorded(&kernel, &ledger, id, &boot_id) {
-            Ok(entry) => {
-                let cgroup = escape_bytes(entry.cgroup_path.as_os_str().as_bytes());
-                print(&format!("removed {id} from {cgroup}\n"))?;
-            }
+            Ok(removed) => print(&said(id, &removed))?,
             Err(error) => errors.push(error),
         }
     }
@@ -30,5 +27,14 @@ pub(crate) fn run(args: &RmArgs) -> Result<()> {
         0 => Ok(()),
         1 => Err(errors.remove(0).into()),
         _ => Err(Error::Several(errors).into()),
+    }
+}
+
+fn said(id: &str, removed: &RemovedRecord) -> String {
+    let cgroup = escape_bytes(removed.entry.cgroup_path.as_os_str().as_bytes());
+    if removed.was_only_record {
+        format!("removed the record of {id} on {cgroup}: none of its programs exists any more\n")
+    } else {
+        format!("removed {id} from {cgroup}\n")
     }
 }

@@ -2,14 +2,16 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use auditor::classify::{Finding, Verdict, classify};
 use auditor::collect::{Options, collect};
-use bpf::AttachType;
 use bpf::cgroup::Cgroup;
+use bpf::ledger::RecordedAttachment;
 use bpf::list::{Scope, query};
+use bpf::{AttachType, objects};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -237,4 +239,40 @@ fn root_a_throttle_is_armed_again_only_below_the_mount_that_it_was_made_below() 
     assert_eq!((on("one/service"), on("other/service")), (1, 0));
     let removed = Command::new(PROGRAM).args(["rm", "1"]).output().unwrap();
     assert!(removed.status.success(), "{removed:?}");
+}
+
+/// Its pid is a stranger's in this namespace: whoever ends that process ends the wrong one.
+#[test]
+fn root_an_owner_of_another_pid_namespace_is_named_as_such_and_its_empty_record_goes() {
+    isolate();
+    let cgroup = ScratchCgroup::new("pidns");
+    let path = cgroup.path().to_str().unwrap();
+    let script = format!(
+        "{PROGRAM} limit --cgroup {path} --upload 1M --attach legacy > /run/armed & \
+         until [ -s /run/armed ]; do sleep 0.05; done; kill -9 $!; wait $! || true"
+    );
+    let inside = ["--pid", "--fork", "--mount-proc", "sh", "-c", &script];
+    assert!(Command::new("unshare").args(inside).output().unwrap().status.success());
+    assert_eq!(programs(&cgroup), 2);
+    let run = |args: &[&str]| {
+        let output = Command::new(PROGRAM).args(args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (status, said) = run(&["rm", "1"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("of another pid namespace") && !said.contains("end that"), "{said}");
+    let (_, beside) = run(&["limit", "--cgroup", path, "--upload", "2M", "--duration", "10ms"]);
+    assert!(beside.contains("of process 2 of another pid namespace"), "{beside}");
+    assert_eq!(programs(&cgroup), 2);
+
+    let entry = bpf::ledger::read(Path::new("/run/chadthrottle")).unwrap().entries.remove(0).1;
+    let exists = |it: &RecordedAttachment| objects::program(it.program_id).unwrap().is_some();
+    remove_tree(cgroup.path()).unwrap();
+    while entry.attachments.iter().any(exists) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (status, said) = run(&["rm", "1"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.starts_with("removed the record of 1 on ") && said.contains("none of"), "{said}");
 }

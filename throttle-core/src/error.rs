@@ -90,6 +90,20 @@ pub enum Error {
         /// Its owner.
         pid: u32,
     },
+    /// A recorded throttle whose process may live and hold it.
+    #[error(
+        "throttle '{name}' cannot be removed here: {}; run 'chadthrottle rm {name}' where the throttle was made, or end its \
+         owner there",
+        unknown_owner(*pid, *elsewhere)
+    )]
+    OwnerUnknown {
+        /// The throttle.
+        name: String,
+        /// Its owner.
+        pid: u32,
+        /// The pid is of another pid namespace, so that a stranger has it here.
+        elsewhere: bool,
+    },
     /// Detaching did not do it: the program is still on the cgroup's list.
     #[error(
         "program {program} is still attached to {cgroup} ({attach_type}) after it was detached; \
@@ -251,6 +265,19 @@ fn instead(another: Option<bpf::CgroupId>) -> String {
     }
 }
 
+fn unknown_owner(pid: u32, elsewhere: bool) -> String {
+    if elsewhere {
+        format!(
+            "its owner is process {pid} of another pid namespace (a container's?), so whether it runs cannot be told here"
+        )
+    } else {
+        format!(
+            "whether its owner, process {pid}, runs cannot be told here, because /proc is of another pid namespace or the \
+             owner's start time is not known"
+        )
+    }
+}
+
 fn another_top(recorded: Option<bpf::CgroupId>, found: Option<bpf::CgroupId>) -> String {
     let named = |id: bpf::CgroupId| format!("cgroup {id}");
     match recorded {
@@ -308,6 +335,17 @@ mod tests {
         let several =
             Error::Several(vec![Error::NoSuchProcess(7), Error::RootCgroup(8)]).to_string();
         assert!(several.starts_with("there is no process 7; and process 8 lives in"), "{several}");
+    }
+
+    /// Whoever ended that process here would end a stranger's.
+    #[test]
+    fn nobody_is_told_to_end_a_process_whose_pid_is_of_another_namespace() {
+        for elsewhere in [true, false] {
+            let said = Error::OwnerUnknown { name: "2".to_owned(), pid: 7, elsewhere }.to_string();
+            assert!(said.contains("runs cannot be told here"), "{said}");
+            assert!(!said.contains("still runs") && !said.contains("end that process"), "{said}");
+            assert_eq!(said.contains("process 7 of another pid namespace"), elsewhere, "{said}");
+        }
     }
 
     #[test]

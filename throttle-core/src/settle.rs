@@ -68,24 +68,52 @@ fn settle_entry<B: CgroupBpf>(
     }
     let cgroup_exists =
         open_same_cgroup(kernel, entry)?.same().is_some() || is_linked_still(kernel, entry)?;
-    if is_meant(entry, kernel.is_alive(&entry.owner)?, cgroup_exists) {
+    let owner_alive = kernel.is_alive(&entry.owner)?;
+    if is_meant(entry, owner_alive, cgroup_exists) {
+        if owner_alive.is_none() && !may_have_something(kernel, entry)? {
+            return ledger.remove(path).map(|()| false);
+        }
         forget_former(kernel, ledger, lock, entry)?;
         return Ok(false);
     }
     remove_entry(kernel, ledger, lock, path, entry).map(|()| true)
 }
 
-/// Removes a pinned throttle by its name, whoever made it.
+/// Whether an entry may stand for something, whoever its owner is. An owner holds the programs of a throttle that is not
+/// kept from before its entry is written, so that one of whose programs none exists has ended.
+fn may_have_something<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
+    if entry.is_kept() || entry.attachments.is_empty() {
+        return Ok(true);
+    }
+    for recorded in &entry.attachments {
+        if matches!(find_program(kernel, recorded)?, Found::Ours(_)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What was removed by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovedRecord {
+    /// Its entry.
+    pub entry: Entry,
+    /// Of an unfinished or unpinned throttle, whose owner may live: none of its programs existed any more.
+    pub was_only_record: bool,
+}
+
+/// Removes a pinned throttle by its name, whoever made it. Of one that is not pinned only the record, and only if none of
+/// its programs exists or its owner is dead.
 ///
 /// # Errors
-/// When there is none of that name, when it is not pinned and its owner lives, or when it cannot be
+/// When there is none of that name, when it is not pinned and its owner may live, or when it cannot be
 /// removed (its entry stays then, and this can be tried again).
 pub fn remove_recorded<B: CgroupBpf>(
     kernel: &B,
     ledger: &LedgerDir,
     name: &str,
     boot_id: &str,
-) -> Result<Entry> {
+) -> Result<RemovedRecord> {
     let none = || Error::NoSuchRecord(name.to_owned());
     if !ledger.exists() {
         return Err(none());
@@ -93,13 +121,25 @@ pub fn remove_recorded<B: CgroupBpf>(
     let lock = ledger.lock()?;
     let (path, entry) = find_recorded(ledger, name, boot_id)?.ok_or_else(none)?;
     // A legacy one, and any that is only half made or half removed, is its owner's for as long as that lives.
-    if !entry.is_kept() && kernel.is_alive(&entry.owner)? != Some(false) {
-        return Err(Error::OwnerLives { name: entry.throttle, pid: entry.owner.pid });
+    let owner_alive = if entry.is_kept() { Some(false) } else { kernel.is_alive(&entry.owner)? };
+    let may_be_owners = owner_alive != Some(false);
+    if may_be_owners && may_have_something(kernel, &entry)? {
+        return Err(in_the_hands_of_its_owner(entry, owner_alive)?);
     }
     // Marked first: should this process die half way, the next start finishes the removal.
     ledger.write(&lock, &Entry { stage: Stage::Removing, ..entry.clone() })?;
     remove_entry(kernel, ledger, &lock, &path, &entry)?;
-    Ok(entry)
+    Ok(RemovedRecord { entry, was_only_record: may_be_owners })
+}
+
+/// Why a throttle is left to its owner. A pid of another pid namespace is a stranger's here.
+fn in_the_hands_of_its_owner(entry: Entry, alive: Option<bool>) -> Result<Error> {
+    let (name, pid) = (entry.throttle, entry.owner.pid);
+    if alive.is_some() {
+        return Ok(Error::OwnerLives { name, pid });
+    }
+    let elsewhere = entry.owner.pid_namespace != bpf::pid_namespace()?;
+    Ok(Error::OwnerUnknown { name, pid, elsewhere })
 }
 
 /// The entry of a throttle of this boot. Only for who holds the lock, if it is to be changed.
@@ -215,6 +255,26 @@ fn is_linked_still<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
     Ok(false)
 }
 
+/// What has the id of a recorded program now.
+enum Found<P> {
+    Ours(P),
+    /// The id was given to another program since: ours is gone.
+    Anothers,
+    None,
+}
+
+fn find_program<B: CgroupBpf>(
+    kernel: &B,
+    recorded: &RecordedAttachment,
+) -> Result<Found<B::Program>> {
+    match kernel.open_program(recorded.program_id) {
+        Ok(program) if kernel.identity(&program) == identity(recorded) => Ok(Found::Ours(program)),
+        Ok(_) => Ok(Found::Anothers),
+        Err(error) if is_vanished(&error) => Ok(Found::None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Ok means that the program is gone, or was seen to be off the cgroup, or the link that attached it to be
 /// detached.
 fn remove_attachment<B: CgroupBpf>(
@@ -223,12 +283,10 @@ fn remove_attachment<B: CgroupBpf>(
     at_path: &AtPath<B::Cgroup>,
     recorded: &RecordedAttachment,
 ) -> Result<()> {
-    let (program, id_is_anothers) = match kernel.open_program(recorded.program_id) {
-        Ok(program) if kernel.identity(&program) == identity(recorded) => (Some(program), false),
-        // The id was given to another program since: ours is gone.
-        Ok(_) => (None, true),
-        Err(error) if is_vanished(&error) => (None, false),
-        Err(error) => return Err(error.into()),
+    let (program, id_is_anothers) = match find_program(kernel, recorded)? {
+        Found::Ours(program) => (Some(program), false),
+        Found::Anothers => (None, true),
+        Found::None => (None, false),
     };
     let unpinned = match &recorded.pin {
         Some(pin) => remove_pinned(kernel, id_is_anothers, recorded, pin)?,

@@ -235,6 +235,9 @@ fn whose(program: &Program, cgroup: CgroupId, ledger: &[Entry]) -> String {
     }
     let Ok(Some(owner)) = program.owner() else { return "an unknown owner".to_owned() };
     let pid = owner.pid;
+    if bpf::pid_namespace().is_ok_and(|here| here != owner.pid_namespace) {
+        return format!("process {pid} of another pid namespace");
+    }
     match owner.is_alive() {
         Ok(Some(true)) => {
             let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();

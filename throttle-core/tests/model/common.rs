@@ -10,7 +10,7 @@ use bpf::{AttachType, CgroupBpf, Owner, ProgramId};
 use throttle_core::files::Files;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
-use throttle_core::settle::{Settlement, remove_recorded};
+use throttle_core::settle::{RemovedRecord, Settlement, remove_recorded};
 use throttle_core::{Config, Engine, Result, Spec};
 use vmtests::gate::faulty::{Control, Faulty, FaultyFiles};
 use vmtests::gate::memory::MemoryFiles;
@@ -136,7 +136,7 @@ impl Host {
         self.kernel.census().unwrap().is_empty() && self.entries().is_empty()
     }
 
-    pub(crate) fn remove_recorded(&self, name: &str) -> Result<Entry> {
+    pub(crate) fn remove_recorded(&self, name: &str) -> Result<RemovedRecord> {
         let process = self.process();
         remove_recorded(&process.kernel, &process.config.ledger, name, BOOT)
     }

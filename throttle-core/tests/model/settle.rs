@@ -123,7 +123,7 @@ fn by_its_name_only_that_throttle_of_this_boot_is_removed() {
     let (one, two) = (host.cgroup("a"), host.cgroup("b"));
     host.crash(&one, Wish::Pinned);
     host.crash(&two, Wish::Pinned);
-    let removed = host.remove_recorded("2").unwrap();
+    let removed = host.remove_recorded("2").unwrap().entry;
     assert_eq!((removed.throttle.as_str(), removed.cgroup_path), ("2", two.clone()));
     assert_eq!((host.attached(&one), host.attached(&two), host.entries().len()), (3, 0, 1));
     assert!(matches!(host.remove_recorded("2"), Err(Error::NoSuchRecord(_))));
@@ -151,6 +151,60 @@ fn what_is_in_a_living_owners_hands_is_not_removed_by_its_name() {
     host.edit(|entry| (entry.stage, entry.persist) = (Stage::Attached, true));
     host.remove_recorded("1").unwrap();
     assert_eq!((host.attached(&cgroup), host.entries().len()), (0, 0));
+}
+
+/// As if the owner of the first entry were in another pid namespace.
+fn owner_elsewhere(entry: &mut Entry) {
+    entry.owner.pid_namespace += 1;
+}
+
+#[test]
+fn an_owner_of_another_pid_namespace_is_not_said_to_run_and_keeps_what_it_may_have() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Legacy);
+    host.edit(owner_elsewhere);
+    let error = host.remove_recorded("1").unwrap_err();
+    assert!(matches!(error, Error::OwnerUnknown { elsewhere: true, .. }), "{error}");
+    assert_removed(&host.settle(), &[]);
+    assert_eq!((host.attached(&cgroup), host.entries().len()), (3, 1));
+    assert_eq!(host.entries()[0].stage, Stage::Attached);
+}
+
+/// Whoever it was held them for as long as it lived.
+#[test]
+fn a_record_of_whose_programs_none_exists_is_dropped_whoever_its_owner_is() {
+    for by_name in [true, false] {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        host.crash(&cgroup, Wish::Legacy);
+        host.edit(owner_elsewhere);
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        if by_name {
+            assert!(host.remove_recorded("1").unwrap().was_only_record);
+        } else {
+            assert_removed(&host.settle(), &[]);
+        }
+        assert!(host.is_clean(), "{by_name}");
+    }
+}
+
+/// One program is enough for a throttle that may live, attached or not.
+#[test]
+fn a_record_with_a_program_that_exists_stays_its_owners() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    let process = host.process();
+    let mut engine = process.start();
+    let id = engine.add(&spec(&cgroup, Wish::Link)).unwrap().id;
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    engine.wait_for_cgroup(id).unwrap();
+    host.edit(owner_elsewhere);
+    assert!(matches!(host.remove_recorded("1"), Err(Error::OwnerUnknown { .. })));
+    assert_removed(&host.settle(), &[]);
+    assert_eq!(host.entries().len(), 1);
+    host.edit(|entry| entry.attachments.iter_mut().for_each(|it| it.loaded_at_ns += 1));
+    assert!(host.remove_recorded("1").unwrap().was_only_record, "the ids are others'");
 }
 
 /// Where its owner is dead, nobody else can.

@@ -20,6 +20,9 @@ use super::handles::{
 };
 use crate::lab::{Attach, Lab};
 
+/// That of all processes of the model.
+const PID_NAMESPACE: u32 = 1;
+
 impl CgroupBpf for Model {
     type Cgroup = ModelCgroup;
     type Program = ModelProgram;
@@ -43,7 +46,8 @@ impl CgroupBpf for Model {
     }
 
     fn is_alive(&self, owner: &Owner) -> Result<Option<bool>> {
-        Ok(Some(self.kernel.borrow().is_alive(owner.pid)))
+        let is_here = owner.pid_namespace == PID_NAMESPACE;
+        Ok(is_here.then(|| self.kernel.borrow().is_alive(owner.pid)))
     }
 
     fn open_cgroup(&self, path: &Path) -> Result<ModelCgroup> {

@@ -176,7 +176,8 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
         fq_devices: state.fq_devices.clone(),
         attach: match judged.link {
             None => Mode::Legacy,
-            Some(_) if judged.pins.is_empty() => Mode::Link,
+            // Its pins may be in a bpffs that is not mounted here.
+            Some(_) if judged.pins.is_empty() && !entry.is_some_and(|it| it.persist) => Mode::Link,
             Some(_) => Mode::Pinned,
         },
         owner_pid: owner.map(|owner| owner.pid),

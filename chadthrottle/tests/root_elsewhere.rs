@@ -1,6 +1,6 @@
 //! Throttles whose owners see the host otherwise than who judges them: the answer must be the same from everywhere.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -275,4 +275,52 @@ fn root_an_owner_of_another_pid_namespace_is_named_as_such_and_its_empty_record_
     let (status, said) = run(&["rm", "1"]);
     assert_eq!(status, Some(0), "{said}");
     assert!(said.starts_with("removed the record of 1 on ") && said.contains("none of"), "{said}");
+}
+
+/// Where the bpffs is mounted the throttle is meant, and stays so.
+#[test]
+fn root_a_pinned_throttle_whose_bpffs_is_mounted_elsewhere_is_left_as_it_is() {
+    isolate();
+    let cgroup = ScratchCgroup::new("bpffs");
+    let path = cgroup.path().to_str().unwrap();
+    let script = format!(
+        "mount -t bpf bpf /sys/fs/bpf && {PROGRAM} limit --cgroup {path} --upload 1M --attach pinned && \
+         read go && {PROGRAM} rm 1"
+    );
+    let mut elsewhere = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(elsewhere.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(programs(&cgroup), 2, "{line}");
+
+    let run = |args: &[&str]| {
+        let output = Command::new(PROGRAM).args(args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let record = || std::fs::read_to_string("/run/chadthrottle/1.json").unwrap();
+    let before = record();
+    let (status, said) = run(&["rm", "1"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("its pin is in a bpffs that is not mounted here"), "{said}");
+    let (status, said) = run(&["rearm", "1"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("is armed on") && said.contains("already"), "{said}");
+    let (_, listed) = run(&["list", "--format", "json"]);
+    let listed: Value = serde_json::from_str(&listed[..=listed.rfind("\n}").unwrap() + 1]).unwrap();
+    let rows = listed["throttles"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["cgroup"] == cgroup.relative().to_str().unwrap());
+    assert_eq!(row.unwrap()["attach"], "pinned");
+    assert_eq!((record(), programs(&cgroup)), (before, 2));
+
+    elsewhere.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut said = String::new();
+    stdout.read_to_string(&mut said).unwrap();
+    assert!(elsewhere.wait().unwrap().success() && said.starts_with("removed 1 from"), "{said}");
+    assert_eq!(programs(&cgroup), 0);
 }

@@ -117,6 +117,20 @@ pub enum Error {
         /// Where on it.
         attach_type: bpf::AttachType,
     },
+    /// A pinned throttle has links, but their pins are in a bpffs that is not here.
+    #[error(
+        "throttle '{name}' was left as it is, because program {program} exists, but its pin {} is not here: its pin is in a \
+         bpffs that is not mounted here; run it there, where the throttle was made",
+        pin.display()
+    )]
+    PinOutOfSight {
+        /// The throttle.
+        name: String,
+        /// One of its programs.
+        program: bpf::ProgramId,
+        /// The program's pin.
+        pin: PathBuf,
+    },
     /// A recorded program exists, but neither its cgroup nor its pin can be found where they were.
     #[error(
         "program {program} still exists, but its cgroup cannot be found as {} ({}); 'chadthrottle-audit scan' \

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
+use bpf::link::LinkInfo;
 use bpf::list::Scope;
 use bpf::{CgroupBpf, CgroupId, ProgramIdentity};
 
@@ -126,6 +127,12 @@ pub fn remove_recorded<B: CgroupBpf>(
     if may_be_owners && may_have_something(kernel, &entry)? {
         return Err(in_the_hands_of_its_owner(entry, owner_alive)?);
     }
+    // Half of it would be undone, and the record would say that the rest is not meant.
+    for recorded in &entry.attachments {
+        if is_attached_out_of_sight(kernel, recorded)? {
+            return Err(pin_out_of_sight(&entry, recorded));
+        }
+    }
     // Marked first: should this process die half way, the next start finishes the removal.
     ledger.write(&lock, &Entry { stage: Stage::Removing, ..entry.clone() })?;
     remove_entry(kernel, ledger, &lock, &path, &entry)?;
@@ -216,6 +223,34 @@ fn remove_entry<B: CgroupBpf>(
         .collect();
     Error::collect(errors)?;
     ledger.remove(path)
+}
+
+/// The pinned link of which not even the pin's folder is here: the pin is in a bpffs that is mounted elsewhere. `None` where
+/// the folder is here, or the link is gone.
+pub(crate) fn link_out_of_sight<B: CgroupBpf>(
+    kernel: &B,
+    recorded: &RecordedAttachment,
+) -> Result<Option<LinkInfo>> {
+    let folder = recorded.pin.as_deref().and_then(Path::parent);
+    if folder.is_none_or(|folder| kernel.pin_exists(folder)) {
+        return Ok(None);
+    }
+    recorded_link(kernel, recorded)
+}
+
+fn is_attached_out_of_sight<B: CgroupBpf>(
+    kernel: &B,
+    recorded: &RecordedAttachment,
+) -> Result<bool> {
+    Ok(link_out_of_sight(kernel, recorded)?.is_some_and(|link| link.cgroup_id.is_some()))
+}
+
+pub(crate) fn pin_out_of_sight(entry: &Entry, recorded: &RecordedAttachment) -> Error {
+    Error::PinOutOfSight {
+        name: entry.throttle.clone(),
+        program: recorded.program_id,
+        pin: recorded.pin.clone().unwrap_or_default(),
+    }
 }
 
 /// What has the path of an entry's cgroup. In another namespace than the owner's it may be any cgroup: the id decides.
@@ -313,6 +348,12 @@ fn remove_attachment<B: CgroupBpf>(
         detach_legacy(kernel, program, recorded.program_id, cgroup, recorded.attach_type)?;
     }
     match kernel.query(cgroup, recorded.attach_type, Scope::Local) {
+        Ok(list)
+            if list.count(recorded.program_id) > 0
+                && is_attached_out_of_sight(kernel, recorded)? =>
+        {
+            Err(pin_out_of_sight(entry, recorded))
+        }
         Ok(list) if list.count(recorded.program_id) > 0 => Err(Error::StillAttached {
             program: recorded.program_id,
             cgroup: format!("cgroup {}", kernel.cgroup_id(cgroup)),
@@ -350,10 +391,21 @@ pub(crate) fn remove_pinned<B: CgroupBpf>(
 
 /// Whether the link that attached it is gone, or defunct. `false` where none was recorded: there may be one.
 fn is_link_gone<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -> Result<bool> {
-    let Some(id) = recorded.link_id else { return Ok(false) };
+    if recorded.link_id.is_none() {
+        return Ok(false);
+    }
+    Ok(recorded_link(kernel, recorded)?.is_none_or(|link| link.cgroup_id.is_none()))
+}
+
+/// The link that attached it. `None` where it is gone, or none was recorded.
+fn recorded_link<B: CgroupBpf>(
+    kernel: &B,
+    recorded: &RecordedAttachment,
+) -> Result<Option<LinkInfo>> {
+    let Some(id) = recorded.link_id else { return Ok(None) };
     match kernel.link_open(id).and_then(|link| kernel.link_info(&link)) {
-        Ok(info) => Ok(info.program_id != recorded.program_id || info.cgroup_id.is_none()),
-        Err(error) if is_vanished(&error) => Ok(true),
+        Ok(info) => Ok(Some(info).filter(|info| info.program_id == recorded.program_id)),
+        Err(error) if is_vanished(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

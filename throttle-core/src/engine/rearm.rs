@@ -10,7 +10,7 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::Locked;
 use crate::mode::{TcpWish, Wish};
-use crate::settle::{find_recorded, forget_former, lingers};
+use crate::settle::{find_recorded, forget_former, lingers, link_out_of_sight, pin_out_of_sight};
 use crate::spec::{Direction, Spec};
 use crate::status::{Started, ThrottleId};
 
@@ -68,14 +68,24 @@ impl<B: CgroupBpf> Engine<B> {
         }
         // One that waits on the same cgroup was left by a process that died while it armed it.
         let mut is_whole = is_same && !before.waiting;
-        let mut former = Vec::new();
+        let (mut former, mut out_of_sight) = (Vec::new(), None);
         for recorded in &before.attachments {
-            is_whole &= recorded.former_cgroup.is_some() || lingers(&self.kernel, recorded)?;
+            let link = link_out_of_sight(&self.kernel, recorded)?;
+            if link.is_some() {
+                out_of_sight = out_of_sight.or(Some(recorded));
+            }
+            is_whole &= recorded.former_cgroup.is_some()
+                || link.is_some_and(|link| link.cgroup_id == Some(before.cgroup_id))
+                || lingers(&self.kernel, recorded)?;
             let cgroup = recorded.former_cgroup.unwrap_or(before.cgroup_id);
             former.push(RecordedAttachment { former_cgroup: Some(cgroup), ..recorded.clone() });
         }
         if is_whole {
             return Ok(None);
+        }
+        if let Some(recorded) = out_of_sight {
+            // It could not be let go of.
+            return Err(pin_out_of_sight(&before, recorded));
         }
         // The one that was looked at.
         let spec = Spec { cgroup_id: Some(cgroup_id), ..spec };

@@ -6,6 +6,7 @@ use bpf::{CgroupBpf, Owner};
 use throttle_core::Error;
 use throttle_core::mode::Wish;
 use throttle_core::settle::{Settlement, remove_recorded};
+use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
 
 /// As if cgroup2 were mounted elsewhere now.
@@ -223,19 +224,38 @@ fn what_a_dead_owner_has_not_finished_can_be_removed_by_its_name() {
 #[test]
 fn a_removal_by_name_that_fails_is_marked_as_one() {
     let host = Host::boot();
-    let cgroup = host.cgroup("a");
-    host.crash(&cgroup, Wish::Pinned);
-    let pins: Vec<_> = host.entries()[0].attachments.iter().map(|it| it.pin.clone()).collect();
-    host.edit(pins_elsewhere);
-    assert!(matches!(host.remove_recorded("1"), Err(Error::Several(_))));
-    assert_eq!(host.entries()[0].stage, Stage::Removing);
-    host.edit(|entry| {
-        for (attachment, pin) in entry.attachments.iter_mut().zip(pins) {
-            attachment.pin = pin;
-        }
-    });
+    host.crash(&host.cgroup("a"), Wish::Pinned);
+    let process = host.process();
+    let remove = |nth| {
+        process.control.plan(Some(Fault { nth, mishap: Mishap::Fail(Fail::EPERM) }));
+        remove_recorded(&process.faulty(), &host.ledger(), "1", BOOT).unwrap_err();
+        host.entries()[0].stage
+    };
+    assert_eq!((1..9).map(remove).find(|it| *it == Stage::Removing), Some(Stage::Removing));
     assert_removed(&host.settle(), &["1"]);
     assert!(host.is_clean());
+}
+
+/// Where the bpffs is mounted, it is meant and can be removed.
+#[test]
+fn a_throttle_whose_pins_are_out_of_sight_is_left_as_it_is() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.edit(pins_elsewhere);
+    let before = host.entries();
+    let error = host.remove_recorded("1").unwrap_err();
+    assert!(matches!(error, Error::PinOutOfSight { .. }), "{error}");
+    assert!(host.process().start().rearm("1").unwrap().is_none(), "it is armed");
+    assert_eq!((host.entries(), host.attached(&cgroup)), (before, 3));
+    for attachment in &host.entries()[0].attachments {
+        let link = host.kernel.link_open(attachment.link_id.unwrap()).unwrap();
+        host.kernel.link_detach(&link).unwrap();
+    }
+    let rearmed = host.process().start().rearm("1");
+    assert!(matches!(rearmed, Err(Error::PinOutOfSight { .. })), "it could not let go of the pins");
+    host.remove_recorded("1").unwrap();
+    assert!(host.entries().is_empty());
 }
 
 #[test]
@@ -419,7 +439,8 @@ fn a_program_that_is_on_its_cgroup_still_is_told_of() {
     });
     let settlement = host.settle();
     assert_failed(&settlement);
-    assert!(settlement.failed[0].1.to_string().contains("still attached"), "{settlement:?}");
+    let said = settlement.failed[0].1.to_string();
+    assert!(said.contains("not mounted here"), "{said}");
     assert_eq!(host.entries().len(), 1);
 }
 

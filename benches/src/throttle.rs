@@ -25,7 +25,7 @@ pub fn engine() -> anyhow::Result<Engine<LinuxBpf>> {
         cgroup_namespace: 0,
     };
     let (engine, settlement) = Engine::start(LinuxBpf::new()?, config)?;
-    let Settlement { removed, unreadable, failed } = &settlement;
+    let Settlement { removed, forgotten: _, unreadable, failed } = &settlement;
     let is_new = removed.is_empty() && unreadable.is_empty() && failed.is_empty();
     ensure!(is_new, "the ledger is not empty: {settlement:?}");
     Ok(engine)

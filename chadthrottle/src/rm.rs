@@ -33,7 +33,7 @@ pub(crate) fn run(args: &RmArgs) -> Result<()> {
 fn said(id: &str, removed: &RemovedRecord) -> String {
     let cgroup = escape_bytes(removed.entry.cgroup_path.as_os_str().as_bytes());
     if removed.was_only_record {
-        format!("removed the record of {id} on {cgroup}: none of its programs exists any more\n")
+        format!("removed the record of {id} on {cgroup}: nothing else of it was left\n")
     } else {
         format!("removed {id} from {cgroup}\n")
     }

@@ -274,7 +274,10 @@ fn root_an_owner_of_another_pid_namespace_is_named_as_such_and_its_empty_record_
     }
     let (status, said) = run(&["rm", "1"]);
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.starts_with("removed the record of 1 on ") && said.contains("none of"), "{said}");
+    assert!(
+        said.starts_with("removed the record of 1 on ") && said.contains("nothing else"),
+        "{said}"
+    );
 }
 
 /// Where the bpffs is mounted the throttle is meant, and stays so.

@@ -248,6 +248,7 @@ impl<B: CgroupBpf> Attachment<B> {
                 .map_err(Error::from),
             Hold::Legacy => {
                 detach_legacy(kernel, self.program(), self.program, &self.cgroup, self.attach_type)
+                    .map(drop)
             }
         };
         match detached.and_then(|()| self.verify_gone(kernel)) {
@@ -314,7 +315,7 @@ fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> bpf::
 }
 
 /// Takes a program off that was attached the legacy way. Ok if it is not on the list (any more), or the
-/// cgroup is gone.
+/// cgroup is gone: whether this took it off.
 ///
 /// The list is looked at first: where it is not of the MULTI kind, the kernel takes off whatever program
 /// is there. Since 6.17 the kernel makes sure that the list is still the one looked at.
@@ -324,20 +325,20 @@ pub(crate) fn detach_legacy<B: CgroupBpf>(
     id: ProgramId,
     cgroup: &B::Cgroup,
     attach_type: AttachType,
-) -> Result<()> {
+) -> Result<bool> {
     for _ in 0..MAX_RACES {
         let list = match kernel.query(cgroup, attach_type, Scope::Local) {
-            Ok(list) if list.count(id) == 0 => return Ok(()),
+            Ok(list) if list.count(id) == 0 => return Ok(false),
             Ok(list) => list,
-            Err(error) if error.kind() == Kind::Vanished => return Ok(()),
+            Err(error) if error.kind() == Kind::Vanished => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         match kernel.detach(program, cgroup, attach_type, list.revision) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
             Err(error) if error.kind() == Kind::Changed => {}
             // Not attached the legacy way (any more), or the cgroup has just gone. Which of them, and
             // whether the program is gone, only the verifying query can tell.
-            Err(error) if error.kind() == Kind::Vanished => return Ok(()),
+            Err(error) if error.kind() == Kind::Vanished => return Ok(false),
             Err(error) => return Err(error.into()),
         }
     }

@@ -15,8 +15,10 @@ use crate::ledger::{LedgerDir, Locked};
 /// What was found in the ledger, and what became of it.
 #[derive(Debug, Default)]
 pub struct Settlement {
-    /// Throttles of dead owners that were removed, or of which nothing was left: name and cgroup.
+    /// Throttles of dead owners that were removed: name and cgroup.
     pub removed: Vec<(String, PathBuf)>,
+    /// Records of throttles of which nothing was left to be removed.
+    pub forgotten: Vec<(String, PathBuf)>,
     /// Files that are not entries. They are left alone.
     pub unreadable: Vec<(PathBuf, String)>,
     /// Entries that could not be settled; the next start tries again.
@@ -47,12 +49,21 @@ pub fn settle<B: CgroupBpf>(kernel: &B, ledger: &LedgerDir, boot_id: &str) -> Re
     settlement.unreadable = found.unreadable;
     for (path, entry) in found.entries {
         match settle_entry(kernel, ledger, &lock, &path, &entry, boot_id) {
-            Ok(true) => settlement.removed.push((entry.throttle, entry.cgroup_path)),
-            Ok(false) => {}
+            Ok(Fate::Removed) => settlement.removed.push((entry.throttle, entry.cgroup_path)),
+            Ok(Fate::Forgotten) => settlement.forgotten.push((entry.throttle, entry.cgroup_path)),
+            Ok(Fate::Kept) => {}
             Err(error) => settlement.failed.push((entry.throttle, error)),
         }
     }
     Ok(settlement)
+}
+
+/// What became of an entry.
+enum Fate {
+    Kept,
+    /// Nothing of it was left to be removed.
+    Forgotten,
+    Removed,
 }
 
 fn settle_entry<B: CgroupBpf>(
@@ -62,22 +73,23 @@ fn settle_entry<B: CgroupBpf>(
     path: &Path,
     entry: &Entry,
     boot_id: &str,
-) -> Result<bool> {
+) -> Result<Fate> {
     if entry.owner.boot_id != boot_id {
         // What another boot wrote stands for nothing.
-        return ledger.remove(path).map(|()| false);
+        return ledger.remove(path).map(|()| Fate::Forgotten);
     }
     let cgroup_exists =
         open_same_cgroup(kernel, entry)?.same().is_some() || is_linked_still(kernel, entry)?;
     let owner_alive = kernel.is_alive(&entry.owner)?;
     if is_meant(entry, owner_alive, cgroup_exists) {
         if owner_alive.is_none() && !may_have_something(kernel, entry)? {
-            return ledger.remove(path).map(|()| false);
+            return ledger.remove(path).map(|()| Fate::Forgotten);
         }
         forget_former(kernel, ledger, lock, entry)?;
-        return Ok(false);
+        return Ok(Fate::Kept);
     }
-    remove_entry(kernel, ledger, lock, path, entry).map(|()| true)
+    let removed = remove_entry(kernel, ledger, lock, path, entry)?;
+    Ok(if removed { Fate::Removed } else { Fate::Forgotten })
 }
 
 /// Whether an entry may stand for something, whoever its owner is. An owner holds the programs of a throttle that is not
@@ -99,7 +111,7 @@ fn may_have_something<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
 pub struct RemovedRecord {
     /// Its entry.
     pub entry: Entry,
-    /// Of an unfinished or unpinned throttle, whose owner may live: none of its programs existed any more.
+    /// Of an unfinished or unpinned throttle: nothing else was left to be removed.
     pub was_only_record: bool,
 }
 
@@ -123,8 +135,7 @@ pub fn remove_recorded<B: CgroupBpf>(
     let (path, entry) = find_recorded(ledger, name, boot_id)?.ok_or_else(none)?;
     // A legacy one, and any that is only half made or half removed, is its owner's for as long as that lives.
     let owner_alive = if entry.is_kept() { Some(false) } else { kernel.is_alive(&entry.owner)? };
-    let may_be_owners = owner_alive != Some(false);
-    if may_be_owners && may_have_something(kernel, &entry)? {
+    if owner_alive != Some(false) && may_have_something(kernel, &entry)? {
         return Err(in_the_hands_of_its_owner(entry, owner_alive)?);
     }
     // Half of it would be undone, and the record would say that the rest is not meant.
@@ -135,8 +146,8 @@ pub fn remove_recorded<B: CgroupBpf>(
     }
     // Marked first: should this process die half way, the next start finishes the removal.
     ledger.write(&lock, &Entry { stage: Stage::Removing, ..entry.clone() })?;
-    remove_entry(kernel, ledger, &lock, &path, &entry)?;
-    Ok(RemovedRecord { entry, was_only_record: may_be_owners })
+    let was_left = remove_entry(kernel, ledger, &lock, &path, &entry)?;
+    Ok(RemovedRecord { was_only_record: !was_left && !entry.is_kept(), entry })
 }
 
 /// Why a throttle is left to its owner. A pid of another pid namespace is a stranger's here.
@@ -206,7 +217,7 @@ pub(crate) fn lingers<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -
     }
 }
 
-/// Detaches whatever is left of an entry, and then forgets it. The lock is held: two settling at once
+/// Detaches whatever is left of an entry, and then forgets it. Whether anything was left. The lock is held: two settling at once
 /// would report each other's successes as failures.
 fn remove_entry<B: CgroupBpf>(
     kernel: &B,
@@ -214,15 +225,17 @@ fn remove_entry<B: CgroupBpf>(
     _lock: &Locked,
     path: &Path,
     entry: &Entry,
-) -> Result<()> {
+) -> Result<bool> {
     let cgroup = open_same_cgroup(kernel, entry)?;
-    let errors: Vec<Error> = entry
-        .attachments
-        .iter()
-        .filter_map(|recorded| remove_attachment(kernel, entry, &cgroup, recorded).err())
-        .collect();
+    let (mut was_left, mut errors) = (false, Vec::new());
+    for recorded in &entry.attachments {
+        match remove_attachment(kernel, entry, &cgroup, recorded) {
+            Ok(removed) => was_left |= removed,
+            Err(error) => errors.push(error),
+        }
+    }
     Error::collect(errors)?;
-    ledger.remove(path)
+    ledger.remove(path).map(|()| was_left)
 }
 
 /// The pinned link of which not even the pin's folder is here: the pin is in a bpffs that is mounted elsewhere. `None` where
@@ -311,13 +324,13 @@ fn find_program<B: CgroupBpf>(
 }
 
 /// Ok means that the program is gone, or was seen to be off the cgroup, or the link that attached it to be
-/// detached.
+/// detached; and says whether this took anything off.
 fn remove_attachment<B: CgroupBpf>(
     kernel: &B,
     entry: &Entry,
     at_path: &AtPath<B::Cgroup>,
     recorded: &RecordedAttachment,
-) -> Result<()> {
+) -> Result<bool> {
     let (program, id_is_anothers) = match find_program(kernel, recorded)? {
         Found::Ours(program) => (Some(program), false),
         Found::Anothers => (None, true),
@@ -328,7 +341,7 @@ fn remove_attachment<B: CgroupBpf>(
         None => false,
     };
     if id_is_anothers {
-        return Ok(());
+        return Ok(false);
     }
     let Some(cgroup) = at_path.same() else {
         // That no cgroup is found proves nothing of the program: only that its link is gone does.
@@ -339,14 +352,17 @@ fn remove_attachment<B: CgroupBpf>(
             _ => None,
         };
         return if is_gone {
-            Ok(())
+            Ok(unpinned)
         } else {
             Err(Error::OutOfSight { program: id, cgroup, another })
         };
     };
-    if let (Some(program), None) = (&program, &recorded.pin) {
-        detach_legacy(kernel, program, recorded.program_id, cgroup, recorded.attach_type)?;
-    }
+    let detached = match (&program, &recorded.pin) {
+        (Some(program), None) => {
+            detach_legacy(kernel, program, recorded.program_id, cgroup, recorded.attach_type)?
+        }
+        _ => false,
+    };
     match kernel.query(cgroup, recorded.attach_type, Scope::Local) {
         Ok(list)
             if list.count(recorded.program_id) > 0
@@ -360,7 +376,7 @@ fn remove_attachment<B: CgroupBpf>(
             attach_type: recorded.attach_type,
         }),
         Err(error) if !is_vanished(&error) => Err(error.into()),
-        _ => Ok(()),
+        _ => Ok(unpinned || detached),
     }
 }
 

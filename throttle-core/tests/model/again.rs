@@ -95,7 +95,7 @@ fn what_an_owner_that_was_killed_waited_for_is_forgotten_at_the_next_start() {
     assert!(host.settle().removed.is_empty());
     assert_eq!(host.entries().len(), 1);
     process.kill(engine);
-    assert_eq!(host.settle().removed.len(), 1);
+    assert_eq!(host.settle().forgotten.len(), 1);
     assert!(host.is_clean());
 }
 

@@ -28,6 +28,14 @@ fn assert_removed(settlement: &Settlement, names: &[&str]) {
     assert!(settlement.failed.is_empty() && settlement.unreadable.is_empty(), "{settlement:?}");
 }
 
+/// Nothing was left of them.
+#[track_caller]
+fn assert_forgotten(settlement: &Settlement, names: &[&str]) {
+    let forgotten: Vec<_> = settlement.forgotten.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(forgotten, names, "{settlement:?}");
+    assert!(settlement.removed.is_empty() && settlement.failed.is_empty(), "{settlement:?}");
+}
+
 #[track_caller]
 fn assert_failed(settlement: &Settlement) {
     assert!(settlement.removed.is_empty() && settlement.failed.len() == 1, "{settlement:?}");
@@ -42,6 +50,34 @@ fn the_next_start_says_what_it_removed() {
     assert_eq!(settlement.removed, [("1".to_owned(), cgroup)]);
     assert!(host.is_clean());
     assert_removed(&host.settle(), &[]);
+}
+
+/// As `clean` leaves it.
+#[test]
+fn what_others_have_taken_off_is_not_said_to_be_removed() {
+    for (with_cgroup, by_name) in [(true, false), (false, false), (true, true)] {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        // It keeps the programs loaded.
+        let other = host.cgroup("b");
+        host.crash_with(&[spec(&cgroup, Wish::Legacy), spec(&other, Wish::Pinned)]);
+        let open = host.kernel.open_cgroup(&cgroup).unwrap();
+        for recorded in &host.entries()[0].attachments {
+            let program = host.kernel.open_program(recorded.program_id).unwrap();
+            host.kernel.detach(&program, &open, recorded.attach_type, None).unwrap();
+        }
+        if !with_cgroup {
+            host.remove_recorded("2").unwrap();
+            host.kernel.remove_cgroup(&cgroup).unwrap();
+        }
+        if by_name {
+            assert!(host.remove_recorded("1").unwrap().was_only_record);
+        } else {
+            assert_forgotten(&host.settle(), &["1"]);
+        }
+        let kept = if with_cgroup { (3, 1) } else { (0, 0) };
+        assert_eq!((host.attached(&other), host.entries().len()), kept);
+    }
 }
 
 #[test]
@@ -61,7 +97,7 @@ fn an_entry_of_another_boot_is_forgotten_and_nothing_is_removed() {
     let cgroup = host.cgroup("a");
     host.crash(&cgroup, Wish::Legacy);
     host.edit(|entry| entry.owner.boot_id = "another".to_owned());
-    assert_removed(&host.settle(), &[]);
+    assert_forgotten(&host.settle(), &["1"]);
     assert!(host.entries().is_empty());
     assert_eq!(host.attached(&cgroup), 3);
 }
@@ -184,7 +220,7 @@ fn a_record_of_whose_programs_none_exists_is_dropped_whoever_its_owner_is() {
         if by_name {
             assert!(host.remove_recorded("1").unwrap().was_only_record);
         } else {
-            assert_removed(&host.settle(), &[]);
+            assert_forgotten(&host.settle(), &["1"]);
         }
         assert!(host.is_clean(), "{by_name}");
     }
@@ -315,7 +351,7 @@ fn where_its_cgroup_cannot_be_found_a_program_that_is_gone_was_taken_off() {
     let cgroup = host.cgroup("a");
     host.crash(&cgroup, Wish::Legacy);
     host.kernel.remove_cgroup(&cgroup).unwrap();
-    assert_removed(&host.settle(), &["1"]);
+    assert_forgotten(&host.settle(), &["1"]);
     assert!(host.is_clean());
 }
 
@@ -341,7 +377,7 @@ fn where_its_cgroup_cannot_be_found_a_program_whose_link_is_gone_was_taken_off()
             mounted_elsewhere(entry);
             pins_elsewhere(entry);
         });
-        assert_removed(&host.settle(), &["1"]);
+        assert_forgotten(&host.settle(), &["1"]);
         assert_eq!(host.attached(&other), 3);
     }
 }
@@ -382,7 +418,7 @@ fn a_link_that_has_the_number_of_ours_is_not_taken_for_it() {
             ours.link_id = theirs.link_id;
         }
     });
-    assert_removed(&host.settle(), &["1"]);
+    assert_forgotten(&host.settle(), &["1"]);
     assert_eq!((host.attached(&other), host.attached(&third)), (3, 3));
 }
 
@@ -402,7 +438,7 @@ fn a_pin_of_anothers_link_is_not_touched() {
             ours.pin.clone_from(&theirs.pin);
         }
     });
-    assert_removed(&host.settle(), &["1"]);
+    assert_forgotten(&host.settle(), &["1"]);
     assert_eq!(host.attached(&other), 3);
     host.remove_recorded("2").unwrap();
     assert!(host.is_clean());
@@ -421,7 +457,7 @@ fn a_program_that_has_the_id_of_ours_is_not_touched() {
                 attachment.loaded_at_ns += 1;
             }
         });
-        assert_removed(&host.settle(), &["1"]);
+        assert_forgotten(&host.settle(), &["1"]);
         assert_eq!(host.attached(&cgroup), 3, "{wish:?}");
         assert!(host.entries().is_empty());
     }
@@ -458,7 +494,7 @@ fn the_folder_of_pins_that_were_never_made_is_removed() {
         host.kernel.unpin(pin).unwrap();
         host.kernel.link_detach(&link).unwrap();
     }
-    assert_removed(&host.settle(), &["1"]);
+    assert_forgotten(&host.settle(), &["1"]);
     assert!(host.entries().is_empty());
 }
 

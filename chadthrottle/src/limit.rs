@@ -184,21 +184,27 @@ fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
 fn settle() {
     let started = LinuxBpf::new()
         .map_err(anyhow::Error::from)
-        .and_then(|kernel| Ok(Engine::start(kernel, config()?)?));
+        .and_then(|kernel| Ok(Engine::start(kernel, config_to_settle()?)?));
     match started {
         Ok((_, settlement)) => tell_of_settlement(&settlement),
         Err(error) => tracing::debug!("what dead owners left was not looked at: {error}"),
     }
 }
 
+/// What an engine needs that arms something.
 pub(crate) fn config() -> Result<Config> {
+    Ok(Config { mark: mark(), ..config_to_settle()? })
+}
+
+/// What an engine needs that arms nothing.
+pub(crate) fn config_to_settle() -> Result<Config> {
     let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
     Ok(Config {
         ledger: LedgerDir::new(bpf::ledger::DEFAULT_DIR),
         pins: bpffs.join("chadthrottle"),
         bpffs: bpf::pins::is_on_bpffs(bpffs)?,
         owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
-        mark: mark(),
+        mark: 0,
         cgroup_namespace: bpf::cgroup::namespace()?,
     })
 }
@@ -207,8 +213,7 @@ pub(crate) fn config() -> Result<Config> {
 fn mark() -> u64 {
     mark::shared(Path::new(bpf::ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
         warn(&format!(
-            "{}/mark: {error}; so a limit on a cgroup above charges for what this one drops",
-            bpf::ledger::DEFAULT_DIR
+            "a limit on a cgroup above charges for what this one drops, because they share no mark: {error}"
         ));
         0
     })

@@ -9,30 +9,29 @@ use throttle_core::ledger::LedgerDir;
 use throttle_core::{Engine, Error, Spec, Started, spec_of};
 
 use crate::cli::RearmArgs;
-use crate::limit::{config, shown, tell_of_open_sockets, tell_of_settlement};
+use crate::limit::{config, config_to_settle, shown, tell_of_open_sockets, tell_of_settlement};
 use crate::others;
-use crate::words::{print, say};
+use crate::words::{once, print, say};
 
 pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     let ledger = LedgerDir::new(bpf::ledger::DEFAULT_DIR);
     let boot = bpf::boot_id()?;
     let entries = ledger.read()?.entries.into_iter().map(|(_, entry)| entry);
     let recorded: Vec<_> = entries.filter(|it| it.is_kept() && it.owner.boot_id == boot).collect();
-    let (mut engine, settlement) = Engine::start(LinuxBpf::new()?, config()?)?;
-    tell_of_settlement(&settlement);
     let all = args.ids.is_empty();
-    let ids: Vec<_> = if all {
-        recorded.iter().map(|entry| entry.throttle.clone()).collect()
-    } else {
-        args.ids.clone()
-    };
+    let ids: Vec<_> =
+        if all { recorded.iter().map(|entry| &entry.throttle).collect() } else { once(&args.ids) };
+    let arms = ids.iter().any(|id| recorded.iter().any(|entry| entry.throttle == **id));
+    let config = if arms { config()? } else { config_to_settle()? };
+    let (mut engine, settlement) = Engine::start(LinuxBpf::new()?, config)?;
+    tell_of_settlement(&settlement);
     if !ids.is_empty() {
         // Without the hierarchy each cgroup would seem to be gone.
         cgroup2_mount()?;
     }
     let mut errors = Vec::new();
     let mut waits = false;
-    for id in &ids {
+    for id in ids {
         let entry = recorded.iter().find(|entry| entry.throttle == *id);
         let path = entry.map_or_else(|| "its path".to_owned(), |it| shown(&it.cgroup_path));
         match engine.rearm(id) {
@@ -52,12 +51,11 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
             Err(error) => errors.push(error),
         }
     }
-    match errors.len() {
-        0 if waits && !all => Err(not_done("not every throttle could be armed").into()),
-        0 => Ok(()),
-        1 => Err(errors.remove(0).into()),
-        _ => Err(Error::Several(errors).into()),
+    Error::collect(errors)?;
+    if waits && !all {
+        return Err(not_done("not every throttle could be armed").into());
     }
+    Ok(())
 }
 
 /// Says which other limits hold beside a throttle that was armed again, and which programs it puts out of force.

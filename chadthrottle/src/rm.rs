@@ -10,24 +10,20 @@ use throttle_core::ledger::LedgerDir;
 use throttle_core::settle::{RemovedRecord, remove_recorded};
 
 use crate::cli::RmArgs;
-use crate::words::print;
+use crate::words::{once, print};
 
 pub(crate) fn run(args: &RmArgs) -> Result<()> {
     let kernel = LinuxBpf::new()?;
     let boot_id = bpf::boot_id()?;
     let ledger = LedgerDir::new(bpf::ledger::DEFAULT_DIR);
     let mut errors = Vec::new();
-    for id in &args.ids {
+    for id in once(&args.ids) {
         match remove_recorded(&kernel, &ledger, id, &boot_id) {
             Ok(removed) => print(&said(id, &removed))?,
             Err(error) => errors.push(error),
         }
     }
-    match errors.len() {
-        0 => Ok(()),
-        1 => Err(errors.remove(0).into()),
-        _ => Err(Error::Several(errors).into()),
-    }
+    Ok(Error::collect(errors)?)
 }
 
 fn said(id: &str, removed: &RemovedRecord) -> String {

@@ -47,7 +47,8 @@ fn is_the_users(error: &Error) -> bool {
         | Error::NoSuchThrottle(_)
         | Error::CgroupRemoved(_)
         | Error::Ended(_)
-        | Error::NoSuchRecord(_) => true,
+        | Error::NoSuchRecord(_)
+        | Error::NoSuchRecords(_) => true,
         Error::Kernel(error) => error.is_no_cgroup(),
         Error::Several(errors) => errors.iter().all(is_the_users),
         _ => false,
@@ -65,6 +66,12 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// What was named, each once.
+pub(crate) fn once(ids: &[String]) -> Vec<&String> {
+    let mut seen = std::collections::BTreeSet::new();
+    ids.iter().filter(|id| seen.insert(*id)).collect()
+}
 
 /// Prints a result. Nobody there to read it is no error.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -107,11 +114,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_named_twice_counts_once_and_in_its_order() {
+        let ids = ["2", "1", "2"].map(str::to_owned);
+        assert_eq!(once(&ids), ["2", "1"]);
+    }
+
+    #[test]
     fn what_is_named_wrongly_what_is_refused_and_what_fails_end_differently() {
         assert_eq!(exit_status(&Error::NoSuchProcess(1).into()), 64);
         assert_eq!(exit_status(&Usage("x").into()), 64);
         let none = || Error::NoSuchRecord("7".to_owned());
         assert_eq!(exit_status(&Error::Several(vec![none(), none()]).into()), 64);
+        assert_eq!(exit_status(&Error::collect(vec![none(), none()]).unwrap_err().into()), 64);
         let contended = || Error::Contended("x".to_owned());
         assert_eq!(exit_status(&contended().into()), 1);
         assert_eq!(exit_status(&Error::Several(vec![none(), contended()]).into()), 1);

@@ -205,3 +205,60 @@ fn root_a_guard_without_the_right_to_trace_names_that_right_and_no_policy() {
     let why = said.lines().find(|line| line.contains("the programs that follow")).unwrap_or(&said);
     assert!(why.contains("CAP_PERFMON is missing") && !why.contains("policy"), "{said}");
 }
+
+#[test]
+fn root_who_cannot_write_a_record_is_told_once_why_and_what_to_do() {
+    isolate();
+    let cgroup = ScratchCgroup::new("records");
+    let path = cgroup.path().to_str().unwrap();
+    let limit = ["limit", "--cgroup", path, "--upload", "1M", "--attach", "legacy"];
+    let read_only = "mount -o remount,bind,ro /run";
+    for (script, why, errno) in [
+        (read_only, "with '--attach link', which needs no record", "(mkdir: EROFS)"),
+        ("touch /run/chadthrottle", "in the way and no folder: remove it", "(mkdir: EEXIST)"),
+    ] {
+        let output = after(script, &limit);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let error = said.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(error.contains(why) && error.ends_with(errno), "{said}");
+        assert!(!said.contains("os error"), "{said}");
+        let warned = "warning: a limit on a cgroup above charges for what this one drops, because";
+        assert!(said.lines().next().unwrap().starts_with(warned), "{said}");
+        std::fs::remove_file("/run/chadthrottle").ok();
+    }
+    let nothing = after(read_only, &["rearm"]);
+    assert!(nothing.status.success() && nothing.stderr.is_empty(), "{nothing:?}");
+}
+
+#[test]
+fn root_ids_that_are_not_there_get_one_advice_and_one_that_is_named_twice_counts_once() {
+    isolate();
+    let cgroup = ScratchCgroup::new("twice");
+    let path = cgroup.path().to_str().unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new(PROGRAM).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for command in ["rm", "rearm"] {
+        let said = "error: there are no pinned throttles '1', '2', '4'; 'chadthrottle list' shows those that there are\n";
+        assert_eq!(run(&[command, "1", "2", "4", "2"]), (Some(64), said.to_owned()));
+    }
+    let (status, said) =
+        run(&["limit", "--cgroup", path, "--upload", "1M", "--attach", "pinned", "-q"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(run(&["rm", "1", "1"]), (Some(0), String::new()));
+}
+
+/// `list` has no `--root`.
+#[test]
+fn root_where_only_a_part_is_mounted_the_advice_names_a_command_that_has_the_option() {
+    isolate();
+    let cgroup = ScratchCgroup::new("advice");
+    let script = format!(
+        r#"mkdir /run/part; mount --bind "{}" /run/part; umount --lazy "$MOUNT""#,
+        cgroup.path().display()
+    );
+    let said = String::from_utf8(after(&script, &["list"]).stderr).unwrap();
+    assert!(said.contains("this part alone with 'chadthrottle-audit scan --root PATH'"), "{said}");
+}

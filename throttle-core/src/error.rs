@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use crate::mode::Refusal;
 use crate::neighbours::Neighbour;
 use crate::spec::Direction;
@@ -10,6 +12,50 @@ use crate::status::ThrottleId;
 
 /// The result of the engine's operations.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is tried with the ledger's files, and the mark's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Making the folder of the records.
+    MakeLedger,
+    /// Making the folder of the mark.
+    MakeFolder,
+    /// Locking the ledger.
+    Lock,
+    /// Listing a folder.
+    List,
+    /// Reading a file.
+    Read,
+    /// Writing a file.
+    Write,
+    /// Removing a file.
+    Remove,
+}
+
+impl Action {
+    /// In words, before the path.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::MakeLedger | Self::MakeFolder => "make the folder",
+            Self::Lock => "lock",
+            Self::List => "list",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Remove => "remove",
+        }
+    }
+
+    fn call(self) -> &'static str {
+        match self {
+            Self::MakeLedger | Self::MakeFolder => "mkdir",
+            Self::Lock => "open, flock",
+            Self::List => "open, getdents",
+            Self::Read => "open, read",
+            Self::Write => "open, write",
+            Self::Remove => "unlink",
+        }
+    }
+}
 
 /// What can go wrong in the engine.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +67,14 @@ pub enum Error {
     #[error(transparent)]
     Mode(#[from] Refusal),
     /// The ledger could not be read or written.
-    #[error("cannot {action} {}: {}{source}", path.display(), as_root(source))]
+    #[error("cannot {} {}: {}", action.words(), path.display(), why_not(*action, error))]
     Ledger {
         /// What was tried.
-        action: &'static str,
+        action: Action,
         /// On which file.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        error: io::Error,
     },
     /// Neither a download nor an upload rate.
     #[error("nothing to limit: give a download rate, an upload rate, or both")]
@@ -51,6 +97,12 @@ pub enum Error {
     /// The ledger has no throttle of that name.
     #[error("there is no pinned throttle '{0}'; 'chadthrottle list' shows those that there are")]
     NoSuchRecord(String),
+    /// The ledger has no throttle of any of these names.
+    #[error(
+        "there are no pinned throttles {}; 'chadthrottle list' shows those that there are",
+        quoted(.0)
+    )]
+    NoSuchRecords(Vec<String>),
     /// A record whose path may be another cgroup's here.
     #[error(
         "throttle '{0}' was made in another cgroup or pid namespace (a container's?), so its path may be another cgroup's here: arm \
@@ -254,17 +306,32 @@ impl Error {
         self
     }
 
-    /// One error for several; `Ok` for none.
+    /// One error for several; `Ok` for none. Of throttles that do not exist it is said once.
     ///
     /// # Errors
     /// When there is at least one.
-    pub(crate) fn collect(mut errors: Vec<Error>) -> Result<()> {
+    pub fn collect(mut errors: Vec<Error>) -> Result<()> {
+        let missing: Vec<_> = errors
+            .iter()
+            .filter_map(|error| match error {
+                Error::NoSuchRecord(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        if missing.len() > 1 {
+            errors.retain(|error| !matches!(error, Error::NoSuchRecord(_)));
+            errors.push(Error::NoSuchRecords(missing));
+        }
         match errors.len() {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
             _ => Err(Error::Several(errors)),
         }
     }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }
 
 fn join(errors: &[Error]) -> String {
@@ -320,28 +387,54 @@ fn list(programs: &[Neighbour]) -> String {
     programs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn as_root(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::PermissionDenied { "must run as root: " } else { "" }
+/// Why, what to do about it, and last the call and its errno.
+fn why_not(action: Action, error: &io::Error) -> String {
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else { return error.to_string() };
+    let why = match errno {
+        Errno::EPERM | Errno::EACCES => "must run as root",
+        Errno::EROFS if action == Action::MakeLedger => {
+            "the file system is read-only: make it writable, or limit with '--attach link', which needs no record"
+        }
+        Errno::EROFS => "the file system is read-only: make it writable",
+        Errno::ENOSPC | Errno::EDQUOT => "the file system is full: make room there",
+        Errno::ENOTDIR if action != Action::List => "its folder is a file: remove that",
+        Errno::EEXIST | Errno::ENOTDIR => "it is in the way and no folder: remove it",
+        other => other.desc(),
+    };
+    format!("{why} ({}: {errno:?})", action.call())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ledger(kind: io::ErrorKind) -> Error {
-        Error::Ledger { action: "write", path: "/run/x/1.json".into(), source: kind.into() }
+    fn ledger(action: Action, errno: Errno) -> String {
+        Error::Ledger { action, path: "/run/x".into(), error: errno.into() }.to_string()
     }
 
     #[test]
-    fn who_lacks_the_right_is_told_who_has_it_and_nobody_else() {
-        let denied = ledger(io::ErrorKind::PermissionDenied).to_string();
-        let expected = "cannot write /run/x/1.json: must run as root: ";
-        assert!(denied.starts_with(expected), "{denied}");
-        let full = ledger(io::ErrorKind::StorageFull).to_string();
-        assert!(
-            !full.contains("root")
-                && full.ends_with(&io::Error::from(io::ErrorKind::StorageFull).to_string())
-        );
+    fn who_cannot_write_the_ledger_is_told_what_to_do_and_the_errno_once() {
+        let said = ledger(Action::Write, Errno::EACCES);
+        assert_eq!(said, "cannot write /run/x: must run as root (open, write: EACCES)");
+        for (action, errno, what, call) in [
+            (Action::MakeLedger, Errno::EROFS, "'--attach link'", "(mkdir: EROFS)"),
+            (Action::MakeFolder, Errno::EROFS, "make it writable (", "(mkdir: EROFS)"),
+            (Action::Write, Errno::ENOSPC, "make room there", "(open, write: ENOSPC)"),
+            (Action::MakeLedger, Errno::EEXIST, "no folder: remove it", "(mkdir: EEXIST)"),
+            (Action::Lock, Errno::EIO, "/run/x: I/O error", "(open, flock: EIO)"),
+        ] {
+            let said = ledger(action, errno);
+            assert!(said.contains(what) && said.ends_with(call), "{said}");
+            assert!(!said.contains("os error") && !said.contains("root"), "{said}");
+        }
+        let junk = Error::Ledger {
+            action: Action::Read,
+            path: "/run/x".into(),
+            error: io::Error::new(io::ErrorKind::InvalidData, "no mark"),
+        };
+        assert_eq!(junk.to_string(), "cannot read /run/x: no mark");
+        // Else it would be said twice where causes are shown as well.
+        assert!(std::error::Error::source(&junk).is_none());
     }
 
     #[test]
@@ -370,5 +463,10 @@ mod tests {
         let both = vec![Error::NothingToLimit, Error::NoSuchThrottle(ThrottleId(3))];
         let both = Error::collect(both).unwrap_err();
         assert!(both.to_string().ends_with("there is no throttle 3"), "{both}");
+        let none = |name: &str| Error::NoSuchRecord(name.to_owned());
+        let missing = Error::collect(vec![none("1"), Error::NothingToLimit, none("4")]);
+        let missing = missing.unwrap_err().to_string();
+        assert!(missing.ends_with("and there are no pinned throttles '1', '4'; 'chadthrottle list' shows those that there are"));
+        assert_eq!(missing.matches("chadthrottle list").count(), 1, "{missing}");
     }
 }

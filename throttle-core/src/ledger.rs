@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bpf::ledger::{Entry, Ledger};
 
-use crate::error::{Error, Result};
+use crate::error::{Action, Error, Result};
 use crate::files::{FileSystem, Files, Lock};
 
 /// What the names of files end in that are being written.
@@ -49,9 +49,9 @@ impl LedgerDir {
     /// When the folder or the lock file cannot be made: without root.
     pub fn lock(&self) -> Result<Locked> {
         let made = self.files.make_folder(&self.dir);
-        made.map_err(|source| fail("make the folder", &self.dir, source))?;
+        made.map_err(|source| fail(Action::MakeLedger, &self.dir, source))?;
         let path = self.dir.join("lock");
-        let lock = self.files.lock(&path).map_err(|source| fail("lock", &path, source))?;
+        let lock = self.files.lock(&path).map_err(|source| fail(Action::Lock, &path, source))?;
         Ok(Locked { _lock: lock })
     }
 
@@ -62,7 +62,7 @@ impl LedgerDir {
     pub fn read(&self) -> Result<Ledger> {
         let listed = match self.files.list(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            listed => listed.map_err(|source| fail("list", &self.dir, source))?,
+            listed => listed.map_err(|source| fail(Action::List, &self.dir, source))?,
         };
         let files = listed.into_iter().filter(|path| bpf::ledger::is_entry(path));
         Ok(Ledger::collect(files.map(|path| (self.files.read(&path), path))))
@@ -95,7 +95,7 @@ impl LedgerDir {
             self.files.write(&draft, &text)?;
             self.files.rename(&draft, &path)
         };
-        write().map_err(|source| fail("write", &path, source))
+        write().map_err(|source| fail(Action::Write, &path, source))
     }
 
     /// Whether an entry is still the one that stands in the ledger: somebody may have removed it since, and
@@ -107,7 +107,7 @@ impl LedgerDir {
         let path = self.path(&entry.throttle);
         let text = match self.files.read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            read => read.map_err(|source| fail("read", &path, source))?,
+            read => read.map_err(|source| fail(Action::Read, &path, source))?,
         };
         // One load serves many cgroups, but each place once: this is as good as a name of its own.
         let programs = |entry: &Entry| -> Vec<_> {
@@ -127,7 +127,7 @@ impl LedgerDir {
     /// When the folder cannot be listed or a file not removed.
     pub fn sweep(&self, _lock: &Locked) -> Result<()> {
         let listed = self.files.list(&self.dir);
-        for path in listed.map_err(|source| fail("list", &self.dir, source))? {
+        for path in listed.map_err(|source| fail(Action::List, &self.dir, source))? {
             let name = path.file_name().unwrap_or_default();
             if name.as_encoded_bytes().ends_with(DRAFT.as_bytes()) {
                 self.remove(&path)?;
@@ -143,7 +143,7 @@ impl LedgerDir {
     pub fn remove(&self, path: &Path) -> Result<()> {
         match self.files.remove(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(fail("remove", path, source))
+                Err(fail(Action::Remove, path, source))
             }
             _ => Ok(()),
         }
@@ -155,8 +155,8 @@ impl LedgerDir {
     }
 }
 
-fn fail(action: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::Ledger { action, path: path.to_owned(), source }
+pub(crate) fn fail(action: Action, path: &Path, error: io::Error) -> Error {
+    Error::Ledger { action, path: path.to_owned(), error }
 }
 
 #[cfg(test)]

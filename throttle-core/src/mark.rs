@@ -6,39 +6,44 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::error::{Action, Result};
+use crate::ledger::fail;
+
 /// The mark in that folder; made up, and written for the owners to come, if there is none yet. Only its owner
 /// can read the file, and it stays until the host restarts.
 ///
 /// # Errors
 /// When the folder or the file cannot be read or written: without root.
-pub fn shared(dir: &Path) -> io::Result<u64> {
+pub fn shared(dir: &Path) -> Result<u64> {
     let path = dir.join("mark");
     match read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        read => return read,
+        read => return read.map_err(|error| fail(Action::Read, &path, error)),
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    // A link to a whole file either comes to be or finds another's: nobody reads half of one.
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    made.map_err(|error| fail(Action::MakeFolder, dir, error))?;
+    write(dir, &path).map_err(|error| fail(Action::Write, &path, error))
+}
+
+/// A link to a whole file either comes to be or finds another's: nobody reads half of one. Returns what stands there.
+fn write(dir: &Path, path: &Path) -> io::Result<u64> {
     // A draft whose writer is killed is swept up as those of the ledger are.
     let draft = dir.join(format!(".mark-{}.json.draft", std::process::id()));
     let mark = made_up()?;
     let _ = fs::remove_file(&draft);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let linked = writeln!(file, "{mark}").and_then(|()| fs::hard_link(&draft, &path));
+    let linked = writeln!(file, "{mark}").and_then(|()| fs::hard_link(&draft, path));
     fs::remove_file(&draft)?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => read(&path),
+        _ => read(path),
     }
 }
 
 fn read(path: &Path) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     text.trim().parse().ok().filter(|&mark: &u64| mark != 0).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("no mark in it: remove {}", path.display()),
-        )
+        io::Error::new(io::ErrorKind::InvalidData, "it has no mark in it: remove it")
     })
 }
 
@@ -76,7 +81,7 @@ mod tests {
         for text in ["", "0", "four", "18446744073709551616"] {
             fs::write(folder.path().join("mark"), text).unwrap();
             let error = shared(folder.path()).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{text}");
+            assert!(error.to_string().ends_with("no mark in it: remove it"), "{text:?}: {error}");
         }
     }
 }

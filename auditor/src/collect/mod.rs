@@ -308,8 +308,8 @@ fn hidden_root(view: &View, path: &Path) -> Option<Gap> {
         about: Subject::Cgroups,
         what: "the rest of the cgroup2 hierarchy".to_owned(),
         why: format!(
-            "the top of {} is {top}, and paths are relative to it; run the audit on the host, or scan this part alone \
-             with --root",
+            "the top of {} is {top}, and paths are relative to it; run it on the host, or look at this part alone with \
+             'chadthrottle-audit scan --root PATH'",
             shown(view.point())
         ),
     })

@@ -24,7 +24,7 @@ fn told(fail: Fail, operation: impl Fn(Fault) -> Option<Option<Error>>) -> Vec<S
 fn name(error: &Error) -> String {
     match error {
         Error::Kernel(error) => error.call().name().to_owned(),
-        Error::Ledger { action, .. } => (*action).to_owned(),
+        Error::Ledger { action, .. } => action.words().to_owned(),
         Error::StillAttached { .. } => "still attached".to_owned(),
         Error::OutOfSight { .. } => "out of sight".to_owned(),
         Error::Several(errors) => errors.iter().map(name).collect::<Vec<_>>().join(" + "),

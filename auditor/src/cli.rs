@@ -155,7 +155,7 @@ pub struct ScopeArgs {
     pub method: Method,
     /// How long to wait before looking at suspects a second time: a throttle that is just being set up or
     /// taken down is no leak
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = settle)]
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = settle, allow_hyphen_values = true)]
     pub settle: humantime::Duration,
 }
 
@@ -216,7 +216,13 @@ pub struct Clean {
     /// Also remove the program with this id, which `scan` with the same options lists as unowned; may be given several
     /// times. Each is asked for by itself, and with --yes named. What a process holds, what is pinned in a folder of
     /// another tool, and the last program of a place on a cgroup with processes stay all the same
-    #[arg(long, value_name = "ID", requires = "programs")]
+    #[arg(
+        long,
+        value_name = "ID",
+        requires = "programs",
+        value_parser = program_id,
+        allow_hyphen_values = true
+    )]
     pub force: Vec<u32>,
 }
 
@@ -276,7 +282,7 @@ pub struct Diff {
 #[command(mut_arg("outputs", |it| it.value_parser(outputs_but(NOT_FOR_COMPARISONS))))]
 pub struct Gate {
     /// How long to wait at most for what goes away by itself; as soon as nothing is left it is over
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = settle)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = settle, allow_hyphen_values = true)]
     pub settle: humantime::Duration,
     /// Programs to look for, by name, with what is theirs; may be given several times, and `*` is everything. A map
     /// belongs to a program that uses it, and is looked for by its own name as well
@@ -333,7 +339,19 @@ const LONGEST_SETTLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// In less time nothing settles: what is just going would be taken for a leak.
 const SHORTEST_SETTLE: Duration = Duration::from_millis(1);
 
+fn program_id(text: &str) -> Result<u32, String> {
+    let id = text.parse().ok().filter(|&id| id > 0);
+    id.ok_or_else(|| {
+        "this is no program id; give a whole number from 1 on, as scan shows it".to_owned()
+    })
+}
+
 fn settle(time: &str) -> Result<humantime::Duration, String> {
+    if bpf::limits::has_sign(time) {
+        return Err(
+            "a time has no sign; write a number with a unit, such as 500ms or 2s".to_owned()
+        );
+    }
     let time: humantime::Duration = time.parse().map_err(|error: humantime::DurationError| {
         format!("{error}; write a number with a unit, such as 500ms or 2s")
     })?;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::styling::{AnsiColor, Style};
+use clap::error::{ContextKind, ContextValue};
 use clap_verbosity_flag::{LogLevel, Verbosity, VerbosityFilter};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -47,7 +48,8 @@ impl LogLevel for Notes {
 /// # Errors
 /// The exit status of who asks for help or the version, or of bad usage; it is printed already.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|error| {
+    C::try_parse().map_err(|mut error| {
+        leave_out_hidden(&mut error, &C::command());
         if !error.use_stderr() {
             // Nobody there to read it is no failure.
             let _ = error.print();
@@ -61,6 +63,17 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
         }
         USAGE.into()
     })
+}
+
+/// clap names hidden commands as well where a command is missing.
+fn leave_out_hidden(error: &mut clap::Error, command: &clap::Command) {
+    let Some(ContextValue::Strings(names)) = error.get(ContextKind::ValidSubcommand) else {
+        return;
+    };
+    let hidden: Vec<_> = command.get_subcommands().filter(|it| it.is_hide_set()).collect();
+    let is_shown = |name: &&String| !hidden.iter().any(|it| it.get_name() == name.as_str());
+    let shown = names.iter().filter(is_shown).cloned().collect();
+    error.insert(ContextKind::ValidSubcommand, ContextValue::Strings(shown));
 }
 
 /// Whether an argument has characters that a terminal would obey.

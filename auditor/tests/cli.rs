@@ -21,7 +21,7 @@ fn recorded(name: &str) -> String {
 
 #[test]
 fn bad_usage_ends_with_64_and_says_what_is_wrong() {
-    let usages: [(&[&str], &str); 22] = [
+    let usages: [(&[&str], &str); 23] = [
         (&[], "Usage:"),
         (&["scam"], "unrecognized subcommand 'scam'"),
         (&["scan", "--attach-type", "xdp"], "'xdp' is no cgroup attach type"),
@@ -38,8 +38,9 @@ fn bad_usage_ends_with_64_and_says_what_is_wrong() {
         (&["clean", "--yes", "--force", "41"], "--program <GLOB>"),
         (
             &["clean", "--yes", "--program", "a", "--force", "a"],
-            "invalid value 'a' for '--force <ID>'",
+            "invalid value 'a' for '--force <ID>': this is no program id",
         ),
+        (&["clean", "--program", "a", "--force", "-3"], "this is no program id"),
         (&["diff", "a"], "<AFTER>"),
         (&["diff", "a", "b", "--format", "prometheus"], "[possible values: text, json"),
         (&["diff", "a", "b", "--output", "prometheus=x"], "'prometheus' is no format here"),
@@ -152,6 +153,7 @@ fn what_would_find_nothing_or_wait_for_ever_is_refused() {
         (["--program", "l*_that_is_much_too_long"], "no program is named so"),
         (["--settle", "500000000000years"], "more than a day"),
         (["--settle", "5"], "write a number with a unit"),
+        (["--settle", "-1s"], "'-1s' for '--settle <TIME>': a time has no sign"),
         (["--settle", "0s"], "too short for anything to go away by itself"),
         (["--settle", "1ns"], "give at least 1ms"),
     ] {

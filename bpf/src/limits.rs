@@ -40,6 +40,9 @@ pub enum BurstError {
     /// Not a time with its units.
     #[error("'{0}' is no burst: write a time as 250ms, 1s or 1m 30s ({1})")]
     Malformed(String, humantime::DurationError),
+    /// Below zero, say.
+    #[error("'{0}' is no burst: a time has no sign; write it as 250ms, 1s or 1m 30s")]
+    Signed(String),
     /// Longer than an hour.
     #[error("a burst is at most 1h")]
     TooLong,
@@ -76,10 +79,19 @@ impl FromStr for Burst {
 
     /// A time at the rate: `250ms`, `1s`, `1m 30s`.
     fn from_str(text: &str) -> Result<Self, BurstError> {
+        if has_sign(text) {
+            return Err(BurstError::Signed(text.to_owned()));
+        }
         let time = humantime::parse_duration(text)
             .map_err(|error| BurstError::Malformed(text.to_owned(), error))?;
         Self::new(time)
     }
+}
+
+/// Whether a number begins with a sign. What else begins with one (`--upload`) is no number.
+pub fn has_sign(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']);
+    unsigned.is_some_and(|it| it.starts_with(|first: char| first.is_ascii_digit() || first == '.'))
 }
 
 impl fmt::Display for Burst {
@@ -184,12 +196,15 @@ mod tests {
         assert_eq!(burst("1m 30s"), Ok(seconds));
         assert_eq!(seconds.to_string(), "1m 30s");
         assert_eq!(burst("61m"), Err(BurstError::TooLong));
-        for text in ["", "250", "ms", "-1s"] {
+        for text in ["", "250", "ms", "--once", "-s"] {
             let error = burst(text).unwrap_err().to_string();
             assert!(
                 error.starts_with(&format!("'{text}' is no burst: write a time as 250ms")),
                 "{error}"
             );
+        }
+        for text in ["-1s", "+1s", "-.5s"] {
+            assert_eq!(burst(text), Err(BurstError::Signed(text.to_owned())));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use auditor::generate::Shell;
 use auditor::talk::Loudness;
-use bpf::limits::{Burst, Rate, RateError, Traffic};
+use bpf::limits::{Burst, Rate, RateError, Traffic, has_sign};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -61,7 +61,7 @@ pub(crate) struct LimitArgs {
     pub(crate) cgroup: Option<PathBuf>,
 
     /// A process, or one of its threads: its cgroup is limited, with every other process in it
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = pid, allow_hyphen_values = true)]
     pub(crate) pid: Option<u32>,
 
     /// The most that may be received
@@ -73,7 +73,7 @@ pub(crate) struct LimitArgs {
     pub(crate) upload: Option<Rate>,
 
     /// How much may pass at once after a pause, as time at the rate; at most 1h, and 0s is one packet
-    #[arg(long, value_name = "TIME", default_value = "250ms")]
+    #[arg(long, value_name = "TIME", default_value = "250ms", allow_hyphen_values = true)]
     pub(crate) burst: Burst,
 
     /// Which traffic is limited, by the address of the other side
@@ -105,7 +105,7 @@ pub(crate) struct LimitArgs {
     pub(crate) displace: bool,
 
     /// End by itself after this time, from 1ms to 1year
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub(crate) duration: Option<Duration>,
 
     /// End when the cgroup is removed, instead of waiting for another one at the same path (a service that restarts)
@@ -151,7 +151,19 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// No clock here counts much further, and nobody means more.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+fn pid(text: &str) -> Result<u32, String> {
+    let pid = text.parse().ok().filter(|&pid| pid > 0);
+    pid.ok_or_else(|| {
+        "this is no process id; give a whole number from 1 on, as ps shows it".to_owned()
+    })
+}
+
 fn duration(time: &str) -> Result<Duration, String> {
+    if has_sign(time) {
+        return Err(
+            "a time has no sign; write a number with a unit, such as 30s or 1h 30m".to_owned()
+        );
+    }
     let duration = humantime::parse_duration(time)
         .map_err(|error| format!("{error}; write a number with a unit, such as 30s or 1h 30m"))?;
     match duration {

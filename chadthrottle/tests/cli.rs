@@ -35,7 +35,13 @@ fn a_target_and_a_rate_are_needed() {
     refused(&["limit", "--cgroup", "/x"], "--download <RATE>|--upload <RATE>");
     refused(&["limit", "--cgroup", "/x", "--pid", "1", "--upload", "1M"], "cannot be used with");
     refused(&["limit", "--pid", "0", "--upload", "1M"], "--pid");
-    refused(&["limit", "--pid", "-5", "--upload", "1M"], "-5");
+    for none in ["0", "-5", "abc", "4294967296", "1.5", "", "--upload"] {
+        let why = format!("invalid value '{none}' for '--pid <PID>': this is no process id");
+        if !none.is_empty() {
+            refused(&["limit", "--upload", "1M", "--pid", none], &why);
+        }
+        refused(&["limit", "--upload", "1M", &format!("--pid={none}")], "no process id");
+    }
 }
 
 #[test]
@@ -47,6 +53,12 @@ fn times_are_checked() {
     };
     duration("soon", "write a number with a unit");
     duration("3", "write a number with a unit");
+    for signed in ["-1s", "-1", "+1s", "-.5s"] {
+        duration(signed, "a time has no sign");
+        let limit = ["limit", "--cgroup", "/x", "--upload", "1M", "--burst", signed];
+        refused(&limit, &format!("'{signed}' is no burst: a time has no sign"));
+    }
+    duration("--once", "write a number with a unit");
     for nothing in ["0s", "0", "1us", "999us"] {
         duration(nothing, "give at least 1ms");
     }
@@ -72,6 +84,16 @@ fn a_guard_waits_for_a_cgroup_and_holds_whatever_it_sends() {
         (&["--once"], "cannot be used with"),
     ] {
         refused(&[&limit[..], more].concat(), why);
+    }
+}
+
+#[test]
+fn who_names_no_command_is_not_offered_hidden_ones() {
+    for args in [&["-v"][..], &[]] {
+        let said = chadthrottle().args(args).output().unwrap();
+        assert_eq!(said.status.code(), Some(64));
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(said.contains("rearm") && !said.contains("ids"), "{said}");
     }
 }
 

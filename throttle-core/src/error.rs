@@ -171,8 +171,8 @@ pub enum Error {
     },
     /// A pinned throttle has links, but their pins are in a bpffs that is not here.
     #[error(
-        "throttle '{name}' was left as it is, because program {program} exists, but its pin {} is not here: its pin is in a \
-         bpffs that is not mounted here; run it there, where the throttle was made",
+        "throttle '{name}' was left as it is: program {program} still exists, and its pin is in a bpffs that is not mounted here \
+         ({}); run this where it is mounted",
         pin.display()
     )]
     PinOutOfSight {

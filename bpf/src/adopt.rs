@@ -22,7 +22,7 @@ use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
 use crate::netns;
 use crate::sys;
-use crate::throttle::{listen_to_libbpf, take_log};
+use crate::throttle::listen_to_libbpf;
 
 /// What became of the sockets that were open already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,8 +47,7 @@ pub struct Adopted {
 /// be shaped, and the others are not.
 pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let fail = |error: libbpf_rs::Error| {
-        let log = format!("{error}\n{}", take_log());
-        Error::from_libbpf(Call::Iterate, "the iterator over open sockets", &error).with_log(&log)
+        Error::of_load(Call::Iterate, "the iterator over open sockets", &error)
     };
     listen_to_libbpf();
     let mut storage = MaybeUninit::uninit();

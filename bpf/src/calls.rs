@@ -16,7 +16,7 @@ use libbpf_sys as kernel;
 use nix::libc::SYS_bpf;
 
 use crate::error::{Call, Error, Result};
-use crate::throttle::{listen_to_libbpf, take_log};
+use crate::throttle::listen_to_libbpf;
 
 const WHAT: &str = "the program that sees who calls bpf()";
 
@@ -90,10 +90,7 @@ impl Calls {
     /// What the kernel or libbpf says.
     pub(crate) fn open() -> Result<Self> {
         listen_to_libbpf();
-        let fail = |error: libbpf_rs::Error| {
-            let log = format!("{error}\n{}", take_log());
-            Error::from_libbpf(Call::Load, WHAT, &error).with_log(log.trim_end())
-        };
+        let fail = |error: libbpf_rs::Error| Error::of_load(Call::Load, WHAT, &error);
         let open = |hook| Self::attached(hook).map_err(fail);
         open(Hook::Function).or_else(|_| open(Hook::SystemCall))
     }

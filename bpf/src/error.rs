@@ -5,6 +5,8 @@ mod words;
 use nix::errno::Errno;
 
 use crate::rights::{Capability, Rights};
+use crate::sys;
+use crate::throttle::take_log;
 
 /// A call into the kernel that failed.
 ///
@@ -19,6 +21,8 @@ pub struct Error {
     is_probe: bool,
     /// No call failed.
     is_found: bool,
+    /// Of a load, which takes several calls: the one that failed, if it is not that of its name.
+    step: Option<Call>,
 }
 
 /// The result of a call at the boundary.
@@ -64,6 +68,9 @@ pub enum Call {
     Load,
     /// Of programs of which one traces the kernel.
     LoadTracing,
+    /// Of the types that a load brings along.
+    TypesLoad,
+    MapCreate,
     BtfLoad,
     EnableStats,
     OpenCgroup,
@@ -96,6 +103,8 @@ impl Call {
             Call::MapLookup => "BPF_MAP_LOOKUP_ELEM",
             Call::MapUpdate => "BPF_MAP_UPDATE_ELEM",
             Call::Load | Call::LoadTracing => "BPF_PROG_LOAD",
+            Call::TypesLoad => "BPF_BTF_LOAD",
+            Call::MapCreate => "BPF_MAP_CREATE",
             Call::BtfLoad => "BPF_BTF_GET_FD_BY_ID",
             Call::EnableStats => "BPF_ENABLE_STATS",
             Call::OpenCgroup => "open",
@@ -137,6 +146,8 @@ impl Call {
             | Call::ObjPin
             | Call::ObjGet
             | Call::Info
+            | Call::TypesLoad
+            | Call::MapCreate
             | Call::MapLookup
             | Call::MapUpdate => &[Bpf],
             Call::OpenCgroup | Call::FindCgroup2 | Call::Unpin => &[DacOverride],
@@ -160,6 +171,7 @@ impl Error {
             log: None,
             is_probe: false,
             is_found: false,
+            step: None,
         }
     }
 
@@ -197,6 +209,30 @@ impl Error {
         }
     }
 
+    /// libbpf could not load an object. Takes what libbpf has said meanwhile.
+    pub(crate) fn of_load(call: Call, target: impl Into<String>, error: &libbpf_rs::Error) -> Self {
+        let log = format!("{error}\n{}", take_log());
+        Self::from_libbpf(call, target, error).with_log(&log).with_step(sys::try_types)
+    }
+
+    /// The same with the call that failed. Where the kernel seems to take no types, libbpf goes on without them, and
+    /// then a map that needs them is invalid: so it was their load that failed, unless the kernel does not have it.
+    fn with_step(mut self, try_types: impl FnOnce() -> std::result::Result<(), Errno>) -> Self {
+        let is_map = |line: &str| line.contains("map '") && line.contains("': failed to create");
+        if !self.log().is_some_and(|log| log.lines().any(is_map)) {
+            return self;
+        }
+        self.step = Some(Call::MapCreate);
+        if self.errno == Errno::EINVAL
+            && let Err(errno) = try_types()
+            && errno != Errno::EINVAL
+        {
+            self.step = Some(Call::TypesLoad);
+            self.errno = errno;
+        }
+        self
+    }
+
     /// The same with a sentence that says more.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
@@ -216,7 +252,7 @@ impl Error {
         self.log.as_deref()
     }
 
-    /// The call that failed.
+    /// The call that failed, or the last of those that a load takes.
     pub fn call(&self) -> Call {
         self.call
     }
@@ -276,28 +312,48 @@ impl Error {
         self.is_for_want_of(Rights::of_this_thread().as_ref())
     }
 
-    /// Whether a call that was to tell only what this kernel has was refused, whoever refused it: then nobody knows.
-    pub fn is_refused_probe(&self) -> bool {
-        self.is_probe && self.kind() == Kind::Denied
+    /// Whether it tells nothing of what this kernel has: somebody refused to let it answer (a right is missing, a policy,
+    /// a sandbox), or memory ran out.
+    pub fn is_no_answer(&self) -> bool {
+        let is_refused = self.kind() == Kind::Denied && !self.is_verdict();
+        self.is_for_want_of_rights() || is_refused || self.is_step_refused() || self.is_for_now()
+    }
+
+    /// Other calls of `bpf(2)` came through, so the kernel has it, and something else has said `ENOSYS`.
+    fn is_step_refused(&self) -> bool {
+        self.step.is_some() && self.errno == Errno::ENOSYS
+    }
+
+    /// Memory or time ran out.
+    fn is_for_now(&self) -> bool {
+        matches!(self.errno, Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)
+    }
+
+    /// The verifier has looked at the program, or would have.
+    fn is_verdict(&self) -> bool {
+        let is_load = matches!(self.call, Call::Load | Call::LoadTracing);
+        self.is_refused_by_the_verifier()
+            || (is_load && self.step.is_none() && self.errno == Errno::EACCES)
     }
 
     /// Whether the verifier has refused a program. That memory or time ran out while it looked is no verdict.
     pub fn is_refused_by_the_verifier(&self) -> bool {
-        let is_over = !matches!(self.errno, Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR);
-        is_over && self.log().is_some_and(|log| log.contains("BEGIN PROG LOAD LOG"))
+        !self.is_for_now() && self.log().is_some_and(|log| log.contains("BEGIN PROG LOAD LOG"))
+    }
+
+    /// The capabilities that the call needs which failed.
+    fn needed(&self) -> &'static [Capability] {
+        self.step.unwrap_or(self.call).capabilities(self.errno, self.is_probe)
     }
 
     fn is_for_want_of(&self, rights: Option<&Rights>) -> bool {
         if self.is_refused_by_the_verifier() {
             return rights.is_none_or(|rights| !rights.has(Capability::Perfmon));
         }
-        let is_load = matches!(self.call, Call::Load | Call::LoadTracing);
-        let is_verdict = is_load && self.errno == Errno::EACCES;
         // Where unprivileged users may not use bpf(2), any call of it needs CAP_BPF first.
-        let needed =
-            self.call.capabilities(self.errno, self.is_probe).iter().chain(&[Capability::Bpf]);
+        let needed = self.needed().iter().chain(&[Capability::Bpf]);
         let lacks = |rights: &Rights| needed.clone().any(|&it| !rights.has(it));
-        self.kind() == Kind::Denied && !is_verdict && rights.is_none_or(lacks)
+        self.kind() == Kind::Denied && !self.is_verdict() && rights.is_none_or(lacks)
     }
 }
 
@@ -337,9 +393,43 @@ mod tests {
 
     #[test]
     fn a_probe_that_was_refused_tells_nothing_whoever_refused_it() {
-        assert!(Error::of_probe(Call::LinkCreate, Errno::EPERM).is_refused_probe());
-        assert!(!Error::of_probe(Call::LinkCreate, Errno::ENOSYS).is_refused_probe());
-        assert!(!Error::new(Call::Load, "x", Errno::EPERM).is_refused_probe());
+        assert!(Error::of_probe(Call::LinkCreate, Errno::EPERM).is_no_answer());
+        assert!(!Error::of_probe(Call::LinkCreate, Errno::ENOSYS).is_no_answer());
+    }
+
+    #[test]
+    fn a_load_that_was_refused_is_no_answer_and_the_verifiers_verdict_is_one() {
+        let load = |errno| Error::new(Call::Load, "x", errno);
+        assert!(load(Errno::EPERM).is_no_answer() && load(Errno::ENOMEM).is_no_answer());
+        assert!(!load(Errno::EINVAL).is_no_answer() && !load(Errno::ENOSYS).is_no_answer());
+        let failed_at_a_map = |errno| load(errno).with_log(MAP).with_step(|| Ok(()));
+        assert!(failed_at_a_map(Errno::ENOSYS).is_no_answer());
+        assert!(failed_at_a_map(Errno::EACCES).is_no_answer(), "the verifier saw nothing yet");
+        assert!(!failed_at_a_map(Errno::EINVAL).is_no_answer());
+    }
+
+    /// What libbpf says where it cannot make a map.
+    const MAP: &str = "libbpf: map 'chad_members': failed to create: -EINVAL";
+
+    #[test]
+    fn the_call_of_a_load_is_named_that_failed() {
+        let with = |errno, log, types| {
+            let error = Error::new(Call::Load, "x", errno).with_log(log);
+            error.with_step(|| types).to_string()
+        };
+        let said = with(Errno::EPERM, MAP, Ok(()));
+        assert!(said.ends_with(" (BPF_MAP_CREATE: EPERM)"), "{said}");
+        let said = with(Errno::EINVAL, MAP, Err(Errno::EPERM));
+        assert!(said.ends_with(" (BPF_BTF_LOAD: EPERM)") && !said.contains("CONFIG"), "{said}");
+        // A kernel that knows no types, or takes them: the map's type is missing.
+        for types in [Ok(()), Err(Errno::EINVAL)] {
+            let said = with(Errno::EINVAL, MAP, types);
+            assert!(said.ends_with("CONFIG_CGROUP_BPF? (BPF_MAP_CREATE: EINVAL)"), "{said}");
+        }
+        let said = with(Errno::EINVAL, "libbpf: prog 'x': failed to load", Err(Errno::EPERM));
+        assert!(said.ends_with(" (BPF_PROG_LOAD: EINVAL)"), "{said}");
+        let said = with(Errno::EINVAL, MAP, Err(Errno::ENOSYS));
+        assert!(said.contains("refuses this call of bpf() alone"), "{said}");
     }
 
     #[test]

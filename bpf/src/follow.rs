@@ -26,7 +26,7 @@ use crate::ids::{CgroupId, ProgramId};
 use crate::link::Link;
 use crate::owner::Owner;
 use crate::sys::Map;
-use crate::throttle::{listen_to_libbpf, take_log, write_c_chars};
+use crate::throttle::{listen_to_libbpf, write_c_chars};
 
 const WHAT: &str = "the programs that follow a cgroup's path";
 
@@ -102,10 +102,7 @@ impl Follower {
         if parent.id() == ROOT_CGROUP_ID {
             return Err(refuse("the cgroup above is the root: every packet of the host would pay"));
         }
-        let fail = |error: libbpf_rs::Error| {
-            let log = format!("{error}\n{}", take_log());
-            Error::from_libbpf(Call::LoadTracing, WHAT, &error).with_log(log.trim_end())
-        };
+        let fail = |error: libbpf_rs::Error| Error::of_load(Call::LoadTracing, WHAT, &error);
         listen_to_libbpf();
         let mut storage = MaybeUninit::uninit();
         let mut open = skeleton::FollowSkelBuilder::default().open(&mut storage).map_err(fail)?;

@@ -29,7 +29,7 @@ use crate::ids::CgroupId;
 use crate::netns::unless_gone;
 use crate::owner::pid_namespace;
 use crate::sys;
-use crate::throttle::{listen_to_libbpf, take_log};
+use crate::throttle::listen_to_libbpf;
 
 const WHAT: &str = "the iterator over open files";
 
@@ -134,10 +134,7 @@ impl Sockets {
     /// # Errors
     /// `Unsupported` where the kernel has no such iterator or no type information, `Denied` without the rights.
     pub fn load(cgroup: &Cgroup) -> Result<Self> {
-        let fail = |error: libbpf_rs::Error| {
-            let log = format!("{error}\n{}", take_log());
-            Error::from_libbpf(Call::Iterate, WHAT, &error).with_log(&log)
-        };
+        let fail = |error: libbpf_rs::Error| Error::of_load(Call::Iterate, WHAT, &error);
         let path = cgroup.path().to_owned();
         let kind = path.join("cgroup.type");
         // The root has no such file, and is never threaded.

@@ -14,6 +14,7 @@ mod process;
 mod slots;
 mod threads;
 mod tree;
+mod types;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem;
@@ -36,6 +37,7 @@ pub(crate) use process::{Task, task};
 pub(crate) use slots::slots;
 pub(crate) use threads::share_files;
 pub(crate) use tree::clone_mount;
+pub(crate) use types::try_types;
 
 type Result<T> = std::result::Result<T, Errno>;
 

@@ -95,8 +95,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     take_log();
 
     let fail = |error: libbpf_rs::Error| {
-        let failed = Error::from_libbpf(Call::Load, WHAT, &error)
-            .with_log(&format!("{error}\n{}", take_log()));
+        let failed = Error::of_load(Call::Load, WHAT, &error);
         let is_old = release::running().is_some_and(|running| running < (6, 6));
         if parts.queue && is_old && failed.kind() == Kind::Other {
             failed.with_detail("a queue for downloads needs Linux 6.6 or newer")

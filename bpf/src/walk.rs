@@ -26,7 +26,7 @@ use crate::error::{Call, Error, Result};
 use crate::ids::{CgroupId, ProgramId};
 use crate::list::{AttachFlags, AttachedProgram, ProgramList};
 use crate::sys;
-use crate::throttle::{listen_to_libbpf, take_log};
+use crate::throttle::listen_to_libbpf;
 
 const WHAT: &str = "the iterator over cgroups";
 
@@ -114,10 +114,7 @@ fn attempt(
     bytes: u32,
 ) -> Result<Option<Walked>> {
     let start = Instant::now();
-    let fail = |error: libbpf_rs::Error| {
-        let log = format!("{error}\n{}", take_log());
-        Error::from_libbpf(Call::Iterate, WHAT, &error).with_log(&log)
-    };
+    let fail = |error: libbpf_rs::Error| Error::of_load(Call::Iterate, WHAT, &error);
     listen_to_libbpf();
     let mut storage = MaybeUninit::uninit();
     let mut open = skeleton::WalkSkelBuilder::default().open(&mut storage).map_err(fail)?;

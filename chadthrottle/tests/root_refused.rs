@@ -1,7 +1,12 @@
 //! What is said where `bpf(2)` is refused: by a policy (EPERM), in a sandbox without it (ENOSYS), for want of a right.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 
@@ -14,6 +19,35 @@ fn refused(errno: &str, args: &[&str]) -> Output {
     strace.args(["-e", &format!("inject=bpf:error={errno}")]);
     strace.arg(PROGRAM).args(args);
     strace.output().expect("strace has to be here: run scripts/setup test")
+}
+
+const MAP_CREATE: u64 = 0;
+const PROG_LOAD: u64 = 5;
+const BTF_LOAD: u64 = 18;
+const SYS_BPF: i64 = if cfg!(target_arch = "x86_64") { 321 } else { 280 };
+const EPERM: u32 = 1;
+const ENOMEM: u32 = 12;
+const ENOSYS: u32 = 38;
+
+/// Runs the program; one command of `bpf(2)` is answered with an errno. The filter stays with the thread, so the
+/// thread ends with the run.
+fn refused_command(command: u64, errno: u32, args: &[&str]) -> Output {
+    let is_it = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command);
+    let rule = SeccompRule::new(vec![is_it.unwrap()]).unwrap();
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(SYS_BPF, vec![rule])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let filter = BpfProgram::try_from(filter.unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            apply_filter(&filter).unwrap();
+            Command::new(PROGRAM).args(args).output().unwrap()
+        });
+        run.join().unwrap()
+    })
 }
 
 /// Runs the program as root without any capability.
@@ -61,6 +95,32 @@ fn root_the_doctor_knows_nothing_where_a_policy_keeps_it_from_asking() {
     let line = said.lines().find(|line| line.contains("packet programs  ")).unwrap();
     assert!(line.starts_with('?') && line.contains("a security policy"), "{said}");
     assert!(!said.lines().any(|line| line.starts_with("NO")), "{said}");
+}
+
+#[test]
+fn root_the_command_of_bpf_is_named_that_a_policy_refuses_and_the_doctor_does_not_know() {
+    isolate();
+    let cgroup = ScratchCgroup::new("command");
+    for (command, errno, named, why) in [
+        (BTF_LOAD, EPERM, "(BPF_BTF_LOAD: EPERM)", "the seccomp filter of this process"),
+        (BTF_LOAD, ENOSYS, "(BPF_BTF_LOAD: ENOSYS)", "refuses this call of bpf() alone"),
+        (MAP_CREATE, EPERM, "(BPF_MAP_CREATE: EPERM)", "the seccomp filter of this process"),
+        (MAP_CREATE, ENOMEM, "(BPF_MAP_CREATE: ENOMEM)", "Out of memory"),
+        (PROG_LOAD, EPERM, "(BPF_PROG_LOAD: EPERM)", "the seccomp filter of this process"),
+    ] {
+        let output = refused_command(command, errno, &limit(&cgroup));
+        let said = talk(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(named) && said.contains(why), "{said}");
+        assert!(!said.contains("CONFIG_"), "{said}");
+
+        let output = refused_command(command, errno, &["doctor"]);
+        let said = String::from_utf8(output.stdout.clone()).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}{}", talk(&output));
+        let line = said.lines().find(|line| line.contains("packet programs  ")).unwrap();
+        assert!(line.starts_with('?') && said.contains(named), "{said}");
+        assert!(!said.lines().any(|line| line.starts_with("NO")), "{said}");
+    }
 }
 
 #[test]

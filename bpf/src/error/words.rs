@@ -68,6 +68,12 @@ impl Error {
                 (refusal, _) => refusal.to_string(),
             });
         }
+        if self.is_step_refused() {
+            return Some(
+                "a sandbox or a policy refuses this call of bpf() alone (gVisor, seccomp)"
+                    .to_owned(),
+            );
+        }
         if self.has_no_bpf() {
             return Some("this kernel or sandbox has no bpf() (gVisor, seccomp)".to_owned());
         }
@@ -111,12 +117,12 @@ impl Error {
     }
 
     fn refusal(&self, rights: Option<&Rights>) -> Refusal {
-        Refusal::of(self.call.capabilities(self.errno, self.is_probe), rights)
+        Refusal::of(self.needed(), rights)
     }
 
     /// Whether this kernel, or the sandbox around this process, has no `bpf(2)` at all.
     pub fn has_no_bpf(&self) -> bool {
-        self.errno == Errno::ENOSYS && self.call.name().starts_with("BPF_")
+        self.errno == Errno::ENOSYS && self.step.is_none() && self.call.name().starts_with("BPF_")
     }
 
     /// What happened, in a sentence without its reason.
@@ -141,6 +147,7 @@ impl Error {
             Call::MapLookup | Call::ReadProc => format!("cannot read {target}"),
             Call::MapUpdate => format!("cannot write to {target}"),
             Call::Load | Call::LoadTracing => format!("cannot load {target}"),
+            Call::TypesLoad => format!("cannot load the types of {target}"),
             Call::BtfLoad => format!("cannot read the types of {target}"),
             Call::EnableStats => format!("cannot measure {target}"),
             Call::OpenCgroup if self.is_no_cgroup() => format!("no such cgroup: {target}"),
@@ -150,7 +157,7 @@ impl Error {
             Call::Iterate => format!("cannot use {target}"),
             Call::Netlink => format!("cannot read or change {target}"),
             Call::SetNs => format!("cannot enter {target}"),
-            Call::Unshare => format!("cannot make {target}"),
+            Call::Unshare | Call::MapCreate => format!("cannot make {target}"),
             Call::PerfEvent => format!("cannot follow {target}"),
         }
     }
@@ -160,7 +167,8 @@ impl Error {
         if self.is_found {
             self.reason()
         } else {
-            format!("{} ({}: {:?})", self.reason(), self.call.name(), self.errno)
+            let call = self.step.unwrap_or(self.call);
+            format!("{} ({}: {:?})", self.reason(), call.name(), self.errno)
         }
     }
 

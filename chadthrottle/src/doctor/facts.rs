@@ -23,15 +23,14 @@ pub(super) enum Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// A call that was refused for want of rights says nothing of the kernel. Of what libbpf has to say, which fills a
+    /// A call that was refused says nothing of the kernel. Of what libbpf has to say, which fills a
     /// page, the first line is what matters.
     fn of(result: bpf::Result<T>) -> Self {
         match result {
             Ok(answer) => Self::Is(answer),
             Err(error) => {
                 let said = first_line(&error.to_string()).to_owned();
-                let is_unknown = error.is_for_want_of_rights() || error.is_refused_probe();
-                if is_unknown { Self::Unknown(said) } else { Self::No(said) }
+                if error.is_no_answer() { Self::Unknown(said) } else { Self::No(said) }
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::makers::Held;
 use super::processes::Processes;
 use crate::diff::Item;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Object, Snapshot};
 
 /// What processes held at the moment before, and what nobody did. Whoever held it then was there before the command.
 ///
@@ -13,12 +13,7 @@ pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item
     let processes = Processes::default();
     let held = Held::new(before, &processes);
     // What nobody kept was going already: nothing that the command could have done would have ended it.
-    let was_kept = |item: &Item| match item {
-        Item::Program { .. } | Item::Link { .. } | Item::Map { .. } => {
-            !held.keepers(item).is_empty() || !held.holders(item).is_empty()
-        }
-        Item::Attachment { .. } | Item::Pin { .. } => true,
-    };
+    let was_kept = |item: &Item| itself(item).is_none_or(|object| held.stays(object));
     let gone: Vec<Item> = gone.into_iter().filter(was_kept).collect();
     let is_gone = |wanted: &dyn Fn(&Item) -> bool| gone.iter().any(wanted);
     let was_let_go: Vec<bool> = gone
@@ -39,7 +34,8 @@ pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item
                 }
                 Item::Pin { .. } => false,
             };
-            is_whole && !held.holders(item).is_empty()
+            let keeping = itself(item).map(|object| held.all_keeping(object));
+            is_whole && !held.holders_of(&keeping.unwrap_or_else(|| held.keeping(item))).is_empty()
         })
         .collect();
     let (mut by_others, mut rest) = (Vec::new(), Vec::new());
@@ -47,4 +43,14 @@ pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item
         if was_let_go { by_others.push(item) } else { rest.push(item) }
     }
     (by_others, rest)
+}
+
+/// The object that it is; none where it is a place of one.
+fn itself(item: &Item) -> Option<Object> {
+    match item {
+        Item::Program { program } => Some(Object::Program(program.id)),
+        Item::Link { link, .. } => Some(Object::Link(link.id)),
+        Item::Map { map } => Some(Object::Map(map.id)),
+        Item::Attachment { .. } | Item::Pin { .. } => None,
+    }
 }

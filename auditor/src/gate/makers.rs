@@ -179,8 +179,7 @@ impl<'a> Held<'a> {
     /// A map is kept by itself, the programs that use it, links, and maps that have it in a slot.
     pub(super) fn keeping_map(&self, id: MapId) -> Vec<Object> {
         let programs = self.users_of(id).flat_map(|program| self.keeping_program(program));
-        let links = self.inventory.into_iter().flat_map(|it| &it.links);
-        let links = links.filter(|link| link.map_id == Some(id)).map(|link| Object::Link(link.id));
+        let links = self.links_to(id).map(Object::Link);
         let maps = self.slots_of(Object::Map(id)).map(|(map, _)| Object::Map(map.id));
         [Object::Map(id)].into_iter().chain(programs).chain(links).chain(maps).collect()
     }
@@ -228,6 +227,57 @@ impl<'a> Held<'a> {
         };
         self.pins(object).next().is_some()
             || matches!(object, Object::Program(id) if is_attached(id))
+    }
+
+    /// Whether something keeps an object that does not go by itself: a process, a pin or an attachment, through however
+    /// many programs, links and maps. The kernel frees what only each other keep some time after they were let go of, one
+    /// by one: so that a program uses a map says nothing where nothing keeps the program.
+    pub(super) fn stays(&self, object: Object) -> bool {
+        let all = self.all_keeping(object);
+        let is_kept = |&object: &Object| self.is_kept_by_itself(object) || self.is_attached(object);
+        !self.holders_of(&all).is_empty() || all.iter().any(is_kept)
+    }
+
+    /// An object and those that keep it, through however many others.
+    pub(super) fn all_keeping(&self, object: Object) -> Vec<Object> {
+        let mut found = vec![object];
+        let mut next = 0;
+        while let Some(&object) = found.get(next) {
+            for by in self.kept_by(object) {
+                if !found.contains(&by) {
+                    found.push(by);
+                }
+            }
+            next += 1;
+        }
+        found
+    }
+
+    /// It is a program on a cgroup or a device, whether through a link or not.
+    fn is_attached(&self, object: Object) -> bool {
+        let Object::Program(id) = object else { return false };
+        let mut on_cgroups = self.look.into_iter().flat_map(|look| &look.attachments);
+        let mut on_devices = self.inventory.into_iter().flat_map(|it| &it.device_programs);
+        on_cgroups.any(|it| it.program_id == id) || on_devices.any(|it| it.program_id == id)
+    }
+
+    /// The objects that keep one, themselves kept or not.
+    fn kept_by(&self, object: Object) -> Vec<Object> {
+        let slots = self.slots_of(object).map(|(map, _)| Object::Map(map.id));
+        let by: Vec<Object> = match object {
+            Object::Program(id) => self.links_of(id).map(Object::Link).collect(),
+            Object::Map(id) => {
+                let programs = self.users_of(id).map(Object::Program);
+                programs.chain(self.links_to(id).map(Object::Link)).collect()
+            }
+            Object::Link(_) => Vec::new(),
+        };
+        by.into_iter().chain(slots).collect()
+    }
+
+    fn links_to(&self, map: MapId) -> impl Iterator<Item = LinkId> {
+        let links = self.inventory.into_iter().flat_map(|it| &it.links);
+        links.filter(move |link| link.map_id == Some(map)).map(|link| link.id)
     }
 
     /// Of XDP the kernel does not tell whether it is through a link: then a link of the program says it.

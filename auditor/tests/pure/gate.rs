@@ -200,6 +200,26 @@ fn what_the_command_removed_of_others_is_told_and_does_not_count() {
 }
 
 #[test]
+fn what_only_things_keep_that_nobody_keeps_was_going_already() {
+    let mut before = loaded(&[]);
+    // As a gate before leaves it: its program and maps, one in a slot of another.
+    before.load(42, "audit_bpf", &[9]);
+    before.map(8, "inner");
+    before.map(9, "audit_calls");
+    before.slot("0", Object::Map(MapId(8)));
+    before.slot("1", program(41));
+    before.any_link(7, 42, "perf_event");
+    assert_eq!(settled(&before, &everything()).gone, []);
+    // One process that holds the program keeps all of it.
+    let mut held = before.clone();
+    held.hold(SYSTEMD, &[program(42)]);
+    assert_eq!(settled(&held, &everything()).gone_of_others.len(), 4);
+    before.pin("/sys/fs/bpf/calls", Object::Map(MapId(9)));
+    let gone = settled(&before, &everything()).gone;
+    assert_eq!(gone.len(), 4, "the pin, what it holds, and what is in its slots: {gone:?}");
+}
+
+#[test]
 fn what_others_let_go_of_is_told_from_what_was_taken_from_them() {
     let mut before = loaded(&[SYSTEMD]);
     before.attach(41, A, EG);

@@ -60,6 +60,18 @@ pub(crate) fn text(path: &Path) -> &str {
 }
 
 #[test]
+fn root_gates_one_after_another_tell_nothing_of_the_one_before() {
+    isolate();
+    for _ in 0..5 {
+        // The kernel frees a gate's program and maps while the next one runs.
+        let mut gate = Command::new(env!("CARGO_BIN_EXE_chadthrottle-audit"));
+        let output = gate.args(["gate", "--", "sleep", "0.5"]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!told.contains("audit_calls") && !told.contains("calls_bp"), "{told}");
+    }
+}
+
+#[test]
 fn root_a_program_that_forgets_its_attachment_is_caught_and_one_that_detaches_is_not() {
     let cgroup = ScratchCgroup::new("forgets");
     let (folder, names) = (tempfile::tempdir().unwrap(), Names::new());

@@ -41,7 +41,7 @@ pub struct Step {
 pub struct Identity {
     /// Its id.
     pub id: ProgramId,
-    /// Its name, as the kernel kept it.
+    /// Its name for people: the whole one where it is known.
     pub name: String,
     /// Its tag.
     pub tag: String,
@@ -53,7 +53,7 @@ impl From<&ProgramFact> for Identity {
     fn from(program: &ProgramFact) -> Self {
         Self {
             id: program.id,
-            name: program.name.clone(),
+            name: program.shown_name().to_owned(),
             tag: program.tag.clone(),
             loaded_at_ns: program.loaded_at_ns,
         }

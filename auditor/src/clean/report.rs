@@ -117,7 +117,7 @@ pub struct CleanStep {
     /// The program's id; null for a network device, and where it is no leak any more.
     #[schemars(with = "Option<u32>")]
     pub program_id: Option<ProgramId>,
-    /// The program's name.
+    /// The program's name: the whole one where it is known.
     pub program_name: Option<String>,
     /// The cgroup's path below the cgroup2 mount, where it is detached by that path.
     #[schemars(with = "Option<stand_in::Path>")]

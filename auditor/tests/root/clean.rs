@@ -1,6 +1,8 @@
 //! The cure: what is leaked goes, and nothing else does.
 
 use crate::common::*;
+use crate::names::forged;
+use crate::place::{arm, dead_owner};
 use bpf::cgroup::Cgroup;
 use bpf::link::Link;
 use bpf::list::AttachFlags;
@@ -199,4 +201,28 @@ fn root_without_yes_and_without_a_terminal_nothing_is_done() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("--yes") && text.contains("--dry-run"), "{text}");
     assert_eq!(attached(cgroup.path(), INGRESS), [leak]);
+}
+
+#[test]
+fn root_clean_gives_the_whole_name_of_a_program_in_text_and_json() {
+    let cgroup = ScratchCgroup::new("whole");
+    let loaded = forged(cgroup.path(), &dead_owner());
+    arm(&loaded.egress, &Cgroup::open(cgroup.path()).unwrap());
+    drop(loaded);
+    let named = "(chadthrottle_egress)";
+    let run = |args: &[&str]| {
+        let output = audit(&["clean", "--root"]).arg(cgroup.path()).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["--dry-run"]);
+    assert!(text.lines().next().unwrap().contains(named), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["--dry-run", "--format", "json"])).unwrap();
+    assert_eq!(json["steps"][0]["program_name"], "chadthrottle_egress");
+    assert!(json["steps"][0]["about"].as_str().unwrap().ends_with(named), "{json}");
+    let text = run(&["--yes"]);
+    assert!(
+        text.starts_with("detached ") && text.lines().next().unwrap().contains(named),
+        "{text}"
+    );
 }

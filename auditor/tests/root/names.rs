@@ -20,7 +20,7 @@ use crate::common::*;
 use crate::place::{MULTI, arm, dead_owner};
 
 /// Programs that say that they were made by somebody, attached the legacy way.
-fn forged(cgroup: &Path, owner: &Owner) -> Loaded {
+pub(crate) fn forged(cgroup: &Path, owner: &Owner) -> Loaded {
     let loaded = load(owner, 0, Parts::default()).unwrap();
     let open = Cgroup::open(cgroup).unwrap();
     attach(loaded.egress.as_fd(), &open, EGRESS, MULTI, None).unwrap();

@@ -97,6 +97,16 @@ fn page(finding: Finding) -> Page {
                     pinned in a folder of another tool, and the last program of a place on a cgroup with\n\
                     processes stay all the same.",
         },
+        Finding::Unknown => Page {
+            means: "A program of ours is attached, or a queue of ours has a network device, and the audit\n\
+                    could not see whether somebody means it. It may be in use, or a leak.",
+            comes_about: "The audit lacked a right, a policy refused a call, its owner is in another pid\n\
+                          namespace, or it changed between two looks. The report names what was not seen,\n\
+                          and the exit status is 2 where there is no leak beside it.",
+            does: "What an active one does, or what an orphaned one does.",
+            by_hand: "chadthrottle-audit scan      (on the host, as root; it says what it could not see)",
+            clean: "Nothing: it removes only what is known to be a leak.",
+        },
         Finding::OrphanedAttachment => Page {
             means: "A program of ours is attached, but its owner is dead and neither a pin nor the\n\
                     ledger says that it is meant to stay. Most often it was attached the legacy way.",

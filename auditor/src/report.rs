@@ -390,6 +390,9 @@ pub struct Summary {
     /// What was asked for by name and nothing says whose it is; programs without an attachment and defunct links, too.
     #[serde(default)]
     pub unowned: usize,
+    /// Those that could not be judged; network devices of queues, too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown: usize,
     /// Network devices of queues whose owners live; of no attachments.
     #[serde(default)]
     pub devices: usize,

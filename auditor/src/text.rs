@@ -307,12 +307,16 @@ pub fn conclusion(report: &Report) -> String {
         0 => String::new(),
         some => format!(", {} unowned", number(some)),
     };
+    let unknown = match summary.unknown {
+        0 => String::new(),
+        some => format!(", {} unknown", number(some)),
+    };
     let waiting = match summary.waiting {
         0 => String::new(),
         some => format!(", {} waiting for their cgroups", number(some)),
     };
     format!(
-        "{}: {found}{below}{blind}{known}; {} active, {} pinned, {} foreign{unowned}{queues}{waiting}",
+        "{}: {found}{below}{blind}{known}; {} active, {} pinned, {} foreign{unowned}{unknown}{queues}{waiting}",
         report.verdict,
         number(summary.active),
         number(summary.pinned),

@@ -88,9 +88,9 @@ fn ours<'a>(
             what: judged.to_string(),
             why: format!("{what}{}", doubt.help()),
         });
-        return Judged { finding: Finding::Active, reason: format!("{how}; {what}"), ..judged };
+        return Judged { finding: Finding::Unknown, reason: format!("{how}; {what}"), ..judged };
     }
-    let finding = finding.unwrap_or(Finding::Active);
+    let finding = finding.unwrap_or(Finding::Unknown);
     // An orphaned pin is reported, and later removed, as just those.
     let pins = if finding == Finding::OrphanedPin { pins } else { judged.pins };
     Judged { finding, reason, pins, ..judged }

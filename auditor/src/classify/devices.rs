@@ -102,7 +102,7 @@ fn of_device<'a>(
                     what: device.to_string(),
                     why: format!("{reason}; run the audit on the host, as root"),
                 });
-                (Finding::Active, reason)
+                (Finding::Unknown, reason)
             }
         }
     };

@@ -27,6 +27,8 @@ pub enum Finding {
     Foreign,
     /// Asked for by its name, but nothing says whose it is: no owner in its metadata, no record, no name of ours.
     Unowned,
+    /// Ours, but what it rests on could not be seen, so nobody can judge it. There is a gap about it.
+    Unknown,
     /// Attached, and no process, pin or ledger entry stands for it.
     OrphanedAttachment,
     /// More of ours on one cgroup and attach type than its owner means to have.
@@ -47,12 +49,13 @@ pub enum Finding {
 
 impl Finding {
     /// Every finding, in the order of the judgement.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Active,
         Self::Pinned,
         Self::Waiting,
         Self::Foreign,
         Self::Unowned,
+        Self::Unknown,
         Self::OrphanedAttachment,
         Self::StackedDuplicate,
         Self::DisarmedAttachment,
@@ -71,6 +74,7 @@ impl Finding {
             Self::Waiting => "waiting",
             Self::Foreign => "foreign",
             Self::Unowned => "unowned",
+            Self::Unknown => "unknown",
             Self::OrphanedAttachment => "orphaned_attachment",
             Self::StackedDuplicate => "stacked_duplicate",
             Self::DisarmedAttachment => "disarmed_attachment",

@@ -8,7 +8,7 @@
 //! - what rests on a fact that could not be seen is not judged, and that is a gap ([`Subject`] says what
 //!   kind of fact each gap hides);
 //! - what cannot be judged is a gap, and one gap makes an audit without leaks incomplete, never clean;
-//! - an attachment that cannot be judged is listed as active, with a reason that says so;
+//! - an attachment that cannot be judged is listed as unknown, with a reason that says so;
 //! - a program without attachments that cannot be judged is named in the gap only.
 
 mod attached;
@@ -244,7 +244,7 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
         let unsettled = |reason: &str| format!("not settled after {count}: {reason}");
         for judged in &mut attachments {
             if settle(judged.finding, &judged.key(), judged.to_string(), &judged.reason) {
-                judged.finding = Finding::Active;
+                judged.finding = Finding::Unknown;
                 judged.reason = unsettled(&judged.reason);
             }
         }
@@ -253,7 +253,7 @@ pub fn classify(snapshot: &Snapshot) -> Classified<'_> {
         });
         for judged in &mut devices {
             if settle(judged.finding, &judged.key(), judged.device.to_string(), &judged.reason) {
-                judged.finding = Finding::Active;
+                judged.finding = Finding::Unknown;
                 judged.reason = unsettled(&judged.reason);
             }
         }

@@ -35,6 +35,11 @@ pub(crate) fn render(report: &Report) -> anyhow::Result<String> {
             "Programs that were asked for by name and nothing says whose they are.",
             number(summary.unowned),
         ),
+        (
+            "unknown",
+            "Attachments and network devices of ours that could not be judged.",
+            number(summary.unknown),
+        ),
         ("devices", "Network devices of queues whose owners live.", number(summary.devices)),
         (
             "slots_used_max",

@@ -11,9 +11,9 @@ macro_rules! recorded {
     };
 }
 
-const RECORDED: [&[u8]; 13] = recorded!(
+const RECORDED: [&[u8]; 14] = recorded!(
     "active" "pinned" "waiting" "foreign" "unowned" "orphaned_attachment" "stacked_duplicate" "disarmed_attachment" "orphaned_pin" "defunct_link"
-    "unattached_program" "unreachable_program" "orphaned_device"
+    "unattached_program" "unreachable_program" "orphaned_device" "unknown"
 );
 
 /// A snapshot is never made larger than this, in values: a copy of a copy of a copy takes the fuzzer's time.

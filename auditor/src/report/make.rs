@@ -23,6 +23,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
     let coverage = last.map(|look| look.coverage.clone()).unwrap_or_default();
     let count =
         |finding| classified.attachments.iter().filter(|judged| judged.finding == finding).count();
+    let devices = || classified.devices.iter().map(|judged| judged.finding);
     Report {
         schema_version: SCHEMA_VERSION,
         tool: snapshot.tool.clone(),
@@ -82,11 +83,9 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
                 .count(),
             foreign: count(Finding::Foreign),
             unowned: classified.unowned().count(),
-            devices: classified
-                .devices
-                .iter()
-                .filter(|judged| judged.finding == Finding::Active)
-                .count(),
+            unknown: count(Finding::Unknown)
+                + devices().filter(|finding| *finding == Finding::Unknown).count(),
+            devices: devices().filter(|finding| *finding == Finding::Active).count(),
             leaked: classified.leaks().count() + classified.leaked_devices().count(),
             known: 0,
             slots_used_max: classified

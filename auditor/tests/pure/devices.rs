@@ -83,13 +83,13 @@ fn whether_an_owner_lives_is_not_guessed_where_not_every_process_can_be_seen() {
     for about in [Subject::Processes, Subject::HiddenProcesses, Subject::Programs] {
         let mut host = queue(None);
         host.gap(about);
-        assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Active]), "{about:?}");
+        assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Unknown]), "{about:?}");
         assert!(classify(&host).gaps.iter().any(|gap| gap.why.contains("cannot be told")));
         assert_eq!(plan(&classify(&host)), []);
     }
     let mut container = queue(None);
     container.host.pid_namespace = 1;
-    assert_eq!(found(&container), (Verdict::Incomplete, vec![Finding::Active]));
+    assert_eq!(found(&container), (Verdict::Incomplete, vec![Finding::Unknown]));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn devices_that_could_not_be_looked_at_make_an_audit_incomplete() {
 fn a_device_that_is_a_suspect_only_since_the_last_look_is_still_changing() {
     let mut host = queue(Some(true));
     host.looks.push(queue(Some(false)).looks.remove(0));
-    assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Active]));
+    assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Unknown]));
     host.looks.remove(0);
     host.looks.push(queue(Some(false)).looks.remove(0));
     assert_eq!(found(&host), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
@@ -135,7 +135,7 @@ fn a_device_that_is_a_suspect_only_since_the_last_look_is_still_changing() {
     let look = host.look();
     look.owners[0].owner = other.clone();
     look.devices[0].alias = Some(serde_json::to_string(&other).unwrap());
-    assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Active]));
+    assert_eq!(found(&host), (Verdict::Incomplete, vec![Finding::Unknown]));
 }
 
 #[test]

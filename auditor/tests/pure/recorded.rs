@@ -51,6 +51,7 @@ recorded! {
     a_pinned_throttle_whose_cgroup_was_removed_waits: Waiting,
     programs_of_systemd_are_foreign: Foreign,
     what_names_no_owner_and_is_not_named_as_ours_is_unowned: Unowned,
+    what_could_not_be_judged_is_unknown_and_not_active: Unknown,
     a_legacy_attachment_whose_owner_was_killed_is_orphaned: OrphanedAttachment,
     older_programs_of_a_process_that_attached_a_new_one_are_duplicates: StackedDuplicate,
     a_disarmed_throttle_of_a_living_owner_is_left_over: DisarmedAttachment,

@@ -1,7 +1,7 @@
 //! How single findings come to a verdict, over one look or several.
 
 use crate::common::*;
-use auditor::classify::Finding::{Active, OrphanedAttachment};
+use auditor::classify::Finding::{OrphanedAttachment, Unknown};
 use auditor::classify::{Finding, Verdict, classify, suspects, unsettled};
 use auditor::snapshot::{Snapshot, Subject};
 
@@ -32,7 +32,7 @@ fn a_suspect_that_is_new_in_the_last_look_is_a_gap() {
     let snapshot = then(&host(), &orphan());
     let classified = classify(&snapshot);
     assert_eq!(classified.verdict, Verdict::Incomplete);
-    assert_eq!(attachments(&snapshot), [Active]);
+    assert_eq!(attachments(&snapshot), [Unknown]);
     assert!(classified.gaps[0].why.contains("still changing after 2 looks"));
 
     let mut idle = host();

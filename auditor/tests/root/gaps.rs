@@ -71,7 +71,7 @@ fn root_a_pin_that_is_meant_stays_though_its_entry_is_torn() {
     for (what, tear) in [("an entry", &torn as &dyn Fn()), ("the folder", &no_folder)] {
         tear();
         let (status, report) = scan(cgroup.path(), &names.leak, &[]);
-        assert_eq!((status, findings(&report)), (2, vec!["active".to_owned()]), "{what}");
+        assert_eq!((status, findings(&report)), (2, vec!["unknown".to_owned()]), "{what}");
         let output = clean(cgroup.path(), &names.leak);
         assert_eq!(output.status.code(), Some(2), "{what}: {}", shown(&output));
         let text = String::from_utf8_lossy(&output.stdout);
@@ -107,7 +107,7 @@ fn root_without_the_right_to_look_into_processes_what_one_holds_is_not_judged() 
         (&report["verdict"], &report["leaks"]),
         (&"incomplete".into(), &Value::from([(); 0]))
     );
-    assert_eq!(findings(&report), ["active"]);
+    assert_eq!(findings(&report), ["unknown"]);
 
     let output = without_ptrace(&["clean", "--yes", "--program", &names.leak], cgroup.path());
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
@@ -175,7 +175,7 @@ fn root_an_owner_that_could_not_tell_when_it_started_is_not_taken_for_dead() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (output.status.code(), findings(&report)),
-        (Some(2), vec!["active".to_owned()]),
+        (Some(2), vec!["unknown".to_owned()]),
         "{report}"
     );
     assert!(report["coverage"].to_string().contains("cannot be told from here"), "{report}");

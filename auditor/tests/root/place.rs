@@ -127,5 +127,6 @@ pub(crate) fn not_known(output: &Output, why: &[&str]) {
         let report = json(output);
         assert_eq!(report["verdict"], "incomplete", "{said}");
         assert_eq!(report["leaks"], Value::from([(); 0]), "{said}");
+        assert!(!findings(&report).contains(&"active".to_owned()), "{said}");
     }
 }

@@ -13,7 +13,7 @@ use clap_complete::Shell;
 
 use self::named::ByName;
 pub use self::report_args::{Format, Output, ReportArgs, Unusable};
-pub(crate) use self::report_args::{descriptor, resolved};
+pub(crate) use self::report_args::{check_file, descriptor, resolved};
 use self::report_args::{formats_but, outputs_but};
 use crate::classify::{DEFAULT_PROGRAMS, Finding, cannot_match};
 use crate::collect::{Breadth, Method, Options};

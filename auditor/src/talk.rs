@@ -4,13 +4,14 @@
 //! all of it is escaped here.
 
 use std::fmt::{self, Debug, Display, Write as _};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::styling::{AnsiColor, Style};
 use clap::error::{ContextKind, ContextValue};
 use clap_verbosity_flag::{LogLevel, Verbosity, VerbosityFilter};
+use nix::errno::Errno;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -114,6 +115,14 @@ pub fn log(text: &str) {
     say(&lines[..FIRST]);
     tracing::debug!("… {} lines left out (-vv shows all)", lines.len() - FIRST - LAST);
     say(&lines[lines.len() - LAST..]);
+}
+
+/// That something could not be written: where, why, and last the call and its errno.
+pub fn cannot_write(to: impl Display, call: &str, error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) => format!("cannot write to {to}: {} ({call}: {errno:?})", errno.desc()),
+        None => format!("cannot write to {to}: {error}"),
+    }
 }
 
 /// Says what the user may want to act on.

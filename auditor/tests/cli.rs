@@ -133,8 +133,26 @@ fn a_file_that_cannot_be_written_is_named_and_the_others_are_written() {
         .assert()
         .code(70)
         .stdout(contains("clean: "))
-        .stderr(starts_with("error: cannot write to /dev/full: "));
+        .stderr(contains(
+            "error: cannot write to /dev/full: No space left on device (write: ENOSPC)\n",
+        ));
     assert!(file.exists());
+}
+
+#[test]
+fn standard_output_that_cannot_be_written_is_told_with_the_call() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = StdCommand::new(env!("CARGO_BIN_EXE_chadthrottle-audit"))
+        .args(["generate", "schema", "report"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let expected =
+        "error: cannot write to standard output: No space left on device (write: ENOSPC)\n";
+    assert_eq!(
+        (output.status.code(), &*String::from_utf8_lossy(&output.stderr)),
+        (Some(70), expected)
+    );
 }
 
 #[test]
@@ -145,6 +163,9 @@ fn a_file_that_could_not_be_written_is_refused_before_anything_is_done() {
         .code(64)
         .stdout("")
         .stderr(starts_with("error: cannot write to /no/where/a: /no/where: No such file"));
+    audit(&["snapshot", "--output", "/no/where/a"]).assert().code(64).stdout("").stderr(
+        "error: cannot write to /no/where/a: /no/where: No such file or directory (access: ENOENT)\n",
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What the commands say, and with which exit status they end.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use auditor::exit::{self, FAILED, NOT_DONE, USAGE};
 use auditor::talk;
 use bpf::limits::Bytes;
@@ -78,7 +78,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(io::Error::new(error.kind(), format!("cannot write the result: {error}")).into())
+            Err(anyhow!(talk::cannot_write("standard output", "write", &error)))
         }
         _ => Ok(()),
     }

@@ -203,3 +203,19 @@ fn the_published_schemas_are_those_of_the_types() {
         "docs/schema/doctor.schema.json is out of date: write it with `chadthrottle generate schema doctor`"
     );
 }
+
+#[test]
+fn standard_output_that_cannot_be_written_is_told_as_the_auditor_tells_it() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_chadthrottle"))
+        .args(["generate", "schema", "list"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let expected =
+        "error: cannot write to standard output: No space left on device (write: ENOSPC)\n";
+    assert_eq!(
+        (output.status.code(), &*String::from_utf8_lossy(&output.stderr)),
+        (Some(70), expected)
+    );
+}

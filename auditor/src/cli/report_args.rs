@@ -52,13 +52,19 @@ impl ReportArgs {
                 return Err(Unusable::SameFile(output.file.clone()));
             }
             seen.push(file);
-            let Some(place) = needed(&output.file) else { continue };
-            if let Err(errno) = access(&place, AccessFlags::W_OK) {
-                return Err(Unusable::Place { file: output.file.clone(), place, errno });
-            }
+            check_file(&output.file)?;
         }
         Ok(())
     }
+}
+
+/// Whether a file can be written: to be asked before the work that is written to it.
+pub(crate) fn check_file(file: &Path) -> Result<(), Unusable> {
+    let Some(place) = needed(file) else { return Ok(()) };
+    access(&place, AccessFlags::W_OK).map_err(|errno| {
+        let file = file.to_owned();
+        Unusable::Place { file, place, errno }
+    })
 }
 
 /// What one has to have the right to write to; nothing for what is open already, whoever may open it.
@@ -118,7 +124,7 @@ pub enum Unusable {
     #[error("--output names {} more than once: give each format a file of its own", .0.display())]
     SameFile(PathBuf),
     /// It could not be written.
-    #[error("cannot write to {}: {}: {}", file.display(), place.display(), errno.desc())]
+    #[error("cannot write to {}: {}: {} (access: {errno:?})", file.display(), place.display(), errno.desc())]
     Place {
         /// The file.
         file: PathBuf,
@@ -249,14 +255,17 @@ mod tests {
     fn what_could_not_be_written_is_told_before_there_is_anything_to_write() {
         let check = |output: &str| args(&[output]).check().map_err(|it| it.to_string());
         assert_eq!(check("json=/dev/null"), Ok(()));
-        let missing = "cannot write to /no/where: /no: No such file or directory".to_owned();
+        let missing =
+            "cannot write to /no/where: /no: No such file or directory (access: ENOENT)".to_owned();
         assert_eq!(check("json=/no/where"), Err(missing));
-        assert!(check("json=/dev/null/x/y").unwrap_err().ends_with("Not a directory"));
+        assert!(
+            check("json=/dev/null/x/y").unwrap_err().ends_with("Not a directory (access: ENOTDIR)")
+        );
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/no/where", &link).unwrap();
         let told = check(&format!("json={}", link.display())).unwrap_err();
-        assert!(told.ends_with("/link: /no: No such file or directory"), "{told}");
+        assert!(told.ends_with("/link: /no: No such file or directory (access: ENOENT)"), "{told}");
         assert_eq!(check("json=/dev/stdout"), Ok(()));
         assert!(check("json=/dev/fd/1023").is_err());
     }

@@ -1,15 +1,16 @@
 //! Where results go.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anstream::{AutoStream, ColorChoice};
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use crate::cli::{ReportArgs, descriptor, resolved};
 use crate::formats::{COLUMNS, Medium, Rendition, render};
+use crate::talk::cannot_write;
 
 /// Where a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Stream {
         };
         match result {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).with_context(|| format!("cannot write to {name}"))
+                Err(anyhow!(cannot_write(name, "write", &error)))
             }
             _ => Ok(()),
         }
@@ -93,40 +94,53 @@ pub(super) fn deliver(
 pub(crate) fn write(to: Option<&Path>, text: &str) -> anyhow::Result<()> {
     match to {
         None => print(text),
-        Some(path) => {
-            put(path, text).with_context(|| format!("cannot write to {}", path.display()))
-        }
+        Some(path) => put(path, text),
     }
 }
 
 fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     match descriptor(path) {
-        Some(1) => print(text),
-        Some(2) => Stream::Stderr.print(text),
-        Some(_) => Ok(File::options().append(true).open(path)?.write_all(text.as_bytes())?),
-        None => Ok(replace(path, text.as_bytes())?),
+        Some(1) => return print(text),
+        Some(2) => return Stream::Stderr.print(text),
+        Some(_) => append(path, text.as_bytes()),
+        None => replace(path, text.as_bytes()),
     }
+    .map_err(|Failed(call, error)| anyhow!(cannot_write(path.display(), call, &error)))
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// The call that failed, and why.
+struct Failed(&'static str, io::Error);
+
+fn failed(call: &'static str) -> impl Fn(io::Error) -> Failed {
+    move |error| Failed(call, error)
+}
+
+fn append(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
+    let mut file = File::options().append(true).open(path).map_err(failed("open"))?;
+    file.write_all(bytes).map_err(failed("write"))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     let path = match fs::metadata(path) {
         // A device or a pipe is written to, not replaced.
         Ok(found) if !found.is_file() => {
-            return File::options().write(true).open(path)?.write_all(bytes);
+            let mut there = File::options().write(true).open(path).map_err(failed("open"))?;
+            return there.write_all(bytes).map_err(failed("write"));
         }
         // The file itself, not a symbolic link to it.
         _ => resolved(path),
     };
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.map_or_else(|| PathBuf::from("."), Path::to_owned);
-    let mut file = tempfile::Builder::new()
-        // Less the umask, like any other file.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    // Less the umask, like any other file. (Errors of its own opening and writing would name the temporary file.)
+    let make = |path: &Path| {
+        File::options().read(true).write(true).create_new(true).mode(0o666).open(path)
+    };
+    let mut file = tempfile::Builder::new().make_in(folder, make).map_err(failed("open"))?;
+    file.as_file_mut().write_all(bytes).map_err(failed("write"))?;
     // Where the machine loses its power, too, there is the old one or the new one.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
+    file.as_file().sync_all().map_err(failed("fsync"))?;
+    file.persist(path).map_err(|error| Failed("rename", error.error))?;
     Ok(())
 }
 
@@ -188,6 +202,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let error = write(Some(Path::new("/nowhere/report")), "text").unwrap_err();
-        assert!(format!("{error:#}").starts_with("cannot write to /nowhere/report: "), "{error:#}");
+        let expected = "cannot write to /nowhere/report: No such file or directory (open: ENOENT)";
+        assert_eq!(format!("{error:#}"), expected, "and no temporary file");
     }
 }

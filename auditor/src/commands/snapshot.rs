@@ -3,7 +3,7 @@
 use super::output;
 use super::progress::Progress;
 use crate::classify::classify;
-use crate::cli::Snapshot;
+use crate::cli::{Snapshot, check_file};
 use crate::collect::{Breadth, collect};
 use crate::exit::{DONE, INCOMPLETE};
 use crate::gathered::gathered;
@@ -12,6 +12,7 @@ use crate::talk::warning;
 /// 0, or 2 when not everything could be seen that a verdict needs, by the same rule as `scan`. What the
 /// facts come to is for `scan --from` to say.
 pub(super) fn run(args: &Snapshot) -> anyhow::Result<u8> {
+    args.output.as_deref().map_or(Ok(()), check_file)?;
     let snapshot = {
         let _progress = Progress::start("Looking at cgroups, programs and processes");
         let breadth = if args.all { Breadth::Everything } else { Breadth::Ours };

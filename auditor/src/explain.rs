@@ -94,7 +94,7 @@ fn page(finding: Finding) -> Page {
                       bpftool prog dump xlated id ID\njournalctl --since LOADED   (who ran when it was loaded)",
             clean: "Nothing. Find out who made it, and remove it with that tool. clean --force ID, with the\n\
                     same --program, removes one by its id, and asks for each. What a process holds, what is\n\
-                    pinned in a folder of another tool, and the last program of a place on a cgroup with\n\
+                    pinned elsewhere than in our folder, and the last program of a place on a cgroup with\n\
                     processes stay all the same.",
         },
         Finding::Unknown => Page {

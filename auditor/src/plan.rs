@@ -210,8 +210,8 @@ fn actions(leak: &Judged<'_>, classified: &Classified<'_>) -> Vec<(Action, Optio
     let others = pins.clone().find(|pin| !leak.is_proved && !is_in_our_folder(&pin.path));
     if let Some(pin) = others {
         let why = format!(
-            "the pin {} is in a folder of another tool, and only its name says that the program is ours: remove it \
-             with that tool",
+            "it is pinned at {}, so somebody keeps it, and only its name says that the program is ours: remove the pin \
+             with the tool that made it",
             pin.path.display()
         );
         return vec![(Action::Cannot { why, holders: holders(&leak.holders) }, None)];

@@ -263,7 +263,7 @@ fn program_of(link: &Link) -> bpf::Result<ProgramId> {
 fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
     let program = identified(step)?;
     if step.premise == Premise::Unowned && !is_in_our_folder(path) {
-        return Err(changed("the pin is in a folder of another tool"));
+        return Err(changed("the pin is not in the folder of our pins, so somebody keeps it"));
     }
     // What a symbolic link leads to is held by a pin of its own, which nobody has judged under this name.
     if path.is_symlink() {

@@ -18,7 +18,7 @@ pub(crate) fn is_in_our_folder(pin: &Path) -> bool {
 
 /// The steps against one unowned thing, in their order.
 ///
-/// What a process holds has somebody who answers for it. So has what is pinned in a folder of another tool, and
+/// What a process holds has somebody who answers for it. So has what is pinned elsewhere than in our folder, and
 /// what something out of sight keeps: there is no step against them. That the last program of a place stays
 /// while its cgroup has processes is made sure of right before the act.
 pub fn forced(judged: &Judged<'_>, classified: &Classified<'_>) -> Vec<Step> {
@@ -61,7 +61,7 @@ fn actions(judged: &Judged<'_>, classified: &Classified<'_>) -> Vec<Action> {
     let pins: Vec<_> = judged.pins.iter().filter(|pin| is_meant(pin.object)).collect();
     if let Some(pin) = pins.iter().find(|pin| !is_in_our_folder(&pin.path)) {
         return cannot(format!(
-            "the pin {} is in a folder of another tool: remove it with that tool",
+            "it is pinned at {}, so somebody keeps it: remove the pin with the tool that made it",
             pin.path.display()
         ));
     }

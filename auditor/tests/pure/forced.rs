@@ -75,7 +75,9 @@ fn a_pin_in_a_folder_of_another_tool_stays_and_so_does_its_link() {
         for host in [attached, defunct, loose] {
             assert_eq!(
                 refusal(&host),
-                format!("the pin {path} is in a folder of another tool: remove it with that tool")
+                format!(
+                    "it is pinned at {path}, so somebody keeps it: remove the pin with the tool that made it"
+                )
             );
         }
     }

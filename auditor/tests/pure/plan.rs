@@ -181,7 +181,12 @@ fn a_pin_in_a_folder_of_another_tool_stays_where_only_a_name_says_that_the_progr
         host
     };
     let [Action::Cannot { why, .. }] = &actions(&named("/sys/fs/bpf/acme/x"))[..] else { panic!() };
-    assert!(why.starts_with("the pin /sys/fs/bpf/acme/x is in a folder of another tool"), "{why}");
+    assert!(
+        why.starts_with(
+            "it is pinned at /sys/fs/bpf/acme/x, so somebody keeps it, and only its name"
+        ),
+        "{why}"
+    );
     assert_eq!(actions(&named("/sys/fs/bpf/chadthrottle/1/x")).len(), 2);
     let mut recorded = named("/sys/fs/bpf/acme/x");
     recorded.record(&owner(4711), 41, A).persist = false;

@@ -88,7 +88,11 @@ fn root_a_link_that_another_tool_has_pinned_on_purpose_stays_and_so_does_a_forgo
     // What is pinned stays even by force; what nobody keeps goes, as another program is there.
     let output = force(cgroup.path(), &names.foreign, &[meant]);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    assert!(shown(&output).contains("is in a folder of another tool"), "{}", shown(&output));
+    assert!(
+        shown(&output).contains(", so somebody keeps it: remove the pin with the tool"),
+        "{}",
+        shown(&output)
+    );
     let output = force(cgroup.path(), &names.foreign, &[stale]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
     assert!(shown(&output).contains(&format!("forced: program {stale}")), "{}", shown(&output));

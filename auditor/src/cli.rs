@@ -4,6 +4,7 @@ mod named;
 mod report_args;
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -124,6 +125,9 @@ pub enum Command {
     /// What `gate` starts to become the command
     #[command(name = crate::gate::children::BECOME, hide = true)]
     GateCommand {
+        /// The descriptor that takes why the command could not be run.
+        #[arg(long)]
+        why_not: RawFd,
         /// The command and its arguments.
         #[arg(last = true)]
         argv: Vec<OsString>,

@@ -1,5 +1,6 @@
 //! `chadthrottle-audit gate`.
 
+use std::os::fd::RawFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::collect::{Breadth, Collector, Options};
 use crate::diff::unseen;
 use crate::gate::children::{Children, become_command};
 use crate::gate::loaders::Loaders;
+use crate::gate::slate::Slate;
 use crate::gate::{Aftermath, CommandInfo, GateReport, Processes, SCHEMA_VERSION, judge};
 use crate::report::Host;
 use crate::snapshot::{Snapshot, Tool};
@@ -49,9 +51,10 @@ pub(super) fn run(args: &Gate) -> anyhow::Result<u8> {
     let mut loaders = Loaders::follow(loads);
     processes.began_ns = Collector::now_ns();
     let began = Instant::now();
-    let ended = children.run(&args.command)?;
+    let (ended, not_run) = children.run(&args.command)?;
     let command = CommandInfo {
         ended: Some(ended),
+        not_run,
         duration_ms: began.elapsed().as_secs_f64() * 1_000.0,
         ..command(args)
     };
@@ -125,7 +128,7 @@ fn settle(
 
 fn command(args: &Gate) -> CommandInfo {
     let words = args.command.iter().map(|word| word.to_string_lossy().into_owned());
-    CommandInfo { argv: words.collect(), ended: None, duration_ms: 0.0 }
+    CommandInfo { argv: words.collect(), ended: None, not_run: None, duration_ms: 0.0 }
 }
 
 fn told(
@@ -157,8 +160,10 @@ fn told(
 }
 
 /// What `gate` starts to become the command.
-pub(super) fn become_it(argv: &[std::ffi::OsString]) -> u8 {
-    let (status, error) = become_command(argv);
-    talk::error(&error);
+pub(super) fn become_it(why_not: RawFd, argv: &[std::ffi::OsString]) -> u8 {
+    let slate = Slate::inherited(why_not);
+    let (status, why) = become_command(argv);
+    slate.write(&why);
+    talk::error(&anyhow::anyhow!(why));
     status
 }

@@ -23,7 +23,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Snapshot(args) => snapshot::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Gate(args) => gate::run(args),
-        Command::GateCommand { argv } => Ok(gate::become_it(argv)),
+        Command::GateCommand { why_not, argv } => Ok(gate::become_it(*why_not, argv)),
         Command::Explain(args) => explain::run(args),
         Command::Generate(args) => generate::run(args),
     }

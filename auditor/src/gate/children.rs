@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::report::Ended;
+use super::slate::Slate;
+use crate::escape::escape;
 use crate::talk::warning;
 
 /// The hidden subcommand that becomes the command.
@@ -67,16 +70,19 @@ impl Children {
         Ok(Self { signals })
     }
 
-    /// Runs a command with this process's own standard streams, passes signals on to it, and waits for its end.
+    /// Runs a command with this process's own standard streams, passes signals on to it, and waits for its end. With how it
+    /// ended comes why it could not be run at all, if so.
     ///
     /// # Errors
     /// When it cannot be started at all.
-    pub(crate) fn run(&self, argv: &[OsString]) -> anyhow::Result<Ended> {
+    pub(crate) fn run(&self, argv: &[OsString]) -> anyhow::Result<(Ended, Option<String>)> {
+        let slate = Slate::blank();
         // A child begins with the signals blocked that its parent blocks. This program, started again, lets them
         // through before it becomes the command.
         let child = Command::new("/proc/self/exe")
             .arg0("chadthrottle-audit")
             .arg(BECOME)
+            .arg(format!("--why-not={}", slate.fd()))
             .arg("--")
             .args(argv)
             .spawn()
@@ -98,7 +104,7 @@ impl Children {
                 }
             }
             if let Some(ended) = reap(Some(pid))? {
-                return Ok(ended);
+                return Ok((ended, slate.read()));
             }
             self.wait(PollTimeout::NONE)?;
         }
@@ -187,24 +193,35 @@ fn reap(wanted: Option<Pid>) -> anyhow::Result<Option<Ended>> {
     }
 }
 
-/// Becomes the command; returns only if that is not possible, with the exit status that shells have for it.
-pub(crate) fn become_command(command: &[OsString]) -> (u8, anyhow::Error) {
+/// Becomes the command; returns only if that is not possible, with the exit status that shells have for it, and why.
+pub(crate) fn become_command(command: &[OsString]) -> (u8, String) {
     const NOT_FOUND: u8 = 127;
     const NOT_EXECUTABLE: u8 = 126;
     let Some((program, args)) = command.split_first() else {
-        return (NOT_FOUND, anyhow::anyhow!("there is no command to run"));
+        return (NOT_FOUND, "there is no command to run".to_owned());
     };
+    let named = escape(&program.to_string_lossy());
     if let Err(errno) = taken().thread_unblock() {
-        return (NOT_EXECUTABLE, anyhow::Error::from(errno).context("cannot unblock signals"));
+        let why = format!("{} (sigprocmask: {errno:?})", errno.desc());
+        return (NOT_EXECUTABLE, format!("cannot run '{named}': {why}"));
     }
     let error = Command::new(program).args(args).exec();
     let is_missing = error.kind() == std::io::ErrorKind::NotFound;
     let status = if is_missing { NOT_FOUND } else { NOT_EXECUTABLE };
-    let named = program.to_string_lossy();
-    (
-        status,
-        anyhow::Error::from(error).context(format!("cannot run {}", crate::escape::escape(&named))),
-    )
+    (status, format!("cannot run '{named}': {}", why_not(Path::new(program), &error)))
+}
+
+/// Why a program was not executed, and last the call and its errno.
+fn why_not(program: &Path, error: &std::io::Error) -> String {
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else { return error.to_string() };
+    let is_path = program.as_os_str().as_encoded_bytes().contains(&b'/');
+    let why = match errno {
+        Errno::ENOENT if is_path && program.exists() => "its interpreter is not there",
+        Errno::ENOENT => "there is no such command",
+        Errno::EACCES => "it is no file that may be executed",
+        errno => errno.desc(),
+    };
+    format!("{why} (execve: {errno:?})")
 }
 
 fn is_ignored(signal: Signal) -> anyhow::Result<bool> {
@@ -223,6 +240,9 @@ fn has_signal(digits: &str, signal: Signal) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -236,8 +256,16 @@ mod tests {
     fn what_cannot_be_run_has_the_status_that_shells_have_for_it() {
         let status = |program: &str| become_command(&[program.into()]).0;
         assert_eq!((status("/no/such/command"), status("/dev/null")), (127, 126));
-        let (_, error) = become_command(&["/no/such/\x1bcommand".into()]);
-        let expected = "cannot run /no/such/\\x1bcommand: No such file or directory (os error 2)";
-        assert_eq!(format!("{error:#}"), expected);
+        let why = |program: &str| become_command(&[program.into()]).1;
+        let expected =
+            "cannot run '/no/such/\\x1bcommand': there is no such command (execve: ENOENT)";
+        assert_eq!(why("/no/such/\x1bcommand"), expected);
+        assert!(why("/dev/null").ends_with("it is no file that may be executed (execve: EACCES)"));
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("script");
+        std::fs::write(&script, "#!/no/such/shell\n").unwrap();
+        std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+        let told = why(script.to_str().unwrap());
+        assert!(told.ends_with("its interpreter is not there (execve: ENOENT)"), "{told}");
     }
 }

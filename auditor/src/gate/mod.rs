@@ -13,6 +13,7 @@ pub(crate) mod loaders;
 mod makers;
 pub(crate) mod processes;
 mod report;
+pub(crate) mod slate;
 mod text;
 
 use nix::sys::signal::Signal;

@@ -65,6 +65,9 @@ pub struct CommandInfo {
     pub argv: Vec<String>,
     /// How it ended; null where it was not run, because the gate could not see.
     pub ended: Option<Ended>,
+    /// Why it could not be run, though the gate could see; `ended` then has the status that shells have for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_run: Option<String>,
     /// How long it ran.
     pub duration_ms: f64,
 }

@@ -90,18 +90,25 @@ pub(super) fn conclusion(report: &GateReport) -> String {
         0 => String::new(),
         some => format!("; {} made meanwhile by others do not count", number(some)),
     };
+    let how = match report.command.not_run {
+        Some(_) => "it could not be run".to_owned(),
+        None => format!("it {ended}"),
+    };
     match report.verdict {
+        Verdict::Clean if report.command.not_run.is_some() => {
+            format!("clean: the command could not be run, and left nothing behind{named}{others}")
+        }
         Verdict::Clean => {
-            format!("clean: the command left nothing behind{named}; it {ended}{others}")
+            format!("clean: the command left nothing behind{named}; {how}{others}")
         }
         Verdict::Leaks => {
             format!(
-                "leaks: the command left {} behind{named}{blind}; it {ended}{others}",
+                "leaks: the command left {} behind{named}{blind}; {how}{others}",
                 counted(&left)
             )
         }
         Verdict::Incomplete => {
-            format!("incomplete: nothing was shown to be left behind{named}{blind}; it {ended}")
+            format!("incomplete: nothing was shown to be left behind{named}{blind}; {how}")
         }
     }
 }

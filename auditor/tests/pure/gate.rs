@@ -271,6 +271,7 @@ fn report(aftermath: Aftermath, ended: Option<Ended>) -> GateReport {
         command: CommandInfo {
             argv: vec!["make".into(), "check".into()],
             ended,
+            not_run: None,
             duration_ms: 400.0,
         },
         programs: all(),

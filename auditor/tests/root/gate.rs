@@ -144,6 +144,33 @@ fn root_how_a_command_ended_is_told_as_shells_do() {
 }
 
 #[test]
+fn root_a_command_that_could_not_be_run_is_not_said_to_have_ended() {
+    let gate = Gate::new(&Names::new().leak);
+    let (output, report) = gate.run(&["chadtest-nosuch"]);
+    assert_eq!(output.status.code(), Some(127), "{}", shown(&output));
+    let why = "cannot run 'chadtest-nosuch': there is no such command (execve: ENOENT)";
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        talk.starts_with(&format!("error: {why}\nclean: the command could not be run")),
+        "{talk}"
+    );
+    assert!(!talk.contains("ended"), "{talk}");
+    assert_eq!(report["command"]["not_run"], why);
+    // A shell that finds nothing was run itself.
+    let (output, report) = gate.run(&["sh", "-c", "chadtest-nosuch"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it ended with status 127"));
+    assert_eq!(report["command"]["not_run"], Value::Null);
+}
+
+#[test]
+fn root_a_command_inherits_nothing_of_the_gate_that_is_open() {
+    let argv = ["sh", "-c", "ls /proc/self/fd"];
+    let alone = Command::new(argv[0]).args(&argv[1..]).output().unwrap();
+    let (output, _) = Gate::new(&Names::new().leak).run(&argv);
+    assert_eq!(output.stdout, alone.stdout, "{}", shown(&output));
+}
+
+#[test]
 fn root_a_command_has_the_signals_blocked_and_ignored_that_it_has_without_the_gate() {
     let argv = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
     let alone = Command::new(argv[0]).args(&argv[1..]).output().unwrap();

@@ -42,7 +42,7 @@ fn root_in_a_cgroup_namespace_with_a_mount_of_its_own_what_is_beside_it_is_not_c
     let script = r#"echo 0 >"$INSIDE/cgroup.procs"; ROOT=/
         umount --lazy "$MOUNT"
         scan unshare --cgroup -- sh -euc 'mount -t cgroup2 none "$MOUNT"; exec "$@"' sh"#;
-    not_known(&place.run(script), &["a cgroup namespace", "run the audit on the host"]);
+    not_known(&place.run(script), &["a cgroup namespace", "run it on the host"]);
     let leak = plant(&place.inside(), &place.names.leak, EGRESS, MULTI);
     found(&place.run(script), leak);
 }

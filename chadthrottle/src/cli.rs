@@ -61,6 +61,8 @@ pub(crate) struct LimitArgs {
     pub(crate) cgroup: Option<PathBuf>,
 
     /// A process, or one of its threads: its cgroup is limited, with every other process in it
+    ///
+    /// If the process moves to another cgroup later, the limit says so, and ends with status 1 unless it comes back.
     #[arg(long, value_name = "PID", value_parser = pid, allow_hyphen_values = true)]
     pub(crate) pid: Option<u32>,
 

@@ -218,8 +218,8 @@ pub struct Clean {
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
     /// Also remove the program with this id, which `scan` with the same options lists as unowned; may be given several
-    /// times. Each is asked for by itself, and with --yes named. What a process holds, what is pinned in a folder of
-    /// another tool, and the last program of a place on a cgroup with processes stay all the same
+    /// times. Each is asked for by itself, and with --yes named. What a process holds, what is pinned elsewhere than
+    /// in our folder, and the last program of a place on a cgroup with processes stay all the same
     #[arg(
         long,
         value_name = "ID",

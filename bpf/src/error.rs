@@ -216,10 +216,13 @@ impl Error {
     }
 
     /// The same with the call that failed. Where the kernel seems to take no types, libbpf goes on without them, and
-    /// then a map that needs them is invalid: so it was their load that failed, unless the kernel does not have it.
+    /// then a map that needs them is invalid: so it was their load that failed, unless the kernel does not have it. A
+    /// kernel that takes types has `bpf(2)`, so something keeps it from taking programs.
     fn with_step(mut self, try_types: impl FnOnce() -> std::result::Result<(), Errno>) -> Self {
         let is_map = |line: &str| line.contains("map '") && line.contains("': failed to create");
         if !self.log().is_some_and(|log| log.lines().any(is_map)) {
+            let is_alone = self.errno == Errno::ENOSYS && try_types() != Err(Errno::ENOSYS);
+            self.step = is_alone.then_some(self.call);
             return self;
         }
         self.step = Some(Call::MapCreate);
@@ -315,7 +318,7 @@ impl Error {
     /// Whether it tells nothing of what this kernel has: somebody refused to let it answer (a right is missing, a policy,
     /// a sandbox), or memory ran out.
     pub fn is_no_answer(&self) -> bool {
-        let is_refused = self.kind() == Kind::Denied && !self.is_verdict();
+        let is_refused = self.kind() == Kind::Denied && !self.is_refused_by_the_verifier();
         self.is_for_want_of_rights() || is_refused || self.is_step_refused() || self.is_for_now()
     }
 
@@ -327,13 +330,6 @@ impl Error {
     /// Memory or time ran out.
     fn is_for_now(&self) -> bool {
         matches!(self.errno, Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)
-    }
-
-    /// The verifier has looked at the program, or would have.
-    fn is_verdict(&self) -> bool {
-        let is_load = matches!(self.call, Call::Load | Call::LoadTracing);
-        self.is_refused_by_the_verifier()
-            || (is_load && self.step.is_none() && self.errno == Errno::EACCES)
     }
 
     /// Whether the verifier has refused a program. That memory or time ran out while it looked is no verdict.
@@ -353,7 +349,7 @@ impl Error {
         // Where unprivileged users may not use bpf(2), any call of it needs CAP_BPF first.
         let needed = self.needed().iter().chain(&[Capability::Bpf]);
         let lacks = |rights: &Rights| needed.clone().any(|&it| !rights.has(it));
-        self.kind() == Kind::Denied && !self.is_verdict() && rights.is_none_or(lacks)
+        self.kind() == Kind::Denied && rights.is_none_or(lacks)
     }
 }
 
@@ -382,7 +378,7 @@ mod tests {
         assert!(wants(Call::Load, Errno::EPERM, &none));
         assert!(wants(Call::Query, Errno::EPERM, &none));
         assert!(!wants(Call::Load, Errno::EPERM, &all), "a policy");
-        assert!(!wants(Call::Load, Errno::EACCES, &none), "the verifier");
+        assert!(wants(Call::Load, Errno::EACCES, &none) && !wants(Call::Load, Errno::EACCES, &all));
         let refused = Error::new(Call::Load, "x", Errno::EINVAL).with_log("-- BEGIN PROG LOAD LOG");
         assert!(refused.is_for_want_of(Some(&none)) && !refused.is_for_want_of(Some(&all)));
         assert!(!wants(Call::Load, Errno::EINVAL, &none));

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use auditor::exit::not_done;
-use bpf::LinuxBpf;
 use bpf::cgroup::Cgroup;
 use bpf::error::Kind;
+use bpf::{CgroupId, LinuxBpf};
 use throttle_core::mode::Tcp;
 use throttle_core::neighbours::Neighbour;
 use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId, ThrottleStatus};
@@ -147,7 +147,7 @@ impl<'a> Follow<'a> {
                 break Some(Error::Displaced { cgroup, programs, recorded: None }.into());
             }
             if end.guard {
-                let armed = self.current.and_then(|id| self.engine.cgroup_of(id));
+                let armed = self.armed();
                 self.holder.renew(armed);
             }
             if end.once && self.current.is_none() && self.former.is_empty() {
@@ -174,7 +174,8 @@ impl<'a> Follow<'a> {
         };
         self.holder.tell();
         self.sockets.finish();
-        self.named.iter_mut().for_each(Named::look);
+        let armed = self.armed();
+        self.named.iter_mut().for_each(|named| named.look_now(armed));
         let was_refused = self.was_refused || self.refused.is_some();
         let not_always = || not_done("the limit did not hold all the time").into();
         let short = short.or_else(|| was_refused.then(not_always));
@@ -218,7 +219,13 @@ impl<'a> Follow<'a> {
             (None, _) => {}
         }
         self.look_at_former(once);
-        self.named.iter_mut().for_each(Named::look);
+        let armed = self.armed();
+        self.named.iter_mut().for_each(|named| named.look(armed));
+    }
+
+    /// The cgroup that is limited now.
+    fn armed(&self) -> Option<CgroupId> {
+        self.current.and_then(|id| self.engine.cgroup_of(id))
     }
 
     /// Limits the cgroup that has the path now, if there is one.

@@ -14,10 +14,10 @@ use throttle_core::{Engine, Spec, Started};
 /// How often to look, where that takes little time.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Looking takes at most this part of the time,
+/// Looking takes at most this part of the time, but for [`LONGEST`].
 const SHARE: u32 = 50;
 
-/// but nobody's firewall is out of force for longer than this before it is seen.
+/// Nobody's firewall shall be out of force for much longer before that is seen, unless looking takes a good part of it.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// When to look again.
@@ -44,7 +44,7 @@ impl Pace {
 
 /// After a look that took so long.
 fn pause(took: Duration) -> Duration {
-    took.saturating_mul(SHARE).clamp(LOOK, LONGEST)
+    took.saturating_mul(SHARE).clamp(LOOK, LONGEST.max(took.saturating_mul(4)))
 }
 
 /// Others' programs that are out of force on a cgroup, and would be in force if some programs were not there: on the
@@ -151,10 +151,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_that_take_long_are_rare_and_none_is_long_in_coming() {
-        let seconds = |took| pause(Duration::from_millis(took)).as_millis();
-        assert_eq!([0, 20, 40].map(seconds), [1_000, 1_000, 2_000]);
-        assert_eq!([100, 600_000].map(seconds), [5_000, 5_000]);
-        assert_eq!(pause(Duration::MAX), LONGEST);
+    fn looks_that_take_longer_are_rarer_and_the_next_one_is_not_long_in_coming() {
+        let pauses = |took| pause(Duration::from_millis(took)).as_millis();
+        assert_eq!([0, 20, 40].map(pauses), [1_000, 1_000, 2_000]);
+        assert_eq!([100, 1_250, 3_000].map(pauses), [5_000, 5_000, 12_000]);
+        assert_eq!(pause(Duration::MAX), Duration::MAX);
     }
 }

@@ -230,7 +230,7 @@ pub(crate) fn tell_of_settlement(settlement: &Settlement) {
         say(&format!("removed throttle {name} on {}, whose owner had died", shown(cgroup)));
     }
     for (name, error) in &settlement.failed {
-        warn(&format!("throttle {name}, whose owner has died, could not be removed: {error}"));
+        warn(&format!("throttle {name}, which may be left over, could not be removed: {error}"));
     }
     for (path, why) in &settlement.unreadable {
         warn(&format!("{} is left alone: {}", shown(path), auditor::escape::escape(why)));

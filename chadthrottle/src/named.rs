@@ -2,13 +2,15 @@
 //! none of its sockets with it, and opens the next ones where it is.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Error;
 use auditor::escape::escape;
 use auditor::exit::not_done;
 use bpf::cgroup::{Home, home};
-use bpf::start_time;
+use bpf::{CgroupId, start_time};
 
+use crate::in_force::Pace;
 use crate::limit::shown;
 use crate::words::{say, warn};
 
@@ -22,6 +24,7 @@ pub(crate) struct Named {
     /// The directory of the limited cgroup.
     limited: PathBuf,
     at: At,
+    pace: Pace,
 }
 
 /// Where a process is.
@@ -41,18 +44,34 @@ impl Named {
         let start_time = start_time(pid).ok().flatten()?;
         let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
         let name = String::from_utf8_lossy(&name).trim_end().to_owned();
-        Some(Self { pid, name, start_time, limited: limited.to_owned(), at: At::Home })
+        Some(Self {
+            pid,
+            name,
+            start_time,
+            limited: limited.to_owned(),
+            at: At::Home,
+            pace: Pace::new(),
+        })
     }
 
-    /// Looks where it is, and says what is new. Where that cannot be told nothing is.
-    pub(crate) fn look(&mut self) {
+    /// Looks where it is, if it is time to, and says what is new. `armed`: the cgroup that is limited now.
+    pub(crate) fn look(&mut self, armed: Option<CgroupId>) {
+        if self.pace.is_due() {
+            let began = Instant::now();
+            self.look_now(armed);
+            self.pace.note(began);
+        }
+    }
+
+    /// Looks in any case. Where it is not to be told where the process is, nothing is said.
+    pub(crate) fn look_now(&mut self, armed: Option<CgroupId>) {
         let found = home(self.pid);
         // What was found is this process's, as it lives on.
         if start_time(self.pid).ok().flatten() != Some(self.start_time) {
             return;
         }
         let at = match found {
-            Ok(found) => at(&found, &self.limited),
+            Ok(found) => at(&found, armed, &self.limited),
             Err(error) => {
                 tracing::debug!("where process {} lives cannot be seen: {error}", self.pid);
                 None
@@ -82,13 +101,20 @@ impl Named {
     }
 }
 
-/// `None`: nowhere any more, or about to be.
-fn at(found: &Home, limited: &Path) -> Option<At> {
+/// Says where it is: by the id of the limited cgroup, for others may be mounted at its path meanwhile; below that by the
+/// path. `None`: nowhere any more, or nobody can tell.
+fn at(found: &Home, armed: Option<CgroupId>, limited: &Path) -> Option<At> {
+    let id = match found {
+        Home::In { cgroup, .. } => Some(cgroup.id()),
+        Home::OutOfSight { id, .. } => *id,
+        Home::Removed | Home::Ended | Home::Nowhere => None,
+    };
     match found {
+        _ if id.is_none() => None,
+        _ if id == armed => Some(At::Home),
         Home::In { cgroup, .. } if cgroup.path().starts_with(limited) => Some(At::Home),
         Home::In { cgroup, .. } => Some(At::Elsewhere(cgroup.path().to_owned())),
-        Home::OutOfSight { .. } => Some(At::OutOfSight),
-        Home::Removed | Home::Ended | Home::Nowhere => None,
+        _ => Some(At::OutOfSight),
     }
 }
 
@@ -113,14 +139,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_ended_or_is_out_of_sight_is_not_taken_for_moved_to_a_place() {
-        let limited = Path::new("/sys/fs/cgroup/a");
+    fn who_has_ended_or_cannot_be_seen_is_not_taken_for_moved() {
+        let at = |found: &Home| at(found, Some(CgroupId(7)), Path::new("/sys/fs/cgroup/a"));
         assert_eq!(
-            [Home::Removed, Home::Ended, Home::Nowhere].map(|it| at(&it, limited)),
+            [Home::Removed, Home::Ended, Home::Nowhere].map(|it| at(&it)),
             [None, None, None]
         );
-        let hidden = Home::OutOfSight { listed: Some("/../b".into()), id: None };
-        assert_eq!(at(&hidden, limited), Some(At::OutOfSight));
+        let hidden = |id| at(&Home::OutOfSight { listed: Some("/../b".into()), id });
+        assert_eq!(hidden(Some(CgroupId(8))), Some(At::OutOfSight));
+        assert_eq!(hidden(Some(CgroupId(7))), Some(At::Home), "something is mounted over it");
+        assert_eq!(hidden(None), None);
         assert!(left(&At::OutOfSight).unwrap().contains("cannot be seen"));
         assert_eq!(left(&At::Home), None);
     }

@@ -107,6 +107,7 @@ fn root_the_command_of_bpf_is_named_that_a_policy_refuses_and_the_doctor_does_no
         (MAP_CREATE, EPERM, "(BPF_MAP_CREATE: EPERM)", "the seccomp filter of this process"),
         (MAP_CREATE, ENOMEM, "(BPF_MAP_CREATE: ENOMEM)", "Out of memory"),
         (PROG_LOAD, EPERM, "(BPF_PROG_LOAD: EPERM)", "the seccomp filter of this process"),
+        (PROG_LOAD, ENOSYS, "(BPF_PROG_LOAD: ENOSYS)", "refuses this call of bpf() alone"),
     ] {
         let output = refused_command(command, errno, &limit(&cgroup));
         let said = talk(&output);

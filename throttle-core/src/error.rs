@@ -389,8 +389,15 @@ fn list(programs: &[Neighbour]) -> String {
 
 /// Why, what to do about it, and last the call and its errno.
 fn why_not(action: Action, error: &io::Error) -> String {
+    why_not_to(nix::unistd::geteuid().is_root(), action, error)
+}
+
+fn why_not_to(is_root: bool, action: Action, error: &io::Error) -> String {
     let Some(errno) = error.raw_os_error().map(Errno::from_raw) else { return error.to_string() };
     let why = match errno {
+        Errno::EPERM | Errno::EACCES if is_root => {
+            "root may not: a capability (CAP_DAC_OVERRIDE), a security policy or a mark on the file (chattr +i) forbids it"
+        }
         Errno::EPERM | Errno::EACCES => "must run as root",
         Errno::EROFS if action == Action::MakeLedger => {
             "the file system is read-only: make it writable, or limit with '--attach link', which needs no record"
@@ -414,8 +421,9 @@ mod tests {
 
     #[test]
     fn who_cannot_write_the_ledger_is_told_what_to_do_and_the_errno_once() {
-        let said = ledger(Action::Write, Errno::EACCES);
-        assert_eq!(said, "cannot write /run/x: must run as root (open, write: EACCES)");
+        let said = |is_root| why_not_to(is_root, Action::Write, &Errno::EACCES.into());
+        assert_eq!(said(false), "must run as root (open, write: EACCES)");
+        assert!(said(true).starts_with("root may not: "), "{}", said(true));
         for (action, errno, what, call) in [
             (Action::MakeLedger, Errno::EROFS, "'--attach link'", "(mkdir: EROFS)"),
             (Action::MakeFolder, Errno::EROFS, "make it writable (", "(mkdir: EROFS)"),

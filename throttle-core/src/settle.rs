@@ -17,7 +17,7 @@ use crate::ledger::{LedgerDir, Locked};
 pub struct Settlement {
     /// Throttles of dead owners that were removed: name and cgroup.
     pub removed: Vec<(String, PathBuf)>,
-    /// Records of throttles of which nothing was left to be removed.
+    /// Throttles that had left nothing but their records: name and cgroup.
     pub forgotten: Vec<(String, PathBuf)>,
     /// Files that are not entries. They are left alone.
     pub unreadable: Vec<(PathBuf, String)>,
@@ -81,10 +81,9 @@ fn settle_entry<B: CgroupBpf>(
     let cgroup_exists =
         open_same_cgroup(kernel, entry)?.same().is_some() || is_linked_still(kernel, entry)?;
     let owner_alive = kernel.is_alive(&entry.owner)?;
-    if is_meant(entry, owner_alive, cgroup_exists) {
-        if owner_alive.is_none() && !may_have_something(kernel, entry)? {
-            return ledger.remove(path).map(|()| Fate::Forgotten);
-        }
+    // Who may not look at programs leaves it to others.
+    let may_stand = owner_alive.is_some() || may_have_something(kernel, entry).unwrap_or(true);
+    if is_meant(entry, owner_alive, cgroup_exists) && may_stand {
         forget_former(kernel, ledger, lock, entry)?;
         return Ok(Fate::Kept);
     }
@@ -92,8 +91,8 @@ fn settle_entry<B: CgroupBpf>(
     Ok(if removed { Fate::Removed } else { Fate::Forgotten })
 }
 
-/// Whether an entry may stand for something, whoever its owner is. An owner holds the programs of a throttle that is not
-/// kept from before its entry is written, so that one of whose programs none exists has ended.
+/// Says whether an entry may stand for something, whoever its owner is. The owner holds the programs, unless the throttle
+/// is kept, from before it writes the entry: where none of them exists, the owner has ended.
 fn may_have_something<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
     if entry.is_kept() || entry.attachments.is_empty() {
         return Ok(true);
@@ -111,7 +110,7 @@ fn may_have_something<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
 pub struct RemovedRecord {
     /// Its entry.
     pub entry: Entry,
-    /// Of an unfinished or unpinned throttle: nothing else was left to be removed.
+    /// It was unfinished or not pinned, and nothing else was left to be removed.
     pub was_only_record: bool,
 }
 
@@ -150,7 +149,7 @@ pub fn remove_recorded<B: CgroupBpf>(
     Ok(RemovedRecord { was_only_record: !was_left && !entry.is_kept(), entry })
 }
 
-/// Why a throttle is left to its owner. A pid of another pid namespace is a stranger's here.
+/// Says why a throttle is left to its owner. A pid of another pid namespace is a stranger's here.
 fn in_the_hands_of_its_owner(entry: Entry, alive: Option<bool>) -> Result<Error> {
     let (name, pid) = (entry.throttle, entry.owner.pid);
     if alive.is_some() {
@@ -201,6 +200,8 @@ fn is_needed<B: CgroupBpf>(
 ) -> Result<bool> {
     match recorded.former_cgroup {
         None => Ok(true),
+        // Whoever sees its pin lets go of it.
+        Some(_) if is_attached_out_of_sight(kernel, recorded)? => Ok(true),
         // Armed again on the same cgroup, of which somebody had taken a part off.
         Some(cgroup) if cgroup == entry.cgroup_id => Ok(entry.waiting),
         Some(_) => lingers(kernel, recorded),
@@ -217,8 +218,8 @@ pub(crate) fn lingers<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -
     }
 }
 
-/// Detaches whatever is left of an entry, and then forgets it. Whether anything was left. The lock is held: two settling at once
-/// would report each other's successes as failures.
+/// Detaches whatever is left of an entry, and then forgets it. Returns whether anything was left. The lock is held: two
+/// settling at once would report each other's successes as failures.
 fn remove_entry<B: CgroupBpf>(
     kernel: &B,
     ledger: &LedgerDir,
@@ -238,8 +239,8 @@ fn remove_entry<B: CgroupBpf>(
     ledger.remove(path).map(|()| was_left)
 }
 
-/// The pinned link of which not even the pin's folder is here: the pin is in a bpffs that is mounted elsewhere. `None` where
-/// the folder is here, or the link is gone.
+/// Finds the link of a pin that is in a bpffs mounted elsewhere: not even its folder is here. `None` where the folder is
+/// here, or the link is gone.
 pub(crate) fn link_out_of_sight<B: CgroupBpf>(
     kernel: &B,
     recorded: &RecordedAttachment,

@@ -90,6 +90,7 @@ fn ours<'a>(
         });
         return Judged { finding: Finding::Unknown, reason: format!("{how}; {what}"), ..judged };
     }
+    // Without a finding there is a doubt.
     let finding = finding.unwrap_or(Finding::Unknown);
     // An orphaned pin is reported, and later removed, as just those.
     let pins = if finding == Finding::OrphanedPin { pins } else { judged.pins };

@@ -214,14 +214,21 @@ pub(crate) fn become_command(command: &[OsString]) -> (u8, String) {
 /// Why a program was not executed, and last the call and its errno.
 fn why_not(program: &Path, error: &std::io::Error) -> String {
     let Some(errno) = error.raw_os_error().map(Errno::from_raw) else { return error.to_string() };
-    let is_path = program.as_os_str().as_encoded_bytes().contains(&b'/');
     let why = match errno {
-        Errno::ENOENT if is_path && program.exists() => "its interpreter is not there",
+        Errno::ENOENT if is_there(program) => "its interpreter is not there",
         Errno::ENOENT => "there is no such command",
-        Errno::EACCES => "it is no file that may be executed",
+        Errno::EACCES => "it may not be executed (its mode, its folder's, or a mount with noexec)",
         errno => errno.desc(),
     };
     format!("{why} (execve: {errno:?})")
+}
+
+fn is_there(program: &Path) -> bool {
+    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return program.exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 fn is_ignored(signal: Signal) -> anyhow::Result<bool> {
@@ -260,7 +267,7 @@ mod tests {
         let expected =
             "cannot run '/no/such/\\x1bcommand': there is no such command (execve: ENOENT)";
         assert_eq!(why("/no/such/\x1bcommand"), expected);
-        assert!(why("/dev/null").ends_with("it is no file that may be executed (execve: EACCES)"));
+        assert!(why("/dev/null").ends_with("a mount with noexec) (execve: EACCES)"));
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("script");
         std::fs::write(&script, "#!/no/such/shell\n").unwrap();

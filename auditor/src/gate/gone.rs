@@ -12,7 +12,8 @@ use crate::snapshot::{Object, Snapshot};
 pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
     let processes = Processes::default();
     let held = Held::new(before, &processes);
-    // What nobody kept was going already: nothing that the command could have done would have ended it.
+    // What nobody kept was going already: nothing that the command could have done would have ended it. (What only a process
+    // keeps that cannot be seen is taken for that, too.)
     let was_kept = |item: &Item| itself(item).is_none_or(|object| held.stays(object));
     let gone: Vec<Item> = gone.into_iter().filter(was_kept).collect();
     let is_gone = |wanted: &dyn Fn(&Item) -> bool| gone.iter().any(wanted);

@@ -5,7 +5,7 @@ use bpf::ledger::{Entry, Stage};
 use bpf::{CgroupBpf, Owner};
 use throttle_core::Error;
 use throttle_core::mode::Wish;
-use throttle_core::settle::{Settlement, remove_recorded};
+use throttle_core::settle::{Settlement, remove_recorded, settle};
 use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
 
@@ -210,7 +210,7 @@ fn an_owner_of_another_pid_namespace_is_not_said_to_run_and_keeps_what_it_may_ha
 
 /// Whoever it was held them for as long as it lived.
 #[test]
-fn a_record_of_whose_programs_none_exists_is_dropped_whoever_its_owner_is() {
+fn a_record_whose_programs_are_all_gone_is_dropped_whoever_its_owner_is() {
     for by_name in [true, false] {
         let host = Host::boot();
         let cgroup = host.cgroup("a");
@@ -224,6 +224,16 @@ fn a_record_of_whose_programs_none_exists_is_dropped_whoever_its_owner_is() {
         }
         assert!(host.is_clean(), "{by_name}");
     }
+    // And so is the folder of its pins.
+    let host = Host::boot();
+    host.crash(&host.cgroup("a"), Wish::Pinned);
+    host.edit(owner_elsewhere);
+    host.edit(|entry| entry.stage = Stage::Intent);
+    for attachment in &host.entries()[0].attachments {
+        host.kernel.unpin(attachment.pin.as_ref().unwrap()).unwrap();
+    }
+    assert_forgotten(&host.settle(), &["1"]);
+    assert!(host.is_clean());
 }
 
 /// One program is enough for a throttle that may live, attached or not.
@@ -292,6 +302,43 @@ fn a_throttle_whose_pins_are_out_of_sight_is_left_as_it_is() {
     assert!(matches!(rearmed, Err(Error::PinOutOfSight { .. })), "it could not let go of the pins");
     host.remove_recorded("1").unwrap();
     assert!(host.entries().is_empty());
+}
+
+/// Another start, where the bpffs is not mounted: whoever sees the pins lets go of them when their last socket is closed.
+#[test]
+fn what_a_throttle_was_before_stays_recorded_while_its_links_live_out_of_sight() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    for is_same in [false, true] {
+        host.edit(|entry| {
+            pins_elsewhere(entry);
+            let former = bpf::CgroupId(entry.cgroup_id.0 + u64::from(!is_same));
+            entry.attachments.iter_mut().for_each(|it| it.former_cgroup = Some(former));
+        });
+        let before = host.entries();
+        assert_removed(&host.settle(), &[]);
+        assert_eq!((host.entries(), host.attached(&cgroup)), (before, 3), "{is_same}");
+    }
+}
+
+/// Nobody says of an owner that it has died who may not even look for its programs.
+#[test]
+fn who_may_not_look_at_programs_leaves_an_owner_of_another_pid_namespace_alone() {
+    let host = Host::boot();
+    host.crash(&host.cgroup("a"), Wish::Legacy);
+    host.edit(owner_elsewhere);
+    let process = host.process();
+    let settled = |nth| {
+        process.control.plan(Some(Fault { nth, mishap: Mishap::Fail(Fail::EPERM) }));
+        let settlement = settle(&process.faulty(), &host.ledger(), BOOT).unwrap();
+        assert!(settlement.removed.is_empty() && settlement.forgotten.is_empty(), "{settlement:?}");
+        settlement.failed
+    };
+    let failed: Vec<_> = (0..9).flat_map(settled).collect();
+    let is_of_a_program = |error: &Error| error.to_string().contains("BPF_PROG_GET_FD_BY_ID");
+    assert!(!failed.iter().any(|(_, error)| is_of_a_program(error)), "{failed:?}");
+    assert_eq!(host.entries().len(), 1);
 }
 
 #[test]

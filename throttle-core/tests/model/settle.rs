@@ -224,16 +224,6 @@ fn a_record_whose_programs_are_all_gone_is_dropped_whoever_its_owner_is() {
         }
         assert!(host.is_clean(), "{by_name}");
     }
-    // And so is the folder of its pins.
-    let host = Host::boot();
-    host.crash(&host.cgroup("a"), Wish::Pinned);
-    host.edit(owner_elsewhere);
-    host.edit(|entry| entry.stage = Stage::Intent);
-    for attachment in &host.entries()[0].attachments {
-        host.kernel.unpin(attachment.pin.as_ref().unwrap()).unwrap();
-    }
-    assert_forgotten(&host.settle(), &["1"]);
-    assert!(host.is_clean());
 }
 
 /// One program is enough for a throttle that may live, attached or not.
@@ -336,7 +326,7 @@ fn who_may_not_look_at_programs_leaves_an_owner_of_another_pid_namespace_alone()
         settlement.failed
     };
     let failed: Vec<_> = (0..9).flat_map(settled).collect();
-    let is_of_a_program = |error: &Error| error.to_string().contains("BPF_PROG_GET_FD_BY_ID");
+    let is_of_a_program = |error: &Error| format!("{error:?}").contains("FdById");
     assert!(!failed.iter().any(|(_, error)| is_of_a_program(error)), "{failed:?}");
     assert_eq!(host.entries().len(), 1);
 }

@@ -8,7 +8,7 @@ use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bpf::AttachType;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::Pid;
@@ -163,6 +163,16 @@ fn root_a_named_process_that_leaves_the_limited_cgroup_is_told_of_and_so_is_its_
     limit.wait_for(&left);
     let (said, _) = limit.end_with(1);
     assert!(said.contains("did not hold it to the end"), "{said}");
+    // It is where it was, whatever is mounted over that meanwhile.
+    moves_to(cgroup.path());
+    let limit = Limit::start(&["--pid", &pid, "--upload", "1M"]);
+    let top = bpf::cgroup::cgroup2_mount().unwrap();
+    let none = None::<&str>;
+    mount(Some(other.path()), &top, none, MsFlags::MS_BIND, none).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    umount2(&top, MntFlags::MNT_DETACH).unwrap();
+    let (said, _) = limit.end();
+    assert!(!said.contains("left the limited"), "{said}");
     // Who has ended is nowhere.
     moves_to(cgroup.path());
     let limit = Limit::start(&["--pid", &pid, "--upload", "1M"]);

@@ -33,7 +33,7 @@ pub enum Home {
     },
     /// In one that was removed.
     Removed,
-    /// It is a zombie: it has ended, and its parent has not waited for it yet.
+    /// It is ending, or a zombie: it has ended, and its parent has not waited for it yet.
     Ended,
     /// There is no such process.
     Nowhere,
@@ -88,6 +88,8 @@ fn look(
         (None, Some(listed)) => by_path(views, listed, |cgroup| cgroup.has(pid))?,
         (None, None) => None,
     };
+    // The mount shows the cgroup that the kernel tells of.
+    let is_shown = id.is_some() && found.is_some();
     let is_there = match &found {
         Some(cgroup) => match cgroup.has(pid) {
             Err(error) if error.kind() == Kind::Vanished => false,
@@ -112,6 +114,10 @@ fn look(
     // Somewhere else by now, or still there: only then it is out of sight.
     if ask(pid).ok() != told || (id.is_none() && of_process(pid).ok() != listed) {
         return Ok(None);
+    }
+    if is_shown {
+        // A process that ends is not listed any more, some time before it is a zombie.
+        return Ok(Some(Home::Ended));
     }
     let is_removed =
         listed.as_ref().is_some_and(|path| path.as_os_str().as_encoded_bytes().ends_with(REMOVED));
@@ -273,6 +279,10 @@ mod tests {
         for ask in ways {
             assert!(matches!(home_as_told(ended.id(), ask), Ok(Home::Nowhere)));
         }
+        // Its cgroup does not list a process that ends.
+        let other = Cgroup::open(&removed).unwrap().id().0;
+        let told = |process| Ok(sys::Task { process, cgroup: other });
+        assert!(matches!(home_as_told(sleep.id(), &told), Ok(Home::Ended)));
         sleep.kill().unwrap();
         sleep.wait().unwrap();
     }

@@ -40,7 +40,7 @@ impl Program {
         let info = self.info();
         Btf::from_prog_id(info.id.0).map_err(|error| {
             let target = format!("program {} ({})", info.id, info.name);
-            Error::from_libbpf(Call::BtfLoad, target, &error).with_log(&error.to_string())
+            Error::from_libbpf(Call::BtfFdById, target, &error).with_log(&error.to_string())
         })
     }
 

@@ -24,6 +24,6 @@ pub mod target;
 
 pub use attachment::{Attachment, Detached, NotDetached};
 pub use engine::{Config, Engine, spec_of};
-pub use error::{Error, Result};
+pub use error::{Action, Error, Result};
 pub use spec::{Change, Direction, Spec};
 pub use status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -34,6 +34,24 @@ impl Gate {
         gate.args(["gate", "--program", &self.program, "--output", &file]);
         gate.args(["--settle", self.settle, "--"]).args(argv);
         gate
+    }
+
+    /// Starts the gate around a command that leaves a pin (`/sys/fs/bpf/left`), and waits until the command has ended. As
+    /// long as the pin is there, the gate goes on looking.
+    pub(crate) fn around_a_pin(&self) -> (Child, BufReader<ChildStdout>) {
+        let script = format!(
+            "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
+            self.program
+        );
+        let mut gate = piped(&mut self.command(&["sh", "-c", &script]));
+        let mut stdout = BufReader::new(gate.stdout.take().unwrap());
+        let mut pid = String::new();
+        stdout.read_line(&mut pid).unwrap();
+        let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+        while process.exists() {
+            sleep(Duration::from_millis(10));
+        }
+        (gate, stdout)
     }
 
     pub(crate) fn run(&self, argv: &[&str]) -> (Output, Value) {
@@ -226,18 +244,7 @@ fn root_a_signal_while_the_gate_waits_for_what_is_left_ends_it_without_a_verdict
     isolate();
     // Longer than any test may take.
     let gate = Gate { settle: "1h", ..Gate::new(&Names::new().leak) };
-    let script = format!(
-        "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
-        gate.program
-    );
-    let mut child = piped(&mut gate.command(&["sh", "-c", &script]));
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut pid = String::new();
-    stdout.read_line(&mut pid).unwrap();
-    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
-    while process.exists() {
-        sleep(Duration::from_millis(10));
-    }
+    let (child, _stdout) = gate.around_a_pin();
     kill(pid_of(&child), Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));

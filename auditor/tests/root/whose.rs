@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -153,20 +152,8 @@ fn root_what_others_leave_when_the_command_is_over_does_not_count_though_nobody_
     let cgroup = ScratchCgroup::new("after");
     let names = Names::new();
     isolate();
-    // Something that the command leaves keeps the gate looking, until it is removed.
     let gate = Gate { settle: "1m", ..Gate::new(&names.leak) };
-    let make = format!(
-        "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
-        names.leak
-    );
-    let mut child = piped(&mut gate.command(&["sh", "-c", &make]));
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut pid = String::new();
-    stdout.read_line(&mut pid).unwrap();
-    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
-    while process.exists() {
-        sleep(Duration::from_millis(10));
-    }
+    let (child, _stdout) = gate.around_a_pin();
     // The first that the gate does then is to see that nothing of the command runs any more: so it has, when it has worked
     // for some ticks.
     let used = ticks_of(child.id());

@@ -182,3 +182,23 @@ pub(crate) fn spec(cgroup: &Path, attach: Wish) -> Spec {
         displace: false,
     }
 }
+
+#[track_caller]
+pub(crate) fn assert_removed(settlement: &Settlement, names: &[&str]) {
+    let removed: Vec<_> = settlement.removed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(removed, names, "{settlement:?}");
+    assert!(settlement.failed.is_empty() && settlement.unreadable.is_empty(), "{settlement:?}");
+}
+
+/// Nothing was left of them.
+#[track_caller]
+pub(crate) fn assert_forgotten(settlement: &Settlement, names: &[&str]) {
+    let forgotten: Vec<_> = settlement.forgotten.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(forgotten, names, "{settlement:?}");
+    assert!(settlement.removed.is_empty() && settlement.failed.is_empty(), "{settlement:?}");
+}
+
+#[track_caller]
+pub(crate) fn assert_failed(settlement: &Settlement) {
+    assert!(settlement.removed.is_empty() && settlement.failed.len() == 1, "{settlement:?}");
+}

@@ -5,4 +5,5 @@ mod common;
 mod engine;
 mod mishaps;
 mod neighbours;
+mod out_of_sight;
 mod settle;

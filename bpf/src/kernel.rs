@@ -75,7 +75,7 @@ pub trait CgroupBpf {
     fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted>;
     /// See [`Program::open`].
     fn open_program(&self, id: ProgramId) -> Result<Self::Program>;
-    /// What the kernel says of a program; see [`Program::open`].
+    /// What the kernel says of a program, with its whole name where that is known; see [`Program::open`].
     fn program_info(&self, id: ProgramId) -> Result<ProgramInfo>;
     /// The identity of an open program.
     fn identity(&self, program: &Self::Program) -> ProgramIdentity;
@@ -231,7 +231,8 @@ impl CgroupBpf for LinuxBpf {
     }
 
     fn program_info(&self, id: ProgramId) -> Result<ProgramInfo> {
-        Ok(Program::open(id)?.info().clone())
+        let program = Program::open(id)?;
+        Ok(ProgramInfo { name: program.whole_name(), ..program.info().clone() })
     }
 
     fn identity(&self, program: &Program) -> ProgramIdentity {

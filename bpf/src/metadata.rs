@@ -44,6 +44,11 @@ impl Program {
         })
     }
 
+    /// Its name for people: [`Self::full_name`] where that is known, else the kernel's.
+    pub fn whole_name(&self) -> String {
+        self.full_name().ok().flatten().unwrap_or_else(|| self.info().name.clone())
+    }
+
     /// The name that its author gave it, where the kernel has kept only the beginning: that of its first function, as
     /// bpftool shows it. `None` when the kernel's name is whole, or nothing tells more.
     ///

@@ -309,6 +309,8 @@ fn root_a_name_that_the_kernel_has_cut_is_read_whole_and_as_bpftool_shows_it() {
     ] {
         assert_eq!(ours.info().name, name[..15]);
         assert_eq!(ours.full_name().unwrap().as_deref(), Some(name));
+        let told = LinuxBpf::new().unwrap().program_info(ours.info().id).unwrap();
+        assert_eq!((told.name.as_str(), ours.whole_name().as_str()), (name, name));
         let id = ours.info().id.to_string();
         let shown = Command::new("bpftool").args(["prog", "show", "id", &id]).output().unwrap();
         let shown = String::from_utf8(shown.stdout).unwrap();
@@ -316,6 +318,7 @@ fn root_a_name_that_the_kernel_has_cut_is_read_whole_and_as_bpftool_shows_it() {
     }
     // Without type information, and with a name that fits.
     assert_eq!(pass("chadtest_15_long").full_name().unwrap(), None);
+    assert_eq!(pass("chadtest_15_long").whole_name(), "chadtest_15_lon");
     assert_eq!(pass("chadtest_short").full_name().unwrap(), None);
 }
 

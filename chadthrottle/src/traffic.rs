@@ -77,7 +77,7 @@ fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> bpf::Result<
 /// Its name, or else its number: the right to ask for it may be missing.
 fn program_name(id: bpf::ProgramId) -> String {
     match bpf::objects::program(id) {
-        Ok(Some(program)) if !program.info().name.is_empty() => program.info().name.clone(),
+        Ok(Some(program)) if !program.info().name.is_empty() => program.whole_name(),
         _ => format!("program {id}"),
     }
 }

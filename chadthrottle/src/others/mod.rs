@@ -129,7 +129,7 @@ impl Look {
                 }
                 self.found.beside.push(Beside {
                     id,
-                    name: Some(open.info().name.clone()).filter(|name| !name.is_empty()),
+                    name: Some(open.whole_name()).filter(|name| !name.is_empty()),
                     attach_type: lineage.attach_type,
                     mode: level.mode(),
                     cgroup: level.path.clone(),

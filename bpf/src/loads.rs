@@ -30,6 +30,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// writes.
 const LATE_NS: u64 = 10_000_000;
 
+/// Pid and thread (4 bytes each), and the time (8 bytes).
+const TRAILER_SIZE: usize = 16;
+
+/// Of a load or an unload: type and flags (2 bytes each), id (4 bytes), tag (8 bytes).
+const BPF_EVENT_SIZE: usize = 16;
+
 /// Who loaded a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loader {
@@ -329,11 +335,18 @@ enum What {
 }
 
 impl Record {
-    /// Of a record that begins with a `struct perf_event_header` (type, misc, size) and ends with pid, thread and time
-    /// (`sample_id_all`). None for one of another type.
+    /// Of a record that begins with a `struct perf_event_header` (type, misc, size), and whose body is followed by pid,
+    /// thread and time (`sample_id_all`). None for one of another type.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let kind = number(bytes.get(..4)?)?;
-        let (body, trailer) = bytes.get(8..)?.split_at_checked(bytes.len().checked_sub(8 + 16)?)?;
+        let size = match kind {
+            // One who listens beside us has made it longer than it is: kernel/events/core.c, perf_event_bpf_output(),
+            // adds the trailer's size to the one header that all listeners get, and never takes it back.
+            kernel::PERF_RECORD_BPF_EVENT => BPF_EVENT_SIZE,
+            _ => bytes.len().checked_sub(8 + TRAILER_SIZE)?,
+        };
+        let (body, trailer) = bytes.get(8..)?.split_at_checked(size)?;
+        let trailer = trailer.get(..TRAILER_SIZE)?;
         let (pid, at_ns) =
             (number(&trailer[..4])?, u64::from_ne_bytes(trailer[8..].try_into().ok()?));
         let field = |at: usize| number(body.get(at..at + 4)?);

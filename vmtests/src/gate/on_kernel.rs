@@ -48,7 +48,7 @@ impl Kernel {
         let said = |error: bpf::Error| error.to_string();
         let lab = LinuxBpf::new().map_err(said)?;
         let before = lab.census().map_err(said)?;
-        Ok(Self { lab, patience: PATIENCE, witness: Independent::new(every, &before)?, before })
+        Ok(Self { lab, patience: PATIENCE, witness: Independent::new(every)?, before })
     }
 
     /// Takes these steps with the engine in processes of its own, and takes everything down.

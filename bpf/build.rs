@@ -13,6 +13,8 @@ fn main() {
     for name in ["throttle", "adopt", "walk", "files", "follow", "calls"] {
         skeleton(name, &out);
     }
+    let headers = env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where libbpf's headers are");
+    println!("cargo::rustc-env=LIBBPF_INCLUDE={headers}");
     cc::Build::new().file("programs/native.c").compile("chad_native");
 }
 

@@ -51,6 +51,11 @@ impl Kernel {
         Ok(Self { lab, patience: PATIENCE, witness: Independent::new(every)?, before })
     }
 
+    /// Waits as long as at first again, also after a sequence that failed.
+    pub fn be_patient(&mut self) {
+        self.patience = PATIENCE;
+    }
+
     /// Takes these steps with the engine in processes of its own, and takes everything down.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ pub mod device_programs;
 pub mod devices;
 pub mod error;
 #[cfg(test)]
+mod exact;
+#[cfg(test)]
 mod flow_tests;
 #[cfg(test)]
 mod folder;
@@ -35,6 +37,8 @@ mod netns;
 pub mod objects;
 pub mod offered;
 mod owner;
+#[cfg(test)]
+mod packet_tests;
 pub mod pins;
 mod populated;
 pub mod probe;
@@ -51,6 +55,8 @@ pub mod sockets;
 pub mod state;
 mod sys;
 pub mod throttle;
+#[cfg(test)]
+mod verdict_tests;
 pub mod walk;
 
 pub use attach_type::{AttachType, UnknownAttachType};

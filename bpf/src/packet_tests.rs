@@ -124,6 +124,17 @@ proptest! {
     }
 
     #[test]
+    fn a_jumbogram_is_charged_without_the_header_that_no_segment_has(
+        payload in 65_536..500_000_u32, mss in 1_220..9_000_u32, options in 0..=10_u8,
+        is_counted: bool,
+    ) {
+        let shape = Shape {
+            is_ipv6: true, tcp: Some(options), is_jumbo: true, payload, mss, is_counted, ..Shape::DATAGRAM
+        };
+        prop_assert_eq!(shape.packet().wire_bytes(0), shape.on_the_wire());
+    }
+
+    #[test]
     fn every_packet_passes_the_bucket_that_it_is_meant_to_pass(
         rate in any_rate(), burst in any_burst(), days in 0..400_u64, before in 0..10 * SECOND,
         offers in prop::collection::vec(

@@ -98,7 +98,7 @@ pub(crate) fn any_shape() -> impl Strategy<Value = Shape> {
     let mss = prop_oneof![Just(1_448), Just(1_460), 500..9_000_u32, Just(u32::MAX)];
     let tcp = prop_oneof![Just(None), (0..=10_u8).prop_map(Some)];
     let port = prop_oneof![Just(53), Just(853), Just(5_353), Just(4_000)];
-    (any::<bool>(), 0..=10_u8, tcp, payload, mss, Just(true), port).prop_map(
+    (any::<bool>(), 0..=10_u8, tcp, payload, mss, any::<bool>(), port).prop_map(
         |(is_ipv6, options, tcp, payload, mss, is_counted, port)| Shape {
             is_ipv6,
             options: if is_ipv6 { 0 } else { options },

@@ -22,6 +22,7 @@ pub mod follow;
 pub mod fuzzing;
 pub mod holders;
 mod ids;
+mod iterator;
 pub mod kernel;
 mod layout;
 pub mod ledger;

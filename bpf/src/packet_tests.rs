@@ -8,6 +8,7 @@ use crate::exact::{Bucket, Offer, Throttle, Way};
 use crate::limits::{Burst, Departures, Limits, Rate, Traffic};
 use crate::native::packets::{Outcome, Packet, Place, Segment, pace};
 use crate::native::shape::{FQ, Shape, TCP, UDP, any_shape};
+use crate::native::{gcra_cost, gcra_dns_cost, gcra_dns_tolerance, gcra_reserve_tolerance};
 use crate::state::ThrottleState;
 
 const SECOND: u64 = 1_000_000_000;
@@ -210,14 +211,42 @@ fn small_packets_and_dns_have_the_same_allowance_at_every_rate() {
         let dns = Shape { port: 53, ..Shape::of(1_000) };
         for (way, shape) in [(Way::Reserve, Shape::of(200)), (Way::Dns, dns)] {
             let packet = shape.packet();
-            let admitted =
-                (0..20_000_000).take_while(|_| both.place.send(&packet, SECOND).passed).count();
             let meant = both.meant.at_once(way, shape.on_the_wire());
+            // Not for ever, should it admit all.
+            let admitted =
+                (0..=*meant.end()).take_while(|_| both.place.send(&packet, SECOND).passed).count();
             assert!(
                 meant.contains(&(admitted as u128)),
                 "{way:?} at {rate} B/s: {admitted}, not {meant:?}"
             );
         }
+    }
+}
+
+#[test]
+fn times_are_the_same_in_ticks_of_every_length() {
+    for shift in 0..=13 {
+        let ticks = |ms: u64| (ms * MILLI) << shift;
+        assert_eq!(gcra_reserve_tolerance(shift, true), ticks(50));
+        assert_eq!(gcra_reserve_tolerance(shift, false), ticks(25));
+        assert_eq!(gcra_dns_tolerance(shift), ticks(400));
+        // At most 200 a second, also where the rate has room for more.
+        let (least, more) = (ticks(5), ticks(1));
+        assert_eq!(
+            [0, more / 2, more].map(|it| gcra_dns_cost(it, shift)),
+            [least, least, 8 * more]
+        );
+    }
+}
+
+#[test]
+fn no_packet_costs_more_than_the_longest() {
+    for rate in RATES {
+        let state = ThrottleState::armed(&limits(rate, 0, Departures::Never), 0).0;
+        let cost = |bytes| gcra_cost(state.cost, state.tick_shift, bytes);
+        let longest = cost(1 << 20);
+        assert_eq!([(1 << 20) + 1, u32::MAX].map(cost), [longest; 2]);
+        assert!(cost((1 << 20) - 100) < longest);
     }
 }
 
@@ -257,7 +286,11 @@ proptest! {
         // Of TCP, whose queue nobody counts here, until anything has to wait for more than 60 ms.
         let length = u32::try_from(rate / 40).unwrap().clamp(300, 65_000);
         let tcp = Packet { socket: TCP, in_flight: 9, length, ..shape.packet() };
-        while both.ticks_ahead(DAY)[0] >> both.place.cgroup.upload.tick_shift <= 60 * MILLI {
+        // At 100 GB/s that takes 92,000 of them.
+        for _ in 0..100_000 {
+            if both.ticks_ahead(DAY)[0] >> both.place.cgroup.upload.tick_shift > 60 * MILLI {
+                break;
+            }
             prop_assert!(both.place.send(&tcp, DAY).passed);
         }
         let packet = Packet { socket: UDP, ..shape.packet() };

@@ -8,7 +8,9 @@ use crate::exact::{Bucket, Offer, Throttle, Way};
 use crate::limits::{Burst, Departures, Limits, Rate, Traffic};
 use crate::native::packets::{Outcome, Packet, Place, Segment, pace};
 use crate::native::shape::{FQ, Shape, TCP, UDP, any_shape};
-use crate::native::{gcra_cost, gcra_dns_cost, gcra_dns_tolerance, gcra_reserve_tolerance};
+use crate::native::{
+    gcra_admit, gcra_cost, gcra_dns_cost, gcra_dns_tolerance, gcra_reserve_tolerance,
+};
 use crate::state::ThrottleState;
 
 const SECOND: u64 = 1_000_000_000;
@@ -136,6 +138,18 @@ proptest! {
     }
 
     #[test]
+    fn a_tick_is_a_thousandth_of_the_shortest_packet_at_the_most_and_no_finer_than_that_takes(
+        rate in any_rate(),
+    ) {
+        let shift = ThrottleState::armed(&limits(rate, 0, Departures::Never), 0).0.tick_shift;
+        // So many ticks in the time of 20 bytes, times the rate.
+        let ticks = |shift: u32| u128::from(20 * SECOND) << shift;
+        let least = 1_000 * u128::from(rate);
+        prop_assert!(ticks(shift) >= least, "2^-{shift} ns");
+        prop_assert!(shift == 0 || ticks(shift - 1) < least, "2^-{shift} ns");
+    }
+
+    #[test]
     fn every_packet_passes_the_bucket_that_it_is_meant_to_pass(
         rate in any_rate(), burst in any_burst(), days in 0..400_u64, before in 0..10 * SECOND,
         offers in prop::collection::vec(
@@ -240,6 +254,13 @@ fn times_are_the_same_in_ticks_of_every_length() {
 }
 
 #[test]
+fn a_time_beyond_the_horizon_lies_in_the_past_and_one_at_it_does_not() {
+    let admit = |ahead: u64| gcra_admit(DAY.wrapping_add(ahead), DAY, 3, 10, 1_000);
+    assert_eq!([10, 11, 1_000].map(admit), [Some(DAY + 13), None, None]);
+    assert_eq!([1_001, u64::MAX].map(admit), [Some(DAY + 3); 2]);
+}
+
+#[test]
 fn no_packet_costs_more_than_the_longest() {
     for rate in RATES {
         let state = ThrottleState::armed(&limits(rate, 0, Departures::Never), 0).0;
@@ -279,7 +300,7 @@ proptest! {
 
     #[test]
     fn of_a_socket_that_floods_so_much_waits_as_forty_milliseconds_and_at_most_96_packets(
-        rate in any_rate(), bytes in 300..=1_500_u32,
+        rate in any_rate(), bytes in prop_oneof![300..=1_500_u32, 300..=65_000_u32],
     ) {
         let (mut both, _) = departing(rate, HOUR);
         let shape = Shape::of(bytes);
@@ -304,29 +325,30 @@ proptest! {
 
     #[test]
     fn a_segment_is_paced_by_the_bytes_that_it_has_on_the_wire(
-        rate in 1_000..1_000_000_000_u64, payload in 1..=65_000_u32, mss in 500..9_000_u32, is_ipv6: bool,
-        later in 0..100 * MILLI,
+        rate in any_rate(), payload in 1..=65_000_u32, mss in 500..9_000_u32, is_ipv6: bool,
+        burst in prop_oneof![Just(0), 0..10 * MILLI, Just(250 * MILLI)], later in 0..MILLI,
     ) {
-        let state = ThrottleState::armed(&limits(rate, 250 * MILLI, Departures::Never), DAY);
+        let state = ThrottleState::armed(&limits(rate, burst, Departures::Never), DAY);
         let headers = if is_ipv6 { 72 } else { 52 };
         let wire = payload + payload.div_ceil(mss) * headers;
         let segment = Segment { payload, mss, is_ipv6, own: u64::MAX, leaves: DAY + later };
-        let paced = u64::from(pace(&state, segment, DAY));
-        // The time that it takes at the rate, 5 ms of it ahead of time, and no longer than a second.
-        let takes = u128::from(wire) * u128::from(SECOND);
-        let free = u128::from(5 * MILLI + later) * u128::from(rate);
-        let slack = 2 * u128::from(rate);
-        if takes + slack <= free {
-            prop_assert_eq!(paced, 0);
-        } else if takes > free + slack {
-            let exact = u128::from(payload.max(mss)) * u128::from(SECOND);
-            let rate_for = |waits: u128| exact / waits.clamp(1, u128::from(SECOND));
-            let waits = (takes - free) / u128::from(rate);
-            // It may be off by two nanoseconds of the wait, and a rate that does not fit is none.
-            let (low, high) = (rate_for(waits + 2), rate_for(waits.saturating_sub(2)));
-            let paced = u128::from(paced);
-            let fits = low < u128::from(u32::MAX);
-            prop_assert!((low..=high).contains(&paced) || (paced == 0 && !fits || high >= u128::from(u32::MAX)), "{paced}, not {low} to {high}");
-        }
+        let paced = u128::from(pace(&state, segment, DAY));
+        // What it takes at the rate, but for the lead and what it leaves later anyway, and no longer than a second. The
+        // cost is off by half a tick (and 2^-25 ns a byte); it and the lead are cut off to nanoseconds.
+        let takes = u128::from(wire) * u128::from(SECOND) / u128::from(rate);
+        let lead = u128::from((5 * MILLI).min(burst / 2) + later);
+        let rate_for = |waits: u128| {
+            let bytes = u128::from(payload.max(mss)) * u128::from(SECOND);
+            bytes / waits.clamp(1, u128::from(SECOND))
+        };
+        let off = 2;
+        let (low, high) =
+            (rate_for((takes + off).saturating_sub(lead)), rate_for(takes.saturating_sub(lead + off)));
+        let is_free = takes <= lead + off;
+        // A rate that does not fit into 32 bits is none.
+        let is_fast = high >= u128::from(u32::MAX);
+        let expected = (low..=high).contains(&paced) || paced == 0 && (is_free || is_fast);
+        prop_assert!(expected, "{paced}, not {low} to {high}");
+        prop_assert!(paced == 0 || takes + off > lead, "it need not wait");
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 
 const MULTI: u16 = 2;
 const INTERRUPTED: u16 = MULTI | NLM_F_DUMP_INTR;
+const NOTHING: u16 = 1;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const OVERRUN: u16 = 4;
@@ -69,7 +70,9 @@ fn errno(told: Result<(Vec<u32>, bool)>) -> Errno {
 
 #[test]
 fn a_dump_may_come_in_many_datagrams_of_many_messages() {
-    let first = [link(1, MULTI), link(2, MULTI), link(30, MULTI)].concat();
+    // One that says nothing, and is filled up to a multiple of four.
+    let nothing = message(NOTHING, MULTI, &[7]);
+    let first = [link(1, MULTI), nothing, link(2, MULTI), link(30, MULTI)].concat();
     let second = [link(4, MULTI)].concat();
     let last = [link(5, MULTI), done(0, MULTI)].concat();
     let whole = told(vec![Ok(first.clone()), Ok(second.clone()), Ok(last)]);

@@ -18,7 +18,11 @@ struct native_packet {
 	__u32 device;
 	__u32 random;
 	__u32 socket; /* IPPROTO_TCP, IPPROTO_UDP, or 0: it has none */
-	__u32 in_flight; /* segments of a TCP socket */
+	__u32 is_raw; /* that socket is not the protocol's own */
+	__u32 in_flight; /* segments of a TCP socket that were sent and not acknowledged, */
+	__u32 sacked; /* of which so many have arrived all the same, */
+	__u32 lost; /* and so many have not; */
+	__u32 sent_again; /* so many of those were sent again */
 	__u32 told; /* written: congestion was told */
 };
 
@@ -150,9 +154,14 @@ static struct __sk_buff as_skb(struct native_packet *packet)
 	world.packet = packet;
 	world.sock = (struct bpf_sock){
 		.protocol = packet->socket,
-		.type = packet->socket == IPPROTO_TCP ? SOCK_STREAM : 2,
+		.type = packet->socket == IPPROTO_TCP && !packet->is_raw ? SOCK_STREAM : 2,
 	};
-	world.tcp = (struct bpf_tcp_sock){.packets_out = packet->in_flight};
+	world.tcp = (struct bpf_tcp_sock){
+		.packets_out = packet->in_flight,
+		.sacked_out = packet->sacked,
+		.lost_out = packet->lost,
+		.retrans_out = packet->sent_again,
+	};
 	if (packet->socket)
 		skb.sk = &world.sock;
 	return skb;

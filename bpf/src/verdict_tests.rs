@@ -78,9 +78,9 @@ proptest! {
     #[test]
     fn a_segment_that_its_socket_keeps_is_held_back_and_any_other_packet_is_lost(
         shape in any_shape(), flags in prop::sample::select(vec![0x10_u8, 0x11, 0x02, 0x04, 0x18]),
-        socket in prop::sample::select(vec![0, TCP, UDP]), egress: bool,
+        socket in prop::sample::select(vec![0, TCP, TCP, UDP]), is_raw: bool, egress: bool,
     ) {
-        let mut packet = Packet { socket, in_flight: 9, ..shape.packet() };
+        let mut packet = Packet { socket, is_raw, in_flight: 9, ..shape.packet() };
         if shape.tcp.is_some() {
             let transport = usize::try_from(shape.transport()).unwrap();
             let at = packet.headers.len() - transport + 13;
@@ -93,7 +93,7 @@ proptest! {
         }
         let told = Counters::from(place.counters).since(&before);
         let has_number = shape.payload > 0 || flags & 0x03 != 0;
-        let is_kept = egress && socket == TCP && shape.tcp.is_some() && has_number;
+        let is_kept = egress && socket == TCP && !is_raw && shape.tcp.is_some() && has_number;
         let count = Count { packets: 1, bytes: shape.on_the_wire().into() };
         let (held_back, dropped) = if is_kept { (count, Count::default()) } else { (Count::default(), count) };
         prop_assert_eq!((told.held_back, told.dropped), (held_back, dropped));
@@ -229,10 +229,17 @@ fn a_lone_segment_has_a_reserve_only_if_it_is_sent_and_nothing_is_in_flight() {
     };
     let lone = Packet { socket: TCP, ..segment.packet() };
     assert!(passes(&mut filled(true), &lone, true, SECOND));
+    // Of five two have arrived, and three are lost.
+    let none = Packet { in_flight: 5, sacked: 2, lost: 3, ..lone.clone() };
+    assert!(passes(&mut filled(true), &none, true, SECOND));
     for other in [
+        Packet { sent_again: 1, ..none.clone() },
+        Packet { sacked: 1, ..none.clone() },
+        Packet { lost: 2, ..none.clone() },
         Packet { in_flight: 1, ..lone.clone() },
         Packet { socket: UDP, ..lone.clone() },
         Packet { socket: 0, ..lone.clone() },
+        Packet { is_raw: true, ..lone.clone() },
         Packet { socket: TCP, ..Shape { mss: 500, ..segment }.packet() },
     ] {
         assert!(!passes(&mut filled(true), &other, true, SECOND), "{other:?}");

@@ -39,7 +39,11 @@ struct RawPacket {
     device: u32,
     random: u32,
     socket: u32,
+    is_raw: u32,
     in_flight: u32,
+    sacked: u32,
+    lost: u32,
+    sent_again: u32,
     told: u32,
 }
 
@@ -60,8 +64,16 @@ pub(crate) struct Packet {
     pub(crate) device: u32,
     /// The protocol of its socket; 0 for none.
     pub(crate) socket: u8,
-    /// Segments that are in flight, of a socket of TCP.
+    /// That socket makes whole IP packets of that protocol by itself (`SOCK_RAW`).
+    pub(crate) is_raw: bool,
+    /// Segments of a socket of TCP that were sent and not acknowledged, as far as nothing else is known of them.
     pub(crate) in_flight: u32,
+    /// So many of them have arrived all the same,
+    pub(crate) sacked: u32,
+    /// so many have not,
+    pub(crate) lost: u32,
+    /// and so many were sent again.
+    pub(crate) sent_again: u32,
     /// What the programs are given for a random number.
     pub(crate) random: u32,
     /// When it is to leave (`skb->tstamp`).
@@ -82,7 +94,11 @@ impl Packet {
             device: self.device,
             random: self.random,
             socket: self.socket.into(),
+            is_raw: self.is_raw.into(),
             in_flight: self.in_flight,
+            sacked: self.sacked,
+            lost: self.lost,
+            sent_again: self.sent_again,
             told: 0,
         }
     }

@@ -78,8 +78,9 @@ proptest! {
     #[test]
     fn a_segment_that_its_socket_keeps_is_held_back_and_any_other_packet_is_lost(
         shape in any_shape(), flags in prop::sample::select(vec![0x10_u8, 0x11, 0x02, 0x04, 0x18]),
-        socket in prop::sample::select(vec![0, TCP, TCP, UDP]), is_raw: bool, egress: bool,
+        socket in prop::sample::select(vec![0, TCP, TCP, UDP]), is_raw: bool, egress: bool, is_bare: bool,
     ) {
+        let shape = if is_bare { Shape { payload: 0, ..shape } } else { shape };
         let mut packet = Packet { socket, is_raw, in_flight: 9, ..shape.packet() };
         if shape.tcp.is_some() {
             let transport = usize::try_from(shape.transport()).unwrap();

@@ -54,6 +54,58 @@ fn a_walk_that_stops_is_a_gap_even_where_something_vanished() {
     assert_eq!(attachments.into_facts().1.gaps.len(), 1);
 }
 
+/// An iterator that has failed after it had found this much: `then` says what is made of it.
+fn after_a_failed_iterator(
+    errno: Errno,
+    then: impl FnOnce(&mut Attachments<'_, '_>, &Error),
+) -> (Vec<AttachmentFact>, Coverage) {
+    let (ours, _) = Ours::new(&[]);
+    let clock = Clock::now(0).unwrap();
+    let mut programs = Programs::new(&ours, &clock);
+    let types = [AttachType::INET_INGRESS];
+    let mut attachments = Attachments::new(&types, false, &mut programs);
+    attachments.found.push(AttachmentFact {
+        cgroup: "/a".into(),
+        cgroup_id: CgroupId(7),
+        attach_type: types[0],
+        program_id: ProgramId(1),
+        list_flags: 2,
+        program_flags: None,
+        slots_used: 1,
+        state: None,
+    });
+    attachments.fail(Path::new("/b"), Errno::EACCES);
+    attachments.fail(Path::new("/c"), Errno::ENOENT);
+    attachments.coverage.cgroups_visited = 3;
+    attachments.coverage.changing_lists = 1;
+    then(&mut attachments, &Error::new(Call::Iterate, "the iterator", errno));
+    attachments.into_facts()
+}
+
+#[test]
+fn what_a_failed_iterator_found_does_not_count_beside_what_is_asked_for_instead() {
+    for (errno, notes) in [(Errno::EAGAIN, 1), (Errno::EPERM, 0), (Errno::EOPNOTSUPP, 0)] {
+        let (found, mut coverage) = after_a_failed_iterator(errno, |it, error| {
+            it.do_without_iterator(error);
+        });
+        assert_eq!(found, []);
+        assert_eq!(coverage.notes.len(), notes, "{errno}");
+        coverage.notes.clear();
+        let attach_types = vec![AttachType::INET_INGRESS];
+        assert_eq!(coverage, Coverage { attach_types, ..Coverage::default() });
+    }
+}
+
+#[test]
+fn what_a_failed_iterator_found_does_not_count_where_nothing_is_asked_for_instead() {
+    let (found, coverage) = after_a_failed_iterator(Errno::EAGAIN, |it, error| {
+        it.cannot_iterate(error);
+    });
+    assert_eq!(found, []);
+    assert_eq!((coverage.cgroups_visited, coverage.changing_lists), (0, 0));
+    assert_eq!(coverage.gaps.len(), 1, "the iterator itself");
+}
+
 #[test]
 fn root_a_list_of_which_a_program_has_gone_is_not_kept() {
     let (ours, _) = Ours::new(&[]);

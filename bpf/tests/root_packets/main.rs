@@ -1,6 +1,7 @@
 //! Real packets, the real kernel: does the limit hold, in both directions, for IPv4 and IPv6?
 
 mod dns;
+mod gso;
 mod tcp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};

@@ -2,6 +2,7 @@
 
 mod add;
 mod again;
+mod change;
 mod look;
 mod queue;
 mod rearm;
@@ -23,7 +24,7 @@ use crate::lane::{Lane, Place};
 use crate::ledger::LedgerDir;
 use crate::mode::{Decision, Facts, Mode, Tcp, decide};
 use crate::settle::{Settlement, settle};
-use crate::spec::{Change, Direction, Spec};
+use crate::spec::{Direction, Spec};
 use crate::status::{DirectionStatus, Health, Removed, ThrottleId, ThrottleStatus};
 
 /// Where an engine keeps what must outlive it, and whom it works for.
@@ -112,32 +113,6 @@ impl<B: CgroupBpf> Engine<B> {
             return Ok(Adopted::default());
         };
         Ok(self.kernel.adopt(attachment.cgroup(), &throttle.cgroup)?)
-    }
-
-    /// Changes limits in place: nothing is detached, the counters go on. Takes effect with the next packet.
-    /// Needs `CAP_BPF`.
-    ///
-    /// # Errors
-    /// When there is no such throttle or direction (nothing is changed then), or a direction's state
-    /// cannot be written (the other one may be changed; try again).
-    pub fn change(&mut self, id: ThrottleId, change: &Change) -> Result<()> {
-        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
-        for direction in [Direction::Download, Direction::Upload] {
-            let attach_type = direction.attach_type();
-            let exists = throttle.attachments.iter().any(|a| a.attach_type() == attach_type);
-            if change.rate(direction).is_some() && !exists {
-                return Err(Error::NoSuchDirection(id, direction));
-            }
-        }
-        let mut errors = Vec::new();
-        for attachment in &mut throttle.attachments {
-            let direction = Direction::of(attachment.attach_type());
-            if let (Some(direction), Some(limits)) = (direction, attachment.limits()) {
-                let limits = change.apply(direction, limits);
-                errors.extend(attachment.change(&self.kernel, &limits).err());
-            }
-        }
-        Error::collect(errors)
     }
 
     /// Removes a throttle. Ok means that a query showed every program of it to be gone.

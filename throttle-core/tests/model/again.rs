@@ -8,7 +8,7 @@ use bpf::{AttachType, CgroupBpf, CgroupId};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use throttle_core::mode::Wish;
-use throttle_core::{Error, Health, Spec};
+use throttle_core::{Change, Error, Health, Spec};
 use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
 
@@ -120,6 +120,37 @@ fn a_pinned_throttle_is_armed_again_with_the_limits_of_its_record() {
     assert_eq!(host.attached(&cgroup), 3);
     host.remove_recorded("1").unwrap();
     assert!(host.is_clean());
+}
+
+#[test]
+fn a_throttle_that_was_changed_is_armed_again_with_what_it_was_changed_to() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    let mut engine = host.process().start();
+    let id = engine.add(&spec(&cgroup, Wish::Pinned)).unwrap().id;
+    let change = Change { upload: Some(rate(7_000_000)), ..Change::default() };
+    engine.change(id, &change).unwrap();
+    engine.release(id).unwrap();
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    host.cgroup("a");
+    assert!(rearm(&host, "1").unwrap());
+    assert_eq!(rates(&host, &cgroup), [1_000_000, 7_000_000]);
+}
+
+#[test]
+fn a_change_leaves_a_record_as_it_is_of_which_half_is_removed_or_which_is_damaged() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    let mut engine = host.process().start();
+    let id = engine.add(&spec(&cgroup, Wish::Pinned)).unwrap().id;
+    host.edit(|entry| entry.stage = Stage::Removing);
+    engine.change(id, &Change { upload: Some(rate(7_000_000)), ..Change::default() }).unwrap();
+    let entry = host.entries().remove(0);
+    let upload = entry.attachments[1].limits.as_ref().unwrap();
+    assert_eq!((entry.stage, upload.rate), (Stage::Removing, rate(7_000_000)));
+    host.edit(|entry| entry.schema_version = 99);
+    engine.change(id, &Change { upload: Some(rate(8_000_000)), ..Change::default() }).unwrap();
+    assert_eq!(host.ledger().read().unwrap().unreadable.len(), 1);
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! Changing what a throttle allows.
+
+use bpf::CgroupBpf;
+use bpf::ledger::{Entry, RecordedLimits};
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::spec::{Change, Direction};
+use crate::status::ThrottleId;
+
+impl<B: CgroupBpf> Engine<B> {
+    /// Changes limits in place: nothing is detached, the counters go on. Takes effect with the next packet.
+    /// Needs `CAP_BPF`; for a throttle that outlives a crash also the right to write the ledger.
+    ///
+    /// # Errors
+    /// When there is no such throttle or direction (nothing is changed then), or a direction's state or the
+    /// ledger cannot be written (the rest may be changed; try again).
+    pub fn change(&mut self, id: ThrottleId, change: &Change) -> Result<()> {
+        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
+        for direction in [Direction::Download, Direction::Upload] {
+            let attach_type = direction.attach_type();
+            let exists = throttle.attachments.iter().any(|a| a.attach_type() == attach_type);
+            if change.rate(direction).is_some() && !exists {
+                return Err(Error::NoSuchDirection(id, direction));
+            }
+        }
+        let mut errors = Vec::new();
+        for attachment in &mut throttle.attachments {
+            let direction = Direction::of(attachment.attach_type());
+            if let (Some(direction), Some(limits)) = (direction, attachment.limits()) {
+                let limits = change.apply(direction, limits);
+                errors.extend(attachment.change(&self.kernel, &limits).err());
+            }
+        }
+        errors.extend(self.record_limits(id).err());
+        Error::collect(errors)
+    }
+
+    /// Writes down what a throttle allows now: it is armed again from its record.
+    fn record_limits(&mut self, id: ThrottleId) -> Result<()> {
+        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
+        let Some(entry) = &throttle.entry else { return Ok(()) };
+        let mut changed = entry.clone();
+        for recorded in changed.attachments.iter_mut().filter(|it| it.former_cgroup.is_none()) {
+            let mut attached = throttle.attachments.iter();
+            if let Some(its) = attached.find(|it| it.attach_type() == recorded.attach_type) {
+                recorded.limits = its.limits().map(RecordedLimits::from);
+            }
+        }
+        if changed == *entry {
+            return Ok(());
+        }
+        let lock = self.config.ledger.lock()?;
+        // Somebody may have removed it by its name, or half of it: that stays so.
+        if let Some(found) = self.config.ledger.find(&lock, entry)? {
+            let attachments = changed.attachments.clone();
+            self.config.ledger.write(&lock, &Entry { attachments, ..found })?;
+        }
+        throttle.entry = Some(changed);
+        Ok(())
+    }
+}

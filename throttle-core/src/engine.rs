@@ -77,6 +77,8 @@ pub struct Engine<B: CgroupBpf> {
     config: Config,
     lanes: Vec<Rc<Lane<B>>>,
     throttles: BTreeMap<ThrottleId, Throttle<B>>,
+    /// What throttles did that were removed by a shutting down which has failed for others.
+    ended: Vec<(ThrottleId, Removed)>,
     last_id: u32,
 }
 
@@ -88,8 +90,14 @@ impl<B: CgroupBpf> Engine<B> {
     /// keep the engine from starting.
     pub fn start(kernel: B, config: Config) -> Result<(Self, Settlement)> {
         let settlement = settle(&kernel, &config.ledger, &config.owner.boot_id)?;
-        let engine =
-            Self { kernel, config, lanes: Vec::new(), throttles: BTreeMap::new(), last_id: 0 };
+        let engine = Self {
+            kernel,
+            config,
+            lanes: Vec::new(),
+            throttles: BTreeMap::new(),
+            ended: Vec::new(),
+            last_id: 0,
+        };
         Ok((engine, settlement))
     }
 
@@ -233,18 +241,19 @@ impl<B: CgroupBpf> Engine<B> {
     /// Removes every throttle, pinned ones too, going on past failures.
     ///
     /// # Errors
-    /// All that went wrong; what could not be removed is still there, and this can be called again.
+    /// All that went wrong; what could not be removed is still there, and this can be called again: what the
+    /// others did is told when the last is gone.
     pub fn shut_down(&mut self) -> Result<Vec<(ThrottleId, Removed)>> {
         let ids: Vec<_> = self.throttles.keys().copied().collect();
-        let (mut removed, mut errors) = (Vec::new(), Vec::new());
+        let mut errors = Vec::new();
         for id in ids {
             match self.remove(id) {
-                Ok(result) => removed.push((id, result)),
+                Ok(removed) => self.ended.push((id, removed)),
                 Err(error) => errors.push(error),
             }
         }
         Error::collect(errors)?;
-        Ok(removed)
+        Ok(std::mem::take(&mut self.ended))
     }
 }
 

@@ -12,7 +12,7 @@ use bpf::{AttachType, CgroupBpf, CgroupId, ProgramId};
 use super::{Checked, Property, Trial, Violation};
 use crate::gate::expected::{Part, Standing, Throttle};
 use crate::gate::step::{ATTACH_TYPES, Place};
-use crate::gate::system::{Claim, Handle, System};
+use crate::gate::system::{Claim, Counted, Handle, System};
 use crate::lab::Lab;
 use crate::model::ModelCgroup;
 
@@ -320,24 +320,66 @@ impl<L: Lab, S: System> Trial<L, S> {
                 ));
             }
             for claim in claims {
+                self.check_rates(&claim)?;
                 self.check_counters(&claim)?;
             }
         }
         Ok(())
     }
 
+    /// An owner tells of every throttle that is attached to how much it limits, also after a call that failed.
+    fn check_rates(&self, Claim { handle, rates, .. }: &Claim) -> Checked {
+        let Some(throttle) = self.expected.throttle(*handle) else { return Ok(()) };
+        for part in self.counting_parts(throttle) {
+            let Some(&id) = self.expected.real.get(&part.stand_in()) else { continue };
+            let (rate, _) = self.read(id, part).map_err(|error| unasked(&error))?;
+            // A removal that failed half way may have ended the limit already.
+            let disarmed = throttle.removing && rate == 0;
+            let (said, at) = (rates.get(&part.attach_type), part.attach_type);
+            if !disarmed && said != Some(&rate) {
+                let what = format!("throttle {handle} ({at}) limits to {rate}, and says {said:?}");
+                return Err(Violation::new(Property::ToldTheTruth, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a throttle tells at its end is what it told last, for nothing was sent since. Only the one call that failed
+    /// may have been to read it; and it goes with its cgroup.
+    pub(super) fn check_final(&self, handle: Handle, counted: &Counted) -> Checked {
+        let throttle = self.expected.throttle(handle);
+        let parts = throttle.into_iter().flat_map(|it| &it.parts);
+        let online = parts.filter(|part| self.expected.is_online(part)).map(|it| it.attach_type);
+        let told = online.filter_map(|at| Some((at, self.told.get(&(handle, at))?)));
+        let (ends, lacking): (Vec<_>, Vec<_>) = told.partition(|(at, _)| counted.contains_key(at));
+        if lacking.len() > usize::from(self.system.fault_struck()) {
+            let what =
+                format!("what throttle {handle} has counted is not told at its end: {lacking:?}");
+            return Err(Violation::new(Property::CountersGrow, what));
+        }
+        if let Some((at, told)) = ends.into_iter().find(|(at, told)| counted[at] != **told) {
+            let what = format!("throttle {handle} ({at}) told {told:?}, and ends with {counted:?}");
+            return Err(Violation::new(Property::CountersGrow, what));
+        }
+        Ok(())
+    }
+
+    /// The parts of a throttle that are attached and tell what they count.
+    fn counting_parts<'a>(&'a self, throttle: &'a Throttle) -> impl Iterator<Item = &'a Part> {
+        let tells = self.system.tells_figures();
+        throttle.parts.iter().filter(move |it| tells && it.limits() && self.is_attached(it))
+    }
+
     /// An owner tells of every throttle that is attached what it has counted.
-    fn check_counters(&mut self, claim: &Claim) -> Checked {
-        let Claim { handle, counters } = claim;
-        let parts = self.expected.throttle(*handle).map(|it| &it.parts).into_iter().flatten();
-        let untold = parts
-            .filter(|part| self.system.tells_counters() && part.limits() && self.is_attached(part))
-            .find(|part| !counters.contains_key(&part.attach_type));
-        if let Some(part) = untold {
-            let at = part.attach_type;
+    fn check_counters(&mut self, Claim { handle, counters, .. }: &Claim) -> Checked {
+        let throttle = self.expected.throttle(*handle);
+        let parts = throttle.into_iter().flat_map(|it| self.counting_parts(it));
+        let mut places = parts.map(|part| part.attach_type);
+        if let Some(at) = places.find(|at| !counters.contains_key(at)) {
             let what = format!("what throttle {handle} has counted ({at}) is not told");
             return Err(Violation::new(Property::CountersGrow, what));
         }
+        drop(places);
         for (&attach_type, &now) in counters {
             grown(&mut self.told, *handle, attach_type, now)?;
         }

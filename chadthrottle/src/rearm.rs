@@ -9,8 +9,9 @@ use throttle_core::ledger::LedgerDir;
 use throttle_core::{Engine, Error, Spec, Started, spec_of};
 
 use crate::cli::RearmArgs;
-use crate::limit::{config, config_to_settle, shown, tell_of_open_sockets, tell_of_settlement};
+use crate::limit::{config, config_to_settle, shown, tell_of_open_sockets};
 use crate::others;
+use crate::settled::tell_of_settlement;
 use crate::words::{once, print, say};
 
 pub(crate) fn run(args: &RearmArgs) -> Result<()> {

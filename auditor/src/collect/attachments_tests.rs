@@ -95,6 +95,20 @@ fn root_of_a_list_that_changes_each_time_what_is_there_counts_and_it_is_no_gap()
 }
 
 #[test]
+fn what_could_not_be_read_each_time_that_it_was_tried_is_one_gap() {
+    let (ours, _) = Ours::new(&[]);
+    let clock = Clock::now(0).unwrap();
+    let mut programs = Programs::new(&ours, &clock);
+    let error = Error::new(Call::MapLookup, "state", Errno::EPERM);
+    for what in ["program 1", "program 2", "program 1"] {
+        programs.miss(gap(Subject::Programs, what, &error));
+    }
+    let gaps = programs.into_facts().1;
+    let what: Vec<_> = gaps.iter().map(|gap| &*gap.what).collect();
+    assert_eq!(what, ["program 1", "program 2"]);
+}
+
+#[test]
 fn where_nobody_may_ask_no_cgroup_counts_as_visited() {
     let (ours, _) = Ours::new(&[]);
     let clock = Clock::now(0).unwrap();

@@ -9,7 +9,7 @@ use bpf::limits::{Limits, Traffic};
 use bpf::state::{Count, Counters, ThrottleState};
 use throttle_core::mode::Wish;
 use throttle_core::settle::remove_recorded;
-use throttle_core::{Change, Direction, Health, Removed, Result, ThrottleId, ThrottleStatus};
+use throttle_core::{Change, Direction, Health, Removed, Result, Spec, ThrottleId, ThrottleStatus};
 use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
 use vmtests::model::ModelSocket;
@@ -43,19 +43,20 @@ struct Trial {
     cgroup: PathBuf,
     another: PathBuf,
     first: ThrottleId,
-    wish: Wish,
+    /// How throttles are attached, and whether downloads have a queue.
+    how: (Wish, bool),
     operation: Operation,
     /// Keeps a removed cgroup's programs.
     socket: Option<ModelSocket>,
 }
 
 impl Trial {
-    fn new(operation: Operation, wish: Wish) -> Self {
+    fn new(operation: Operation, how: (Wish, bool)) -> Self {
         let host = Host::boot();
         let (cgroup, another) = (host.cgroup("a"), host.cgroup("b"));
         let process = host.process();
         let mut engine = process.start();
-        let first = engine.add(&spec(&cgroup, wish)).unwrap().id;
+        let first = engine.add(&wanted(&cgroup, how)).unwrap().id;
         let sender = host.kernel.spawn(&cgroup).unwrap();
         (0..SENT).for_each(|_| host.kernel.send(&sender).unwrap());
         drop(sender);
@@ -64,10 +65,10 @@ impl Trial {
         match operation {
             AddTheFirst => drop(engine.remove(first).unwrap()),
             Wait | WaitForSockets => host.kernel.remove_cgroup(&cgroup).unwrap(),
-            ShutDown => drop(engine.add(&spec(&another, wish)).unwrap()),
+            ShutDown => drop(engine.add(&wanted(&another, how)).unwrap()),
             AddAnother | Change | List | Remove => {}
         }
-        Self { host, process, engine, cgroup, another, first, wish, operation, socket }
+        Self { host, process, engine, cgroup, another, first, how, operation, socket }
     }
 
     /// Does it; tells what the throttles did that it has ended.
@@ -75,7 +76,7 @@ impl Trial {
         let engine = &mut self.engine;
         match self.operation {
             AddTheFirst | AddAnother => {
-                engine.add(&spec(&self.another, self.wish)).map(|_| Vec::new())
+                engine.add(&wanted(&self.another, self.how)).map(|_| Vec::new())
             }
             Change => engine.change(self.first, &faster()).map(|()| Vec::new()),
             List => Ok(engine.list()).map(|_| Vec::new()),
@@ -154,9 +155,11 @@ impl Trial {
                 }
             }
         }
-        // All of its throttles share a load.
-        let loaded = if listed.is_empty() { 0 } else { PLACES.len() };
-        assert_eq!(self.host.loaded(), loaded, "{listed:?}");
+        // All of its throttles share a load, but one with a queue has its own.
+        let (_, has_queue) = self.how;
+        let loads = if has_queue { listed.len() } else { listed.len().min(1) };
+        assert_eq!(self.host.loaded(), PLACES.len() * loads, "{listed:?}");
+        assert_eq!(self.host.kernel.queues(), if has_queue { listed.len() } else { 0 });
     }
 
     /// Who is listed with a name has an entry, and nobody else; what is pinned is not attached without its pin.
@@ -215,6 +218,10 @@ fn assert_pinned(host: &Host, entry: &Entry) {
     }
 }
 
+fn wanted(cgroup: &Path, (attach, queue): (Wish, bool)) -> Spec {
+    Spec { queue, ..spec(cgroup, attach) }
+}
+
 fn faster() -> Change {
     Change {
         download: Some(rate(3_000_000)),
@@ -235,10 +242,11 @@ fn of(limits: &Limits) -> (u64, u64, Option<Traffic>) {
 
 #[test]
 fn whichever_call_fails_the_engine_says_what_there_is_and_can_go_on() {
-    for (operation, wish) in ALL.iter().flat_map(|it| EVERY_MODE.map(|wish| (*it, wish))) {
+    let ways = EVERY_MODE.map(|wish| (wish, false)).into_iter().chain([(Wish::Link, true)]);
+    for (operation, how) in ways.flat_map(|how| ALL.map(|operation| (operation, how))) {
         for nth in 1.. {
-            println!("{operation:?} of {wish:?}, call {nth}");
-            let mut trial = Trial::new(operation, wish);
+            println!("{operation:?} of {how:?}, call {nth}");
+            let mut trial = Trial::new(operation, how);
             let fault = Fault { nth, mishap: Mishap::Fail(Fail::EPERM) };
             let (done, struck) = trial.act_while_it_fails(fault);
             trial.assert_the_engine_is_right(done.is_ok());
@@ -263,7 +271,7 @@ fn whichever_call_fails_the_engine_says_what_there_is_and_can_go_on() {
             trial.engine.shut_down().unwrap();
             // Without a link only this ends what it keeps.
             trial.socket = None;
-            assert!(trial.host.is_clean());
+            assert!(trial.host.is_clean() && trial.host.kernel.queues() == 0);
             if !struck {
                 assert!(nth > 1, "nothing failed");
                 break;

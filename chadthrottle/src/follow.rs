@@ -192,8 +192,9 @@ impl<'a> Follow<'a> {
         let short = short.or_else(|| was_refused.then(not_always));
         let short = short.or_else(|| self.named.as_ref()?.short());
         let asked = Instant::now();
-        let ids = self.current.into_iter().chain(self.former.iter().map(|former| former.id));
-        let removed = self.sum.end_all(self.engine, ids);
+        // Also what could not be taken off when it was to be.
+        let ids: Vec<_> = self.engine.list().iter().map(|status| status.id).collect();
+        let removed = self.sum.end_all(self.engine, ids.into_iter());
         if let (Err(_), Some(short)) = (&removed, &short) {
             warn(&short.to_string());
         }

@@ -1,6 +1,7 @@
 //! What is said of what dead owners left.
 
 use auditor::escape::escape;
+use bpf::queue::Swept;
 use throttle_core::settle::Settlement;
 
 use crate::limit::shown;
@@ -14,14 +15,19 @@ pub(crate) fn tell_of_settlement(settlement: &Settlement) {
 }
 
 /// What was removed, as notes, and what was not, as warnings.
-fn words(swept: &bpf::Result<Vec<String>>, settlement: &Settlement) -> (Vec<String>, Vec<String>) {
+fn words(swept: &bpf::Result<Swept>, settlement: &Settlement) -> (Vec<String>, Vec<String>) {
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
     match swept {
-        Ok(removed) => notes.extend(
-            removed
-                .iter()
-                .map(|name| format!("removed network device {name}, whose owner had died")),
-        ),
+        Ok(Swept { removed, failed }) => {
+            notes.extend(
+                removed
+                    .iter()
+                    .map(|name| format!("removed network device {name}, whose owner had died")),
+            );
+            warnings.extend(failed.iter().map(|error| {
+                format!("a queue, which may be left over, could not be removed: {error}")
+            }));
+        }
         Err(error) => {
             warnings.push(format!("whether a queue was left behind cannot be seen: {error}"));
         }
@@ -64,9 +70,12 @@ mod tests {
 
     #[test]
     fn each_thing_that_failed_is_told_whatever_else_was_done() {
-        let blind = || Err(bpf::Error::new(Call::Netlink, "links", Errno::EPERM));
-        let none = || Ok(Vec::new());
-        let device = || Ok(vec!["chad0".to_owned()]);
+        let eperm = || bpf::Error::new(Call::Netlink, "links", Errno::EPERM);
+        let blind = || Err(eperm());
+        let none = || Ok(Swept::default());
+        let device = || Ok(Swept { removed: vec!["chad0".to_owned()], failed: Vec::new() });
+        let half = || Ok(Swept { removed: vec!["chad0".to_owned()], failed: vec![eperm()] });
+        let stays = "a queue, which may be left over";
         let (queue, dev) = ("whether a queue was left", "removed network device chad0");
         let (gone, left, torn) = (
             "removed throttle 0 on /a",
@@ -79,6 +88,7 @@ mod tests {
             // Of what left nothing but its record nobody needs to know.
             (none(), [0, 2, 0, 0], vec![], vec![]),
             (device(), [1, 0, 0, 0], vec![dev, gone], vec![]),
+            (half(), [0, 0, 1, 0], vec![dev], vec![stays, left]),
             (none(), [0, 0, 2, 0], vec![], vec![left, left_1]),
             (none(), [1, 0, 1, 0], vec![gone], vec![left]),
             (device(), [1, 1, 2, 1], vec![dev, gone], vec![left, left_1, torn]),

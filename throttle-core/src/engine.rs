@@ -7,6 +7,7 @@ mod look;
 mod queue;
 mod rearm;
 
+use self::rearm::remove_former;
 pub use self::rearm::spec_of;
 
 use std::collections::BTreeMap;
@@ -168,9 +169,13 @@ impl<B: CgroupBpf> Engine<B> {
             // it can be removed now.
             if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {
                 errors.clear();
-                let removed = self.config.ledger.has(lock, entry).and_then(|is_ours| {
-                    let path = self.config.ledger.path(&entry.throttle);
-                    if is_ours { self.config.ledger.remove(&path) } else { Ok(()) }
+                let ledger = &self.config.ledger;
+                let removed = ledger.has(lock, entry).and_then(|is_ours| {
+                    if !is_ours {
+                        return Ok(());
+                    }
+                    remove_former(&self.kernel, entry)?;
+                    ledger.remove(&ledger.path(&entry.throttle))
                 });
                 errors.extend(removed.err());
             }

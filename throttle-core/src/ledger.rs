@@ -27,10 +27,12 @@ pub struct Locked {
 }
 
 /// Whether two entries are of one throttle. One load serves many cgroups, but each place once: this is as good as a
-/// name of its own.
+/// name of its own. What it was before it was armed again, any start may have let go of.
 fn is_same(found: &Entry, entry: &Entry) -> bool {
-    let programs =
-        |entry: &Entry| -> Vec<_> { entry.attachments.iter().map(|it| it.program_id).collect() };
+    let programs = |entry: &Entry| -> Vec<_> {
+        let own = entry.attachments.iter().filter(|it| it.former_cgroup.is_none());
+        own.map(|it| it.program_id).collect()
+    };
     found.owner == entry.owner
         && found.cgroup_id == entry.cgroup_id
         && programs(found) == programs(entry)

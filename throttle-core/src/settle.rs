@@ -252,7 +252,7 @@ pub(crate) fn link_out_of_sight<B: CgroupBpf>(
     recorded_link(kernel, recorded)
 }
 
-fn is_attached_out_of_sight<B: CgroupBpf>(
+pub(crate) fn is_attached_out_of_sight<B: CgroupBpf>(
     kernel: &B,
     recorded: &RecordedAttachment,
 ) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Changing what a throttle allows.
 
 use bpf::CgroupBpf;
-use bpf::ledger::{Entry, RecordedLimits};
+use bpf::ledger::{Entry, RecordedAttachment, RecordedLimits};
 
 use super::Engine;
 use crate::error::{Error, Result};
@@ -40,21 +40,25 @@ impl<B: CgroupBpf> Engine<B> {
     fn record_limits(&mut self, id: ThrottleId) -> Result<()> {
         let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
         let Some(entry) = &throttle.entry else { return Ok(()) };
-        let mut changed = entry.clone();
-        for recorded in changed.attachments.iter_mut().filter(|it| it.former_cgroup.is_none()) {
-            let mut attached = throttle.attachments.iter();
-            if let Some(its) = attached.find(|it| it.attach_type() == recorded.attach_type) {
-                recorded.limits = its.limits().map(RecordedLimits::from);
+        let limits_of = |recorded: &RecordedAttachment| {
+            let mut its = throttle.attachments.iter();
+            let its = its.find(|it| it.attach_type() == recorded.attach_type)?;
+            its.limits().map(RecordedLimits::from)
+        };
+        let updated = |mut entry: Entry| {
+            for recorded in entry.attachments.iter_mut().filter(|it| it.former_cgroup.is_none()) {
+                recorded.limits = limits_of(recorded).or(recorded.limits.take());
             }
-        }
+            entry
+        };
+        let changed = updated(entry.clone());
         if changed == *entry {
             return Ok(());
         }
         let lock = self.config.ledger.lock()?;
         // Somebody may have removed it by its name, or half of it: that stays so.
         if let Some(found) = self.config.ledger.find(&lock, entry)? {
-            let attachments = changed.attachments.clone();
-            self.config.ledger.write(&lock, &Entry { attachments, ..found })?;
+            self.config.ledger.write(&lock, &updated(found))?;
         }
         throttle.entry = Some(changed);
         Ok(())

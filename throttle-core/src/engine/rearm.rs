@@ -10,7 +10,10 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::Locked;
 use crate::mode::{TcpWish, Wish};
-use crate::settle::{find_recorded, forget_former, lingers, link_out_of_sight, pin_out_of_sight};
+use crate::settle::{
+    find_recorded, forget_former, is_attached_out_of_sight, lingers, link_out_of_sight,
+    pin_out_of_sight, remove_pinned,
+};
 use crate::spec::{Direction, Spec};
 use crate::status::{Started, ThrottleId};
 
@@ -123,6 +126,22 @@ impl<B: CgroupBpf> Engine<B> {
         let removed = self.remove(id).map(drop);
         Error::collect([written, removed].into_iter().filter_map(Result::err).collect())
     }
+}
+
+/// Removes what the throttle was before it was armed again, also what sockets of a removed cgroup keep.
+pub(super) fn remove_former<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<()> {
+    let mut errors = Vec::new();
+    for recorded in entry.attachments.iter().filter(|it| it.former_cgroup.is_some()) {
+        let Some(pin) = &recorded.pin else { continue };
+        let removed = is_attached_out_of_sight(kernel, recorded).and_then(|hidden| {
+            if hidden {
+                return Err(pin_out_of_sight(entry, recorded));
+            }
+            remove_pinned(kernel, false, recorded, pin)
+        });
+        errors.extend(removed.err());
+    }
+    Error::collect(errors)
 }
 
 /// Tells what somebody asked for when a recorded throttle was made. `None` where the record does not say.

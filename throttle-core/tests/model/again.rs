@@ -339,6 +339,29 @@ fn arming_again_leaves_what_sockets_of_the_removed_cgroup_keep() {
     assert!(host.is_clean());
 }
 
+/// An owner that has not let go of it removes it as a whole, whatever others' starts have let go of meanwhile.
+#[test]
+fn its_owner_removes_all_of_what_was_armed_again() {
+    for is_closed in [false, true] {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        host.crash(&cgroup, Wish::Pinned);
+        let mut socket = Some(host.kernel.open_socket(&cgroup).unwrap());
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        host.cgroup("a");
+        let mut engine = host.process().start();
+        let id = engine.rearm("1").unwrap().unwrap().id;
+        if is_closed {
+            socket = None;
+            host.settle();
+            assert_eq!(host.entries()[0].attachments.len(), 3);
+        }
+        engine.remove(id).unwrap();
+        assert!(host.is_clean(), "closed: {is_closed}");
+        drop(socket);
+    }
+}
+
 #[test]
 fn removing_it_ends_also_what_sockets_of_the_removed_cgroup_keep() {
     let host = Host::boot();

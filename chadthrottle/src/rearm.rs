@@ -6,7 +6,7 @@ use bpf::LinuxBpf;
 use bpf::cgroup::cgroup2_mount;
 use bpf::error::{Call, Kind};
 use throttle_core::ledger::LedgerDir;
-use throttle_core::{Engine, Error, Spec, Started, spec_of};
+use throttle_core::{Engine, Error, Rearmed, Spec, Started, spec_of};
 
 use crate::cli::RearmArgs;
 use crate::limit::{config, config_to_settle, shown, tell_of_open_sockets};
@@ -34,12 +34,12 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     for id in ids {
         let entry = recorded.iter().find(|entry| entry.throttle == *id);
         let path = entry.map_or_else(|| "its path".to_owned(), |it| shown(&it.cgroup_path));
-        let became = engine.rearm(id).and_then(|started| {
-            let Some(started) = started else { return Ok(false) };
+        let became = engine.rearm(id).and_then(|rearmed| {
+            let Some(Rearmed { started, forgotten }) = rearmed else { return Ok(None) };
             started.notes.iter().for_each(|note| say(note));
             tell_of_others(&engine, entry.and_then(spec_of), &started);
             tell_of_open_sockets(&engine.adopt(started.id));
-            engine.release(started.id).map(|()| true)
+            engine.release(started.id).map(|()| Some(forgotten))
         });
         match ending.note(id, &path, became) {
             Some(Said::Result(text)) => ending.printed(print(&text)),
@@ -49,6 +49,9 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     }
     ending.result()
 }
+
+/// What became of a throttle.
+type Became = throttle_core::Result<Option<throttle_core::Result<()>>>;
 
 /// What is said of a throttle.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,12 +74,16 @@ impl Ending {
         Self { all, waits: false, errors: Vec::new(), printed: Ok(()) }
     }
 
-    /// Takes note of whether one was armed, which it may have been before, and tells what is said of it.
-    fn note(&mut self, id: &str, path: &str, armed: throttle_core::Result<bool>) -> Option<Said> {
-        match armed {
-            Ok(true) => Some(Said::Result(format!("armed {id} again on {path}\n"))),
-            Ok(false) if self.all => None,
-            Ok(false) => Some(Said::Note(format!("throttle {id} is armed on {path} already"))),
+    /// Takes note of what became of one, and tells what is said of it. Armed again, it has let go of what it was before,
+    /// or not; `None`: it was armed already.
+    fn note(&mut self, id: &str, path: &str, became: Became) -> Option<Said> {
+        match became {
+            Ok(Some(forgotten)) => {
+                self.errors.extend(forgotten.err());
+                Some(Said::Result(format!("armed {id} again on {path}\n")))
+            }
+            Ok(None) if self.all => None,
+            Ok(None) => Some(Said::Note(format!("throttle {id} is armed on {path} already"))),
             Err(Error::Kernel(error)) if is_away(&error) => {
                 self.waits = true;
                 Some(Said::Note(format!("throttle {id} waits: there is no cgroup at {path}")))
@@ -125,10 +132,11 @@ mod tests {
     use super::*;
     use crate::words::exit_status;
 
-    fn became(word: &str) -> throttle_core::Result<bool> {
+    fn became(word: &str) -> Became {
         match word {
-            "armed" => Ok(true),
-            "already" => Ok(false),
+            "armed" => Ok(Some(Ok(()))),
+            "left" => Ok(Some(Err(became("refused").unwrap_err()))),
+            "already" => Ok(None),
             "away" => Err(bpf::Error::new(Call::OpenCgroup, "/a", Errno::ENOENT).into()),
             "missing" => Err(Error::NoSuchRecord("7".to_owned())),
             "refused" => Err(bpf::Error::new(Call::LinkCreate, "/a", Errno::EPERM).into()),
@@ -173,6 +181,8 @@ mod tests {
             (false, "armed away already", "+w-", 1, vec![&waits]),
             (false, "missing armed", " +", 64, vec![&missing]),
             (false, "refused armed", " +", 1, vec![&refused]),
+            (false, "left", "+", 1, vec![&refused]),
+            (true, "left armed", "++", 1, vec![&refused]),
             (false, "refused away missing", " w ", 1, vec![&refused, &missing]),
         ];
         for (all, words, said, status, told) in cases {

@@ -16,7 +16,7 @@ use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner, ProgramId, ProgramIden
 use nix::errno::Errno;
 
 use super::handles::{
-    Model, ModelCgroup, ModelLink, ModelProgram, at, on_link, on_path, on_program,
+    Model, ModelCgroup, ModelLink, ModelProgram, ModelQueue, at, on_link, on_path, on_program,
 };
 use crate::lab::{Attach, Lab};
 
@@ -27,8 +27,8 @@ impl CgroupBpf for Model {
     type Cgroup = ModelCgroup;
     type Program = ModelProgram;
     type Link = ModelLink;
-    /// The model has no network devices, so no queues: `vm_` tests have them, on real kernels.
-    type Queue = std::convert::Infallible;
+    /// The model's queues are there or not: no packet goes through them. `vm_` tests have real ones.
+    type Queue = ModelQueue;
 
     fn support(&self) -> Result<Support> {
         let version = self.kernel.borrow().version();
@@ -81,18 +81,22 @@ impl CgroupBpf for Model {
     fn queue_open(
         &self,
         _programs: &Loaded<ModelProgram>,
-        cgroup: &Path,
+        _cgroup: &Path,
         _owner: &Owner,
-    ) -> Result<Self::Queue> {
-        Err(Error::new(Call::Netlink, cgroup.display().to_string(), Errno::EOPNOTSUPP))
+    ) -> Result<ModelQueue> {
+        let mut kernel = self.kernel.borrow_mut();
+        let device = kernel.number();
+        kernel.queues.insert(device);
+        Ok(ModelQueue { device })
     }
 
-    fn queue_works(&self, queue: &Self::Queue) -> Result<bool> {
-        match *queue {}
+    fn queue_works(&self, queue: &ModelQueue) -> Result<bool> {
+        Ok(self.kernel.borrow().queues.contains(&queue.device))
     }
 
-    fn queue_close(&self, queue: &mut Self::Queue) -> Result<()> {
-        match *queue {}
+    fn queue_close(&self, queue: &mut ModelQueue) -> Result<()> {
+        self.kernel.borrow_mut().queues.remove(&queue.device);
+        Ok(())
     }
 
     /// The model's sockets have no connections.

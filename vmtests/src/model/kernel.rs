@@ -32,6 +32,8 @@ pub struct Kernel {
     states: BTreeMap<(Load, CgroupId), States>,
     counters: BTreeMap<(Load, CgroupId, AttachType), Counters>,
     processes: BTreeMap<Pid, Process>,
+    /// The devices of queues. Nothing goes through them here.
+    pub(crate) queues: BTreeSet<u32>,
     last_number: u32,
 }
 
@@ -94,6 +96,7 @@ impl Kernel {
             states: BTreeMap::new(),
             counters: BTreeMap::new(),
             processes: BTreeMap::new(),
+            queues: BTreeSet::new(),
             last_number: 0,
         }
     }
@@ -103,7 +106,7 @@ impl Kernel {
         self.version
     }
 
-    fn number(&mut self) -> u32 {
+    pub(crate) fn number(&mut self) -> u32 {
         self.last_number += 1;
         self.last_number
     }

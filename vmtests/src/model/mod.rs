@@ -20,5 +20,7 @@ pub mod list;
 mod tree;
 mod version;
 
-pub use handles::{Model, ModelCgroup, ModelLink, ModelProcess, ModelProgram, ModelSocket};
+pub use handles::{
+    Model, ModelCgroup, ModelLink, ModelProcess, ModelProgram, ModelQueue, ModelSocket,
+};
 pub use version::Version;

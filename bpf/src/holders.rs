@@ -31,7 +31,9 @@ pub struct Holders {
     pub unreadable: Vec<Error>,
 }
 
-/// Looks through the open files of every process but this one, in all of its threads. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
+/// Looks through the open files of every process but this one, in all of its threads, and once more through those of
+/// processes that have something: one that only looks (bpftool, a monitor, another audit) has a program open for a moment,
+/// and does not hold it. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
 /// other users' processes.
 ///
 /// Only files whose link in `/proc/PID/fd` says so are opened: on a busy host that is a few of many
@@ -45,6 +47,9 @@ pub fn holders(sought: Sought) -> Result<Holders> {
     let own = std::fs::read_link("/proc/self").map_err(|error| from_proc("/proc/self", &error))?;
     let own = own.to_str().and_then(|name| name.parse::<u32>().ok());
     let counts_as_we_do = own == Some(std::process::id());
+    let held = |process: &Path, pid| {
+        unless_gone(process, || held_by_process(process, pid, counts_as_we_do, sought))
+    };
     let mut is_first_there = false;
     let listing = std::fs::read_dir("/proc")
         .map_err(|error| Error::from_io(Call::ReadProc, "/proc", &error))?;
@@ -57,8 +62,7 @@ pub fn holders(sought: Sought) -> Result<Holders> {
         if Some(pid) == own {
             continue;
         }
-        let look = || held_by_process(&entry.path(), pid, counts_as_we_do, sought);
-        match unless_gone(&entry.path(), look) {
+        match held(&entry.path(), pid) {
             Ok(held) if held.is_empty() => {}
             Ok(held) => found.holders.push(Holder { pid, comm: comm(&entry.path()), held }),
             Err(error) => found.unreadable.push(Error::from_io(
@@ -75,8 +79,20 @@ pub fn holders(sought: Sought) -> Result<Holders> {
                 .with_detail("/proc hides them (it is mounted with hidepid)"),
         );
     }
+    let again = |pid: u32| held(&Path::new("/proc").join(pid.to_string()), pid);
+    found.holders.retain_mut(|holder| holder.holds_still(again));
     found.holders.sort_by_key(|holder| holder.pid);
     Ok(found)
+}
+
+impl Holder {
+    /// Leaves what it has open when it is asked for again; whether that is anything. Where that cannot be seen, all.
+    fn holds_still(&mut self, again: impl Fn(u32) -> io::Result<Vec<Held>>) -> bool {
+        if let Ok(now) = again(self.pid) {
+            self.held.retain(|held| now.contains(held));
+        }
+        !self.held.is_empty()
+    }
 }
 
 /// What is open in any thread of a process. What `/proc/PID/fd` shows is the first thread's table of files: none at all
@@ -193,6 +209,24 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::folder::Folder;
+
+    #[test]
+    fn who_has_something_open_only_for_a_moment_does_not_hold_it() {
+        let held = |ids: &[u32]| ids.iter().map(|id| Held::Program(ProgramId(*id))).collect();
+        let still = |now: io::Result<Vec<Held>>| {
+            let mut holder = Holder { pid: 7, comm: String::new(), held: held(&[1, 2, 3]) };
+            let holds = holder.holds_still(|pid| {
+                assert_eq!(pid, 7);
+                now.as_ref().map(Clone::clone).map_err(|error| error.kind().into())
+            });
+            (holds, holder.held)
+        };
+        assert_eq!(still(Ok(held(&[2, 3, 4]))), (true, held(&[2, 3])));
+        // It has ended, or closed all of it.
+        assert_eq!(still(Ok(Vec::new())), (false, Vec::new()));
+        let refused = Err(io::ErrorKind::PermissionDenied.into());
+        assert_eq!(still(refused), (true, held(&[1, 2, 3])));
+    }
 
     #[test]
     fn a_file_is_read_for_what_it_is() {

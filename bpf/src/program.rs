@@ -57,6 +57,8 @@ pub struct Program {
     fd: OwnedFd,
     info: ProgramInfo,
     maps: OnceCell<Option<ThrottleMaps>>,
+    /// What its loader tells it by, of one that goes by more than a throttle's state.
+    settings: Option<Map>,
 }
 
 /// The maps of a program of ours.
@@ -95,7 +97,7 @@ impl Program {
             map_ids: raw.map_ids.into_iter().map(MapId).collect(),
             has_btf: raw.btf_id != 0,
         };
-        Ok(Self { fd, info, maps: OnceCell::new() })
+        Ok(Self { fd, info, maps: OnceCell::new(), settings: None })
     }
 
     /// A program of ours with its maps at hand, which spares looking them up by id (and the
@@ -116,6 +118,14 @@ impl Program {
             drops: drops.map(open).transpose()?,
         };
         Ok(Self { maps: OnceCell::from(Some(maps)), ..program })
+    }
+
+    pub(crate) fn with_settings(self, settings: Map) -> Self {
+        Self { settings: Some(settings), ..self }
+    }
+
+    pub(crate) fn settings(&self) -> Option<&Map> {
+        self.settings.as_ref()
     }
 
     /// Loads the smallest program of a type, `return 1`, under a name of one's choice; it does nothing

@@ -6,4 +6,5 @@ mod engine;
 mod mishaps;
 mod neighbours;
 mod out_of_sight;
+mod queue;
 mod settle;

@@ -4,6 +4,7 @@ mod again;
 mod common;
 mod engine;
 mod mishaps;
+mod names;
 mod neighbours;
 mod out_of_sight;
 mod queue;

@@ -54,6 +54,43 @@ fn a_name_that_an_owner_has_given_to_its_next_throttle_is_that_ones() {
     }
 }
 
+/// Somebody has removed its record, and perhaps somebody else has its name: it waits under another one, and is not kept.
+#[test]
+fn a_throttle_that_begins_to_wait_does_not_write_over_anothers_record() {
+    for is_taken in [true, false] {
+        for is_killed in [true, false] {
+            let host = Host::boot();
+            let (one, two) = (host.cgroup("a"), host.cgroup("b"));
+            let process = host.process();
+            let mut engine = process.start();
+            let id = engine.add(&spec(&one, Wish::Pinned)).unwrap().id;
+            host.remove_recorded("1").unwrap();
+            if is_taken {
+                host.crash(&two, Wish::Pinned);
+            }
+            let others = host.entries();
+            host.kernel.remove_cgroup(&one).unwrap();
+            assert!(!engine.wait_for_cgroup(id).unwrap());
+            let entries = host.entries();
+            assert_eq!(entries[..others.len()], others);
+            let [waiting] = &entries[others.len()..] else { panic!("{entries:?}") };
+            assert!(waiting.waiting && waiting.cgroup_path == one, "{waiting:?}");
+            assert_eq!(waiting.throttle, if is_taken { "2" } else { "1" });
+            assert!(!engine.wait_for_cgroup(id).unwrap());
+            assert_removed(&host.settle(), &[]);
+            assert_eq!(host.entries(), entries);
+            if is_killed {
+                process.kill(engine);
+                assert_forgotten(&host.settle(), &[&waiting.throttle]);
+            } else {
+                engine.remove(id).unwrap();
+            }
+            assert_eq!(host.entries(), others);
+            assert_eq!(host.attached(&two), if is_taken { 3 } else { 0 });
+        }
+    }
+}
+
 /// Nobody knows whose they are.
 #[test]
 fn a_number_that_has_pins_and_no_record_is_not_a_new_throttles_name() {

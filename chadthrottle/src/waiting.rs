@@ -166,6 +166,57 @@ mod tests {
         assert!(detached(&snapshot, &here(), &[]).is_empty(), "its owner had it detached");
     }
 
+    /// The second direction of the record, and the program for TCP.
+    fn with_both(mut snapshot: Snapshot) -> Snapshot {
+        let look = &mut snapshot.looks[0];
+        look.removed_cgroups.clear();
+        let recorded = &mut look.ledger[0].attachments;
+        for attach_type in [AttachType::INET_EGRESS, AttachType::SOCK_OPS] {
+            let limits = recorded[0].limits.clone().filter(|_| attach_type != AttachType::SOCK_OPS);
+            recorded.push(RecordedAttachment { attach_type, limits, ..recorded[0].clone() });
+        }
+        snapshot
+    }
+
+    #[test]
+    fn of_a_throttle_of_two_directions_just_the_one_is_detached_that_is_not_shown() {
+        let snapshot = with_both(recorded());
+        let not_shown = |shown: &[Row]| -> Vec<_> {
+            let rows = detached(&snapshot, &here(), shown).into_iter();
+            rows.map(|row| (row.id.unwrap(), row.direction)).collect()
+        };
+        let both = || detached(&snapshot, &here(), &[]);
+        let all = Direction::BOTH.map(|direction| ("nginx".to_owned(), direction));
+        assert_eq!(not_shown(&[]), all);
+        assert!(both().iter().all(|row| row.tcp == Tcp::Shape && row.detached));
+        assert_eq!(not_shown(&both()), []);
+        for (nth, other) in [(0, 1), (1, 0)] {
+            assert_eq!(not_shown(&[both().remove(nth)]), [all[other].clone()]);
+        }
+        // Another throttle's, and one that has no id.
+        for id in [Some("web".to_owned()), None] {
+            let shown: Vec<_> =
+                both().into_iter().map(|row| Row { id: id.clone(), ..row }).collect();
+            assert_eq!(not_shown(&shown), all);
+        }
+    }
+
+    #[test]
+    fn of_a_throttle_of_two_directions_that_waits_each_is_listed_once() {
+        let mut snapshot = with_both(recorded());
+        let look = &mut snapshot.looks[0];
+        look.removed_cgroups.push(look.ledger[0].cgroup_id);
+        // What it was on the cgroup before that is no direction of it any more.
+        let former = RecordedAttachment {
+            former_cgroup: Some(CgroupId(3)),
+            ..look.ledger[0].attachments[0].clone()
+        };
+        look.ledger[0].attachments.push(former);
+        let rows = rows(&snapshot, &here());
+        assert_eq!(rows.iter().map(|row| row.direction).collect::<Vec<_>>(), Direction::BOTH);
+        assert!(detached(&snapshot, &here(), &rows).is_empty());
+    }
+
     #[test]
     fn a_path_is_shown_below_the_mount_only_where_it_means_the_same_here() {
         let shown = |path: &str, edit: &dyn Fn(&mut Entry)| {

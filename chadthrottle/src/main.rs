@@ -3,6 +3,7 @@
 
 mod armed;
 mod cli;
+mod departures;
 mod doctor;
 mod follow;
 mod generate;

@@ -40,6 +40,9 @@ fn find(
     devices: impl FnOnce(Option<&Path>) -> bpf::Result<Vec<Device>>,
     has_fq: impl FnOnce() -> Option<bool>,
 ) -> Result<Found> {
+    if wish == DeparturesWish::Off {
+        return Ok(Found { known: FqDevices::NONE, notes: Vec::new(), warning: None });
+    }
     let (devices, warning) = match devices(Some(cgroup)) {
         Ok(devices) => (devices, None),
         // Without it the limit holds too.
@@ -84,6 +87,9 @@ mod tests {
     use crate::words::exit_status;
 
     const CONTAINER: &str = "/sys/fs/cgroup/container";
+    const WISHES: [DeparturesWish; 3] =
+        [DeparturesWish::Auto, DeparturesWish::Fq, DeparturesWish::Off];
+
     fn device(number: u32, name: &str, kind: &str) -> Device {
         Device { number, name: name.to_owned(), qdiscs: vec![kind.to_owned()] }
     }
@@ -129,7 +135,7 @@ mod tests {
 
     #[test]
     fn where_the_devices_cannot_be_seen_only_who_insists_on_fq_is_refused() {
-        for wish in [DeparturesWish::Auto, DeparturesWish::Fq] {
+        for wish in WISHES {
             let unseen = |_: Option<&Path>| Err(Error::new(Call::Netlink, "x", Errno::EAGAIN));
             let found = find(Path::new(CONTAINER), wish, unseen, || Some(true));
             match (wish, found) {
@@ -140,6 +146,9 @@ mod tests {
                 (DeparturesWish::Auto, Ok(Found { known, notes, warning })) => {
                     assert!(known.is_empty() && notes.is_empty());
                     assert!(warning.unwrap().contains("is dropped: "));
+                }
+                (DeparturesWish::Off, Ok(Found { known, notes, warning })) => {
+                    assert!(known.is_empty() && notes.is_empty() && warning.is_none());
                 }
                 (_, other) => panic!("{wish:?}: {other:?}"),
             }

@@ -3,6 +3,7 @@
 
 mod armed;
 mod cli;
+mod course;
 mod departures;
 mod doctor;
 mod follow;

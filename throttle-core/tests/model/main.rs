@@ -1,6 +1,7 @@
 //! The engine on the model of the kernel: no root. The gate takes any steps and looks at what is attached; these
 //! look at what the engine says and writes.
 mod again;
+mod between;
 mod common;
 mod engine;
 mod mishaps;
@@ -9,3 +10,4 @@ mod neighbours;
 mod out_of_sight;
 mod queue;
 mod settle;
+mod several;

@@ -151,3 +151,29 @@ fn how_a_throttle_is_attached_its_link_its_pins_and_its_record_tell() {
     assert_eq!(attach(&not_kept), Mode::Link);
     assert_eq!(attach(&|look| (neither(look), look.links.clear()).1), Mode::Legacy);
 }
+
+/// It is no limit, but belongs to one.
+#[test]
+fn a_guard_is_no_throttle_and_nothing_that_cannot_be_read() {
+    let mut snapshot = active();
+    let programs = snapshot.looks[0].programs.iter_mut();
+    for program in programs.filter(|it| it.name.starts_with("chadthrottle")) {
+        program.name = format!("{GUARDS}x");
+    }
+    let found = throttles(&snapshot);
+    assert_eq!((found.rows.len(), found.unreadable, found.leaked), (0, 0, 0));
+}
+
+#[test]
+fn leaks_of_every_kind_are_counted() {
+    for (snapshot, leaked) in [
+        (include_str!("../../auditor/tests/snapshots-in/active.json"), 0),
+        (include_str!("../../auditor/tests/snapshots-in/waiting.json"), 0),
+        (include_str!("../../auditor/tests/snapshots-in/orphaned_device.json"), 1),
+        (include_str!("../../auditor/tests/snapshots-in/orphaned_pin.json"), 1),
+        (include_str!("../../auditor/tests/snapshots-in/orphaned_attachment.json"), 3),
+    ] {
+        let found = throttles(&serde_json::from_str(snapshot).unwrap());
+        assert_eq!(found.leaked, leaked);
+    }
+}

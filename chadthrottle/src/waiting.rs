@@ -121,6 +121,7 @@ fn of_entry(entry: &Entry, look: &Look, here: &Here, finding: Option<Finding>) -
 #[cfg(test)]
 mod tests {
     use auditor::snapshot::Gap;
+    use bpf::ledger::Stage;
 
     use super::*;
 
@@ -259,5 +260,52 @@ mod tests {
         snapshot.looks[0].owners[0].alive = Some(true);
         let rows = rows(&snapshot, &here());
         assert_eq!((rows.len(), rows[0].attach), (1, Mode::Link));
+    }
+
+    /// How many throttles wait and how many are detached, after a change to the look; the cgroup is there.
+    fn seen(edit: impl Fn(&mut Look)) -> (usize, usize) {
+        let mut snapshot = recorded();
+        snapshot.looks[0].removed_cgroups.clear();
+        edit(&mut snapshot.looks[0]);
+        let rows = rows(&snapshot, &here());
+        (rows.len(), detached(&snapshot, &here(), &rows).len())
+    }
+
+    #[test]
+    fn what_was_never_finished_or_is_being_removed_is_neither_detached_nor_does_it_wait() {
+        assert_eq!(seen(|_| ()), (0, 1));
+        for stage in [Stage::Intent, Stage::Removing] {
+            assert_eq!(seen(|look| look.ledger[0].stage = stage), (0, 0), "{stage:?}");
+        }
+    }
+
+    /// Whoever armed it again died half way.
+    #[test]
+    fn a_pinned_throttle_that_is_recorded_to_wait_does_although_its_cgroup_is_there() {
+        assert_eq!(seen(|look| look.ledger[0].waiting = true), (1, 0));
+    }
+
+    #[test]
+    fn who_is_not_known_to_be_dead_may_wait() {
+        let owned = |edit: &dyn Fn(&mut Look)| {
+            seen(|look| {
+                (look.ledger[0].persist, look.ledger[0].waiting) = (false, true);
+                edit(look);
+            })
+        };
+        assert_eq!(owned(&|_| ()), (0, 0), "it is dead");
+        assert_eq!(owned(&|look| look.owners[0].alive = None), (1, 0));
+        assert_eq!(owned(&|look| look.owners.clear()), (1, 0));
+        // Of that pid another one is dead.
+        assert_eq!(owned(&|look| look.owners[0].owner.pid_namespace += 1), (1, 0));
+        assert_eq!(owned(&|look| look.owners[0].owner.start_time += 1), (1, 0));
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_detached_where_what_is_attached_could_not_all_be_seen() {
+        for about in [Subject::Cgroups, Subject::Programs, Subject::Links] {
+            let gap = Gap { about, what: "x".to_owned(), why: "y".to_owned() };
+            assert_eq!(seen(|look| look.coverage.gaps.push(gap.clone())), (0, 0), "{about:?}");
+        }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Course {
     /// Of the throttle on the cgroup that has the path now it is said that somebody has detached programs.
     told_of_packets: bool,
     told_of_tcp: bool,
+    /// Why its queue could not be looked at or closed, when that was tried last.
+    queue_failed: Option<String>,
 }
 
 impl Course {
@@ -47,6 +49,18 @@ impl Course {
         !std::mem::replace(&mut self.told_of_tcp, true)
     }
 
+    /// Its queue works, or is closed.
+    pub(crate) fn queue_is_well(&mut self) {
+        self.queue_failed = None;
+    }
+
+    /// Its queue could not be looked at or closed, which each look tries. Returns whether to say why.
+    pub(crate) fn queue_failed(&mut self, why: &str) -> bool {
+        let is_new = self.queue_failed.as_deref() != Some(why);
+        self.queue_failed = Some(why.to_owned());
+        is_new
+    }
+
     /// Why that is not what was asked for.
     pub(crate) fn short(&self) -> Option<Error> {
         let not_always = || not_done("the limit did not hold all the time").into();
@@ -65,8 +79,10 @@ mod tests {
         Refused(&'static str),
         LostPackets,
         LostTcp,
+        QueueIsWell,
+        QueueFailed(&'static str),
     }
-    use Event::{Armed, Gone, LostPackets, LostTcp, Refused};
+    use Event::{Armed, Gone, LostPackets, LostTcp, QueueFailed, QueueIsWell, Refused};
 
     /// Of each event whether it is told; and whether the limit did not hold all the time.
     fn run(events: &[Event]) -> (Vec<bool>, bool) {
@@ -83,6 +99,11 @@ mod tests {
             Refused(why) => course.refused(why),
             LostPackets => course.lost_packets(),
             LostTcp => course.lost_tcp(),
+            QueueIsWell => {
+                course.queue_is_well();
+                false
+            }
+            QueueFailed(why) => course.queue_failed(why),
         });
         let told = told.collect();
         (told, course.short().is_some())
@@ -90,8 +111,13 @@ mod tests {
 
     #[test]
     fn a_limit_that_was_off_for_a_while_did_not_hold_all_the_time_whatever_came_later() {
-        let more: [&[Event]; 5] =
-            [&[], &[Armed], &[Gone], &[Gone, Armed], &[Armed, Gone, Armed, LostTcp, Armed]];
+        let more: [&[Event]; 5] = [
+            &[],
+            &[Armed],
+            &[Gone],
+            &[QueueFailed("a"), Gone],
+            &[Armed, Gone, Armed, LostTcp, Armed],
+        ];
         let failed: [&[Event]; 4] = [
             &[Refused("a"), Refused("a")],
             &[Refused("a"), Refused("b")],
@@ -125,6 +151,10 @@ mod tests {
         assert_eq!(told(&[Refused("a"), Gone, Refused("a")]), [true, false, true]);
         assert_eq!(told(&[Refused("a"), Armed, Refused("a")]), [true, false, true]);
         assert_eq!(told(&[LostTcp, LostPackets, LostTcp]), [true, true, false]);
+        let (failed, other) = (QueueFailed("a"), QueueFailed("b"));
+        assert_eq!(told(&[failed, failed, other, failed]), [true, false, true, true]);
+        assert_eq!(told(&[failed, QueueIsWell, failed]), [true, false, true]);
+        assert_eq!(told(&[failed, Armed, failed]), [true, false, true]);
         for lost in [LostTcp, LostPackets] {
             assert_eq!(told(&[lost, lost, Gone, lost]), [true, false, false, false]);
             assert_eq!(told(&[lost, Armed, lost]), [true, false, true]);

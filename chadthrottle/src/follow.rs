@@ -304,12 +304,21 @@ impl<'a> Follow<'a> {
             );
         }
         match self.engine.close_broken_queue(status.id) {
-            Ok(false) => {}
-            Ok(true) => warn(
-                "somebody else has removed the queue's network device or taken it down: downloads above the \
-                 limit are dropped now",
-            ),
-            Err(error) => warn(&format!("the queue for downloads: {error}")),
+            Ok(is_closed) => {
+                self.course.queue_is_well();
+                if is_closed {
+                    warn(
+                        "somebody else has removed the queue's network device or taken it down: downloads above the \
+                         limit are dropped now",
+                    );
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.course.queue_failed(&error) {
+                    warn(&format!("the queue for downloads: {error}"));
+                }
+            }
         }
         let mut healths = status.directions.iter().map(|direction| &direction.health);
         if healths.any(is_lost) && self.course.lost_packets() {

@@ -4,7 +4,6 @@ CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 # The audit needs to see the whole kernel. cargo never runs as root.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
-BPF_SOURCES = $(wildcard bpf/programs/*.[ch] benches/programs/*.[ch])
 
 .PHONY: help
 help: ## List these commands
@@ -29,6 +28,13 @@ demo: ## Plant a leak in a scratch cgroup, find it, remove it
 	@$(CARGO) build --release --locked --workspace
 	@scripts/demo
 
+.PHONY: check
+check: ## Format, lint the Rust, run what needs no root: in two minutes, while you work
+	@scripts/setup check
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@scripts/test check
+
 .PHONY: test
 test: ## Run every test, also those that need root
 	@scripts/setup test
@@ -41,7 +47,6 @@ gate: ## Prove on the model, this kernel and others that throttles leave nothing
 
 .PHONY: fuzz
 fuzz: ## Give the parsers whatever a fuzzer makes up, a minute each
-	@scripts/setup build
 	@scripts/fuzz
 
 .PHONY: build
@@ -62,16 +67,9 @@ man: ## Write man pages and completions below target
 	done
 
 .PHONY: lint
-lint: ## Check formatting, clippy, documentation
-	@scripts/setup build
-	@failed=0; run() { echo "== $$*"; "$$@" || failed=1; }; \
-		run $(CARGO) fmt --all --check; \
-		run rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs; \
-		run $(CARGO) clippy --workspace --all-targets --locked -- -D warnings; \
-		run env RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked; \
-		if command -v clang-format >/dev/null; then run clang-format --dry-run -Werror $(BPF_SOURCES); \
-		else echo "== clang-format is not here: bpf/programs was not looked at (scripts/setup test)"; fi; \
-		[ $$failed = 0 ] && echo "lint: all passed" || { echo "lint: FAILED"; exit 1; }
+lint: ## Check formatting, clippy, documentation, shell scripts, workflows
+	@scripts/setup lint
+	@scripts/lint
 
 .PHONY: bench
 bench: ## Run the benches, beside the peers, and compare with the baseline

@@ -11,12 +11,15 @@
 
 #include "kernel_types.h"
 
-/* Where the first argument of a system call is: on x86, and on arm64. */
+/*
+ * Where the first argument of a system call is: on x86, and on arm64. libbpf leaves out what follows ___; its own headers
+ * have a pt_regs___arm64.
+ */
 struct pt_regs {
 	unsigned long di;
 } KERNEL_TYPE;
 
-struct pt_regs___arm64 {
+struct pt_regs___on_arm64 {
 	__u64 orig_x0;
 } KERNEL_TYPE;
 
@@ -66,7 +69,7 @@ int BPF_PROG(audit_system_call, struct pt_regs *regs, long call)
 		return 0;
 	if (bpf_core_field_exists(regs->di))
 		return tell(BPF_CORE_READ(regs, di));
-	return tell(BPF_CORE_READ((struct pt_regs___arm64 *)regs, orig_x0));
+	return tell(BPF_CORE_READ((struct pt_regs___on_arm64 *)regs, orig_x0));
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -57,11 +57,11 @@ static __always_inline int is_alone(struct __sk_buff *skb)
 __noinline int is_held_back(struct __sk_buff *skb)
 {
 	__u8 protocol = 0, flags = 0;
-	__u32 ip;
+	__u32 ip, extra;
 
 	if (!tcp_sender_of(skb))
 		return 0;
-	ip = ip_header_bytes(skb, 0, &protocol);
+	ip = ip_header_bytes(skb, 0, &protocol, &extra);
 	if (protocol != IPPROTO_TCP)
 		return 0;
 	bpf_skb_load_bytes(skb, ip + TCP_FLAGS, &flags, 1);

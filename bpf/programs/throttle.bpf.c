@@ -135,12 +135,16 @@ static __always_inline int is_limited(struct __sk_buff *skb, const struct thrott
 	return state->traffic == TRAFFIC_ALL || limits_class(state, is_local(skb, 0, egress));
 }
 
-/* The bytes of the IP header. BIG TCP has a hop-by-hop header behind it; no other segment has extension headers. */
-static __always_inline __u32 ip_header_bytes(struct __sk_buff *skb, __u32 base, __u8 *protocol)
+/* BIG TCP has such a header behind that of IPv6, which no segment on the wire has. No other segment has extension headers. */
+#define JUMBO_BYTES 8
+
+/* Where the transport's header begins behind the IP header's beginning. `extra`: what of that no segment has. */
+static __always_inline __u32 ip_header_bytes(struct __sk_buff *skb, __u32 base, __u8 *protocol,
+					     __u32 *extra)
 {
-	__u32 ip = 40;
 	__u8 byte = 0;
 
+	*extra = 0;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		bpf_skb_load_bytes(skb, base, &byte, 1);
 		bpf_skb_load_bytes(skb, base + IPV4_PROTOCOL, protocol, 1);
@@ -148,10 +152,10 @@ static __always_inline __u32 ip_header_bytes(struct __sk_buff *skb, __u32 base, 
 	}
 	bpf_skb_load_bytes(skb, base + IPV6_NEXT_HEADER, protocol, 1);
 	if (!*protocol) {
-		bpf_skb_load_bytes(skb, base + ip, protocol, 1);
-		ip += 8;
+		bpf_skb_load_bytes(skb, base + IPV6_HEADER_BYTES, protocol, 1);
+		*extra = JUMBO_BYTES;
 	}
-	return ip;
+	return IPV6_HEADER_BYTES + *extra;
 }
 
 static __always_inline __u32 tcp_header_bytes(struct __sk_buff *skb, __u32 tcp)
@@ -162,25 +166,35 @@ static __always_inline __u32 tcp_header_bytes(struct __sk_buff *skb, __u32 tcp)
 	return (byte >> 4) * 4;
 }
 
-/* The headers that each segment has, from IP on. */
-static __always_inline __u32 header_bytes(struct __sk_buff *skb, __u32 base)
+/* The headers that the packet has, from IP on. */
+static __always_inline __u32 header_bytes(struct __sk_buff *skb, __u32 base, __u32 *extra)
 {
 	__u8 protocol = 0;
-	__u32 ip = ip_header_bytes(skb, base, &protocol);
+	__u32 ip = ip_header_bytes(skb, base, &protocol, extra);
 
 	if (protocol == IPPROTO_UDP)
 		return ip + 8;
 	return ip + tcp_header_bytes(skb, base + ip);
 }
 
-/* The bytes that go over the wire: what GSO or GRO has put together has one header here, and many there. */
+/*
+ * The bytes that go over the wire: what GSO or GRO has put together has one header here, and many there. What a virtual
+ * machine's device has put together comes without the number of segments.
+ */
 static __always_inline __u32 wire_bytes(struct __sk_buff *skb, __u32 base)
 {
+	__u32 bytes = skb->len - base;
 	__u32 segments = skb->gso_segs;
+	__u32 size = skb->gso_size;
+	__u32 headers, extra;
 
-	if (segments < 2)
-		return skb->len - base;
-	return skb->len - base + (segments - 1) * header_bytes(skb, base);
+	if (segments == 1 || !size)
+		return bytes;
+	headers = header_bytes(skb, base, &extra) - extra;
+	bytes -= extra;
+	if (!segments && bytes > headers)
+		segments = (bytes - headers + size - 1) / size;
+	return segments > 1 ? bytes + (segments - 1) * headers : bytes;
 }
 
 /* A packet that is to be charged. */

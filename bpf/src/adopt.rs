@@ -10,8 +10,6 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/adopt.skel.rs"));
 }
 
-use std::fs::File;
-use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -20,9 +18,11 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
+use crate::iterator::all_printed;
 use crate::netns;
-use crate::sys;
 use crate::throttle::listen_to_libbpf;
+
+const WHAT: &str = "the iterator over open sockets";
 
 /// What became of the sockets that were open already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,9 +46,7 @@ pub struct Adopted {
 /// When the iterator cannot be loaded (before 6.1) or run, or a namespace not be entered: then some sockets may
 /// be shaped, and the others are not.
 pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
-    let fail = |error: libbpf_rs::Error| {
-        Error::of_load(Call::Iterate, "the iterator over open sockets", &error)
-    };
+    let fail = |error: libbpf_rs::Error| Error::of_load(Call::Iterate, WHAT, &error);
     listen_to_libbpf();
     let mut storage = MaybeUninit::uninit();
     let mut open = skeleton::AdoptSkelBuilder::default().open(&mut storage).map_err(fail)?;
@@ -58,18 +56,8 @@ pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let skeleton = open.load().map_err(fail)?;
     let program = skeleton.progs.chadthrottle_adopt.as_fd();
 
-    let (letters, untold) = netns::in_each(path, || run(program))?;
+    let (letters, untold) = netns::in_each(path, || all_printed(program, WHAT))?;
     let (shaped, policed): (Vec<u8>, Vec<u8>) =
         letters.concat().into_iter().partition(|&letter| letter == b'y');
     Ok(Adopted { shaped: shaped.len() as u64, policed: policed.len() as u64, untold })
-}
-
-/// Goes over this thread's network namespace once; returns what the program printed.
-fn run(program: std::os::fd::BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let fail = |errno| Error::new(Call::Iterate, "the iterator over open sockets", errno);
-    let mut told = Vec::new();
-    let mut file = File::from(sys::iterate(program).map_err(fail)?);
-    file.read_to_end(&mut told)
-        .map_err(|error| Error::from_io(Call::Iterate, "the iterator over open sockets", &error))?;
-    Ok(told)
 }

@@ -10,7 +10,7 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/follow.skel.rs"));
 }
 
-use std::ffi::{OsStr, c_char};
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +26,7 @@ use crate::ids::{CgroupId, ProgramId};
 use crate::link::Link;
 use crate::owner::Owner;
 use crate::sys::Map;
-use crate::throttle::{listen_to_libbpf, write_c_chars};
+use crate::throttle::{listen_to_libbpf, write_chars};
 
 const WHAT: &str = "the programs that follow a cgroup's path";
 
@@ -111,13 +111,13 @@ impl Follower {
         rodata.bpf_metadata_owner_pid = owner.pid;
         rodata.bpf_metadata_owner_start = owner.start_time;
         rodata.bpf_metadata_owner_pidns = owner.pid_namespace;
-        write_c_chars(&mut rodata.bpf_metadata_owner_boot, &owner.boot_id);
-        write_c_chars(&mut rodata.bpf_metadata_version, &owner.version);
+        write_chars(&mut rodata.bpf_metadata_owner_boot, &owner.boot_id);
+        write_chars(&mut rodata.bpf_metadata_version, &owner.version);
         if name.len() >= rodata.name.len() {
             return Err(refuse("the cgroup's name is too long"));
         }
         for (to, from) in rodata.name.iter_mut().zip(name.as_bytes()) {
-            *to = c_char::from_ne_bytes([*from]);
+            *to = from.cast_signed();
         }
         rodata.most = [most.download, most.upload];
         let skeleton = open.load().map_err(fail)?;

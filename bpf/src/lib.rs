@@ -11,6 +11,8 @@ pub mod device_programs;
 pub mod devices;
 pub mod error;
 #[cfg(test)]
+mod exact;
+#[cfg(test)]
 mod flow_tests;
 #[cfg(test)]
 mod folder;
@@ -20,6 +22,7 @@ pub mod follow;
 pub mod fuzzing;
 pub mod holders;
 mod ids;
+mod iterator;
 pub mod kernel;
 mod layout;
 pub mod ledger;
@@ -35,6 +38,8 @@ mod netns;
 pub mod objects;
 pub mod offered;
 mod owner;
+#[cfg(test)]
+mod packet_tests;
 pub mod pins;
 mod populated;
 pub mod probe;
@@ -51,6 +56,8 @@ pub mod sockets;
 pub mod state;
 mod sys;
 pub mod throttle;
+#[cfg(test)]
+mod verdict_tests;
 pub mod walk;
 
 pub use attach_type::{AttachType, UnknownAttachType};

@@ -104,19 +104,27 @@ impl Query {
             Scope::Local => 0,
             Scope::Effective => sys::QUERY_EFFECTIVE,
         };
+        self.ask_with(scope, |ids, flags| {
+            sys::prog_query(Some(cgroup), attach_type.kernel(), query_flags, ids, flags)
+        })
+    }
+
+    /// Asks until there was room for the whole answer: the list may grow between two calls.
+    fn ask_with(
+        &mut self,
+        scope: Scope,
+        mut query: impl FnMut(
+            &mut [u32],
+            Option<&mut [u32]>,
+        ) -> (sys::Queried, std::result::Result<(), Errno>),
+    ) -> std::result::Result<ProgramList, Errno> {
         loop {
             // The kernel refuses to tell single programs' flags in an effective query.
             let flags = match scope {
                 Scope::Local => self.flags.as_deref_mut(),
                 Scope::Effective => None,
             };
-            let (queried, result) = sys::prog_query(
-                Some(cgroup),
-                attach_type.kernel(),
-                query_flags,
-                &mut self.ids,
-                flags,
-            );
+            let (queried, result) = query(&mut self.ids, flags);
             let count = queried.count as usize;
             if count > self.ids.len() {
                 self.ids.resize(count.next_power_of_two(), 0);
@@ -249,21 +257,5 @@ pub(crate) fn place(cgroup: &Cgroup, attach_type: AttachType) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_is_counted_as_often_as_it_is_attached() {
-        let programs = [7, 8, 7].map(|id| AttachedProgram { id: ProgramId(id), flags: None });
-        let list = ProgramList { programs: programs.into(), ..ProgramList::default() };
-        assert_eq!([7, 8, 9].map(|id| list.count(ProgramId(id))), [2, 1, 0]);
-    }
-
-    #[test]
-    fn messages_name_the_cgroup_and_the_attach_type() {
-        let mount = crate::cgroup::cgroup2_mount().unwrap();
-        let cgroup = Cgroup::open(&mount).unwrap();
-        let expected = format!("{} (cgroup_inet_egress)", mount.display());
-        assert_eq!(place(&cgroup, AttachType::INET_EGRESS), expected);
-    }
-}
+#[path = "list_tests.rs"]
+mod tests;

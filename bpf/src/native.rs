@@ -1,5 +1,8 @@
 //! The packet programs' own arithmetic, from the same C headers, for the tests.
 
+pub(crate) mod packets;
+pub(crate) mod shape;
+
 use std::ffi::c_int;
 
 unsafe extern "C" {

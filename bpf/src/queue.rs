@@ -81,7 +81,7 @@ impl Queue {
         netns::inside(&again, || {
             // Whatever fails from here on, dropping it takes back what was done.
             let mut queue = Self { namespace, device: None, links: Vec::new() };
-            let _ = sweep_here();
+            let _ = sweep();
             let device = make_device(owner)?;
             queue.device = Some(device);
             prepare_device(device, owner)?;
@@ -162,23 +162,40 @@ impl Drop for Queue {
     }
 }
 
-/// Removes devices of ours, in the caller's network namespace, whose owners have died. Returns their names.
-///
-/// # Errors
-/// When devices cannot be listed or removed.
-pub fn sweep() -> Result<Vec<String>> {
-    sweep_here()
+/// What became of devices of ours whose owners have died.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// The names of those that were removed.
+    pub removed: Vec<String>,
+    /// Why others could not be, or not be told to be such.
+    pub failed: Vec<Error>,
 }
 
-fn sweep_here() -> Result<Vec<String>> {
-    let mut removed = Vec::new();
-    for link in links_here()? {
-        if is_left_behind(&link)? {
-            remove_device(link.header.index)?;
-            removed.push(name(&link).unwrap_or_default().to_owned());
+/// Removes devices of ours, in the caller's network namespace, whose owners have died.
+///
+/// # Errors
+/// When devices cannot be listed. What goes wrong with one of them is in the [`Swept`].
+pub fn sweep() -> Result<Swept> {
+    Ok(sweep_each(&links_here()?, is_left_behind, |link| remove_device(link.header.index)))
+}
+
+fn sweep_each(
+    links: &[LinkMessage],
+    is_left_behind: impl Fn(&LinkMessage) -> Result<bool>,
+    remove: impl Fn(&LinkMessage) -> Result<()>,
+) -> Swept {
+    let mut swept = Swept::default();
+    for link in links {
+        match is_left_behind(link) {
+            Ok(true) => match remove(link) {
+                Ok(()) => swept.removed.push(name(link).unwrap_or_default().to_owned()),
+                Err(error) => swept.failed.push(error),
+            },
+            Ok(false) => {}
+            Err(error) => swept.failed.push(error),
         }
     }
-    Ok(removed)
+    swept
 }
 
 /// Whether a device is one of ours whose owner has died. One in another pid namespace is not known to be dead.
@@ -388,6 +405,21 @@ mod tests {
         ];
         link.attributes.extend(alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
         link
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_removed_keeps_no_other_from_it_and_both_are_told() {
+        let links = ["a", "b", "c", "d"].map(|name| device(name, InfoKind::Ifb, None));
+        let failed =
+            |link: &LinkMessage| Error::new(Call::Netlink, name(link).unwrap(), Errno::EPERM);
+        let is = |link: &LinkMessage, wanted| name(link) == Some(wanted);
+        let swept = sweep_each(
+            &links,
+            |link| if is(link, "a") { Err(failed(link)) } else { Ok(!is(link, "d")) },
+            |link| if is(link, "b") { Err(failed(link)) } else { Ok(()) },
+        );
+        let told: Vec<_> = swept.failed.iter().map(Error::target).collect();
+        assert_eq!((swept.removed, told), (vec!["c".to_owned()], vec!["a", "b"]));
     }
 
     #[test]

@@ -106,10 +106,22 @@ fn exchange(
     message.serialize(&mut bytes);
     socket.send(&bytes, 0).map_err(io)?;
 
+    read_answers(|| Ok(socket.recv_from_full()?.0), target)
+}
+
+/// Reads datagrams until one of them says that it was the last.
+///
+/// # Errors
+/// What the kernel says, or the socket: then what was told until then is no answer.
+fn read_answers(
+    mut receive: impl FnMut() -> std::io::Result<Vec<u8>>,
+    target: &str,
+) -> Result<Dump<RouteNetlinkMessage>> {
+    let io = |error: std::io::Error| Error::from_io(Call::Netlink, target, &error);
     let mut answers = Vec::new();
     let mut is_interrupted = false;
     loop {
-        let (datagram, _) = match socket.recv_from_full() {
+        let datagram = match receive() {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             received => received.map_err(io)?,
         };
@@ -136,6 +148,8 @@ fn exchange(
                 }
                 NetlinkPayload::Error(error) => return Err(io(error.to_io())),
                 NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                // Some did not fit.
+                NetlinkPayload::Overrun(_) => is_interrupted = true,
                 _ => {}
             }
             // Each begins at a multiple of four.
@@ -145,27 +159,5 @@ fn exchange(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_answers_that_changes_cut_short_everything_counts_that_one_of_them_has() {
-        let mut short = vec![vec![(1, 'a')], vec![(2, 'b')], vec![(1, 'c')]];
-        let mut pauses = 0;
-        let ask = || Ok(Dump { answers: short.pop().unwrap_or_default(), is_whole: false });
-        let dump = gather(ask, |(key, _): &(u32, char)| *key, |_| pauses += 1).unwrap();
-        assert_eq!(dump, Dump { answers: vec![(1, 'a'), (2, 'b')], is_whole: false });
-        assert_eq!(pauses, LOOKS - 1, "it was asked for a bounded number of times");
-    }
-
-    #[test]
-    fn a_whole_answer_is_taken_as_it_is() {
-        let mut answers = vec![(vec![2, 3], true), (vec![1], false)];
-        let ask = || {
-            let (answers, is_whole) = answers.pop().unwrap();
-            Ok(Dump { answers, is_whole })
-        };
-        let dump = gather(ask, |it: &u32| *it, |_| {}).unwrap();
-        assert_eq!(dump, Dump { answers: vec![2, 3], is_whole: true });
-    }
-}
+#[path = "rtnetlink_tests.rs"]
+mod tests;

@@ -14,8 +14,7 @@ mod device;
 mod record;
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,9 +25,9 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::error::{Call, Error, Result};
 use crate::ids::CgroupId;
+use crate::iterator::all_printed;
 use crate::netns::unless_gone;
 use crate::owner::pid_namespace;
-use crate::sys;
 use crate::throttle::listen_to_libbpf;
 
 const WHAT: &str = "the iterator over open files";
@@ -165,12 +164,7 @@ impl Sockets {
     /// # Errors
     /// When the iterator cannot be run; `EIO` when it says what this build does not understand.
     pub fn look(&self) -> Result<Vec<OpenFile>> {
-        let mut told = Vec::new();
-        let iterator = sys::iterate(self.program.as_fd())
-            .map_err(|errno| Error::new(Call::Iterate, WHAT, errno))?;
-        File::from(iterator)
-            .read_to_end(&mut told)
-            .map_err(|error| Error::from_io(Call::Iterate, WHAT, &error))?;
+        let told = all_printed(self.program.as_fd(), WHAT)?;
         let records = record::parse(&told).ok_or_else(|| {
             Error::found(Call::Iterate, WHAT, Errno::EIO)
                 .with_detail("what it told is not what it should tell")

@@ -423,7 +423,7 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
 
 /// The text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.
 fn c_chars(chars: &[std::ffi::c_char]) -> String {
-    chars.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).map(char::from).collect()
+    chars.iter().flat_map(|c| c.to_ne_bytes()).take_while(|&c| c != 0).map(char::from).collect()
 }
 
 /// The smallest program of a type, `return value`: every cgroup hook takes 1 for "go on", and 0 for "no".

@@ -6,7 +6,6 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/throttle.skel.rs"));
 }
 
-use std::ffi::c_char;
 use std::fs::File;
 use std::io::Write;
 use std::mem::MaybeUninit;
@@ -125,8 +124,8 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     rodata.bpf_metadata_owner_pid = owner.pid;
     rodata.bpf_metadata_owner_start = owner.start_time;
     rodata.bpf_metadata_owner_pidns = owner.pid_namespace;
-    write_c_chars(&mut rodata.bpf_metadata_owner_boot, &owner.boot_id);
-    write_c_chars(&mut rodata.bpf_metadata_version, &owner.version);
+    write_chars(&mut rodata.bpf_metadata_owner_boot, &owner.boot_id);
+    write_chars(&mut rodata.bpf_metadata_version, &owner.version);
 
     let skeleton = open.load().map_err(fail)?;
     // Descriptors of our own: the skeleton closes its own when it is dropped.
@@ -185,8 +184,8 @@ fn no_types() -> Result<File> {
         .map_err(|error| Error::from_io(Call::Load, WHAT, &error))
 }
 
-/// As much of a text as fits, with a NUL behind it.
-pub(crate) fn write_c_chars(chars: &mut [c_char], text: &str) {
+/// As much of a text as fits, with a NUL behind it. A `char` of BPF has a sign on every architecture; C's has none on arm64.
+pub(crate) fn write_chars(chars: &mut [i8], text: &str) {
     let room = chars.len().saturating_sub(1);
     for (to, from) in chars[..room].iter_mut().zip(text.bytes()) {
         *to = from.cast_signed();

@@ -4,11 +4,13 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Barrier;
 
 use bpf::CgroupId;
 use bpf::cgroup::Cgroup;
 use bpf::sockets::{Device, Open, OpenFile, Socket, SocketKind, Sockets, Traffic};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use vmtests::cgroup::{ScratchCgroup, enter, remove_tree};
 use vmtests::isolation::isolate;
@@ -190,4 +192,40 @@ fn root_nothing_of_the_look_stays_and_a_process_in_another_pid_namespace_is_name
     assert_ne!(file.process.pid, 1, "{children:?}");
     assert!(file.process.pid > child.id());
     assert!(!is_blind);
+}
+
+/// The kernel pauses after a million files of which there is nothing to tell, and means to be asked on.
+#[test]
+fn root_a_million_files_that_are_no_sockets_do_not_end_the_look() {
+    const FILES: u64 = 1_040_000;
+    isolate();
+    let (own, other) = (ScratchCgroup::new("own"), ScratchCgroup::new("other"));
+    let _inside = other.enter();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    // As many as one table may have, and as many threads as that takes, each with a table of its own.
+    let each = hard.min(1 << 20) - 1_000;
+    let null = fs::File::open("/dev/null").unwrap();
+    let threads = FILES.div_ceil(each);
+    let [made, looked] = [(); 2].map(|()| Barrier::new(usize::try_from(threads).unwrap() + 1));
+    let (none, socket, one) = std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                unshare(CloneFlags::CLONE_FILES).unwrap();
+                let copies: Vec<_> = (0..each).map(|_| null.try_clone().unwrap()).collect();
+                made.wait();
+                looked.wait();
+                drop(copies);
+            });
+        }
+        made.wait();
+        let look = |cgroup| Sockets::load(&Cgroup::open(cgroup).unwrap()).and_then(|it| it.look());
+        let none = look(own.path());
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let one = look(other.path());
+        looked.wait();
+        (none, socket, one)
+    });
+    assert!(none.unwrap().is_empty());
+    assert!(told_of(&one.unwrap(), socket.unwrap()).unwrap().is_inside);
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use auditor::exit::not_done;
 use bpf::cgroup::Cgroup;
 use bpf::error::Kind;
+use bpf::limits::Traffic;
 use bpf::{CgroupId, LinuxBpf};
 use throttle_core::mode::Tcp;
 use throttle_core::neighbours::Neighbour;
@@ -22,8 +23,9 @@ use crate::others;
 use crate::signals::{Signals, Woken};
 use crate::sockets;
 use crate::sum::Sum;
+use crate::summary::Ended;
 use crate::watch::Watch;
-use crate::words::{say, warn};
+use crate::words::{print, say, warn};
 
 /// How often to look whether the throttle is still there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,16 +48,25 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(crate) struct Followed {
     /// What all throttles did.
-    pub(crate) total: Removed,
+    total: Removed,
     /// What is known of sockets that it did not hold.
-    pub(crate) sockets: sockets::Watch,
+    sockets: sockets::Watch,
     /// Why that is not what was asked for.
     short: Option<anyhow::Error>,
 }
 
 impl Followed {
-    pub(crate) fn result(self) -> Result<()> {
-        self.short.map_or(Ok(()), Err)
+    /// Says what the limit did, and whether that was what was asked for.
+    pub(crate) fn finish(self, traffic: Traffic) -> Result<()> {
+        let total = &self.total;
+        let ended = Ended {
+            total,
+            traffic,
+            past_it: self.sockets.summary(total),
+            has_held_nothing: self.sockets.has_held_nothing(total),
+            short: self.short,
+        };
+        ended.told(print)
     }
 }
 
@@ -172,9 +183,13 @@ impl<'a> Follow<'a> {
         let short = short.or_else(|| self.course.short());
         let short = short.or_else(|| self.named.as_ref()?.short());
         let asked = Instant::now();
-        for id in self.current.into_iter().chain(self.former.iter().map(|former| former.id)) {
-            self.sum.end(id, &self.engine.remove(id)?);
+        // Also what could not be taken off when it was to be.
+        let ids: Vec<_> = self.engine.list().iter().map(|status| status.id).collect();
+        let removed = self.sum.end_all(self.engine, ids.into_iter());
+        if let (Err(_), Some(short)) = (&removed, &short) {
+            warn(&short.to_string());
         }
+        let short = removed.err().map(Into::into).or(short);
         tracing::debug!(took = ?asked.elapsed(), "the programs are off the cgroup's lists");
         Ok(Followed { total: self.sum.total(), sockets: self.sockets, short })
     }

@@ -1,12 +1,10 @@
 //! `chadthrottle limit`: arms a throttle, waits, and removes it.
 
-use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 use auditor::escape::escape_bytes;
-use auditor::exit::not_done;
 use bpf::adopt::Adopted;
 use bpf::limits::FqDevices;
 use bpf::{LinuxBpf, Owner};
@@ -14,21 +12,21 @@ use std::os::unix::ffi::OsStrExt;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mark;
 use throttle_core::mode::{Mode, Tcp};
-use throttle_core::settle::Settlement;
 use throttle_core::target::Target;
-use throttle_core::{Config, Engine, Removed, Spec};
+use throttle_core::{Config, Engine, Spec};
 
 use crate::armed::armed_line;
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs, TrafficArg};
 use crate::departures::departures;
-use crate::follow::{End, Follow, Followed};
+use crate::follow::{End, Follow};
 use crate::in_force::Neighbours;
 use crate::named::Named;
 use crate::others;
+use crate::settled::tell_of_settlement;
 use crate::signals::Signals;
 use crate::sockets::Watch;
 use crate::traffic;
-use crate::words::{Usage, count, print, say, warn};
+use crate::words::{Usage, print, say, warn};
 
 pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     if args.attach == AttachArg::Pinned && args.duration.is_some() {
@@ -125,23 +123,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let named = args.pid.and_then(|pid| Named::new(pid, &spec.cgroup));
     let follow = Follow::new(&mut engine, &spec, started.id, watch, named, neighbours);
     let followed = follow.until(&signals, end)?;
-    finish(followed, &spec)
-}
-
-/// Says what a limit did, and whether that was what was asked for.
-fn finish(followed: Followed, spec: &Spec) -> Result<()> {
-    let total = &followed.total;
-    let more = traffic::meaning(spec.traffic, total);
-    print(&format!("{}{}{more}", summary(total), followed.sockets.summary(total)))?;
-    let has_held_nothing = followed.sockets.has_held_nothing(total);
-    followed.result()?;
-    if has_held_nothing {
-        return Err(not_done(
-            "the limit has held nothing: all that was seen to be sent or received went past it",
-        )
-        .into());
-    }
-    Ok(())
+    followed.finish(spec.traffic)
 }
 
 /// Removes what dead owners left, as each start does, also one that comes to nothing.
@@ -183,24 +165,6 @@ fn mark() -> u64 {
     })
 }
 
-pub(crate) fn tell_of_settlement(settlement: &Settlement) {
-    match bpf::queue::sweep() {
-        Ok(removed) => removed.iter().for_each(|name| {
-            say(&format!("removed network device {name}, whose owner had died"));
-        }),
-        Err(error) => warn(&format!("whether a queue was left behind cannot be seen: {error}")),
-    }
-    for (name, cgroup) in &settlement.removed {
-        say(&format!("removed throttle {name} on {}, whose owner had died", shown(cgroup)));
-    }
-    for (name, error) in &settlement.failed {
-        warn(&format!("throttle {name}, which may be left over, could not be removed: {error}"));
-    }
-    for (path, why) in &settlement.unreadable {
-        warn(&format!("{} is left alone: {}", shown(path), auditor::escape::escape(why)));
-    }
-}
-
 pub(crate) fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
     if let Ok(Adopted { untold: untold @ 1.., .. }) = adopted {
         warn(&format!(
@@ -219,40 +183,6 @@ pub(crate) fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
              of theirs: {error}"
         )),
     }
-}
-
-fn summary(removed: &Removed) -> String {
-    let mut text = String::new();
-    for (direction, detached) in &removed.directions {
-        let what = match &detached.counters {
-            Ok(Some(counters)) => {
-                let mut what = format!(
-                    "passed {}, dropped {}",
-                    count(counters.passed),
-                    count(counters.dropped)
-                );
-                // Writing to a String cannot fail. Bytes would mislead, for each attempt counts.
-                match counters.held_back.packets {
-                    0 => {}
-                    1 => what.push_str(", held back TCP once (the segment was kept for later)"),
-                    times => {
-                        let _ = write!(
-                            what,
-                            ", held back TCP {times} times (its segments were kept for later)"
-                        );
-                    }
-                }
-                if counters.exempt.packets > 0 {
-                    let _ = write!(what, ", not limited {}", count(counters.exempt));
-                }
-                what
-            }
-            Ok(None) => "the counters went with the cgroup".to_owned(),
-            Err(error) => format!("the counters cannot be read: {error}"),
-        };
-        let _ = writeln!(text, "{direction:<8}  {what}");
-    }
-    text
 }
 
 pub(crate) fn shown(path: &Path) -> String {

@@ -4,14 +4,14 @@ mod table;
 
 use anyhow::Result;
 use auditor::collect::{Options, collect};
-use auditor::exit;
+use auditor::exit::{self, Ends};
 use auditor::formats::COLUMNS;
 use auditor::gathered::gathered;
 use bpf::AttachType;
 
 use self::table::text;
 use crate::cli::{Format, ListArgs};
-use crate::throttles::throttles;
+use crate::throttles::{Throttles, throttles};
 use crate::waiting::{self, Here};
 use crate::words::{print, warn};
 
@@ -30,33 +30,87 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
         Format::Text if args.wide => print(&text(&found, None))?,
         Format::Text => print(&text(&found, Some(width())))?,
     }
+    let (warnings, result) = ending(&found);
+    warnings.iter().map(String::as_str).for_each(warn);
+    Ok(result?)
+}
+
+/// What is said beside the table, and whether that has everything.
+fn ending(found: &Throttles) -> (Vec<String>, Result<(), Ends>) {
+    let mut warnings = Vec::new();
     if found.rows.iter().any(|row| row.detached) {
-        warn(
-            "what is detached limits nothing: 'chadthrottle rearm ID' arms it again, 'chadthrottle rm ID' ends it",
-        );
+        let what = "what is detached limits nothing: 'chadthrottle rearm ID' arms it again, 'chadthrottle rm ID' ends it";
+        warnings.push(what.to_owned());
     }
     if found.leaked > 0 {
-        warn(&format!(
+        warnings.push(format!(
             "leaks: {}; 'chadthrottle-audit scan' says which and why, 'chadthrottle-audit clean' \
              removes them",
             found.leaked
         ));
     }
-    for line in gathered(&found.gaps) {
-        warn(&format!("not seen: {line}"));
-    }
-    if !found.gaps.is_empty() {
-        let message = if found.rows.is_empty() {
-            "whether there are throttles could not be seen"
-        } else {
-            "not everything could be seen, so there may be more throttles"
-        };
-        return Err(exit::incomplete(message).into());
-    }
-    Ok(())
+    warnings.extend(gathered(&found.gaps).iter().map(|line| format!("not seen: {line}")));
+    let result = if found.gaps.is_empty() {
+        Ok(())
+    } else if found.rows.is_empty() {
+        Err(exit::incomplete("whether there are throttles could not be seen"))
+    } else {
+        Err(exit::incomplete("not everything could be seen, so there may be more throttles"))
+    };
+    (warnings, result)
 }
 
 /// The terminal's columns.
 fn width() -> usize {
     comfy_table::Table::new().width().unwrap_or(COLUMNS).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use auditor::report::Gap;
+
+    use super::*;
+    use crate::words::exit_status;
+
+    /// How a list ends: its status, the message, and the first words of each warning.
+    fn ended(detached: bool, leaked: usize, gaps: usize, rows: usize) -> (u8, String, Vec<String>) {
+        let active = include_str!("../../auditor/tests/snapshots-in/active.json");
+        let mut found = throttles(&serde_json::from_str(active).unwrap());
+        assert!(!found.rows.is_empty() && found.gaps.is_empty());
+        found.rows.truncate(rows);
+        found.rows.iter_mut().for_each(|row| row.detached = detached);
+        found.leaked = leaked;
+        let gap =
+            |nth| Gap { what: format!("/{nth}"), why: "no right to (open: EACCES)".to_owned() };
+        found.gaps = (0..gaps).map(gap).collect();
+        let (warnings, result) = ending(&found);
+        let begin = |text: &String| text.split_once(':').unwrap().0.to_owned();
+        let error = result.err().map(anyhow::Error::from);
+        let status = error.as_ref().map_or(0, exit_status);
+        let message = error.map(|error| error.to_string()).unwrap_or_default();
+        (status, message, warnings.iter().map(begin).collect())
+    }
+
+    #[test]
+    fn a_list_ends_with_2_whenever_something_was_not_seen_and_says_everything_else_as_well() {
+        let more = "not everything could be seen, so there may be more throttles";
+        let whether = "whether there are throttles could not be seen";
+        let (detached, leaks, unseen) = ("what is detached limits nothing", "leaks", "not seen");
+        let cases = [
+            (false, 0, 0, 0, 0, "", vec![]),
+            (false, 0, 0, 1, 0, "", vec![]),
+            (true, 0, 0, 1, 0, "", vec![detached]),
+            (false, 2, 0, 1, 0, "", vec![leaks]),
+            (false, 0, 1, 0, 2, whether, vec![unseen]),
+            (false, 0, 1, 1, 2, more, vec![unseen]),
+            // What has one reason is one line.
+            (false, 0, 2, 1, 2, more, vec![unseen]),
+            (true, 1, 2, 1, 2, more, vec![detached, leaks, unseen]),
+        ];
+        for (is_detached, leaked, gaps, rows, status, message, warnings) in cases {
+            let ended = ended(is_detached, leaked, gaps, rows);
+            assert_eq!((ended.0, &*ended.1), (status, message), "{ended:?}");
+            assert_eq!(ended.2, warnings);
+        }
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bpf::CgroupBpf;
 use bpf::state::Counters;
-use throttle_core::{Detached, Direction, Removed, ThrottleId, ThrottleStatus};
+use throttle_core::{
+    Detached, Direction, Engine, Error, Removed, Result, ThrottleId, ThrottleStatus,
+};
 
 /// What each throttle has counted, as far as it was read.
 #[derive(Debug, Default)]
@@ -31,6 +34,25 @@ impl Sum {
         }
     }
 
+    /// Removes these throttles, going on past failures, and takes note of what each had counted.
+    ///
+    /// # Errors
+    /// All that could not be removed.
+    pub(crate) fn end_all<B: CgroupBpf>(
+        &mut self,
+        engine: &mut Engine<B>,
+        ids: impl Iterator<Item = ThrottleId>,
+    ) -> Result<()> {
+        let mut errors = Vec::new();
+        for id in ids {
+            match engine.remove(id) {
+                Ok(removed) => self.end(id, &removed),
+                Err(error) => errors.push(error),
+            }
+        }
+        Error::collect(errors)
+    }
+
     /// All of it, as if it were one throttle's.
     pub(crate) fn total(&self) -> Removed {
         let mut directions: BTreeMap<Direction, Detached> = BTreeMap::new();
@@ -50,9 +72,22 @@ impl Sum {
 
 #[cfg(test)]
 mod tests {
-    use bpf::error::{Call, Error};
+    use std::path::Path;
+    use std::rc::Rc;
+
+    use bpf::error::Call;
+    use bpf::limits::{Burst, FqDevices, Traffic};
     use bpf::state::Count;
+    use bpf::{Error, Owner};
     use nix::errno::Errno;
+    use throttle_core::ledger::LedgerDir;
+    use throttle_core::mode::{TcpWish, Wish};
+    use throttle_core::{Config, Spec};
+    use vmtests::gate::faulty::{Control, Faulty};
+    use vmtests::gate::memory::MemoryFiles;
+    use vmtests::gate::step::{Fail, Fault, Mishap};
+    use vmtests::lab::Lab;
+    use vmtests::model::{Model, Version};
 
     use super::*;
 
@@ -97,5 +132,58 @@ mod tests {
         assert_eq!(total(&sum), Ok(None));
         sum.end(ThrottleId(2), &removed(Err(failed.clone())));
         assert_eq!(total(&sum), Err(failed));
+    }
+
+    fn engine(kernel: Faulty<Model>) -> Engine<Faulty<Model>> {
+        let owner = Owner {
+            pid: 1,
+            start_time: 1,
+            pid_namespace: 1,
+            boot_id: "this".to_owned(),
+            version: "test".to_owned(),
+        };
+        let ledger = LedgerDir::on(Rc::new(MemoryFiles::default()), "/run/chadthrottle");
+        let pins = "/sys/fs/bpf/chadthrottle".into();
+        let config = Config { ledger, pins, bpffs: true, owner, mark: 0, cgroup_namespace: 1 };
+        Engine::start(kernel, config).unwrap().0
+    }
+
+    /// Of an upload's removal each call but the last is one that it cannot do without; and the state does not matter.
+    #[test]
+    fn whichever_throttle_cannot_be_removed_the_others_are_and_count() {
+        let top = Path::new("/sys/fs/cgroup/x");
+        for (nth, fails) in [(2, 1), (6, 2)] {
+            let kernel = Model::boot(Version::NEWEST, top, Path::new("/sys/fs/bpf/chadthrottle"));
+            let control = Control::new(Box::new(|| unreachable!("nobody dies")));
+            let mut engine = engine(Faulty::new(kernel.new_process(), Rc::clone(&control)));
+            let sender = kernel.spawn(top).unwrap();
+            let spec = Spec {
+                cgroup: top.to_owned(),
+                cgroup_id: None,
+                download: None,
+                upload: Some("1M".parse().unwrap()),
+                burst: Burst::DEFAULT,
+                traffic: Traffic::All,
+                attach: Wish::Link,
+                tcp: TcpWish::Police,
+                departures: FqDevices::NONE,
+                queue: false,
+                displace: false,
+            };
+            let ids = [1, 2].map(|_| {
+                let id = engine.add(&spec).unwrap().id;
+                kernel.send(&sender).unwrap();
+                id
+            });
+            control.plan(Some(Fault { nth, mishap: Mishap::Fail(Fail::EPERM) }));
+            let mut sum = Sum::default();
+            let error = sum.end_all(&mut engine, ids.into_iter()).unwrap_err();
+            assert!(matches!(error, throttle_core::Error::Kernel(_)), "{error}");
+            let left: Vec<_> = engine.list().iter().map(|status| status.id).collect();
+            assert_eq!(left, [ids[fails - 1]]);
+            let seen = if fails == 1 { 1 } else { 2 };
+            let passed = Count { packets: seen, bytes: 100 * seen };
+            assert_eq!(total(&sum), Ok(Some(Counters { passed, ..Counters::default() })));
+        }
     }
 }

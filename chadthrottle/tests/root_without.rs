@@ -70,7 +70,10 @@ fn root_without_the_hierarchy_every_command_ends_alike_and_says_the_same() {
         }
         // The advice helps.
         let mended = format!("{script}; mount -t cgroup2 none /mnt");
-        assert_eq!(after(&mended, &["list"]).status.code(), Some(0), "{script}");
+        let output = after(&mended, &["list"]);
+        // (Others may have something that cannot be seen from here.)
+        assert!([Some(0), Some(2)].contains(&output.status.code()), "{script}: {}", told(&output));
+        assert!(!told(&output).contains("hierarchy"), "{script}: {}", told(&output));
     }
 }
 

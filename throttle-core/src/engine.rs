@@ -2,10 +2,12 @@
 
 mod add;
 mod again;
+mod change;
 mod look;
 mod queue;
 mod rearm;
 
+use self::rearm::remove_former;
 pub use self::rearm::spec_of;
 
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ use crate::lane::{Lane, Place};
 use crate::ledger::LedgerDir;
 use crate::mode::{Decision, Facts, Mode, Tcp, decide};
 use crate::settle::{Settlement, settle};
-use crate::spec::{Change, Direction, Spec};
+use crate::spec::{Direction, Spec};
 use crate::status::{DirectionStatus, Health, Removed, ThrottleId, ThrottleStatus};
 
 /// Where an engine keeps what must outlive it, and whom it works for.
@@ -76,6 +78,8 @@ pub struct Engine<B: CgroupBpf> {
     config: Config,
     lanes: Vec<Rc<Lane<B>>>,
     throttles: BTreeMap<ThrottleId, Throttle<B>>,
+    /// What throttles did that were removed by a shutting down which has failed for others.
+    ended: Vec<(ThrottleId, Removed)>,
     last_id: u32,
 }
 
@@ -87,8 +91,14 @@ impl<B: CgroupBpf> Engine<B> {
     /// keep the engine from starting.
     pub fn start(kernel: B, config: Config) -> Result<(Self, Settlement)> {
         let settlement = settle(&kernel, &config.ledger, &config.owner.boot_id)?;
-        let engine =
-            Self { kernel, config, lanes: Vec::new(), throttles: BTreeMap::new(), last_id: 0 };
+        let engine = Self {
+            kernel,
+            config,
+            lanes: Vec::new(),
+            throttles: BTreeMap::new(),
+            ended: Vec::new(),
+            last_id: 0,
+        };
         Ok((engine, settlement))
     }
 
@@ -112,32 +122,6 @@ impl<B: CgroupBpf> Engine<B> {
             return Ok(Adopted::default());
         };
         Ok(self.kernel.adopt(attachment.cgroup(), &throttle.cgroup)?)
-    }
-
-    /// Changes limits in place: nothing is detached, the counters go on. Takes effect with the next packet.
-    /// Needs `CAP_BPF`.
-    ///
-    /// # Errors
-    /// When there is no such throttle or direction (nothing is changed then), or a direction's state
-    /// cannot be written (the other one may be changed; try again).
-    pub fn change(&mut self, id: ThrottleId, change: &Change) -> Result<()> {
-        let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
-        for direction in [Direction::Download, Direction::Upload] {
-            let attach_type = direction.attach_type();
-            let exists = throttle.attachments.iter().any(|a| a.attach_type() == attach_type);
-            if change.rate(direction).is_some() && !exists {
-                return Err(Error::NoSuchDirection(id, direction));
-            }
-        }
-        let mut errors = Vec::new();
-        for attachment in &mut throttle.attachments {
-            let direction = Direction::of(attachment.attach_type());
-            if let (Some(direction), Some(limits)) = (direction, attachment.limits()) {
-                let limits = change.apply(direction, limits);
-                errors.extend(attachment.change(&self.kernel, &limits).err());
-            }
-        }
-        Error::collect(errors)
     }
 
     /// Removes a throttle. Ok means that a query showed every program of it to be gone.
@@ -185,9 +169,13 @@ impl<B: CgroupBpf> Engine<B> {
             // it can be removed now.
             if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {
                 errors.clear();
-                let removed = self.config.ledger.has(lock, entry).and_then(|is_ours| {
-                    let path = self.config.ledger.path(&entry.throttle);
-                    if is_ours { self.config.ledger.remove(&path) } else { Ok(()) }
+                let ledger = &self.config.ledger;
+                let removed = ledger.has(lock, entry).and_then(|is_ours| {
+                    if !is_ours {
+                        return Ok(());
+                    }
+                    remove_former(&self.kernel, entry)?;
+                    ledger.remove(&ledger.path(&entry.throttle))
                 });
                 errors.extend(removed.err());
             }
@@ -258,18 +246,19 @@ impl<B: CgroupBpf> Engine<B> {
     /// Removes every throttle, pinned ones too, going on past failures.
     ///
     /// # Errors
-    /// All that went wrong; what could not be removed is still there, and this can be called again.
+    /// All that went wrong; what could not be removed is still there, and this can be called again: what the
+    /// others did is told when the last is gone.
     pub fn shut_down(&mut self) -> Result<Vec<(ThrottleId, Removed)>> {
         let ids: Vec<_> = self.throttles.keys().copied().collect();
-        let (mut removed, mut errors) = (Vec::new(), Vec::new());
+        let mut errors = Vec::new();
         for id in ids {
             match self.remove(id) {
-                Ok(result) => removed.push((id, result)),
+                Ok(removed) => self.ended.push((id, removed)),
                 Err(error) => errors.push(error),
             }
         }
         Error::collect(errors)?;
-        Ok(removed)
+        Ok(std::mem::take(&mut self.ended))
     }
 }
 

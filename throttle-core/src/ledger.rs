@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use bpf::ledger::{Entry, Ledger};
+use bpf::ledger::{Entry, Ledger, parse};
 
 use crate::error::{Action, Error, Result};
 use crate::files::{FileSystem, Files, Lock};
@@ -24,6 +24,18 @@ pub struct LedgerDir {
 #[derive(Debug)]
 pub struct Locked {
     _lock: Box<dyn Lock>,
+}
+
+/// Whether two entries are of one throttle. One load serves many cgroups, but each place once: this is as good as a
+/// name of its own. What it was before it was armed again, any start may have let go of.
+fn is_same(found: &Entry, entry: &Entry) -> bool {
+    let programs = |entry: &Entry| -> Vec<_> {
+        let own = entry.attachments.iter().filter(|it| it.former_cgroup.is_none());
+        own.map(|it| it.program_id).collect()
+    };
+    found.owner == entry.owner
+        && found.cgroup_id == entry.cgroup_id
+        && programs(found) == programs(entry)
 }
 
 impl LedgerDir {
@@ -104,20 +116,25 @@ impl LedgerDir {
     /// # Errors
     /// When the file cannot be read: then it may be anybody's.
     pub fn has(&self, _lock: &Locked, entry: &Entry) -> Result<bool> {
+        let text = self.text_of(entry)?;
+        Ok(text.is_some_and(|text| parse(&text).map_or(true, |found| is_same(&found, entry))))
+    }
+
+    /// An entry as it stands in the ledger now. `None` where somebody has removed it, or it was damaged.
+    ///
+    /// # Errors
+    /// When the file cannot be read: then it may be anybody's.
+    pub fn find(&self, _lock: &Locked, entry: &Entry) -> Result<Option<Entry>> {
+        let found = self.text_of(entry)?.and_then(|text| parse(&text).ok());
+        Ok(found.filter(|found| is_same(found, entry)))
+    }
+
+    fn text_of(&self, entry: &Entry) -> Result<Option<Vec<u8>>> {
         let path = self.path(&entry.throttle);
-        let text = match self.files.read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            read => read.map_err(|source| fail(Action::Read, &path, source))?,
-        };
-        // One load serves many cgroups, but each place once: this is as good as a name of its own.
-        let programs = |entry: &Entry| -> Vec<_> {
-            entry.attachments.iter().map(|it| it.program_id).collect()
-        };
-        Ok(bpf::ledger::parse(&text).map_or(true, |found| {
-            found.owner == entry.owner
-                && found.cgroup_id == entry.cgroup_id
-                && programs(&found) == programs(entry)
-        }))
+        match self.files.read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some).map_err(|source| fail(Action::Read, &path, source)),
+        }
     }
 
     /// Removes what writers that were killed half way have left: nobody is writing while this one holds the

@@ -58,11 +58,15 @@ fn an_entry_whose_name_somebody_else_has_taken_is_not_ours() {
     assert!(!ledger.has(&lock, &ours).unwrap());
     ledger.write(&lock, &ours).unwrap();
     assert!(ledger.has(&lock, &Entry { stage: Stage::Removing, ..ours.clone() }).unwrap());
+    let changed = Entry { stage: Stage::Removing, ..ours.clone() };
+    assert_eq!(ledger.find(&lock, &changed).unwrap(), Some(ours.clone()));
     let other = Entry { owner: Owner { pid: 8, ..ours.owner.clone() }, ..ours.clone() };
     ledger.write(&lock, &other).unwrap();
     assert!(!ledger.has(&lock, &ours).unwrap());
+    assert_eq!(ledger.find(&lock, &ours).unwrap(), None);
     fs::write(ledger.path("1"), "torn").unwrap();
     assert!(ledger.has(&lock, &ours).unwrap());
+    assert_eq!(ledger.find(&lock, &ours).unwrap(), None);
 }
 
 #[test]

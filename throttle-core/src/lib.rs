@@ -26,4 +26,4 @@ pub use attachment::{Attachment, Detached, NotDetached};
 pub use engine::{Config, Engine, spec_of};
 pub use error::{Action, Error, Result};
 pub use spec::{Change, Direction, Spec};
-pub use status::{DirectionStatus, Health, Removed, Started, ThrottleId, ThrottleStatus};
+pub use status::{DirectionStatus, Health, Rearmed, Removed, Started, ThrottleId, ThrottleStatus};

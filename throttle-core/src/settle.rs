@@ -1,5 +1,6 @@
 //! What owners that are gone left behind, settled from the ledger.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
@@ -9,8 +10,8 @@ use bpf::{CgroupBpf, CgroupId, ProgramIdentity};
 
 use crate::attachment::detach_legacy;
 use crate::engine::is_vanished;
-use crate::error::{Error, Result};
-use crate::ledger::{LedgerDir, Locked};
+use crate::error::{Action, Error, Result};
+use crate::ledger::{LedgerDir, Locked, fail};
 
 /// What was found in the ledger, and what became of it.
 #[derive(Debug, Default)]
@@ -159,15 +160,23 @@ fn in_the_hands_of_its_owner(entry: Entry, alive: Option<bool>) -> Result<Error>
     Ok(Error::OwnerUnknown { name, pid, elsewhere })
 }
 
-/// The entry of a throttle of this boot. Only for who holds the lock, if it is to be changed.
+/// The entry of a throttle of this boot. Only for who holds the lock, if it is to be changed. One that cannot be read is
+/// an error, not none.
 pub(crate) fn find_recorded(
     ledger: &LedgerDir,
     name: &str,
     boot_id: &str,
 ) -> Result<Option<(PathBuf, Entry)>> {
-    let entries = ledger.read()?.entries;
+    let found = ledger.read()?;
     let is_it = |entry: &Entry| entry.throttle == name && entry.owner.boot_id == boot_id;
-    Ok(entries.into_iter().find(|(_, entry)| is_it(entry)))
+    if let Some(entry) = found.entries.into_iter().find(|(_, entry)| is_it(entry)) {
+        return Ok(Some(entry));
+    }
+    let its = ledger.path(name);
+    match found.unreadable.into_iter().find(|(path, _)| *path == its) {
+        Some((path, why)) => Err(fail(Action::Read, &path, io::Error::other(why))),
+        None => Ok(None),
+    }
 }
 
 /// Lets go of what the throttle was before it was armed again. What sockets of a removed cgroup keep stays until the last
@@ -252,7 +261,7 @@ pub(crate) fn link_out_of_sight<B: CgroupBpf>(
     recorded_link(kernel, recorded)
 }
 
-fn is_attached_out_of_sight<B: CgroupBpf>(
+pub(crate) fn is_attached_out_of_sight<B: CgroupBpf>(
     kernel: &B,
     recorded: &RecordedAttachment,
 ) -> Result<bool> {

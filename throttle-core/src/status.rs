@@ -42,6 +42,15 @@ pub struct Started {
     pub displaced: Vec<Neighbour>,
 }
 
+/// A throttle was armed again.
+#[derive(Debug)]
+pub struct Rearmed {
+    /// The throttle as it is now.
+    pub started: Started,
+    /// Whether what it was before could be let go of. If not, the next start on this host tries again.
+    pub forgotten: Result<()>,
+}
+
 /// A throttle was removed, and seen to be gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {

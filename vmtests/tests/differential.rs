@@ -31,11 +31,14 @@ fn told(found_by: &str, difference: &Difference) -> String {
     let kept = serde_json::to_string_pretty(&Regression { why: String::new(), calls });
     let json = kept.expect("calls are JSON");
     let file = std::env::temp_dir().join(format!("differential-{}.json", std::process::id()));
-    let written = match std::fs::write(&file, &json) {
-        Ok(()) => format!("also in {}", file.display()),
-        Err(error) => format!("{}: {error}", file.display()),
+    let file = match std::fs::write(&file, &json) {
+        Ok(()) => file.display().to_string(),
+        Err(_) => "FILE (which has that JSON)".to_owned(),
     };
-    format!("the two machines differ ({found_by}):\n{difference}\n{json}\n({written})")
+    format!(
+        "the two machines differ ({found_by}):\n{difference}\n{json}\nto see it again: cp {file} \
+         vmtests/regressions/differential/ && scripts/test root -E 'binary(differential)'"
+    )
 }
 
 /// Tries the sequences that are kept.

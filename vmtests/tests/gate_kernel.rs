@@ -11,15 +11,20 @@ use vmtests::gate::trial::{Checked, Tally};
 use vmtests::gate::witness;
 
 /// Runs what is kept, then sequences at random, and prints what was done.
-fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) {
+fn prove(system: &str, budget: &Budget, run: fn(&mut Kernel, &[Step]) -> Checked<Tally>) {
     println!("seed {}", budget.seed);
+    let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
     for (path, kept) in regressions::all(&regressions::folder()).expect("what is kept is read") {
-        if let Err(violation) = run(&kept.steps) {
+        if let Err(violation) = run(&mut kernel, &kept.steps) {
             panic!("{} ({}): {violation}", path.display(), kept.why);
         }
     }
-    let Search { tally, failure, seed, took } = search(budget, run);
+    let Search { tally, failure, seed, took } = search(budget, |steps| run(&mut kernel, steps));
     if let Some(failure) = failure {
+        let failure = failure.try_again(|steps| {
+            kernel.be_patient();
+            run(&mut kernel, steps)
+        });
         let kept = regressions::keep(&failure, system, seed);
         let options = format!(" --on kernel --system {}", system.trim_start_matches("the "));
         let listing = failure.listing(kept.as_ref().ok(), &options);
@@ -35,13 +40,11 @@ fn prove(system: &str, budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<
 fn root_random_sequences_of_the_engine_on_this_kernel_leave_nothing_behind() {
     // An emulated processor takes some 110 ms for a step. `vmtests proved` sees whether all were taken.
     let budget = Budget::from_env(2_000, Duration::from_secs(600), 40);
-    let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
-    prove("the engine", &budget, |steps| kernel.run_engine(steps));
+    prove("the engine", &budget, Kernel::run_engine);
 }
 
 #[test]
 fn root_random_sequences_of_the_program_on_this_kernel_leave_nothing_behind() {
     let budget = Budget::from_env(100, Duration::from_secs(300), 30);
-    let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
-    prove("the program", &budget, |steps| kernel.run_program(steps));
+    prove("the program", &budget, Kernel::run_program);
 }

@@ -7,6 +7,7 @@ use bpf::cgroup::Cgroup;
 use bpf::list::ProgramList;
 
 use super::act::Stop;
+use super::steps::take_each;
 use super::{Cleaner, Done, Outcome, Place};
 use crate::classify::{Judged, Key, classify};
 use crate::plan::forced;
@@ -34,18 +35,12 @@ impl Cleaner {
         let Some(snapshot) = self.look_again(place, &chosen, tell) else { return };
         let fresh = classify(&snapshot);
         let is_here = |judged: &&Judged<'_>| judged.place.is_some() == place.cgroup().is_some();
-        for judged in fresh.unowned().filter(is_here) {
-            let Some(name) = chosen.remove(&judged.key()) else { continue };
-            for step in forced(judged, &fresh) {
-                let outcome = self.act.take(&step);
-                let is_over = matches!(outcome, Outcome::Failed(_) | Outcome::Left(_));
-                tell(Done { leak: name.clone(), step: Some(step), outcome });
-                if is_over {
-                    // Its later steps presume the earlier ones.
-                    break;
-                }
-            }
-        }
+        let still = fresh.unowned().filter(is_here).filter_map(|judged| {
+            chosen.remove(&judged.key()).map(|name| (name, forced(judged, &fresh)))
+        });
+        // What is left has somebody or something that answers for it, so the pin stays as well.
+        let is_over = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Left(_));
+        take_each(still, is_over, |step| self.act.take(step), tell);
         for leak in chosen.into_values() {
             let why = "it has gone, or is not what it was: left alone".to_owned();
             tell(Done { leak, step: None, outcome: Outcome::Gone(why) });

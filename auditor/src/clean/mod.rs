@@ -8,15 +8,17 @@
 mod act;
 mod forced;
 mod report;
+mod steps;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bpf::error::Kind;
 
 pub use self::act::{Failure, Outcome};
 pub use self::report::{CleanOutcome, CleanReport, CleanStep, CleanSummary};
-use crate::classify::{Classified, Key, classify};
+use self::steps::take_each;
+use crate::classify::{Classified, Judged, Key, classify};
 use crate::collect::{Collector, Options};
 use crate::plan::{Step, removal, steps};
 use crate::snapshot::Snapshot;
@@ -84,25 +86,12 @@ impl Cleaner {
     ) {
         let Some(snapshot) = self.look_again(place, &leaks, tell) else { return };
         let fresh = classify(&snapshot);
-        let mut removed = BTreeSet::new();
-        for judged in fresh.leaks().filter(|leak| leak.place.is_some() == place.cgroup().is_some())
-        {
-            let Some(leak) = leaks.remove(&judged.key()) else { continue };
-            for step in steps(judged, &fresh) {
-                if let crate::plan::Action::Unpin { path, .. } = &step.action
-                    && !removed.insert(path.clone())
-                {
-                    continue;
-                }
-                let outcome = self.act.take(&step);
-                let is_failed = matches!(outcome, Outcome::Failed(_));
-                tell(Done { leak: leak.clone(), step: Some(step), outcome });
-                if is_failed {
-                    // Its later steps presume the earlier ones.
-                    break;
-                }
-            }
-        }
+        let is_here = |leak: &&Judged<'_>| leak.place.is_some() == place.cgroup().is_some();
+        let still = fresh.leaks().filter(is_here).filter_map(|judged| {
+            leaks.remove(&judged.key()).map(|leak| (leak, steps(judged, &fresh)))
+        });
+        let is_over = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_));
+        take_each(still, is_over, |step| self.act.take(step), tell);
         // Below a cgroup no devices are judged.
         for judged in fresh.leaked_devices() {
             let Some(leak) = leaks.remove(&judged.key()) else { continue };

@@ -256,4 +256,4 @@ impl CleanStep {
 
 #[cfg(test)]
 #[path = "report_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,7 +2,7 @@ use super::*;
 use crate::clean::Failure;
 use crate::plan::{Identity, Premise};
 
-fn step(action: Action) -> Step {
+pub(in crate::clean) fn step(action: Action) -> Step {
     let id = ProgramId(41);
     let identity = Identity { id, name: "x".to_owned(), tag: String::new(), loaded_at_ns: 0 };
     Step {
@@ -22,7 +22,7 @@ fn detach() -> Step {
     })
 }
 
-fn cannot() -> Step {
+pub(in crate::clean) fn cannot() -> Step {
     step(Action::Cannot { why: "end it there".to_owned(), holders: Vec::new() })
 }
 

@@ -78,17 +78,29 @@ impl<'a, 'b> Attachments<'a, 'b> {
                     .with_detail("it is not below the mount that was gone over")
             })?;
             let path = Path::new("/").join(path);
-            let before = self.found.len();
-            if !lists.iter().all(|(&attach_type, list)| self.read(list, id, &path, attach_type)) {
-                // What was attached a moment ago has changed: as it is now is told by the cgroup itself.
-                self.found.truncate(before);
-                self.visit(cgroup.as_fd(), id, &path);
-                asked += 1;
-            }
+            asked += u64::from(!self.keep(&lists, &cgroup, &path));
         }
         self.coverage.cgroups_visited += walked.visited.saturating_sub(vanished + asked);
         self.coverage.cgroups_vanished += vanished;
         Ok(())
+    }
+
+    /// Keeps the lists of a cgroup that the iterator has met; false if the cgroup had to be asked itself.
+    fn keep(
+        &mut self,
+        lists: &BTreeMap<AttachType, ProgramList>,
+        cgroup: &Cgroup,
+        path: &Path,
+    ) -> bool {
+        let before = self.found.len();
+        let id = cgroup.id();
+        if lists.iter().all(|(&attach_type, list)| self.read(list, id, path, attach_type)) {
+            return true;
+        }
+        // What was attached a moment ago has changed: as it is now is told by the cgroup itself.
+        self.found.truncate(before);
+        self.visit(cgroup.as_fd(), id, path);
+        false
     }
 
     /// Nothing of what was found counts: there was no iterator, though it was asked for.

@@ -76,7 +76,7 @@ impl<'a> Programs<'a> {
             Ok(None) => return (Presence::Gone, None),
             Err(error) => {
                 self.unreadable.insert(id);
-                self.gaps.push(gap(Subject::Programs, format!("program {id}"), &error));
+                self.miss(gap(Subject::Programs, format!("program {id}"), &error));
                 return (Presence::Here, None);
             }
         };
@@ -86,7 +86,7 @@ impl<'a> Programs<'a> {
         }
         let state = throttle(&program, cgroup, attach_type).unwrap_or_else(|error| {
             let what = format!("the state of program {id} on cgroup {cgroup} ({attach_type})");
-            self.gaps.push(gap(Subject::Programs, what, &error));
+            self.miss(gap(Subject::Programs, what, &error));
             None
         });
         (Presence::Here, state)
@@ -99,7 +99,7 @@ impl<'a> Programs<'a> {
         match objects::program_ids() {
             Ok(ids) => ids.into_iter().for_each(|id| self.read_loaded(id, &kinds)),
             Err(error) => {
-                self.gaps.push(gap(Subject::Programs, "programs attached nowhere", &error));
+                self.miss(gap(Subject::Programs, "programs attached nowhere", &error));
             }
         }
         self.time += start.elapsed();
@@ -119,7 +119,7 @@ impl<'a> Programs<'a> {
                 self.keep(&program);
             }
             Ok(_) => {}
-            Err(error) => self.gaps.push(gap(Subject::Programs, format!("program {id}"), &error)),
+            Err(error) => self.miss(gap(Subject::Programs, format!("program {id}"), &error)),
         }
     }
 
@@ -131,6 +131,13 @@ impl<'a> Programs<'a> {
     /// Any of ours was read.
     pub(super) fn has_ours(&self) -> bool {
         self.facts.values().any(|fact| self.ours.has(&fact.name))
+    }
+
+    /// Takes note of what cannot be read: once, however often it is tried.
+    pub(super) fn miss(&mut self, gap: Gap) {
+        if !self.gaps.contains(&gap) {
+            self.gaps.push(gap);
+        }
     }
 
     /// By id.
@@ -150,11 +157,11 @@ impl<'a> Programs<'a> {
             return;
         }
         let owner = owner.unwrap_or_else(|error| {
-            self.gaps.push(gap(Subject::Programs, what(), &error));
+            self.miss(gap(Subject::Programs, what(), &error));
             None
         });
         let memlock_bytes = program.memlock_bytes().unwrap_or_else(|error| {
-            self.gaps.push(gap(Subject::Programs, what(), &error));
+            self.miss(gap(Subject::Programs, what(), &error));
             0
         });
         let fact = ProgramFact {

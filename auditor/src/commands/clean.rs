@@ -1,19 +1,21 @@
 //! `chadthrottle-audit clean`.
 
 mod forced;
+mod tally;
 mod told;
 
 use std::io::{self, BufRead, IsTerminal};
 
 use self::forced::Forced;
+use self::tally::Tally;
 use self::told::Told;
 use super::progress::Progress;
-use crate::classify::{Classified, classify};
+use crate::classify::classify;
 use crate::clean::{Cleaner, Done, Outcome};
 use crate::cli::Clean;
 use crate::collect::Breadth;
 use crate::escape::{escape, escape_bytes};
-use crate::exit::{DONE, NOT_DONE, usage};
+use crate::exit::usage;
 use crate::plan::{Action, Step, plan};
 use crate::talk::{ask, say};
 
@@ -44,7 +46,8 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
         }
         // Nothing was changed, so the verdict stands.
         told.end(&snapshot, &classified)?;
-        return Ok(status(&classified, !args.dry_run && forced.has_refusal()));
+        let is_undone = !args.dry_run && forced.has_refusal();
+        return Ok(Tally::new(is_undone).status(classified.verdict));
     }
     let is_agreed = !is_idle && (args.yes || is_agreed(&steps)?);
     let chosen = forced.agreed(args.yes)?;
@@ -59,9 +62,9 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     if !is_agreed && chosen.is_empty() {
         say("Nothing was done.");
         told.nothing_done(&snapshot, &classified)?;
-        return Ok(status(&classified, forced.has_refusal()));
+        return Ok(Tally::new(forced.has_refusal()).status(classified.verdict));
     }
-    let mut tally = Tally { is_failed: false, is_undone: forced.has_refusal() };
+    let mut tally = Tally::new(forced.has_refusal());
     let mut tell = |done: &Done, is_forced| {
         tally.count(done, is_forced);
         told.done(done, is_forced);
@@ -77,30 +80,7 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     };
     let classified = classify(&snapshot);
     told.end_after_acts(&snapshot, &classified)?;
-    Ok(if tally.is_failed { NOT_DONE } else { status(&classified, tally.is_undone) })
-}
-
-/// The exit status of the verdict; 1 where something that `--force` names was not removed.
-fn status(classified: &Classified<'_>, is_undone: bool) -> u8 {
-    match classified.verdict.exit_status() {
-        DONE if is_undone => NOT_DONE,
-        status => status,
-    }
-}
-
-/// What came of all steps.
-struct Tally {
-    /// A step failed.
-    is_failed: bool,
-    /// Something that was to be removed though it is unowned was not.
-    is_undone: bool,
-}
-
-impl Tally {
-    fn count(&mut self, done: &Done, is_forced: bool) {
-        self.is_failed |= matches!(done.outcome, Outcome::Failed(_));
-        self.is_undone |= is_forced && matches!(done.outcome, Outcome::Left(_));
-    }
+    Ok(tally.status(classified.verdict))
 }
 
 fn is_action(step: &Step) -> bool {

@@ -7,6 +7,7 @@ use crate::cli::{Snapshot, check_file};
 use crate::collect::{Breadth, collect};
 use crate::exit::{DONE, INCOMPLETE};
 use crate::gathered::gathered;
+use crate::snapshot as facts;
 use crate::talk::warning;
 
 /// 0, or 2 when not everything could be seen that a verdict needs, by the same rule as `scan`. What the
@@ -19,10 +20,48 @@ pub(super) fn run(args: &Snapshot) -> anyhow::Result<u8> {
         collect(&args.scope.options(breadth))?
     };
     output::write(args.output.as_deref(), &(serde_json::to_string_pretty(&snapshot)? + "\n"))?;
-    let gaps = classify(&snapshot).gaps;
-    let told: Vec<_> = gaps.iter().cloned().map(Into::into).collect();
-    for line in gathered(&told) {
-        warning(format_args!("not seen: {line}"));
+    let (warnings, status) = ending(&snapshot);
+    warnings.iter().for_each(warning);
+    Ok(status)
+}
+
+/// What a verdict will lack, and the status for that.
+fn ending(snapshot: &facts::Snapshot) -> (Vec<String>, u8) {
+    let gaps: Vec<_> = classify(snapshot).gaps.into_iter().map(Into::into).collect();
+    let warnings = gathered(&gaps).iter().map(|line| format!("not seen: {line}")).collect();
+    (warnings, if gaps.is_empty() { DONE } else { INCOMPLETE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_verdict_will_lack_is_told_and_makes_the_status_also_where_there_are_leaks() {
+        let active = include_str!("../../tests/snapshots-in/active.json");
+        let leaks = include_str!("../../tests/snapshots-in/orphaned_attachment.json");
+        let hidden = |whose: &str| (facts::Subject::HiddenProcesses, whose.to_owned());
+        let unread = |path: &str| (facts::Subject::Cgroups, path.to_owned());
+        let cases = [
+            (active, vec![], 0, vec![]),
+            (leaks, vec![], 0, vec![]),
+            // A process that nobody can look into matters only where something has no owner.
+            (active, vec![hidden("process 7")], 0, vec![]),
+            (active, vec![unread("/a")], 2, vec!["not seen: /a: no right to"]),
+            (leaks, vec![unread("/a")], 2, vec!["not seen: /a: no right to"]),
+            (active, vec![unread("/a"), unread("/b")], 2, vec!["not seen: /a, /b: no right to"]),
+        ];
+        for (recorded, gaps, status, warnings) in cases {
+            let mut snapshot: facts::Snapshot = serde_json::from_str(recorded).unwrap();
+            let why = "no right to".to_owned();
+            let gaps =
+                gaps.into_iter().map(|(about, what)| facts::Gap { about, what, why: why.clone() });
+            snapshot.looks.last_mut().unwrap().coverage.gaps.extend(gaps);
+            let (told, ended_with) = ending(&snapshot);
+            assert_eq!(
+                (ended_with, told),
+                (status, warnings.iter().map(ToString::to_string).collect())
+            );
+        }
     }
-    Ok(if gaps.is_empty() { DONE } else { INCOMPLETE })
 }

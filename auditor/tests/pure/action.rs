@@ -87,3 +87,12 @@ fn the_status_is_the_gates_and_the_files_are_there() {
     assert!(outputs.iter().any(|it| it.starts_with("github=")), "{outputs:?}");
     assert!(outputs.iter().any(|it| it.starts_with("junit=") && it.ends_with("gate.xml")));
 }
+
+/// `actions/cache` alone would save nothing when a later step fails.
+#[test]
+fn the_auditor_is_kept_before_the_command_has_a_chance_to_fail() {
+    let at = |text: &str| ACTION.find(text).unwrap_or_else(|| panic!("there is no {text:?}"));
+    let steps = ["actions/cache/restore@", "cargo build", "actions/cache/save@", "$AUDITOR"];
+    assert!(steps.map(at).is_sorted(), "{:?}", steps.map(at));
+    assert!(!ACTION.contains("actions/cache@"));
+}

@@ -185,7 +185,9 @@ mod tests {
     use bpf::probe::Support;
 
     use super::super::facts::first_line;
+    use super::super::{diagnose, ending};
     use super::*;
+    use crate::words::exit_status;
 
     fn device(name: &str, kind: &str) -> Device {
         Device { number: 2, name: name.to_owned(), qdiscs: vec![kind.to_owned()] }
@@ -331,6 +333,31 @@ mod tests {
             assert_eq!(grade(&facts, what), Grade::Missing, "{what}");
         }
         assert!(held(&facts).is_empty());
+    }
+
+    #[test]
+    fn the_status_goes_by_the_worst_that_was_found_and_what_is_missing_comes_before_what_is_unseen()
+    {
+        let ended = |facts: &Facts| {
+            let result = ending(facts, &diagnose(facts)).map_err(anyhow::Error::from);
+            let message = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            (result.as_ref().err().map_or(0, exit_status), message)
+        };
+        let (none, unseen) = ("no limit can be held here", "not everything could be seen");
+        let cases = [
+            (modern(), 0, ""),
+            (Facts { bpffs: Answer::Is(false), tcp: no(), ..modern() }, 0, ""),
+            (Facts { devices: unknown(), ..modern() }, 2, unseen),
+            (Facts { cgroup2: unknown(), bpffs: Answer::Is(false), ..modern() }, 2, unseen),
+            (Facts { packets: unknown(), ..modern() }, 2, unseen),
+            (Facts { packets: no(), ..modern() }, 1, none),
+            (Facts { packets: no(), devices: unknown(), ..modern() }, 1, none),
+            (Facts { cgroup2: no(), ..modern() }, 70, none),
+            (Facts { cgroup2: no(), devices: unknown(), packets: no(), ..modern() }, 70, none),
+        ];
+        for (facts, status, message) in cases {
+            assert_eq!(ended(&facts), (status, message.to_owned()), "{facts:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod report;
 mod text;
 
 use anyhow::Result;
-use auditor::exit;
+use auditor::exit::{self, Ends};
 use throttle_core::target::Target;
 
 use self::facts::{Facts, gather};
@@ -31,11 +31,16 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
         Format::Json => print(&(serde_json::to_string_pretty(&diagnosis)? + "\n"))?,
         Format::Text => print(&text::text(&diagnosis))?,
     }
+    Ok(ending(&facts, &diagnosis)?)
+}
+
+/// Whether a limit can be held, as far as that could be seen.
+fn ending(facts: &Facts, diagnosis: &Diagnosis) -> Result<(), Ends> {
     match diagnosis.worst() {
         // As every command ends that can ask nothing.
-        _ if facts.is_blind() => Err(exit::failed("no limit can be held here").into()),
-        Grade::Missing => Err(exit::not_done(what_cannot_be(&facts)).into()),
-        Grade::Unknown => Err(exit::incomplete("not everything could be seen").into()),
+        _ if facts.is_blind() => Err(exit::failed("no limit can be held here")),
+        Grade::Missing => Err(exit::not_done(what_cannot_be(facts))),
+        Grade::Unknown => Err(exit::incomplete("not everything could be seen")),
         Grade::Ok | Grade::Lesser => Ok(()),
     }
 }

@@ -10,9 +10,12 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::Locked;
 use crate::mode::{TcpWish, Wish};
-use crate::settle::{find_recorded, forget_former, lingers, link_out_of_sight, pin_out_of_sight};
+use crate::settle::{
+    find_recorded, forget_former, is_attached_out_of_sight, lingers, link_out_of_sight,
+    pin_out_of_sight, remove_pinned,
+};
 use crate::spec::{Direction, Spec};
-use crate::status::{Started, ThrottleId};
+use crate::status::{Rearmed, ThrottleId};
 
 /// A throttle that has a record already, and stays recorded whatever happens.
 pub(super) struct Recorded {
@@ -32,15 +35,14 @@ impl<B: CgroupBpf> Engine<B> {
     /// mount's top tells. What is attached to a removed cgroup stays while sockets that were made there are open.
     ///
     /// Nothing of the old throttle goes before the new one is armed: if that fails, all is as before, and if the process
-    /// dies half way, the throttle can be armed again. What cannot be let go of after that is an error, too; the throttle
-    /// is armed then, and the next start lets go.
+    /// dies half way, the throttle can be armed again. What cannot be let go of after that is told beside it.
     ///
     /// # Errors
     /// When there is no pinned throttle of that name, or its record has no limits (an older version wrote it) or is of
     /// another cgroup or pid namespace (a container's), or the path leads through another mount or an older version has
     /// not written through which, or there is no cgroup at the path (`Vanished`): then it goes on waiting. Otherwise as
     /// [`Engine::add`].
-    pub fn rearm(&mut self, name: &str) -> Result<Option<Started>> {
+    pub fn rearm(&mut self, name: &str) -> Result<Option<Rearmed>> {
         let none = || Error::NoSuchRecord(name.to_owned());
         if !self.config.ledger.exists() {
             return Err(none());
@@ -92,8 +94,8 @@ impl<B: CgroupBpf> Engine<B> {
         let started = self
             .add_as(&spec, Some(Recorded { lock, before, former }))
             .map_err(|error| error.of_record(name))?;
-        self.forget_former_of(name, started.id)?;
-        Ok(Some(started))
+        let forgotten = self.forget_former_of(name, started.id);
+        Ok(Some(Rearmed { started, forgotten }))
     }
 
     /// Lets go of what a throttle was before it was armed again.
@@ -123,6 +125,22 @@ impl<B: CgroupBpf> Engine<B> {
         let removed = self.remove(id).map(drop);
         Error::collect([written, removed].into_iter().filter_map(Result::err).collect())
     }
+}
+
+/// Removes what the throttle was before it was armed again, also what sockets of a removed cgroup keep.
+pub(super) fn remove_former<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<()> {
+    let mut errors = Vec::new();
+    for recorded in entry.attachments.iter().filter(|it| it.former_cgroup.is_some()) {
+        let Some(pin) = &recorded.pin else { continue };
+        let removed = is_attached_out_of_sight(kernel, recorded).and_then(|hidden| {
+            if hidden {
+                return Err(pin_out_of_sight(entry, recorded));
+            }
+            remove_pinned(kernel, false, recorded, pin)
+        });
+        errors.extend(removed.err());
+    }
+    Error::collect(errors)
 }
 
 /// Tells what somebody asked for when a recorded throttle was made. `None` where the record does not say.

@@ -8,7 +8,7 @@ use bpf::{AttachType, CgroupBpf, CgroupId};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use throttle_core::mode::Wish;
-use throttle_core::{Error, Health, Spec};
+use throttle_core::{Change, Error, Health, Rearmed, Spec};
 use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
 
@@ -25,11 +25,12 @@ fn rates(host: &Host, cgroup: &Path) -> [u64; 2] {
 
 fn rearm(host: &Host, name: &str) -> throttle_core::Result<bool> {
     let mut engine = host.process().start();
-    let started = engine.rearm(name)?;
-    if let Some(started) = &started {
+    let rearmed = engine.rearm(name)?;
+    if let Some(Rearmed { started, forgotten }) = &rearmed {
+        assert!(forgotten.is_ok(), "{forgotten:?}");
         engine.release(started.id).unwrap();
     }
-    Ok(started.is_some())
+    Ok(rearmed.is_some())
 }
 
 #[test]
@@ -123,6 +124,37 @@ fn a_pinned_throttle_is_armed_again_with_the_limits_of_its_record() {
 }
 
 #[test]
+fn a_throttle_that_was_changed_is_armed_again_with_what_it_was_changed_to() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    let mut engine = host.process().start();
+    let id = engine.add(&spec(&cgroup, Wish::Pinned)).unwrap().id;
+    let change = Change { upload: Some(rate(7_000_000)), ..Change::default() };
+    engine.change(id, &change).unwrap();
+    engine.release(id).unwrap();
+    host.kernel.remove_cgroup(&cgroup).unwrap();
+    host.cgroup("a");
+    assert!(rearm(&host, "1").unwrap());
+    assert_eq!(rates(&host, &cgroup), [1_000_000, 7_000_000]);
+}
+
+#[test]
+fn a_change_leaves_a_record_as_it_is_of_which_half_is_removed_or_which_is_damaged() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    let mut engine = host.process().start();
+    let id = engine.add(&spec(&cgroup, Wish::Pinned)).unwrap().id;
+    host.edit(|entry| entry.stage = Stage::Removing);
+    engine.change(id, &Change { upload: Some(rate(7_000_000)), ..Change::default() }).unwrap();
+    let entry = host.entries().remove(0);
+    let upload = entry.attachments[1].limits.as_ref().unwrap();
+    assert_eq!((entry.stage, upload.rate), (Stage::Removing, rate(7_000_000)));
+    host.edit(|entry| entry.schema_version = 99);
+    engine.change(id, &Change { upload: Some(rate(8_000_000)), ..Change::default() }).unwrap();
+    assert_eq!(host.ledger().read().unwrap().unreadable.len(), 1);
+}
+
+#[test]
 fn only_what_is_recorded_to_stay_and_says_what_it_allows_is_armed_again() {
     let host = Host::boot();
     assert!(matches!(rearm(&host, "1"), Err(Error::NoSuchRecord(_))));
@@ -189,6 +221,38 @@ fn if_it_cannot_be_armed_again_all_is_as_it_was() {
         call += 1;
     }
     assert!(call > 10, "{call}");
+}
+
+/// What it was before may be left, but then it is armed, and told to be.
+#[test]
+fn it_is_told_to_be_armed_whenever_it_is() {
+    let mut left = 0;
+    for nth in 1.. {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        host.crash(&cgroup, Wish::Pinned);
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        host.cgroup("a");
+        let process = host.process();
+        let mut engine = process.start();
+        process.control.plan(Some(Fault { nth, mishap: Mishap::Fail(Fail::EPERM) }));
+        let again = engine.rearm("1");
+        let struck = process.control.struck();
+        process.control.plan(None);
+        assert_eq!(host.attached(&cgroup), if again.is_ok() { 3 } else { 0 }, "call {nth}");
+        assert_eq!(engine.list().len(), usize::from(again.is_ok()), "call {nth}");
+        if let Ok(Some(Rearmed { started, forgotten })) = again {
+            left += usize::from(forgotten.is_err());
+            assert!(forgotten.is_err() || host.loaded() == 3, "call {nth}");
+            engine.release(started.id).unwrap();
+            assert!(host.settle().failed.is_empty());
+            assert_eq!(host.loaded(), 3, "the next start lets go of it");
+        }
+        if !struck {
+            break;
+        }
+    }
+    assert!(left > 3, "{left}");
 }
 
 /// Somebody has taken a part of it off: what is left limits until all of it is armed again.
@@ -281,7 +345,7 @@ fn it_displaces_others_only_if_it_was_allowed_to_when_it_was_made() {
         let again = engine.rearm("1").map(Option::unwrap);
         match (displace, again) {
             (false, Err(Error::WouldDisplace { .. })) => assert_eq!(host.attached(&cgroup), 0),
-            (true, Ok(started)) => assert_eq!(started.displaced.len(), 1),
+            (true, Ok(again)) => assert_eq!(again.started.displaced.len(), 1),
             (_, again) => panic!("{displace} {again:?}"),
         }
     }
@@ -308,6 +372,29 @@ fn arming_again_leaves_what_sockets_of_the_removed_cgroup_keep() {
     assert!(host.is_clean());
 }
 
+/// An owner that has not let go of it removes it as a whole, whatever others' starts have let go of meanwhile.
+#[test]
+fn its_owner_removes_all_of_what_was_armed_again() {
+    for is_closed in [false, true] {
+        let host = Host::boot();
+        let cgroup = host.cgroup("a");
+        host.crash(&cgroup, Wish::Pinned);
+        let mut socket = Some(host.kernel.open_socket(&cgroup).unwrap());
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        host.cgroup("a");
+        let mut engine = host.process().start();
+        let id = engine.rearm("1").unwrap().unwrap().started.id;
+        if is_closed {
+            socket = None;
+            host.settle();
+            assert_eq!(host.entries()[0].attachments.len(), 3);
+        }
+        engine.remove(id).unwrap();
+        assert!(host.is_clean(), "closed: {is_closed}");
+        drop(socket);
+    }
+}
+
 #[test]
 fn removing_it_ends_also_what_sockets_of_the_removed_cgroup_keep() {
     let host = Host::boot();
@@ -330,7 +417,7 @@ fn interrupt(host: &Host, nth: u16, mishap: Mishap) -> bool {
     let struck = process.control.struck();
     process.control.plan(None);
     match done {
-        Ok(Ok(Some(started))) => engine.release(started.id).unwrap(),
+        Ok(Ok(Some(again))) => engine.release(again.started.id).unwrap(),
         Ok(_) => {}
         Err(_) => process.kill(engine),
     }

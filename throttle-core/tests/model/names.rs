@@ -122,8 +122,8 @@ fn a_throttle_that_is_armed_again_has_pins_beside_its_former_ones() {
         host.kernel.remove_cgroup(&cgroup).unwrap();
         host.cgroup("a");
         let mut engine = host.process().start();
-        let started = engine.rearm("1").unwrap().unwrap();
-        engine.release(started.id).unwrap();
+        let rearmed = engine.rearm("1").unwrap().unwrap();
+        engine.release(rearmed.started.id).unwrap();
         socket
     });
     let all = pins(&host);

@@ -3,9 +3,9 @@
 use crate::common::*;
 use bpf::ledger::Stage;
 use bpf::{CgroupBpf, Owner};
-use throttle_core::Error;
 use throttle_core::mode::Wish;
 use throttle_core::settle::remove_recorded;
+use throttle_core::{Action, Error};
 use vmtests::gate::step::{Fail, Fault, Mishap};
 use vmtests::lab::Lab;
 
@@ -56,6 +56,22 @@ fn a_file_that_is_no_entry_is_told_of_and_left_alone() {
     host.edit(|entry| entry.schema_version = 99);
     let settlement = host.settle();
     assert_eq!(settlement.unreadable.len(), 1, "{settlement:?}");
+    assert_eq!(host.attached(&cgroup), 3);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_not_said_to_be_none() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    host.edit(|entry| entry.schema_version = 99);
+    let told = [host.remove_recorded("1").map(drop), host.process().start().rearm("1").map(drop)];
+    for told in told {
+        let error = told.unwrap_err();
+        assert!(matches!(error, Error::Ledger { action: Action::Read, .. }), "{error}");
+        assert!(error.to_string().contains("99"), "{error}");
+    }
+    assert!(matches!(host.remove_recorded("2"), Err(Error::NoSuchRecord(_))));
     assert_eq!(host.attached(&cgroup), 3);
 }
 

@@ -98,7 +98,7 @@ fn root_a_pinned_throttle_waits_without_its_cgroup_until_it_is_armed_again_or_re
             // The same path, but not the cgroup that it was on: nothing arms it by itself.
             std::fs::create_dir(cgroup.path()).unwrap();
             assert!(names(cgroup.path()).is_empty());
-            let started = engine.rearm("1").unwrap().unwrap();
+            let started = engine.rearm("1").unwrap().unwrap().started;
             engine.release(started.id).unwrap();
             assert_eq!((names(cgroup.path()).len(), ledger_files().len()), (3, 1));
         }

@@ -23,6 +23,9 @@ pub struct ReplayArgs {
     /// On what; the running kernel needs root
     #[arg(long, value_enum, default_value_t = Machine::Model)]
     on: Machine,
+    /// Of the model, the rules of this kernel [default: the running one's]
+    #[arg(long, value_name = "VERSION")]
+    rules: Option<Version>,
     /// Which throttle system: the engine, or on the running kernel the program as well [default: engine]
     #[arg(long, value_enum)]
     system: Option<Tested>,
@@ -44,6 +47,19 @@ enum Tested {
     Program,
 }
 
+impl ReplayArgs {
+    /// As they were typed.
+    fn options(&self) -> String {
+        let rules = self.rules.map(|rules| format!(" --rules {rules}"));
+        let on = (self.on == Machine::Kernel).then(|| " --on kernel".to_owned());
+        let system = self.system.map(|system| match system {
+            Tested::Engine => " --system engine".to_owned(),
+            Tested::Program => " --system program".to_owned(),
+        });
+        [rules, on, system].into_iter().flatten().collect()
+    }
+}
+
 /// Runs a sequence again.
 pub fn replay(args: &ReplayArgs) -> ExitCode {
     match try_replay(args) {
@@ -57,7 +73,7 @@ pub fn replay(args: &ReplayArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Err(failure)) => {
-            print!("{}", failure.listing(None, ""));
+            print!("{}", failure.listing(Some(&args.file), &args.options()));
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -75,7 +91,13 @@ fn try_replay(args: &ReplayArgs) -> Result<Result<Tally, Failure>> {
         Machine::Model if system == Tested::Program => {
             bail!("the program runs on the running kernel only: --on kernel --system program");
         }
-        Machine::Model => on_model::run(TheEngine, Version::running(), &steps),
+        Machine::Model => {
+            let rules = args.rules.unwrap_or_else(Version::running);
+            on_model::run(TheEngine, rules, &steps)
+        }
+        Machine::Kernel if args.rules.is_some() => {
+            bail!("the running kernel has its own rules: leave out --rules, or --on kernel");
+        }
         Machine::Kernel => {
             if !nix::unistd::geteuid().is_root() {
                 bail!("the running kernel needs root: run it as root, with sudo say");
@@ -87,5 +109,5 @@ fn try_replay(args: &ReplayArgs) -> Result<Result<Tally, Failure>> {
             }
         }
     };
-    Ok(done.map_err(|violation| Failure { violation, steps, cases: 1 }))
+    Ok(done.map_err(|violation| Failure { violation, steps, cases: 1, again: None }))
 }

@@ -10,11 +10,13 @@ use throttle_core::files::Files;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::remove_recorded;
-use throttle_core::{Change, Config, Direction, Engine, Spec, ThrottleId};
+use throttle_core::{
+    Change, Config, Detached, Direction, DirectionStatus, Engine, Spec, ThrottleId,
+};
 
 use super::faulty::{Control, Faulty, FaultyFiles};
 use super::step::How;
-use super::system::{Claim, Handle, Rates, Request, Whom};
+use super::system::{Claim, Counted, Handle, Rates, Request, Whom};
 
 /// Where everything is kept, and who the owner is.
 #[derive(Debug, Clone)]
@@ -135,22 +137,28 @@ impl<B: CgroupBpf> EngineOwner<B> {
         self.engine.change(id, &change).map_err(said)
     }
 
-    /// Removes a throttle.
+    /// Removes a throttle. Tells what it had counted.
     ///
     /// # Errors
     /// What the engine says.
-    pub fn remove(&mut self, handle: Handle) -> Result<(), String> {
+    pub fn remove(&mut self, handle: Handle) -> Result<Counted, String> {
         let id = self.id(handle)?;
-        self.engine.remove(id).map_err(said)?;
+        let removed = self.engine.remove(id).map_err(said)?;
         self.handles.remove(&id);
-        Ok(())
+        let counted = |(direction, detached): (Direction, Detached)| {
+            Some((direction.attach_type(), detached.counters.ok().flatten()?))
+        };
+        Ok(removed.directions.into_iter().filter_map(counted).collect())
     }
 
     /// What the engine lists.
     pub fn claims(&self) -> Vec<Claim> {
-        let counted = |direction: &throttle_core::DirectionStatus| {
+        let counted = |direction: &DirectionStatus| {
             let counters = direction.counters.as_ref().ok().copied().flatten()?;
             Some((direction.direction.attach_type(), counters))
+        };
+        let rate = |direction: &DirectionStatus| {
+            (direction.direction.attach_type(), direction.limits.rate.bytes_per_second())
         };
         self.engine
             .list()
@@ -158,6 +166,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
             .filter_map(|status| {
                 Some(Claim {
                     handle: *self.handles.get(&status.id)?,
+                    rates: status.directions.iter().map(rate).collect(),
                     counters: status.directions.iter().filter_map(counted).collect(),
                 })
             })

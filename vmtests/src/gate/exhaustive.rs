@@ -287,10 +287,10 @@ impl<P: Program + Copy> Search<P> {
             Err(violation) => {
                 let steps = START.iter().chain(steps).copied().collect();
                 let cases = self.covered.sequences.iter().sum();
-                let found = Failure { violation, steps, cases };
+                let found = Failure { violation, steps, cases, again: None };
                 let until = Instant::now() + SHORTENING;
                 let mut run = |steps: &[Step]| on_model::run(self.program, self.version, steps);
-                self.covered.failure = Some(drop_needless(found, until, &mut run));
+                self.covered.failure = Some(drop_needless(found, until, &mut run).try_again(run));
                 None
             }
         }

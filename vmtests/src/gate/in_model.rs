@@ -13,7 +13,7 @@ use super::faulty::Control;
 use super::memory::MemoryFiles;
 use super::records::Records;
 use super::step::{Fault, Step};
-use super::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System};
+use super::system::{Claim, Counted, Handle, Outcome, Rates, Recorded, Request, System};
 use crate::model::Model;
 
 /// Where everything is on the model.
@@ -42,8 +42,8 @@ pub trait Program {
     fn has_ledger(&self) -> bool;
     /// See [`System::shapes_tcp`].
     fn shapes_tcp(&self) -> bool;
-    /// See [`System::tells_counters`].
-    fn tells_counters(&self) -> bool;
+    /// See [`System::tells_figures`].
+    fn tells_figures(&self) -> bool;
     /// See [`System::refuses_to_displace`].
     fn refuses_to_displace(&self) -> bool {
         true
@@ -55,7 +55,7 @@ pub trait Program {
 pub trait Running {
     fn add(&mut self, request: &Request) -> Result<(), String>;
     fn change(&mut self, handle: Handle, rates: &Rates) -> Result<(), String>;
-    fn remove(&mut self, handle: Handle) -> Result<(), String>;
+    fn remove(&mut self, handle: Handle) -> Result<Counted, String>;
     fn claims(&self) -> Vec<Claim>;
     fn shut_down(&mut self) -> Result<(), String>;
 }
@@ -181,8 +181,8 @@ impl<P: Program> System for InModel<P> {
         self.program.shapes_tcp()
     }
 
-    fn tells_counters(&self) -> bool {
-        self.program.tells_counters()
+    fn tells_figures(&self) -> bool {
+        self.program.tells_figures()
     }
 
     fn refuses_to_displace(&self) -> bool {
@@ -221,7 +221,7 @@ impl<P: Program> System for InModel<P> {
         self.run(owner, fault, |running| running.change(handle, rates))
     }
 
-    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<()> {
+    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<Counted> {
         self.run(owner, fault, |running| running.remove(handle))
     }
 
@@ -303,7 +303,7 @@ impl Program for TheEngine {
         true
     }
 
-    fn tells_counters(&self) -> bool {
+    fn tells_figures(&self) -> bool {
         true
     }
 }
@@ -317,7 +317,7 @@ impl Running for EngineOwner<Model> {
         EngineOwner::change(self, handle, rates)
     }
 
-    fn remove(&mut self, handle: Handle) -> Result<(), String> {
+    fn remove(&mut self, handle: Handle) -> Result<Counted, String> {
         EngineOwner::remove(self, handle)
     }
 

@@ -48,7 +48,12 @@ impl Kernel {
         let said = |error: bpf::Error| error.to_string();
         let lab = LinuxBpf::new().map_err(said)?;
         let before = lab.census().map_err(said)?;
-        Ok(Self { lab, patience: PATIENCE, witness: Independent::new(every, &before)?, before })
+        Ok(Self { lab, patience: PATIENCE, witness: Independent::new(every)?, before })
+    }
+
+    /// Waits as long as at first again, also after a sequence that failed.
+    pub fn be_patient(&mut self) {
+        self.patience = PATIENCE;
     }
 
     /// Takes these steps with the engine in processes of its own, and takes everything down.

@@ -1,6 +1,6 @@
 //! Random sequences, and the shortest that fails.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,6 +73,17 @@ pub struct Failure {
     pub steps: Vec<Step>,
     /// How many sequences it took to find.
     pub cases: u64,
+    /// What became of it when it was tried again as it is.
+    pub again: Option<Again>,
+}
+
+/// Whether what failed once fails always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// How often it was tried.
+    pub runs: u32,
+    /// How often it failed.
+    pub failed: u32,
 }
 
 /// What a search came to.
@@ -106,7 +117,12 @@ pub fn search(budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -
             Ok(tree) => tree,
             Err(why) => {
                 let violation = Violation::new(Property::GateIsRight, why.to_string());
-                failure = Some(Failure { violation, steps: Vec::new(), cases: tally.sequences });
+                failure = Some(Failure {
+                    violation,
+                    steps: Vec::new(),
+                    cases: tally.sequences,
+                    again: None,
+                });
                 break;
             }
         };
@@ -115,7 +131,7 @@ pub fn search(budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -
             Ok(more) => tally += more,
             Err(violation) => {
                 let until = Instant::now() + budget.time.min(Duration::from_secs(20));
-                let first = Failure { violation, steps, cases: tally.sequences + 1 };
+                let first = Failure { violation, steps, cases: tally.sequences + 1, again: None };
                 failure = Some(shrink(&mut tree, first, until, &mut run));
                 break;
             }
@@ -123,7 +139,7 @@ pub fn search(budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -
     }
     if tally.sequences == 0 && failure.is_none() {
         let violation = Violation::new(Property::GateIsRight, "not one sequence was tried");
-        failure = Some(Failure { violation, steps: Vec::new(), cases: 0 });
+        failure = Some(Failure { violation, steps: Vec::new(), cases: 0, again: None });
     }
     Search { tally, failure, seed: budget.seed, took: began.elapsed() }
 }
@@ -141,7 +157,6 @@ fn shrink<T: ValueTree>(
 where
     T::Value: Drawn,
 {
-    let cases = best.cases;
     while Instant::now() < until {
         if !tree.simplify() {
             break;
@@ -149,7 +164,7 @@ where
         loop {
             let steps = sequence(tree.current().seen());
             if let Some(violation) = fails_alike(&best, run(&steps)) {
-                best = Failure { violation, steps, cases };
+                best = Failure { violation, steps, ..best };
                 break;
             }
             if Instant::now() > until || !tree.complicate() {
@@ -177,7 +192,7 @@ pub(super) fn drop_needless(
         let mut fewer = best.steps.clone();
         fewer.remove(at);
         if let Some(violation) = fails_alike(&best, run(&fewer)) {
-            best = Failure { violation, steps: fewer, cases: best.cases };
+            best = Failure { violation, steps: fewer, ..best };
         }
     }
     best
@@ -199,7 +214,19 @@ impl<S> Drawn for (S, Vec<Step>, Option<Arc<AtomicUsize>>) {
 }
 
 impl Failure {
-    /// As a list that a person can follow and the gate can run again: `replay` takes these options then.
+    /// How often [`Failure::try_again`] tries.
+    const RUNS: u32 = 3;
+
+    /// Finds out whether it fails always, or by chance.
+    #[must_use]
+    pub fn try_again(self, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -> Self {
+        let failed = (0..Self::RUNS).filter(|_| run(&self.steps).is_err()).count();
+        let failed = u32::try_from(failed).unwrap_or(Self::RUNS);
+        Self { again: Some(Again { runs: Self::RUNS, failed }), ..self }
+    }
+
+    /// As a list that a person can follow and the gate can run again, which ends with what to type for that. `replay`
+    /// takes these options then.
     pub fn listing(&self, kept_in: Option<&PathBuf>, options: &str) -> String {
         let mut text = String::new();
         for (at, step) in self.steps.iter().enumerate() {
@@ -210,13 +237,52 @@ impl Failure {
         // From a machine that keeps no files, such as a guest, it can be taken from here.
         let json = serde_json::to_string(&self.steps).unwrap_or_default();
         let _ = writeln!(text, "  as JSON: {{\"why\": \"\", \"steps\": {json}}}");
-        if let Some(path) = kept_in {
-            let _ = writeln!(
-                text,
-                "  again: cargo run -p vmtests -- replay {}{options}",
-                path.display()
-            );
+        let file = kept_in.map_or("FILE (which has that JSON)".into(), |it| it.to_string_lossy());
+        if let Some(again) = self.again {
+            let _ = writeln!(text, "  tried again just now, {again}");
         }
+        let _ = writeln!(text, "  to see it again: cargo run -p vmtests -- replay {file}{options}");
         text
+    }
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { runs, failed } = self;
+        write!(f, "it failed {failed} times of {runs}")?;
+        if failed < runs {
+            f.write_str(": it takes more than these steps, a moment or what else goes on here")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> Failure {
+        let violation = Violation::new(Property::NothingLeft, "a pin");
+        Failure { violation, steps: PRELUDE.to_vec(), cases: 3, again: None }
+    }
+
+    #[test]
+    fn the_last_lines_say_whether_it_fails_again_and_what_to_type() {
+        let mut outcomes = [false, true, false].into_iter();
+        let sometimes = failure().try_again(|steps| {
+            assert_eq!(steps, PRELUDE);
+            let holds = outcomes.next().unwrap();
+            if holds { Ok(Tally::default()) } else { Err(failure().violation) }
+        });
+        let listing = sometimes.listing(Some(&"/kept.json".into()), " --on kernel");
+        let lines: Vec<_> = listing.lines().rev().take(2).collect();
+        let typed = "  to see it again: cargo run -p vmtests -- replay /kept.json --on kernel";
+        assert_eq!(lines[0], typed);
+        let told = "  tried again just now, it failed 2 times of 3: it takes more than these steps";
+        assert!(lines[1].starts_with(told), "{}", lines[1]);
+
+        let always = failure().try_again(|_| Err(failure().violation)).listing(None, "");
+        assert!(always.contains("it failed 3 times of 3\n"), "{always}");
+        assert!(always.ends_with("replay FILE (which has that JSON)\n"), "{always}");
     }
 }

@@ -86,7 +86,7 @@ mod tests {
             "where nothing is looked at, nothing is found"
         );
         let violation = Violation { property: Property::NothingLeft, what: "a pin".to_owned() };
-        let failure = Failure { violation, steps: PRELUDE.to_vec(), cases: 3 };
+        let failure = Failure { violation, steps: PRELUDE.to_vec(), cases: 3, again: None };
         let path = keep_in(dir.path(), &failure, "the engine", 7).unwrap();
         let why = "nothing left: a pin".to_owned();
         let kept = Regression { why, steps: PRELUDE.to_vec() };

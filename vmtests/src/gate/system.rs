@@ -25,6 +25,17 @@ pub enum Outcome<T> {
     Died,
 }
 
+impl<T> Outcome<T> {
+    /// The same, with something else that is told where it is done.
+    pub fn map<U>(self, told: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Done(done) => Outcome::Done(told(done)),
+            Self::Failed(why) => Outcome::Failed(why),
+            Self::Died => Outcome::Died,
+        }
+    }
+}
+
 /// Whom to limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Whom {
@@ -53,14 +64,19 @@ pub struct Request {
     pub how: How,
 }
 
+/// What a throttle has counted, in each direction of which that is told.
+pub type Counted = BTreeMap<AttachType, Counters>;
+
 /// A throttle that a living owner says it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Which.
     pub handle: Handle,
+    /// To how much it limits.
+    pub rates: Rates,
     /// What it did; a direction whose counters could not be read is not among them.
     #[serde(with = "counters_by_type")]
-    pub counters: BTreeMap<AttachType, Counters>,
+    pub counters: Counted,
 }
 
 /// A throttle that is recorded to outlive its owner and can be removed by its name.
@@ -89,8 +105,8 @@ pub trait System {
     /// Its throttles have a program for TCP.
     fn shapes_tcp(&self) -> bool;
 
-    /// Its owners tell what their throttles have counted.
-    fn tells_counters(&self) -> bool {
+    /// Its owners tell to how much their throttles limit and what they have counted, also in the end.
+    fn tells_figures(&self) -> bool {
         true
     }
 
@@ -111,8 +127,8 @@ pub trait System {
         rates: &Rates,
         fault: Option<Fault>,
     ) -> Outcome<()>;
-    /// Removes a throttle.
-    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<()>;
+    /// Removes a throttle. Tells what it had counted.
+    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<Counted>;
     /// What the owner says it has.
     fn claims(&mut self, owner: usize) -> Vec<Claim>;
     /// Removes everything and ends. Tells how many files are open that were not when it started.
@@ -132,16 +148,16 @@ pub trait System {
 }
 
 /// Counters have no serialised form of their own.
-mod counters_by_type {
+pub(super) mod counters_by_type {
     use bpf::state::Count;
     use serde::{Deserializer, Serializer};
 
-    use super::{AttachType, BTreeMap, Counters, Deserialize, Serialize};
+    use super::{AttachType, BTreeMap, Counted, Counters, Deserialize, Serialize};
 
     type Plain = BTreeMap<AttachType, [u64; 8]>;
 
-    pub(super) fn serialize<S: Serializer>(
-        counters: &BTreeMap<AttachType, Counters>,
+    pub(in crate::gate) fn serialize<S: Serializer>(
+        counters: &Counted,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let plain = |it: &Counters| {
@@ -152,9 +168,9 @@ mod counters_by_type {
         plain.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::gate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<AttachType, Counters>, D::Error> {
+    ) -> Result<Counted, D::Error> {
         let counters = |[ep, eb, pp, pb, dp, db, hp, hb]: [u64; 8]| Counters {
             exempt: Count { packets: ep, bytes: eb },
             passed: Count { packets: pp, bytes: pb },

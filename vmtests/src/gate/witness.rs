@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::binaries;
 use super::trial::Witness;
 use crate::env::number;
-use crate::lab::{Census, Lab};
+use crate::lab::Lab;
+use crate::lab::owners::Throttles;
 
 /// How long the kernel may take to let go of what was detached.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,23 +35,16 @@ pub struct Independent {
     /// They are asked after the first sequence, and then after every so many.
     every: u64,
     confirmed: u64,
-    /// Numbers of programs that were there before.
-    before: BTreeSet<u64>,
-    /// And of maps, as bpftool told them.
-    maps_before: BTreeSet<u64>,
 }
 
 impl Independent {
-    /// They are asked after the first sequence and then after every so many, and do not count what was there
-    /// before.
+    /// They are asked after the first sequence and then after every so many.
     ///
     /// # Errors
     /// When the auditor was not built, or bpftool is not there.
-    pub fn new(every: u64, before: &Census) -> Result<Self, String> {
+    pub fn new(every: u64) -> Result<Self, String> {
         let auditor = binaries::find("chadthrottle-audit")?;
-        let before = before.programs.iter().map(|id| u64::from(id.0)).collect();
-        let maps_before = our_maps()?;
-        Ok(Self { auditor, every, confirmed: 0, before, maps_before })
+        Ok(Self { auditor, every, confirmed: 0 })
     }
 
     fn is_due(&mut self) -> bool {
@@ -71,26 +65,29 @@ impl Independent {
         Err(format!("the auditor does not say that all is clean: {}", shown(&output)))
     }
 
-    /// bpftool shows no program, no link, no map and no attachment of ours.
-    fn bpftool(&self, top: &Path) -> Result<(), String> {
+    /// bpftool shows no program, no link, no map of the run, and no attachment below its cgroup. What it shows of others
+    /// does not count: their programs name another owner.
+    fn bpftool(top: &Path) -> Result<(), String> {
+        let Throttles { ours, others_maps } =
+            Throttles::find().map_err(|error| error.to_string())?;
         // Links first: a link keeps its program, so each link's program is in the later answer.
         let links = ask_bpftool(&["link", "show"])?;
         let programs = ask_bpftool(&["prog", "show"])?;
-        let ours = |of: &Value| -> Vec<u64> {
-            let named = list(of).filter(|it| is_ours(it));
-            named
-                .filter_map(|it| it["id"].as_u64())
-                .filter(|id| !self.before.contains(id))
-                .collect()
-        };
-        let programs = ours(&programs);
+        let ids = |of: &Value| list(of).filter_map(|it| it["id"].as_u64()).collect::<Vec<_>>();
+        let ours: BTreeSet<_> = ours.iter().map(|id| u64::from(id.0)).collect();
+        let programs: Vec<_> = ids(&programs).into_iter().filter(|id| ours.contains(id)).collect();
         let links: Vec<_> = list(&links)
             .filter(|link| link["prog_id"].as_u64().is_some_and(|id| programs.contains(&id)))
             .collect();
         if !programs.is_empty() {
             return Err(format!("bpftool shows programs {programs:?}, links {links:?}"));
         }
-        let maps: Vec<_> = our_maps()?.difference(&self.maps_before).copied().collect();
+        let others: BTreeSet<_> = others_maps.iter().map(|id| u64::from(id.0)).collect();
+        let maps = ask_bpftool(&["map", "show"])?;
+        let named = list(&maps)
+            .filter(|map| map["name"].as_str().is_some_and(|name| name.starts_with("chad")))
+            .filter_map(|map| map["id"].as_u64());
+        let maps: Vec<_> = named.filter(|id| !others.contains(id)).collect();
         if !maps.is_empty() {
             return Err(format!("bpftool shows maps {maps:?}"));
         }
@@ -118,7 +115,7 @@ impl Witness<LinuxBpf> for Independent {
         self.audit(top)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.bpftool(top) {
+            match Self::bpftool(top) {
                 Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)),
                 looked => return looked,
             }
@@ -176,14 +173,6 @@ fn ask_bpftool(words: &[&str]) -> Result<Value, String> {
         return Ok(Value::Array(Vec::new()));
     }
     serde_json::from_slice(&output.stdout).map_err(|_| said())
-}
-
-/// Maps of a throttle's kind.
-fn our_maps() -> Result<BTreeSet<u64>, String> {
-    let maps = ask_bpftool(&["map", "show"])?;
-    let ours =
-        list(&maps).filter(|map| map["name"].as_str().is_some_and(|name| name.starts_with("chad")));
-    Ok(ours.filter_map(|map| map["id"].as_u64()).collect())
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

@@ -18,6 +18,7 @@ use bpf::program::Program;
 use bpf::{AttachType, LinuxBpf, ProgramId, Result, objects};
 use nix::errno::Errno;
 
+use super::owners::Throttles;
 use super::{Attach, Census, Lab};
 use crate::cgroup::enter;
 
@@ -56,10 +57,6 @@ fn bound_socket() -> nix::Result<UdpSocket> {
         Ok(socket)
     });
     patient.map_err(|error| errno(&error))
-}
-
-fn is_ours(name: &str) -> bool {
-    name.starts_with("chadthrottle")
 }
 
 impl Lab for LinuxBpf {
@@ -153,18 +150,14 @@ impl Lab for LinuxBpf {
     fn census(&self) -> Result<Census> {
         // Links first: a link keeps its program, so each link's program is in the later answer.
         let links = objects::cgroup_links()?.links;
-        let mut programs = Vec::new();
-        for id in objects::program_ids()? {
-            if self.program_name(id)?.is_some_and(|name| is_ours(&name)) {
-                programs.push(id);
-            }
-        }
+        let Throttles { ours: programs, others_maps } = Throttles::find()?;
         let pins = Path::new(bpf::pins::DEFAULT_BPFFS).join("chadthrottle");
         let pins = files_below(&pins).map_err(|error| {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
             Error::new(Call::ObjGet, pins.display().to_string(), errno)
         })?;
-        let maps = objects::maps()?.iter().filter(|map| map.name.starts_with("chad")).count();
+        let maps = objects::maps()?.into_iter().filter(|map| map.name.starts_with("chad"));
+        let maps = maps.map(|map| map.id).filter(|id| !others_maps.contains(id)).collect();
         let links = links.iter().filter(|link| programs.contains(&link.program_id));
         Ok(Census { links: links.map(|link| link.id).collect(), programs, pins, maps })
     }

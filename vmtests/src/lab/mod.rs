@@ -5,12 +5,13 @@
 //! running kernel is [`bpf::LinuxBpf`], the model of one is [`crate::model::Model`].
 
 mod linux;
+pub mod owners;
 
 use std::fmt::Debug;
 use std::path::Path;
 
 use bpf::list::AttachFlags;
-use bpf::{AttachType, CgroupBpf, LinkId, ProgramId};
+use bpf::{AttachType, CgroupBpf, LinkId, MapId, ProgramId};
 
 pub use linux::{LinuxProcess, LinuxSocket};
 
@@ -25,7 +26,7 @@ pub struct Attach<'a, P> {
     pub expected_revision: Option<u64>,
 }
 
-/// What a census found of programs whose names begin with `chadthrottle`, and of what belongs to them.
+/// What a census found of the throttles' programs of this run, and of what belongs to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
     /// Programs.
@@ -34,14 +35,17 @@ pub struct Census {
     pub links: Vec<LinkId>,
     /// Pins and folders for pins in the throttles' part of the bpffs.
     pub pins: Vec<String>,
-    /// Maps of their kind.
-    pub maps: usize,
+    /// Maps of their kind that no other's program has.
+    pub maps: Vec<MapId>,
 }
 
 impl Census {
     /// Nothing is there.
     pub fn is_empty(&self) -> bool {
-        self.programs.is_empty() && self.links.is_empty() && self.pins.is_empty() && self.maps == 0
+        self.programs.is_empty()
+            && self.links.is_empty()
+            && self.pins.is_empty()
+            && self.maps.is_empty()
     }
 
     /// What has come since an earlier one.
@@ -50,7 +54,7 @@ impl Census {
         self.programs.retain(|id| !earlier.programs.contains(id));
         self.links.retain(|id| !earlier.links.contains(id));
         self.pins.retain(|pin| !earlier.pins.contains(pin));
-        self.maps = self.maps.saturating_sub(earlier.maps);
+        self.maps.retain(|id| !earlier.maps.contains(id));
         self
     }
 }

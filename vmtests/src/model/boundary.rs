@@ -28,6 +28,7 @@ impl CgroupBpf for Model {
     type Cgroup = ModelCgroup;
     type Program = ModelProgram;
     type Link = ModelLink;
+    /// No packet goes through the model's queues. `vm_` tests have real ones.
     type Queue = ModelQueue;
 
     fn support(&self) -> Result<Support> {

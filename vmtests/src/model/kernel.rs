@@ -107,7 +107,7 @@ impl Kernel {
         self.version
     }
 
-    fn number(&mut self) -> u32 {
+    pub(crate) fn number(&mut self) -> u32 {
         self.last_number += 1;
         self.last_number
     }
@@ -316,9 +316,9 @@ impl Kernel {
         self.programs.iter().map(|(&id, program)| (id, program.name.as_str()))
     }
 
-    /// How many loads have maps.
-    pub(crate) fn loads(&self) -> usize {
-        self.programs.values().filter_map(|program| program.load).collect::<BTreeSet<_>>().len()
+    /// The loads that have maps: each stands for its own.
+    pub(crate) fn loads(&self) -> BTreeSet<Load> {
+        self.programs.values().filter_map(|program| program.load).collect()
     }
 
     fn program_of(&self, hold: Hold) -> Option<ProgramId> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bpf::error::{Call, Error, Result};
 use bpf::list::AttachFlags;
-use bpf::{AttachType, LinkId, ProgramId};
+use bpf::{AttachType, LinkId, MapId, ProgramId};
 use nix::errno::Errno;
 
 use super::handles::{
@@ -125,7 +125,7 @@ impl Lab for Model {
                 .filter(|path| path.starts_with(&self.pins))
                 .map(|path| path.display().to_string())
                 .collect(),
-            maps: kernel.loads(),
+            maps: kernel.loads().into_iter().map(MapId).collect(),
             programs,
         })
     }

@@ -4,7 +4,6 @@
 //! in one process group, and it is the group that is ended and looked for.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -23,37 +22,35 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Group {
     leader: Child,
-    /// Ends the group if this process dies without a word: SIGKILL runs no destructor.
+    /// Ends the group, which is its own, if this process dies without a word: SIGKILL runs no destructor.
     watcher: Child,
     over: bool,
 }
 
 impl Group {
-    /// Starts the command as the leader of a group of its own.
+    /// Starts the command in a group of its own.
     ///
     /// # Errors
     /// When it, or the shell that watches over it, cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut leader =
-            command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
-        let watcher = Command::new("sh")
-            .args(["-c", "read -r word && exit; kill -s KILL -- \"-$1\"", "watcher"])
-            .arg(leader.id().to_string())
+        // First, so that there is no moment in which nobody watches.
+        let mut watcher = Command::new("sh")
+            .args(["-c", "read -r word; kill -s KILL -- -$$"])
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        let watcher = match watcher {
-            Ok(watcher) => watcher,
+            .spawn()
+            .context("cannot start sh")?;
+        match command.process_group(pid(&watcher).as_raw()).spawn() {
+            Ok(leader) => Ok(Self { leader, watcher, over: false }),
             Err(error) => {
-                let _ = killpg(pid(&leader), Signal::SIGKILL);
-                let _ = leader.wait();
-                return Err(error).context("cannot start sh");
+                let _ = watcher.kill();
+                let _ = watcher.wait();
+                Err(error).with_context(|| format!("cannot start {name}"))
             }
-        };
-        Ok(Self { leader, watcher, over: false })
+        }
     }
 
     /// The leader's standard output, once, if it was piped.
@@ -88,10 +85,10 @@ impl Group {
 
     fn sweep(&mut self) -> Result<()> {
         self.over = true;
-        let group = pid(&self.leader);
+        // Its number stays taken until the watcher is waited for.
+        let group = pid(&self.watcher);
         let deadline = Instant::now() + PATIENCE;
         let swept = loop {
-            // Again and again, because a process that forks at this moment escapes one signal.
             match killpg(group, Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
                 Err(errno) => break Err(errno).context("cannot end the virtual machine"),
@@ -105,10 +102,6 @@ impl Group {
             }
             sleep(Duration::from_millis(20));
         };
-        // The watcher is told last: until then it would still do this work.
-        if let Some(mut word) = self.watcher.stdin.take() {
-            let _ = word.write_all(b"done\n");
-        }
         let _ = self.watcher.wait();
         swept
     }
@@ -179,7 +172,7 @@ mod tests {
         let group =
             Group::start(Command::new("sh").args(["-c", script]).stdin(Stdio::null())).unwrap();
         let deadline = Instant::now() + PATIENCE;
-        while living(pid(&group.leader)).unwrap().len() < 4 {
+        while living(pid(&group.watcher)).unwrap().len() < 5 {
             assert!(Instant::now() < deadline);
             sleep(Duration::from_millis(10));
         }
@@ -189,14 +182,14 @@ mod tests {
     #[test]
     fn ending_or_dropping_a_group_ends_all_of_it() {
         let group = family();
-        let number = pid(&group.leader).as_raw();
+        let number = pid(&group.watcher).as_raw();
         assert!(!group.has_ended().unwrap());
         assert!(assert_gone(number).is_err());
         assert!(!group.end().unwrap().success());
         assert_gone(number).unwrap();
 
         let group = family();
-        let number = pid(&group.leader).as_raw();
+        let number = pid(&group.watcher).as_raw();
         drop(group);
         assert_gone(number).unwrap();
     }
@@ -206,7 +199,7 @@ mod tests {
         let script = "(sleep 1000 &) ; exit 7";
         let group =
             Group::start(Command::new("sh").args(["-c", script]).stdin(Stdio::null())).unwrap();
-        let number = pid(&group.leader).as_raw();
+        let number = pid(&group.watcher).as_raw();
         while !group.has_ended().unwrap() {
             sleep(Duration::from_millis(10));
         }
@@ -217,7 +210,7 @@ mod tests {
     #[test]
     fn a_group_ends_when_this_process_dies_without_a_word() {
         let mut group = family();
-        let number = pid(&group.leader).as_raw();
+        let number = pid(&group.watcher).as_raw();
         // What the kernel does for a process that is killed: the pipe is closed.
         drop(group.watcher.stdin.take());
         let deadline = Instant::now() + PATIENCE;

@@ -15,7 +15,7 @@ use super::matrix::{Kernel, Mainline, Way};
 /// A kernel that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootable {
-    /// What `vng --run` is given: an image, or a version that it fetches itself.
+    /// The image that `vng --run` is given.
     pub run: PathBuf,
     /// Where it came from, for people.
     pub from: String,
@@ -37,7 +37,7 @@ pub enum Found {
 pub struct Cache {
     /// Its directory.
     pub dir: PathBuf,
-    /// virtme-ng, which fetches mainline kernels into a cache of its own.
+    /// virtme-ng, which fetches mainline kernels.
     pub vng: PathBuf,
     /// Whether to get what is there once more.
     pub refresh: bool,
@@ -56,14 +56,13 @@ impl Cache {
                 continue;
             }
             let got = match way {
-                Way::Debian(debian) => self.cached(kernel, way).map_or_else(
+                Way::Debian(_) | Way::Mainline(_) => self.cached(kernel, way).map_or_else(
                     || {
-                        say(&format!("fetching {} ({})", debian.package, debian.suite));
+                        say(&format!("fetching {way}"));
                         self.fetch(kernel, way)
                     },
                     Ok,
                 ),
-                Way::Mainline(mainline) => self.mainline(mainline, way),
                 Way::Image(image) => Ok(Bootable {
                     run: image.image.clone(),
                     from: image.image.display().to_string(),
@@ -75,21 +74,32 @@ impl Cache {
         Ok(Found::NotHere(reasons.join("; ")))
     }
 
-    /// Fetched before the boot, which has its limit.
-    fn mainline(&self, mainline: &Mainline, way: &Way) -> Result<Bootable> {
-        output(Command::new(&self.vng).args([
+    /// Has virtme-ng unpack a kernel, and moves it to where the others are. virtme-ng's own cache lies in the home of
+    /// whoever runs it, which is root here, and takes what a broken download left for a kernel.
+    fn mainline(&self, mainline: &Mainline, new: &Path) -> Result<()> {
+        let version = &mainline.version;
+        let home = new.join("home");
+        fs::create_dir_all(&home)?;
+        output(Command::new(&self.vng).env("HOME", &home).args([
             "--dry-run",
             "--run",
-            &mainline.version,
+            version,
             "--",
             "true",
         ]))
-        .with_context(|| format!("mainline {} cannot be had", mainline.version))?;
-        Ok(Bootable {
-            run: PathBuf::from(&mainline.version),
-            from: format!("mainline {}", mainline.version),
-            way: way.clone(),
-        })
+        .with_context(|| format!("mainline {version} cannot be had"))?;
+        let unpacked = home.join(".cache/virtme-ng").join(version);
+        let architecture = fs::read_dir(&unpacked)
+            .and_then(|mut dirs| dirs.next().transpose())
+            .with_context(|| unpacked.display().to_string())?
+            .with_context(|| format!("virtme-ng has left nothing in {}", unpacked.display()))?;
+        for part in ["boot", "lib", "usr"] {
+            let from = architecture.path().join(part);
+            if from.is_dir() {
+                fs::rename(&from, new.join(part)).with_context(|| from.display().to_string())?;
+            }
+        }
+        remove(&home)
     }
 
     /// What there is of a kernel, without getting anything.
@@ -115,21 +125,30 @@ impl Cache {
     }
 
     fn fetch(&self, kernel: &Kernel, way: &Way) -> Result<Bootable> {
-        let Way::Debian(debian) = way else { bail!("only packages are fetched") };
         // Made beside it and then renamed, so that nothing half unpacked is ever taken for a kernel.
         let (home, new) =
             (self.dir.join(&kernel.name), self.dir.join(format!("{}.new", kernel.name)));
         remove(&new)?;
         fs::create_dir_all(&new).with_context(|| new.display().to_string())?;
-        let packages = apt::fetch(debian, &self.dir.join("apt"), &new)?;
+        let from = match way {
+            Way::Debian(debian) => {
+                let packages = apt::fetch(debian, &self.dir.join("apt"), &new)?;
+                format!("{} ({})", packages[0], debian.suite)
+            }
+            Way::Mainline(mainline) => {
+                self.mainline(mainline, &new)?;
+                way.to_string()
+            }
+            Way::Image(_) => bail!("an image is not fetched"),
+        };
         let release = arrange(&new)?;
         if !kernel.is_release(&release) {
-            bail!("{} is {release}, and the matrix wants {}", debian.package, kernel.wanted());
+            bail!("{from} is {release}, and the matrix wants {}", kernel.wanted());
         }
         output(Command::new(depmod()).arg("-b").arg(&new).arg(&release))?;
         let bootable = Bootable {
             run: home.join("boot").join(format!("vmlinuz-{release}")),
-            from: format!("{} ({})", packages[0], debian.suite),
+            from,
             way: way.clone(),
         };
         fs::write(new.join(NOTE), serde_json::to_string(&bootable)?)?;
@@ -199,6 +218,8 @@ fn remove(dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::vm::matrix::{Image, Matrix};
 
@@ -250,15 +271,43 @@ mod tests {
         assert_eq!(why, "/nonexistent/vmlinuz is not a file here");
     }
 
+    fn mainline_6_6() -> Kernel {
+        let text = fs::read_to_string(crate::vm::matrix::FILE).unwrap();
+        Matrix::parse(&text).unwrap().select(&["6.6".into()]).unwrap()[0].clone()
+    }
+
     #[test]
     fn a_mainline_kernel_that_cannot_be_fetched_is_an_error_and_not_a_guess() {
-        let text = fs::read_to_string(crate::vm::matrix::FILE).unwrap();
-        let kernel = Matrix::parse(&text).unwrap().select(&["6.6".into()]).unwrap()[0].clone();
-        let error = cache(Path::new("/nonexistent"), false).get(&kernel, |_| {}).unwrap_err();
+        let dir = tempfile::tempdir().unwrap();
+        let error = cache(dir.path(), false).get(&mainline_6_6(), |_| {}).unwrap_err();
         assert!(
             format!("{error:#}").contains("kernel 6.6: mainline v6.6 cannot be had"),
             "{error:#}"
         );
+    }
+
+    /// With a virtme-ng that leaves what the real one would, but downloads nothing.
+    #[test]
+    fn a_mainline_kernel_is_fetched_once_and_kept_with_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let vng = dir.path().join("vng");
+        let script = "#!/bin/sh
+cd \"$HOME\" && mkdir -p .cache/virtme-ng/$3/amd64 && cd .cache/virtme-ng/$3/amd64 &&
+mkdir -p boot lib/modules/6.6.0-generic && echo >linux-image.deb && echo >boot/vmlinuz-6.6.0-generic &&
+echo >lib/modules/6.6.0-generic/modules.order && echo >lib/modules/6.6.0-generic/modules.builtin
+";
+        fs::write(&vng, script).unwrap();
+        fs::set_permissions(&vng, fs::Permissions::from_mode(0o755)).unwrap();
+        let kernels = dir.path().join("kernels");
+        let cache = |vng| Cache { dir: kernels.clone(), vng, refresh: false };
+        let Found::Here(here) = cache(vng).get(&mainline_6_6(), |_| {}).unwrap() else { panic!() };
+        assert_eq!(here.run, kernels.join("6.6/boot/vmlinuz-6.6.0-generic"));
+        assert!(here.run.is_file() && here.from == "mainline v6.6");
+        assert!(kernels.join("6.6/lib/modules/6.6.0-generic/modules.dep").is_file());
+        assert!(!kernels.join("6.6/home").exists(), "the packages are kept");
+        // Whoever cannot fetch it any more has it all the same.
+        let again = cache("false".into()).get(&mainline_6_6(), |_| {}).unwrap();
+        assert!(matches!(again, Found::Here(it) if it == here));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Matrix {
     /// Test binaries that have a machine of their own on each kernel.
     #[serde(default)]
     pub apart: Vec<String>,
+    /// The tests, as a filterset of nextest's, that one kernel suffices for: the last one of a run has them.
+    pub once: Option<String>,
     /// How long a guest may take.
     pub limits: Limits,
     /// The kernels, in the order of the file.

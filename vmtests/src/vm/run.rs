@@ -72,7 +72,8 @@ pub fn run(args: &Args) -> Result<u8> {
         // One after another, each boot would only add to the whole.
         let apart = if args.jobs > 1 { matrix.apart.as_slice() } else { &[] };
         let built = built(args, &workspace, &out)?;
-        Some(Suite::list(&workspace, &out, &built, &args.filter, apart)?)
+        let once = matrix.once.as_deref();
+        Some(Suite::list(&workspace, &out, &built, &args.filter, apart, once)?)
     } else {
         None
     };
@@ -149,20 +150,20 @@ impl Plan<'_> {
     /// Every machine, those that take longest first, so that none is left alone at the end for long: the newer a
     /// kernel is, the longer it takes emulated.
     fn queue<'a>(&'a self, found: &'a [(usize, &'a Kernel, Bootable)]) -> VecDeque<Machine<'a>> {
-        let parts: Vec<Option<&Part>> = match &self.suite {
-            Some(suite) => suite.parts.iter().map(Some).collect(),
+        let newest_first = || found.iter().rev().enumerate();
+        let parts_of = |place: usize| match &self.suite {
+            Some(suite) if place == 0 => suite.whole.iter().map(Some).collect(),
+            Some(suite) => suite.each.iter().map(Some).collect(),
             None => vec![None],
         };
-        let of_kernels = |part| {
-            let newest_first = found.iter().rev();
-            newest_first.map(move |(index, kernel, bootable)| Machine {
-                index: *index,
-                kernel,
-                bootable,
-                part,
+        let count = newest_first().map(|(place, _)| parts_of(place).len()).max().unwrap_or(0);
+        let nth_of_kernels = |nth: usize| {
+            newest_first().filter_map(move |(place, (index, kernel, bootable))| {
+                let part = *parts_of(place).get(nth)?;
+                Some(Machine { index: *index, kernel, bootable, part })
             })
         };
-        parts.into_iter().flat_map(of_kernels).collect()
+        (0..count).flat_map(nth_of_kernels).collect()
     }
 
     /// Runs all of the queue, some at once.

@@ -14,11 +14,13 @@ use super::command::{find, output};
 /// A test: the binary that it is in, and its name there.
 pub type TestId = (String, String);
 
-/// What runs on a kernel.
+/// What runs on the kernels.
 #[derive(Debug)]
 pub struct Suite {
-    /// What each of its machines runs.
-    pub parts: Vec<Part>,
+    /// What each machine of the last kernel runs: all.
+    pub whole: Vec<Part>,
+    /// And of the others: not what one kernel suffices for.
+    pub each: Vec<Part>,
     /// Files and directories that they read.
     pub reads: Vec<PathBuf>,
     /// Where they leave their `JUnit` XML.
@@ -72,75 +74,114 @@ impl Built {
 
 impl Suite {
     /// Finds out which tests these filters name, and writes what the guests need into `dir`. Those of each of
-    /// the binaries `apart` have a machine of their own.
+    /// the binaries `apart` have a machine of their own. Without filters the tests `once` run on one kernel.
     ///
     /// # Errors
-    /// When they name none, or, without filters, none of a binary that is to be apart.
+    /// When they name none, or, without filters, none of a binary that is to be apart, or none `once`.
     pub fn list(
         workspace: &Path,
         dir: &Path,
         built: &Built,
         filter: &[String],
         apart: &[String],
+        once: Option<&str>,
     ) -> Result<Self> {
-        let nextest = find("cargo-nextest")
-            .context("cargo-nextest is not here; `scripts/setup test` installs it")?;
-        let run = |verb: &str, binaries: &Path| {
-            let mut words = vec![nextest.display().to_string(), "nextest".into(), verb.into()];
-            // Nothing is left out in a guest.
-            words.extend(["--profile", "vm", "--run-ignored", "all"].map(String::from));
-            words.extend(["--binaries-metadata".into(), binaries.display().to_string()]);
-            words.extend(["--cargo-metadata".into(), built.metadata.display().to_string()]);
-            words
-        };
-        let list = run("list", &built.binaries);
-        let text = output(
-            Command::new(&list[0])
-                .args(&list[1..])
-                .args(["--message-format", "json"])
-                .args(filter)
-                .current_dir(workspace),
-        )?;
-        let expected = matching(&text)?;
+        let lister = Lister::new(workspace, dir, built)?;
+        let expected = lister.matching(filter)?;
         if expected.is_empty() {
             bail!(
                 "no test matches {}; `vmtests vm` runs the tests named root_… and vm_…",
                 words(filter)
             );
         }
-        let parts = parts(expected, apart);
-        let is_there = |name: &String| parts.iter().any(|(part, _)| part.as_ref() == Some(name));
+        let is_there = |name: &String| expected.iter().any(|(binary, _)| binary == name);
         if let Some(name) = apart.iter().find(|name| filter.is_empty() && !is_there(name)) {
             bail!(
                 "{name} is to have a machine of its own (`apart` in kernels.toml), and has no test"
             );
         }
-        // A guest lists each binary once more: only those that it needs.
-        let all = fs::read_to_string(&built.binaries)
-            .with_context(|| built.binaries.display().to_string())?;
-        let part = |(name, expected): (Option<String>, BTreeSet<TestId>)| -> Result<Part> {
-            let binaries = dir.join(format!("{}.json", named("binaries", name.as_deref())));
-            fs::write(&binaries, only(&all, &expected)?)?;
-            let mut command = run("run", &binaries);
-            command.extend(
-                ["--no-fail-fast", "--color", "never", "--status-level", "all"].map(String::from),
-            );
-            command.extend(filter.iter().cloned());
-            Ok(Part { name, command, expected })
+        let each = match once {
+            // Who names tests wants to see them everywhere.
+            Some(once) if filter.is_empty() => {
+                let others = ["-E".to_owned(), format!("not ({once})")];
+                let tests = lister.matching(&others)?;
+                if tests.is_empty() || tests == expected {
+                    bail!("`once` in kernels.toml names {} tests", expected.len() - tests.len());
+                }
+                lister.parts(tests, apart, &others, "each")?
+            }
+            _ => lister.parts(expected.clone(), apart, filter, "each")?,
         };
-        let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
+        let whole = lister.parts(expected, apart, filter, "whole")?;
         let target = target_directory(&built.metadata)?;
         let store = workspace.join("target/nextest");
         let tmp = target.join("tmp");
         for dir in [&store, &tmp] {
             fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         }
-        Ok(Self {
-            parts,
-            reads: vec![workspace.into(), target, nextest, dir.into(), built.metadata.clone()],
-            junit: store.join("vm/junit.xml"),
-            scratch: vec![store, tmp],
-        })
+        let reads =
+            vec![workspace.into(), target, lister.nextest, dir.into(), built.metadata.clone()];
+        let junit = store.join("vm/junit.xml");
+        Ok(Self { whole, each, reads, junit, scratch: vec![store, tmp] })
+    }
+}
+
+/// Asks nextest.
+struct Lister<'a> {
+    nextest: PathBuf,
+    workspace: &'a Path,
+    dir: &'a Path,
+    built: &'a Built,
+    /// Nextest's list of binaries.
+    binaries: String,
+}
+
+impl<'a> Lister<'a> {
+    fn new(workspace: &'a Path, dir: &'a Path, built: &'a Built) -> Result<Self> {
+        let nextest = find("cargo-nextest")
+            .context("cargo-nextest is not here; `scripts/setup test` installs it")?;
+        let binaries = fs::read_to_string(&built.binaries)
+            .with_context(|| built.binaries.display().to_string())?;
+        Ok(Self { nextest, workspace, dir, built, binaries })
+    }
+
+    fn command(&self, verb: &str, binaries: &Path) -> Vec<String> {
+        let mut words = vec![self.nextest.display().to_string(), "nextest".into(), verb.into()];
+        // Nothing is left out in a guest.
+        words.extend(["--profile", "vm", "--run-ignored", "all"].map(String::from));
+        words.extend(["--binaries-metadata".into(), binaries.display().to_string()]);
+        words.extend(["--cargo-metadata".into(), self.built.metadata.display().to_string()]);
+        words
+    }
+
+    /// The tests that these filters name.
+    fn matching(&self, filter: &[String]) -> Result<BTreeSet<TestId>> {
+        let list = self.command("list", &self.built.binaries);
+        let mut command = Command::new(&list[0]);
+        command.args(&list[1..]).args(["--message-format", "json"]).args(filter);
+        matching(&output(command.current_dir(self.workspace))?)
+    }
+
+    /// What the machines run that have these tests, which this filter names.
+    fn parts(
+        &self,
+        tests: BTreeSet<TestId>,
+        apart: &[String],
+        filter: &[String],
+        of: &str,
+    ) -> Result<Vec<Part>> {
+        let part = |(name, expected): (Option<String>, BTreeSet<TestId>)| {
+            // A guest lists each binary once more: only those that it needs.
+            let binaries = self.dir.join(format!("{}.json", named(of, name.as_deref())));
+            fs::write(&binaries, only(&self.binaries, &expected)?)?;
+            let mut command = self.command("run", &binaries);
+            command.extend(
+                ["--no-fail-fast", "--color", "never", "--status-level", "all"].map(String::from),
+            );
+            command.extend(filter.iter().cloned());
+            Ok(Part { name, command, expected })
+        };
+        parts(tests, apart).into_iter().map(part).collect()
     }
 }
 

@@ -65,12 +65,13 @@ impl Fixture {
             .spawn()
             .unwrap();
         let pid = self.path("vng.pid");
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < deadline, "the machine does not start");
             sleep(Duration::from_millis(20));
-            if let Some(group) = number(&pid) {
-                return (runner, group);
+            if let Some(machine) = number(&pid) {
+                let group = nix::unistd::getpgid(Some(Pid::from_raw(machine))).unwrap();
+                return (runner, group.as_raw());
             }
         }
     }
@@ -113,7 +114,7 @@ fn a_runner_that_is_killed_leaves_nothing_of_a_machine() {
     let (mut runner, group) = fixture.start();
     signal(&runner, Signal::SIGKILL);
     runner.wait().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while let Err(error) = assert_gone(group) {
         assert!(Instant::now() < deadline, "{error:#}");
         sleep(Duration::from_millis(20));

@@ -7,7 +7,7 @@ use crate::clean::{CleanReport, CleanStep, Done};
 use crate::cli::{Clean, CleanFormat};
 use crate::formats::Rendition;
 use crate::plan::Step;
-use crate::report::report;
+use crate::report::{Report, report};
 use crate::snapshot::Snapshot;
 
 pub(super) struct Told {
@@ -76,6 +76,10 @@ impl Told {
         }
     }
 
+    fn report(self, scan: Report) -> CleanReport {
+        CleanReport::new(self.is_dry_run, self.steps, scan)
+    }
+
     /// The end, with the verdict.
     pub(super) fn end(
         mut self,
@@ -87,9 +91,123 @@ impl Told {
         match self.format {
             CleanFormat::Text => output::print(&scan.text(Stream::Stdout.medium())),
             CleanFormat::Json => {
-                let report = CleanReport::new(self.is_dry_run, self.steps, scan);
+                let report = self.report(scan);
                 output::print(&(serde_json::to_string_pretty(&report)? + "\n"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf::ProgramId;
+    use clap::Parser;
+
+    use super::*;
+    use crate::classify::{Finding, classify};
+    use crate::clean::{Failure, Outcome};
+    use crate::cli::{Cli, Command};
+    use crate::plan::{Action, Identity, Premise};
+    use crate::snapshot::Object;
+
+    fn told(arguments: &[&str]) -> Told {
+        let all = [&["chadthrottle-audit", "clean", "--format", "json"], arguments].concat();
+        let Command::Clean(args) = Cli::try_parse_from(all).unwrap().command else {
+            unreachable!("it is clean")
+        };
+        Told::new(&args)
+    }
+
+    fn step(action: Action) -> Step {
+        let program = Identity {
+            id: ProgramId(41),
+            name: "chadthrottle_in".to_owned(),
+            tag: "0".repeat(16),
+            loaded_at_ns: 1,
+        };
+        let (finding, premise) = (Finding::OrphanedPin, Premise::OwnerGone);
+        Step { finding, program: Some(program), premise, action, note: None }
+    }
+
+    fn unpin() -> Step {
+        let object = Object::Program(ProgramId(41));
+        step(Action::Unpin { path: "/sys/fs/bpf/x".into(), object })
+    }
+
+    fn done(outcome: Outcome) -> Done {
+        Done { leak: "program 41".to_owned(), step: Some(unpin()), outcome }
+    }
+
+    fn written(told: Told) -> serde_json::Value {
+        let active = include_str!("../../../tests/snapshots-in/active.json");
+        let snapshot: Snapshot = serde_json::from_str(active).unwrap();
+        let scan = report(&snapshot, &classify(&snapshot), false);
+        serde_json::to_value(told.report(scan)).unwrap()
+    }
+
+    #[test]
+    fn every_step_is_in_the_json_with_what_became_of_it_also_beside_others_that_went_well() {
+        let mut told = told(&["--yes"]);
+        told.done(&done(Outcome::Failed(Failure::StillThere)), false);
+        told.done(&done(Outcome::Removed), false);
+        told.done(&done(Outcome::Left("guarded".to_owned())), true);
+        told.declined(&unpin(), true);
+        told.done(&done(Outcome::Gone("gone".to_owned())), true);
+        let written = written(told);
+        let steps = written["steps"].as_array().unwrap().iter();
+        let steps: Vec<_> = steps
+            .map(|step| {
+                let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
+                (text("outcome"), step["forced"] == true, text("why"))
+            })
+            .collect();
+        let still = Failure::StillThere.to_string();
+        let expected = [
+            ("failed", false, &*still),
+            ("removed", false, ""),
+            ("left", true, "guarded"),
+            ("left", true, "nobody agreed to it"),
+            ("gone", true, "gone"),
+        ];
+        assert_eq!(
+            steps,
+            expected.map(|(it, forced, why)| (it.to_owned(), forced, why.to_owned()))
+        );
+        let counts =
+            serde_json::json!({"removed": 1, "gone": 1, "left": 2, "failed": 1, "planned": 0});
+        assert_eq!((&written["summary"], &written["dry_run"]), (&counts, &false.into()));
+    }
+
+    #[test]
+    fn a_dry_run_plans_everything_and_does_nothing() {
+        let mut told = told(&["--dry-run"]);
+        told.planned(&unpin(), false);
+        told.planned(&step(Action::Cannot { why: "held".to_owned(), holders: vec![] }), true);
+        let written = written(told);
+        assert_eq!(
+            (&written["dry_run"], &written["summary"]["planned"]),
+            (&true.into(), &1.into())
+        );
+        assert_eq!(written["summary"]["left"], 1);
+    }
+
+    #[test]
+    fn a_line_says_what_became_of_a_step_and_what_it_is_about() {
+        let about = "/sys/fs/bpf/x, which holds program 41 (chadthrottle_in)";
+        let cases = [
+            (Outcome::Removed, format!("unpinned {about}")),
+            (Outcome::Gone("gone".to_owned()), format!("nothing to do for {about}: gone")),
+            (Outcome::Left("held".to_owned()), format!("cannot remove {about}: held")),
+            (
+                Outcome::Failed(Failure::StillThere),
+                format!("FAILED to unpin {about}: {}", Failure::StillThere),
+            ),
+        ];
+        for (outcome, expected) in cases {
+            assert_eq!(line(&done(outcome)), expected);
+        }
+        let outcome = Outcome::Failed(Failure::StillThere);
+        let unjudged = Done { leak: "program 7 on /a".to_owned(), step: None, outcome };
+        assert!(line(&unjudged).starts_with("FAILED to detach program 7 on /a: "));
     }
 }

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::protocol::{Answer, Asked};
 use crate::gate::lines::Lines;
+use crate::lab::owners;
 
 /// How long an answer may take: long enough for an emulated processor that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,6 +33,7 @@ impl Agent {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| failed(&error))?;
+        owners::note(&child);
         let (to, from) = (child.stdin.take(), child.stdout.take());
         let (Some(to), Some(from)) = (to, from) else { return Err(failed(&"no pipes")) };
         Ok(Self { child, to, from: Lines::new(from, PATIENCE), open_files: 0 })

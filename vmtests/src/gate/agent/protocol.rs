@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::gate::step::Fault;
-use crate::gate::system::{Claim, Handle, Rates, Request};
+use crate::gate::system::{Claim, Counted, Handle, Rates, Request, counters_by_type};
 
 /// What an agent is asked to do, and what is to go wrong.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,4 +42,5 @@ pub(super) enum Said {
     Done,
     Failed(String),
     Claims(Vec<Claim>),
+    Removed(#[serde(with = "counters_by_type")] Counted),
 }

@@ -77,7 +77,7 @@ impl Agent {
             }
             What::Add(request) => self.owner()?.add(&request)?,
             What::Change { handle, rates } => self.owner()?.change(handle, &rates)?,
-            What::Remove(handle) => self.owner()?.remove(handle)?,
+            What::Remove(handle) => return Ok(Said::Removed(self.owner()?.remove(handle)?)),
             What::Claims => return Ok(Said::Claims(self.owner()?.claims())),
             What::ShutDown => {
                 self.owner()?.shut_down()?;

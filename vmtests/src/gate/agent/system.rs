@@ -10,7 +10,7 @@ use super::protocol::{Answer, Asked, Said, What};
 use crate::gate::binaries;
 use crate::gate::records::Records;
 use crate::gate::step::{Fault, Step};
-use crate::gate::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System};
+use crate::gate::system::{Claim, Counted, Handle, Outcome, Rates, Recorded, Request, System};
 
 /// Two owners, each an agent. Dropping this kills and reaps all that run.
 ///
@@ -61,7 +61,7 @@ impl AgentSystem {
                 self.struck = answer.struck;
                 match answer.said {
                     Said::Failed(why) => Asking::Failed(why),
-                    Said::Done | Said::Claims(_) => Asking::Done(answer),
+                    Said::Done | Said::Claims(_) | Said::Removed(_) => Asking::Done(answer),
                 }
             }
             Ok(None) => {
@@ -100,11 +100,7 @@ impl From<Asking> for Outcome<Answer> {
 }
 
 fn without<T>(outcome: Outcome<T>) -> Outcome<()> {
-    match outcome {
-        Outcome::Done(_) => Outcome::Done(()),
-        Outcome::Failed(why) => Outcome::Failed(why),
-        Outcome::Died => Outcome::Died,
-    }
+    outcome.map(drop)
 }
 
 impl System for AgentSystem {
@@ -151,8 +147,12 @@ impl System for AgentSystem {
         without(self.run(owner, What::Change { handle, rates: rates.clone() }, fault))
     }
 
-    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<()> {
-        without(self.run(owner, What::Remove(handle), fault))
+    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<Counted> {
+        self.run(owner, What::Remove(handle), fault).map(|answer| match answer.said {
+            Said::Removed(counted) => counted,
+            // Who says nothing has counted nothing; where there is something, that is a lie.
+            _ => Counted::new(),
+        })
     }
 
     fn claims(&mut self, owner: usize) -> Vec<Claim> {

@@ -19,7 +19,7 @@ use super::Bug;
 use super::descriptors::Descriptors;
 use crate::gate::faulty::{Control, Faulty, FaultyFiles};
 use crate::gate::in_model::Process;
-use crate::gate::system::{Claim, Handle, Rates, Request, Whom};
+use crate::gate::system::{Claim, Counted, Handle, Rates, Request, Whom};
 use crate::lab::Lab;
 use crate::model::{Model, ModelCgroup, ModelProgram};
 
@@ -285,7 +285,8 @@ impl Backend {
     }
 
     pub(super) fn claims(&self) -> Vec<Claim> {
-        let claim = |&handle: &Handle| Claim { handle, counters: BTreeMap::new() };
+        let claim =
+            |&handle: &Handle| Claim { handle, rates: Rates::new(), counters: Counted::new() };
         self.throttles.keys().map(claim).collect()
     }
 

@@ -11,7 +11,7 @@ use backend::Backend;
 
 use super::in_model::{Process, Program, Running};
 use super::step::{How, Step};
-use super::system::{Claim, Handle, Rates, Request};
+use super::system::{Claim, Counted, Handle, Rates, Request};
 
 /// What was wrong with it, at one time or another, and what is wrong with its like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,7 +119,7 @@ impl Program for Historical {
         false
     }
 
-    fn tells_counters(&self) -> bool {
+    fn tells_figures(&self) -> bool {
         false
     }
 
@@ -138,8 +138,8 @@ impl Running for Backend {
         Backend::change(self, handle, rates)
     }
 
-    fn remove(&mut self, handle: Handle) -> Result<(), String> {
-        Backend::remove(self, handle)
+    fn remove(&mut self, handle: Handle) -> Result<Counted, String> {
+        Backend::remove(self, handle).map(|()| Counted::new())
     }
 
     fn claims(&self) -> Vec<Claim> {

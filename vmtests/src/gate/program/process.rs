@@ -14,6 +14,7 @@ use super::strace::{Strace, pid_of};
 use crate::gate::agent::is_killed;
 use crate::gate::lines::Lines;
 use crate::gate::step::Fault;
+use crate::lab::owners;
 
 /// How long a run may take to say something, and to end, when it ought to.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +57,7 @@ impl Process {
         command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", program.display());
         let mut child = command.spawn().map_err(|error| failed(&error))?;
+        owners::note(&child);
         let Some(stdout) = child.stdout.take() else { return Err(failed(&"no pipe")) };
         let stdout = Lines::new(stdout, PATIENCE);
         let mut process = Self { child, stdout, strace: None, is_to_die: false };

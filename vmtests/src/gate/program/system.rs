@@ -1,6 +1,5 @@
 //! The program as a system.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -12,7 +11,9 @@ use super::skip::{Skip, Skips};
 use crate::gate::binaries;
 use crate::gate::records::Records;
 use crate::gate::step::{Fault, How, Step};
-use crate::gate::system::{Claim, Handle, Outcome, Rates, Recorded, Request, System, Whom};
+use crate::gate::system::{
+    Claim, Counted, Handle, Outcome, Rates, Recorded, Request, System, Whom,
+};
 
 /// No cgroup: `limit` on it settles, as each start does, and then has nothing to limit.
 pub(super) const NOWHERE: &str = "/chadtest-nowhere";
@@ -156,7 +157,7 @@ impl System for ProgramSystem {
     }
 
     /// `limit` prints them in the end, for people; meanwhile the trial reads them itself.
-    fn tells_counters(&self) -> bool {
+    fn tells_figures(&self) -> bool {
         false
     }
 
@@ -179,14 +180,14 @@ impl System for ProgramSystem {
         Outcome::Failed("the program changes nothing".to_owned())
     }
 
-    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<()> {
+    fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<Counted> {
         let Some(at) = self.owners[owner].iter().position(|(known, _)| *known == handle) else {
             self.struck = false;
             return Outcome::Failed(format!("there is no throttle {handle}"));
         };
         let (_, process) = self.owners[owner].remove(at);
         let removed = self.try_remove(process, fault);
-        self.told(owner, removed)
+        self.told(owner, removed).map(|()| Counted::new())
     }
 
     /// Those whose processes run, or have ended in good order because there was nothing left to limit.
@@ -195,7 +196,11 @@ impl System for ProgramSystem {
         let mut claims = Vec::new();
         for (handle, process) in &mut self.owners[owner] {
             if is_well(process) {
-                claims.push(Claim { handle: *handle, counters: BTreeMap::new() });
+                claims.push(Claim {
+                    handle: *handle,
+                    rates: Rates::new(),
+                    counters: Counted::new(),
+                });
             }
         }
         claims
@@ -209,7 +214,7 @@ impl System for ProgramSystem {
             let outcome = self.remove(owner, handle, fault.filter(|_| at == 0));
             struck |= self.struck;
             match outcome {
-                Outcome::Done(()) => {}
+                Outcome::Done(_) => {}
                 Outcome::Failed(why) => failures.push(why),
                 Outcome::Died => return Outcome::Died,
             }

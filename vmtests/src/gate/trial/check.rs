@@ -12,9 +12,12 @@ use bpf::{AttachType, CgroupBpf, CgroupId, ProgramId};
 use super::{Checked, Property, Trial, Violation};
 use crate::gate::expected::{Part, Standing, Throttle};
 use crate::gate::step::{ATTACH_TYPES, Place};
-use crate::gate::system::{Claim, Handle, System};
+use crate::gate::system::{Claim, Counted, Handle, System};
 use crate::lab::Lab;
 use crate::model::ModelCgroup;
+
+/// The rates of the kernel's state, by throttle and place.
+type RatesOf = BTreeMap<(Handle, AttachType), u64>;
 
 fn unasked(error: &bpf::Error) -> Violation {
     Violation::new(Property::GateIsRight, format!("the kernel cannot be asked: {error}"))
@@ -31,8 +34,8 @@ impl<L: Lab, S: System> Trial<L, S> {
     /// Everything; the lists within that time.
     pub(super) fn check(&mut self, patience: Duration) -> Checked {
         self.settle_within(patience, |trial| trial.check_lists(&BTreeSet::new()))?;
-        self.check_throttles()?;
-        self.check_claims()
+        let rates = self.check_throttles()?;
+        self.check_claims(&rates)
     }
 
     /// What the kernel does a little later may take its time.
@@ -261,8 +264,9 @@ impl<L: Lab, S: System> Trial<L, S> {
         found.or_else(|| throttles.find(|it| has(it, false))).map(|throttle| throttle.handle)
     }
 
-    /// Every throttle that is meant limits to the rate that was asked for, and counts on.
-    fn check_throttles(&mut self) -> Checked {
+    /// Every throttle that is meant limits to the rate that was asked for, and counts on. Returns the rates.
+    fn check_throttles(&mut self) -> Checked<RatesOf> {
+        let mut rates = RatesOf::new();
         let mut seen = Vec::new();
         for throttle in &self.expected.throttles {
             if !matches!(throttle.standing, Standing::Held(_) | Standing::Released) {
@@ -277,6 +281,9 @@ impl<L: Lab, S: System> Trial<L, S> {
                 let (rate, counted) = self.read(id, part).map_err(|error| unasked(&error))?;
                 // A removal that failed half way may have ended the limit already.
                 let disarmed = throttle.removing && rate == 0;
+                if !disarmed {
+                    rates.insert((throttle.handle, part.attach_type), rate);
+                }
                 if !disarmed && !part.rates.contains(&rate) {
                     let (handle, rates) = (throttle.handle, &part.rates);
                     let what = format!("throttle {handle} limits to {rate}, not {rates:?}");
@@ -292,7 +299,7 @@ impl<L: Lab, S: System> Trial<L, S> {
                 part.rates.retain(|known| *known == rate || rate == 0);
             }
         }
-        Ok(())
+        Ok(rates)
     }
 
     /// The rate to which a program limits, and what it has counted.
@@ -305,7 +312,7 @@ impl<L: Lab, S: System> Trial<L, S> {
     }
 
     /// Every owner lists what it has.
-    fn check_claims(&mut self) -> Checked {
+    fn check_claims(&mut self, rates: &RatesOf) -> Checked {
         for owner in 0..self.running.len() {
             if !self.running[owner] {
                 continue;
@@ -320,24 +327,64 @@ impl<L: Lab, S: System> Trial<L, S> {
                 ));
             }
             for claim in claims {
+                self.check_rates(&claim, rates)?;
                 self.check_counters(&claim)?;
             }
         }
         Ok(())
     }
 
+    /// An owner tells of every throttle to how much the kernel limits it, also after a call that failed.
+    fn check_rates(&self, claim: &Claim, rates: &RatesOf) -> Checked {
+        let handle = claim.handle;
+        let its =
+            rates.range((handle, AttachType::INET_INGRESS)..).take_while(|it| it.0.0 == handle);
+        for (&(_, at), rate) in its.filter(|_| self.system.tells_figures()) {
+            let said = claim.rates.get(&at);
+            if said != Some(rate) {
+                let what = format!("throttle {handle} ({at}) limits to {rate}, and says {said:?}");
+                return Err(Violation::new(Property::ToldTheTruth, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a throttle tells at its end is what it told last, for nothing was sent since. Only the one call that failed
+    /// may have been to read it; and it goes with its cgroup.
+    pub(super) fn check_final(&self, handle: Handle, counted: &Counted) -> Checked {
+        let throttle = self.expected.throttle(handle);
+        let parts = throttle.into_iter().flat_map(|it| &it.parts);
+        let online = parts.filter(|part| self.expected.is_online(part)).map(|it| it.attach_type);
+        let told = online.filter_map(|at| Some((at, self.told.get(&(handle, at))?)));
+        let (ends, lacking): (Vec<_>, Vec<_>) = told.partition(|(at, _)| counted.contains_key(at));
+        if lacking.len() > usize::from(self.system.fault_struck()) {
+            let what =
+                format!("what throttle {handle} has counted is not told at its end: {lacking:?}");
+            return Err(Violation::new(Property::CountersGrow, what));
+        }
+        if let Some((at, told)) = ends.into_iter().find(|(at, told)| counted[at] != **told) {
+            let what = format!("throttle {handle} ({at}) told {told:?}, and ends with {counted:?}");
+            return Err(Violation::new(Property::CountersGrow, what));
+        }
+        Ok(())
+    }
+
+    /// The parts of a throttle that are attached and tell what they count.
+    fn counting_parts<'a>(&'a self, throttle: &'a Throttle) -> impl Iterator<Item = &'a Part> {
+        let tells = self.system.tells_figures();
+        throttle.parts.iter().filter(move |it| tells && it.limits() && self.is_attached(it))
+    }
+
     /// An owner tells of every throttle that is attached what it has counted.
-    fn check_counters(&mut self, claim: &Claim) -> Checked {
-        let Claim { handle, counters } = claim;
-        let parts = self.expected.throttle(*handle).map(|it| &it.parts).into_iter().flatten();
-        let untold = parts
-            .filter(|part| self.system.tells_counters() && part.limits() && self.is_attached(part))
-            .find(|part| !counters.contains_key(&part.attach_type));
-        if let Some(part) = untold {
-            let at = part.attach_type;
+    fn check_counters(&mut self, Claim { handle, counters, .. }: &Claim) -> Checked {
+        let throttle = self.expected.throttle(*handle);
+        let parts = throttle.into_iter().flat_map(|it| self.counting_parts(it));
+        let mut places = parts.map(|part| part.attach_type);
+        if let Some(at) = places.find(|at| !counters.contains_key(at)) {
             let what = format!("what throttle {handle} has counted ({at}) is not told");
             return Err(Violation::new(Property::CountersGrow, what));
         }
+        drop(places);
         for (&attach_type, &now) in counters {
             grown(&mut self.told, *handle, attach_type, now)?;
         }

@@ -265,7 +265,10 @@ impl<L: Lab, S: System> Trial<L, S> {
         let outcome = self.system.remove(owner, handle, fault);
         self.note_fault(&outcome);
         match outcome {
-            Outcome::Done(()) => self.expected.remove(handle),
+            Outcome::Done(counted) => {
+                self.check_final(handle, &counted)?;
+                self.expected.remove(handle);
+            }
             Outcome::Failed(why) if !self.system.fault_struck() => {
                 return Err(lied(format!("throttle {handle} cannot be removed: {why}")));
             }

@@ -1,0 +1,88 @@
+//! The exit status of `clean`.
+
+use crate::classify::Verdict;
+use crate::clean::{Done, Outcome};
+use crate::exit::{DONE, NOT_DONE};
+
+/// What came of all steps.
+pub(super) struct Tally {
+    /// A step failed.
+    is_failed: bool,
+    /// Something that was to be removed though it is unowned was not.
+    is_undone: bool,
+}
+
+impl Tally {
+    /// `is_refused`: something that `--force` names stays, whatever people say.
+    pub(super) fn new(is_refused: bool) -> Self {
+        Self { is_failed: false, is_undone: is_refused }
+    }
+
+    pub(super) fn count(&mut self, done: &Done, is_forced: bool) {
+        self.is_failed |= matches!(done.outcome, Outcome::Failed(_));
+        self.is_undone |= is_forced && matches!(done.outcome, Outcome::Left(_));
+    }
+
+    /// The exit status of the verdict of a look after all steps; 1 where a step failed, or something that `--force`
+    /// names was not removed.
+    pub(super) fn status(&self, verdict: Verdict) -> u8 {
+        match verdict.exit_status() {
+            _ if self.is_failed => NOT_DONE,
+            DONE if self.is_undone => NOT_DONE,
+            status => status,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clean::Failure;
+
+    /// The status after these outcomes: of leaks in small letters, of what is forced in capital ones.
+    fn status(is_refused: bool, outcomes: &str, verdict: Verdict) -> u8 {
+        let mut tally = Tally::new(is_refused);
+        for letter in outcomes.chars() {
+            let outcome = match letter.to_ascii_lowercase() {
+                'r' => Outcome::Removed,
+                'g' => Outcome::Gone("gone".to_owned()),
+                'l' => Outcome::Left("left".to_owned()),
+                'f' => Outcome::Failed(Failure::StillThere),
+                other => unreachable!("{other}"),
+            };
+            let done = Done { leak: "program 41".to_owned(), step: None, outcome };
+            tally.count(&done, letter.is_ascii_uppercase());
+        }
+        tally.status(verdict)
+    }
+
+    #[test]
+    fn any_step_that_failed_makes_the_status_whatever_came_after_it_and_else_the_verdict_does() {
+        use Verdict::{Clean, Incomplete, Leaks};
+        let cases = [
+            // Nothing to do, all done, some or all of it failed.
+            (false, "", [0, 1, 2]),
+            (false, "rr", [0, 1, 2]),
+            (false, "rg", [0, 1, 2]),
+            (false, "fr", [1, 1, 1]),
+            (false, "rf", [1, 1, 1]),
+            (false, "rfg", [1, 1, 1]),
+            (false, "ff", [1, 1, 1]),
+            // What cannot be removed is told by the verdict, but for what was forced.
+            (false, "lr", [0, 1, 2]),
+            (false, "Rr", [0, 1, 2]),
+            (false, "L", [1, 1, 2]),
+            (false, "LR", [1, 1, 2]),
+            (false, "RL", [1, 1, 2]),
+            (false, "FR", [1, 1, 1]),
+            (false, "LF", [1, 1, 1]),
+            (true, "", [1, 1, 2]),
+            (true, "R", [1, 1, 2]),
+            (true, "Rf", [1, 1, 1]),
+        ];
+        for (is_refused, outcomes, expected) in cases {
+            let statuses = [Clean, Leaks, Incomplete].map(|it| status(is_refused, outcomes, it));
+            assert_eq!(statuses, expected, "{outcomes:?}, refused: {is_refused}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The packet programs as a whole, compiled for this machine (`programs/native_packets.c`): given packets and a clock.
+
+use std::ffi::c_int;
+
+use crate::state::ThrottleState;
+use crate::throttle::types;
+
+unsafe extern "C" {
+    fn chad_packet(
+        packet: *mut RawPacket,
+        cgroup: *mut types::throttle_cgroup,
+        counters: *mut types::throttle_counters,
+        waiting: *mut types::throttle_waiting,
+        egress: c_int,
+    ) -> c_int;
+    fn chad_wire_bytes(packet: *mut RawPacket, base: u32) -> u32;
+    fn chad_pace(
+        packet: *mut RawPacket,
+        state: *const types::throttle_state,
+        payload: u32,
+        mss: u32,
+        is_ipv6: c_int,
+        own: u64,
+        leaves: u64,
+    ) -> u32;
+}
+
+/// `struct native_packet`.
+#[repr(C)]
+struct RawPacket {
+    now: u64,
+    tstamp: u64,
+    bytes: *const u8,
+    available: u32,
+    length: u32,
+    gso_segs: u32,
+    gso_size: u32,
+    protocol: u32,
+    device: u32,
+    random: u32,
+    socket: u32,
+    is_raw: u32,
+    in_flight: u32,
+    sacked: u32,
+    lost: u32,
+    sent_again: u32,
+    told: u32,
+}
+
+/// A packet, and what the kernel knows beside it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Packet {
+    /// Its headers; what is behind them nobody reads.
+    pub(crate) headers: Vec<u8>,
+    /// Its length, with what is behind the headers.
+    pub(crate) length: u32,
+    /// How many segments GSO or GRO has put together; 0 where nobody has counted them.
+    pub(crate) gso_segs: u32,
+    /// The payload of each of them.
+    pub(crate) gso_size: u32,
+    /// The `EtherType`.
+    pub(crate) protocol: u16,
+    /// The device that it leaves through.
+    pub(crate) device: u32,
+    /// The protocol of its socket; 0 for none.
+    pub(crate) socket: u8,
+    /// That socket makes whole IP packets of that protocol by itself (`SOCK_RAW`).
+    pub(crate) is_raw: bool,
+    /// Segments of a socket of TCP that were sent and not acknowledged, as far as nothing else is known of them.
+    pub(crate) in_flight: u32,
+    /// So many of them have arrived all the same,
+    pub(crate) sacked: u32,
+    /// so many have not,
+    pub(crate) lost: u32,
+    /// and so many were sent again.
+    pub(crate) sent_again: u32,
+    /// What the programs are given for a random number.
+    pub(crate) random: u32,
+    /// When it is to leave (`skb->tstamp`).
+    pub(crate) leaves: u64,
+}
+
+impl Packet {
+    fn raw(&self, now: u64) -> RawPacket {
+        RawPacket {
+            now,
+            tstamp: self.leaves,
+            bytes: self.headers.as_ptr(),
+            available: u32::try_from(self.headers.len()).unwrap(),
+            length: self.length,
+            gso_segs: self.gso_segs,
+            gso_size: self.gso_size,
+            protocol: self.protocol.into(),
+            device: self.device,
+            random: self.random,
+            socket: self.socket.into(),
+            is_raw: self.is_raw.into(),
+            in_flight: self.in_flight,
+            sacked: self.sacked,
+            lost: self.lost,
+            sent_again: self.sent_again,
+            told: 0,
+        }
+    }
+
+    /// `wire_bytes`: what it is charged for. `base`: the bytes of a link header.
+    pub(crate) fn wire_bytes(&self, base: u32) -> u32 {
+        let mut raw = self.raw(0);
+        // SAFETY: `raw` and the headers that it points to live across the call.
+        unsafe { chad_wire_bytes(&raw mut raw, base) }
+    }
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) passed: bool,
+    /// When it is to leave (`skb->tstamp`); 0: at once.
+    pub(crate) leaves: u64,
+    /// Its sender was told of congestion.
+    pub(crate) told: bool,
+}
+
+/// A cgroup with the programs on it.
+#[derive(Default)]
+pub(crate) struct Place {
+    pub(crate) cgroup: types::throttle_cgroup,
+    pub(crate) counters: types::throttle_counters,
+    /// Of the one socket that is not TCP's.
+    pub(crate) waiting: types::throttle_waiting,
+}
+
+impl Place {
+    /// One whose uploads are limited.
+    pub(crate) fn upload(state: ThrottleState) -> Self {
+        let cgroup = types::throttle_cgroup { upload: state.0, ..Default::default() };
+        Self { cgroup, ..Default::default() }
+    }
+
+    /// One whose downloads are limited.
+    pub(crate) fn download(state: ThrottleState) -> Self {
+        let cgroup = types::throttle_cgroup { download: state.0, ..Default::default() };
+        Self { cgroup, ..Default::default() }
+    }
+
+    pub(crate) fn send(&mut self, packet: &Packet, now: u64) -> Outcome {
+        self.run(packet, now, true)
+    }
+
+    pub(crate) fn receive(&mut self, packet: &Packet, now: u64) -> Outcome {
+        self.run(packet, now, false)
+    }
+
+    fn run(&mut self, packet: &Packet, now: u64, egress: bool) -> Outcome {
+        let mut raw = packet.raw(now);
+        // SAFETY: the packet, its headers and all that the programs keep live across the call, and nobody else has them.
+        let verdict = unsafe {
+            chad_packet(
+                &raw mut raw,
+                &raw mut self.cgroup,
+                &raw mut self.counters,
+                &raw mut self.waiting,
+                egress.into(),
+            )
+        };
+        assert!(verdict == 1 || verdict == if egress { 2 } else { 0 }, "{verdict}");
+        Outcome { passed: verdict == 1, leaves: raw.tstamp, told: raw.told != 0 }
+    }
+}
+
+/// A segment that a socket is about to send, for `pace`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment {
+    pub(crate) payload: u32,
+    pub(crate) mss: u32,
+    pub(crate) is_ipv6: bool,
+    /// The rate at which the socket sends by itself.
+    pub(crate) own: u64,
+    /// When it leaves anyway.
+    pub(crate) leaves: u64,
+}
+
+/// `pace`: the rate that the socket of a segment is given for a moment; 0 for none.
+pub(crate) fn pace(state: &ThrottleState, segment: Segment, now: u64) -> u32 {
+    let mut raw = Packet::default().raw(now);
+    let Segment { payload, mss, is_ipv6, own, leaves } = segment;
+    // SAFETY: `raw` and the state live across the call, which reads nothing else.
+    unsafe {
+        chad_pace(&raw mut raw, &raw const state.0, payload, mss, is_ipv6.into(), own, leaves)
+    }
+}

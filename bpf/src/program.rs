@@ -13,7 +13,7 @@ use crate::ids::{CgroupId, MapId, ProgramId};
 use crate::kernel::ProgramIdentity;
 use crate::layout;
 use crate::serde_path::to_hex;
-use crate::state::{Counters, ThrottleState, in_other_ticks};
+use crate::state::{Counters, ThrottleState};
 use crate::sys::{self, Map, ObjectKind, bytes_of};
 use crate::throttle::types;
 
@@ -57,6 +57,8 @@ pub struct Program {
     fd: OwnedFd,
     info: ProgramInfo,
     maps: OnceCell<Option<ThrottleMaps>>,
+    /// What its loader tells it by, of one that goes by more than a throttle's state.
+    settings: Option<Map>,
 }
 
 /// The maps of a program of ours.
@@ -95,7 +97,7 @@ impl Program {
             map_ids: raw.map_ids.into_iter().map(MapId).collect(),
             has_btf: raw.btf_id != 0,
         };
-        Ok(Self { fd, info, maps: OnceCell::new() })
+        Ok(Self { fd, info, maps: OnceCell::new(), settings: None })
     }
 
     /// A program of ours with its maps at hand, which spares looking them up by id (and the
@@ -116,6 +118,14 @@ impl Program {
             drops: drops.map(open).transpose()?,
         };
         Ok(Self { maps: OnceCell::from(Some(maps)), ..program })
+    }
+
+    pub(crate) fn with_settings(self, settings: Map) -> Self {
+        Self { settings: Some(settings), ..self }
+    }
+
+    pub(crate) fn settings(&self) -> Option<&Map> {
+        self.settings.as_ref()
     }
 
     /// Loads the smallest program of a type, `return 1`, under a name of one's choice; it does nothing
@@ -240,14 +250,11 @@ impl Program {
         let values = self.lookup(&maps.state, bytes_of(&cgroup.0))?;
         let value = values.first().ok_or_else(|| fail(Errno::ENOENT))?;
         let mut both = layout::read_both(value);
-        let before = both.download;
-        state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
-        if maps.queue.is_some() && state.is_armed() && before.tat != 0 {
-            // What waits in the queue has not come to the cgroup yet, and is not charged there.
-            both.download.tat = in_other_ticks(before.tat, &before, &state.0);
-            both.download.reserve = in_other_ticks(before.reserve, &before, &state.0);
-            both.download.dns = in_other_ticks(before.dns, &before, &state.0);
-        }
+        let put = match &maps.queue {
+            Some(_) => state.put_beside_queue(&mut both, attach_type),
+            None => state.put(&mut both, attach_type),
+        };
+        put.ok_or_else(|| fail(Errno::EINVAL))?;
         let value = layout::write_both(value, &both);
         maps.state.update(bytes_of(&cgroup.0), &value).map_err(fail)?;
         match (&maps.queue, attach_type) {

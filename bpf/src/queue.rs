@@ -72,7 +72,7 @@ impl Queue {
         let programs = Programs {
             redirect: programs.redirect.as_fd(),
             depart: programs.depart.as_fd(),
-            settings: &programs.settings,
+            settings: programs.redirect.settings().ok_or_else(missing)?,
         };
         let namespace = netns::only(cgroup)?;
         let again = namespace
@@ -431,6 +431,11 @@ mod tests {
         let left = |link: &LinkMessage| is_left_behind(link).unwrap();
         assert!(left(&device(&mine, InfoKind::Ifb, Some(&dead))));
         assert!(!left(&device(&mine, InfoKind::Ifb, Some(&json(&me)))));
+        // One of another pid namespace may run, whoever has its number here.
+        for start_time in [me.start_time, me.start_time + 1] {
+            let elsewhere = Owner { pid_namespace: me.pid_namespace + 1, start_time, ..me.clone() };
+            assert!(!left(&device(&mine, InfoKind::Ifb, Some(&json(&elsewhere)))));
+        }
         assert!(!left(&device(&mine, InfoKind::Ifb, Some("somebody's"))));
         assert!(!left(&device(&mine, InfoKind::Dummy, Some(&dead))));
         assert!(!left(&device("ifb7", InfoKind::Ifb, Some(&dead))));

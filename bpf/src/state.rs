@@ -35,11 +35,7 @@ impl PartialEq for ThrottleState {
 impl Eq for ThrottleState {}
 
 /// A time in the ticks of one state, in those of another. Where the finer ones have wrapped it comes out in the past.
-pub(crate) fn in_other_ticks(
-    time: u64,
-    from: &types::throttle_state,
-    to: &types::throttle_state,
-) -> u64 {
+fn in_other_ticks(time: u64, from: &types::throttle_state, to: &types::throttle_state) -> u64 {
     time >> from.tick_shift << to.tick_shift
 }
 
@@ -117,6 +113,29 @@ impl ThrottleState {
     }
 
     /// Puts it where it belongs. `None` for a place that has no state of its own.
+    ///
+    /// With a queue for downloads, the state of the download that the queue goes by lies elsewhere. What waits there has
+    /// not come to the cgroup yet and is not charged, so the times that the cgroup has stay.
+    pub(crate) fn put_beside_queue(
+        &self,
+        both: &mut types::throttle_cgroup,
+        at: AttachType,
+    ) -> Option<()> {
+        let before = both.download;
+        self.put(both, at)?;
+        if at == AttachType::INET_INGRESS && self.is_armed() && before.tat != 0 {
+            for (time, was) in [
+                (&mut both.download.tat, before.tat),
+                (&mut both.download.reserve, before.reserve),
+                (&mut both.download.dns, before.dns),
+            ] {
+                *time = in_other_ticks(was, &before, &self.0);
+            }
+        }
+        Some(())
+    }
+
+    /// The same without a queue.
     pub(crate) fn put(&self, both: &mut types::throttle_cgroup, at: AttachType) -> Option<()> {
         match at {
             AttachType::INET_INGRESS => both.download = self.0,

@@ -335,16 +335,8 @@ fn lone_segments_leave_room_for_small_packets() {
 #[path = "state_dns_tests.rs"]
 mod dns;
 
-#[test]
-fn a_time_stays_the_same_in_other_ticks() {
-    let [slow, fast] = [6_000, 100_000_000_000].map(|rate| {
-        ThrottleState::armed(&limits(rate, Duration::from_millis(20)), 5 * NANOS + 7).0
-    });
-    assert_ne!(slow.tick_shift, fast.tick_shift);
-    assert_eq!(in_other_ticks(slow.tat, &slow, &fast), fast.tat);
-    assert_eq!(in_other_ticks(fast.tat, &fast, &slow), slow.tat);
-    assert_eq!(in_other_ticks(fast.tat, &fast, &fast), fast.tat);
-}
+#[path = "state_queue_tests.rs"]
+mod queue;
 
 #[test]
 fn a_disarmed_state_is_what_the_kernel_makes() {

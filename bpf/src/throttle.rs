@@ -42,12 +42,10 @@ pub struct Loaded<P = Program> {
 /// The programs of a queue for downloads.
 #[derive(Debug)]
 pub struct Queued<P = Program> {
-    /// `chadthrottle_redirect`, where packets come in.
+    /// `chadthrottle_redirect`, where packets come in. Its settings are `chad_redirect`: where to.
     pub redirect: P,
     /// `chadthrottle_queue`, where they leave the queue's device.
     pub depart: P,
-    /// `chad_redirect`, which tells the first one what to look for.
-    pub(crate) settings: Map,
 }
 
 /// Which programs are loaded beside the two that every throttle has.
@@ -161,11 +159,9 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     let queue = || -> Result<Queued> {
         let settings = Map::from_fd(own(skeleton.maps.chad_redirect.as_fd())?)
             .map_err(|errno| Error::new(Call::Info, WHAT, errno))?;
-        Ok(Queued {
-            redirect: program(skeleton.progs.chadthrottle_redirect.as_fd(), None)?,
-            depart: program(skeleton.progs.chadthrottle_queue.as_fd(), None)?,
-            settings,
-        })
+        let redirect = program(skeleton.progs.chadthrottle_redirect.as_fd(), None)?;
+        let depart = program(skeleton.progs.chadthrottle_queue.as_fd(), None)?;
+        Ok(Queued { redirect: redirect.with_settings(settings), depart })
     };
     Ok(Loaded {
         ingress: program(skeleton.progs.chadthrottle_ingress.as_fd(), Some(counters))?,

@@ -13,6 +13,7 @@ use throttle_core::mode::Tcp;
 use throttle_core::neighbours::Neighbour;
 use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId, ThrottleStatus};
 
+use crate::course::Course;
 use crate::hold::Holder;
 use crate::in_force::Neighbours;
 use crate::limit::{shown, tell_of_open_sockets};
@@ -79,13 +80,8 @@ pub(crate) struct Follow<'a> {
     current: Option<ThrottleId>,
     /// On cgroups that had it: some of their sockets may be open still. The last one keeps the programs loaded.
     former: Vec<Former>,
-    /// The limit is said not to be whole.
-    told_of_packets: bool,
-    told_of_tcp: bool,
-    /// Why the cgroup that has the path now cannot be limited.
-    refused: Option<String>,
-    /// For a while a cgroup that had the path could not be limited, or somebody has taken the limit off.
-    was_refused: bool,
+    /// Whether it has held all the time.
+    course: Course,
     /// Holds the packets of a new cgroup until it is limited.
     holder: Holder,
     /// Looks for programs that the current throttle puts out of force.
@@ -126,10 +122,7 @@ impl<'a> Follow<'a> {
             mount,
             current: Some(id),
             former: Vec::new(),
-            told_of_packets: false,
-            told_of_tcp: false,
-            refused: None,
-            was_refused: false,
+            course: Course::default(),
             holder: Holder::new(spec, mount),
             neighbours,
             displaced: Vec::new(),
@@ -187,9 +180,7 @@ impl<'a> Follow<'a> {
         self.sockets.finish();
         let armed = self.armed();
         self.named.iter_mut().for_each(|named| named.look_now(armed));
-        let was_refused = self.was_refused || self.refused.is_some();
-        let not_always = || not_done("the limit did not hold all the time").into();
-        let short = short.or_else(|| was_refused.then(not_always));
+        let short = short.or_else(|| self.course.short());
         let short = short.or_else(|| self.named.as_ref()?.short());
         let asked = Instant::now();
         // Also what could not be taken off when it was to be.
@@ -247,11 +238,13 @@ impl<'a> Follow<'a> {
     fn arm_again(&mut self, at_once: bool) {
         let started = match self.add() {
             Ok(Some(started)) => started,
-            Ok(None) => {
-                self.refused = None;
+            Ok(None) => return self.course.gone(),
+            Err(why) => {
+                if self.course.refused(&why) {
+                    warn(&format!("the new cgroup cannot be limited, so it is tried again: {why}"));
+                }
                 return;
             }
-            Err(why) => return self.refuse(why),
         };
         self.holder.armed(self.engine.cgroup_of(started.id));
         // Beside programs on the cgroup above the engine has not seen that the limit is in somebody's way itself.
@@ -261,8 +254,7 @@ impl<'a> Follow<'a> {
             }
             return self.arm_again(at_once);
         }
-        self.refused = None;
-        (self.told_of_packets, self.told_of_tcp) = (false, false);
+        self.course.armed();
         self.current = Some(started.id);
         let was_removed =
             if at_once { "the cgroup was removed and made again" } else { "the cgroup is back" };
@@ -302,16 +294,6 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Says once why the cgroup that has the path cannot be limited. That may change, so each look tries again.
-    fn refuse(&mut self, why: String) {
-        // A cgroup that goes while it is being limited is refused once.
-        self.was_refused |= self.refused.is_some();
-        if self.refused.as_ref() != Some(&why) {
-            warn(&format!("the new cgroup cannot be limited, so it is tried again: {why}"));
-            self.refused = Some(why);
-        }
-    }
-
     /// Reads all counters. Those of a removed cgroup go a few milliseconds after it, or with its last socket.
     fn count(&mut self) -> Vec<ThrottleStatus> {
         let listed = self.engine.list();
@@ -329,29 +311,35 @@ impl<'a> Follow<'a> {
         } else {
             self.displaced = displaced;
         }
-        if !self.told_of_tcp && matches!(status.tcp_health, Some(Health::DetachedByOthers)) {
+        let is_lost = |health: &Health| matches!(health, Health::DetachedByOthers);
+        if status.tcp_health.as_ref().is_some_and(is_lost) && self.course.lost_tcp() {
             warn(
                 "somebody else has detached the program that shapes TCP: its packets above the limit are \
                  dropped now",
             );
-            self.told_of_tcp = true;
         }
         match self.engine.close_broken_queue(status.id) {
-            Ok(false) => {}
-            Ok(true) => warn(
-                "somebody else has removed the queue's network device or taken it down: downloads above the \
-                 limit are dropped now",
-            ),
-            Err(error) => warn(&format!("the queue for downloads: {error}")),
+            Ok(is_closed) => {
+                self.course.queue_is_well();
+                if is_closed {
+                    warn(
+                        "somebody else has removed the queue's network device or taken it down: downloads above the \
+                         limit are dropped now",
+                    );
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.course.queue_failed(&error) {
+                    warn(&format!("the queue for downloads: {error}"));
+                }
+            }
         }
         let mut healths = status.directions.iter().map(|direction| &direction.health);
-        if !self.told_of_packets && healths.any(|health| matches!(health, Health::DetachedByOthers))
-        {
+        if healths.any(is_lost) && self.course.lost_packets() {
             warn(
                 "somebody else has detached a program of this throttle: it does not limit any more",
             );
-            self.told_of_packets = true;
-            self.was_refused = true;
         }
     }
 

@@ -164,3 +164,63 @@ fn most(spec: &Spec) -> Most {
     };
     Most { download: spec.download.map_or(0, bytes), upload: spec.upload.map_or(0, bytes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bpf::limits::{Burst, FqDevices, Traffic};
+    use throttle_core::mode::{TcpWish, Wish};
+
+    use super::*;
+
+    fn spec(download: Option<u64>, upload: Option<u64>, burst: Duration) -> Spec {
+        let rate = |rate| Rate::from_bytes_per_second(rate).unwrap();
+        Spec {
+            cgroup: "/sys/fs/cgroup/a".into(),
+            cgroup_id: None,
+            download: download.map(rate),
+            upload: upload.map(rate),
+            burst: Burst::new(burst).unwrap(),
+            traffic: Traffic::All,
+            attach: Wish::Link,
+            tcp: TcpWish::Auto,
+            departures: FqDevices::NONE,
+            queue: false,
+            displace: false,
+        }
+    }
+
+    #[test]
+    fn a_new_cgroup_may_have_one_burst_to_the_byte_and_one_packet_where_there_is_none() {
+        const MB: u64 = 1_000_000;
+        let (us, ns) = (Duration::from_micros, Duration::from_nanos);
+        for (rate, burst, bytes) in [
+            (MB, us(1_000), 1_000),
+            (MB, us(500), 500),
+            (MB, us(1_900), 1_900),
+            (MB, us(250_000), 250_000),
+            (1_000, us(1_999), 1),
+            (1_000, us(2_000), 2),
+            (100_000 * MB, ns(1), 100),
+            (100_000 * MB, us(1), 100_000),
+            (MB, ns(0), 1),
+        ] {
+            let upload = most(&spec(None, Some(rate), burst));
+            assert_eq!((upload.download, upload.upload), (0, bytes), "{rate} {burst:?}");
+            let download = most(&spec(Some(rate), None, burst));
+            assert_eq!((download.download, download.upload), (bytes, 0), "{rate} {burst:?}");
+        }
+        let both = most(&spec(Some(MB), Some(2 * MB), us(1_000)));
+        assert_eq!((both.download, both.upload), (1_000, 2_000));
+    }
+
+    #[test]
+    fn a_guard_is_where_something_is_limited() {
+        let [down, up] = [AttachType::INET_INGRESS, AttachType::INET_EGRESS];
+        let of = |download, upload| attach_types(&spec(download, upload, Duration::ZERO));
+        assert_eq!(of(Some(1_000), None), [down]);
+        assert_eq!(of(None, Some(1_000)), [up]);
+        assert_eq!(of(Some(1_000), Some(1_000)), [down, up]);
+    }
+}

@@ -70,5 +70,8 @@ mod tests {
         assert_eq!(ids(&entries, boot_id), ["7", "web-1.x"]);
         assert!(ids(&entries, "another").is_empty());
         assert!(ids(&[Entry { persist: false, ..kept.clone() }], boot_id).is_empty());
+        for stage in [ledger::Stage::Intent, ledger::Stage::Removing] {
+            assert!(ids(&[Entry { stage, ..kept.clone() }], boot_id).is_empty(), "{stage:?}");
+        }
     }
 }

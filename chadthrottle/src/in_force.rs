@@ -99,8 +99,7 @@ impl Neighbours {
             pace: Pace::new(),
         };
         let (by_this, by_all) = neighbours.displaced();
-        let before = by_all.iter().filter(|program| !by_this.contains(program));
-        neighbours.known.extend(before.map(|program| program.id));
+        neighbours.known.extend(out_of_force_before(&by_this, &by_all));
         neighbours
     }
 
@@ -113,16 +112,7 @@ impl Neighbours {
         let began = Instant::now();
         let (by_this, by_all) = self.displaced();
         self.pace.note(began);
-        let is_known = |program: &Neighbour| self.known.contains(&program.id);
-        let mut found: Vec<_> =
-            by_this.into_iter().filter(|it| !self.is_allowed || !is_known(it)).collect();
-        for program in by_all.into_iter().filter(|it| !is_known(it)) {
-            if !found.contains(&program) {
-                found.push(program);
-            }
-        }
-        self.known.extend(found.iter().map(|program| program.id));
-        found
+        news(by_this, by_all, &mut self.known, self.is_allowed)
     }
 
     /// Others' programs that this limit alone puts out of force, and those that all limits do together: of two limits on
@@ -146,9 +136,84 @@ impl Neighbours {
     }
 }
 
+/// Those that another limit puts out of force already.
+fn out_of_force_before(by_this: &[Neighbour], by_all: &[Neighbour]) -> Vec<ProgramId> {
+    let before = by_all.iter().filter(|program| !by_this.contains(program));
+    before.map(|program| program.id).collect()
+}
+
+/// What is to be told, each once, of programs that this limit (`by_this`) or all limits together (`by_all`) put out of
+/// force; all of it is known then. Where that is not allowed, those of this limit are told whether they are known or not.
+fn news(
+    by_this: Vec<Neighbour>,
+    by_all: Vec<Neighbour>,
+    known: &mut BTreeSet<ProgramId>,
+    is_allowed: bool,
+) -> Vec<Neighbour> {
+    let is_known = |program: &Neighbour| known.contains(&program.id);
+    let mut found: Vec<_> = by_this.into_iter().filter(|it| !is_allowed || !is_known(it)).collect();
+    for program in by_all.into_iter().filter(|it| !is_known(it)) {
+        if !found.contains(&program) {
+            found.push(program);
+        }
+    }
+    known.extend(found.iter().map(|program| program.id));
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn programs(ids: &[u32]) -> Vec<Neighbour> {
+        let program = |&id| Neighbour {
+            id: ProgramId(id),
+            name: None,
+            tag: None,
+            attach_type: AttachType::INET_EGRESS,
+            cgroup: None,
+        };
+        ids.iter().map(program).collect()
+    }
+
+    #[test]
+    fn a_program_that_another_limit_puts_out_of_force_already_is_not_news() {
+        let before = |by_this: &[u32], by_all: &[u32]| {
+            let ids = out_of_force_before(&programs(by_this), &programs(by_all)).into_iter();
+            ids.map(|id| id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(before(&[], &[1, 2]), [1, 2]);
+        assert_eq!(before(&[1], &[1, 2]), [2]);
+        assert_eq!(before(&[1, 2], &[1, 2]), [0; 0]);
+        assert_eq!(before(&[1], &[]), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_out_of_force_is_told_once_if_it_may_be_and_each_time_if_this_limit_alone_is_in_its_way()
+     {
+        for (by_this, by_all, known, allowed, forbidden) in [
+            (&[][..], &[][..], &[][..], &[][..], &[][..]),
+            (&[1], &[1], &[], &[1], &[1]),
+            // Each of two limits could go, and nothing would be back in force.
+            (&[], &[1], &[], &[1], &[1]),
+            (&[], &[1], &[1], &[], &[]),
+            (&[1], &[1], &[1], &[], &[1]),
+            (&[1], &[1, 2], &[3], &[1, 2], &[1, 2]),
+            (&[1, 4], &[1, 2], &[2, 4], &[1], &[1, 4]),
+            (&[1], &[], &[], &[1], &[1]),
+        ] {
+            for (is_allowed, told) in [(true, allowed), (false, forbidden)] {
+                let mut known: BTreeSet<_> = known.iter().copied().map(ProgramId).collect();
+                let before = known.clone();
+                let found = news(programs(by_this), programs(by_all), &mut known, is_allowed);
+                assert_eq!(found, programs(told), "{by_this:?} {by_all:?} {is_allowed}");
+                let ids = found.iter().map(|program| program.id);
+                assert_eq!(known, before.into_iter().chain(ids).collect::<BTreeSet<_>>());
+                let again = news(programs(by_this), programs(by_all), &mut known, true);
+                assert_eq!(again, []);
+            }
+        }
+    }
 
     #[test]
     fn looks_that_take_longer_are_rarer_and_the_next_one_is_not_long_in_coming() {

@@ -1,24 +1,23 @@
 //! `chadthrottle limit`: arms a throttle, waits, and removes it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use auditor::escape::{escape, escape_bytes};
+use auditor::escape::escape_bytes;
 use bpf::adopt::Adopted;
 use bpf::limits::FqDevices;
-use bpf::qdisc::{Device, with_fq};
 use bpf::{LinuxBpf, Owner};
 use std::os::unix::ffi::OsStrExt;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mark;
-use throttle_core::mode::{self, DeparturesWish, Mode, Tcp};
+use throttle_core::mode::{Mode, Tcp};
 use throttle_core::target::Target;
 use throttle_core::{Config, Engine, Spec};
 
 use crate::armed::armed_line;
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs, TrafficArg};
+use crate::departures::departures;
 use crate::follow::{End, Follow};
 use crate::in_force::Neighbours;
 use crate::named::Named;
@@ -125,41 +124,6 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     let follow = Follow::new(&mut engine, &spec, started.id, watch, named, neighbours);
     let followed = follow.until(&signals, end)?;
     followed.finish(spec.traffic)
-}
-
-/// Through which devices what is sent above the limit waits in `fq`.
-fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
-    let devices = match bpf::qdisc::devices(Some(cgroup)) {
-        Ok(devices) => devices,
-        // Without it the limit holds too.
-        Err(error) if wish == DeparturesWish::Auto => {
-            warn(&format!(
-                "which queueing disciplines there are cannot be seen, so what is sent above the limit is \
-                 dropped: {error}"
-            ));
-            Vec::new()
-        }
-        Err(error) => return Err(throttle_core::Error::from(error).into()),
-    };
-    let known = mode::departures(wish, &devices).map_err(|refusal| match refusal {
-        mode::Refusal::NoFq => mode::no_fq(bpf::offered::offered().ok().map(|it| it.fq)),
-        other => other,
-    });
-    let known = known.map_err(throttle_core::Error::from)?;
-    // Several network namespaces may have devices of one name.
-    let names = |devices: &[&Device]| {
-        let names: BTreeSet<_> = devices.iter().map(|it| escape(&it.name)).collect();
-        names.into_iter().collect::<Vec<_>>().join(", ")
-    };
-    if !known.is_empty() {
-        let (waiting, more) = with_fq(&devices);
-        say(&format!("what is sent above the limit waits in fq on {}", names(&waiting)));
-        if !more.is_empty() {
-            let most = FqDevices::MOST;
-            say(&format!("a limit knows {most} devices with fq, so not on {}", names(&more)));
-        }
-    }
-    Ok(known)
 }
 
 /// Removes what dead owners left, as each start does, also one that comes to nothing.

@@ -3,6 +3,8 @@
 
 mod armed;
 mod cli;
+mod course;
+mod departures;
 mod doctor;
 mod follow;
 mod generate;

@@ -77,12 +77,17 @@ impl Named {
                 None
             }
         };
-        let Some(at) = at.filter(|at| *at != self.at) else { return };
-        match left(&at) {
+        let Some(at) = self.note(at) else { return };
+        match left(at) {
             Some(left) => warn(&format!("{} {left}", self.called())),
             None => say(&format!("{} is back in the limited cgroup", self.called())),
         }
-        self.at = at;
+    }
+
+    /// Takes note of where it is, and tells whether that is new. It stays where it was seen last while nobody can tell.
+    fn note(&mut self, at: Option<At>) -> Option<&At> {
+        self.at = at.filter(|at| *at != self.at)?;
+        Some(&self.at)
     }
 
     /// Why the limit did not do what was asked for, if the process was elsewhere when it was last seen.
@@ -101,20 +106,23 @@ impl Named {
     }
 }
 
-/// Says where it is: by the id of the limited cgroup, for others may be mounted at its path meanwhile; below that by the
-/// path. `None`: nowhere any more, or nobody can tell.
+/// Says where it is. `None`: nowhere any more, or nobody can tell.
 fn at(found: &Home, armed: Option<CgroupId>, limited: &Path) -> Option<At> {
-    let id = match found {
-        Home::In { cgroup, .. } => Some(cgroup.id()),
-        Home::OutOfSight { id, .. } => *id,
-        Home::Removed | Home::Ended | Home::Nowhere => None,
-    };
     match found {
-        _ if id.is_none() => None,
-        _ if id == armed => Some(At::Home),
-        Home::In { cgroup, .. } if cgroup.path().starts_with(limited) => Some(At::Home),
-        Home::In { cgroup, .. } => Some(At::Elsewhere(cgroup.path().to_owned())),
-        _ => Some(At::OutOfSight),
+        Home::In { cgroup, .. } => Some(place(Some(cgroup.path()), cgroup.id(), armed, limited)),
+        Home::OutOfSight { id, .. } => Some(place(None, (*id)?, armed, limited)),
+        Home::Removed | Home::Ended | Home::Nowhere => None,
+    }
+}
+
+/// The same of a cgroup: by the id of the limited one, for others may be mounted at its path meanwhile; below that by the
+/// path, if it can be seen.
+fn place(path: Option<&Path>, id: CgroupId, armed: Option<CgroupId>, limited: &Path) -> At {
+    match path {
+        _ if Some(id) == armed => At::Home,
+        Some(path) if path.starts_with(limited) => At::Home,
+        Some(path) => At::Elsewhere(path.to_owned()),
+        None => At::OutOfSight,
     }
 }
 
@@ -151,6 +159,52 @@ mod tests {
         assert_eq!(hidden(None), None);
         assert!(left(&At::OutOfSight).unwrap().contains("cannot be seen"));
         assert_eq!(left(&At::Home), None);
+    }
+
+    #[test]
+    fn the_limited_cgroup_and_all_below_it_are_home_and_nothing_else_is() {
+        const ID: CgroupId = CgroupId(7);
+        let at = |path, id, armed| {
+            place(Some(Path::new(path)), CgroupId(id), armed, Path::new("/sys/fs/cgroup/a"))
+        };
+        let elsewhere = |path: &str| At::Elsewhere(path.into());
+        for armed in [Some(ID), Some(CgroupId(6)), None] {
+            for home in ["/sys/fs/cgroup/a", "/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a/b/c"] {
+                assert_eq!(at(home, 8, armed), At::Home, "{home} {armed:?}");
+            }
+            for other in ["/sys/fs/cgroup", "/sys/fs/cgroup/ab", "/sys/fs/cgroup/b/a", "/"] {
+                assert_eq!(at(other, 8, armed), elsewhere(other), "{other} {armed:?}");
+            }
+        }
+        // By another path, through another mount.
+        assert_eq!(at("/mnt/a", 7, Some(ID)), At::Home);
+        assert_eq!(at("/mnt/a", 7, Some(CgroupId(6))), elsewhere("/mnt/a"));
+    }
+
+    #[test]
+    fn what_is_new_is_told_once_and_where_it_was_seen_last_decides_in_the_end() {
+        let (away, further) = (At::Elsewhere("/b".into()), At::Elsewhere("/c".into()));
+        let mut named = Named::new(std::process::id(), Path::new("/a")).unwrap();
+        for (seen, is_new, is_short) in [
+            (Some(At::Home), false, false),
+            (None, false, false),
+            (Some(away.clone()), true, true),
+            (Some(away.clone()), false, true),
+            (None, false, true),
+            (Some(further), true, true),
+            (Some(At::OutOfSight), true, true),
+            (Some(At::Home), true, false),
+            (None, false, false),
+            (Some(away), true, true),
+        ] {
+            let told = named.note(seen.clone()).cloned();
+            assert_eq!(told, seen.clone().filter(|_| is_new), "{seen:?}");
+            assert_eq!(named.short().is_some(), is_short, "{seen:?}");
+        }
+        let why = named.short().unwrap();
+        assert_eq!(crate::words::exit_status(&why), 1);
+        let called = format!("process {} (", std::process::id());
+        assert!(why.to_string().starts_with(&called), "{why}");
     }
 
     #[test]

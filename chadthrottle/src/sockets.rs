@@ -241,3 +241,64 @@ impl Finder {
         Some(Home { is_below: folder != limited && folder.starts_with(limited), path })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bpf::error::Error;
+    use bpf::state::{Count, Counters};
+    use nix::errno::Errno;
+    use throttle_core::Detached;
+
+    use super::judge::tests::{open, outside, socket};
+    use super::*;
+
+    type Read = bpf::Result<Option<Counters>>;
+
+    /// Each count is of so many bytes.
+    fn counters(bytes: u64) -> Counters {
+        let count = Count { packets: 1, bytes };
+        Counters { passed: count, dropped: count, held_back: count, exempt: count }
+    }
+
+    fn total(download: Read, upload: Read) -> Removed {
+        let directions = Direction::BOTH.into_iter().zip([download, upload]);
+        let detached = |counters| Detached { cgroup_vanished: false, counters };
+        Removed { directions: directions.map(|(at, it)| (at, detached(it))).collect() }
+    }
+
+    #[test]
+    fn nothing_was_held_only_where_every_direction_that_is_known_counted_nothing() {
+        let counted = |bytes| Ok(Some(counters(bytes)));
+        let unread = || Err(Error::new(Call::MapLookup, "the counters", Errno::EPERM));
+        for (download, upload, known, nothing) in [
+            (counted(0), counted(0), 2, true),
+            (counted(5), counted(0), 2, false),
+            (counted(0), counted(5), 2, false),
+            (counted(0), Ok(None), 1, true),
+            (unread(), counted(0), 1, true),
+            (unread(), counted(5), 1, false),
+            // Nobody knows.
+            (unread(), Ok(None), 0, false),
+        ] {
+            let of_both = counted_by(&total(download, upload));
+            assert_eq!((of_both.len(), is_nothing(&of_both)), (known, nothing), "{of_both:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_limit_has_seen_is_told_by_direction() {
+        let seen = counted_by(&total(Ok(Some(counters(3))), Ok(Some(counters(5)))));
+        assert!(seen[0].0 == Direction::Download && seen[1].0 == Direction::Upload, "{seen:?}");
+        assert!(seen[0].1 > 0 && seen[0].1 * 5 == seen[1].1 * 3, "{seen:?}");
+    }
+
+    #[test]
+    fn only_a_socket_of_another_cgroup_may_carry_what_nobody_counts() {
+        let traffic = Some(bpf::sockets::Traffic::default());
+        let told = |it| counts_nothing(&open(1, it));
+        let uncounted = bpf::sockets::Socket { traffic: None, ..outside(10) };
+        assert_eq!(told(uncounted), Some(10));
+        assert_eq!(told(bpf::sockets::Socket { traffic, ..outside(11) }), None);
+        assert_eq!(told(bpf::sockets::Socket { traffic: None, ..socket(12) }), None);
+    }
+}

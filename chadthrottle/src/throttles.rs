@@ -208,3 +208,7 @@ fn entry_of<'a>(
             })
     })
 }
+
+#[cfg(test)]
+#[path = "throttles_tests.rs"]
+mod tests;

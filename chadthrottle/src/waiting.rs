@@ -121,6 +121,7 @@ fn of_entry(entry: &Entry, look: &Look, here: &Here, finding: Option<Finding>) -
 #[cfg(test)]
 mod tests {
     use auditor::snapshot::Gap;
+    use bpf::ledger::Stage;
 
     use super::*;
 
@@ -166,6 +167,57 @@ mod tests {
         assert!(detached(&snapshot, &here(), &[]).is_empty(), "its owner had it detached");
     }
 
+    /// The second direction of the record, and the program for TCP.
+    fn with_both(mut snapshot: Snapshot) -> Snapshot {
+        let look = &mut snapshot.looks[0];
+        look.removed_cgroups.clear();
+        let recorded = &mut look.ledger[0].attachments;
+        for attach_type in [AttachType::INET_EGRESS, AttachType::SOCK_OPS] {
+            let limits = recorded[0].limits.clone().filter(|_| attach_type != AttachType::SOCK_OPS);
+            recorded.push(RecordedAttachment { attach_type, limits, ..recorded[0].clone() });
+        }
+        snapshot
+    }
+
+    #[test]
+    fn of_a_throttle_of_two_directions_just_the_one_is_detached_that_is_not_shown() {
+        let snapshot = with_both(recorded());
+        let not_shown = |shown: &[Row]| -> Vec<_> {
+            let rows = detached(&snapshot, &here(), shown).into_iter();
+            rows.map(|row| (row.id.unwrap(), row.direction)).collect()
+        };
+        let both = || detached(&snapshot, &here(), &[]);
+        let all = Direction::BOTH.map(|direction| ("nginx".to_owned(), direction));
+        assert_eq!(not_shown(&[]), all);
+        assert!(both().iter().all(|row| row.tcp == Tcp::Shape && row.detached));
+        assert_eq!(not_shown(&both()), []);
+        for (nth, other) in [(0, 1), (1, 0)] {
+            assert_eq!(not_shown(&[both().remove(nth)]), [all[other].clone()]);
+        }
+        // Another throttle's, and one that has no id.
+        for id in [Some("web".to_owned()), None] {
+            let shown: Vec<_> =
+                both().into_iter().map(|row| Row { id: id.clone(), ..row }).collect();
+            assert_eq!(not_shown(&shown), all);
+        }
+    }
+
+    #[test]
+    fn of_a_throttle_of_two_directions_that_waits_each_is_listed_once() {
+        let mut snapshot = with_both(recorded());
+        let look = &mut snapshot.looks[0];
+        look.removed_cgroups.push(look.ledger[0].cgroup_id);
+        // What it was on the cgroup before that is no direction of it any more.
+        let former = RecordedAttachment {
+            former_cgroup: Some(CgroupId(3)),
+            ..look.ledger[0].attachments[0].clone()
+        };
+        look.ledger[0].attachments.push(former);
+        let rows = rows(&snapshot, &here());
+        assert_eq!(rows.iter().map(|row| row.direction).collect::<Vec<_>>(), Direction::BOTH);
+        assert!(detached(&snapshot, &here(), &rows).is_empty());
+    }
+
     #[test]
     fn a_path_is_shown_below_the_mount_only_where_it_means_the_same_here() {
         let shown = |path: &str, edit: &dyn Fn(&mut Entry)| {
@@ -208,5 +260,52 @@ mod tests {
         snapshot.looks[0].owners[0].alive = Some(true);
         let rows = rows(&snapshot, &here());
         assert_eq!((rows.len(), rows[0].attach), (1, Mode::Link));
+    }
+
+    /// How many throttles wait and how many are detached, after a change to the look; the cgroup is there.
+    fn seen(edit: impl Fn(&mut Look)) -> (usize, usize) {
+        let mut snapshot = recorded();
+        snapshot.looks[0].removed_cgroups.clear();
+        edit(&mut snapshot.looks[0]);
+        let rows = rows(&snapshot, &here());
+        (rows.len(), detached(&snapshot, &here(), &rows).len())
+    }
+
+    #[test]
+    fn what_was_never_finished_or_is_being_removed_is_neither_detached_nor_does_it_wait() {
+        assert_eq!(seen(|_| ()), (0, 1));
+        for stage in [Stage::Intent, Stage::Removing] {
+            assert_eq!(seen(|look| look.ledger[0].stage = stage), (0, 0), "{stage:?}");
+        }
+    }
+
+    /// Whoever armed it again died half way.
+    #[test]
+    fn a_pinned_throttle_that_is_recorded_to_wait_does_although_its_cgroup_is_there() {
+        assert_eq!(seen(|look| look.ledger[0].waiting = true), (1, 0));
+    }
+
+    #[test]
+    fn who_is_not_known_to_be_dead_may_wait() {
+        let owned = |edit: &dyn Fn(&mut Look)| {
+            seen(|look| {
+                (look.ledger[0].persist, look.ledger[0].waiting) = (false, true);
+                edit(look);
+            })
+        };
+        assert_eq!(owned(&|_| ()), (0, 0), "it is dead");
+        assert_eq!(owned(&|look| look.owners[0].alive = None), (1, 0));
+        assert_eq!(owned(&|look| look.owners.clear()), (1, 0));
+        // Of that pid another one is dead.
+        assert_eq!(owned(&|look| look.owners[0].owner.pid_namespace += 1), (1, 0));
+        assert_eq!(owned(&|look| look.owners[0].owner.start_time += 1), (1, 0));
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_detached_where_what_is_attached_could_not_all_be_seen() {
+        for about in [Subject::Cgroups, Subject::Programs, Subject::Links] {
+            let gap = Gap { about, what: "x".to_owned(), why: "y".to_owned() };
+            assert_eq!(seen(|look| look.coverage.gaps.push(gap.clone())), (0, 0), "{about:?}");
+        }
     }
 }

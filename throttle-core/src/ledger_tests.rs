@@ -1,7 +1,7 @@
 use std::fs;
 
-use bpf::ledger::{SCHEMA_VERSION, Stage};
-use bpf::{CgroupId, Owner};
+use bpf::ledger::{RecordedAttachment, SCHEMA_VERSION, Stage};
+use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId};
 use tempfile::TempDir;
 
 use super::*;
@@ -142,4 +142,51 @@ fn a_ledger_that_cannot_be_written_says_so() {
     fs::write(&file, "").unwrap();
     let error = LedgerDir::new(file.join("below")).lock().unwrap_err();
     assert!(error.to_string().contains("cannot make the folder"), "{error}");
+}
+
+/// Its stage, and what it has learnt since, do not make it another one.
+#[test]
+fn an_entry_is_told_from_another_of_its_name_by_owner_cgroup_and_programs() {
+    let (_dir, ledger) = ledger();
+    let lock = ledger.lock().unwrap();
+    let recorded = |program: u32, attach_type| RecordedAttachment {
+        attach_type,
+        program_id: ProgramId(program),
+        tag: "t".to_owned(),
+        loaded_at_ns: 1,
+        link_id: None,
+        pin: None,
+        limits: None,
+        former_cgroup: None,
+    };
+    let (download, upload) = (AttachType::INET_INGRESS, AttachType::INET_EGRESS);
+    let attachments = vec![recorded(3, download), recorded(4, upload)];
+    let ours = Entry { attachments, ..entry("1") };
+    let is_ours = |edit: &dyn Fn(&mut Entry)| {
+        let mut found = ours.clone();
+        edit(&mut found);
+        ledger.write(&lock, &found).unwrap();
+        ledger.has(&lock, &ours).unwrap()
+    };
+    let attach = |it: &mut Entry| {
+        it.stage = Stage::Attached;
+        it.attachments[0].link_id = Some(LinkId(9));
+    };
+    let same: [&dyn Fn(&mut Entry); 3] = [&|_| (), &attach, &|it| it.waiting = true];
+    for (nth, edit) in same.into_iter().enumerate() {
+        assert!(is_ours(edit), "{nth}");
+    }
+    let others: [&dyn Fn(&mut Entry); 8] = [
+        &|it| it.owner.pid += 1,
+        &|it| it.owner.start_time += 1,
+        &|it| it.owner.pid_namespace += 1,
+        &|it| it.owner.boot_id.push('x'),
+        &|it| it.cgroup_id = CgroupId(6),
+        &|it| it.attachments[0].program_id = ProgramId(5),
+        &|it| it.attachments[1].program_id = ProgramId(5),
+        &|it| drop(it.attachments.pop()),
+    ];
+    for (nth, edit) in others.into_iter().enumerate() {
+        assert!(!is_ours(edit), "{nth}");
+    }
 }

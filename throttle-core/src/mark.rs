@@ -25,18 +25,36 @@ pub fn shared(dir: &Path) -> Result<u64> {
     write(dir, &path).map_err(|error| fail(Action::Write, &path, error))
 }
 
+/// How often it is written again because the draft was swept up.
+const MAX_RACES: usize = 16;
+
 /// A link to a whole file either comes to be or finds another's: nobody reads half of one. Returns what stands there.
 fn write(dir: &Path, path: &Path) -> io::Result<u64> {
-    // A draft whose writer is killed is swept up as those of the ledger are.
-    let draft = dir.join(format!(".mark-{}.json.draft", std::process::id()));
+    link(path, || link_new(dir, path))
+}
+
+fn link(path: &Path, link_new: impl Fn() -> io::Result<()>) -> io::Result<u64> {
+    // A draft whose writer is killed is swept up as those of the ledger are; and so may be one that is just written.
+    for _ in 0..MAX_RACES {
+        match link_new() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => return read(path),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// Makes up a mark and writes it, if there is none.
+fn link_new(dir: &Path, path: &Path) -> io::Result<()> {
+    // A name that nobody else has: other threads write here, and processes of this one's number in other pid namespaces.
+    let draft = dir.join(format!(".mark-{:x}.json.draft", made_up()?));
     let mark = made_up()?;
-    let _ = fs::remove_file(&draft);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let linked = writeln!(file, "{mark}").and_then(|()| fs::hard_link(&draft, path));
-    fs::remove_file(&draft)?;
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => read(path),
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => linked,
     }
 }
 
@@ -57,6 +75,7 @@ fn made_up() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::thread::ScopedJoinHandle;
 
     use super::*;
 
@@ -67,12 +86,90 @@ mod tests {
         let mark = shared(&dir).unwrap();
         assert_ne!(mark, 0);
         assert_eq!(shared(&dir).unwrap(), mark);
-        let files: Vec<_> = fs::read_dir(&dir).unwrap().map(|it| it.unwrap().file_name()).collect();
-        assert_eq!(files, ["mark"]);
+        assert_eq!(files(&dir), ["mark"]);
         let mode = fs::metadata(dir.join("mark")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let elsewhere = folder.path().join("elsewhere");
         assert_ne!(shared(&elsewhere).unwrap(), mark, "two hosts have the same");
+    }
+
+    fn files(dir: &Path) -> Vec<std::ffi::OsString> {
+        fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name()).collect()
+    }
+
+    /// There was none when it was looked for.
+    #[test]
+    fn who_comes_second_takes_the_mark_of_who_came_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mark");
+        fs::write(&path, "4711\n").unwrap();
+        assert_eq!(write(folder.path(), &path).unwrap(), 4_711);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "4711\n");
+        assert_eq!(files(folder.path()), ["mark"]);
+        fs::write(&path, "four").unwrap();
+        let error = write(folder.path(), &path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        assert_eq!(files(folder.path()), ["mark"]);
+    }
+
+    #[test]
+    fn a_draft_that_was_swept_up_is_written_again_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mark");
+        let tries = std::cell::Cell::new(0);
+        let swept = |times| {
+            tries.set(0);
+            link(&path, || {
+                tries.set(tries.get() + 1);
+                if tries.get() > times {
+                    return fs::write(&path, "7\n");
+                }
+                Err(io::ErrorKind::NotFound.into())
+            })
+        };
+        assert_eq!(swept(usize::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!((swept(0).unwrap(), tries.get()), (7, 1));
+        assert_eq!((swept(3).unwrap(), tries.get()), (7, 4));
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        assert_eq!(link(&path, denied).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn where_it_cannot_be_written_it_is_not_made_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        assert_eq!(write(&gone, &gone.join("mark")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        shared(&file).unwrap_err();
+    }
+
+    /// Threads of one process, and others that sweep up drafts at their start meanwhile.
+    #[test]
+    fn all_who_start_at_once_share_one_mark() {
+        const AT_ONCE: usize = 4;
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = folder.path();
+            let start = std::sync::Barrier::new(AT_ONCE + 1);
+            let marks: Vec<u64> = std::thread::scope(|scope| {
+                let one = || {
+                    start.wait();
+                    shared(dir).unwrap()
+                };
+                let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(one)).collect();
+                start.wait();
+                // Fewer than one waits for.
+                let mut swept = 0;
+                while swept < MAX_RACES / 2 && !threads.iter().all(ScopedJoinHandle::is_finished) {
+                    let drafts = files(dir).into_iter().filter(|it| *it != "mark");
+                    swept += drafts.filter(|it| fs::remove_file(dir.join(it)).is_ok()).count();
+                }
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(marks, [marks[0]; AT_ONCE]);
+            assert_eq!(shared(dir).unwrap(), marks[0]);
+        }
     }
 
     #[test]

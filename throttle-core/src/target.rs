@@ -87,26 +87,37 @@ impl Target {
         if resolved.reach == Reach::Host {
             return Err(Error::RootCgroup(pid));
         }
-        let mut pids = Vec::new();
-        let complete = processes_below(&resolved.cgroup, &mut pids);
-        pids.retain(|other| *other != process);
-        pids.sort_unstable();
-        // Threads of a process have several cgroups.
-        pids.dedup();
-        let is_threaded = found.is_threaded();
-        let threads_elsewhere = match is_threaded {
+        let threads_elsewhere = match found.is_threaded() {
             Ok(false) => Some(Vec::new()),
             _ => cgroup::threads_elsewhere(process, pid)
                 .ok()
                 .map(|paths| paths.into_iter().collect()),
         };
-        Ok(Resolved {
+        Ok(resolved.of_the_process(pid, process, threads_elsewhere))
+    }
+}
+
+impl Resolved {
+    /// The same for a process, or one of its threads: `named` is the number that the user gave.
+    fn of_the_process(
+        self,
+        named: u32,
+        process: u32,
+        threads_elsewhere: Option<Vec<PathBuf>>,
+    ) -> Self {
+        let mut pids = Vec::new();
+        let complete = processes_below(&self.cgroup, &mut pids);
+        pids.retain(|other| *other != process);
+        pids.sort_unstable();
+        // Threads of a process have several cgroups.
+        pids.dedup();
+        Self {
             neighbours: pids.into_iter().filter_map(neighbour).collect(),
             neighbours_hidden: !complete,
-            thread_of: (process != pid).then_some(process),
+            thread_of: (process != named).then_some(process),
             threads_elsewhere,
-            ..resolved
-        })
+            ..self
+        }
     }
 }
 

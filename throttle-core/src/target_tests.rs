@@ -56,6 +56,38 @@ fn a_neighbour_has_its_name() {
     assert_eq!(neighbour(u32::MAX), None);
 }
 
+/// The neighbours of this process in a cgroup with these processes, and whether there may be more, where the user has named
+/// that number.
+fn beside_this(processes: &str, named: u32) -> (Vec<u32>, Resolved) {
+    let dir = tempfile::tempdir().unwrap();
+    let resolved = Resolved {
+        cgroup: cgroup(dir.path(), processes),
+        cgroup_id: CgroupId(7),
+        reach: Reach::Itself,
+        neighbours: Vec::new(),
+        neighbours_hidden: false,
+        thread_of: None,
+        threads_elsewhere: Some(Vec::new()),
+    };
+    let elsewhere = Some(vec!["/p/t2".into()]);
+    let resolved = resolved.of_the_process(named, std::process::id(), elsewhere.clone());
+    assert_eq!((resolved.cgroup_id, &resolved.threads_elsewhere), (CgroupId(7), &elsewhere));
+    (resolved.neighbours.iter().map(|it| it.pid).collect(), resolved)
+}
+
+#[test]
+fn a_process_is_no_neighbour_of_itself_whichever_of_its_threads_was_named() {
+    let (this, parent) = (std::process::id(), std::os::unix::process::parent_id());
+    // A number that is nobody's has ended meanwhile; one that is told twice is one.
+    let listed = format!("{this}\n{parent}\n{}\n{this}\n{parent}\n", u32::MAX);
+    let (pids, resolved) = beside_this(&listed, this);
+    assert_eq!((pids, resolved.neighbours_hidden, resolved.thread_of), (vec![parent], false, None));
+    let (pids, resolved) = beside_this(&listed, this + 1);
+    assert_eq!((pids, resolved.thread_of), (vec![parent], Some(this)));
+    let (pids, resolved) = beside_this("0\n", this);
+    assert_eq!((pids, resolved.neighbours_hidden), (vec![], true));
+}
+
 #[test]
 fn a_process_that_does_not_exist_is_told_as_such() {
     let error = Target::Process(u32::MAX).resolve().unwrap_err();

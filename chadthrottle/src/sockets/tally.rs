@@ -145,6 +145,23 @@ mod tests {
     }
 
     #[test]
+    fn of_several_sockets_all_that_they_carried_counts_and_all_who_have_them_are_named() {
+        let mut tally = Tally::default();
+        for sent in [0, 10, 25, 40] {
+            let sockets = [(1, 10), (2, 11), (2, 12)];
+            let file = |(pid, inode)| open(pid, with(outside(inode), sent, 2 * sent));
+            tally.note(&sockets.map(file));
+        }
+        tally.note(&[open(3, with(outside(13), 7, 7))]);
+        let expected = Missed {
+            traffic: Traffic { sent: 120, received: 240 },
+            processes: [process(1), process(2)].into(),
+            cgroups: [ELSEWHERE].into(),
+        };
+        assert_eq!(tally.missed(&Direction::BOTH), expected);
+    }
+
+    #[test]
     fn a_socket_that_several_processes_have_counts_once() {
         let mut tally = Tally::default();
         for sent in [0, 10] {

@@ -28,6 +28,12 @@ impl<B: CgroupBpf> Engine<B> {
         };
         if let Some(mut entry) = entry {
             let lock = self.config.ledger.lock()?;
+            // Somebody has removed its record, and may have given its name to another throttle: it is not kept, and waits
+            // under another name for as long as its owner lives.
+            if !entry.throttle.is_empty() && !self.config.ledger.has(&lock, &entry)? {
+                entry.throttle.clear();
+                entry.persist = false;
+            }
             if entry.throttle.is_empty() {
                 entry.throttle = self.free_name(&lock);
             }

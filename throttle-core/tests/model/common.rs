@@ -133,7 +133,8 @@ impl Host {
     }
 
     pub(crate) fn is_clean(&self) -> bool {
-        self.kernel.census().unwrap().is_empty() && self.entries().is_empty()
+        let devices = self.kernel.queue_devices();
+        self.kernel.census().unwrap().is_empty() && self.entries().is_empty() && devices.is_empty()
     }
 
     pub(crate) fn remove_recorded(&self, name: &str) -> Result<RemovedRecord> {

@@ -2,9 +2,13 @@
 //! look at what the engine says and writes.
 mod afterwards;
 mod again;
+mod between;
 mod common;
 mod engine;
 mod mishaps;
+mod names;
 mod neighbours;
 mod out_of_sight;
+mod queue;
 mod settle;
+mod several;

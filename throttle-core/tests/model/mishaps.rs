@@ -14,14 +14,14 @@ use vmtests::lab::Lab;
 
 /// The calls of an operation in order: each `-` where its failure is nothing to the operation, else as the
 /// operation's error tells of it.
-fn told(fail: Fail, operation: impl Fn(Fault) -> Option<Option<Error>>) -> Vec<String> {
+pub(crate) fn told(fail: Fail, operation: impl Fn(Fault) -> Option<Option<Error>>) -> Vec<String> {
     (1..)
         .map_while(|nth| operation(Fault { nth, mishap: Mishap::Fail(fail) }))
         .map(|error| error.map_or("-".to_owned(), |error| name(&error)))
         .collect()
 }
 
-fn name(error: &Error) -> String {
+pub(crate) fn name(error: &Error) -> String {
     match error {
         Error::Kernel(error) => error.call().name().to_owned(),
         Error::Ledger { action, .. } => action.words().to_owned(),
@@ -87,12 +87,12 @@ const LOCK: [&str; 2] = ["make the folder", "lock"];
 const MARK: [&str; 3] = ["-"; 3];
 const FORGET: [&str; 2] = ["read", "remove"];
 /// Of a program: disarmed at first, and counted at last, if that can be.
-const LINK: [&str; 4] = ["-", "BPF_LINK_DETACH", "BPF_PROG_QUERY", "-"];
+pub(crate) const LINK: [&str; 4] = ["-", "BPF_LINK_DETACH", "BPF_PROG_QUERY", "-"];
 const PINNED: [&str; 6] = ["-", "BPF_LINK_DETACH", "BPF_OBJ_GET", "unlink", "BPF_PROG_QUERY", "-"];
 const LEGACY: [&str; 5] = ["-", "BPF_PROG_QUERY", "BPF_PROG_DETACH", "BPF_PROG_QUERY", "-"];
 
 /// Of both directions and then TCP, whose program has no limit of its own to disarm, and does not count.
-fn of_all(direction: &[&'static str]) -> Vec<&'static str> {
+pub(crate) fn of_all(direction: &[&'static str]) -> Vec<&'static str> {
     [direction, direction, &direction[1..direction.len() - 1]].concat()
 }
 

@@ -11,13 +11,14 @@ use bpf::list::{AttachFlags, ProgramList, Scope};
 use bpf::probe::Support;
 use bpf::program::ProgramInfo;
 use bpf::state::{Counters, ThrottleState};
-use bpf::throttle::{Loaded, Parts};
+use bpf::throttle::{Loaded, Parts, Queued};
 use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, Owner, ProgramId, ProgramIdentity};
 use nix::errno::Errno;
 
 use super::handles::{
-    Model, ModelCgroup, ModelLink, ModelProgram, ModelQueue, at, on_link, on_path, on_program,
+    Model, ModelCgroup, ModelLink, ModelProgram, at, on_link, on_path, on_program,
 };
+use super::queue::ModelQueue;
 use crate::lab::{Attach, Lab};
 
 /// That of all processes of the model.
@@ -27,7 +28,7 @@ impl CgroupBpf for Model {
     type Cgroup = ModelCgroup;
     type Program = ModelProgram;
     type Link = ModelLink;
-    /// The model's queues are there or not: no packet goes through them. `vm_` tests have real ones.
+    /// No packet goes through the model's queues. `vm_` tests have real ones.
     type Queue = ModelQueue;
 
     fn support(&self) -> Result<Support> {
@@ -66,37 +67,50 @@ impl CgroupBpf for Model {
     }
 
     fn load(&self, _owner: &Owner, _mark: u64, parts: Parts) -> Result<Loaded<ModelProgram>> {
-        let wanted = [
+        let mut wanted = vec![
             ("chadthrottle_ingress", AttachType::INET_INGRESS),
             ("chadthrottle_egress", AttachType::INET_EGRESS),
-            ("chadthrottle_sockops", AttachType::SOCK_OPS),
         ];
-        let mut programs = Model::load(self, &wanted[..if parts.tcp { 3 } else { 2 }], true);
-        let missing = || Error::new(Call::Load, "the packet programs", Errno::ENOMEM);
-        let ingress = programs.next().ok_or_else(missing)?;
-        let egress = programs.next().ok_or_else(missing)?;
-        Ok(Loaded { ingress, egress, sockops: programs.next(), queue: None })
+        if parts.tcp {
+            wanted.push(("chadthrottle_sockops", AttachType::SOCK_OPS));
+        }
+        if parts.queue {
+            // Their places are on network devices: nobody attaches them to a cgroup.
+            let place = AttachType::INET_INGRESS;
+            wanted.extend([("chadthrottle_redirect", place), ("chadthrottle_queue", place)]);
+        }
+        let mut programs = Model::load(self, &wanted, true);
+        let mut next = || {
+            let missing = || Error::new(Call::Load, "the packet programs", Errno::ENOMEM);
+            programs.next().ok_or_else(missing)
+        };
+        Ok(Loaded {
+            ingress: next()?,
+            egress: next()?,
+            sockops: parts.tcp.then(&mut next).transpose()?,
+            queue: if parts.queue {
+                Some(Queued { redirect: next()?, depart: next()? })
+            } else {
+                None
+            },
+        })
     }
 
     fn queue_open(
         &self,
-        _programs: &Loaded<ModelProgram>,
-        _cgroup: &Path,
-        _owner: &Owner,
+        programs: &Loaded<ModelProgram>,
+        cgroup: &Path,
+        owner: &Owner,
     ) -> Result<ModelQueue> {
-        let mut kernel = self.kernel.borrow_mut();
-        let device = kernel.number();
-        kernel.queues.insert(device);
-        Ok(ModelQueue { device })
+        self.open_queue(programs, cgroup, owner)
     }
 
     fn queue_works(&self, queue: &ModelQueue) -> Result<bool> {
-        Ok(self.kernel.borrow().queues.contains(&queue.device))
+        Ok(queue.works())
     }
 
     fn queue_close(&self, queue: &mut ModelQueue) -> Result<()> {
-        self.kernel.borrow_mut().queues.remove(&queue.device);
-        Ok(())
+        queue.close()
     }
 
     /// The model's sockets have no connections.

@@ -55,12 +55,6 @@ impl ModelProgram {
     }
 }
 
-/// A queue for downloads. Its device stays when this is dropped.
-#[derive(Debug)]
-pub struct ModelQueue {
-    pub(super) device: u32,
-}
-
 /// An open link.
 #[derive(Debug)]
 pub struct ModelLink {
@@ -96,11 +90,6 @@ impl Drop for ModelSocket {
 }
 
 impl Model {
-    /// How many queues there are.
-    pub fn queues(&self) -> usize {
-        self.kernel.borrow().queues.len()
-    }
-
     /// Boots a kernel with one cgroup at `root`, seen from outside any process. What is pinned below `pins`
     /// counts as ours.
     pub fn boot(version: Version, root: &Path, pins: &Path) -> Self {

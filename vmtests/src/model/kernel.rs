@@ -1,6 +1,7 @@
 //! A kernel: its objects, who holds them, and its calls.
 
 mod attaching;
+pub mod devices;
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use nix::errno::Errno;
 use super::Version;
 use super::list::{self, Hold};
 use super::tree::Tree;
+use devices::{Device, Ifindex};
 
 /// A process's number. 0 is whoever watches from outside.
 pub type Pid = u32;
@@ -32,8 +34,7 @@ pub struct Kernel {
     states: BTreeMap<(Load, CgroupId), States>,
     counters: BTreeMap<(Load, CgroupId, AttachType), Counters>,
     processes: BTreeMap<Pid, Process>,
-    /// The devices of queues. Nothing goes through them here.
-    pub(crate) queues: BTreeSet<u32>,
+    devices: BTreeMap<Ifindex, Device>,
     last_number: u32,
 }
 
@@ -96,7 +97,7 @@ impl Kernel {
             states: BTreeMap::new(),
             counters: BTreeMap::new(),
             processes: BTreeMap::new(),
-            queues: BTreeSet::new(),
+            devices: BTreeMap::new(),
             last_number: 0,
         }
     }

@@ -17,10 +17,10 @@ mod handles;
 pub mod kernel;
 mod lab;
 pub mod list;
+mod queue;
 mod tree;
 mod version;
 
-pub use handles::{
-    Model, ModelCgroup, ModelLink, ModelProcess, ModelProgram, ModelQueue, ModelSocket,
-};
+pub use handles::{Model, ModelCgroup, ModelLink, ModelProcess, ModelProgram, ModelSocket};
+pub use queue::ModelQueue;
 pub use version::Version;

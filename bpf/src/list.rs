@@ -9,7 +9,7 @@ use crate::attach_type::AttachType;
 use crate::cgroup::{Cgroup, shown};
 use crate::error::{Call, Error, Result};
 use crate::ids::ProgramId;
-use crate::sys;
+use crate::sys::{self, Queried};
 
 /// The kernel's limit for one (cgroup, attach type): `BPF_CGROUP_MAX_PROGS`.
 pub const MAX_PROGRAMS: usize = 64;
@@ -104,42 +104,43 @@ impl Query {
             Scope::Local => 0,
             Scope::Effective => sys::QUERY_EFFECTIVE,
         };
-        loop {
+        self.fill(scope, |ids, flags| {
+            sys::prog_query(Some(cgroup), attach_type.kernel(), query_flags, ids, flags)
+        })
+    }
+
+    /// `query` fills the buffers, as far as they go.
+    fn fill(
+        &mut self,
+        scope: Scope,
+        mut query: impl FnMut(&mut [u32], Option<&mut [u32]>) -> (Queried, nix::Result<()>),
+    ) -> nix::Result<ProgramList> {
+        let (count, queried) = sys::until_all_fit(self.ids.len(), |room| {
+            self.ids.resize(room, 0);
+            if let Some(flags) = &mut self.flags {
+                flags.resize(room, 0);
+            }
             // The kernel refuses to tell single programs' flags in an effective query.
             let flags = match scope {
                 Scope::Local => self.flags.as_deref_mut(),
                 Scope::Effective => None,
             };
-            let (queried, result) = sys::prog_query(
-                Some(cgroup),
-                attach_type.kernel(),
-                query_flags,
-                &mut self.ids,
-                flags,
-            );
-            let count = queried.count as usize;
-            if count > self.ids.len() {
-                self.ids.resize(count.next_power_of_two(), 0);
-                if let Some(flags) = &mut self.flags {
-                    flags.resize(self.ids.len(), 0);
-                }
-                continue;
-            }
-            result?;
-            let own_flags = |at: usize| match (scope, &self.flags) {
-                (Scope::Local, Some(flags)) => Some(AttachFlags::from_bits_retain(flags[at])),
-                _ => None,
-            };
-            return Ok(ProgramList {
-                programs: self.ids[..count]
-                    .iter()
-                    .enumerate()
-                    .map(|(at, &id)| AttachedProgram { id: ProgramId(id), flags: own_flags(at) })
-                    .collect(),
-                flags: AttachFlags::from_bits_retain(queried.attach_flags),
-                revision: (queried.revision != 0).then_some(queried.revision),
-            });
-        }
+            let (queried, result) = query(&mut self.ids, flags);
+            (queried.count as usize, result.map(|()| queried))
+        })?;
+        let own_flags = |at: usize| match (scope, &self.flags) {
+            (Scope::Local, Some(flags)) => Some(AttachFlags::from_bits_retain(flags[at])),
+            _ => None,
+        };
+        Ok(ProgramList {
+            programs: self.ids[..count]
+                .iter()
+                .enumerate()
+                .map(|(at, &id)| AttachedProgram { id: ProgramId(id), flags: own_flags(at) })
+                .collect(),
+            flags: AttachFlags::from_bits_retain(queried.attach_flags),
+            revision: (queried.revision != 0).then_some(queried.revision),
+        })
     }
 }
 
@@ -257,6 +258,52 @@ mod tests {
         let programs = [7, 8, 7].map(|id| AttachedProgram { id: ProgramId(id), flags: None });
         let list = ProgramList { programs: programs.into(), ..ProgramList::default() };
         assert_eq!([7, 8, 9].map(|id| list.count(ProgramId(id))), [2, 1, 0]);
+    }
+
+    /// A kernel that has these programs, with the flags 1, 2, 3 …, and tells those that there is room for.
+    fn kernel(
+        count: u32,
+    ) -> impl FnMut(&mut [u32], Option<&mut [u32]>) -> (Queried, nix::Result<()>) {
+        move |ids, flags| {
+            ids.iter_mut().zip(100..100 + count).for_each(|(room, id)| *room = id);
+            if let Some(flags) = flags {
+                flags.iter_mut().zip(1..=count).for_each(|(room, flag)| *room = flag);
+            }
+            let is_short = count as usize > ids.len();
+            let queried = Queried { count, attach_flags: 2, revision: 7 };
+            (queried, if is_short { Err(Errno::ENOSPC) } else { Ok(()) })
+        }
+    }
+
+    #[test]
+    fn every_program_of_a_list_of_any_length_is_told_with_its_flags() {
+        for tells_flags in [false, true] {
+            for scope in [Scope::Local, Scope::Effective] {
+                // One for all: what an earlier answer has left in the buffers is not in a later one.
+                let mut query = Query::new(tells_flags);
+                for count in [0, 1, 64, 65, 200, 3, 129] {
+                    let list = query.fill(scope, kernel(count)).unwrap();
+                    let has_flags = tells_flags && scope == Scope::Local;
+                    let expected = (0..count).map(|at| AttachedProgram {
+                        id: ProgramId(100 + at),
+                        flags: has_flags.then(|| AttachFlags::from_bits_retain(1 + at)),
+                    });
+                    assert_eq!(list.programs, expected.collect::<Vec<_>>(), "{scope:?} {count}");
+                    assert_eq!((list.flags, list.revision), (AttachFlags::MULTI, Some(7)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_has_no_revision_and_one_that_refuses_are_told_apart() {
+        let mut query = Query::new(true);
+        let list = query.fill(Scope::Local, |_, _| (Queried::default(), Ok(())));
+        assert_eq!(list, Ok(ProgramList::default()));
+        let count = u32::try_from(MAX_PROGRAMS).unwrap();
+        let refused = Queried { count, ..Queried::default() };
+        let answer = query.fill(Scope::Local, |_, _| (refused, Err(Errno::EPERM)));
+        assert_eq!(answer, Err(Errno::EPERM));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::mem;
 use libbpf_sys as sys;
 use nix::errno::Errno;
 
-use super::{Result, check};
+use super::{Result, check, until_all_fit};
 
 /// Where on a network device programs are attached in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,29 +47,20 @@ impl DeviceHook {
 /// The programs there with their links, 0 for one without, of a device of this thread's network namespace.
 pub(crate) fn query_device(device: u32, hook: DeviceHook) -> Result<Vec<(u32, u32)>> {
     let device = c_int::try_from(device).map_err(|_| Errno::ENODEV)?;
-    let (mut programs, mut links) = (vec![0_u32; 64], vec![0_u32; 64]);
-    loop {
+    let (count, (programs, links)) = until_all_fit(64, |room| {
+        let (mut programs, mut links) = (vec![0_u32; room], vec![0_u32; room]);
         let mut options = sys::bpf_prog_query_opts {
             sz: mem::size_of::<sys::bpf_prog_query_opts>() as sys::size_t,
             prog_ids: programs.as_mut_ptr(),
             link_ids: links.as_mut_ptr(),
             ..Default::default()
         };
-        options.__bindgen_anon_1.count = u32::try_from(programs.len()).map_err(|_| Errno::E2BIG)?;
+        options.__bindgen_anon_1.count = u32::try_from(room).unwrap_or(u32::MAX);
         // SAFETY: both buffers live across the call and have room for as many ids as the kernel is told.
         let ret = unsafe { sys::bpf_prog_query_opts(device, hook.attach_type(), &raw mut options) };
         // SAFETY: both variants of the union are the same u32.
         let count = unsafe { options.__bindgen_anon_1.count } as usize;
-        match check(ret) {
-            Err(Errno::ENOSPC) if count > programs.len() => {
-                programs.resize(count, 0);
-                links.resize(count, 0);
-            }
-            Err(errno) => return Err(errno),
-            Ok(_) => {
-                programs.truncate(count);
-                return Ok(programs.into_iter().zip(links).collect());
-            }
-        }
-    }
+        (count, check(ret).map(|_| (programs, links)))
+    })?;
+    Ok(programs.into_iter().zip(links).take(count).collect())
 }

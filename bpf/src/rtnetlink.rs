@@ -105,11 +105,19 @@ fn exchange(
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     socket.send(&bytes, 0).map_err(io)?;
+    answered(|| socket.recv_from_full().map(|(datagram, _)| datagram), target)
+}
 
+/// Reads the answers to one request to their end. `receive` returns the next datagram, which may hold several.
+fn answered(
+    mut receive: impl FnMut() -> std::io::Result<Vec<u8>>,
+    target: &str,
+) -> Result<Dump<RouteNetlinkMessage>> {
+    let io = |error: std::io::Error| Error::from_io(Call::Netlink, target, &error);
     let mut answers = Vec::new();
     let mut is_interrupted = false;
     loop {
-        let (datagram, _) = match socket.recv_from_full() {
+        let datagram = match receive() {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             received => received.map_err(io)?,
         };
@@ -146,7 +154,107 @@ fn exchange(
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::iter;
+
+    use netlink_packet_core::{DoneMessage, ErrorMessage};
+    use netlink_packet_route::link::LinkMessage;
+
     use super::*;
+
+    type Payload = NetlinkPayload<RouteNetlinkMessage>;
+
+    fn link(number: u32) -> RouteNetlinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = number;
+        RouteNetlinkMessage::NewLink(link)
+    }
+
+    fn done(code: i32) -> Payload {
+        let mut done = DoneMessage::default();
+        done.code = code;
+        NetlinkPayload::Done(done)
+    }
+
+    fn refused(errno: Errno) -> Payload {
+        let mut error = ErrorMessage::default();
+        error.code = std::num::NonZeroI32::new(-(errno as i32));
+        NetlinkPayload::Error(error)
+    }
+
+    fn bytes(payload: Payload, flags: u16) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        let mut message = NetlinkMessage::new(header, payload);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    /// What a kernel's datagrams are read as. It is asked for no more than these.
+    fn read(datagrams: &[Vec<u8>]) -> Result<Dump<RouteNetlinkMessage>> {
+        let mut datagrams = datagrams.iter();
+        answered(|| Ok(datagrams.next().expect("there is no more to come").clone()), "devices")
+    }
+
+    #[test]
+    fn a_change_that_any_message_of_a_dump_tells_of_counts() {
+        let count = 5;
+        // None; then each of them, the last of which is the end; then all.
+        let each = (0..=count).map(|at| vec![at]);
+        for interrupted in iter::once(vec![]).chain(each).chain([(0..=count).collect()]) {
+            // Of a kernel that has room for one message, two, or all of them, in a datagram.
+            for room in [1, 2, 6] {
+                let payload = |at| match at {
+                    5 => done(0),
+                    at => NetlinkPayload::InnerMessage(link(at)),
+                };
+                let flag = |at| if interrupted.contains(&at) { NLM_F_DUMP_INTR } else { 0 };
+                let messages: Vec<_> = (0..=count).map(|at| bytes(payload(at), flag(at))).collect();
+                let datagrams: Vec<_> = messages.chunks(room).map(<[_]>::concat).collect();
+                let dump = read(&datagrams).unwrap();
+                assert_eq!(dump.answers, (0..count).map(link).collect::<Vec<_>>());
+                assert_eq!(dump.is_whole, interrupted.is_empty(), "{interrupted:?} {room}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_dump_that_ends_with_an_error_is_none_whatever_was_told_before() {
+        let first = bytes(NetlinkPayload::InnerMessage(link(1)), 0);
+        for end in [done(-(Errno::EPERM as i32)), refused(Errno::EPERM)] {
+            let end = bytes(end, 0);
+            for datagrams in [vec![first.clone(), end.clone()], vec![[&*first, &end].concat()]] {
+                assert_eq!(read(&datagrams).unwrap_err().errno(), Errno::EPERM);
+            }
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_ends_what_was_told_to_do() {
+        let acknowledged = bytes(NetlinkPayload::Error(ErrorMessage::default()), 0);
+        assert_eq!(read(&[acknowledged]), Ok(Dump { answers: vec![], is_whole: true }));
+    }
+
+    #[test]
+    fn a_call_that_a_signal_interrupts_is_made_again_and_any_other_error_is_told() {
+        let mut received =
+            vec![Ok(bytes(done(0), 0)), Err(io::Error::from_raw_os_error(Errno::EINTR as i32))];
+        assert!(answered(|| received.pop().unwrap(), "devices").unwrap().is_whole);
+        // So the kernel says that answers were lost.
+        let lost = || Err(io::Error::from_raw_os_error(Errno::ENOBUFS as i32));
+        assert_eq!(answered(lost, "devices").unwrap_err().errno(), Errno::ENOBUFS);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_short_is_an_error_and_not_the_end() {
+        let whole = bytes(NetlinkPayload::InnerMessage(link(1)), 0);
+        for length in 1..whole.len() {
+            let error = read(&[whole[..length].to_vec()]).unwrap_err();
+            assert_eq!(error.errno(), Errno::EBADMSG, "{length} bytes");
+        }
+    }
 
     #[test]
     fn of_answers_that_changes_cut_short_everything_counts_that_one_of_them_has() {

@@ -53,16 +53,23 @@ pub fn with_fq(devices: &[Device]) -> (Vec<&Device>, Vec<&Device>) {
 pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
     match cgroup {
         Some(cgroup) => {
-            let namespaces = netns::told(cgroup)?;
-            if namespaces.is_empty() {
-                return here();
-            }
-            let each: Result<Vec<_>> =
-                namespaces.iter().map(|namespace| netns::inside(namespace, here)).collect();
-            Ok(each?.concat())
+            of_all(&netns::told(cgroup)?, here, |namespace| netns::inside(namespace, here))
         }
         None => here(),
     }
+}
+
+/// Those of all these namespaces, each of which is asked for by itself; the caller's `own` if there are none.
+fn of_all<N>(
+    namespaces: &[N],
+    own: impl FnOnce() -> Result<Vec<Device>>,
+    of: impl FnMut(&N) -> Result<Vec<Device>>,
+) -> Result<Vec<Device>> {
+    if namespaces.is_empty() {
+        return own();
+    }
+    let each: Result<Vec<_>> = namespaces.iter().map(of).collect();
+    Ok(each?.concat())
 }
 
 /// Those of this thread's network namespace.
@@ -148,7 +155,10 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
+    use crate::error::{Call, Error};
 
     fn link(index: u32, name: &str, flags: LinkFlags) -> RouteNetlinkMessage {
         let mut link = LinkMessage::default();
@@ -169,6 +179,35 @@ mod tests {
         let mut qdisc = TcMessage::with_index(index);
         qdisc.attributes.push(TcAttribute::Kind(kind.to_owned()));
         RouteNetlinkMessage::NewQueueDiscipline(qdisc)
+    }
+
+    fn device(number: u32, name: &str, kinds: &[&str]) -> Device {
+        let qdiscs = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        Device { number, name: name.to_owned(), qdiscs }
+    }
+
+    #[test]
+    fn the_devices_of_every_namespace_are_told_or_an_error() {
+        let own = || Ok(vec![device(9, "own", &[])]);
+        let closed = Error::found(Call::SetNs, "3", Errno::EPERM);
+        // Namespace 2 has none, 3 cannot be entered, each other one has two of its own.
+        let of = |namespace: &u32| match namespace {
+            2 => Ok(vec![]),
+            3 => Err(closed.clone()),
+            &it => Ok(vec![device(it, "eth0", &["fq"]), device(it + 10, "eth1", &[])]),
+        };
+        let numbers = |namespaces: &[u32]| {
+            let found = of_all(namespaces, own, of);
+            found.map(|it| it.into_iter().map(|it| it.number).collect::<Vec<_>>())
+        };
+        assert_eq!(numbers(&[]), Ok(vec![9]));
+        assert_eq!(numbers(&[1]), Ok(vec![1, 11]));
+        assert_eq!(numbers(&[1, 4, 5]), Ok(vec![1, 11, 4, 14, 5, 15]));
+        assert_eq!(numbers(&[2, 4]), Ok(vec![4, 14]));
+        assert_eq!(numbers(&[2]), Ok(vec![]), "not those of the caller");
+        for several in [[3, 1], [1, 3]] {
+            assert_eq!(numbers(&several), Err(closed.clone()));
+        }
     }
 
     #[test]
@@ -192,11 +231,6 @@ mod tests {
             qdisc(1, "noqueue"),
             qdisc(2, "fq"),
         ];
-        let device = |number, name: &str, kinds: &[&str]| Device {
-            number,
-            name: name.to_owned(),
-            qdiscs: kinds.iter().map(|&kind| kind.to_owned()).collect(),
-        };
         let expected = [device(2, "eth0", &["mq", "fq"]), device(4, "wg0", &[])];
         assert_eq!(join(&links, &qdiscs), expected);
         assert!(expected[0].keeps_departures() && !expected[1].keeps_departures());

@@ -140,19 +140,26 @@ impl Queue {
     /// When it could not be removed, or not be seen to be gone.
     pub fn close(&mut self) -> Result<()> {
         self.links.clear();
-        let Some(device) = self.device else { return Ok(()) };
-        netns::inside(&self.namespace, || {
-            remove_device(device)?;
-            if links_here()?.iter().any(|link| link.header.index == device) {
-                let error =
-                    Error::found(Call::Netlink, format!("network device {device}"), Errno::EEXIST);
-                return Err(error.with_detail("it was removed, and is still there"));
-            }
-            Ok(())
-        })?;
-        self.device = None;
-        Ok(())
+        let namespace = &self.namespace;
+        until_gone(&mut self.device, |device| {
+            netns::inside(namespace, || {
+                remove_device(device)?;
+                Ok(links_here()?.iter().any(|link| link.header.index == device))
+            })
+        })
     }
+}
+
+/// Removes a device. `remove` also tells whether it is there after all: it is known until it is seen to be gone, so
+/// that who has failed can try again.
+fn until_gone(device: &mut Option<u32>, remove: impl FnOnce(u32) -> Result<bool>) -> Result<()> {
+    let Some(number) = *device else { return Ok(()) };
+    if remove(number)? {
+        let error = Error::found(Call::Netlink, format!("network device {number}"), Errno::EEXIST);
+        return Err(error.with_detail("it was removed, and is still there"));
+    }
+    *device = None;
+    Ok(())
 }
 
 impl Drop for Queue {
@@ -363,6 +370,25 @@ pub(crate) fn remove_device(device: u32) -> Result<()> {
 mod tests {
     use super::*;
     use crate::owner::{INITIAL_PID_NAMESPACE, pid_namespace};
+
+    #[test]
+    fn a_device_is_known_until_it_is_seen_to_be_gone() {
+        let mut device = Some(7);
+        let busy = Error::found(Call::Netlink, "network device 7", Errno::EBUSY);
+        for _ in 0..2 {
+            assert_eq!(until_gone(&mut device, |_| Err(busy.clone())), Err(busy.clone()));
+            let still_there = until_gone(&mut device, |_| Ok(true)).unwrap_err();
+            assert_eq!((still_there.errno(), device), (Errno::EEXIST, Some(7)));
+        }
+        let mut removed = None;
+        let remove = |number| {
+            removed = Some(number);
+            Ok(false)
+        };
+        until_gone(&mut device, remove).unwrap();
+        assert_eq!((removed, device), (Some(7), None));
+        until_gone(&mut device, |_| panic!("another one may have its number by now")).unwrap();
+    }
 
     #[test]
     fn a_device_of_ours_is_known_by_its_name() {

@@ -13,7 +13,7 @@ use crate::ids::{CgroupId, MapId, ProgramId};
 use crate::kernel::ProgramIdentity;
 use crate::layout;
 use crate::serde_path::to_hex;
-use crate::state::{Counters, ThrottleState, in_other_ticks};
+use crate::state::{Counters, ThrottleState};
 use crate::sys::{self, Map, ObjectKind, bytes_of};
 use crate::throttle::types;
 
@@ -240,14 +240,8 @@ impl Program {
         let values = self.lookup(&maps.state, bytes_of(&cgroup.0))?;
         let value = values.first().ok_or_else(|| fail(Errno::ENOENT))?;
         let mut both = layout::read_both(value);
-        let before = both.download;
-        state.put(&mut both, attach_type).ok_or_else(|| fail(Errno::EINVAL))?;
-        if maps.queue.is_some() && state.is_armed() && before.tat != 0 {
-            // What waits in the queue has not come to the cgroup yet, and is not charged there.
-            both.download.tat = in_other_ticks(before.tat, &before, &state.0);
-            both.download.reserve = in_other_ticks(before.reserve, &before, &state.0);
-            both.download.dns = in_other_ticks(before.dns, &before, &state.0);
-        }
+        let put = state.put(&mut both, attach_type, maps.queue.is_some());
+        put.ok_or_else(|| fail(Errno::EINVAL))?;
         let value = layout::write_both(value, &both);
         maps.state.update(bytes_of(&cgroup.0), &value).map_err(fail)?;
         match (&maps.queue, attach_type) {

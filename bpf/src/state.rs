@@ -35,11 +35,7 @@ impl PartialEq for ThrottleState {
 impl Eq for ThrottleState {}
 
 /// A time in the ticks of one state, in those of another. Where the finer ones have wrapped it comes out in the past.
-pub(crate) fn in_other_ticks(
-    time: u64,
-    from: &types::throttle_state,
-    to: &types::throttle_state,
-) -> u64 {
+fn in_other_ticks(time: u64, from: &types::throttle_state, to: &types::throttle_state) -> u64 {
     time >> from.tick_shift << to.tick_shift
 }
 
@@ -116,10 +112,24 @@ impl ThrottleState {
         }
     }
 
-    /// Puts it where it belongs. `None` for a place that has no state of its own.
-    pub(crate) fn put(&self, both: &mut types::throttle_cgroup, at: AttachType) -> Option<()> {
+    /// Puts it where it belongs, and leaves the other direction as it is. `None` for a place that has no state of its own.
+    /// `has_queue`: what is above the download's limit waits in a queue.
+    pub(crate) fn put(
+        &self,
+        both: &mut types::throttle_cgroup,
+        at: AttachType,
+        has_queue: bool,
+    ) -> Option<()> {
         match at {
-            AttachType::INET_INGRESS => both.download = self.0,
+            AttachType::INET_INGRESS => {
+                let before = std::mem::replace(&mut both.download, self.0);
+                if has_queue && self.is_armed() && before.tat != 0 {
+                    // What waits in the queue has not come to the cgroup yet, and is not charged there.
+                    both.download.tat = in_other_ticks(before.tat, &before, &self.0);
+                    both.download.reserve = in_other_ticks(before.reserve, &before, &self.0);
+                    both.download.dns = in_other_ticks(before.dns, &before, &self.0);
+                }
+            }
             AttachType::INET_EGRESS => both.upload = self.0,
             _ => return None,
         }

@@ -334,6 +334,8 @@ fn lone_segments_leave_room_for_small_packets() {
 
 #[path = "state_dns_tests.rs"]
 mod dns;
+#[path = "state_places_tests.rs"]
+mod places;
 
 #[test]
 fn a_time_stays_the_same_in_other_ticks() {

@@ -133,11 +133,16 @@ pub fn threads_elsewhere(process: u32, thread: u32) -> Result<BTreeSet<PathBuf>>
         .map_err(|error| Error::from_io(Call::ReadProc, folder.as_str(), &error))?;
     let names = listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let Some(here) = of(thread)? else { return Ok(BTreeSet::new()) };
-    let mut elsewhere = BTreeSet::new();
+    let mut cgroups = Vec::new();
     for other in names {
-        elsewhere.extend(of(other)?.filter(|path| !path.starts_with(&here)));
+        cgroups.extend(of(other)?);
     }
-    Ok(elsewhere)
+    Ok(elsewhere(&here, cgroups))
+}
+
+/// Those that are neither `here` nor below it.
+fn elsewhere(here: &Path, cgroups: impl IntoIterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
+    cgroups.into_iter().filter(|path| !path.starts_with(here)).collect()
 }
 
 #[cfg(test)]
@@ -154,6 +159,15 @@ mod tests {
         });
         assert_eq!(thread.join().unwrap(), Some(own));
         assert_eq!(process_of(u32::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn elsewhere_is_what_is_neither_the_cgroup_nor_below_it() {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let all = paths(&["/a", "/a/b", "/a/b/c", "/ab", "/", "/d", "/d", "/d/a"]);
+        let found = elsewhere(Path::new("/a"), all.clone());
+        assert_eq!(found, paths(&["/", "/ab", "/d", "/d/a"]).into_iter().collect());
+        assert_eq!(elsewhere(Path::new("/"), all), BTreeSet::new());
     }
 
     #[test]

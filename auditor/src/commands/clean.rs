@@ -8,7 +8,7 @@ use std::io::{self, BufRead, IsTerminal};
 use self::forced::Forced;
 use self::told::Told;
 use super::progress::Progress;
-use crate::classify::{Classified, classify};
+use crate::classify::{Verdict, classify};
 use crate::clean::{Cleaner, Done, Outcome};
 use crate::cli::Clean;
 use crate::collect::Breadth;
@@ -44,7 +44,8 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
         }
         // Nothing was changed, so the verdict stands.
         told.end(&snapshot, &classified)?;
-        return Ok(status(&classified, !args.dry_run && forced.has_refusal()));
+        let is_undone = !args.dry_run && forced.has_refusal();
+        return Ok(Tally { is_failed: false, is_undone }.status(classified.verdict));
     }
     let is_agreed = !is_idle && (args.yes || is_agreed(&steps)?);
     let chosen = forced.agreed(args.yes)?;
@@ -56,12 +57,12 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     for step in forced.declined(&chosen) {
         told.declined(step, true);
     }
+    let mut tally = Tally { is_failed: false, is_undone: forced.has_refusal() };
     if !is_agreed && chosen.is_empty() {
         say("Nothing was done.");
         told.nothing_done(&snapshot, &classified)?;
-        return Ok(status(&classified, forced.has_refusal()));
+        return Ok(tally.status(classified.verdict));
     }
-    let mut tally = Tally { is_failed: false, is_undone: forced.has_refusal() };
     let mut tell = |done: &Done, is_forced| {
         tally.count(done, is_forced);
         told.done(done, is_forced);
@@ -77,18 +78,11 @@ pub(super) fn run(args: &Clean) -> anyhow::Result<u8> {
     };
     let classified = classify(&snapshot);
     told.end_after_acts(&snapshot, &classified)?;
-    Ok(if tally.is_failed { NOT_DONE } else { status(&classified, tally.is_undone) })
-}
-
-/// The exit status of the verdict; 1 where something that `--force` names was not removed.
-fn status(classified: &Classified<'_>, is_undone: bool) -> u8 {
-    match classified.verdict.exit_status() {
-        DONE if is_undone => NOT_DONE,
-        status => status,
-    }
+    Ok(tally.status(classified.verdict))
 }
 
 /// What came of all steps.
+#[derive(Debug, Clone, Copy)]
 struct Tally {
     /// A step failed.
     is_failed: bool,
@@ -100,6 +94,16 @@ impl Tally {
     fn count(&mut self, done: &Done, is_forced: bool) {
         self.is_failed |= matches!(done.outcome, Outcome::Failed(_));
         self.is_undone |= is_forced && matches!(done.outcome, Outcome::Left(_));
+    }
+
+    /// The exit status, with the verdict of the last scan: 1 where a step failed, or something that `--force` names was
+    /// not removed.
+    fn status(self, verdict: Verdict) -> u8 {
+        match verdict.exit_status() {
+            _ if self.is_failed => NOT_DONE,
+            DONE if self.is_undone => NOT_DONE,
+            status => status,
+        }
     }
 }
 
@@ -180,5 +184,58 @@ fn target(step: &Step) -> String {
             format!("{}, which holds {program}", escape_bytes(path.as_os_str().as_encoded_bytes()))
         }
         Action::Cannot { .. } => format!("{program} ({})", step.finding),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clean::Failure;
+
+    fn outcomes() -> [Outcome; 4] {
+        let why = || "why".to_owned();
+        [
+            Outcome::Removed,
+            Outcome::Gone(why()),
+            Outcome::Left(why()),
+            Outcome::Failed(Failure::StillThere),
+        ]
+    }
+
+    /// Every sequence of so many steps, each against a leak or forced.
+    fn sequences(length: usize) -> Vec<Vec<(Outcome, bool)>> {
+        let mut all = vec![Vec::new()];
+        for _ in 0..length {
+            let longer = |earlier: &Vec<(Outcome, bool)>| {
+                let steps = outcomes().into_iter().flat_map(|it| [(it.clone(), false), (it, true)]);
+                steps.map(|step| [&earlier[..], &[step]].concat()).collect::<Vec<_>>()
+            };
+            all = all.iter().flat_map(longer).collect();
+        }
+        all
+    }
+
+    #[test]
+    fn a_step_that_failed_or_was_refused_counts_wherever_it_stands_among_others() {
+        use Outcome::{Failed, Left};
+        for steps in (0..=3).flat_map(sequences) {
+            for has_refusal in [false, true] {
+                let mut tally = Tally { is_failed: false, is_undone: has_refusal };
+                for (outcome, is_forced) in steps.clone() {
+                    tally.count(&Done { leak: String::new(), step: None, outcome }, is_forced);
+                }
+                let has_failed = steps.iter().any(|(it, _)| matches!(it, Failed(_)));
+                let has_left = steps.iter().any(|(it, forced)| *forced && matches!(it, Left(_)));
+                for verdict in [Verdict::Clean, Verdict::Leaks, Verdict::Incomplete] {
+                    let expected = match verdict {
+                        _ if has_failed => 1,
+                        Verdict::Clean => u8::from(has_left || has_refusal),
+                        Verdict::Leaks => 1,
+                        Verdict::Incomplete => 2,
+                    };
+                    assert_eq!(tally.status(verdict), expected, "{verdict:?} {steps:?}");
+                }
+            }
+        }
     }
 }

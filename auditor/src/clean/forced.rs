@@ -7,7 +7,7 @@ use bpf::cgroup::Cgroup;
 use bpf::list::ProgramList;
 
 use super::act::Stop;
-use super::{Cleaner, Done, Outcome, Place};
+use super::{Cleaner, Done, Outcome, Place, in_order};
 use crate::classify::{Judged, Key, classify};
 use crate::plan::forced;
 
@@ -36,21 +36,18 @@ impl Cleaner {
         let is_here = |judged: &&Judged<'_>| judged.place.is_some() == place.cgroup().is_some();
         for judged in fresh.unowned().filter(is_here) {
             let Some(name) = chosen.remove(&judged.key()) else { continue };
-            for step in forced(judged, &fresh) {
-                let outcome = self.act.take(&step);
-                let is_over = matches!(outcome, Outcome::Failed(_) | Outcome::Left(_));
-                tell(Done { leak: name.clone(), step: Some(step), outcome });
-                if is_over {
-                    // Its later steps presume the earlier ones.
-                    break;
-                }
-            }
+            in_order(forced(judged, &fresh), &name, |step| self.act.take(step), is_over, tell);
         }
         for leak in chosen.into_values() {
             let why = "it has gone, or is not what it was: left alone".to_owned();
             tell(Done { leak, step: None, outcome: Outcome::Gone(why) });
         }
     }
+}
+
+/// What was refused stays as it is: without its pin it would go.
+pub(super) fn is_over(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(_) | Outcome::Left(_))
 }
 
 /// The program may go: others stay at its place, or nobody is in the cgroup, or below it, for them to guard.

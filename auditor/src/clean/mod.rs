@@ -18,7 +18,7 @@ pub use self::act::{Failure, Outcome};
 pub use self::report::{CleanOutcome, CleanReport, CleanStep, CleanSummary};
 use crate::classify::{Classified, Key, classify};
 use crate::collect::{Collector, Options};
-use crate::plan::{Step, removal, steps};
+use crate::plan::{Action, Step, removal, steps};
 use crate::snapshot::Snapshot;
 
 /// Removes what a scan found.
@@ -88,20 +88,13 @@ impl Cleaner {
         for judged in fresh.leaks().filter(|leak| leak.place.is_some() == place.cgroup().is_some())
         {
             let Some(leak) = leaks.remove(&judged.key()) else { continue };
-            for step in steps(judged, &fresh) {
-                if let crate::plan::Action::Unpin { path, .. } = &step.action
-                    && !removed.insert(path.clone())
-                {
-                    continue;
-                }
-                let outcome = self.act.take(&step);
-                let is_failed = matches!(outcome, Outcome::Failed(_));
-                tell(Done { leak: leak.clone(), step: Some(step), outcome });
-                if is_failed {
-                    // Its later steps presume the earlier ones.
-                    break;
-                }
-            }
+            let mut steps = steps(judged, &fresh);
+            // Several leaks may have one pin.
+            steps.retain(|step| match &step.action {
+                Action::Unpin { path, .. } => removed.insert(path.clone()),
+                _ => true,
+            });
+            in_order(steps, &leak, |step| self.act.take(step), is_failed, tell);
         }
         // Below a cgroup no devices are judged.
         for judged in fresh.leaked_devices() {
@@ -141,6 +134,29 @@ impl Cleaner {
     }
 }
 
+/// Of a leak that nobody can end from here the pins are removed all the same.
+fn is_failed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(_))
+}
+
+/// Takes the steps against one thing, up to the first whose outcome ends it: the later ones presume that one.
+fn in_order(
+    steps: Vec<Step>,
+    leak: &str,
+    mut take: impl FnMut(&Step) -> Outcome,
+    ends: impl Fn(&Outcome) -> bool,
+    tell: &mut impl FnMut(Done),
+) {
+    for step in steps {
+        let outcome = take(&step);
+        let is_over = ends(&outcome);
+        tell(Done { leak: leak.to_owned(), step: Some(step), outcome });
+        if is_over {
+            return;
+        }
+    }
+}
+
 /// A cgroup, or none, which is ordered last.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
@@ -157,6 +173,64 @@ impl Place {
         match self {
             Self::Cgroup(path) => Some(path),
             Self::Nowhere => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::Finding;
+    use crate::plan::Premise;
+
+    /// Of three steps against one thing, of which one has that outcome and the others work: those that are taken, and of
+    /// which somebody is told.
+    fn taken(at: usize, outcome: &Outcome, ends: fn(&Outcome) -> bool) -> Vec<(usize, Outcome)> {
+        let step = |number: usize| Step {
+            finding: Finding::Unowned,
+            program: None,
+            premise: Premise::Unowned,
+            action: Action::Cannot { why: number.to_string(), holders: Vec::new() },
+            note: None,
+        };
+        let number = |step: &Step| match &step.action {
+            Action::Cannot { why, .. } => why.parse::<usize>().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (mut taken, mut told) = (Vec::new(), Vec::new());
+        let take = |step: &Step| {
+            taken.push(number(step));
+            if number(step) == at { outcome.clone() } else { Outcome::Removed }
+        };
+        in_order((0..3).map(step).collect(), "it", take, ends, &mut |done| {
+            assert_eq!(done.leak, "it");
+            told.push((number(&done.step.unwrap()), done.outcome));
+        });
+        assert_eq!(taken, told.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+        told
+    }
+
+    #[test]
+    fn after_what_failed_or_by_force_was_refused_nothing_more_is_done_to_the_same_thing() {
+        let why = || "why".to_owned();
+        for (outcome, ends_leak, ends_forced) in [
+            (Outcome::Removed, false, false),
+            (Outcome::Gone(why()), false, false),
+            (Outcome::Left(why()), false, true),
+            (Outcome::Failed(Failure::StillThere), true, true),
+            (Outcome::Failed(Failure::Changed(why())), true, true),
+        ] {
+            for at in 0..3 {
+                for (ends, is_over) in
+                    [(is_failed as fn(&Outcome) -> bool, ends_leak), (forced::is_over, ends_forced)]
+                {
+                    let count = if is_over { at + 1 } else { 3 };
+                    let outcome_of =
+                        |number| if number == at { outcome.clone() } else { Outcome::Removed };
+                    let expected: Vec<_> = (0..count).map(|it| (it, outcome_of(it))).collect();
+                    assert_eq!(taken(at, &outcome, ends), expected, "{outcome:?}");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How single findings come to a verdict, over one look or several.
 
 use crate::common::*;
+use crate::recorded::recorded;
 use auditor::classify::Finding::{OrphanedAttachment, Unknown};
 use auditor::classify::{Finding, Verdict, classify, suspects, unsettled};
 use auditor::snapshot::{Snapshot, Subject};
@@ -40,6 +41,32 @@ fn a_suspect_that_is_new_in_the_last_look_is_a_gap() {
     let snapshot = then(&host(), &idle);
     assert_eq!(programs(&snapshot), []);
     assert_eq!(classify(&snapshot).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn a_leak_of_any_kind_is_still_changing_until_two_looks_have_seen_it() {
+    for finding in Finding::ALL.into_iter().filter(|finding| finding.is_leak()) {
+        let mut now = recorded(finding.name());
+        now.looks.drain(..now.looks.len() - 1);
+        let leaks = |snapshot: &Snapshot| {
+            let classified = classify(snapshot);
+            (classified.leaks().count() + classified.leaked_devices().count(), classified.verdict)
+        };
+        let (count, verdict) = leaks(&now);
+        assert!(count > 0 && verdict == Verdict::Leaks, "{finding}");
+        assert_eq!(leaks(&then(&now, &now)), (count, verdict), "{finding}");
+        let mut before = now.clone();
+        let look = before.look();
+        look.attachments.clear();
+        look.programs.clear();
+        look.devices.clear();
+        let gaps = classify(&now).gaps.len();
+        let late = then(&before, &now);
+        assert_eq!(leaks(&late), (0, Verdict::Incomplete), "{finding}");
+        assert_eq!(classify(&late).gaps.len(), gaps + count, "{finding}");
+        let all = [&before, &now, &now].map(|it| it.looks.clone()).concat();
+        assert_eq!(leaks(&Snapshot { looks: all, ..now.clone() }), (count, verdict), "{finding}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use auditor::classify::Verdict;
 use auditor::diff::Kind;
 use auditor::formats::{Medium, Rendition};
 use auditor::gate::{
@@ -9,7 +10,7 @@ use auditor::gate::{
 };
 use auditor::report::Host;
 use auditor::results::Outcome;
-use auditor::snapshot::{Object, PinFact, Snapshot, Subject, Tool};
+use auditor::snapshot::{Gap, Object, PinFact, Snapshot, Subject, Tool};
 use bpf::{Birth, MapId};
 
 use crate::common::*;
@@ -317,6 +318,65 @@ pub(crate) fn reported() -> GateReport {
     after.load(42, "sd_devices", &[]);
     after.hold(SYSTEMD, &[program(42)]);
     report(settled(&before, &after), Some(Ended::Exited(0)))
+}
+
+/// One thing that is left, or may be, or a gap; nothing for any other number.
+pub(crate) fn of_kind(kind: usize) -> GateReport {
+    let one = settled(&everything(), &loaded(&[])).left;
+    let gap = Gap { about: Subject::Pins, what: "/x".into(), why: "denied".into() };
+    report(
+        Aftermath {
+            left: one.iter().filter(|_| kind == 0).cloned().collect(),
+            unclear: one.iter().filter(|_| kind == 1).cloned().collect(),
+            gaps: [gap].into_iter().filter(|_| kind == 2).collect(),
+            others: one.clone(),
+            ..Aftermath::default()
+        },
+        Some(Ended::Exited(0)),
+    )
+}
+
+#[test]
+fn what_is_told_as_left_or_as_a_gap_counts_in_the_verdict_and_the_status_and_nothing_else_does() {
+    for kind in 0..4 {
+        let told = of_kind(kind);
+        assert_eq!((told.left.len(), told.gaps.len()), [(1, 0), (0, 1), (0, 1), (0, 0)][kind]);
+        let verdicts = [Verdict::Leaks, Verdict::Incomplete, Verdict::Incomplete, Verdict::Clean];
+        assert_eq!(told.verdict, verdicts[kind]);
+        for (ended, own) in [(Ended::Exited(0), 0), (Ended::Exited(7), 7), (Ended::Killed(9), 137)]
+        {
+            let mut told = of_kind(kind);
+            told.command.ended = Some(ended);
+            assert_eq!(told.exit_status(), [1, 2, 2, own][kind], "{ended:?}");
+        }
+        let mut not_run = of_kind(kind);
+        not_run.command.ended = None;
+        assert_eq!(not_run.exit_status(), [1, 2, 2, 2][kind]);
+    }
+}
+
+#[test]
+fn only_where_nothing_is_left_unclear_or_unseen_there_is_nothing_to_wait_for() {
+    let one = settled(&everything(), &loaded(&[])).left;
+    let gap = Gap { about: Subject::Pins, what: "/x".into(), why: "denied".into() };
+    for (left, unclear, gaps) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
+        let aftermath = Aftermath {
+            left: one.iter().filter(|_| left).cloned().collect(),
+            unclear: one.iter().filter(|_| unclear).cloned().collect(),
+            gaps: [&gap].into_iter().filter(|_| gaps).cloned().collect(),
+            others: one.clone(),
+            gone: vec![one[0].item.clone()],
+            gone_of_others: vec![one[0].item.clone()],
+        };
+        assert_eq!(aftermath.is_settled(), !(left || unclear || gaps));
+        assert_eq!(aftermath.gaps().len(), usize::from(unclear) + usize::from(gaps));
+        let verdict = match (left, unclear || gaps) {
+            (true, _) => Verdict::Leaks,
+            (false, true) => Verdict::Incomplete,
+            (false, false) => Verdict::Clean,
+        };
+        assert_eq!(aftermath.verdict(), verdict);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod action;
 mod attachments;
 mod baseline;
+mod ci;
 mod common;
 mod devices;
 mod diff;

@@ -155,6 +155,9 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Read;
+
     use nix::errno::Errno;
 
     use super::*;
@@ -310,5 +313,54 @@ mod tests {
             (one.name.as_str(), one.qdiscs.as_slice()),
             ("chadtest0", &["tbf".to_owned()][..])
         );
+    }
+
+    /// A process in a network namespace of its own, with one device that is up.
+    struct Apart(std::process::Child);
+
+    impl Apart {
+        fn new(cgroup: &Path, device: &str) -> Self {
+            let script = format!(
+                "ip link add {device} type veth peer name chadtest9 && ip link set {device} up && echo ready && \
+                 exec sleep 1000"
+            );
+            let mut process = std::process::Command::new("unshare");
+            process.args(["--net", "sh", "-c", &script]).stdout(std::process::Stdio::piped());
+            let mut process = Self(process.spawn().unwrap());
+            let mut ready = [0; 6];
+            process.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+            fs::write(cgroup.join("cgroup.procs"), process.0.id().to_string()).unwrap();
+            process
+        }
+    }
+
+    impl Drop for Apart {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn root_of_a_cgroup_the_devices_of_all_its_network_namespaces_are_told() {
+        vmtests::isolation::isolate();
+        let cgroup = vmtests::cgroup::ScratchCgroup::new("namespaces");
+        let names = || {
+            let found = devices(Some(cgroup.path())).unwrap();
+            let mut names: Vec<_> = found.into_iter().map(|device| device.name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), [""; 0], "those of this process");
+        let _first = Apart::new(cgroup.path(), "chadtest1");
+        assert_eq!(names(), ["chadtest1"]);
+        assert!(netns::only(cgroup.path()).is_ok());
+        let _second = Apart::new(cgroup.path(), "chadtest2");
+        let _below = Apart::new(&cgroup.child("x/y"), "chadtest3");
+        assert_eq!(names(), ["chadtest1", "chadtest2", "chadtest3"]);
+        assert_eq!(netns::only(cgroup.path()).unwrap_err().errno(), Errno::EINVAL);
+        // And in this process's own.
+        let (visited, untold) = netns::in_each(cgroup.path(), here).unwrap();
+        assert_eq!((visited.len(), visited.concat().len(), untold), (4, 3, 0));
     }
 }

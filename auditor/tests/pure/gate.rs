@@ -12,6 +12,7 @@ use auditor::report::Host;
 use auditor::results::Outcome;
 use auditor::snapshot::{Gap, Object, PinFact, Snapshot, Subject, Tool};
 use bpf::{Birth, MapId};
+use nix::sys::signal::Signal;
 
 use crate::common::*;
 use crate::diff::{Stock, everything};
@@ -318,6 +319,28 @@ pub(crate) fn reported() -> GateReport {
     after.load(42, "sd_devices", &[]);
     after.hold(SYSTEMD, &[program(42)]);
     report(settled(&before, &after), Some(Ended::Exited(0)))
+}
+
+#[test]
+fn what_is_there_when_a_signal_ends_the_gate_is_told_and_no_leak_yet() {
+    let mut after = loaded(&[]);
+    after.load(42, "sd_devices", &[]);
+    after.hold(SYSTEMD, &[program(42)]);
+    let found = judged(&everything(), &after).confirmed_by(None);
+    assert_eq!(found.left.len(), 2, "one look proves nothing");
+    let told = found.clone().interrupted(Signal::SIGTERM);
+    assert_eq!((told.left.len(), told.verdict()), (0, Verdict::Incomplete));
+    let [gap] = &told.gaps[..] else { panic!("{told:?}") };
+    assert!(gap.why.starts_with("SIGTERM ended the gate"), "{}", gap.why);
+    assert!(
+        gap.why.ends_with("new, and still there: program 41 (leaky), cgroup_skb"),
+        "{}",
+        gap.why
+    );
+    let nothing = Aftermath { others: found.left, ..Aftermath::default() };
+    let told = nothing.clone().interrupted(Signal::SIGINT);
+    assert_eq!((told.verdict(), &told.others), (Verdict::Incomplete, &nothing.others));
+    assert!(told.gaps[0].why.ends_with("run it again"), "{}", told.gaps[0].why);
 }
 
 /// One thing that is left, or may be, or a gap; nothing for any other number.

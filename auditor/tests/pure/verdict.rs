@@ -83,6 +83,66 @@ fn a_suspect_at_another_place_is_another_suspect() {
 }
 
 #[test]
+fn a_suspect_is_the_same_one_only_if_nothing_of_what_makes_it_so_has_changed() {
+    type Change = fn(&mut Snapshot);
+    let attached = || {
+        let mut host = orphan();
+        host.link(11, 41, A, IN);
+        host.pin("/sys/fs/bpf/x", link(11));
+        host
+    };
+    let changes: [(&str, Change); 5] = [
+        ("cgroup", |host| {
+            host.look().attachments.last_mut().unwrap().cgroup_id.0 += 1;
+            host.look().links.last_mut().unwrap().cgroup_id.0 += 1;
+        }),
+        ("attach type", |host| {
+            host.look().attachments.last_mut().unwrap().attach_type = EG;
+            host.look().links.last_mut().unwrap().attach_type = Some(EG);
+        }),
+        ("program", |host| {
+            host.look().programs.last_mut().unwrap().id.0 += 1;
+            host.look().attachments.last_mut().unwrap().program_id.0 += 1;
+            host.look().links.last_mut().unwrap().program_id.0 += 1;
+        }),
+        ("link", |host| {
+            host.look().links.last_mut().unwrap().id.0 += 1;
+            host.look().pins.last_mut().unwrap().object = link(12);
+        }),
+        ("pin", |host| host.look().pins.last_mut().unwrap().path = "/sys/fs/bpf/y".into()),
+    ];
+    assert_eq!(classify(&then(&attached(), &attached())).verdict, Verdict::Leaks);
+    for (what, change) in changes {
+        let mut before = attached();
+        change(&mut before);
+        assert_eq!(classify(&before).verdict, Verdict::Leaks, "{what}");
+        assert_eq!(classify(&then(&before, &attached())).verdict, Verdict::Incomplete, "{what}");
+    }
+    let device = || {
+        let mut host = host();
+        host.owner_lives(&owner(4711), Some(false));
+        host.device(&owner(4711));
+        host
+    };
+    let changes: [(&str, Change); 3] = [
+        ("namespace", |host| host.look().devices[0].network_namespace += 1),
+        ("number", |host| host.look().devices[0].index += 1),
+        ("alias", |host| {
+            let other = bpf::Owner { version: "0.0.1".into(), ..owner(4711) };
+            host.look().devices[0].alias = Some(serde_json::to_string(&other).unwrap());
+            host.owner_lives(&other, Some(false));
+        }),
+    ];
+    assert_eq!(classify(&then(&device(), &device())).verdict, Verdict::Leaks);
+    for (what, change) in changes {
+        let mut before = device();
+        change(&mut before);
+        assert_eq!(classify(&before).verdict, Verdict::Leaks, "{what}");
+        assert_eq!(classify(&then(&before, &device())).verdict, Verdict::Incomplete, "{what}");
+    }
+}
+
+#[test]
 fn a_suspect_that_turns_from_one_finding_to_another_stays_one() {
     let mut disarmed = orphan();
     disarmed.look().owners[0].alive = Some(true);

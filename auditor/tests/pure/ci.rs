@@ -5,6 +5,7 @@ use auditor::classify::{Finding, Verdict, classify};
 use auditor::cli::Format;
 use auditor::formats::{Medium, Rendition, render};
 use auditor::report::{Report, report};
+use auditor::results::{COVERAGE, Outcome};
 use auditor::snapshot::{Snapshot, Subject};
 use serde_json::Value;
 
@@ -70,6 +71,27 @@ fn check(what: &impl Rendition, verdict: Verdict, said: Said, about: &str) {
     );
     assert!(text.lines().any(|line| line.starts_with(&format!("{word}: "))), "{about}: {text}");
     assert_eq!(results.verdict, expected, "{about}");
+    check_remedies(what, about);
+}
+
+/// What to do about a problem stands in each format that has the problem.
+fn check_remedies(what: &impl Rendition, about: &str) {
+    let count = |is_failed: bool| {
+        let checks = what.results().checks.into_iter().filter(|check| check.rule != COVERAGE);
+        let problems = checks.flat_map(|check| match check.outcome {
+            Outcome::Failed(problems) => problems,
+            Outcome::Noted(problems) if !is_failed => problems,
+            _ => Vec::new(),
+        });
+        problems.filter(|it| it.remedy.is_some()).count()
+    };
+    assert_eq!(rendered(what, Format::Github).matches("%0A-&gt; ").count(), 0);
+    assert_eq!(rendered(what, Format::Github).matches("%0A-> ").count(), count(false), "{about}");
+    assert_eq!(rendered(what, Format::Junit).matches("\n-&gt; ").count(), count(true), "{about}");
+    let log: Value = serde_json::from_str(&rendered(what, Format::Sarif)).unwrap();
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    let texts = results.iter().filter_map(|it| it["message"]["text"].as_str());
+    assert_eq!(texts.filter(|it| it.contains(" -> ")).count(), count(false), "{about}");
 }
 
 /// The numbers of a scan in its own formats.
@@ -143,6 +165,13 @@ fn a_new_leak_beside_a_known_one_fails_every_format_alone() {
     let report = against(Some(&before), &now);
     check(&report, report.verdict, (3, 0), "three new ones");
     check_numbers(&report, 3, 1, 0, "three new ones");
+}
+
+#[test]
+fn what_people_should_look_at_fails_no_format_and_has_its_remedy_in_each() {
+    let report = against(None, &unowned());
+    assert_eq!(report.summary.unowned, 1);
+    check(&report, report.verdict, (0, 0), "unowned");
 }
 
 #[test]

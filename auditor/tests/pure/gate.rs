@@ -6,7 +6,8 @@ use auditor::classify::Verdict;
 use auditor::diff::Kind;
 use auditor::formats::{Medium, Rendition};
 use auditor::gate::{
-    Aftermath, CommandInfo, Ended, GateReport, Origin, Processes, SCHEMA_VERSION, judge,
+    Aftermath, CommandInfo, Ended, Evidence, GateReport, Left, LoadedBy, Origin, Processes,
+    SCHEMA_VERSION, judge,
 };
 use auditor::report::Host;
 use auditor::results::Outcome;
@@ -341,6 +342,31 @@ fn what_is_there_when_a_signal_ends_the_gate_is_told_and_no_leak_yet() {
     let told = nothing.clone().interrupted(Signal::SIGINT);
     assert_eq!((told.verdict(), &told.others), (Verdict::Incomplete, &nothing.others));
     assert!(told.gaps[0].why.ends_with("run it again"), "{}", told.gaps[0].why);
+}
+
+#[test]
+fn the_text_says_who_made_what_others_did_and_how_that_is_known() {
+    let one = settled(&everything(), &loaded(&[SYSTEMD])).others.remove(0);
+    let by = |is_of_command| LoadedBy { pid: 77, comm: "loader".into(), is_of_command };
+    let others = "loaded by process 77 (loader), which the command did not start";
+    for (evidence, loader, expected) in [
+        (Evidence::Holders, Some(by(false)), "held by process 1 (somebody), running since before"),
+        (Evidence::LoadedBefore, Some(by(false)), "loaded before the command was started"),
+        (Evidence::LoadedAfter, None, "loaded when the command and all that it started was over"),
+        (Evidence::Loader, Some(by(false)), others),
+        (Evidence::Loader, None, "loaded by a process that the command did not start"),
+        (Evidence::NotAsked, Some(by(false)), others),
+        // It has loaded the program, and not attached it.
+        (Evidence::NotAsked, Some(by(true)), "the command has made nothing of the kind"),
+        (Evidence::NotAsked, None, "the command has made nothing of the kind"),
+        (Evidence::Owner, None, "its owner was not started by the command"),
+    ] {
+        let left = Left { evidence: Some(evidence), loader, ..one.clone() };
+        let aftermath = Aftermath { others: vec![left], ..Aftermath::default() };
+        let text = report(aftermath, Some(Ended::Exited(0))).text(Medium::FILE);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(expected), "{evidence:?}: {text}");
+    }
 }
 
 /// One thing that is left, or may be, or a gap; nothing for any other number.

@@ -22,6 +22,7 @@ mod programs;
 mod prometheus;
 mod recorded;
 mod results;
+mod same;
 mod sarif;
 mod schema;
 mod slots;

@@ -214,6 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn of_too_many_devices_with_fq_those_that_no_throttle_knows_are_told_apart() {
+        let count = u32::try_from(FqDevices::MOST).unwrap();
+        let numbers = |devices: &[&Device]| devices.iter().map(|it| it.number).collect::<Vec<_>>();
+        for beyond in 0..3 {
+            // The last ones first, and one without fq among them.
+            let mut devices: Vec<_> =
+                (1..=count + beyond).rev().map(|it| device(it, "eth", &["mq", "fq"])).collect();
+            devices.insert(1, device(99, "wg0", &["fq_codel"]));
+            let (known, unknown) = with_fq(&devices);
+            assert_eq!(numbers(&known), (1..=count).rev().collect::<Vec<_>>());
+            assert_eq!(numbers(&unknown), (count + 1..=count + beyond).rev().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn a_device_has_the_disciplines_of_all_its_queues_each_once() {
         let links = [
             link(1, "lo", LinkFlags::Up | LinkFlags::Loopback),

@@ -372,6 +372,48 @@ mod tests {
     use crate::owner::{INITIAL_PID_NAMESPACE, pid_namespace};
 
     #[test]
+    fn packets_come_from_each_device_with_ethernet_headers_that_is_up_and_hands_on_to_none() {
+        let source = |index: u32| {
+            let mut link = LinkMessage::default();
+            link.header.index = index;
+            link.header.link_layer_type = LinkLayerType::Ether;
+            link.header.flags = LinkFlags::Up;
+            link
+        };
+        let with = |index, change: fn(&mut LinkMessage)| {
+            let mut link = source(index);
+            change(&mut link);
+            link
+        };
+        let kind = |it: &mut LinkMessage, kind| {
+            it.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+        };
+        let no_device = RouteNetlinkMessage::NewQueueDiscipline(TcMessage::with_index(2));
+        let links = [
+            source(2),
+            with(3, |it| it.header.flags = LinkFlags::empty()),
+            with(4, |it| it.header.flags |= LinkFlags::Loopback),
+            with(5, |it| it.header.link_layer_type = LinkLayerType::None),
+            with(6, |it| it.attributes.push(LinkAttribute::Controller(9))),
+            {
+                let mut ifb = source(7);
+                kind(&mut ifb, InfoKind::Ifb);
+                ifb
+            },
+            {
+                let mut bridge = source(9);
+                kind(&mut bridge, InfoKind::Bridge);
+                bridge
+            },
+            source(10),
+        ];
+        let mut messages: Vec<_> = links.into_iter().map(RouteNetlinkMessage::NewLink).collect();
+        messages.push(no_device);
+        assert_eq!(sources(&messages), [2, 9, 10]);
+        assert_eq!(sources(&[]), [0; 0]);
+    }
+
+    #[test]
     fn a_device_is_known_until_it_is_seen_to_be_gone() {
         let mut device = Some(7);
         let busy = Error::found(Call::Netlink, "network device 7", Errno::EBUSY);

@@ -196,7 +196,7 @@ fn is_left_behind(link: &LinkMessage) -> Result<bool> {
         _ => None,
     });
     match alias.map(|alias| serde_json::from_str::<Owner>(alias)) {
-        Some(Ok(owner)) => Ok(owner.is_alive()? == Some(false)),
+        Some(Ok(owner)) => Ok(owner.pid == pid && owner.is_alive()? == Some(false)),
         // An alias that is none of ours: nor is the device.
         Some(Err(_)) => Ok(false),
         // Its owner is just making it, or was killed then. The name has no pid namespace, so the pid counts in each.

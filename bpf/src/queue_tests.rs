@@ -102,6 +102,10 @@ fn only_what_a_dead_owner_of_ours_left_is_left_behind() {
     assert!(!left(&device(&mine, InfoKind::Ifb, Some("somebody's"))));
     assert!(!left(&device(&mine, InfoKind::Dummy, Some(&dead))));
     assert!(!left(&device("ifb7", InfoKind::Ifb, Some(&dead))));
+    // Nobody has that pid: what is written on it is none of ours all the same, nor is another owner's.
+    for alias in ["somebody's", "", &dead] {
+        assert!(!left(&device("chadq99999999a", InfoKind::Ifb, Some(alias))), "{alias}");
+    }
     // Without an alias the name has to do.
     assert!(!left(&device(&mine, InfoKind::Ifb, None)));
     let is_certain = pid_namespace().unwrap() == INITIAL_PID_NAMESPACE;

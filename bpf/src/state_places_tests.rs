@@ -68,6 +68,33 @@ fn a_download_with_a_queue_keeps_the_times_of_what_has_come_to_the_cgroup() {
 }
 
 #[test]
+fn what_is_known_of_the_senders_stays_known_in_proportion_when_a_limit_changes() {
+    let limits = |rate| limits(rate, Duration::from_millis(20));
+    let mut state = armed(1_000_000, DAY);
+    let flow = types::throttle_flow {
+        arrived: 1,
+        arrived_before: 2,
+        updated: 3,
+        fair_rate: 250_000,
+        rtt: 4,
+        cut: 5,
+        bound: 6,
+    };
+    state.0.flow = flow;
+    for (rate, fair_rate) in [(1_000_000, 250_000), (4_000_000, 1_000_000), (2_000, 500)] {
+        let changed = state.changed_to(&limits(rate), DAY);
+        let mut expected = armed(rate, DAY);
+        expected.0.flow = types::throttle_flow { fair_rate, ..flow };
+        assert_eq!(changed, expected, "{rate}");
+    }
+    // What cannot be is not known.
+    state.0.flow.fair_rate = u64::MAX;
+    assert_eq!(state.changed_to(&limits(100_000_000_000), DAY).0.flow.fair_rate, 0);
+    let off = ThrottleState::disarmed().changed_to(&limits(1_000), DAY);
+    assert_eq!(off, armed(1_000, DAY), "nothing is known");
+}
+
+#[test]
 fn only_the_two_directions_have_a_state_of_their_own() {
     let with_state = [AttachType::INET_INGRESS, AttachType::INET_EGRESS];
     for place in AttachType::all() {

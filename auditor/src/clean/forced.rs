@@ -56,12 +56,7 @@ pub(super) fn may_go(
     attach_type: AttachType,
     list: &ProgramList,
 ) -> Result<(), Stop> {
-    let why = match (attach_type == AttachType::LSM, list.programs.len()) {
-        // Each hook has a list of its own, and the kernel gives them as one.
-        (true, _) => "whether another program is on its hook cannot be told",
-        (false, 0 | 1) => "it is the last program at this place",
-        (false, _) => return Ok(()),
-    };
+    let Some(why) = guards(attach_type, list.programs.len()) else { return Ok(()) };
     if cgroup.is_populated()? {
         return Err(Stop::Left(format!(
             "{why}, and the cgroup has processes, which it may guard: end them first, or remove it with the tool \
@@ -69,6 +64,16 @@ pub(super) fn may_go(
         )));
     }
     Ok(())
+}
+
+/// Why one of so many programs at a place may be what guards it; none where others do.
+fn guards(attach_type: AttachType, count: usize) -> Option<&'static str> {
+    match (attach_type == AttachType::LSM, count) {
+        // Each hook has a list of its own, and the kernel gives them as one.
+        (true, _) => Some("whether another program is on its hook cannot be told"),
+        (false, 0 | 1) => Some("it is the last program at this place"),
+        (false, _) => None,
+    }
 }
 
 #[cfg(test)]

@@ -114,6 +114,23 @@ fn a_hidden_process_matters_no_more_where_all_leaks_are_known() {
 }
 
 #[test]
+fn advice_is_about_what_is_new_alone() {
+    // What is known nobody can remove from here, and it has another finding.
+    let mut before = orphan();
+    before.link(11, 41, A, IN);
+    let mut now = two_orphans();
+    now.link(11, 41, A, IN);
+    let text = against(&before, &now).text(Medium::FILE);
+    assert!(text.contains("\nRemove what is leaked: chadthrottle-audit clean"), "{text}");
+    assert!(text.contains("explain orphaned_attachment"), "{text}");
+    let text = against(&now, &now).text(Medium::FILE);
+    assert!(!text.contains("Remove what") && !text.contains("Explain a finding"), "{text}");
+    let all = against(&host(), &now).text(Medium::FILE);
+    assert!(all.contains("\nRemove what can be removed: chadthrottle-audit clean"), "{all}");
+    assert!(all.contains("explain unreachable_program"), "{all}");
+}
+
+#[test]
 fn of_several_looks_the_last_one_says_what_could_not_be_seen() {
     for hidden_in in [[true, false], [false, true], [true, true]] {
         let mut now = two_orphans();

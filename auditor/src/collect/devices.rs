@@ -1,6 +1,6 @@
 //! Network devices that are named as queues of ours, and the programs that are on devices.
 
-use bpf::link::Way;
+use bpf::link::{DeviceLinkInfo, Way};
 use bpf::{LinkId, devices, objects};
 
 use super::gap;
@@ -87,20 +87,25 @@ pub(super) fn device_links(
     known(objects::device_links(), "links on network devices", gaps, changing)
         .into_iter()
         .filter(|link| of_ours(link.program_id))
-        .map(|link| DeviceLinkFact {
-            id: link.id,
-            program_id: link.program_id,
-            device: link.device.unwrap_or(0),
-            attach_type: match link.way {
-                Way::Ingress => "tcx_ingress".to_owned(),
-                Way::Egress => "tcx_egress".to_owned(),
-            },
-        })
+        .map(link_fact)
         .collect()
+}
+
+fn link_fact(link: DeviceLinkInfo) -> DeviceLinkFact {
+    DeviceLinkFact {
+        id: link.id,
+        program_id: link.program_id,
+        device: link.device.unwrap_or(0),
+        attach_type: match link.way {
+            Way::Ingress => "tcx_ingress".to_owned(),
+            Way::Egress => "tcx_egress".to_owned(),
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use bpf::ProgramId;
     use bpf::error::Call;
     use nix::errno::Errno;
 
@@ -147,6 +152,18 @@ mod tests {
         // Nobody has looked.
         assert_eq!((coverage.network_namespaces, coverage.gaps.len()), (None, 1));
         assert_eq!(coverage.gaps[0].about, Subject::Devices);
+    }
+
+    #[test]
+    fn a_link_is_told_with_its_device_or_that_it_is_on_none_any_more() {
+        for (device, told) in [(None, 0), (Some(7), 7)] {
+            for (way, attach_type) in [(Way::Ingress, "tcx_ingress"), (Way::Egress, "tcx_egress")] {
+                let (id, program_id) = (LinkId(31), ProgramId(41));
+                let fact = link_fact(DeviceLinkInfo { id, program_id, device, way });
+                assert_eq!((fact.id, fact.program_id), (id, program_id));
+                assert_eq!((fact.device, &*fact.attach_type), (told, attach_type));
+            }
+        }
     }
 
     #[test]

@@ -378,6 +378,32 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The scope that a command line asks for, in whichever command.
+    fn scope(words: &[&str]) -> ScopeArgs {
+        match Cli::parse_from([&["chadthrottle-audit"], words].concat()).command {
+            Command::Scan(it) => it.scope,
+            Command::Clean(it) => it.scope,
+            Command::Snapshot(it) => it.scope,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_option_of_the_scope_is_asked_for_in_every_command_that_has_it() {
+        for command in ["scan", "clean", "snapshot"] {
+            let of = |options: &[&str]| scope(&[&[command], options].concat());
+            let types = ["--attach-type", "cgroup_inet_egress", "--attach-type", "cgroup_sock_ops"];
+            let globs = ["--program", "a*", "--program", "b"];
+            let rest = ["--root", "/a", "--method", "iter", "--settle", "3s"];
+            let options = of(&[&types[..], &globs, &rest].concat()).options(Breadth::Everybody);
+            assert_eq!(options.attach_types, [AttachType::INET_EGRESS, AttachType::SOCK_OPS]);
+            assert_eq!(options.programs, ["a*", "b"], "{command}");
+            assert_eq!(options.root, PathBuf::from("/a"));
+            assert_eq!((options.method, options.breadth), (Method::Iter, Breadth::Everybody));
+            assert_eq!(options.settle, Duration::from_secs(3));
+        }
+    }
+
     #[test]
     fn without_options_everything_is_asked_for() {
         let Command::Scan(scan) = Cli::parse_from(["chadthrottle-audit", "scan"]).command else {

@@ -159,5 +159,25 @@ mod tests {
             LinkXdp::DrvProgId(0),
         ])];
         assert_eq!(xdp_programs(&device), [7]);
+        device.attributes.push(LinkAttribute::Xdp(vec![
+            LinkXdp::HwProgId(9),
+            LinkXdp::DrvProgId(8),
+            LinkXdp::ProgId(0),
+            LinkXdp::SkbProgId(7),
+        ]));
+        assert_eq!(xdp_programs(&device), [7, 8, 9], "each has programs of its own");
+    }
+
+    #[test]
+    fn a_netkit_device_has_hooks_of_its_own_by_whichever_name_it_is_known() {
+        let of = |kinds: &[InfoKind]| {
+            let mut device = LinkMessage::default();
+            let infos = kinds.iter().cloned().map(LinkInfo::Kind).collect();
+            device.attributes = vec![LinkAttribute::Mtu(1_500), LinkAttribute::LinkInfo(infos)];
+            hooks_of(&device).len()
+        };
+        let other = |kind: &str| InfoKind::Other(kind.to_owned());
+        assert_eq!([of(&[InfoKind::Netkit]), of(&[other("netkit")])], [4, 4]);
+        assert_eq!([of(&[]), of(&[InfoKind::Veth]), of(&[other("netkit2")])], [2, 2, 2]);
     }
 }

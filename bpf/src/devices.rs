@@ -111,21 +111,10 @@ pub fn remove(
     let mut removal = None;
     let is_it = |it: &Device| it.index == device.index;
     let unseen = netns::in_every(Some(device.network_namespace), |namespace| {
-        let Some(found) = here(namespace)?.0.into_iter().find(is_it) else {
-            // Renamed to something else, or gone.
-            let other = links()?.iter().any(|link| link.header.index == device.index);
-            removal = Some(if other { Removal::Changed } else { Removal::Gone });
-            return Ok(());
-        };
-        if (&found.name, found.is_ifb, &found.alias) != (&device.name, device.is_ifb, &device.alias)
-            || !is_left_behind(&found)?
-        {
-            removal = Some(Removal::Changed);
-            return Ok(());
-        }
-        remove_device(found.index)?;
-        let is_there = links()?.iter().any(|link| link.header.index == found.index);
-        removal = Some(if is_there { Removal::StillThere } else { Removal::Removed });
+        let found = here(namespace)?.0.into_iter().find(is_it);
+        let is_there = || Ok(links()?.iter().any(|link| link.header.index == device.index));
+        let remove = || remove_device(device.index);
+        removal = Some(remove_found(device, found.as_ref(), &is_left_behind, is_there, remove)?);
         Ok(())
     })?;
     let closed = unseen.into_iter().find_map(|it| match it {
@@ -138,6 +127,28 @@ pub fn remove(
         (None, Some(error)) => Err(error),
         (None, None) => Ok(Removal::Gone),
     }
+}
+
+/// Removes a device if it is what was found there with its number and a name of ours. `is_there`: whether any device has its
+/// number.
+fn remove_found(
+    device: &Device,
+    found: Option<&Device>,
+    is_left_behind: impl Fn(&Device) -> Result<bool>,
+    is_there: impl Fn() -> Result<bool>,
+    remove: impl FnOnce() -> Result<()>,
+) -> Result<Removal> {
+    let Some(found) = found else {
+        // Renamed to something else, or gone.
+        return Ok(if is_there()? { Removal::Changed } else { Removal::Gone });
+    };
+    if (&found.name, found.is_ifb, &found.alias) != (&device.name, device.is_ifb, &device.alias)
+        || !is_left_behind(found)?
+    {
+        return Ok(Removal::Changed);
+    }
+    remove()?;
+    Ok(if is_there()? { Removal::StillThere } else { Removal::Removed })
 }
 
 /// Those in this thread's network namespace, and whether they did not change while they were listed.
@@ -180,7 +191,59 @@ fn link(answer: &RouteNetlinkMessage) -> Option<&LinkMessage> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use nix::errno::Errno;
+
     use super::*;
+    use crate::error::Call;
+
+    #[test]
+    fn only_the_device_that_was_found_is_removed_and_only_if_it_is_left_behind() {
+        let device = Device {
+            network_namespace: 1,
+            path: None,
+            index: 7,
+            name: "chadq4711a".to_owned(),
+            is_ifb: true,
+            alias: Some("{}".to_owned()),
+        };
+        // What came of it, and whether it was touched.
+        let removed = |found: Option<&Device>, is_left_behind: bool, is_there: bool| {
+            let touched = Cell::new(false);
+            let remove = || {
+                touched.set(true);
+                Ok(())
+            };
+            let left_behind = |it: &Device| {
+                assert_eq!(it, found.unwrap(), "as it is now");
+                Ok(is_left_behind)
+            };
+            let removal = remove_found(&device, found, left_behind, || Ok(is_there), remove);
+            (removal.unwrap(), touched.get())
+        };
+        assert_eq!(removed(None, true, false), (Removal::Gone, false));
+        assert_eq!(removed(None, true, true), (Removal::Changed, false));
+        assert_eq!(removed(Some(&device), true, false), (Removal::Removed, true));
+        assert_eq!(removed(Some(&device), true, true), (Removal::StillThere, true));
+        for is_there in [false, true] {
+            assert_eq!(removed(Some(&device), false, is_there), (Removal::Changed, false));
+            for other in [
+                Device { name: "chadq4711b".to_owned(), ..device.clone() },
+                Device { is_ifb: false, ..device.clone() },
+                Device { alias: None, ..device.clone() },
+                Device { alias: Some("{} ".to_owned()), ..device.clone() },
+            ] {
+                assert_eq!(removed(Some(&other), true, is_there), (Removal::Changed, false));
+            }
+            // Where it was found says nothing of what it is.
+            let elsewhere = Device { path: Some("/run/netns/x".into()), ..device.clone() };
+            assert!(removed(Some(&elsewhere), true, is_there).1);
+        }
+        let refused = || Err(Error::found(Call::Netlink, "7", Errno::EBUSY));
+        let failed = remove_found(&device, Some(&device), |_| Ok(true), || Ok(false), refused);
+        assert_eq!(failed.unwrap_err().errno(), Errno::EBUSY);
+    }
 
     #[test]
     fn a_device_is_a_queues_only_by_name_kind_and_alias_together() {

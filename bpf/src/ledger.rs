@@ -288,6 +288,79 @@ mod tests {
         assert_eq!(read.limits.unwrap().limits(), limits);
     }
 
+    fn recorded(limits: Option<&Limits>, former_cgroup: Option<CgroupId>) -> RecordedAttachment {
+        RecordedAttachment {
+            attach_type: AttachType::INET_EGRESS,
+            program_id: ProgramId(7),
+            tag: "0".into(),
+            loaded_at_ns: 1,
+            link_id: Some(LinkId(8)),
+            pin: Some("/sys/fs/bpf/x".into()),
+            limits: limits.map(Into::into),
+            former_cgroup,
+        }
+    }
+
+    #[test]
+    fn limits_of_every_kind_and_every_later_field_come_back_as_they_were() {
+        for traffic in [Traffic::All, Traffic::Internet, Traffic::Local] {
+            for departures in [
+                Departures::Never,
+                Departures::Queue,
+                Departures::Fq([3].into_iter().collect()),
+                Departures::Fq((1..=8).collect()),
+            ] {
+                for rate in [Rate::MIN, Rate::MAX] {
+                    let limits = Limits { rate, burst: Burst::MAX, traffic, departures };
+                    let entry = Entry {
+                        attachments: vec![recorded(Some(&limits), Some(CgroupId(1)))],
+                        waiting: true,
+                        cgroup_namespace: 7,
+                        cgroup_top: Some(CgroupId(2)),
+                        displace: true,
+                        ..entry()
+                    };
+                    let read = parse(&text(&entry)).unwrap();
+                    assert_eq!(read, entry);
+                    // A queue goes with its owner.
+                    let departures = departures.devices().map_or(Departures::Never, Departures::Fq);
+                    let kept = read.attachments[0].limits.as_ref().unwrap().limits();
+                    assert_eq!(kept, Limits { departures, ..limits });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_finished_throttle_that_is_meant_to_stay_is_kept_and_only_with_limits_armed_again() {
+        let limits = Limits {
+            rate: Rate::MIN,
+            burst: Burst::DEFAULT,
+            traffic: Traffic::All,
+            departures: Departures::Never,
+        };
+        let (old, new) = (recorded(None, None), recorded(Some(&limits), None));
+        // What sockets of an earlier cgroup keep is not armed again.
+        let former = recorded(Some(&limits), Some(CgroupId(1)));
+        let lists = [
+            (vec![], false),
+            (vec![old.clone()], false),
+            (vec![former.clone()], false),
+            (vec![new.clone()], true),
+            (vec![old, former, new], true),
+        ];
+        for stage in [Stage::Intent, Stage::Attached, Stage::Removing] {
+            for persist in [false, true] {
+                for (attachments, has_limits) in lists.clone() {
+                    let entry = Entry { stage, persist, attachments, ..entry() };
+                    let is_kept = persist && stage == Stage::Attached;
+                    assert_eq!(entry.is_kept(), is_kept, "{entry:?}");
+                    assert_eq!(entry.can_be_armed(), is_kept && has_limits, "{entry:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn every_entry_of_a_ledger_is_read_or_told() {
         let folder = Folder::new("ledger");

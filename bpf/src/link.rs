@@ -197,3 +197,48 @@ pub(crate) fn device_link(raw: sys::RawLink) -> Option<DeviceLinkInfo> {
         way: if attach_type == sys::TCX_INGRESS { Way::Ingress } else { Way::Egress },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: sys::RawLink = sys::RawLink {
+        id: 8,
+        kind: 0,
+        program_id: 7,
+        map_id: None,
+        cgroup: None,
+        device: None,
+        on_device: None,
+    };
+
+    #[test]
+    fn a_link_on_a_cgroup_is_told_with_it_until_it_is_defunct() {
+        let egress = AttachType::INET_EGRESS.kernel();
+        let of = |cgroup| cgroup_link(sys::RawLink { cgroup, ..NONE });
+        assert_eq!(of(None), None);
+        let told = of(Some((9, egress))).unwrap();
+        assert_eq!((told.id, told.program_id), (LinkId(8), ProgramId(7)));
+        let expected = (Some(CgroupId(9)), Some(AttachType::INET_EGRESS));
+        assert_eq!((told.cgroup_id, told.attach_type), expected);
+        assert_eq!(of(Some((0, egress))).unwrap().cgroup_id, None);
+        let newer = of(Some((9, u32::MAX))).unwrap();
+        assert_eq!(newer.attach_type, None, "a type that this build does not know");
+        assert_eq!(cgroup_link(sys::RawLink { device: Some((2, 0)), ..NONE }), None);
+    }
+
+    #[test]
+    fn a_link_on_a_device_is_told_with_it_until_that_is_gone() {
+        let of = |device| device_link(sys::RawLink { device, ..NONE });
+        assert_eq!(of(None), None);
+        for (attach_type, way) in
+            [(sys::TCX_INGRESS, Way::Ingress), (sys::TCX_INGRESS + 1, Way::Egress)]
+        {
+            let told = of(Some((2, attach_type))).unwrap();
+            assert_eq!((told.id, told.program_id), (LinkId(8), ProgramId(7)));
+            assert_eq!((told.device, told.way), (Some(2), way));
+            assert_eq!(of(Some((0, attach_type))).unwrap().device, None);
+        }
+        assert_eq!(device_link(sys::RawLink { cgroup: Some((9, 0)), ..NONE }), None);
+    }
+}

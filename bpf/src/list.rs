@@ -9,7 +9,7 @@ use crate::attach_type::AttachType;
 use crate::cgroup::{Cgroup, shown};
 use crate::error::{Call, Error, Result};
 use crate::ids::ProgramId;
-use crate::sys;
+use crate::sys::{self, Queried};
 
 /// The kernel's limit for one (cgroup, attach type): `BPF_CGROUP_MAX_PROGS`.
 pub const MAX_PROGRAMS: usize = 64;
@@ -104,50 +104,43 @@ impl Query {
             Scope::Local => 0,
             Scope::Effective => sys::QUERY_EFFECTIVE,
         };
-        self.ask_with(scope, |ids, flags| {
+        self.fill(scope, |ids, flags| {
             sys::prog_query(Some(cgroup), attach_type.kernel(), query_flags, ids, flags)
         })
     }
 
-    /// Asks until there was room for the whole answer: the list may grow between two calls.
-    fn ask_with(
+    /// `query` fills the buffers, as far as they go.
+    fn fill(
         &mut self,
         scope: Scope,
-        mut query: impl FnMut(
-            &mut [u32],
-            Option<&mut [u32]>,
-        ) -> (sys::Queried, std::result::Result<(), Errno>),
-    ) -> std::result::Result<ProgramList, Errno> {
-        loop {
+        mut query: impl FnMut(&mut [u32], Option<&mut [u32]>) -> (Queried, nix::Result<()>),
+    ) -> nix::Result<ProgramList> {
+        let (count, queried) = sys::until_all_fit(self.ids.len(), |room| {
+            self.ids.resize(room, 0);
+            if let Some(flags) = &mut self.flags {
+                flags.resize(room, 0);
+            }
             // The kernel refuses to tell single programs' flags in an effective query.
             let flags = match scope {
                 Scope::Local => self.flags.as_deref_mut(),
                 Scope::Effective => None,
             };
             let (queried, result) = query(&mut self.ids, flags);
-            let count = queried.count as usize;
-            if count > self.ids.len() {
-                self.ids.resize(count.next_power_of_two(), 0);
-                if let Some(flags) = &mut self.flags {
-                    flags.resize(self.ids.len(), 0);
-                }
-                continue;
-            }
-            result?;
-            let own_flags = |at: usize| match (scope, &self.flags) {
-                (Scope::Local, Some(flags)) => Some(AttachFlags::from_bits_retain(flags[at])),
-                _ => None,
-            };
-            return Ok(ProgramList {
-                programs: self.ids[..count]
-                    .iter()
-                    .enumerate()
-                    .map(|(at, &id)| AttachedProgram { id: ProgramId(id), flags: own_flags(at) })
-                    .collect(),
-                flags: AttachFlags::from_bits_retain(queried.attach_flags),
-                revision: (queried.revision != 0).then_some(queried.revision),
-            });
-        }
+            (queried.count as usize, result.map(|()| queried))
+        })?;
+        let own_flags = |at: usize| match (scope, &self.flags) {
+            (Scope::Local, Some(flags)) => Some(AttachFlags::from_bits_retain(flags[at])),
+            _ => None,
+        };
+        Ok(ProgramList {
+            programs: self.ids[..count]
+                .iter()
+                .enumerate()
+                .map(|(at, &id)| AttachedProgram { id: ProgramId(id), flags: own_flags(at) })
+                .collect(),
+            flags: AttachFlags::from_bits_retain(queried.attach_flags),
+            revision: (queried.revision != 0).then_some(queried.revision),
+        })
     }
 }
 

@@ -38,7 +38,7 @@ impl Kernel {
 }
 
 fn ask(query: &mut Query, scope: Scope, kernel: &mut Kernel) -> ProgramList {
-    query.ask_with(scope, |ids, flags| kernel.answer(ids, flags)).unwrap()
+    query.fill(scope, |ids, flags| kernel.answer(ids, flags)).unwrap()
 }
 
 fn expected(list: std::ops::Range<u32>, has_flags: bool) -> Vec<AttachedProgram> {
@@ -98,7 +98,7 @@ fn no_flags_are_asked_for_or_told_of_what_runs_or_where_the_kernel_has_none() {
 #[test]
 fn an_error_is_no_list_also_when_it_comes_after_the_list_has_grown() {
     let mut errors = vec![Errno::ENODEV, Errno::ENOSPC];
-    let told = Query::new(true).ask_with(Scope::Local, |ids, _| {
+    let told = Query::new(true).fill(Scope::Local, |ids, _| {
         ids.fill(7);
         let errno = errors.pop().unwrap();
         let count = if errno == Errno::ENOSPC { 70 } else { 2 };

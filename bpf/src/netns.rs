@@ -15,6 +15,9 @@ use crate::error::{Call, Error, Kind, Result};
 /// What errors name.
 const TARGET: &str = "a network namespace of the cgroup";
 
+/// Where procfs is.
+const PROC: &str = "/proc";
+
 /// This thread's own.
 const OWN: &str = "/proc/thread-self/ns/net";
 
@@ -29,7 +32,7 @@ pub(crate) fn in_each<T: Send>(
     what: impl Fn() -> Result<T> + Sync,
 ) -> Result<(Vec<T>, u64)> {
     let mut done = vec![what()?];
-    let Members { namespaces, untold, .. } = of_processes(cgroup)?;
+    let Members { namespaces, untold, .. } = Members::of(cgroup, PROC)?;
     let inode = |file: &File| file.metadata().map(|it| it.ino()).ok();
     let own = File::open(OWN).ok().and_then(|file| inode(&file));
     let others: Vec<_> = namespaces.into_iter().filter(|file| inode(file) != own).collect();
@@ -103,7 +106,7 @@ pub(crate) fn only(cgroup: &Path) -> Result<File> {
 /// # Errors
 /// When they cannot all be told.
 pub(crate) fn told(cgroup: &Path) -> Result<Vec<File>> {
-    let Members { namespaces, untold, why } = of_processes(cgroup)?;
+    let Members { namespaces, untold, why } = Members::of(cgroup, PROC)?;
     match (untold, why) {
         (0, _) => Ok(namespaces),
         (_, Some(error)) => Err(error),
@@ -124,54 +127,57 @@ pub(crate) struct Members {
     why: Option<Error>,
 }
 
-/// The namespaces of the processes in a cgroup and below it: each thread may be in one of its own, and a threaded cgroup
-/// tells of threads alone. A thread or a cgroup that goes meanwhile has none any more.
-fn of_processes(cgroup: &Path) -> Result<Members> {
-    let mut found = BTreeMap::new();
-    let (mut untold, mut why) = (0, None);
-    let mut folders = vec![cgroup.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let listed = match threads(&folder) {
-            Err(error) if error.kind() == Kind::Vanished => Vec::new(),
-            listed => listed?,
-        };
-        for thread in listed {
-            if thread == 0 {
-                untold += 1;
-                continue;
-            }
-            let path = PathBuf::from(format!("/proc/{thread}/ns/net"));
-            // Most have one that is known already, which its name tells.
-            let opened = unless_gone(&path, fs::read_link(&path)).and_then(|link| {
-                let is_known = |it: &u64| found.contains_key(it);
-                match link.map(|it| it.to_str().and_then(inode_of)) {
-                    Some(inode) if !inode.as_ref().is_some_and(is_known) => {
-                        unless_gone(&path, File::open(&path))
-                    }
-                    _ => Ok(None),
-                }
-            });
-            let file = match opened {
-                Ok(Some(file)) => file,
-                Ok(None) => continue,
-                Err(_) if has_ended(&path) => continue,
-                Err(error) if error.kind() == Kind::Denied => {
+impl Members {
+    /// The namespaces of the processes in a cgroup and below it: each thread may be in one of its own, and a threaded cgroup
+    /// tells of threads alone. A thread or a cgroup that goes meanwhile has none any more. `proc` is where procfs is.
+    fn of(cgroup: &Path, proc: &str) -> Result<Self> {
+        let mut found = BTreeMap::new();
+        let (mut untold, mut why) = (0, None);
+        let mut folders = vec![cgroup.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let listed = match threads(&folder) {
+                Err(error) if error.kind() == Kind::Vanished => Vec::new(),
+                listed => listed?,
+            };
+            for thread in listed {
+                if thread == 0 {
                     untold += 1;
-                    why.get_or_insert(error);
                     continue;
                 }
-                Err(error) => return Err(error),
-            };
-            if let Ok(facts) = file.metadata() {
-                found.insert(facts.ino(), file);
+                let path = PathBuf::from(format!("{proc}/{thread}/ns/net"));
+                // Most have one that is known already, which its name tells.
+                let opened = unless_gone(&path, fs::read_link(&path)).and_then(|link| {
+                    let is_known = |it: &u64| found.contains_key(it);
+                    match link.map(|it| it.to_str().and_then(inode_of)) {
+                        Some(inode) if !inode.as_ref().is_some_and(is_known) => {
+                            unless_gone(&path, File::open(&path))
+                        }
+                        _ => Ok(None),
+                    }
+                });
+                let file = match opened {
+                    Ok(Some(file)) => file,
+                    Ok(None) => continue,
+                    Err(_) if has_ended(&path) => continue,
+                    Err(error) if error.kind() == Kind::Denied => {
+                        untold += 1;
+                        why.get_or_insert(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if let Ok(facts) = file.metadata() {
+                    found.insert(facts.ino(), file);
+                }
             }
+            let below =
+                unless_gone(&folder, fs::read_dir(&folder))?.into_iter().flatten().flatten();
+            folders.extend(
+                below.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())).map(|it| it.path()),
+            );
         }
-        let below = unless_gone(&folder, fs::read_dir(&folder))?.into_iter().flatten().flatten();
-        folders.extend(
-            below.filter(|it| it.file_type().is_ok_and(|it| it.is_dir())).map(|it| it.path()),
-        );
+        Ok(Self { namespaces: found.into_values().collect(), untold, why })
     }
-    Ok(Members { namespaces: found.into_values().collect(), untold, why })
 }
 
 /// A network namespace that was found.
@@ -311,7 +317,96 @@ pub(crate) fn unless_gone<T>(path: &Path, read: std::io::Result<T>) -> Result<Op
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::folder::Folder;
+
+    /// A procfs and a cgroup to tell stories with. A namespace is a file, named after its own number as in procfs.
+    struct Story(Folder);
+
+    impl Story {
+        fn new(name: &str) -> Self {
+            let story = Self(Folder::new(name));
+            fs::create_dir(story.0.path().join("proc")).unwrap();
+            story
+        }
+
+        /// Who is in a cgroup: all its threads, and which of them are the first ones of their processes.
+        fn cgroup(&self, path: &str, threads: &[u32], processes: &[u32]) {
+            let lines = |numbers: &[u32]| {
+                let lines: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                lines.join("\n")
+            };
+            self.0.file(&format!("cgroup{path}/cgroup.threads"), lines(threads));
+            self.0.file(&format!("cgroup{path}/cgroup.procs"), lines(processes));
+        }
+
+        fn namespace(&self, name: &str) -> (u64, PathBuf) {
+            let path = self.0.file(&format!("namespaces/{name}"), "");
+            (fs::metadata(&path).unwrap().ino(), path)
+        }
+
+        /// Threads in that namespace.
+        fn threads(&self, threads: &[u32], (inode, path): &(u64, PathBuf)) {
+            for thread in threads {
+                let name = format!("net:[{inode}]");
+                self.0.link(&format!("proc/{thread}/ns/net"), &name);
+                fs::hard_link(path, self.0.path().join(format!("proc/{thread}/ns/{name}")))
+                    .unwrap();
+            }
+        }
+
+        /// The numbers of the namespaces, and how many threads' cannot be told.
+        fn told(&self) -> (BTreeSet<u64>, u64) {
+            let proc = self.0.path().join("proc");
+            let found = Members::of(&self.0.path().join("cgroup"), proc.to_str().unwrap()).unwrap();
+            let numbers: Vec<u64> =
+                found.namespaces.iter().map(|it| it.metadata().unwrap().ino()).collect();
+            let each_once: BTreeSet<u64> = numbers.iter().copied().collect();
+            assert_eq!(each_once.len(), numbers.len(), "{numbers:?}");
+            (each_once, found.untold)
+        }
+    }
+
+    #[test]
+    fn the_namespaces_of_all_threads_of_all_processes_there_and_below_are_told_each_once() {
+        let story = Story::new("members");
+        let [first, second, third, fourth, fifth] =
+            ["1", "2", "3", "4", "5"].map(|name| story.namespace(name));
+        story.cgroup("", &[10, 11, 20, 30], &[10, 20, 30]);
+        // The second thread of a process, another process, and the last one, which has none that is new.
+        story.threads(&[10, 30], &first);
+        story.threads(&[11], &second);
+        story.threads(&[20], &third);
+        // One without processes on the way to one that has some; and one beside it.
+        story.cgroup("/x", &[], &[]);
+        story.cgroup("/x/y", &[40, 41], &[40]);
+        story.threads(&[40], &first);
+        story.threads(&[41], &fourth);
+        story.cgroup("/z", &[50], &[50]);
+        story.threads(&[50], &fifth);
+        // Somebody else's.
+        story.threads(&[60], &story.namespace("6"));
+        assert_eq!(
+            story.told(),
+            (BTreeSet::from([&first, &second, &third, &fourth, &fifth].map(|it| it.0)), 0)
+        );
+    }
+
+    #[test]
+    fn threads_out_of_sight_are_counted_and_those_that_have_ended_are_not() {
+        let story = Story::new("untold");
+        let there = story.namespace("1");
+        // 0 is one of another pid namespace; nobody has the number 11 any more.
+        story.cgroup("", &[0, 10, 11, 0], &[0, 10]);
+        story.cgroup("/x", &[0], &[0]);
+        story.threads(&[10], &there);
+        assert_eq!(story.told(), (BTreeSet::from([there.0]), 3));
+        let empty = Story::new("nobody");
+        empty.cgroup("", &[], &[]);
+        assert_eq!(empty.told(), (BTreeSet::new(), 0));
+    }
 
     #[test]
     fn a_namespace_is_told_by_its_number() {

@@ -188,3 +188,25 @@ fn ids(kind: ObjectKind, name: &str) -> Result<Vec<u32>> {
     }
     Ok(ids)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_slot_is_told_by_its_kind_under_an_index_or_the_bytes_of_the_key() {
+        type Hold = fn(u32) -> Held;
+        let slots = vec![(258_u32.to_ne_bytes().to_vec(), 7), (vec![0xab, 0, 1], 8), (vec![], 9)];
+        let held: [(ObjectKind, Hold); 3] = [
+            (ObjectKind::Program, |id| Held::Program(ProgramId(id))),
+            (ObjectKind::Map, |id| Held::Map(MapId(id))),
+            (ObjectKind::Link, |id| Held::Link(LinkId(id))),
+        ];
+        for (kind, held) in held {
+            let told: Vec<_> =
+                read_slots((kind, slots.clone())).into_iter().map(|it| (it.key, it.held)).collect();
+            let expected = [("258", 7), ("ab0001", 8), ("", 9)];
+            assert_eq!(told, expected.map(|(key, id)| (key.to_owned(), held(id))));
+        }
+    }
+}

@@ -376,12 +376,16 @@ mod tests {
         let stat = |name: &str, state: &str| threads_of(name, state, 1);
         assert_eq!(parse_start_time(&stat("sh", "S")), Some(4242));
         assert_eq!(parse_start_time(&stat("a) R (b\n) 1", "S")), Some(4242));
-        assert_eq!(parse_start_time(&stat("sh", "Z")), None);
-        assert_eq!(
-            parse_start_time(&threads_of("sh", "Z", 2)),
-            Some(4242),
-            "its first thread has ended"
-        );
+        for state in ["R", "S", "D", "T", "t", "I", "P", "W", "Z", "X", "x"] {
+            let is_dead = ["Z", "X", "x"].contains(&state);
+            let alone = parse_start_time(&stat("sh", state));
+            assert_eq!(alone, (!is_dead).then_some(4242), "{state}");
+            for threads in [2, 300] {
+                // Where the first thread has ended, others go on.
+                let several = parse_start_time(&threads_of("sh", state, threads));
+                assert_eq!(several, Some(4242), "{state} {threads}");
+            }
+        }
         assert_eq!(parse_start_time(b"7 (sh"), None);
         let birth = Some(Birth { parent: 1, start_time: 4_242 });
         assert_eq!(parse_birth(&stat("a) R (b\n) 1", "Z")), birth);

@@ -91,14 +91,20 @@ pub fn pins(sought: Sought) -> Result<Pins> {
             found.covered.push(mount.point);
         }
     }
-    // One bpffs may be mounted in several places; each file is a pin once for each path, which is harmless:
-    // unlinking one unlinks both. But mounts may also lie on top of or within each other, and then what is
-    // seen is met more than once.
-    found.pins.sort_by(|a, b| a.path.cmp(&b.path));
-    found.pins.dedup();
-    let mut seen = HashSet::new();
-    found.unreadable.retain(|error| seen.insert(error.to_string()));
+    found.tell_each_once();
     Ok(found)
+}
+
+impl Pins {
+    /// One bpffs may be mounted in several places; each file is a pin once for each path, which is harmless:
+    /// unlinking one unlinks both. But mounts may also lie on top of or within each other, and then what is
+    /// seen is met more than once.
+    fn tell_each_once(&mut self) {
+        self.pins.sort_by(|a, b| (&a.path, a.held).cmp(&(&b.path, b.held)));
+        self.pins.dedup();
+        let mut seen = HashSet::new();
+        self.unreadable.retain(|error| seen.insert(error.to_string()));
+    }
 }
 
 /// Walks the bpffs of another process's mount namespace, through its root, for what is pinned there and not here. The
@@ -308,6 +314,44 @@ mod tests {
         assert_eq!(of("anon_inode:bpf-link"), Some(HoldingFile::Link));
         assert_eq!(of("anon_inode:bpf-map"), Some(HoldingFile::Map));
         assert_eq!(of("anon_inode:btf"), None);
+    }
+
+    #[test]
+    fn each_pin_and_each_error_is_told_once_and_none_is_lost() {
+        let (program, link) = (Held::Program(ProgramId(7)), Held::Link(LinkId(7)));
+        let pin = |path: &str, held| Pin { path: path.into(), held };
+        let error = |path, errno| Error::found(Call::ObjGet, path, errno);
+        let mut found = Pins {
+            // Two pins of one program, and of one link; what has the name of another one by the second time.
+            pins: vec![
+                pin("/c", program),
+                pin("/a", link),
+                pin("/b", program),
+                pin("/a", program),
+                pin("/a", link),
+                pin("/d", link),
+                pin("/c", program),
+            ],
+            unreadable: vec![
+                error("/x", Errno::EACCES),
+                error("/y", Errno::EACCES),
+                error("/x", Errno::EIO),
+                error("/x", Errno::EACCES),
+            ],
+            ..Pins::default()
+        };
+        found.tell_each_once();
+        let expected = [
+            pin("/a", program),
+            pin("/a", link),
+            pin("/b", program),
+            pin("/c", program),
+            pin("/d", link),
+        ];
+        assert_eq!(found.pins, expected);
+        let errors = found.unreadable.iter().map(|it| (it.target(), it.errno()));
+        let expected = [("/x", Errno::EACCES), ("/y", Errno::EACCES), ("/x", Errno::EIO)];
+        assert_eq!(errors.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -250,10 +250,7 @@ impl Program {
         let values = self.lookup(&maps.state, bytes_of(&cgroup.0))?;
         let value = values.first().ok_or_else(|| fail(Errno::ENOENT))?;
         let mut both = layout::read_both(value);
-        let put = match &maps.queue {
-            Some(_) => state.put_beside_queue(&mut both, attach_type),
-            None => state.put(&mut both, attach_type),
-        };
+        let put = state.put(&mut both, attach_type, maps.queue.is_some());
         put.ok_or_else(|| fail(Errno::EINVAL))?;
         let value = layout::write_both(value, &both);
         maps.state.update(bytes_of(&cgroup.0), &value).map_err(fail)?;

@@ -53,16 +53,23 @@ pub fn with_fq(devices: &[Device]) -> (Vec<&Device>, Vec<&Device>) {
 pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
     match cgroup {
         Some(cgroup) => {
-            let namespaces = netns::told(cgroup)?;
-            if namespaces.is_empty() {
-                return here();
-            }
-            let each: Result<Vec<_>> =
-                namespaces.iter().map(|namespace| netns::inside(namespace, here)).collect();
-            Ok(each?.concat())
+            of_all(&netns::told(cgroup)?, here, |namespace| netns::inside(namespace, here))
         }
         None => here(),
     }
+}
+
+/// Those of all these namespaces, each of which is asked for by itself; the caller's `own` if there are none.
+fn of_all<N>(
+    namespaces: &[N],
+    own: impl FnOnce() -> Result<Vec<Device>>,
+    of: impl FnMut(&N) -> Result<Vec<Device>>,
+) -> Result<Vec<Device>> {
+    if namespaces.is_empty() {
+        return own();
+    }
+    let each: Result<Vec<_>> = namespaces.iter().map(of).collect();
+    Ok(each?.concat())
 }
 
 /// Those of this thread's network namespace.
@@ -148,7 +155,13 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Read;
+
+    use nix::errno::Errno;
+
     use super::*;
+    use crate::error::{Call, Error};
 
     fn link(index: u32, name: &str, flags: LinkFlags) -> RouteNetlinkMessage {
         let mut link = LinkMessage::default();
@@ -169,6 +182,50 @@ mod tests {
         let mut qdisc = TcMessage::with_index(index);
         qdisc.attributes.push(TcAttribute::Kind(kind.to_owned()));
         RouteNetlinkMessage::NewQueueDiscipline(qdisc)
+    }
+
+    fn device(number: u32, name: &str, kinds: &[&str]) -> Device {
+        let qdiscs = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        Device { number, name: name.to_owned(), qdiscs }
+    }
+
+    #[test]
+    fn the_devices_of_every_namespace_are_told_or_an_error() {
+        let own = || Ok(vec![device(9, "own", &[])]);
+        let closed = Error::found(Call::SetNs, "3", Errno::EPERM);
+        // Namespace 2 has none, 3 cannot be entered, each other one has two of its own.
+        let of = |namespace: &u32| match namespace {
+            2 => Ok(vec![]),
+            3 => Err(closed.clone()),
+            &it => Ok(vec![device(it, "eth0", &["fq"]), device(it + 10, "eth1", &[])]),
+        };
+        let numbers = |namespaces: &[u32]| {
+            let found = of_all(namespaces, own, of);
+            found.map(|it| it.into_iter().map(|it| it.number).collect::<Vec<_>>())
+        };
+        assert_eq!(numbers(&[]), Ok(vec![9]));
+        assert_eq!(numbers(&[1]), Ok(vec![1, 11]));
+        assert_eq!(numbers(&[1, 4, 5]), Ok(vec![1, 11, 4, 14, 5, 15]));
+        assert_eq!(numbers(&[2, 4]), Ok(vec![4, 14]));
+        assert_eq!(numbers(&[2]), Ok(vec![]), "not those of the caller");
+        for several in [[3, 1], [1, 3]] {
+            assert_eq!(numbers(&several), Err(closed.clone()));
+        }
+    }
+
+    #[test]
+    fn of_too_many_devices_with_fq_those_that_no_throttle_knows_are_told_apart() {
+        let count = u32::try_from(FqDevices::MOST).unwrap();
+        let numbers = |devices: &[&Device]| devices.iter().map(|it| it.number).collect::<Vec<_>>();
+        for beyond in 0..3 {
+            // The last ones first, and one without fq among them.
+            let mut devices: Vec<_> =
+                (1..=count + beyond).rev().map(|it| device(it, "eth", &["mq", "fq"])).collect();
+            devices.insert(1, device(99, "wg0", &["fq_codel"]));
+            let (known, unknown) = with_fq(&devices);
+            assert_eq!(numbers(&known), (1..=count).rev().collect::<Vec<_>>());
+            assert_eq!(numbers(&unknown), (count + 1..=count + beyond).rev().collect::<Vec<_>>());
+        }
     }
 
     #[test]
@@ -192,11 +249,6 @@ mod tests {
             qdisc(1, "noqueue"),
             qdisc(2, "fq"),
         ];
-        let device = |number, name: &str, kinds: &[&str]| Device {
-            number,
-            name: name.to_owned(),
-            qdiscs: kinds.iter().map(|&kind| kind.to_owned()).collect(),
-        };
         let expected = [device(2, "eth0", &["mq", "fq"]), device(4, "wg0", &[])];
         assert_eq!(join(&links, &qdiscs), expected);
         assert!(expected[0].keeps_departures() && !expected[1].keeps_departures());
@@ -276,5 +328,54 @@ mod tests {
             (one.name.as_str(), one.qdiscs.as_slice()),
             ("chadtest0", &["tbf".to_owned()][..])
         );
+    }
+
+    /// A process in a network namespace of its own, with one device that is up.
+    struct Apart(std::process::Child);
+
+    impl Apart {
+        fn new(cgroup: &Path, device: &str) -> Self {
+            let script = format!(
+                "ip link add {device} type veth peer name chadtest9 && ip link set {device} up && echo ready && \
+                 exec sleep 1000"
+            );
+            let mut process = std::process::Command::new("unshare");
+            process.args(["--net", "sh", "-c", &script]).stdout(std::process::Stdio::piped());
+            let mut process = Self(process.spawn().unwrap());
+            let mut ready = [0; 6];
+            process.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+            fs::write(cgroup.join("cgroup.procs"), process.0.id().to_string()).unwrap();
+            process
+        }
+    }
+
+    impl Drop for Apart {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn root_of_a_cgroup_the_devices_of_all_its_network_namespaces_are_told() {
+        vmtests::isolation::isolate();
+        let cgroup = vmtests::cgroup::ScratchCgroup::new("namespaces");
+        let names = || {
+            let found = devices(Some(cgroup.path())).unwrap();
+            let mut names: Vec<_> = found.into_iter().map(|device| device.name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), [""; 0], "those of this process");
+        let _first = Apart::new(cgroup.path(), "chadtest1");
+        assert_eq!(names(), ["chadtest1"]);
+        assert!(netns::only(cgroup.path()).is_ok());
+        let _second = Apart::new(cgroup.path(), "chadtest2");
+        let _below = Apart::new(&cgroup.child("x/y"), "chadtest3");
+        assert_eq!(names(), ["chadtest1", "chadtest2", "chadtest3"]);
+        assert_eq!(netns::only(cgroup.path()).unwrap_err().errno(), Errno::EINVAL);
+        // And in this process's own.
+        let (visited, untold) = netns::in_each(cgroup.path(), here).unwrap();
+        assert_eq!((visited.len(), visited.concat().len(), untold), (4, 3, 0));
     }
 }

@@ -140,19 +140,26 @@ impl Queue {
     /// When it could not be removed, or not be seen to be gone.
     pub fn close(&mut self) -> Result<()> {
         self.links.clear();
-        let Some(device) = self.device else { return Ok(()) };
-        netns::inside(&self.namespace, || {
-            remove_device(device)?;
-            if links_here()?.iter().any(|link| link.header.index == device) {
-                let error =
-                    Error::found(Call::Netlink, format!("network device {device}"), Errno::EEXIST);
-                return Err(error.with_detail("it was removed, and is still there"));
-            }
-            Ok(())
-        })?;
-        self.device = None;
-        Ok(())
+        let namespace = &self.namespace;
+        until_gone(&mut self.device, |device| {
+            netns::inside(namespace, || {
+                remove_device(device)?;
+                Ok(links_here()?.iter().any(|link| link.header.index == device))
+            })
+        })
     }
+}
+
+/// Removes a device. `remove` also tells whether it is there after all: it is known until it is seen to be gone, so
+/// that who has failed can try again.
+fn until_gone(device: &mut Option<u32>, remove: impl FnOnce(u32) -> Result<bool>) -> Result<()> {
+    let Some(number) = *device else { return Ok(()) };
+    if remove(number)? {
+        let error = Error::found(Call::Netlink, format!("network device {number}"), Errno::EEXIST);
+        return Err(error.with_detail("it was removed, and is still there"));
+    }
+    *device = None;
+    Ok(())
 }
 
 impl Drop for Queue {
@@ -206,7 +213,7 @@ fn is_left_behind(link: &LinkMessage) -> Result<bool> {
         _ => None,
     });
     match alias.map(|alias| serde_json::from_str::<Owner>(alias)) {
-        Some(Ok(owner)) => Ok(owner.is_alive()? == Some(false)),
+        Some(Ok(owner)) => Ok(owner.pid == pid && owner.is_alive()? == Some(false)),
         // An alias that is none of ours: nor is the device.
         Some(Err(_)) => Ok(false),
         // Its owner is just making it, or was killed then. The name has no pid namespace, so the pid counts in each.
@@ -377,71 +384,5 @@ pub(crate) fn remove_device(device: u32) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::owner::{INITIAL_PID_NAMESPACE, pid_namespace};
-
-    #[test]
-    fn a_device_of_ours_is_known_by_its_name() {
-        assert_eq!(pid_of("chadq4711a"), Some(4711));
-        for other in
-            ["chadq", "chadqa", "chadq1", "eth0", "chadq12A", "chadq-1a", "chadq+1a", "chadq01a"]
-        {
-            assert_eq!(pid_of(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_name_fits_whatever_the_pid() {
-        // 15 characters; a pid has at most 22 bits.
-        assert!(format!("{NAME}{}z", 1 << 22).len() <= 15);
-    }
-
-    fn device(name: &str, kind: InfoKind, alias: Option<&str>) -> LinkMessage {
-        let mut link = LinkMessage::default();
-        link.attributes = vec![
-            LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
-        ];
-        link.attributes.extend(alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
-        link
-    }
-
-    #[test]
-    fn a_device_that_cannot_be_removed_keeps_no_other_from_it_and_both_are_told() {
-        let links = ["a", "b", "c", "d"].map(|name| device(name, InfoKind::Ifb, None));
-        let failed =
-            |link: &LinkMessage| Error::new(Call::Netlink, name(link).unwrap(), Errno::EPERM);
-        let is = |link: &LinkMessage, wanted| name(link) == Some(wanted);
-        let swept = sweep_each(
-            &links,
-            |link| if is(link, "a") { Err(failed(link)) } else { Ok(!is(link, "d")) },
-            |link| if is(link, "b") { Err(failed(link)) } else { Ok(()) },
-        );
-        let told: Vec<_> = swept.failed.iter().map(Error::target).collect();
-        assert_eq!((swept.removed, told), (vec!["c".to_owned()], vec!["a", "b"]));
-    }
-
-    #[test]
-    fn only_what_a_dead_owner_of_ours_left_is_left_behind() {
-        let me = Owner::this_process("test").unwrap();
-        let json = |owner: &Owner| serde_json::to_string(owner).unwrap();
-        let dead = json(&Owner { start_time: me.start_time + 1, ..me.clone() });
-        let mine = format!("chadq{}a", me.pid);
-        let left = |link: &LinkMessage| is_left_behind(link).unwrap();
-        assert!(left(&device(&mine, InfoKind::Ifb, Some(&dead))));
-        assert!(!left(&device(&mine, InfoKind::Ifb, Some(&json(&me)))));
-        // One of another pid namespace may run, whoever has its number here.
-        for start_time in [me.start_time, me.start_time + 1] {
-            let elsewhere = Owner { pid_namespace: me.pid_namespace + 1, start_time, ..me.clone() };
-            assert!(!left(&device(&mine, InfoKind::Ifb, Some(&json(&elsewhere)))));
-        }
-        assert!(!left(&device(&mine, InfoKind::Ifb, Some("somebody's"))));
-        assert!(!left(&device(&mine, InfoKind::Dummy, Some(&dead))));
-        assert!(!left(&device("ifb7", InfoKind::Ifb, Some(&dead))));
-        // Without an alias the name has to do.
-        assert!(!left(&device(&mine, InfoKind::Ifb, None)));
-        let is_certain = pid_namespace().unwrap() == INITIAL_PID_NAMESPACE;
-        assert_eq!(left(&device("chadq99999999a", InfoKind::Ifb, None)), is_certain);
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

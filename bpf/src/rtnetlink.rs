@@ -105,7 +105,6 @@ fn exchange(
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     socket.send(&bytes, 0).map_err(io)?;
-
     read_answers(|| Ok(socket.recv_from_full()?.0), target)
 }
 

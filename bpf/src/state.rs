@@ -112,33 +112,24 @@ impl ThrottleState {
         }
     }
 
-    /// Puts it where it belongs. `None` for a place that has no state of its own.
-    ///
-    /// With a queue for downloads, the state of the download that the queue goes by lies elsewhere. What waits there has
-    /// not come to the cgroup yet and is not charged, so the times that the cgroup has stay.
-    pub(crate) fn put_beside_queue(
+    /// Puts it where it belongs, and leaves the other direction as it is. `None` for a place that has no state of its own.
+    /// `has_queue`: what is above the download's limit waits in a queue.
+    pub(crate) fn put(
         &self,
         both: &mut types::throttle_cgroup,
         at: AttachType,
+        has_queue: bool,
     ) -> Option<()> {
-        let before = both.download;
-        self.put(both, at)?;
-        if at == AttachType::INET_INGRESS && self.is_armed() && before.tat != 0 {
-            for (time, was) in [
-                (&mut both.download.tat, before.tat),
-                (&mut both.download.reserve, before.reserve),
-                (&mut both.download.dns, before.dns),
-            ] {
-                *time = in_other_ticks(was, &before, &self.0);
-            }
-        }
-        Some(())
-    }
-
-    /// The same without a queue.
-    pub(crate) fn put(&self, both: &mut types::throttle_cgroup, at: AttachType) -> Option<()> {
         match at {
-            AttachType::INET_INGRESS => both.download = self.0,
+            AttachType::INET_INGRESS => {
+                let before = std::mem::replace(&mut both.download, self.0);
+                if has_queue && self.is_armed() && before.tat != 0 {
+                    // What waits in the queue has not come to the cgroup yet, and is not charged there.
+                    both.download.tat = in_other_ticks(before.tat, &before, &self.0);
+                    both.download.reserve = in_other_ticks(before.reserve, &before, &self.0);
+                    both.download.dns = in_other_ticks(before.dns, &before, &self.0);
+                }
+            }
             AttachType::INET_EGRESS => both.upload = self.0,
             _ => return None,
         }

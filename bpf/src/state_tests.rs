@@ -334,9 +334,8 @@ fn lone_segments_leave_room_for_small_packets() {
 
 #[path = "state_dns_tests.rs"]
 mod dns;
-
-#[path = "state_queue_tests.rs"]
-mod queue;
+#[path = "state_places_tests.rs"]
+mod places;
 
 #[test]
 fn a_disarmed_state_is_what_the_kernel_makes() {

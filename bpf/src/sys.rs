@@ -11,6 +11,7 @@ mod map;
 mod names;
 mod perf;
 mod process;
+mod room;
 mod slots;
 mod threads;
 mod tree;
@@ -34,6 +35,7 @@ pub(crate) use map::{Map, Plain, bytes_of, from_bytes, map_info};
 pub(crate) use names::{link_type_name, map_type_name, program_type_name};
 pub(crate) use perf::Records;
 pub(crate) use process::{Task, task};
+pub(crate) use room::until_all_fit;
 pub(crate) use slots::slots;
 pub(crate) use threads::share_files;
 pub(crate) use tree::clone_mount;
@@ -338,35 +340,31 @@ pub(crate) struct RawProgram {
 /// The info of a program, with the ids of its maps.
 pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<RawProgram> {
     // Most programs have few maps: ask with room at once, and again only if there are more.
-    let mut map_ids = vec![0_u32; 16];
-    loop {
+    let (count, (raw, mut map_ids)) = until_all_fit(16, |room| {
+        let mut map_ids = vec![0_u32; room];
         let mut raw = sys::bpf_prog_info {
-            nr_map_ids: u32::try_from(map_ids.len()).map_err(|_| Errno::EINVAL)?,
+            nr_map_ids: u32::try_from(room).unwrap_or(u32::MAX),
             map_ids: map_ids.as_mut_ptr() as u64,
             ..Default::default()
         };
-        // SAFETY: `fd` is a program's, or the kernel says EINVAL; `map_ids` has `nr_map_ids` elements, and
-        // the other pointers are null.
-        unsafe { info(fd, &mut raw) }?;
-        let count = raw.nr_map_ids as usize;
-        if count > map_ids.len() {
-            map_ids.resize(count, 0);
-            continue;
-        }
-        map_ids.truncate(count);
-        return Ok(RawProgram {
-            id: raw.id,
-            kind: raw.type_,
-            name: c_chars(&raw.name),
-            tag: raw.tag,
-            load_time: raw.load_time,
-            uid: raw.created_by_uid,
-            btf_id: raw.btf_id,
-            run_count: raw.run_cnt,
-            run_time_ns: raw.run_time_ns,
-            map_ids,
-        });
-    }
+        // SAFETY: `fd` is a program's, or the kernel says EINVAL; `map_ids` has `nr_map_ids` elements (no program has
+        // 2^32 maps), and the other pointers are null.
+        let told = unsafe { info(fd, &mut raw) };
+        (raw.nr_map_ids as usize, told.map(|()| (raw, map_ids)))
+    })?;
+    map_ids.truncate(count);
+    Ok(RawProgram {
+        id: raw.id,
+        kind: raw.type_,
+        name: c_chars(&raw.name),
+        tag: raw.tag,
+        load_time: raw.load_time,
+        uid: raw.created_by_uid,
+        btf_id: raw.btf_id,
+        run_count: raw.run_cnt,
+        run_time_ns: raw.run_time_ns,
+        map_ids,
+    })
 }
 
 /// What the kernel says of a link; for one on a cgroup or a network device with where it is attached.

@@ -38,8 +38,6 @@ impl Cleaner {
         let still = fresh.unowned().filter(is_here).filter_map(|judged| {
             chosen.remove(&judged.key()).map(|name| (name, forced(judged, &fresh)))
         });
-        // What is left has somebody or something that answers for it, so the pin stays as well.
-        let is_over = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Left(_));
         take_each(still, is_over, |step| self.act.take(step), tell);
         for leak in chosen.into_values() {
             let why = "it has gone, or is not what it was: left alone".to_owned();
@@ -48,18 +46,18 @@ impl Cleaner {
     }
 }
 
+/// What was refused stays as it is: without its pin it would go.
+pub(super) fn is_over(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(_) | Outcome::Left(_))
+}
+
 /// The program may go: others stay at its place, or nobody is in the cgroup, or below it, for them to guard.
 pub(super) fn may_go(
     cgroup: &Cgroup,
     attach_type: AttachType,
     list: &ProgramList,
 ) -> Result<(), Stop> {
-    let why = match (attach_type == AttachType::LSM, list.programs.len()) {
-        // Each hook has a list of its own, and the kernel gives them as one.
-        (true, _) => "whether another program is on its hook cannot be told",
-        (false, 0 | 1) => "it is the last program at this place",
-        (false, _) => return Ok(()),
-    };
+    let Some(why) = guards(attach_type, list.programs.len()) else { return Ok(()) };
     if cgroup.is_populated()? {
         return Err(Stop::Left(format!(
             "{why}, and the cgroup has processes, which it may guard: end them first, or remove it with the tool \
@@ -67,6 +65,16 @@ pub(super) fn may_go(
         )));
     }
     Ok(())
+}
+
+/// Why one of so many programs at a place may be what guards it; none where others do.
+fn guards(attach_type: AttachType, count: usize) -> Option<&'static str> {
+    match (attach_type == AttachType::LSM, count) {
+        // Each hook has a list of its own, and the kernel gives them as one.
+        (true, _) => Some("whether another program is on its hook cannot be told"),
+        (false, 0 | 1) => Some("it is the last program at this place"),
+        (false, _) => None,
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Steps that somebody insisted on, and that are wrong by the time that they are taken. They need root.
+//! Steps that somebody insisted on, and that are wrong by the time that they are taken. Most need root.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -20,6 +20,15 @@ use crate::plan::{Action, Identity, Premise, Step};
 use crate::snapshot::Object;
 
 const INGRESS: AttachType = AttachType::INET_INGRESS;
+
+#[test]
+fn only_a_program_beside_others_of_its_own_list_guards_nothing() {
+    for attach_type in AttachType::all() {
+        let is_lsm = attach_type == AttachType::LSM;
+        let guards = [0, 1, 2, 64].map(|count| guards(attach_type, count).is_some());
+        assert_eq!(guards, [true, true, is_lsm, is_lsm], "{attach_type}");
+    }
+}
 
 fn act() -> Act {
     Act::new(&bpf::cgroup::cgroup2_mount().unwrap(), bpf::probe::support().unwrap())

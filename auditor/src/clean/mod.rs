@@ -90,8 +90,7 @@ impl Cleaner {
         let still = fresh.leaks().filter(is_here).filter_map(|judged| {
             leaks.remove(&judged.key()).map(|leak| (leak, steps(judged, &fresh)))
         });
-        let is_over = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_));
-        take_each(still, is_over, |step| self.act.take(step), tell);
+        take_each(still, is_failed, |step| self.act.take(step), tell);
         // Below a cgroup no devices are judged.
         for judged in fresh.leaked_devices() {
             let Some(leak) = leaks.remove(&judged.key()) else { continue };
@@ -130,6 +129,11 @@ impl Cleaner {
     }
 }
 
+/// Of a leak that nobody can end from here the pins are removed all the same.
+fn is_failed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(_))
+}
+
 /// A cgroup, or none, which is ordered last.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
@@ -146,6 +150,68 @@ impl Place {
         match self {
             Self::Cgroup(path) => Some(path),
             Self::Nowhere => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::iter;
+
+    use super::*;
+    use crate::classify::Finding;
+    use crate::plan::{Action, Premise};
+
+    /// Of three steps against one thing, of which one has that outcome and the others work: those that are taken, and of
+    /// which somebody is told.
+    fn taken(at: usize, outcome: &Outcome, ends: fn(&Outcome) -> bool) -> Vec<(usize, Outcome)> {
+        let step = |number: usize| Step {
+            finding: Finding::Unowned,
+            program: None,
+            premise: Premise::Unowned,
+            action: Action::Cannot { why: number.to_string(), holders: Vec::new() },
+            note: None,
+        };
+        let number = |step: &Step| match &step.action {
+            Action::Cannot { why, .. } => why.parse::<usize>().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (taken, mut told) = (RefCell::new(Vec::new()), Vec::new());
+        let take = |step: &Step| {
+            taken.borrow_mut().push(number(step));
+            if number(step) == at { outcome.clone() } else { Outcome::Removed }
+        };
+        let steps = (0..3).map(step).collect();
+        take_each(iter::once(("it".to_owned(), steps)), ends, take, &mut |done| {
+            assert_eq!(done.leak, "it");
+            told.push((number(&done.step.unwrap()), done.outcome));
+        });
+        assert_eq!(taken.into_inner(), told.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+        told
+    }
+
+    #[test]
+    fn after_what_failed_or_by_force_was_refused_nothing_more_is_done_to_the_same_thing() {
+        let why = || "why".to_owned();
+        for (outcome, ends_leak, ends_forced) in [
+            (Outcome::Removed, false, false),
+            (Outcome::Gone(why()), false, false),
+            (Outcome::Left(why()), false, true),
+            (Outcome::Failed(Failure::StillThere), true, true),
+            (Outcome::Failed(Failure::Changed(why())), true, true),
+        ] {
+            for at in 0..3 {
+                for (ends, is_over) in
+                    [(is_failed as fn(&Outcome) -> bool, ends_leak), (forced::is_over, ends_forced)]
+                {
+                    let count = if is_over { at + 1 } else { 3 };
+                    let outcome_of =
+                        |number| if number == at { outcome.clone() } else { Outcome::Removed };
+                    let expected: Vec<_> = (0..count).map(|it| (it, outcome_of(it))).collect();
+                    assert_eq!(taken(at, &outcome, ends), expected, "{outcome:?}");
+                }
+            }
         }
     }
 }

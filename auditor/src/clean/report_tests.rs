@@ -91,3 +91,17 @@ fn a_path_that_is_no_text_is_written_as_its_bytes() {
     assert_eq!(written["pin"], serde_json::json!({ "hex": "2f61ff" }));
     assert_eq!(written["cgroup"], serde_json::Value::Null);
 }
+
+#[test]
+fn so_many_steps_came_to_each_outcome() {
+    let steps = |outcome: CleanOutcome, count: usize| {
+        (0..count).map(move |_| CleanStep { outcome, ..CleanStep::planned(&detach(), false) })
+    };
+    let all = steps(CleanOutcome::Removed, 1)
+        .chain(steps(CleanOutcome::Gone, 2))
+        .chain(steps(CleanOutcome::Left, 3))
+        .chain(steps(CleanOutcome::Failed, 4))
+        .chain(steps(CleanOutcome::Planned, 5));
+    let expected = CleanSummary { removed: 1, gone: 2, left: 3, failed: 4, planned: 5 };
+    assert_eq!(CleanSummary::of(&all.collect::<Vec<_>>()), expected);
+}

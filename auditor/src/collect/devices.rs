@@ -1,6 +1,6 @@
 //! Network devices that are named as queues of ours, and the programs that are on devices.
 
-use bpf::link::Way;
+use bpf::link::{DeviceLinkInfo, Way};
 use bpf::{LinkId, devices, objects};
 
 use super::gap;
@@ -19,7 +19,18 @@ const MATTERS: &str = "This matters only if a killed 'chadthrottle limit --downl
 /// one it is in is ordinary on some hosts (policies that hide a process even from root, containers), so that is a
 /// note.
 pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
-    let found = match devices::devices() {
+    let is_host = bpf::pid_namespace().ok() == Some(bpf::INITIAL_PID_NAMESPACE);
+    facts_of(devices::devices(), is_host, coverage)
+}
+
+/// The devices; and what could not be seen of them. `is_host`: no process is in another pid namespace than this one and
+/// those below.
+fn facts_of(
+    found: bpf::Result<devices::Devices>,
+    is_host: bool,
+    coverage: &mut Coverage,
+) -> Vec<DeviceFact> {
+    let found = match found {
         Ok(found) => found,
         Err(error) => {
             coverage.gaps.push(gap(Subject::Devices, "network devices of queues", &error));
@@ -35,7 +46,7 @@ pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
             "they changed each time that they were listed; what was there all the time was seen";
         coverage.notes.push(Note { what, why: why.to_owned() });
     }
-    if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
+    if !is_host {
         let what = "the network namespaces of processes outside of this pid namespace".to_owned();
         coverage.notes.push(Note { what, why: format!("they are out of sight here. {MATTERS}") });
     }
@@ -76,24 +87,84 @@ pub(super) fn device_links(
     known(objects::device_links(), "links on network devices", gaps, changing)
         .into_iter()
         .filter(|link| of_ours(link.program_id))
-        .map(|link| DeviceLinkFact {
-            id: link.id,
-            program_id: link.program_id,
-            device: link.device.unwrap_or(0),
-            attach_type: match link.way {
-                Way::Ingress => "tcx_ingress".to_owned(),
-                Way::Egress => "tcx_egress".to_owned(),
-            },
-        })
+        .map(link_fact)
         .collect()
+}
+
+fn link_fact(link: DeviceLinkInfo) -> DeviceLinkFact {
+    DeviceLinkFact {
+        id: link.id,
+        program_id: link.program_id,
+        device: link.device.unwrap_or(0),
+        attach_type: match link.way {
+            Way::Ingress => "tcx_ingress".to_owned(),
+            Way::Egress => "tcx_egress".to_owned(),
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use bpf::ProgramId;
     use bpf::error::Call;
     use nix::errno::Errno;
 
     use super::*;
+
+    #[test]
+    fn every_device_is_told_and_so_is_each_reason_why_there_may_be_more() {
+        let denied =
+            |pid| bpf::Error::new(Call::ReadProc, format!("/proc/{pid}/ns/net"), Errno::EACCES);
+        let device = |index| devices::Device {
+            network_namespace: 7,
+            path: Some("/run/netns/blue".into()),
+            index,
+            name: format!("chadq{index}a"),
+            is_ifb: index != 2,
+            alias: (index != 3).then(|| "{}".to_owned()),
+        };
+        for bits in 0..16 {
+            let has = |bit: u32| bits >> bit & 1 == 1;
+            let found = devices::Devices {
+                devices: (1..=3).map(device).collect(),
+                namespaces: 5,
+                changing: u64::from(has(0)),
+                unreadable: has(1).then(|| denied(1)).into_iter().collect(),
+                unseen: has(2).then(|| denied(2)).into_iter().collect(),
+            };
+            let mut coverage = Coverage::default();
+            let facts = facts_of(Ok(found), has(3), &mut coverage);
+            let told = facts.iter().map(|it| (it.index, it.is_ifb, it.alias.is_some()));
+            assert_eq!(
+                told.collect::<Vec<_>>(),
+                [(1, true, true), (2, false, true), (3, true, false)]
+            );
+            assert!(facts.iter().all(|it| it.network_namespace == 7
+                && it.namespace_path.as_deref() == Some("/run/netns/blue")));
+            assert_eq!(coverage.network_namespaces, Some(5));
+            let gaps: Vec<_> = coverage.gaps.iter().map(|gap| gap.about).collect();
+            assert_eq!(gaps, vec![Subject::Devices; usize::from(has(1))]);
+            let notes = usize::from(has(0)) + usize::from(has(2)) + usize::from(!has(3));
+            assert_eq!(coverage.notes.len(), notes, "{:?}", coverage.notes);
+        }
+        let mut coverage = Coverage::default();
+        assert_eq!(facts_of(Err(denied(1)), true, &mut coverage), []);
+        // Nobody has looked.
+        assert_eq!((coverage.network_namespaces, coverage.gaps.len()), (None, 1));
+        assert_eq!(coverage.gaps[0].about, Subject::Devices);
+    }
+
+    #[test]
+    fn a_link_is_told_with_its_device_or_that_it_is_on_none_any_more() {
+        for (device, told) in [(None, 0), (Some(7), 7)] {
+            for (way, attach_type) in [(Way::Ingress, "tcx_ingress"), (Way::Egress, "tcx_egress")] {
+                let (id, program_id) = (LinkId(31), ProgramId(41));
+                let fact = link_fact(DeviceLinkInfo { id, program_id, device, way });
+                assert_eq!((fact.id, fact.program_id), (id, program_id));
+                assert_eq!((fact.device, &*fact.attach_type), (told, attach_type));
+            }
+        }
+    }
 
     #[test]
     fn a_network_namespace_that_was_not_looked_at_is_told_with_what_it_means_and_what_to_do() {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bpf::cgroup::{Cgroup, below, descendants};
 use bpf::error::{Error, Kind};
-use bpf::holders::holders;
+use bpf::holders::{Holders, holders};
 use bpf::objects::Links;
-use bpf::pins::{Held, Sought, pins};
+use bpf::pins::{Held, Pins, Sought, pins};
 use bpf::{AttachType, CgroupId, LinkId, Owner, ledger, objects};
 
 use super::attachments::{Attachments, shown};
@@ -251,6 +251,11 @@ fn removed_cgroups(any: &Cgroup, ledger: &[ledger::Entry]) -> Vec<CgroupId> {
 
 fn ledger_entries(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {
     let ledger = read_ledger(host, gaps);
+    entries_of(ledger, gaps)
+}
+
+/// The records; and a gap for each that could not be read.
+fn entries_of(ledger: ledger::Ledger, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {
     gaps.extend(ledger.unreadable.into_iter().map(|(path, why)| Gap {
         about: Subject::Ledger,
         what: shown(&path),
@@ -280,9 +285,19 @@ fn pin_facts(
     host: Option<&Path>,
     gaps: &mut Vec<Gap>,
 ) -> Vec<PinFact> {
-    let found = pins(sought).unwrap_or_else(|error| {
+    pins_among(known, pins(sought), host, gaps)
+}
+
+/// Pins of what is known; and a gap for each reason why there may be more.
+fn pins_among(
+    known: &HashSet<Object>,
+    found: bpf::Result<Pins>,
+    host: Option<&Path>,
+    gaps: &mut Vec<Gap>,
+) -> Vec<PinFact> {
+    let found = found.unwrap_or_else(|error| {
         gaps.push(gap(Subject::Pins, "pins", &error));
-        bpf::pins::Pins::default()
+        Pins::default()
     });
     gaps.extend(merged(Subject::Pins, &found.unreadable));
     gaps.extend(hidden_pins(host, &found));
@@ -295,10 +310,9 @@ fn pin_facts(
 }
 
 fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) -> Vec<HolderFact> {
-    let found = holders(sought).unwrap_or_else(|error| {
-        gaps.push(gap(Subject::Processes, "processes", &error));
-        bpf::holders::Holders::default()
-    });
+    let about =
+        if may_look_into_processes() { Subject::HiddenProcesses } else { Subject::Processes };
+    let found = holders_among(known, holders(sought), about, gaps);
     if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
         gaps.push(Gap {
             about: Subject::Processes,
@@ -306,8 +320,20 @@ fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) ->
             why: "they cannot be seen from here: run the audit on the host".to_owned(),
         });
     }
-    let about =
-        if may_look_into_processes() { Subject::HiddenProcesses } else { Subject::Processes };
+    found
+}
+
+/// Holders of what is known; and a gap, `about` that, for those that could not be looked into.
+fn holders_among(
+    known: &HashSet<Object>,
+    found: bpf::Result<Holders>,
+    about: Subject,
+    gaps: &mut Vec<Gap>,
+) -> Vec<HolderFact> {
+    let found = found.unwrap_or_else(|error| {
+        gaps.push(gap(Subject::Processes, "processes", &error));
+        Holders::default()
+    });
     gaps.extend(merged(about, &found.unreadable));
     found
         .holders
@@ -339,3 +365,7 @@ pub(crate) fn object(held: Held) -> Object {
         Held::Map(id) => Object::Map(id),
     }
 }
+
+#[cfg(test)]
+#[path = "look_tests.rs"]
+mod tests;

@@ -41,22 +41,25 @@ fn differs(process: &str) -> io::Result<Option<PathBuf>> {
 /// The ledger, and that of the host if it is another one.
 pub(super) fn ledger(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Ledger {
     let here = Path::new(DEFAULT_DIR);
+    both(here, host.map(|host| host.join(here.strip_prefix("/").unwrap_or(here))), gaps)
+}
+
+/// The ledger `here`, and the host's.
+fn both(here: &Path, there: Option<PathBuf>, gaps: &mut Vec<Gap>) -> Ledger {
     let mut ledger = read(here).unwrap_or_else(|error| {
-        let what = format!("the ledger {DEFAULT_DIR}");
+        let what = format!("the ledger {}", shown(here));
         gaps.push(Gap { about: Subject::Ledger, what, why: error.to_string() });
         Ledger::default()
     });
-    let Some(there) = host.map(|host| host.join(here.strip_prefix("/").unwrap_or(here))) else {
-        return ledger;
-    };
+    let Some(there) = there else { return ledger };
     let id = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
     if id(&there).is_some() && id(&there) == id(here) {
         return ledger;
     }
     match read(&there) {
-        Ok(of_host) => {
-            ledger.entries.extend(of_host.entries);
-            ledger.unreadable.extend(of_host.unreadable);
+        Ok(Ledger { entries, unreadable }) => {
+            ledger.entries.extend(entries);
+            ledger.unreadable.extend(unreadable);
         }
         Err(error) => gaps.push(Gap {
             about: Subject::HiddenLedger,
@@ -116,21 +119,98 @@ mod tests {
         assert!(differs("/proc/no such process").is_err());
     }
 
+    /// What is in a folder of records.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Stock {
+        /// There is no folder.
+        Nothing,
+        /// A record.
+        Whole,
+        /// One that was torn.
+        Torn,
+        /// Both.
+        Both,
+        /// No folder, but a file.
+        Unlisted,
+    }
+
+    impl Stock {
+        fn lay(self, folder: &Path) {
+            let entry = r#"{"schema_version": 1, "throttle": "t", "owner": {"pid": 1, "start_time": 1,
+                "pid_namespace": 1, "boot_id": "x", "version": "1"}, "stage": "attached", "persist": true,
+                "cgroup_path": "/x", "cgroup_id": 1, "attachments": []}"#;
+            if self == Self::Unlisted {
+                return fs::write(folder, "").unwrap();
+            }
+            if self != Self::Nothing {
+                fs::create_dir(folder).unwrap();
+            }
+            if matches!(self, Self::Whole | Self::Both) {
+                fs::write(folder.join("1.json"), entry).unwrap();
+            }
+            if matches!(self, Self::Torn | Self::Both) {
+                fs::write(folder.join("2.json"), &entry[..entry.len() / 2]).unwrap();
+            }
+        }
+
+        /// How many records there are, whole and not.
+        fn count(self) -> (usize, usize) {
+            match self {
+                Self::Nothing | Self::Unlisted => (0, 0),
+                Self::Whole => (1, 0),
+                Self::Torn => (0, 1),
+                Self::Both => (1, 1),
+            }
+        }
+    }
+
     #[test]
     fn the_ledger_of_the_host_is_read_beside_the_own_one() {
+        use Stock::{Both, Nothing, Torn, Unlisted, Whole};
+        for own in [Nothing, Whole, Torn, Both, Unlisted] {
+            for hosts in [Nothing, Whole, Torn, Both, Unlisted].map(Some).into_iter().chain([None])
+            {
+                let folder = tempfile::tempdir().unwrap();
+                let [here, there] = ["here", "there"].map(|name| folder.path().join(name));
+                own.lay(&here);
+                if let Some(hosts) = hosts {
+                    hosts.lay(&there);
+                }
+                let mut gaps = Vec::new();
+                let told = both(&here, hosts.map(|_| there), &mut gaps);
+                let (whole, torn) = own.count();
+                let (more, more_torn) = hosts.map_or((0, 0), Stock::count);
+                let what = format!("{own:?} and {hosts:?}");
+                assert_eq!(told.entries.len(), whole + more, "{what}: {told:?}");
+                assert_eq!(told.unreadable.len(), torn + more_torn, "{what}: {told:?}");
+                let unlisted = [
+                    (own == Unlisted).then_some(Subject::Ledger),
+                    (hosts == Some(Unlisted)).then_some(Subject::HiddenLedger),
+                ];
+                let expected: Vec<_> = unlisted.into_iter().flatten().collect();
+                let gaps: Vec<_> = gaps.iter().map(|gap| gap.about).collect();
+                assert_eq!(gaps, expected, "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_is_the_hosts_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().join("here");
+        Stock::Both.lay(&here);
+        std::os::unix::fs::symlink(&here, folder.path().join("there")).unwrap();
+        let told = both(&here, Some(folder.path().join("there")), &mut Vec::new());
+        assert_eq!((told.entries.len(), told.unreadable.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_ledger_of_the_host_is_where_it_is_here_below_the_hosts_root() {
         let host = tempfile::tempdir().unwrap();
-        let mut gaps = Vec::new();
-        // None there: nothing is recorded.
-        ledger(Some(host.path()), &mut gaps);
-        assert!(gaps.iter().all(|gap| gap.about != Subject::HiddenLedger), "{gaps:?}");
         let folder = host.path().join(DEFAULT_DIR.strip_prefix('/').unwrap());
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("1.json"), "{").unwrap();
-        let unreadable = ledger(Some(host.path()), &mut gaps).unreadable;
+        fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        Stock::Torn.lay(&folder);
+        let unreadable = ledger(Some(host.path()), &mut Vec::new()).unreadable;
         assert!(unreadable.iter().any(|(path, _)| path.starts_with(&folder)), "{unreadable:?}");
-        fs::remove_dir_all(&folder).unwrap();
-        fs::write(&folder, "").unwrap();
-        ledger(Some(host.path()), &mut gaps);
-        assert!(gaps.iter().any(|gap| gap.about == Subject::HiddenLedger), "{gaps:?}");
     }
 }

@@ -111,12 +111,13 @@ fn settle(
         }
         let aftermath = judge(before, &after, &args.programs, processes)?;
         let aftermath = aftermath.confirmed_by(earlier.as_ref());
-        // Of a link that is being made nobody knows who holds it: that is over in a moment, and not waited for for ever.
-        let patience = if is_moving { PATIENCE } else { Duration::ZERO };
-        let is_late = Instant::now() >= deadline + patience && earlier.is_some();
-        // Who still runs may still make something.
-        let is_over = processes.over_ns.is_some();
-        if (aftermath.is_settled() && is_over) || is_late {
+        let look = Seen {
+            is_first: earlier.is_none(),
+            is_moving,
+            // It was so before this look.
+            is_over: processes.over_ns.is_some(),
+        };
+        if is_enough(&aftermath, look, Instant::now().checked_duration_since(deadline)) {
             return Ok((after, aftermath));
         }
         if let Some(signal) = children.pause(INTERVAL)? {
@@ -124,6 +125,26 @@ fn settle(
         }
         earlier = Some(aftermath);
     }
+}
+
+/// What there was to be seen, beside what is left.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    is_first: bool,
+    /// A link is being made.
+    is_moving: bool,
+    /// Nothing of what the command started runs any more.
+    is_over: bool,
+}
+
+/// Whether there is no reason to look again. `late`: for how long the time has been up.
+fn is_enough(aftermath: &Aftermath, seen: Seen, late: Option<Duration>) -> bool {
+    // Of a link that is being made nobody knows who holds it: that is over in a moment, and not waited for for ever.
+    let patience = if seen.is_moving { PATIENCE } else { Duration::ZERO };
+    // Whose something is two looks have to say.
+    let is_late = late.is_some_and(|late| late >= patience) && !seen.is_first;
+    // Who still runs may still make something.
+    aftermath.is_settled() && seen.is_over || is_late
 }
 
 fn command(args: &Gate) -> CommandInfo {
@@ -166,4 +187,38 @@ pub(super) fn become_it(why_not: RawFd, argv: &[std::ffi::OsString]) -> u8 {
     slate.write(&why);
     talk::error(&anyhow::anyhow!(why));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Gap, Subject};
+
+    #[test]
+    fn it_looks_until_nothing_is_left_and_nothing_runs_or_the_time_is_up() {
+        let gap = Gap { about: Subject::Pins, what: String::new(), why: String::new() };
+        let unsettled = Aftermath { gaps: vec![gap], ..Aftermath::default() };
+        // How late it is, and whether the time is up then: also for a link that is being made.
+        let times = [
+            (None, false, false),
+            (Some(Duration::ZERO), true, false),
+            (Some(PATIENCE.mul_f32(0.99)), true, false),
+            (Some(PATIENCE), true, true),
+            (Some(PATIENCE * 2), true, true),
+        ];
+        for (late, is_up, is_up_for_links) in times {
+            for is_first in [false, true] {
+                for is_moving in [false, true] {
+                    for is_over in [false, true] {
+                        let seen = Seen { is_first, is_moving, is_over };
+                        let is_late = !is_first && if is_moving { is_up_for_links } else { is_up };
+                        let what = format!("{seen:?} {late:?}");
+                        assert_eq!(is_enough(&unsettled, seen, late), is_late, "{what}");
+                        let settled = is_enough(&Aftermath::default(), seen, late);
+                        assert_eq!(settled, is_over || is_late, "{what}");
+                    }
+                }
+            }
+        }
+    }
 }

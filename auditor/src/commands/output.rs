@@ -150,6 +150,55 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
+    use crate::cli::{Format, Output};
+    use crate::results::Results;
+
+    /// A result that is the same in every format that it has.
+    struct Told;
+
+    impl Rendition for Told {
+        fn text(&self, _: Medium) -> String {
+            "told".to_owned()
+        }
+
+        fn json(&self) -> serde_json::Result<String> {
+            Ok("told".to_owned())
+        }
+
+        fn results(&self) -> Results {
+            unreachable!("no format asks for them")
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_keeps_no_other_file_from_being_written_and_is_told() {
+        for bits in 0..8 {
+            let folder = tempfile::tempdir().unwrap();
+            let fails = |number: usize| bits & 1 << number != 0;
+            let file = |number: usize| {
+                let parent =
+                    if fails(number) { folder.path().join("no") } else { folder.path().into() };
+                parent.join(number.to_string())
+            };
+            let output = |number| Output { format: Format::Text, file: file(number) };
+            // One that has no such format fails as well.
+            let numbers =
+                Output { format: Format::Prometheus, file: folder.path().join("numbers") };
+            for outputs in [vec![], vec![numbers]] {
+                let count = outputs.len();
+                let outputs = (0..3).map(output).chain(outputs).collect();
+                let told =
+                    deliver(&Told, &ReportArgs { format: Format::Json, outputs }, Stream::Stderr);
+                let told = told.err().map(|error| format!("{error:#}")).unwrap_or_default();
+                for number in 0..3 {
+                    assert_eq!(fs::read_to_string(file(number)).is_ok(), !fails(number));
+                    let name = format!("cannot write to {}:", file(number).display());
+                    assert_eq!(told.contains(&name), fails(number), "{told}");
+                }
+                assert_eq!(told.matches("no numbers for Prometheus").count(), count, "{told}");
+            }
+        }
+    }
 
     #[test]
     fn a_file_is_replaced_and_nothing_is_left_beside_it() {

@@ -142,6 +142,16 @@ mod tests {
         let owner = &snapshot.looks[0].owners[0];
         let error = refused(&|look| look.owners.push(owner.clone()));
         assert!(error.contains(&format!("owner {} is in one look", owner.owner.pid)), "{error}");
+
+        // Two owners that have had one pid are two.
+        let mut heirs = snapshot.clone();
+        let mut heir = heirs.looks[0].owners[0].clone();
+        heir.owner.start_time += 1;
+        heirs.looks[0].owners.push(heir);
+        assert_eq!(parse(&serde_json::to_vec(&heirs).unwrap()).unwrap(), heirs);
+        // And in two looks everything is there twice.
+        heirs.looks.push(heirs.looks[0].clone());
+        assert_eq!(parse(&serde_json::to_vec(&heirs).unwrap()).unwrap(), heirs);
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Children {
         while let Some(info) = self.signals.read_signal().context("cannot read signals")? {
             let number = i32::try_from(info.ssi_signo).context("a signal is a number")?;
             let signal = Signal::try_from(number).context("a signal that was not asked for")?;
-            received.push(Received { signal, is_sent: info.ssi_code <= 0 });
+            received.push(Received { signal, is_sent: is_sent(info.ssi_code) });
         }
         Ok(received)
     }
@@ -169,9 +169,14 @@ impl Children {
 /// A signal that has arrived.
 struct Received {
     signal: Signal,
-    /// A process has sent it (`SI_USER`, `SI_QUEUE`, `SI_TKILL`: none is above 0). What the kernel sends for a terminal
-    /// goes to the command as well, as it is in the same process group.
+    /// A process has sent it. What the kernel sends for a terminal goes to the command as well, as it is in the same
+    /// process group.
     is_sent: bool,
+}
+
+/// Whether `si_code` says that a process has sent the signal, by whichever call: none of their codes is above 0.
+fn is_sent(code: i32) -> bool {
+    code <= 0
 }
 
 /// Takes note of every child that has ended; how one of them did, if it has.
@@ -250,7 +255,64 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
+    use nix::sys::signal::raise;
+
     use super::*;
+
+    #[test]
+    fn a_signal_is_a_processes_by_whichever_call_it_was_sent() {
+        // sigaction(2), from SI_USER down: kill, sigqueue, timer_settime, mq_notify, AIO, F_SETSIG, tgkill.
+        let of_processes = [0, -1, -2, -3, -4, -5, -6];
+        assert_eq!(of_processes.map(is_sent), [true; 7]);
+        assert_eq!(nix::libc::SI_USER, of_processes[0]);
+        // SI_KERNEL; CLD_EXITED to CLD_CONTINUED, and others of a signal's own.
+        assert_eq!([0x80, 1, 2, 3, 4, 5, 6].map(is_sent), [false; 7]);
+    }
+
+    #[test]
+    fn what_is_sent_to_a_thread_arrives_as_sent_and_once() {
+        let children = Children::watch().unwrap();
+        for signal in PASSED_ON {
+            // By tgkill(2).
+            raise(signal).unwrap();
+            let received = children.pending().unwrap();
+            let received: Vec<_> = received.iter().map(|it| (it.signal, it.is_sent)).collect();
+            assert_eq!(received, [(signal, true)]);
+        }
+        assert!(children.pending().unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_signal_is_passed_on_but_for_those_that_are_about_the_gate_itself() {
+        let own = [
+            // Nobody can take these.
+            Signal::SIGKILL,
+            Signal::SIGSTOP,
+            // Job control, and the end of a child.
+            Signal::SIGTSTP,
+            Signal::SIGTTIN,
+            Signal::SIGTTOU,
+            Signal::SIGCONT,
+            Signal::SIGCHLD,
+            // Something that the gate itself has done.
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGTRAP,
+            Signal::SIGSYS,
+            Signal::SIGSTKFLT,
+            Signal::SIGPIPE,
+            Signal::SIGXCPU,
+            Signal::SIGXFSZ,
+            Signal::SIGURG,
+            // A dump of the gate.
+            Signal::SIGABRT,
+        ];
+        for signal in Signal::iterator() {
+            assert_ne!(PASSED_ON.contains(&signal), own.contains(&signal), "{signal}");
+        }
+    }
 
     #[test]
     fn a_set_of_signals_is_read_from_its_lowest_bit() {

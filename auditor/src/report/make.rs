@@ -98,7 +98,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
         baseline: None,
         root: snapshot.scope.root.to_string_lossy().into_owned(),
         scope_options: scope_options(&snapshot.scope),
-        has_every_type: AttachType::all().all(|it| snapshot.scope.attach_types.contains(&it)),
+        has_every_type: has_every_type(&snapshot.scope),
     }
 }
 
@@ -110,7 +110,15 @@ fn scope_options(scope: &Scope) -> String {
         let options = scope.programs.iter().map(|glob| quoted(glob.as_bytes()));
         options.flat_map(|glob| [" --program ".to_owned(), glob]).collect()
     });
-    [root, programs].into_iter().flatten().collect()
+    let types = (!has_every_type(scope)).then(|| {
+        let types = scope.attach_types.iter();
+        types.flat_map(|it| [" --attach-type ".to_owned(), it.to_string()]).collect()
+    });
+    [root, programs, types].into_iter().flatten().collect()
+}
+
+fn has_every_type(scope: &Scope) -> bool {
+    AttachType::all().all(|it| scope.attach_types.contains(&it))
 }
 
 /// A word for a shell: as it is where that is safe, else `'…'`, or `$'…'` where it could harm a terminal.

@@ -5,7 +5,7 @@ use auditor::classify::Finding::{
     Active, DisarmedAttachment, Foreign, OrphanedAttachment, OrphanedPin, Pinned, StackedDuplicate,
     Unknown, UnreachableProgram,
 };
-use auditor::classify::{Source, Verdict, classify};
+use auditor::classify::{Finding, Source, Verdict, classify};
 use auditor::snapshot::Snapshot;
 use bpf::Owner;
 use bpf::ledger::Stage;
@@ -93,6 +93,68 @@ fn an_entry_of_the_ledger_stands_for_nothing_but_what_it_names() {
         let mut host = orphan();
         change(host.record(&owner(4711), 41, A));
         assert_eq!(attachments(&host), [OrphanedAttachment], "{what}");
+    }
+}
+
+#[test]
+fn a_record_keeps_what_it_has_attached_to_stay_and_nothing_half_done() {
+    type Place = fn(&mut Snapshot);
+    // The legacy way; through a link that is pinned; and, of a program on a network device, so too.
+    let places: [(&str, Place, Finding); 3] = [
+        ("legacy", |_| {}, OrphanedAttachment),
+        (
+            "link",
+            |host| {
+                host.link(11, 41, A, IN);
+                host.pin("/sys/fs/bpf/chadthrottle/1/in", link(11));
+            },
+            OrphanedPin,
+        ),
+        (
+            "device",
+            |host| {
+                host.look().attachments.pop();
+                host.look().programs.pop();
+                host.device_program(41, &owner(4711));
+                host.device_link(31, 41, 2);
+                host.pin("/sys/fs/bpf/chadthrottle/1/queue", link(31));
+            },
+            OrphanedPin,
+        ),
+    ];
+    for (what, place, leak) in places {
+        for stage in [Stage::Intent, Stage::Attached, Stage::Removing] {
+            for persist in [false, true] {
+                for lives in [false, true] {
+                    let mut host = orphan();
+                    place(&mut host);
+                    host.look().owners[0].alive = Some(lives);
+                    let entry = host.record(&owner(4711), 41, A);
+                    (entry.stage, entry.persist) = (stage, persist);
+                    let expected = match (lives, persist, stage) {
+                        // What is pinned is said to be, whoever lives.
+                        (_, true, Stage::Attached) if what == "link" => Pinned,
+                        (true, ..) => Active,
+                        (false, true, Stage::Attached) => Pinned,
+                        _ => leak,
+                    };
+                    let found = [attachments(&host), programs(&host)].concat();
+                    assert_eq!(found, [expected], "{what} {stage:?} {persist} {lives}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_of_several_records_keeps_it() {
+    for kept in 0..3 {
+        let mut host = orphan();
+        for number in 0..3 {
+            let entry = host.record(&owner(4711), 41, A);
+            entry.stage = if number == kept { Stage::Attached } else { Stage::Removing };
+        }
+        assert_eq!(attachments(&host), [Pinned], "{kept}");
     }
 }
 

@@ -5,7 +5,7 @@ use auditor::classify::{Verdict, classify};
 use auditor::formats::{Medium, Rendition};
 use auditor::report::{Report, report};
 use auditor::results::Outcome;
-use auditor::snapshot::{Snapshot, Subject};
+use auditor::snapshot::{Gap, Snapshot, Subject};
 
 use crate::common::*;
 
@@ -111,6 +111,40 @@ fn a_hidden_process_matters_no_more_where_all_leaks_are_known() {
     assert_eq!((report.verdict, report.coverage.gaps.len()), (Verdict::Leaks, 1));
     let report = against(&two_orphans(), &now);
     assert_eq!((report.verdict, report.coverage.gaps.len()), (Verdict::Clean, 0));
+}
+
+#[test]
+fn advice_is_about_what_is_new_alone() {
+    // What is known nobody can remove from here, and it has another finding.
+    let mut before = orphan();
+    before.link(11, 41, A, IN);
+    let mut now = two_orphans();
+    now.link(11, 41, A, IN);
+    let text = against(&before, &now).text(Medium::FILE);
+    assert!(text.contains("\nRemove what is leaked: chadthrottle-audit clean"), "{text}");
+    assert!(text.contains("explain orphaned_attachment"), "{text}");
+    let text = against(&now, &now).text(Medium::FILE);
+    assert!(!text.contains("Remove what") && !text.contains("Explain a finding"), "{text}");
+    let all = against(&host(), &now).text(Medium::FILE);
+    assert!(all.contains("\nRemove what can be removed: chadthrottle-audit clean"), "{all}");
+    assert!(all.contains("explain unreachable_program"), "{all}");
+}
+
+#[test]
+fn of_several_looks_the_last_one_says_what_could_not_be_seen() {
+    for hidden_in in [[true, false], [false, true], [true, true]] {
+        let mut now = two_orphans();
+        now.looks.push(now.looks[0].clone());
+        for (look, is_hidden) in now.looks.iter_mut().zip(hidden_in) {
+            let gap =
+                Gap { about: Subject::HiddenProcesses, what: "/x".into(), why: "denied".into() };
+            look.coverage.gaps.extend(is_hidden.then_some(gap));
+        }
+        let some = against(&orphan(), &now);
+        assert_eq!(some.coverage.gaps.len(), usize::from(hidden_in[1]), "{hidden_in:?}");
+        let all = against(&two_orphans(), &now);
+        assert_eq!((all.verdict, all.coverage.gaps.len()), (Verdict::Clean, 0), "{hidden_in:?}");
+    }
 }
 
 #[test]

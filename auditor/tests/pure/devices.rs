@@ -78,6 +78,47 @@ fn of_an_owner_in_another_pid_namespace_its_programs_tell_whether_it_lives() {
 }
 
 #[test]
+fn nobody_is_the_owner_of_a_device_who_is_not_the_same_in_everything() {
+    type Change = fn(&mut Owner);
+    let changes: [(&str, Change); 5] = [
+        ("pid", |owner| owner.pid += 1),
+        ("start time", |owner| owner.start_time += 1),
+        ("pid namespace", |owner| owner.pid_namespace += 1),
+        ("boot", |owner| owner.boot_id = "another".into()),
+        ("version", |owner| owner.version = "0.0.1".into()),
+    ];
+    for (what, change) in changes {
+        let mut other = owner(4711);
+        change(&mut other);
+        // It lives, and holds a program of a queue of its own.
+        let mut host = queue(None);
+        host.owner_lives(&other, Some(true));
+        host.device_program(41, &other);
+        host.device_link(31, 41, 2);
+        host.hold(99, &[link(31), program(41)]);
+        assert_eq!(found(&host), (Verdict::Leaks, vec![Finding::OrphanedDevice]), "{what}");
+        // Beside the device of a dead owner, and with a device of its own.
+        let mut host = queue(Some(false));
+        host.owner_lives(&other, Some(true));
+        host.device(&other);
+        let expected = if what == "boot" { Finding::OrphanedDevice } else { Finding::Active };
+        assert_eq!(found(&host).1, [Finding::OrphanedDevice, expected], "{what}");
+    }
+}
+
+#[test]
+fn any_program_of_the_owner_that_anybody_holds_tells_that_it_lives() {
+    for held in 41..44 {
+        let mut host = queue(None);
+        for number in 41..44 {
+            host.device_program(number, &owner(4711));
+        }
+        host.hold(99, &[program(held)]);
+        assert_eq!(found(&host).1, [Finding::Active], "{held}");
+    }
+}
+
+#[test]
 fn whether_an_owner_lives_is_not_guessed_where_not_every_process_can_be_seen() {
     assert_eq!(found(&queue(None)), (Verdict::Leaks, vec![Finding::OrphanedDevice]));
     for about in [Subject::Processes, Subject::HiddenProcesses, Subject::Programs] {

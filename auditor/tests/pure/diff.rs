@@ -94,13 +94,13 @@ fn all() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-fn difference(before: &Snapshot, after: &Snapshot, globs: &[&str]) -> Difference {
+pub(crate) fn difference(before: &Snapshot, after: &Snapshot, globs: &[&str]) -> Difference {
     let globs: Vec<String> = globs.iter().map(|&glob| glob.to_owned()).collect();
     compare(before, after, &globs).unwrap()
 }
 
 /// The new things, as people read them.
-fn new(before: &Snapshot, after: &Snapshot, globs: &[&str]) -> Vec<String> {
+pub(crate) fn new(before: &Snapshot, after: &Snapshot, globs: &[&str]) -> Vec<String> {
     difference(before, after, globs).new.iter().map(ToString::to_string).collect()
 }
 

@@ -84,6 +84,21 @@ fn a_pin_in_a_folder_of_another_tool_stays_and_so_does_its_link() {
 }
 
 #[test]
+fn any_pin_of_another_tool_among_several_keeps_it() {
+    for theirs in 0..3 {
+        let mut host = linked();
+        for number in 0..3 {
+            let folder = if number == theirs { "acme" } else { "chadthrottle" };
+            host.pin(&format!("/sys/fs/bpf/{folder}/{number}/fw"), link(11));
+        }
+        let why = format!("it is pinned at /sys/fs/bpf/acme/{theirs}/fw, so somebody keeps it");
+        assert!(refusal(&host).starts_with(&why), "{}", refusal(&host));
+        host.look().pins.remove(theirs);
+        assert_eq!(actions(&host).len(), 3, "the link, and both of its pins");
+    }
+}
+
+#[test]
 fn a_pin_in_our_own_folder_goes_after_its_link_was_detached() {
     let path = "/sys/fs/bpf/chadthrottle/1/fw";
     let mut host = linked();

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 
+use auditor::classify::Verdict;
 use auditor::diff::Kind;
 use auditor::formats::{Medium, Rendition};
 use auditor::gate::{
-    Aftermath, CommandInfo, Ended, GateReport, Origin, Processes, SCHEMA_VERSION, judge,
+    Aftermath, CommandInfo, Ended, Evidence, GateReport, Left, LoadedBy, Origin, Processes,
+    SCHEMA_VERSION, judge,
 };
 use auditor::report::Host;
 use auditor::results::Outcome;
-use auditor::snapshot::{Object, PinFact, Snapshot, Subject, Tool};
+use auditor::snapshot::{Gap, Object, PinFact, Snapshot, Subject, Tool};
 use bpf::{Birth, MapId};
+use nix::sys::signal::Signal;
 
 use crate::common::*;
 use crate::diff::{Stock, everything};
@@ -317,6 +320,112 @@ pub(crate) fn reported() -> GateReport {
     after.load(42, "sd_devices", &[]);
     after.hold(SYSTEMD, &[program(42)]);
     report(settled(&before, &after), Some(Ended::Exited(0)))
+}
+
+#[test]
+fn what_is_there_when_a_signal_ends_the_gate_is_told_and_no_leak_yet() {
+    let mut after = loaded(&[]);
+    after.load(42, "sd_devices", &[]);
+    after.hold(SYSTEMD, &[program(42)]);
+    let found = judged(&everything(), &after).confirmed_by(None);
+    assert_eq!(found.left.len(), 2, "one look proves nothing");
+    let told = found.clone().interrupted(Signal::SIGTERM);
+    assert_eq!((told.left.len(), told.verdict()), (0, Verdict::Incomplete));
+    let [gap] = &told.gaps[..] else { panic!("{told:?}") };
+    assert!(gap.why.starts_with("SIGTERM ended the gate"), "{}", gap.why);
+    assert!(
+        gap.why.ends_with("new, and still there: program 41 (leaky), cgroup_skb"),
+        "{}",
+        gap.why
+    );
+    let nothing = Aftermath { others: found.left, ..Aftermath::default() };
+    let told = nothing.clone().interrupted(Signal::SIGINT);
+    assert_eq!((told.verdict(), &told.others), (Verdict::Incomplete, &nothing.others));
+    assert!(told.gaps[0].why.ends_with("run it again"), "{}", told.gaps[0].why);
+}
+
+#[test]
+fn the_text_says_who_made_what_others_did_and_how_that_is_known() {
+    let one = settled(&everything(), &loaded(&[SYSTEMD])).others.remove(0);
+    let by = |is_of_command| LoadedBy { pid: 77, comm: "loader".into(), is_of_command };
+    let others = "loaded by process 77 (loader), which the command did not start";
+    for (evidence, loader, expected) in [
+        (Evidence::Holders, Some(by(false)), "held by process 1 (somebody), running since before"),
+        (Evidence::LoadedBefore, Some(by(false)), "loaded before the command was started"),
+        (Evidence::LoadedAfter, None, "loaded when the command and all that it started was over"),
+        (Evidence::Loader, Some(by(false)), others),
+        (Evidence::Loader, None, "loaded by a process that the command did not start"),
+        (Evidence::NotAsked, Some(by(false)), others),
+        // It has loaded the program, and not attached it.
+        (Evidence::NotAsked, Some(by(true)), "the command has made nothing of the kind"),
+        (Evidence::NotAsked, None, "the command has made nothing of the kind"),
+        (Evidence::Owner, None, "its owner was not started by the command"),
+    ] {
+        let left = Left { evidence: Some(evidence), loader, ..one.clone() };
+        let aftermath = Aftermath { others: vec![left], ..Aftermath::default() };
+        let text = report(aftermath, Some(Ended::Exited(0))).text(Medium::FILE);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(expected), "{evidence:?}: {text}");
+    }
+}
+
+/// One thing that is left, or may be, or a gap; nothing for any other number.
+pub(crate) fn of_kind(kind: usize) -> GateReport {
+    let one = settled(&everything(), &loaded(&[])).left;
+    let gap = Gap { about: Subject::Pins, what: "/x".into(), why: "denied".into() };
+    report(
+        Aftermath {
+            left: one.iter().filter(|_| kind == 0).cloned().collect(),
+            unclear: one.iter().filter(|_| kind == 1).cloned().collect(),
+            gaps: [gap].into_iter().filter(|_| kind == 2).collect(),
+            others: one.clone(),
+            ..Aftermath::default()
+        },
+        Some(Ended::Exited(0)),
+    )
+}
+
+#[test]
+fn what_is_told_as_left_or_as_a_gap_counts_in_the_verdict_and_the_status_and_nothing_else_does() {
+    for kind in 0..4 {
+        let told = of_kind(kind);
+        assert_eq!((told.left.len(), told.gaps.len()), [(1, 0), (0, 1), (0, 1), (0, 0)][kind]);
+        let verdicts = [Verdict::Leaks, Verdict::Incomplete, Verdict::Incomplete, Verdict::Clean];
+        assert_eq!(told.verdict, verdicts[kind]);
+        for (ended, own) in [(Ended::Exited(0), 0), (Ended::Exited(7), 7), (Ended::Killed(9), 137)]
+        {
+            let mut told = of_kind(kind);
+            told.command.ended = Some(ended);
+            assert_eq!(told.exit_status(), [1, 2, 2, own][kind], "{ended:?}");
+        }
+        let mut not_run = of_kind(kind);
+        not_run.command.ended = None;
+        assert_eq!(not_run.exit_status(), [1, 2, 2, 2][kind]);
+    }
+}
+
+#[test]
+fn only_where_nothing_is_left_unclear_or_unseen_there_is_nothing_to_wait_for() {
+    let one = settled(&everything(), &loaded(&[])).left;
+    let gap = Gap { about: Subject::Pins, what: "/x".into(), why: "denied".into() };
+    for (left, unclear, gaps) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
+        let aftermath = Aftermath {
+            left: one.iter().filter(|_| left).cloned().collect(),
+            unclear: one.iter().filter(|_| unclear).cloned().collect(),
+            gaps: [&gap].into_iter().filter(|_| gaps).cloned().collect(),
+            others: one.clone(),
+            gone: vec![one[0].item.clone()],
+            gone_of_others: vec![one[0].item.clone()],
+        };
+        assert_eq!(aftermath.is_settled(), !(left || unclear || gaps));
+        assert_eq!(aftermath.gaps().len(), usize::from(unclear) + usize::from(gaps));
+        let verdict = match (left, unclear || gaps) {
+            (true, _) => Verdict::Leaks,
+            (false, true) => Verdict::Incomplete,
+            (false, false) => Verdict::Clean,
+        };
+        assert_eq!(aftermath.verdict(), verdict);
+    }
 }
 
 #[test]

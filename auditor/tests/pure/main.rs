@@ -3,6 +3,7 @@
 mod action;
 mod attachments;
 mod baseline;
+mod ci;
 mod common;
 mod devices;
 mod diff;
@@ -21,6 +22,7 @@ mod programs;
 mod prometheus;
 mod recorded;
 mod results;
+mod same;
 mod sarif;
 mod schema;
 mod slots;

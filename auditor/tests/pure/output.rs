@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use bpf::AttachType;
+
 use crate::common::*;
 use auditor::classify::classify;
 use auditor::report::{Report, report};
@@ -91,14 +93,18 @@ fn an_audit_below_a_cgroup_says_so() {
 
 #[test]
 fn the_command_that_cleans_names_the_same_scope() {
-    let command = |root: &[u8], programs: &[&str]| {
-        let mut orphan = orphan();
+    let advised = |root: &[u8], programs: &[&str], types: &[AttachType]| {
+        let mut orphan = whole(orphan());
+        if !types.is_empty() {
+            orphan.scope.attach_types = types.to_vec();
+        }
         orphan.scope.root = OsStr::from_bytes(root).into();
         orphan.scope.programs = programs.iter().map(|&glob| glob.to_owned()).collect();
         let text = text(&orphan);
         let line = text.lines().find_map(|line| line.strip_prefix("Remove what is leaked: "));
         line.map(ToOwned::to_owned).unwrap()
     };
+    let command = |root: &[u8], programs: &[&str]| advised(root, programs, &[]);
     let ours = ["chadthrottle*"];
     assert_eq!(command(b"/", &ours), "chadthrottle-audit clean");
     assert_eq!(command(b"/a.slice", &ours), "chadthrottle-audit clean --root /a.slice");
@@ -110,6 +116,15 @@ fn the_command_that_cleans_names_the_same_scope() {
     assert_eq!(
         command(b"/", &["chad*", "x"]),
         "chadthrottle-audit clean --program 'chad*' --program x"
+    );
+    // Else it would clean what nobody has looked at.
+    assert_eq!(
+        advised(b"/", &ours, &[IN, EG]),
+        "chadthrottle-audit clean --attach-type cgroup_inet_ingress --attach-type cgroup_inet_egress"
+    );
+    assert_eq!(
+        advised(b"/a", &["chad*"], &[IN]),
+        "chadthrottle-audit clean --root /a --program 'chad*' --attach-type cgroup_inet_ingress"
     );
 }
 

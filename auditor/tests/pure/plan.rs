@@ -49,6 +49,44 @@ fn the_link_of_an_orphaned_pin_is_detached_before_its_pin_is_removed() {
 }
 
 #[test]
+fn what_a_process_keeps_of_it_is_noted_with_each_way_of_detaching() {
+    type Place = fn(&mut Snapshot) -> Object;
+    let places: [(Place, &str); 3] = [
+        (|_| program(41), "the program stays loaded, though attached no more, until process 99"),
+        (
+            |host| {
+                host.link(11, 41, A, IN);
+                link(11)
+            },
+            "the defunct link stays behind, and holds the program, until process 99",
+        ),
+        (
+            |host| {
+                host.look().attachments.pop();
+                host.look().programs.pop();
+                host.device_program(41, &owner(4711));
+                host.device_link(31, 41, 2);
+                link(31)
+            },
+            "the defunct link stays behind, and holds the program, until process 99",
+        ),
+    ];
+    for (place, note) in places {
+        let mut host = orphan();
+        let held = place(&mut host);
+        host.hold(99, &[held]);
+        let told = steps(&host);
+        let [step] = &told[..] else { panic!("{told:?}") };
+        assert!(step.note.as_ref().is_some_and(|it| it.starts_with(note)), "{step:?}");
+        // Who holds only the program does not keep the link.
+        if held != program(41) {
+            host.look().holders.last_mut().unwrap().objects = vec![program(41)];
+            assert!(steps(&host).iter().all(|step| step.note.is_none()), "{:?}", steps(&host));
+        }
+    }
+}
+
+#[test]
 fn the_pin_of_a_program_that_is_attached_nowhere_is_removed() {
     let mut host = orphan();
     host.look().attachments.pop();

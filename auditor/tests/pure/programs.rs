@@ -270,6 +270,7 @@ fn waiting_owner() -> Snapshot {
 fn what_an_owner_keeps_that_waits_for_a_cgroup_is_no_leak() {
     let mut host = waiting_owner();
     assert_eq!(programs(&host), [Waiting]);
+    assert_eq!(crate::formats::made(&host).summary.waiting, 1);
     // The program for the other direction is in no record.
     host.program(42, Some(&owner(4711)));
     host.hold(4711, &[program(42)]);

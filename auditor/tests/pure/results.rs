@@ -98,6 +98,33 @@ fn what_nobody_asked_to_be_looked_at_does_not_pass_and_is_no_gap() {
 }
 
 #[test]
+fn a_problem_is_at_its_cgroup_or_its_device_or_its_pin() {
+    let places = |host: &Snapshot| -> Vec<Option<Place>> {
+        let found = results(host).checks.into_iter().map(|check| check.outcome);
+        let problems = found.filter_map(|it| match it {
+            Outcome::Failed(problems) | Outcome::Noted(problems) => Some(problems),
+            Outcome::Passed | Outcome::Unseen(_) => None,
+        });
+        problems.flatten().map(|it| it.place).collect()
+    };
+    let cgroup = Some(Place::Cgroup("/cgroup-9310".into()));
+    let pin = Some(Place::Pin("/sys/fs/bpf/x".into()));
+    for mut host in [whole(orphan()), whole(unowned())] {
+        host.pin("/sys/fs/bpf/x", program(41));
+        host.pin("/sys/fs/bpf/y", program(41));
+        assert_eq!(places(&host), std::slice::from_ref(&cgroup));
+        host.look().attachments.pop();
+        assert_eq!(places(&host), std::slice::from_ref(&pin));
+        host.look().pins.clear();
+        assert_eq!(places(&host), [None]);
+    }
+    let mut device = whole(host());
+    device.owner_lives(&owner(4711), Some(false));
+    device.device(&owner(4711));
+    assert_eq!(places(&device), [Some(Place::Device("chadq4711a".into()))]);
+}
+
+#[test]
 fn a_problem_is_the_same_one_after_a_restart_of_the_leak() {
     let problem = |program: u32| -> Problem {
         let mut host = host();

@@ -1,6 +1,7 @@
 //! The schemas: that they are those of the types, and that they hold for what is written.
 
 use auditor::classify::{Finding, classify};
+use auditor::clean::CleanReport;
 use auditor::formats::Rendition;
 use auditor::report::report;
 use auditor::schema::Document;
@@ -120,6 +121,54 @@ fn comparisons_and_what_commands_left_are_valid_and_broken_ones_are_not() {
             assert!(!validator.is_valid(&bad), "without {field}");
         }
     }
+}
+
+/// The schema that also refuses a field that says nothing, where such a field is to be left out.
+fn frugal(schema: &mut Value) {
+    let required: Vec<Value> =
+        schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        for (name, property) in properties {
+            if !required.contains(&json!(name)) && !ADDED.contains(&name.as_str()) {
+                let nothing = json!({ "enum": [null, [], {}, "", 0, false] });
+                *property = json!({ "allOf": [property.take()], "not": nothing });
+            }
+        }
+    }
+    match schema {
+        Value::Object(fields) => fields.values_mut().for_each(frugal),
+        Value::Array(items) => items.iter_mut().for_each(frugal),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_says_nothing_is_left_out_and_not_null() {
+    let validator = |document| {
+        let mut schema = serde_json::from_str(published(document)).unwrap();
+        frugal(&mut schema);
+        jsonschema::validator_for(&schema).unwrap()
+    };
+    let value = |text: String| serde_json::from_str::<Value>(&text).unwrap();
+    let (reports, clean) = (validator(Document::Report), validator(Document::Clean));
+    for finding in Finding::ALL {
+        let snapshot = recorded(finding.name());
+        let report = report(&snapshot, &classify(&snapshot), true);
+        check(&reports, &value(report.json().unwrap()));
+        let cleaned = CleanReport::new(false, Vec::new(), report);
+        check(&clean, &serde_json::to_value(&cleaned).unwrap());
+    }
+    check(&reports, &value(made(&hostile()).json().unwrap()));
+    check(&validator(Document::Diff), &value(crate::diff::reported().json().unwrap()));
+    let gates = validator(Document::Gate);
+    for gate in (0..4).map(crate::gate::of_kind).chain([crate::gate::reported()]) {
+        check(&gates, &value(gate.json().unwrap()));
+    }
+    // It does refuse such a field.
+    let mut bad = value(crate::gate::reported().json().unwrap());
+    check(&gates, &bad);
+    bad["left"][0]["program"]["full_name"] = Value::Null;
+    assert!(!gates.is_valid(&bad));
 }
 
 /// Fields that reports of earlier versions do not have.

@@ -1,6 +1,7 @@
 //! How single findings come to a verdict, over one look or several.
 
 use crate::common::*;
+use crate::recorded::recorded;
 use auditor::classify::Finding::{OrphanedAttachment, Unknown};
 use auditor::classify::{Finding, Verdict, classify, suspects, unsettled};
 use auditor::snapshot::{Snapshot, Subject};
@@ -43,6 +44,32 @@ fn a_suspect_that_is_new_in_the_last_look_is_a_gap() {
 }
 
 #[test]
+fn a_leak_of_any_kind_is_still_changing_until_two_looks_have_seen_it() {
+    for finding in Finding::ALL.into_iter().filter(|finding| finding.is_leak()) {
+        let mut now = recorded(finding.name());
+        now.looks.drain(..now.looks.len() - 1);
+        let leaks = |snapshot: &Snapshot| {
+            let classified = classify(snapshot);
+            (classified.leaks().count() + classified.leaked_devices().count(), classified.verdict)
+        };
+        let (count, verdict) = leaks(&now);
+        assert!(count > 0 && verdict == Verdict::Leaks, "{finding}");
+        assert_eq!(leaks(&then(&now, &now)), (count, verdict), "{finding}");
+        let mut before = now.clone();
+        let look = before.look();
+        look.attachments.clear();
+        look.programs.clear();
+        look.devices.clear();
+        let gaps = classify(&now).gaps.len();
+        let late = then(&before, &now);
+        assert_eq!(leaks(&late), (0, Verdict::Incomplete), "{finding}");
+        assert_eq!(classify(&late).gaps.len(), gaps + count, "{finding}");
+        let all = [&before, &now, &now].map(|it| it.looks.clone()).concat();
+        assert_eq!(leaks(&Snapshot { looks: all, ..now.clone() }), (count, verdict), "{finding}");
+    }
+}
+
+#[test]
 fn only_the_look_before_the_last_confirms() {
     let snapshot = then(&then(&orphan(), &host()), &orphan());
     assert_eq!(classify(&snapshot).verdict, Verdict::Incomplete);
@@ -53,6 +80,66 @@ fn a_suspect_at_another_place_is_another_suspect() {
     let mut elsewhere = orphan();
     elsewhere.look().attachments.last_mut().unwrap().attach_type = EG;
     assert_eq!(classify(&then(&elsewhere, &orphan())).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn a_suspect_is_the_same_one_only_if_nothing_of_what_makes_it_so_has_changed() {
+    type Change = fn(&mut Snapshot);
+    let attached = || {
+        let mut host = orphan();
+        host.link(11, 41, A, IN);
+        host.pin("/sys/fs/bpf/x", link(11));
+        host
+    };
+    let changes: [(&str, Change); 5] = [
+        ("cgroup", |host| {
+            host.look().attachments.last_mut().unwrap().cgroup_id.0 += 1;
+            host.look().links.last_mut().unwrap().cgroup_id.0 += 1;
+        }),
+        ("attach type", |host| {
+            host.look().attachments.last_mut().unwrap().attach_type = EG;
+            host.look().links.last_mut().unwrap().attach_type = Some(EG);
+        }),
+        ("program", |host| {
+            host.look().programs.last_mut().unwrap().id.0 += 1;
+            host.look().attachments.last_mut().unwrap().program_id.0 += 1;
+            host.look().links.last_mut().unwrap().program_id.0 += 1;
+        }),
+        ("link", |host| {
+            host.look().links.last_mut().unwrap().id.0 += 1;
+            host.look().pins.last_mut().unwrap().object = link(12);
+        }),
+        ("pin", |host| host.look().pins.last_mut().unwrap().path = "/sys/fs/bpf/y".into()),
+    ];
+    assert_eq!(classify(&then(&attached(), &attached())).verdict, Verdict::Leaks);
+    for (what, change) in changes {
+        let mut before = attached();
+        change(&mut before);
+        assert_eq!(classify(&before).verdict, Verdict::Leaks, "{what}");
+        assert_eq!(classify(&then(&before, &attached())).verdict, Verdict::Incomplete, "{what}");
+    }
+    let device = || {
+        let mut host = host();
+        host.owner_lives(&owner(4711), Some(false));
+        host.device(&owner(4711));
+        host
+    };
+    let changes: [(&str, Change); 3] = [
+        ("namespace", |host| host.look().devices[0].network_namespace += 1),
+        ("number", |host| host.look().devices[0].index += 1),
+        ("alias", |host| {
+            let other = bpf::Owner { version: "0.0.1".into(), ..owner(4711) };
+            host.look().devices[0].alias = Some(serde_json::to_string(&other).unwrap());
+            host.owner_lives(&other, Some(false));
+        }),
+    ];
+    assert_eq!(classify(&then(&device(), &device())).verdict, Verdict::Leaks);
+    for (what, change) in changes {
+        let mut before = device();
+        change(&mut before);
+        assert_eq!(classify(&before).verdict, Verdict::Leaks, "{what}");
+        assert_eq!(classify(&then(&before, &device())).verdict, Verdict::Incomplete, "{what}");
+    }
 }
 
 #[test]

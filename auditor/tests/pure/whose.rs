@@ -216,6 +216,36 @@ fn the_owner_that_a_program_names_tells_whose_it_is_if_it_lives() {
 }
 
 #[test]
+fn the_owner_that_a_record_names_tells_it_too_unless_another_one_may_be_the_commands() {
+    type Change = fn(&mut bpf::ledger::Entry);
+    let others = |of: &[u32], change: Change| {
+        let mut after = loaded(&[]);
+        for &pid in of {
+            let start_time = if pid == SYSTEMD { 3 } else { 9_100 };
+            change(after.record(&bpf::Owner { start_time, ..owner(pid) }, 41, A));
+        }
+        let found = judged(&everything(), &after).confirmed_by(None);
+        assert!(found.others.iter().all(|it| it.evidence == Some(Evidence::Owner)));
+        found.others.len()
+    };
+    assert_eq!(others(&[SYSTEMD], |_| {}), 1);
+    assert_eq!(others(&[SYSTEMD, SYSTEMD], |_| {}), 1);
+    for several in [[SYSTEMD, DAEMON], [DAEMON, SYSTEMD], [DAEMON, DAEMON]] {
+        assert_eq!(others(&several, |_| {}), 0, "{several:?}");
+    }
+    // A record of another program, or of one that had its id before.
+    let changes: [Change; 4] = [
+        |it| it.attachments[0].program_id.0 += 1,
+        |it| it.attachments[0].tag = "0000000000000000".into(),
+        |it| it.attachments[0].loaded_at_ns += 1,
+        |it| it.attachments.clear(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        assert_eq!(others(&[SYSTEMD], change), 0, "{number}");
+    }
+}
+
+#[test]
 fn links_and_maps_of_what_is_somebody_elses_are_too() {
     let mut after = everything();
     after.load(41, "theirs", &[9]);

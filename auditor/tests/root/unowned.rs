@@ -162,6 +162,26 @@ fn root_the_last_program_of_a_place_goes_by_force_once_nobody_is_in_the_cgroup()
     }
 }
 
+/// Without the pin the link would go, and with it the filter that was not to be detached.
+#[test]
+fn root_by_force_the_pin_of_what_stays_attached_stays_too() {
+    isolate();
+    let cgroup = ScratchCgroup::new("kept");
+    let names = Names::new();
+    let path = Path::new("/sys/fs/bpf/chadthrottle/1/fw");
+    let (id, _) = pin(cgroup.path(), &names.foreign, path);
+    let process = Inside::new(cgroup.path());
+    let output = force(cgroup.path(), &names.foreign, &[id]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert!(path.exists(), "{}", shown(&output));
+    assert_eq!(attached(cgroup.path(), EGRESS), [id]);
+    drop(process);
+    let output = force(cgroup.path(), &names.foreign, &[id]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert!(!path.exists());
+    assert_eq!(attached(cgroup.path(), EGRESS), []);
+}
+
 #[test]
 fn root_what_a_process_holds_or_what_is_not_unowned_stays_by_force() {
     let cgroup = ScratchCgroup::new("held");

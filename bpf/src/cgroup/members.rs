@@ -76,16 +76,7 @@ impl Cgroup {
     /// # Errors
     /// When it cannot be asked; `Vanished` when it was removed.
     pub fn has(&self, id: u32) -> Result<bool> {
-        // A process whose first thread has ended is in the first list alone, any other thread in the second.
-        let processes = match self.read("cgroup.procs") {
-            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => String::new(),
-            read => read.map_err(|error| self.unread(&error))?,
-        };
-        if numbers(&processes).any(|found| found == id) {
-            return Ok(true);
-        }
-        let threads = self.read("cgroup.threads").map_err(|error| self.unread(&error))?;
-        Ok(numbers(&threads).any(|found| found == id))
+        is_listed(id, |file| self.read(file)).map_err(|error| self.unread(&error))
     }
 
     /// Whether it is a threaded one, in which the threads of a process may live apart from the others.
@@ -112,6 +103,22 @@ impl Cgroup {
     }
 }
 
+/// Whether a file of the cgroup lists a process or a thread. A process whose first thread has ended is in the first one
+/// alone, any other thread in the second.
+fn is_listed(id: u32, read: impl Fn(&str) -> io::Result<String>) -> io::Result<bool> {
+    let has = |text: &str| numbers(text).any(|found| found == id);
+    match read("cgroup.procs") {
+        // A threaded cgroup tells of threads alone.
+        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {}
+        processes => {
+            if has(&processes?) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(has(&read("cgroup.threads")?))
+}
+
 /// The cgroups in which a process has threads that are neither where `thread` is nor below that, relative to the root of
 /// this thread's cgroup namespace.
 ///
@@ -133,11 +140,16 @@ pub fn threads_elsewhere(process: u32, thread: u32) -> Result<BTreeSet<PathBuf>>
         .map_err(|error| Error::from_io(Call::ReadProc, folder.as_str(), &error))?;
     let names = listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let Some(here) = of(thread)? else { return Ok(BTreeSet::new()) };
-    let mut elsewhere = BTreeSet::new();
+    let mut cgroups = Vec::new();
     for other in names {
-        elsewhere.extend(of(other)?.filter(|path| !path.starts_with(&here)));
+        cgroups.extend(of(other)?);
     }
-    Ok(elsewhere)
+    Ok(elsewhere(&here, cgroups))
+}
+
+/// Those that are neither `here` nor below it.
+fn elsewhere(here: &Path, cgroups: impl IntoIterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
+    cgroups.into_iter().filter(|path| !path.starts_with(here)).collect()
 }
 
 #[cfg(test)]
@@ -154,6 +166,41 @@ mod tests {
         });
         assert_eq!(thread.join().unwrap(), Some(own));
         assert_eq!(process_of(u32::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn a_process_or_a_thread_is_there_if_either_list_has_it_and_an_error_is_no_answer() {
+        let error = |errno: Errno| Err(io::Error::from_raw_os_error(errno as i32));
+        let text = |text: &str| Ok(text.to_owned());
+        let has = |processes: &dyn Fn() -> io::Result<String>,
+                   threads: &dyn Fn() -> io::Result<String>| {
+            let read = |file: &str| match file {
+                "cgroup.procs" => processes(),
+                "cgroup.threads" => threads(),
+                other => panic!("{other}"),
+            };
+            is_listed(7, read).map_err(|error| error.raw_os_error())
+        };
+        let (no, yes) = (|| text("1\n77\n70\n"), || text("1\n7\n"));
+        let threaded = || error(Errno::EOPNOTSUPP);
+        assert_eq!(has(&no, &no), Ok(false));
+        assert_eq!(has(&no, &yes), Ok(true), "a thread");
+        assert_eq!(has(&yes, &no), Ok(true), "a process whose first thread has ended");
+        assert_eq!(has(&threaded, &yes), Ok(true));
+        assert_eq!(has(&threaded, &no), Ok(false));
+        assert_eq!(has(&|| text(""), &|| text("")), Ok(false));
+        let gone = || error(Errno::ENODEV);
+        let expected = Err(Some(Errno::ENODEV as i32));
+        assert_eq!([has(&gone, &yes), has(&no, &gone), has(&threaded, &gone)], [expected; 3]);
+    }
+
+    #[test]
+    fn elsewhere_is_what_is_neither_the_cgroup_nor_below_it() {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let all = paths(&["/a", "/a/b", "/a/b/c", "/ab", "/", "/d", "/d", "/d/a"]);
+        let found = elsewhere(Path::new("/a"), all.clone());
+        assert_eq!(found, paths(&["/", "/ab", "/d", "/d/a"]).into_iter().collect());
+        assert_eq!(elsewhere(Path::new("/"), all), BTreeSet::new());
     }
 
     #[test]

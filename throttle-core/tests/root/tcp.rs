@@ -148,7 +148,7 @@ fn root_tcp_sends_at_the_limit_and_nothing_is_dropped_or_sent_twice() {
         text.map_or(0, |text| text.parse::<u64>().unwrap())
     };
     let (sent, again) = (number("bytes_sent:"), number("bytes_retrans:"));
-    assert!(sent > 4_000_000 && again * 500 < sent, "{told}");
+    assert!(sent > 1_000_000 && again * 200 < sent, "{told}");
     connection.end();
 }
 
@@ -173,7 +173,7 @@ fn root_a_connection_is_its_own_again_when_the_throttle_is_gone() {
     connection.end();
 }
 
-/// A transfer over a connection for which a user has set a pacing rate, beside a limit of 10 MB/s: what ss shows of
+/// A transfer over a connection for which a user has set a pacing rate, beside a limit of 2 MB/s: what ss shows of
 /// that rate meanwhile, and what came in each second.
 fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
     let cgroup = ScratchCgroup::new("users");
@@ -181,7 +181,7 @@ fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
     let mut server =
         Command::new("iperf3").args(["-s", "-1", "-J"]).stdout(Stdio::null()).spawn().unwrap();
     wait_for_listener(server.id(), 5201);
-    engine.add(&upload(&cgroup, 10_000_000)).unwrap();
+    engine.add(&upload(&cgroup, 2_000_000)).unwrap();
     let mut client = {
         let _inside = cgroup.enter();
         // iperf3 can set SO_MAX_PACING_RATE.
@@ -237,10 +237,10 @@ fn root_a_lower_rate_that_a_user_has_set_holds_and_stays() {
 #[test]
 fn root_a_higher_rate_that_a_user_has_set_stays_and_the_limit_holds() {
     isolate_narrow();
-    assert_goodput(1e7, || {
-        let (shown, seconds) = with_rate_of_a_user("160M");
+    assert_goodput(2e6, || {
+        let (shown, seconds) = with_rate_of_a_user("32M");
         // It was lowered for each segment, and set back.
-        assert!(["160Mbps", "160000000bps"].contains(&shown.as_str()), "{shown}");
+        assert!(["32Mbps", "32000000bps"].contains(&shown.as_str()), "{shown}");
         seconds
     });
 }

@@ -73,7 +73,8 @@ pub fn run(args: &Args) -> Result<u8> {
         let apart = if args.jobs > 1 { matrix.apart.as_slice() } else { &[] };
         let built = built(args, &workspace, &out)?;
         let once = matrix.once.as_deref();
-        Some(Suite::list(&workspace, &out, &built, &args.filter, apart, once)?)
+        let has_host = args.host_junit.is_some();
+        Some(Suite::list(&workspace, &out, &built, &args.filter, apart, once, has_host)?)
     } else {
         None
     };

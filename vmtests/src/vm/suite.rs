@@ -17,7 +17,7 @@ pub type TestId = (String, String);
 /// What runs on the kernels.
 #[derive(Debug)]
 pub struct Suite {
-    /// What each machine of the last kernel runs: all.
+    /// What each machine of the last kernel runs: all, or all but what the host has run.
     pub whole: Vec<Part>,
     /// And of the others: not what one kernel suffices for.
     pub each: Vec<Part>,
@@ -74,7 +74,8 @@ impl Built {
 
 impl Suite {
     /// Finds out which tests these filters name, and writes what the guests need into `dir`. Those of each of
-    /// the binaries `apart` have a machine of their own. Without filters the tests `once` run on one kernel.
+    /// the binaries `apart` have a machine of their own. Without filters the tests `once` run on one kernel, which
+    /// `has_host` says is the host's: the last kernel then has those of them that make sense only in a machine.
     ///
     /// # Errors
     /// When they name none, or, without filters, none of a binary that is to be apart, or none `once`.
@@ -85,6 +86,7 @@ impl Suite {
         filter: &[String],
         apart: &[String],
         once: Option<&str>,
+        has_host: bool,
     ) -> Result<Self> {
         let lister = Lister::new(workspace, dir, built)?;
         let expected = lister.matching(filter)?;
@@ -112,7 +114,13 @@ impl Suite {
             }
             _ => lister.parts(expected.clone(), apart, filter, "each")?,
         };
-        let whole = lister.parts(expected, apart, filter, "whole")?;
+        let whole = match once {
+            Some(once) if filter.is_empty() && has_host => {
+                let others = ["-E".to_owned(), format!("not (({once}) & not test(/(^|::)vm_/))")];
+                lister.parts(lister.matching(&others)?, apart, &others, "whole")?
+            }
+            _ => lister.parts(expected, apart, filter, "whole")?,
+        };
         let target = target_directory(&built.metadata)?;
         let store = workspace.join("target/nextest");
         let tmp = target.join("tmp");

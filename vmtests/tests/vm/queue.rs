@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bpf::ProgramId;
 use bpf::limits::Burst;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -86,11 +87,18 @@ fn limit(cgroup: &ScratchCgroup) -> Mortal {
     child
 }
 
-fn tcx_links() -> usize {
+/// How many links to devices there are of programs of that process's throttles. (Others may have some as well.)
+fn tcx_links(owner: u32) -> usize {
     let links: serde_json::Value = serde_json::from_str(&run(&["bpftool", "-j", "link"])).unwrap();
     // bpftool 7.1 does not know their type's name, so it is a number there.
     let is_tcx = |link: &&serde_json::Value| link["type"] == "tcx" || link["type"] == 11;
-    links.as_array().unwrap().iter().filter(is_tcx).count()
+    let is_theirs = |link: &&serde_json::Value| {
+        let program = ProgramId(link["prog_id"].as_u64().unwrap().try_into().unwrap());
+        let program = bpf::objects::program(program).unwrap();
+        let named = program.and_then(|program| program.owner().unwrap());
+        named.is_some_and(|it| it.pid == owner)
+    };
+    links.as_array().unwrap().iter().filter(is_tcx).filter(is_theirs).count()
 }
 
 #[test]
@@ -102,11 +110,11 @@ fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
     let cgroup = ScratchCgroup::new("killed");
     let mut child = limit(&cgroup);
     assert!(devices_of_ours().contains(&format!("chadq{}a", child.id())));
-    assert_eq!(tcx_links(), 2);
+    assert_eq!(tcx_links(child.id()), 2);
     child.kill().unwrap();
     child.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    while tcx_links() != 0 {
+    while tcx_links(child.id()) != 0 {
         assert!(Instant::now() < deadline, "links outlive their owner");
         sleep(Duration::from_millis(10));
     }
@@ -117,7 +125,7 @@ fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
     assert!(devices_of_ours().contains(&own) && devices_of_ours().matches("chadq").count() == 1);
     kill(Pid::from_raw(next.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(next.wait().unwrap().success());
-    assert_eq!((devices_of_ours().as_str(), tcx_links()), ("", 0));
+    assert_eq!((devices_of_ours().as_str(), tcx_links(next.id())), ("", 0));
 }
 
 #[test]
@@ -166,7 +174,7 @@ fn vm_what_is_dropped_in_the_queue_is_counted_and_a_broken_queue_is_closed() {
     let device = format!("chadq{}a", std::process::id());
     run(&["ip", "link", "set", &device, "down"]);
     assert!(engine.close_broken_queue(id).unwrap());
-    assert_eq!((devices_of_ours().as_str(), tcx_links()), ("", 0));
+    assert_eq!((devices_of_ours().as_str(), tcx_links(std::process::id())), ("", 0));
     // The limit is held without it.
     assert_eq!(engine.list().len(), 1);
     sleep(Duration::from_secs(1));

@@ -131,7 +131,7 @@ pub trait CgroupBpf {
     /// See [`pins::unpin`]; removes the folder too when that was the last pin in it.
     fn unpin(&self, path: &Path) -> Result<()>;
     /// See [`pins::remove_empty_folder_of`].
-    fn remove_empty_folder_of(&self, pin: &Path);
+    fn remove_empty_folder_of(&self, pin: &Path) -> Result<()>;
 
     /// See [`Program::state`].
     fn state(
@@ -298,7 +298,10 @@ impl CgroupBpf for LinuxBpf {
 
     fn link_pin(&self, link: &Link, path: &Path) -> Result<()> {
         pins::make_folder_for(path)?;
-        link.pin(path).inspect_err(|_| pins::remove_empty_folder_of(path))
+        link.pin(path).inspect_err(|_| {
+            // That there is no pin is what is told; its record is kept until the folder is gone.
+            let _ = pins::remove_empty_folder_of(path);
+        })
     }
 
     fn link_open_pinned(&self, path: &Path) -> Result<Link> {
@@ -311,12 +314,11 @@ impl CgroupBpf for LinuxBpf {
 
     fn unpin(&self, path: &Path) -> Result<()> {
         pins::unpin(path)?;
-        pins::remove_empty_folder_of(path);
-        Ok(())
+        pins::remove_empty_folder_of(path)
     }
 
-    fn remove_empty_folder_of(&self, pin: &Path) {
-        pins::remove_empty_folder_of(pin);
+    fn remove_empty_folder_of(&self, pin: &Path) -> Result<()> {
+        pins::remove_empty_folder_of(pin)
     }
 
     fn state(

@@ -274,11 +274,18 @@ pub fn make_folder_for(pin: &Path) -> Result<()> {
         .map_err(|error| Error::from_io(Call::ObjPin, shown(folder), &error))
 }
 
-/// Removes the folder that a pin was in, if nothing else is in it. A folder holds nothing alive: that it
-/// stays is no error.
-pub fn remove_empty_folder_of(pin: &Path) {
-    if let Some(folder) = pin.parent() {
-        let _ = std::fs::remove_dir(folder);
+/// Removes the folder that a pin was in, if nothing else is in it.
+///
+/// # Errors
+/// When it is empty and cannot be removed. It holds nothing alive, but nobody else would ever remove it.
+pub fn remove_empty_folder_of(pin: &Path) -> Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    let Some(folder) = pin.parent() else { return Ok(()) };
+    match std::fs::remove_dir(folder) {
+        Err(error) if !matches!(error.kind(), DirectoryNotEmpty | NotFound) => {
+            Err(Error::from_io(Call::Unpin, shown(folder), &error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -422,10 +429,12 @@ mod tests {
         let made = pin.parent().unwrap();
         assert_eq!(made.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         std::fs::write(&pin, "").unwrap();
-        remove_empty_folder_of(&pin);
+        remove_empty_folder_of(&pin).unwrap();
         assert!(made.exists());
+        let below_a_file = remove_empty_folder_of(&pin.join("pin")).unwrap_err();
+        assert_eq!(below_a_file.errno(), Errno::ENOTDIR, "what cannot be removed is told");
         std::fs::remove_file(&pin).unwrap();
-        remove_empty_folder_of(&pin);
+        remove_empty_folder_of(&pin).unwrap();
         assert!(!made.exists());
     }
 

@@ -58,9 +58,12 @@ pub(crate) fn detached(snapshot: &Snapshot, here: &Here, shown: &[Row]) -> Vec<R
     let Some(look) = snapshot.looks.last().filter(|look| is_attached_seen(look)) else {
         return Vec::new();
     };
-    let is_shown = |row: &Row| {
-        shown.iter().any(|other| other.id == row.id && other.direction == row.direction)
+    // An id is a name in one ledger: the host's and a container's may have the same.
+    let is_one = |row: &Row, other: &Row| {
+        (&row.id, row.direction) == (&other.id, other.direction)
+            && (row.owner_pid == other.owner_pid || row.cgroup == other.cgroup)
     };
+    let is_shown = |row: &Row| shown.iter().any(|other| is_one(row, other));
     let kept = look.ledger.iter().filter(|entry| {
         entry.is_kept() && !waits(entry, look) && entry.owner.boot_id == snapshot.host.boot_id
     });
@@ -200,6 +203,12 @@ mod tests {
                 both().into_iter().map(|row| Row { id: id.clone(), ..row }).collect();
             assert_eq!(not_shown(&shown), all);
         }
+        // One of the same id, of another ledger.
+        let namesake = |row| Row { owner_pid: Some(9), cgroup: "/other".into(), ..row };
+        assert_eq!(not_shown(&both().into_iter().map(namesake).collect::<Vec<_>>()), all);
+        // Another process has armed it again.
+        let armed_again = |row| Row { owner_pid: Some(9), ..row };
+        assert_eq!(not_shown(&both().into_iter().map(armed_again).collect::<Vec<_>>()), []);
     }
 
     #[test]

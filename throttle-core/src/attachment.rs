@@ -307,8 +307,7 @@ fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> bpf::
         Ok(found) if kernel.link_id(&found) == kernel.link_id(link) => kernel.unpin(path),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == Kind::Vanished && !kernel.pin_exists(path) => {
-            kernel.remove_empty_folder_of(path);
-            Ok(())
+            kernel.remove_empty_folder_of(path)
         }
         Err(error) => Err(error),
     }

@@ -284,7 +284,7 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
     pins::unpin(path)?;
     match pins::held_by(path)? {
         None => {
-            remove_folder_of(path);
+            remove_folder_of(path)?;
             Ok(())
         }
         Some(_) => Err(Stop::Failed(Failure::StillThere)),
@@ -292,10 +292,8 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
 }
 
 /// Removes the folder that a throttle's pins were in, if it is empty now. Others' folders stay.
-fn remove_folder_of(pin: &Path) {
-    if is_in_our_folder(pin) {
-        pins::remove_empty_folder_of(pin);
-    }
+fn remove_folder_of(pin: &Path) -> bpf::Result<()> {
+    if is_in_our_folder(pin) { pins::remove_empty_folder_of(pin) } else { Ok(()) }
 }
 
 #[cfg(test)]

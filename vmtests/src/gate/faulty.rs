@@ -260,8 +260,8 @@ impl<B: CgroupBpf> CgroupBpf for Faulty<B> {
         self.call(Call::Unpin, |kernel| kernel.unpin(path))
     }
 
-    fn remove_empty_folder_of(&self, pin: &Path) {
-        self.inner.remove_empty_folder_of(pin);
+    fn remove_empty_folder_of(&self, pin: &Path) -> Result<()> {
+        self.inner.remove_empty_folder_of(pin)
     }
 
     fn state(

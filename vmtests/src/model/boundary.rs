@@ -233,8 +233,9 @@ impl CgroupBpf for Model {
         Ok(())
     }
 
-    fn remove_empty_folder_of(&self, pin: &Path) {
+    fn remove_empty_folder_of(&self, pin: &Path) -> Result<()> {
         self.kernel.borrow_mut().remove_empty_folder_of(pin);
+        Ok(())
     }
 
     fn state(

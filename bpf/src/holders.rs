@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -31,9 +32,8 @@ pub struct Holders {
     pub unreadable: Vec<Error>,
 }
 
-/// Looks through the open files of every process but this one, in all of its threads, and once more through those of
-/// processes that have something: one that only looks (bpftool, a monitor, another audit) has a program open for a moment,
-/// and does not hold it. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
+/// Looks through the open files of every process but this one, in all of its threads. Who only looks (bpftool, a monitor,
+/// another audit) has a program open for a moment, and is among them: see [`still_holding`]. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
 /// other users' processes.
 ///
 /// Only files whose link in `/proc/PID/fd` says so are opened: on a busy host that is a few of many
@@ -43,10 +43,7 @@ pub struct Holders {
 /// When `/proc` cannot be listed; what is wrong with one process is in [`Holders::unreadable`].
 pub fn holders(sought: Sought) -> Result<Holders> {
     let mut found = Holders::default();
-    // As /proc counts, which may be of another pid namespace.
-    let own = std::fs::read_link("/proc/self").map_err(|error| from_proc("/proc/self", &error))?;
-    let own = own.to_str().and_then(|name| name.parse::<u32>().ok());
-    let counts_as_we_do = own == Some(std::process::id());
+    let (own, counts_as_we_do) = own_number()?;
     let held = |process: &Path, pid| {
         unless_gone(process, || held_by_process(process, pid, counts_as_we_do, sought))
     };
@@ -79,9 +76,35 @@ pub fn holders(sought: Sought) -> Result<Holders> {
                 .with_detail("/proc hides them (it is mounted with hidepid)"),
         );
     }
-    let again = |pid: u32| held(&Path::new("/proc").join(pid.to_string()), pid);
-    found.holders.retain_mut(|holder| holder.holds_still(again));
     found.holders.sort_by_key(|holder| holder.pid);
+    Ok(found)
+}
+
+/// This process's number as `/proc` counts, which may be of another pid namespace, and whether that is ours.
+fn own_number() -> Result<(Option<u32>, bool)> {
+    let own = std::fs::read_link("/proc/self").map_err(|error| from_proc("/proc/self", &error))?;
+    let own = own.to_str().and_then(|name| name.parse::<u32>().ok());
+    Ok((own, own == Some(std::process::id())))
+}
+
+/// How long it takes who only looks to close what it has opened, unless it is in the middle of something else.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// Of what was found a moment ago, what is held still. It takes that moment, unless there is nothing to look for.
+///
+/// # Errors
+/// When `/proc` cannot be read. A process whose files cannot be seen any more holds what it held.
+pub fn still_holding(mut found: Vec<Holder>, sought: Sought) -> Result<Vec<Holder>> {
+    if found.is_empty() {
+        return Ok(found);
+    }
+    std::thread::sleep(MOMENT);
+    let (_, counts_as_we_do) = own_number()?;
+    let again = |pid: u32| {
+        let process = Path::new("/proc").join(pid.to_string());
+        unless_gone(&process, || held_by_process(&process, pid, counts_as_we_do, sought))
+    };
+    found.retain_mut(|holder| holder.holds_still(again));
     Ok(found)
 }
 

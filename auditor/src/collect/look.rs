@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bpf::cgroup::{Cgroup, below, descendants};
 use bpf::error::{Error, Kind};
-use bpf::holders::{Holders, holders};
+use bpf::holders::{Holder, Holders, holders, still_holding};
 use bpf::objects::Links;
 use bpf::pins::{Held, Pins, Sought, pins};
 use bpf::{AttachType, CgroupId, LinkId, Owner, ledger, objects};
@@ -312,7 +312,8 @@ fn pins_among(
 fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) -> Vec<HolderFact> {
     let about =
         if may_look_into_processes() { Subject::HiddenProcesses } else { Subject::Processes };
-    let found = holders_among(known, holders(sought), about, gaps);
+    let still = |found| still_holding(found, sought);
+    let found = holders_among(known, holders(sought), still, about, gaps);
     if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
         gaps.push(Gap {
             about: Subject::Processes,
@@ -323,10 +324,12 @@ fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) ->
     found
 }
 
-/// Holders of what is known; and a gap, `about` that, for those that could not be looked into.
+/// Holders of what is known, as far as they hold it `still`; and a gap, `about` that, for those that could not be looked
+/// into.
 fn holders_among(
     known: &HashSet<Object>,
     found: bpf::Result<Holders>,
+    still: impl FnOnce(Vec<Holder>) -> bpf::Result<Vec<Holder>>,
     about: Subject,
     gaps: &mut Vec<Gap>,
 ) -> Vec<HolderFact> {
@@ -335,16 +338,22 @@ fn holders_among(
         Holders::default()
     });
     gaps.extend(merged(about, &found.unreadable));
-    found
-        .holders
-        .into_iter()
-        .map(|holder| HolderFact {
-            pid: holder.pid,
-            comm: holder.comm,
-            objects: holder.held.into_iter().map(object).filter(|it| known.contains(it)).collect(),
-        })
-        .filter(|holder| !holder.objects.is_empty())
-        .collect()
+    // Only of what matters here: it takes a moment.
+    let relevant = found.holders.into_iter().filter_map(|holder| {
+        let held: Vec<_> =
+            holder.held.into_iter().filter(|held| known.contains(&object(*held))).collect();
+        (!held.is_empty()).then_some(Holder { held, ..holder })
+    });
+    let holders = still(relevant.collect()).unwrap_or_else(|error| {
+        gaps.push(gap(Subject::Processes, "processes", &error));
+        Vec::new()
+    });
+    let fact = |holder: Holder| HolderFact {
+        pid: holder.pid,
+        comm: holder.comm,
+        objects: holder.held.into_iter().map(object).collect(),
+    };
+    holders.into_iter().map(fact).collect()
 }
 
 /// One gap for errors that are likely to have one cause.

@@ -72,7 +72,7 @@ fn every_holder_of_what_is_known_is_told_whoever_could_not_be_looked_into() {
                 unreadable: (0..unreadable).map(|number| denied(&format!("/x{number}"))).collect(),
             };
             let mut gaps = Vec::new();
-            let told = holders_among(&known(), Ok(found), kind, &mut gaps);
+            let told = holders_among(&known(), Ok(found), Ok, kind, &mut gaps);
             let (one, two) = (Object::Program(ProgramId(1)), Object::Link(LinkId(2)));
             let told: Vec<_> = told.into_iter().map(|it| (it.pid, it.objects)).collect();
             assert_eq!(told, [(11, vec![one, two]), (12, vec![two])]);
@@ -81,9 +81,32 @@ fn every_holder_of_what_is_known_is_told_whoever_could_not_be_looked_into() {
         }
         // That none could be listed hides more than a policy.
         let mut gaps = Vec::new();
-        assert_eq!(holders_among(&known(), Err(denied("/proc")), kind, &mut gaps), []);
+        assert_eq!(holders_among(&known(), Err(denied("/proc")), Ok, kind, &mut gaps), []);
         assert_eq!(about(&gaps), [Subject::Processes]);
     }
+}
+
+#[test]
+fn a_holder_is_who_has_something_known_open_still() {
+    let holder = |pid, held: &[Held]| Holder { pid, comm: "x".to_owned(), held: held.to_vec() };
+    let all = vec![holder(10, &[program(7)]), holder(11, &[program(1)]), holder(12, &[program(1)])];
+    let found = || Ok(Holders { holders: all.clone(), unreadable: Vec::new() });
+    let kind = Subject::Processes;
+    let still = |mut found: Vec<Holder>| {
+        assert_eq!(
+            found.iter().map(|it| it.pid).collect::<Vec<_>>(),
+            [11, 12],
+            "what matters here"
+        );
+        found.remove(0);
+        Ok(found)
+    };
+    let mut gaps = Vec::new();
+    let told = holders_among(&known(), found(), still, kind, &mut gaps);
+    assert_eq!((told.len(), told[0].pid, about(&gaps)), (1, 12, vec![]));
+    // Where that cannot be seen, nobody is said to hold anything, and it is told.
+    let told = holders_among(&known(), found(), |_| Err(denied("/proc")), kind, &mut gaps);
+    assert_eq!((told, about(&gaps)), (vec![], vec![Subject::Processes]));
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub mod error;
 #[cfg(test)]
 mod exact;
 #[cfg(test)]
+mod flow_exact_tests;
+#[cfg(test)]
 mod flow_tests;
 #[cfg(test)]
 mod folder;

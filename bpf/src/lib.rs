@@ -33,6 +33,8 @@ pub mod lineage;
 pub mod link;
 pub mod list;
 pub mod loads;
+#[cfg(test)]
+mod mark_tests;
 mod metadata;
 #[cfg(test)]
 mod native;
@@ -48,6 +50,8 @@ pub mod probe;
 pub mod program;
 pub mod qdisc;
 pub mod queue;
+#[cfg(test)]
+mod queue_packet_tests;
 mod rate;
 pub mod release;
 pub mod rights;
@@ -61,6 +65,8 @@ pub mod throttle;
 #[cfg(test)]
 mod verdict_tests;
 pub mod walk;
+#[cfg(test)]
+mod window_tests;
 
 pub use attach_type::{AttachType, UnknownAttachType};
 pub use error::{Error, Result};

@@ -307,6 +307,31 @@ proptest! {
     }
 
     #[test]
+    fn of_several_limits_and_its_own_time_a_packet_leaves_by_the_latest(
+        rates in prop::collection::vec(any_rate(), 1..4), bytes in 300..=1_500_u32, own in prop::option::of(0..10 * SECOND),
+        thousandths in 0..1_500_u64,
+    ) {
+        let mut all: Vec<_> = rates.iter().map(|rate| departing(*rate, HOUR)).collect();
+        let shape = Shape::of(bytes);
+        let each = u64::from(bytes) * SECOND / rates.iter().min().unwrap();
+        let mut at = 0;
+        for _ in 0..50 {
+            let mut packet = Packet { socket: TCP, in_flight: 9, ..shape.packet() };
+            packet.leaves = own.map_or(0, |own| DAY + own);
+            // From the cgroup to those above it, each with a limit of its own.
+            for (both, shortest) in &mut all {
+                let ahead = both.ticks_ahead(DAY + at)[0] >> both.place.cgroup.upload.tick_shift;
+                let outcome = both.send(shape, &packet, at)?;
+                let waits = outcome.passed && ahead > *shortest;
+                let when = if waits { DAY + at + ahead - *shortest } else { 0 };
+                prop_assert_eq!(outcome.leaves, packet.leaves.max(when));
+                packet.leaves = outcome.leaves;
+            }
+            at += each * thousandths / 1_000;
+        }
+    }
+
+    #[test]
     fn of_a_socket_that_floods_so_much_waits_as_forty_milliseconds_and_at_most_96_packets(
         rate in any_rate(), bytes in prop_oneof![300..=1_500_u32, 300..=65_000_u32],
     ) {

@@ -101,6 +101,19 @@ proptest! {
     }
 
     #[test]
+    fn a_segment_is_alone_if_nothing_of_its_socket_is_on_its_way(
+        sacked in 0..3_u32, lost in 0..3_u32, others in 0..3_u32, sent_again in 0..3_u32,
+    ) {
+        let mut place = place(limited(0), true);
+        prop_assert!(place.send(&Shape::of(60_000).packet(), SECOND).passed);
+        let segment = Shape { tcp: Some(3), payload: 1_000, ..Shape::DATAGRAM }.packet();
+        let in_flight = sacked + lost + others;
+        let packet = Packet { socket: TCP, in_flight, sacked, lost, sent_again, ..segment };
+        // As the kernel reckons: what it has sent again is on its way once more.
+        prop_assert_eq!(place.send(&packet, SECOND).passed, others + sent_again == 0);
+    }
+
+    #[test]
     fn only_packets_of_the_class_are_limited_by_the_address_of_the_other_side(
         is_ipv6: bool, is_local: bool, own_is_local: bool, egress: bool,
         traffic in prop::sample::select(vec![Traffic::All, Traffic::Internet, Traffic::Local]),

@@ -23,7 +23,37 @@ struct native_packet {
 	__u32 sacked; /* of which so many have arrived all the same, */
 	__u32 lost; /* and so many have not; */
 	__u32 sent_again; /* so many of those were sent again */
+	__u32 mark; /* read and written, as skb->mark and skb->priority */
+	__u32 priority;
+	__u32 dropped_mark; /* what the load marks dropped packets with */
+	__u32 dropped_priority;
 	__u32 told; /* written: congestion was told */
+	__u32 redirected; /* written: the device that it was redirected to, or 0 */
+	__u32 looked_up; /* written: so many bytes of a socket's addresses and ports were looked for, */
+	__u8 tuple[sizeof(struct bpf_sock_tuple)]; /* and these */
+};
+
+/* What a socket is asked for before it acknowledges what it has received. */
+struct native_acknowledgement {
+	__u64 now; /* nanoseconds */
+	__u64 received; /* bytes */
+	__u32 rcv_rtt_us; /* the receiver's estimate, as the kernel keeps it */
+	__u32 srtt_us; /* the sender's */
+	__u32 mss;
+	__u32 random;
+	__u32 clamp; /* the socket's own */
+	__u32 offered; /* written: the clamp while the window is being chosen */
+	__u32 left; /* written: the clamp afterwards */
+};
+
+/* What BPF programs return for a packet that bpf_redirect() sends elsewhere. */
+#define TCX_REDIRECT 7
+
+enum native_program {
+	NATIVE_INGRESS,
+	NATIVE_EGRESS,
+	NATIVE_REDIRECT,
+	NATIVE_QUEUE,
 };
 
 /* What one call of a program goes by. */
@@ -36,6 +66,8 @@ static __thread struct native_world {
 	struct bpf_tcp_sock tcp;
 	__u32 pacing; /* the lowest rate that was set */
 	__u32 settings; /* how often one was set */
+	struct throttle_socket *socket;
+	struct tcp_sock receiver;
 } world;
 
 static __u64 bpf_ktime_get_ns(void)
@@ -53,9 +85,12 @@ static void *bpf_get_local_storage(void *map, __u64 flags)
 	return map == (void *)&chad_state ? (void *)world.cgroup : (void *)world.counters;
 }
 
+/* With a queue it has the state and the counters of the download. */
 static void *bpf_map_lookup_elem(void *map, const void *key)
 {
-	return 0;
+	if (map == (void *)&chad_queue)
+		return &world.cgroup->download;
+	return map == (void *)&chad_drops ? (void *)world.counters : &world.packet->device;
 }
 
 static long bpf_skb_load_bytes(const void *skb, __u32 offset, void *to, __u32 bytes)
@@ -90,19 +125,30 @@ static struct bpf_tcp_sock *bpf_tcp_sock(struct bpf_sock *sk)
 
 static void *bpf_sk_storage_get(void *map, void *sk, void *value, __u64 flags)
 {
-	return map == (void *)&chad_waiting ? world.waiting : 0;
+	static __u8 member;
+
+	if (map == (void *)&chad_members)
+		return &member;
+	return map == (void *)&chad_waiting ? (void *)world.waiting : world.socket;
+}
+
+static struct bpf_sock *look_up(struct bpf_sock_tuple *tuple, __u32 size, __u32 protocol)
+{
+	world.packet->looked_up = size;
+	__builtin_memcpy(world.packet->tuple, tuple, size);
+	return world.packet->socket == protocol ? &world.sock : 0;
 }
 
 static struct bpf_sock *bpf_sk_lookup_tcp(void *ctx, struct bpf_sock_tuple *tuple, __u32 size,
-				   __u64 netns, __u64 flags)
+					  __u64 netns, __u64 flags)
 {
-	return 0;
+	return look_up(tuple, size, IPPROTO_TCP);
 }
 
 static struct bpf_sock *bpf_sk_lookup_udp(void *ctx, struct bpf_sock_tuple *tuple, __u32 size,
-				   __u64 netns, __u64 flags)
+					  __u64 netns, __u64 flags)
 {
-	return 0;
+	return look_up(tuple, size, IPPROTO_UDP);
 }
 
 static long bpf_sk_release(void *sk)
@@ -112,13 +158,18 @@ static long bpf_sk_release(void *sk)
 
 static long bpf_redirect(__u32 device, __u64 flags)
 {
-	return 0;
+	world.packet->redirected = device;
+	return TCX_REDIRECT;
 }
 
 static long bpf_setsockopt(void *ctx, int level, int name, void *value, int bytes)
 {
 	__u32 rate = *(__u32 *)value;
 
+	if (name == TCP_WINDOW_CLAMP) {
+		world.receiver.window_clamp = rate;
+		return 0;
+	}
 	if (!world.settings++ || rate < world.pacing)
 		world.pacing = rate;
 	return 0;
@@ -136,7 +187,7 @@ static long bpf_sock_ops_cb_flags_set(struct bpf_sock_ops *ops, int flags)
 
 static struct tcp_sock *bpf_skc_to_tcp_sock(void *sk)
 {
-	return 0;
+	return &world.receiver;
 }
 
 static struct __sk_buff as_skb(struct native_packet *packet)
@@ -149,6 +200,8 @@ static struct __sk_buff as_skb(struct native_packet *packet)
 		.gso_size = packet->gso_size,
 		.ifindex = packet->device,
 		.tstamp = packet->tstamp,
+		.mark = packet->mark,
+		.priority = packet->priority,
 	};
 
 	world.packet = packet;
@@ -167,9 +220,25 @@ static struct __sk_buff as_skb(struct native_packet *packet)
 	return skb;
 }
 
+static int run(struct __sk_buff *skb, enum native_program program)
+{
+	switch (program) {
+	case NATIVE_INGRESS:
+		return chadthrottle_ingress(skb);
+	case NATIVE_EGRESS:
+		return chadthrottle_egress(skb);
+	case NATIVE_REDIRECT:
+		return chadthrottle_redirect(skb);
+	case NATIVE_QUEUE:
+		return chadthrottle_queue(skb);
+	}
+	__builtin_trap();
+}
+
 /* Has a program look at a packet; returns its verdict. */
 int chad_packet(struct native_packet *packet, struct throttle_cgroup *cgroup,
-		struct throttle_counters *counters, struct throttle_waiting *waiting, int egress)
+		struct throttle_counters *counters, struct throttle_waiting *waiting,
+		enum native_program program)
 {
 	struct __sk_buff skb = as_skb(packet);
 	int verdict;
@@ -177,9 +246,13 @@ int chad_packet(struct native_packet *packet, struct throttle_cgroup *cgroup,
 	world.cgroup = cgroup;
 	world.counters = counters;
 	world.waiting = waiting;
-	packet->told = 0;
-	verdict = egress ? chadthrottle_egress(&skb) : chadthrottle_ingress(&skb);
+	dropped_mark = packet->dropped_mark;
+	dropped_priority = packet->dropped_priority;
+	packet->told = packet->redirected = packet->looked_up = 0;
+	verdict = run(&skb, program);
 	packet->tstamp = skb.tstamp;
+	packet->mark = skb.mark;
+	packet->priority = skb.priority;
 	return verdict;
 }
 
@@ -208,4 +281,40 @@ __u32 chad_pace(struct native_packet *packet, const struct throttle_state *state
 	world.settings = 0;
 	pace(&ops, state, &tcp);
 	return world.settings ? world.pacing : 0;
+}
+
+/* Has the sockops program look at an acknowledgement, before its window is chosen and afterwards. */
+void chad_acknowledge(struct native_acknowledgement *it, struct throttle_cgroup *cgroup,
+		      struct throttle_socket *socket)
+{
+	struct native_packet packet = {.now = it->now, .random = it->random};
+	struct bpf_sock_ops ops = {
+		.op = BPF_SOCK_OPS_HDR_OPT_LEN_CB,
+		.skb_tcp_flags = TCP_FLAG_ACK,
+		.mss_cache = it->mss,
+		.bytes_received = it->received,
+		.sk = &world.sock,
+	};
+
+	world.packet = &packet;
+	world.cgroup = cgroup;
+	world.socket = socket;
+	world.receiver = (struct tcp_sock){.window_clamp = it->clamp, .rcv_wnd = it->clamp};
+	world.receiver.rcv_rtt_est.rtt_us = it->rcv_rtt_us;
+	world.receiver.srtt_us = it->srtt_us;
+	chadthrottle_sockops(&ops);
+	it->offered = world.receiver.window_clamp;
+	ops.op = BPF_SOCK_OPS_WRITE_HDR_OPT_CB;
+	chadthrottle_sockops(&ops);
+	it->left = world.receiver.window_clamp;
+}
+
+/* The window, in segments, that a connection begins with. */
+__u32 chad_first_window(struct throttle_cgroup *cgroup)
+{
+	struct bpf_sock_ops ops = {.op = BPF_SOCK_OPS_RWND_INIT, .is_fullsock = 1};
+
+	world.cgroup = cgroup;
+	chadthrottle_sockops(&ops);
+	return ops.reply;
 }

@@ -44,6 +44,11 @@
  */
 #define MAX_RACES 16
 
+/* What is set before loading and never after that. The tests, which run the programs without loading them, set it for a call. */
+#ifndef SETTING
+#define SETTING const volatile
+#endif
+
 /* Who loaded this; bpftool prints them, and the auditor reads them. Set before loading. */
 const volatile __u32 bpf_metadata_owner_pid = 0;
 const volatile __u64 bpf_metadata_owner_start = 0;
@@ -59,8 +64,8 @@ const volatile char bpf_metadata_version[24] = "";
  * it is a random number that the owners of this host's throttles share, and too long to be tried out: half of
  * it is the packet's priority. 0: drops are not marked.
  */
-const volatile __u32 dropped_mark = 0;
-const volatile __u32 dropped_priority = 0;
+SETTING __u32 dropped_mark = 0;
+SETTING __u32 dropped_priority = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);

@@ -13,6 +13,8 @@ pub mod error;
 #[cfg(test)]
 mod exact;
 #[cfg(test)]
+mod flow_exact_tests;
+#[cfg(test)]
 mod flow_tests;
 #[cfg(test)]
 mod folder;
@@ -31,6 +33,8 @@ pub mod lineage;
 pub mod link;
 pub mod list;
 pub mod loads;
+#[cfg(test)]
+mod mark_tests;
 mod metadata;
 #[cfg(test)]
 mod native;
@@ -46,6 +50,8 @@ pub mod probe;
 pub mod program;
 pub mod qdisc;
 pub mod queue;
+#[cfg(test)]
+mod queue_packet_tests;
 mod rate;
 pub mod release;
 pub mod rights;
@@ -59,6 +65,8 @@ pub mod throttle;
 #[cfg(test)]
 mod verdict_tests;
 pub mod walk;
+#[cfg(test)]
+mod window_tests;
 
 pub use attach_type::{AttachType, UnknownAttachType};
 pub use error::{Error, Result};

@@ -2,6 +2,7 @@
 
 pub(crate) mod packets;
 pub(crate) mod shape;
+pub(crate) mod windows;
 
 use std::ffi::c_int;
 

@@ -19,7 +19,7 @@ const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
 /// The lowest rate, those around where ticks become finer than nanoseconds (20 MB/s), and high ones.
-const RATES: [u64; 8] = [
+pub(crate) const RATES: [u64; 8] = [
     1_000,
     125_000,
     20_000_000,
@@ -30,7 +30,7 @@ const RATES: [u64; 8] = [
     100_000_000_000,
 ];
 
-fn limits(rate: u64, burst_ns: u64, departures: Departures) -> Limits {
+pub(crate) fn limits(rate: u64, burst_ns: u64, departures: Departures) -> Limits {
     Limits {
         rate: Rate::from_bytes_per_second(rate).unwrap(),
         burst: Burst::new(Duration::from_nanos(burst_ns)).unwrap(),
@@ -40,7 +40,7 @@ fn limits(rate: u64, burst_ns: u64, departures: Departures) -> Limits {
 }
 
 /// One of [`RATES`], or any other.
-fn any_rate() -> impl Strategy<Value = u64> {
+pub(crate) fn any_rate() -> impl Strategy<Value = u64> {
     let mantissa_and_power = (1_000..10_000_u64, 0..8_u32);
     let other = mantissa_and_power.prop_map(|(mantissa, power)| mantissa * 10_u64.pow(power));
     prop_oneof![proptest::sample::select(RATES.to_vec()), other]
@@ -123,10 +123,7 @@ fn near_a_wrap(rate: u64, days: u64, before: u64) -> u64 {
 proptest! {
     #[test]
     fn a_packet_is_charged_for_every_header_on_the_wire(shape in any_shape(), base in prop_oneof![Just(0), Just(14_u32)]) {
-        let mut packet = shape.packet();
-        packet.headers.splice(0..0, vec![0xaa; usize::try_from(base).unwrap()]);
-        packet.length += base;
-        prop_assert_eq!(packet.wire_bytes(base), shape.on_the_wire());
+        prop_assert_eq!(shape.packet().behind(base).wire_bytes(base), shape.on_the_wire());
     }
 
     #[test]
@@ -305,6 +302,31 @@ proptest! {
             let outcome = both.send(shape, &packet, at)?;
             let expected = if ahead > shortest { DAY + at + ahead - shortest } else { 0 };
             prop_assert_eq!(outcome.leaves, if outcome.passed { expected } else { 0 });
+            at += each * thousandths / 1_000;
+        }
+    }
+
+    #[test]
+    fn of_several_limits_and_its_own_time_a_packet_leaves_by_the_latest(
+        rates in prop::collection::vec(any_rate(), 1..4), bytes in 300..=1_500_u32, own in prop::option::of(0..10 * SECOND),
+        thousandths in 0..1_500_u64,
+    ) {
+        let mut all: Vec<_> = rates.iter().map(|rate| departing(*rate, HOUR)).collect();
+        let shape = Shape::of(bytes);
+        let each = u64::from(bytes) * SECOND / rates.iter().min().unwrap();
+        let mut at = 0;
+        for _ in 0..50 {
+            let mut packet = Packet { socket: TCP, in_flight: 9, ..shape.packet() };
+            packet.leaves = own.map_or(0, |own| DAY + own);
+            // From the cgroup to those above it, each with a limit of its own.
+            for (both, shortest) in &mut all {
+                let ahead = both.ticks_ahead(DAY + at)[0] >> both.place.cgroup.upload.tick_shift;
+                let outcome = both.send(shape, &packet, at)?;
+                let waits = outcome.passed && ahead > *shortest;
+                let when = if waits { DAY + at + ahead - *shortest } else { 0 };
+                prop_assert_eq!(outcome.leaves, packet.leaves.max(when));
+                packet.leaves = outcome.leaves;
+            }
             at += each * thousandths / 1_000;
         }
     }

@@ -7,6 +7,7 @@
 mod device;
 mod function;
 mod handle;
+mod ids;
 mod map;
 mod names;
 mod perf;
@@ -31,6 +32,7 @@ use crate::list::{AttachOptions, DetachOptions};
 pub(crate) use device::{DeviceHook, query_device};
 pub(crate) use function::first_function;
 pub(crate) use handle::open_cgroup_by_id;
+pub(crate) use ids::{ObjectKind, fd_by_id, next_id};
 pub(crate) use map::{Map, Plain, bytes_of, from_bytes, map_info};
 pub(crate) use names::{link_type_name, map_type_name, program_type_name};
 pub(crate) use perf::Records;
@@ -257,44 +259,6 @@ pub(crate) fn obj_get(path: &Path) -> Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: `path` is a C string that lives across the call.
     check_fd(unsafe { sys::bpf_obj_get(path.as_ptr()) })
-}
-
-/// The kinds of object that have ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ObjectKind {
-    Program,
-    Map,
-    Link,
-}
-
-/// `BPF_*_GET_NEXT_ID`: the next id after `id`; `None` after the last one.
-pub(crate) fn next_id(kind: ObjectKind, id: u32) -> Result<Option<u32>> {
-    let mut next = 0;
-    // SAFETY: `next` lives across the call.
-    let ret = unsafe {
-        match kind {
-            ObjectKind::Program => sys::bpf_prog_get_next_id(id, &raw mut next),
-            ObjectKind::Map => sys::bpf_map_get_next_id(id, &raw mut next),
-            ObjectKind::Link => sys::bpf_link_get_next_id(id, &raw mut next),
-        }
-    };
-    match check(ret) {
-        Ok(_) => Ok(Some(next)),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// `BPF_*_GET_FD_BY_ID`.
-pub(crate) fn fd_by_id(kind: ObjectKind, id: u32) -> Result<OwnedFd> {
-    // SAFETY: no memory is passed.
-    check_fd(unsafe {
-        match kind {
-            ObjectKind::Program => sys::bpf_prog_get_fd_by_id(id),
-            ObjectKind::Map => sys::bpf_map_get_fd_by_id(id),
-            ObjectKind::Link => sys::bpf_link_get_fd_by_id(id),
-        }
-    })
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` into a structure of plain numbers.

@@ -10,11 +10,11 @@ use crate::native::packets::{Packet, Place};
 use crate::native::shape::{FQ, Shape, TCP, UDP, any_shape};
 use crate::state::{Count, Counters, ThrottleState};
 
-const SECOND: u64 = 1_000_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
 const MILLI: u64 = 1_000_000;
 const RATE: u64 = 125_000;
 
-fn state(burst_ms: u64, traffic: Traffic, departures: Departures) -> ThrottleState {
+pub(crate) fn state(burst_ms: u64, traffic: Traffic, departures: Departures) -> ThrottleState {
     let limits = Limits {
         rate: Rate::from_bytes_per_second(RATE).unwrap(),
         burst: Burst::new(Duration::from_millis(burst_ms)).unwrap(),
@@ -24,21 +24,21 @@ fn state(burst_ms: u64, traffic: Traffic, departures: Departures) -> ThrottleSta
     ThrottleState::armed(&limits, SECOND)
 }
 
-fn limited(burst_ms: u64) -> ThrottleState {
+pub(crate) fn limited(burst_ms: u64) -> ThrottleState {
     state(burst_ms, Traffic::All, Departures::Never)
 }
 
-fn place(state: ThrottleState, egress: bool) -> Place {
+pub(crate) fn place(state: ThrottleState, egress: bool) -> Place {
     if egress { Place::upload(state) } else { Place::download(state) }
 }
 
 /// Whether the packet passes.
-fn passes(place: &mut Place, packet: &Packet, egress: bool, now: u64) -> bool {
+pub(crate) fn passes(place: &mut Place, packet: &Packet, egress: bool, now: u64) -> bool {
     if egress { place.send(packet, now).passed } else { place.receive(packet, now).passed }
 }
 
 /// With its bucket, its reserve and that for DNS all used up.
-fn full(egress: bool) -> Place {
+pub(crate) fn full(egress: bool) -> Place {
     let mut place = place(limited(0), egress);
     let dns = Shape { port: 53, ..Shape::of(1_280) }.packet();
     for packet in [&Shape::of(60_000).packet(), &Shape::of(100).packet(), &dns] {
@@ -98,6 +98,19 @@ proptest! {
         let count = Count { packets: 1, bytes: shape.on_the_wire().into() };
         let (held_back, dropped) = if is_kept { (count, Count::default()) } else { (Count::default(), count) };
         prop_assert_eq!((told.held_back, told.dropped), (held_back, dropped));
+    }
+
+    #[test]
+    fn a_segment_is_alone_if_nothing_of_its_socket_is_on_its_way(
+        sacked in 0..3_u32, lost in 0..3_u32, others in 0..3_u32, sent_again in 0..3_u32,
+    ) {
+        let mut place = place(limited(0), true);
+        prop_assert!(place.send(&Shape::of(60_000).packet(), SECOND).passed);
+        let segment = Shape { tcp: Some(3), payload: 1_000, ..Shape::DATAGRAM }.packet();
+        let in_flight = sacked + lost + others;
+        let packet = Packet { socket: TCP, in_flight, sacked, lost, sent_again, ..segment };
+        // As the kernel reckons: what it has sent again is on its way once more.
+        prop_assert_eq!(place.send(&packet, SECOND).passed, others + sent_again == 0);
     }
 
     #[test]

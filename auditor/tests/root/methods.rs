@@ -147,7 +147,8 @@ fn root_both_ways_see_the_same_in_random_trees() {
     assert!(seen.get() > 100, "{seen:?}");
 }
 
-/// Each attach type alone, because each has a number of its own that the iterator has to know.
+/// Each attach type on a cgroup that has nothing else: each has a number of its own that the iterator has to know, also
+/// in order to see that a cgroup has anything.
 #[test]
 fn root_both_ways_know_every_attach_type() {
     let root = ScratchCgroup::new("types");
@@ -157,9 +158,10 @@ fn root_both_ways_know_every_attach_type() {
     println!("security modules: {:?}", hook.as_ref().map(|it| it.info().id));
     assert!(hook.is_ok() || std::env::var_os("VMTESTS_KERNEL").is_none(), "{hook:?}");
     for attach_type in AttachType::all() {
+        let alone = root.child(attach_type.to_string());
         for number in 0..3 {
             let Some(program) = load(attach_type, number) else { continue };
-            let open = Cgroup::open(root.path()).unwrap();
+            let open = Cgroup::open(&alone).unwrap();
             match attach(program.as_fd(), &open, attach_type, AttachFlags::MULTI, None) {
                 Ok(()) => planted += 1,
                 // A kernel that can load a program for a type need not have the type.

@@ -11,7 +11,7 @@ unsafe extern "C" {
         cgroup: *mut types::throttle_cgroup,
         counters: *mut types::throttle_counters,
         waiting: *mut types::throttle_waiting,
-        egress: c_int,
+        program: c_int,
     ) -> c_int;
     fn chad_wire_bytes(packet: *mut RawPacket, base: u32) -> u32;
     fn chad_pace(
@@ -44,7 +44,21 @@ struct RawPacket {
     sacked: u32,
     lost: u32,
     sent_again: u32,
+    mark: u32,
+    priority: u32,
+    dropped_mark: u32,
+    dropped_priority: u32,
     told: u32,
+    redirected: u32,
+    looked_up: u32,
+    tuple: [u8; 36],
+}
+
+/// What a packet carries for those that see it next: `skb->mark` and `skb->priority`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) mark: u32,
+    pub(crate) priority: u32,
 }
 
 /// A packet, and what the kernel knows beside it.
@@ -78,6 +92,7 @@ pub(crate) struct Packet {
     pub(crate) random: u32,
     /// When it is to leave (`skb->tstamp`).
     pub(crate) leaves: u64,
+    pub(crate) mark: Mark,
 }
 
 impl Packet {
@@ -99,8 +114,22 @@ impl Packet {
             sacked: self.sacked,
             lost: self.lost,
             sent_again: self.sent_again,
+            mark: self.mark.mark,
+            priority: self.mark.priority,
+            dropped_mark: 0,
+            dropped_priority: 0,
             told: 0,
+            redirected: 0,
+            looked_up: 0,
+            tuple: [0; 36],
         }
+    }
+
+    /// The same behind a link header of that length.
+    pub(crate) fn behind(&self, base: u32) -> Self {
+        let mut headers = vec![0xaa; base as usize];
+        headers.extend(&self.headers);
+        Self { headers, length: self.length + base, ..self.clone() }
     }
 
     /// `wire_bytes`: what it is charged for. `base`: the bytes of a link header.
@@ -119,6 +148,17 @@ pub(crate) struct Outcome {
     pub(crate) leaves: u64,
     /// Its sender was told of congestion.
     pub(crate) told: bool,
+    /// What it carries now.
+    pub(crate) mark: Mark,
+}
+
+/// Which program looks at a packet (`enum native_program`).
+#[derive(Debug, Clone, Copy)]
+enum Program {
+    Ingress,
+    Egress,
+    Redirect,
+    Queue,
 }
 
 /// A cgroup with the programs on it.
@@ -128,6 +168,8 @@ pub(crate) struct Place {
     pub(crate) counters: types::throttle_counters,
     /// Of the one socket that is not TCP's.
     pub(crate) waiting: types::throttle_waiting,
+    /// What dropped packets are marked with; all zero: they are not marked.
+    pub(crate) dropped: Mark,
 }
 
 impl Place {
@@ -144,15 +186,46 @@ impl Place {
     }
 
     pub(crate) fn send(&mut self, packet: &Packet, now: u64) -> Outcome {
-        self.run(packet, now, true)
+        self.judge(packet, now, Program::Egress)
     }
 
     pub(crate) fn receive(&mut self, packet: &Packet, now: u64) -> Outcome {
-        self.run(packet, now, false)
+        self.judge(packet, now, Program::Ingress)
     }
 
-    fn run(&mut self, packet: &Packet, now: u64, egress: bool) -> Outcome {
+    /// Has the program of the download's queue look at a packet, which begins with its Ethernet header.
+    pub(crate) fn queue(&mut self, packet: &Packet, now: u64) -> Outcome {
+        self.judge(packet, now, Program::Queue)
+    }
+
+    /// Whether a packet is redirected to the queue, and the addresses and ports of the socket that was looked for.
+    pub(crate) fn redirect(&mut self, packet: &Packet) -> (bool, Vec<u8>) {
+        let (verdict, raw) = self.run(packet, 0, Program::Redirect);
+        let is_redirected = verdict == 7;
+        assert!(is_redirected || verdict == -1, "{verdict}");
+        assert_eq!(raw.redirected, if is_redirected { packet.device } else { 0 });
+        (is_redirected, raw.tuple[..raw.looked_up as usize].to_vec())
+    }
+
+    fn judge(&mut self, packet: &Packet, now: u64, program: Program) -> Outcome {
+        let (verdict, raw) = self.run(packet, now, program);
+        let (pass, drop) = match program {
+            Program::Ingress => (1, 0),
+            Program::Egress => (1, 2),
+            Program::Redirect | Program::Queue => (-1, 2),
+        };
+        assert!(verdict == pass || verdict == drop, "{program:?}: {verdict}");
+        Outcome {
+            passed: verdict == pass,
+            leaves: raw.tstamp,
+            told: raw.told != 0,
+            mark: Mark { mark: raw.mark, priority: raw.priority },
+        }
+    }
+
+    fn run(&mut self, packet: &Packet, now: u64, program: Program) -> (c_int, RawPacket) {
         let mut raw = packet.raw(now);
+        (raw.dropped_mark, raw.dropped_priority) = (self.dropped.mark, self.dropped.priority);
         // SAFETY: the packet, its headers and all that the programs keep live across the call, and nobody else has them.
         let verdict = unsafe {
             chad_packet(
@@ -160,11 +233,10 @@ impl Place {
                 &raw mut self.cgroup,
                 &raw mut self.counters,
                 &raw mut self.waiting,
-                egress.into(),
+                program as c_int,
             )
         };
-        assert!(verdict == 1 || verdict == if egress { 2 } else { 0 }, "{verdict}");
-        Outcome { passed: verdict == 1, leaves: raw.tstamp, told: raw.told != 0 }
+        (verdict, raw)
     }
 }
 

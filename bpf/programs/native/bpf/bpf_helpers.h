@@ -11,6 +11,7 @@
 #define __type(name, value) __typeof__(value) *name
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline __attribute__((noinline))
+#define SETTING static __thread
 #define barrier() __asm__ volatile("" ::: "memory")
 
 static __u64 bpf_ktime_get_ns(void);

@@ -1,12 +1,14 @@
 //! `limit --guard`: programs on the cgroup above hold a new cgroup's packets until it is limited, and nobody else's.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod firewalls;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
@@ -112,10 +114,6 @@ fn plant(cgroup: &Path, program: &Program, flags: AttachFlags) -> ProgramId {
 
 fn pass() -> Program {
     Program::load_pass("chadtest_pass", EGRESS).unwrap()
-}
-
-fn firewall() -> Program {
-    Program::load_refuse("chadtest_fw", EGRESS).unwrap()
 }
 
 fn socket_of(cgroup: &Path) -> UdpSocket {
@@ -237,6 +235,46 @@ fn root_the_guard_holds_a_new_cgroup_to_one_burst_for_a_second_and_nobody_beside
     assert_eq!(on(cgroup.path()), []);
 }
 
+/// How many of 50 datagrams arrive on a socket whose own do not: one to another socket comes after them.
+fn come_in(sender: &UdpSocket, held: &UdpSocket, other: &UdpSocket) -> usize {
+    let to = held.local_addr().unwrap();
+    stay_on_one_processor();
+    for _ in 0..50 {
+        sender.send_to(&[0; PAYLOAD], to).unwrap();
+    }
+    assert_eq!(arrive(sender, other, 1), 1);
+    held.set_nonblocking(true).unwrap();
+    (0..50).take_while(|_| held.recv(&mut [0; PAYLOAD]).is_ok()).count()
+}
+
+#[test]
+fn root_each_cgroup_that_a_guard_holds_has_a_burst_of_its_own_both_ways() {
+    isolate();
+    let cgroup = ScratchCgroup::new("bursts");
+    let service = cgroup.child("service");
+    let [receiver, outside] = [(); 2].map(|()| socket(LOOPBACK));
+    let limit = Limit::start(&service, &["--download", "1M", "--guard"]);
+    soon("the guard is there", || on(cgroup.path()).len() == 1);
+    for restart in 0..4 {
+        let came = while_held(&limit, &service, || {
+            let inside = socket_of(&service);
+            let upload = || arrive(&inside, &receiver, 50);
+            let download = || come_in(&outside, &inside, &receiver);
+            // Neither is held by what the other has used, whichever comes first.
+            if restart % 2 == 0 {
+                (upload(), download())
+            } else {
+                let first = download();
+                (upload(), first)
+            }
+        });
+        assert_eq!(came.1.last(), Some(&(IN_A_BURST, IN_A_BURST)), "restart {restart}");
+        limit.signal(Signal::SIGCONT);
+        soon("it is limited", || on(&service).len() == 1);
+    }
+    limit.interrupt();
+}
+
 /// What a restart comes to: another cgroup, and a service in it that sends at once. Returns what the limit has seen.
 fn restart(service: &Path, receiver: &UdpSocket) -> Count {
     make_again(service);
@@ -306,122 +344,6 @@ fn root_neighbours_on_the_cgroup_above_keep_their_places_beside_a_guard() {
     soon("it is limited", || on(&service).len() == 1);
     limit.interrupt();
     assert_eq!(on(cgroup.path()), [first, last]);
-}
-
-/// A firewall that yields, a cgroup below it, and below that a service and a neighbour.
-struct Firewalled {
-    cgroup: ScratchCgroup,
-    above: PathBuf,
-    service: PathBuf,
-    neighbour: UdpSocket,
-    receiver: UdpSocket,
-}
-
-impl Firewalled {
-    fn new() -> Self {
-        isolate();
-        let cgroup = ScratchCgroup::new("firewall");
-        let (above, service) = (cgroup.child("above"), cgroup.child("above/service"));
-        let neighbour = socket_of(&cgroup.child("above/beside"));
-        Self { cgroup, above, service, neighbour, receiver: socket(LOOPBACK) }
-    }
-
-    fn close(&self) {
-        plant(self.cgroup.path(), &firewall(), AttachFlags::OVERRIDE);
-    }
-
-    fn is_open(&self) -> bool {
-        arrive(&self.neighbour, &self.receiver, 1) == 1
-    }
-
-    /// What runs a command where only the cgroup above the service is mounted, at `/run/part`.
-    fn part(&self) -> String {
-        let mount = bpf::cgroup::cgroup2_mount().unwrap();
-        format!(
-            "mkdir -p /run/part && mount --bind {} /run/part && umount -l {} && exec \"$@\"",
-            self.above.display(),
-            mount.display()
-        )
-    }
-}
-
-#[test]
-fn root_a_guard_that_would_switch_a_firewall_off_is_refused_and_the_limit_holds() {
-    let host = Firewalled::new();
-    host.close();
-    assert!(!host.is_open());
-    let part = host.part();
-    let part = ["unshare", "--mount", "sh", "-c", &part, "sh"];
-    for (surroundings, service) in
-        [(&["env"][..], host.service.as_path()), (&part, Path::new("/run/part/service"))]
-    {
-        // It is in force for the neighbour, and need not be for the service.
-        let args = ["--guard", "--displace", "--duration", "2m"];
-        let mut limit = Limit::start_in(surroundings, service, &args);
-        let said = limit.says("first packets will not be held (--guard)");
-        assert!(said.contains("would switch off") && said.contains("'chadtest_fw'"), "{said}");
-        assert!(!host.is_open());
-        assert_eq!((on(&host.above).len(), on(&host.service).len()), (0, 1));
-        limit.interrupt();
-    }
-}
-
-#[test]
-fn root_guards_and_their_limits_go_when_a_firewall_comes_that_they_switch_off() {
-    let host = Firewalled::new();
-    let other = host.cgroup.child("above/other");
-    let service = socket_of(&host.service);
-    let part = host.part();
-    let part = ["unshare", "--mount", "sh", "-c", &part, "sh"];
-    let args = ["--guard", "--duration", "2m"];
-    let mut limits = [
-        Limit::start(&host.service, &args),
-        Limit::start_in(&part, Path::new("/run/part/other"), &args),
-    ];
-    soon("the guards are there", || on(&host.above).len() == 2);
-    assert!(host.is_open());
-    host.close();
-    soon("the firewall is in force", || !host.is_open());
-    for limit in &mut limits {
-        let said = limit.says("it was taken off again");
-        assert!(said.contains("switched off") && said.contains("'chadtest_fw'"), "{said}");
-        assert_eq!(limit.child.wait().unwrap().code(), Some(1));
-    }
-    assert_eq!((on(&host.above), on(&host.service), on(&other)), (vec![], vec![], vec![]));
-    assert_eq!(arrive(&service, &host.receiver, 1), 0);
-}
-
-/// One that may be in the way, and whose guard may not.
-#[test]
-fn root_a_guard_goes_when_a_firewall_comes_and_its_limit_stays_if_it_may() {
-    let host = Firewalled::new();
-    let args = ["--guard", "--displace", "--duration", "2m"];
-    let mut limit = Limit::start(&host.service, &args);
-    soon("the guard is there", || on(&host.above).len() == 1);
-    host.close();
-    let said = limit.says("they were taken off again");
-    assert!(said.contains("switch off") && said.contains("'chadtest_fw'"), "{said}");
-    assert!(!host.is_open());
-    assert_eq!((on(&host.above).len(), on(&host.service).len()), (0, 1));
-    limit.interrupt();
-}
-
-/// Beside the guard the limit would be attached: the firewall is out of force already.
-#[test]
-fn root_a_limit_does_not_take_the_place_of_a_guard_that_switched_a_firewall_off() {
-    let host = Firewalled::new();
-    let mut limit = Limit::start(&host.service, &["--guard", "--duration", "2m"]);
-    soon("the guard is there", || on(&host.above).len() == 1);
-    limit.stand_still();
-    host.close();
-    make_again(&host.service);
-    let service = socket_of(&host.service);
-    limit.signal(Signal::SIGCONT);
-    let said = limit.says("the new cgroup cannot be limited");
-    assert!(said.contains("they were taken off again"), "{said}");
-    assert_eq!((on(&host.above).len(), on(&host.service).len()), (0, 0));
-    assert_eq!(arrive(&service, &host.receiver, 1), 0);
-    assert!(!host.is_open());
 }
 
 #[test]

@@ -67,7 +67,8 @@ impl Flood {
         let late = self.passed(rate, burst, |it| it.1);
         // Of each of these either may be true.
         let cost = Duration::from_secs_f64(self.packet as f64 / rate as f64);
-        let torn = self.times.iter().filter(|(from, to)| to.saturating_sub(*from) >= cost).count() as u64;
+        let torn =
+            self.times.iter().filter(|(from, to)| to.saturating_sub(*from) >= cost).count() as u64;
         let error = |of: u64| of / 100 + 1 + torn.min(of / 50);
         let (least, most) = (early.min(late), early.max(late));
         least.saturating_sub(error(least))..=most + error(most)

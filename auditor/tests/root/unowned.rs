@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use bpf::cgroup::Cgroup;
 use bpf::link::Link;
@@ -126,11 +126,13 @@ fn root_of_64_device_filters_of_a_running_container_clean_takes_none() {
         assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
         output
     });
-    let mut looks = output.take(30);
-    let output = looks.find(|_| attached(cgroup.path(), device()).len() == 1).unwrap();
-    assert!(filters.contains(&attached(cgroup.path(), device())[0]));
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("it is the last program at this place, and the cgroup has"), "{text}");
+    let is_last = |output: &Output| {
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.contains("it is the last program at this place, and the cgroup has")
+    };
+    let output = output.take(30).find(is_last).expect("the last one stays for what it is");
+    let left = attached(cgroup.path(), device());
+    assert!(left.len() == 1 && filters.contains(&left[0]), "{left:?}: {}", shown(&output));
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn own_number() -> Result<(Option<u32>, bool)> {
 }
 
 /// How long it takes who only looks to close what it has opened, unless it is in the middle of something else.
-const MOMENT: Duration = Duration::from_millis(10);
+const MOMENT: Duration = Duration::from_millis(30);
 
 /// Of what was found a moment ago, what is held still. It takes that moment, unless there is nothing to look for.
 ///

@@ -399,4 +399,31 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn a_limit_lasts_from_a_millisecond_to_a_year_and_a_day() {
+        let year = Duration::from_secs(366 * 86_400);
+        assert_eq!(duration("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(duration("366days"), Ok(year));
+        for (time, why) in
+            [("999us", "at least 1ms"), ("366days 1s", "more than a year"), ("-1s", "no sign")]
+        {
+            let refused = duration(time).unwrap_err();
+            assert!(refused.contains(why), "{time}: {refused}");
+        }
+    }
+
+    #[test]
+    fn the_engine_is_asked_for_the_word_that_was_typed() {
+        let of = |word| AttachArg::from_str(word, false).map(Wish::from).unwrap();
+        let attach = ["auto", "link", "pinned", "legacy"].map(of);
+        assert_eq!(attach, [Wish::Auto, Wish::Link, Wish::Pinned, Wish::Legacy]);
+        let of = |word| TcpArg::from_str(word, false).map(TcpWish::from).unwrap();
+        let tcp = ["auto", "shape", "police"].map(of);
+        assert_eq!(tcp, [TcpWish::Auto, TcpWish::Shape, TcpWish::Police]);
+        let of = |word| DeparturesArg::from_str(word, false).map(DeparturesWish::from).unwrap();
+        let departures = ["auto", "fq", "off"].map(of);
+        assert_eq!(departures, [DeparturesWish::Auto, DeparturesWish::Fq, DeparturesWish::Off]);
+    }
 }

@@ -145,6 +145,12 @@ pub trait System {
 
     /// Whether the fault of the last operation came to pass: it may have made fewer calls.
     fn fault_struck(&self) -> bool;
+
+    /// The throttles that were removed since it was last asked and of which their owner said in the end that somebody else
+    /// had detached what limits.
+    fn take_lost(&mut self) -> Vec<Handle> {
+        Vec::new()
+    }
 }
 
 /// Counters have no serialised form of their own.

@@ -21,6 +21,9 @@ pub(super) const NOWHERE: &str = "/chadtest-nowhere";
 const NO_SUCH_CGROUP: &str = "no such cgroup: ";
 /// What `limit` says when it ends by itself.
 const NOTHING_LEFT_TO_LIMIT: &str = "the cgroup was removed";
+/// What it says when somebody else has detached a program that limits, and why it ends with 1 then.
+const DETACHED: &str = "somebody else has detached a program of this throttle";
+const NOT_ALWAYS: &str = "error: the limit did not hold all the time";
 
 /// Two owners, each the processes of its throttles. Dropping this kills and reaps them all.
 ///
@@ -33,6 +36,7 @@ pub struct ProgramSystem {
     records: Records,
     skips: Skips,
     struck: bool,
+    lost: Vec<Handle>,
 }
 
 impl ProgramSystem {
@@ -44,7 +48,8 @@ impl ProgramSystem {
         let program = binaries::find("chadthrottle")?;
         let records = Records::of_this_host()?;
         let skips = Skips::of(&program)?;
-        Ok(Self { program, owners: [Vec::new(), Vec::new()], records, skips, struck: false })
+        let owners = [Vec::new(), Vec::new()];
+        Ok(Self { program, owners, records, skips, struck: false, lost: Vec::new() })
     }
 
     fn run(&mut self, words: &[&str], fault: Option<Fault>, skip: Skip) -> Result<End, String> {
@@ -85,18 +90,25 @@ impl ProgramSystem {
 
     fn try_remove(
         &mut self,
+        handle: Handle,
         mut process: Process,
         fault: Option<Fault>,
     ) -> Result<Outcome<()>, String> {
         let by_itself = process.has_ended().is_some();
         process.interrupt(fault)?;
-        let end = self.end(process)?;
-        if let (true, End::Exit(0, stderr)) = (by_itself, &end)
-            && !stderr.contains(NOTHING_LEFT_TO_LIMIT)
-        {
-            return Err(format!("it had ended by itself: {stderr}"));
+        match self.end(process)? {
+            End::Exit(0, stderr) if by_itself && !stderr.contains(NOTHING_LEFT_TO_LIMIT) => {
+                Err(format!("it had ended by itself: {stderr}"))
+            }
+            // It is removed, and says that it was not in force until then.
+            End::Exit(1, stderr)
+                if stderr.contains(DETACHED) && stderr.trim_end().ends_with(NOT_ALWAYS) =>
+            {
+                self.lost.push(handle);
+                Ok(Outcome::Done(()))
+            }
+            end => Ok(outcome(end)),
         }
-        Ok(outcome(end))
     }
 
     /// Who is killed at a call takes the owner's others with it.
@@ -194,7 +206,7 @@ impl System for ProgramSystem {
             return Outcome::Failed(format!("there is no throttle {handle}"));
         };
         let (_, process) = self.owners[owner].remove(at);
-        let removed = self.try_remove(process, fault);
+        let removed = self.try_remove(handle, process, fault);
         self.told(owner, removed).map(|()| Counted::new())
     }
 
@@ -254,5 +266,9 @@ impl System for ProgramSystem {
 
     fn fault_struck(&self) -> bool {
         self.struck
+    }
+
+    fn take_lost(&mut self) -> Vec<Handle> {
+        std::mem::take(&mut self.lost)
     }
 }

@@ -369,6 +369,18 @@ impl<L: Lab, S: System> Trial<L, S> {
         Ok(())
     }
 
+    /// Only of a throttle that has lost a program that limits is it said in the end that it has.
+    pub(super) fn check_lost(&mut self) -> Checked {
+        for handle in self.system.take_lost() {
+            let parts = self.expected.throttle(handle).into_iter().flat_map(|it| &it.parts);
+            if parts.filter(|part| part.limits()).all(|part| self.is_attached(part)) {
+                let what = format!("others have detached no program of throttle {handle}");
+                return Err(Violation::new(Property::ToldTheTruth, what));
+            }
+        }
+        Ok(())
+    }
+
     /// The parts of a throttle that are attached and tell what they count.
     fn counting_parts<'a>(&'a self, throttle: &'a Throttle) -> impl Iterator<Item = &'a Part> {
         let tells = self.system.tells_figures();

@@ -266,6 +266,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         self.note_fault(&outcome);
         match outcome {
             Outcome::Done(counted) => {
+                self.check_lost()?;
                 self.check_final(handle, &counted)?;
                 self.expected.remove(handle);
             }
@@ -287,6 +288,7 @@ impl<L: Lab, S: System> Trial<L, S> {
         match outcome {
             Outcome::Done(open) => {
                 self.running[owner] = false;
+                self.check_lost()?;
                 for handle in held {
                     self.expected.remove(handle);
                 }

@@ -1,21 +1,23 @@
 //! The program as its users run it, on the real kernel.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use bpf::AttachType;
-use bpf::cgroup::Cgroup;
 use bpf::link::Link;
-use bpf::list::{Scope, query};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::leak;
-use vmtests::process::{Mortal, wait_for_name};
+use vmtests::process::{Mortal, soon, wait_for_name};
 use vmtests::traffic::{flood, socket};
+
+use crate::common::programs;
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -79,24 +81,6 @@ impl Limit {
         let mut stderr = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
         Said { status: self.child.wait().unwrap(), stdout, stderr }
-    }
-}
-
-/// How many programs are on a cgroup: one for each direction that is limited, and one for TCP.
-fn programs(cgroup: &Path) -> usize {
-    let open = Cgroup::open(cgroup).unwrap();
-    [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS]
-        .into_iter()
-        .map(|at| query(&open, at, Scope::Local, false).unwrap().programs.len())
-        .sum()
-}
-
-/// The kernel detaches when the last descriptor of a killed process is closed, which may take a moment.
-fn soon(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Throttles whose owners see the host otherwise than who judges them: the answer must be the same from everywhere.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -19,6 +21,8 @@ use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::process::Mortal;
 use vmtests::traffic::socket;
+
+use crate::common::programs;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chadthrottle");
 
@@ -64,14 +68,6 @@ fn audit(cgroup: &ScratchCgroup) -> (Verdict, Vec<Finding>) {
     (classified.verdict, classified.attachments.iter().map(|judged| judged.finding).collect())
 }
 
-fn programs(cgroup: &ScratchCgroup) -> usize {
-    let open = Cgroup::open(cgroup.path()).unwrap();
-    [AttachType::INET_EGRESS, AttachType::SOCK_OPS]
-        .into_iter()
-        .map(|at| query(&open, at, Scope::Local, false).unwrap().programs.len())
-        .sum()
-}
-
 /// What `list` says of the owner of the throttle on a cgroup, run in surroundings that a command makes.
 fn owner_alive(surroundings: &[&str], cgroup: &ScratchCgroup) -> Value {
     let list = [surroundings, &[PROGRAM, "list", "--format", "json"]].concat();
@@ -87,7 +83,7 @@ fn owner_alive(surroundings: &[&str], cgroup: &ScratchCgroup) -> Value {
 fn start_another(surroundings: &[&str]) {
     let other = ScratchCgroup::new("another");
     Elsewhere::limit(surroundings, &other, "1M").end();
-    assert_eq!(programs(&other), 0);
+    assert_eq!(programs(other.path()), 0);
 }
 
 /// In the surroundings and outside of them the throttle's owner is alive, and nobody removes the throttle.
@@ -97,7 +93,7 @@ fn assert_alive_from_everywhere(surroundings: &[&str], cgroup: &ScratchCgroup) {
     for place in [&[][..], surroundings] {
         assert_eq!(owner_alive(place, cgroup), Value::Bool(true), "{place:?}");
         start_another(if place.is_empty() { &["env"] } else { place });
-        assert_eq!(programs(cgroup), 2, "{place:?}");
+        assert_eq!(programs(cgroup.path()), 2, "{place:?}");
     }
 }
 
@@ -121,7 +117,7 @@ fn root_an_owner_in_a_time_namespace_is_alive_from_inside_and_from_outside() {
     let limit = Elsewhere::limit(SHIFTED, &cgroup, "1K");
     assert_alive_from_everywhere(SHIFTED, &cgroup);
     limit.end();
-    assert_eq!(programs(&cgroup), 0);
+    assert_eq!(programs(cgroup.path()), 0);
     // And the other way round.
     let limit = Elsewhere::limit(&["env"], &cgroup, "1K");
     assert_alive_from_everywhere(SHIFTED, &cgroup);
@@ -163,7 +159,7 @@ fn root_an_owner_that_is_told_another_boot_id_is_alive_from_inside_and_from_outs
     let limit = Elsewhere::limit(&disguised, &cgroup, "1M");
     assert_alive_from_everywhere(&disguised, &cgroup);
     limit.end();
-    assert_eq!(programs(&cgroup), 0);
+    assert_eq!(programs(cgroup.path()), 0);
     let limit = Elsewhere::limit(&["env"], &cgroup, "1M");
     assert_alive_from_everywhere(&disguised, &cgroup);
     limit.end();
@@ -187,7 +183,7 @@ fn root_a_throttle_of_another_cgroup_namespace_is_not_armed_again_here() {
         !refused.status.success() && said.contains("another cgroup or pid namespace"),
         "{said}"
     );
-    assert_eq!(programs(&cgroup), 0);
+    assert_eq!(programs(cgroup.path()), 0);
     let listed = run(PROGRAM, &["list"]);
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains(&format!("{path} (elsewhere)")), "{listed}");
@@ -254,7 +250,7 @@ fn root_an_owner_of_another_pid_namespace_is_named_as_such_and_its_empty_record_
     );
     let inside = ["--pid", "--fork", "--mount-proc", "sh", "-c", &script];
     assert!(Command::new("unshare").args(inside).output().unwrap().status.success());
-    assert_eq!(programs(&cgroup), 2);
+    assert_eq!(programs(cgroup.path()), 2);
     let run = |args: &[&str]| {
         let output = Command::new(PROGRAM).args(args).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
@@ -265,7 +261,7 @@ fn root_an_owner_of_another_pid_namespace_is_named_as_such_and_its_empty_record_
     assert!(said.contains("of another pid namespace") && !said.contains("end that"), "{said}");
     let (_, beside) = run(&["limit", "--cgroup", path, "--upload", "2M", "--duration", "10ms"]);
     assert!(beside.contains("of process 2 of another pid namespace"), "{beside}");
-    assert_eq!(programs(&cgroup), 2);
+    assert_eq!(programs(cgroup.path()), 2);
 
     let entry = bpf::ledger::read(Path::new("/run/chadthrottle")).unwrap().entries.remove(0).1;
     let exists = |it: &RecordedAttachment| objects::program(it.program_id).unwrap().is_some();
@@ -300,7 +296,7 @@ fn root_a_pinned_throttle_whose_bpffs_is_mounted_elsewhere_is_left_as_it_is() {
     let mut stdout = BufReader::new(elsewhere.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
-    assert_eq!(programs(&cgroup), 2, "{line}");
+    assert_eq!(programs(cgroup.path()), 2, "{line}");
 
     let run = |args: &[&str]| {
         let output = Command::new(PROGRAM).args(args).output().unwrap();
@@ -320,11 +316,11 @@ fn root_a_pinned_throttle_whose_bpffs_is_mounted_elsewhere_is_left_as_it_is() {
     let rows = listed["throttles"].as_array().unwrap();
     let row = rows.iter().find(|row| row["cgroup"] == cgroup.relative().to_str().unwrap());
     assert_eq!(row.unwrap()["attach"], "pinned");
-    assert_eq!((record(), programs(&cgroup)), (before, 2));
+    assert_eq!((record(), programs(cgroup.path())), (before, 2));
 
     elsewhere.stdin.take().unwrap().write_all(b"\n").unwrap();
     let mut said = String::new();
     stdout.read_to_string(&mut said).unwrap();
     assert!(elsewhere.wait().unwrap().success() && said.starts_with("removed 1 from"), "{said}");
-    assert_eq!(programs(&cgroup), 0);
+    assert_eq!(programs(cgroup.path()), 0);
 }

@@ -19,10 +19,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, enter};
 use vmtests::isolation::isolate;
-use vmtests::process::Mortal;
+use vmtests::process::{Mortal, soon};
 use vmtests::traffic::{flood, socket};
 
-use crate::common::audit;
+use crate::common::{audit, programs};
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const LEDGER: &str = "/run/chadthrottle";
@@ -87,23 +87,6 @@ impl Limit {
         let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
         kill(pid, Signal::SIGINT).unwrap();
         self.end()
-    }
-}
-
-fn programs(cgroup: &Path) -> usize {
-    let Ok(open) = Cgroup::open(cgroup) else { return 0 };
-    [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS]
-        .into_iter()
-        .map(|at| query(&open, at, Scope::Local, false).map_or(0, |list| list.programs.len()))
-        .sum()
-}
-
-#[track_caller]
-fn soon(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -38,6 +38,20 @@ impl Drop for Mortal {
     }
 }
 
+/// Waits until a condition holds that comes to hold by itself: the kernel detaches when the last descriptor of a killed
+/// process is closed, which may take a moment, and a limit looks every second.
+///
+/// # Panics
+/// When it does not within 30 seconds, at the caller's place.
+#[track_caller]
+pub fn soon(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until a process that was just started is called what it will be: an exec gives the memory up, for which
 /// its parent waits, before it takes the new name, and until then it is still called as the parent is.
 ///

@@ -1,7 +1,15 @@
 //! What several tests of the program ask.
 
+#![allow(dead_code, reason = "each of the tests uses some of it")]
+
+use std::path::Path;
+
 use auditor::classify::{Finding, classify};
 use auditor::collect::{Options, collect};
+use bpf::AttachType;
+use bpf::cgroup::Cgroup;
+use bpf::error::Kind;
+use bpf::list::{Scope, query};
 
 /// What the audit of everything says of the programs of an owner. Other tests' programs have other owners.
 pub(crate) fn audit(owner: u32) -> Vec<Finding> {
@@ -11,4 +19,17 @@ pub(crate) fn audit(owner: u32) -> Vec<Finding> {
         judged.program.and_then(|it| it.owner.as_ref()).is_some_and(|it| it.pid == owner)
     });
     ours.map(|judged| judged.finding).collect()
+}
+
+/// How many programs are on a cgroup: one for each direction that is limited, and one for TCP. None is on one that is gone.
+pub(crate) fn programs(cgroup: &Path) -> usize {
+    let count = |at| Ok(query(&Cgroup::open(cgroup)?, at, Scope::Local, false)?.programs.len());
+    let count = |at| match count(at) {
+        Err(error) if bpf::Error::kind(&error) == Kind::Vanished => 0,
+        counted => counted.unwrap(),
+    };
+    [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS]
+        .map(count)
+        .iter()
+        .sum()
 }

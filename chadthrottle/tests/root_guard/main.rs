@@ -25,7 +25,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, enter, remove_tree};
 use vmtests::isolation::isolate;
-use vmtests::process::Mortal;
+use vmtests::process::{Mortal, soon};
 use vmtests::traffic::{PAYLOAD, socket};
 
 use crate::common::audit;
@@ -95,15 +95,6 @@ fn on(cgroup: &Path) -> Vec<ProgramId> {
     let Ok(open) = Cgroup::open(cgroup) else { return Vec::new() };
     let list = query(&open, EGRESS, Scope::Local, false).unwrap();
     list.programs.iter().map(|program| program.id).collect()
-}
-
-#[track_caller]
-fn soon(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A program of somebody else's that stays until its cgroup goes.

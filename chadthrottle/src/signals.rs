@@ -32,14 +32,7 @@ impl Signals {
     pub(crate) fn block() -> Result<Self> {
         let status = std::fs::read_to_string("/proc/self/status")
             .context("cannot read which signals are ignored")?;
-        let ignored = ignored(&status);
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            // Whoever started this with a signal ignored (nohup, a shell's `&`) wants it to be.
-            if ignored & (1 << (signal as u32 - 1)) == 0 {
-                set.add(signal);
-            }
-        }
+        let set: SigSet = awaited(ignored(&status)).collect();
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("cannot wait for signals")?;
@@ -72,6 +65,12 @@ impl Signals {
     }
 }
 
+/// The signals to wait for. Whoever started this with a signal ignored (nohup, a shell's `&`) wants it to be.
+fn awaited(ignored: u64) -> impl Iterator<Item = Signal> {
+    let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    all.into_iter().filter(move |&signal| ignored & (1 << (signal as u32 - 1)) == 0)
+}
+
 /// The mask of ignored signals in a `/proc/PID/status` file (proc(5)).
 fn ignored(status: &str) -> u64 {
     status
@@ -88,5 +87,28 @@ mod tests {
     fn the_mask_of_ignored_signals_is_read() {
         assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"), 0x1001);
         assert_eq!(ignored("Name:\tx\n"), 0);
+    }
+
+    #[test]
+    fn what_is_ignored_from_the_start_is_not_waited_for() {
+        use Signal::{SIGHUP, SIGINT, SIGTERM};
+        let of = |mask| awaited(mask).collect::<Vec<_>>();
+        assert_eq!(of(0), [SIGINT, SIGTERM, SIGHUP]);
+        // As nohup(1) leaves it, and as a shell's `&` does: SIGHUP is 1, SIGINT 2, SIGQUIT 3, SIGTERM 15.
+        assert_eq!(of(0b1), [SIGINT, SIGTERM]);
+        assert_eq!(of(0b110), [SIGTERM, SIGHUP]);
+        assert_eq!(of(1 << 14), [SIGINT, SIGHUP]);
+        assert_eq!(of(!0), []);
+    }
+
+    #[test]
+    fn the_time_is_up_when_it_is_and_not_when_a_poll_ends() {
+        let signals = Signals::block().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(30);
+        assert_eq!(signals.wait_until(deadline, &[]).unwrap(), Woken::Timeout);
+        assert!(Instant::now() >= deadline);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(writer);
+        assert_eq!(signals.wait_until(Instant::now(), &[reader.as_fd()]).unwrap(), Woken::Told);
     }
 }

@@ -146,4 +146,22 @@ mod tests {
             assert!(told.starts_with(message) && told.is_empty() == message.is_empty(), "{told}");
         }
     }
+
+    #[test]
+    fn what_was_held_back_or_is_not_limited_is_told_only_where_there_was_any() {
+        let told = |held_back, exempt| {
+            let count = |packets| Count { packets, bytes: 100 * packets };
+            let (held_back, exempt) = (count(held_back), count(exempt));
+            let counters = Counters { held_back, exempt, ..Counters::default() };
+            let (printed, ..) = ended([Ok(Some(counters)), Ok(None)], false, false, false);
+            let line = printed.lines().next().unwrap().to_owned();
+            let (_, more) = line.split_once("dropped 0 B (0 packets)").unwrap();
+            more.to_owned()
+        };
+        assert_eq!(told(0, 0), "");
+        assert_eq!(told(1, 0), ", held back TCP once (the segment was kept for later)");
+        assert_eq!(told(2, 0), ", held back TCP 2 times (its segments were kept for later)");
+        assert_eq!(told(0, 1), ", not limited 100 B (1 packet)");
+        assert!(told(2, 3).ends_with("kept for later), not limited 300 B (3 packets)"));
+    }
 }

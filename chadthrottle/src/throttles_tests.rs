@@ -26,6 +26,7 @@ fn what_is_attached_is_listed_with_the_id_of_its_record() {
     assert_eq!((row.id.as_deref(), row.direction), (Some("nginx"), Direction::Download));
     assert_eq!((row.attach, row.finding), (Mode::Pinned, Some(Finding::Pinned)));
     assert_eq!((row.owner_alive, row.rate_bytes_per_second), (Some(false), 125_000));
+    assert_eq!(row.burst_ms.to_string(), "20");
     assert!(found.leaked == 0 && found.unreadable == 0 && found.gaps.is_empty());
 }
 

@@ -146,6 +146,7 @@ mod tests {
         assert_eq!((row.rate_bytes_per_second, row.finding), (125_000, Some(Finding::Waiting)));
         assert_eq!((row.attach, row.owner_alive), (Mode::Pinned, Some(false)));
         assert!(!row.cgroup_elsewhere && !row.detached);
+        assert_eq!(row.burst_ms.to_string(), "20");
     }
 
     #[test]

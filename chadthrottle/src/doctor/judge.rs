@@ -237,6 +237,17 @@ mod tests {
     }
 
     #[test]
+    fn without_links_a_crash_leaves_a_limit_and_that_is_no_more_than_less() {
+        let without = |support: Answer<Support>| Facts { support, ..modern() };
+        let Answer::Is(has) = modern().support else { unreachable!() };
+        let old = without(Answer::Is(Support { links: false, ..has }));
+        assert_eq!(grade(&modern(), "links"), Grade::Ok);
+        assert_eq!(grade(&old, "links"), Grade::Lesser);
+        assert!(found(&old, "links").advice.is_some_and(|it| it.contains("5.7")));
+        assert_eq!(grade(&without(unknown()), "links"), Grade::Unknown);
+    }
+
+    #[test]
     fn a_mount_that_does_not_show_everything_is_told_and_holds_limits() {
         let top = "not the hierarchy's root";
         let facts =

@@ -185,6 +185,7 @@ mod tests {
     use bpf::probe::Support;
 
     use super::super::facts::first_line;
+    use super::super::text::text;
     use super::super::{diagnose, ending};
     use super::*;
     use crate::words::exit_status;
@@ -234,6 +235,16 @@ mod tests {
     fn where_all_is_there_all_is_ok() {
         assert!(judge(&modern()).iter().all(|check| check.grade == Grade::Ok));
         assert!(held(&modern())[1].how.contains("waits in fq"));
+    }
+
+    #[test]
+    fn what_a_limit_would_do_is_printed_where_one_can_be_held() {
+        let printed = |facts: &Facts| text(&diagnose(facts));
+        let can = printed(&modern());
+        assert!(
+            can.contains("What 'chadthrottle limit' would do:\n") && can.contains("waits in fq")
+        );
+        assert!(!printed(&Facts { packets: no(), ..modern() }).contains("would do"));
     }
 
     #[test]

@@ -73,7 +73,10 @@ fn a_place_where_no_limit_can_be_held_is_missing_with_the_reason_and_the_remedy(
         assert!(check.says.contains(says), "{check:?}");
         assert!(check.advice.as_ref().unwrap().contains(advice), "{check:?}");
         assert_eq!(report(&place).unwrap().lists[0].room, room);
+        assert!(refuses(&place, EGRESS) && !refuses(&place, AttachType::INET_INGRESS));
     }
+    let free = place(EGRESS, vec![level(9, AttachFlags::MULTI, 0..63)], &[]);
+    assert!(!refuses(&free, EGRESS));
 }
 
 #[test]

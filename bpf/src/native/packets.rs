@@ -14,15 +14,6 @@ unsafe extern "C" {
         program: c_int,
     ) -> c_int;
     fn chad_wire_bytes(packet: *mut RawPacket, base: u32) -> u32;
-    fn chad_pace(
-        packet: *mut RawPacket,
-        state: *const types::throttle_state,
-        payload: u32,
-        mss: u32,
-        is_ipv6: c_int,
-        own: u64,
-        leaves: u64,
-    ) -> u32;
 }
 
 /// `struct native_packet`.
@@ -237,27 +228,5 @@ impl Place {
             )
         };
         (verdict, raw)
-    }
-}
-
-/// A segment that a socket is about to send, for `pace`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Segment {
-    pub(crate) payload: u32,
-    pub(crate) mss: u32,
-    pub(crate) is_ipv6: bool,
-    /// The rate at which the socket sends by itself.
-    pub(crate) own: u64,
-    /// When it leaves anyway.
-    pub(crate) leaves: u64,
-}
-
-/// `pace`: the rate that the socket of a segment is given for a moment; 0 for none.
-pub(crate) fn pace(state: &ThrottleState, segment: Segment, now: u64) -> u32 {
-    let mut raw = Packet::default().raw(now);
-    let Segment { payload, mss, is_ipv6, own, leaves } = segment;
-    // SAFETY: `raw` and the state live across the call, which reads nothing else.
-    unsafe {
-        chad_pace(&raw mut raw, &raw const state.0, payload, mss, is_ipv6.into(), own, leaves)
     }
 }

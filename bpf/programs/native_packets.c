@@ -27,6 +27,8 @@ struct native_packet {
 	__u32 priority;
 	__u32 dropped_mark; /* what the load marks dropped packets with */
 	__u32 dropped_priority;
+	__u32 queued; /* downloads have a queue */
+	__u32 enlisted; /* written: its socket is the cgroup's from now on */
 	__u32 told; /* written: congestion was told */
 	__u32 redirected; /* written: the device that it was redirected to, or 0 */
 	__u32 looked_up; /* written: so many bytes of a socket's addresses and ports were looked for, */
@@ -59,9 +61,12 @@ struct native_call {
 	__u32 is_authenticated; /* by TCP-AO */
 	__u32 is_crowded; /* no room for another header option */
 	__u32 is_fixed; /* no option can be set */
+	__u32 queued; /* downloads have a queue, */
+	__u32 is_early; /* of which nothing is known yet */
 	__u32 clamp; /* read and written: window_clamp */
 	__u32 callbacks; /* read and written: bpf_sock_ops_cb_flags */
 	__u32 reply; /* written */
+	__u32 made; /* written: what is kept of the socket was to be made */
 	__u32 padding; /* written: bytes that were reserved in the header */
 	__u32 tried; /* written: so often an option was set, or tried to be; */
 	__u32 paced; /* written: so many of them were pacing rates, */
@@ -103,6 +108,8 @@ static __u32 bpf_get_prandom_u32(void)
 
 static void *bpf_get_local_storage(void *map, __u64 flags)
 {
+	if (flags)
+		__builtin_trap();
 	return map == (void *)&chad_state ? (void *)world.cgroup : (void *)world.counters;
 }
 
@@ -110,7 +117,7 @@ static void *bpf_get_local_storage(void *map, __u64 flags)
 static void *bpf_map_lookup_elem(void *map, const void *key)
 {
 	if (map == (void *)&chad_queue)
-		return &world.cgroup->download;
+		return world.call && world.call->is_early ? 0 : &world.cgroup->download;
 	return map == (void *)&chad_drops ? (void *)world.counters : &world.packet->device;
 }
 
@@ -148,8 +155,14 @@ static void *bpf_sk_storage_get(void *map, void *sk, void *value, __u64 flags)
 {
 	static __u8 member;
 
-	if (map == (void *)&chad_members)
+	if (value)
+		__builtin_trap();
+	if (map == (void *)&chad_sockets)
+		world.call->made |= flags;
+	if (map == (void *)&chad_members) {
+		world.packet->enlisted |= flags;
 		return &member;
+	}
 	return map == (void *)&chad_waiting ? (void *)world.waiting : world.socket;
 }
 
@@ -201,6 +214,8 @@ static long bpf_setsockopt(void *ctx, int level, int name, void *value, int byte
 
 static long bpf_reserve_hdr_opt(struct bpf_sock_ops *ops, __u32 bytes, __u64 flags)
 {
+	if (flags)
+		__builtin_trap();
 	if (world.call->is_crowded)
 		return -1;
 	world.call->padding += bytes;
@@ -276,8 +291,10 @@ int chad_packet(struct native_packet *packet, struct throttle_cgroup *cgroup,
 	world.waiting = waiting;
 	dropped_mark = packet->dropped_mark;
 	dropped_priority = packet->dropped_priority;
-	packet->told = packet->redirected = packet->looked_up = 0;
+	queued = packet->queued;
+	packet->told = packet->redirected = packet->looked_up = packet->enlisted = 0;
 	verdict = run(&skb, program);
+	queued = 0;
 	packet->tstamp = skb.tstamp;
 	packet->mark = skb.mark;
 	packet->priority = skb.priority;
@@ -328,8 +345,10 @@ int chad_sockops(struct native_call *it, struct throttle_cgroup *cgroup,
 		.sk_max_pacing_rate = it->most,
 		.sk_pacing_status = it->is_pacing ? SK_PACING_NONE + 1 : SK_PACING_NONE,
 	};
-	it->tried = it->padding = it->paced = it->rates[0] = it->rates[1] = 0;
+	it->tried = it->padding = it->made = it->paced = it->rates[0] = it->rates[1] = 0;
+	queued = it->queued;
 	returned = chadthrottle_sockops(&ops);
+	queued = 0;
 	it->clamp = world.own.window_clamp;
 	it->reply = ops.reply;
 	world.call = 0;

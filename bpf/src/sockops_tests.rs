@@ -118,12 +118,36 @@ fn a_segment_lowers_the_rate_for_a_moment_and_leaves_the_users_own() {
         (u64::from(rate) + 1, 1, true),
         (u64::from(rate), 0, true),
         (1, 0, true),
+        (1 << 32, 1, true),
     ] {
         let paced = Call { own, is_pacing, ..segment() }.answered(&mut slow(), None);
         assert_eq!(paced.tried != 0, is_set, "{own} {is_pacing}");
     }
+    // What fits into the burst need not wait.
+    let mut free = both(limited(1_000_000, 250 * MILLI));
+    assert_eq!(segment().answered(&mut free, None).tried, 0);
     let refused = Call { is_fixed: 1, ..segment() }.answered(&mut slow(), None);
     assert_eq!(refused.tried, 1, "nothing is set back that was not set");
+}
+
+#[test]
+fn each_segment_has_headers_of_its_own() {
+    for (payload, mss, segments) in [
+        (500, 1_000, 1),
+        (1_000, 1_000, 1),
+        (1_000, 0, 1),
+        (1_999, 1_000, 2),
+        (2_000, 1_000, 2),
+        (2_001, 1_000, 3),
+    ] {
+        let takes = u64::from(payload + segments * 52) * 1_000;
+        let paced = Call { payload, mss, ..segment() }.answered(&mut slow(), None);
+        assert_eq!(
+            u64::from(paced.rates[0]),
+            flow_pace(takes, 0, 0, payload, mss),
+            "{payload} {mss}"
+        );
+    }
 }
 
 #[test]
@@ -141,6 +165,13 @@ fn a_rate_that_does_not_fit_into_32_bits_is_not_set() {
         let paced = call.answered(&mut cgroup, None);
         assert_eq!(paced.tried != 0, is_set, "{rate}");
     }
+    // All ones mean no limit. (No segment is that long, but whole seconds make just these rates.)
+    let mut late = both(limited(1_000, 3 * SECOND));
+    late.upload.tat = (3 * SECOND) << late.upload.tick_shift;
+    for (payload, tried) in [(u32::MAX, 0), (u32::MAX - 1, 2)] {
+        let call = Call { payload, mss: payload, ..segment() };
+        assert_eq!(call.answered(&mut late, None).tried, tried);
+    }
 }
 
 #[test]
@@ -156,7 +187,10 @@ fn nothing_else_is_answered() {
         Call { tcp_flags: 0x02, ..acknowledgement() },
         Call { tcp_flags: 0xff & !0x10, ..acknowledgement() },
     ]);
-    for call in idle {
+    // The queue of downloads is not there yet.
+    let early = [segment(), acknowledgement(), Call { op: 4, ..acknowledgement() }];
+    let early = early.map(|it| Call { queued: 1, is_early: 1, ..it });
+    for call in idle.chain(early) {
         assert_eq!(call.answered(&mut slow(), Some(&mut used())), call);
     }
     // With data it is paced, and offers no window.
@@ -192,7 +226,10 @@ fn a_window_is_offered_where_the_clamp_can_be_taken_back() {
         answered.clamp != call.clamp
     };
     let it = acknowledgement();
-    assert_eq!(it.answered(&mut slow(), Some(&mut used())).padding, 4);
+    let offered = it.answered(&mut slow(), Some(&mut used()));
+    assert_eq!((offered.padding, offered.made), (4, 1));
+    let queued = Call { queued: 1, ..it }.answered(&mut slow(), Some(&mut used()));
+    assert_eq!(queued.clamp, offered.clamp);
     assert!(!offers(it, None), "there is no room for what is kept of it");
     assert!(!offers(Call { is_crowded: 1, ..it }, Some(&mut used())));
     assert!(!offers(Call { is_authenticated: 1, ..it }, Some(&mut used())));
@@ -241,7 +278,7 @@ fn the_clamp_is_what_it_was_once_the_window_has_been_chosen() {
     // Nothing is taken back twice, nor from who has none.
     for (socket, clamp) in [(Some(&mut socket), 5_000), (None, 5_000)] {
         let again = Call { op: CHOSEN, clamp, ..lower }.answered(&mut slow(), socket);
-        assert_eq!((again.clamp, again.tried), (clamp, 0));
+        assert_eq!((again.clamp, again.tried, again.made), (clamp, 0, 0));
     }
     // A throttle of another load has given back more already.
     for (clamp, is_set) in [(4_999, true), (5_000, false), (5_001, false)] {
@@ -269,8 +306,19 @@ fn a_clamp_that_was_not_taken_back_is_with_the_next_segment_and_never_set_again(
         }
     }
     let mut fine = used();
-    Call { segments: 8, ..segment() }.answered(&mut slow(), Some(&mut fine));
-    assert_eq!(fine.broken, 0);
+    let sent = Call { segments: 8, ..segment() }.answered(&mut slow(), Some(&mut fine));
+    assert_eq!((fine.broken, sent.made), (0, 0));
+}
+
+#[test]
+fn who_is_offered_all_that_it_can_use_is_not_held_back() {
+    // In 20 ms 1 MB/s sends 20,000 bytes, four times 5,000.
+    for (used, bound) in [(4_999, 0), (5_000, 0), (5_001, 1)] {
+        let mut cgroup = slow();
+        let mut socket = throttle_socket { counted: 1, used, since: SECOND, ..Default::default() };
+        acknowledgement().answered(&mut cgroup, Some(&mut socket));
+        assert_eq!(cgroup.download.flow.bound, bound, "{used}");
+    }
 }
 
 /// What `fair_rate` makes of a flow.
@@ -303,8 +351,9 @@ fn updated(
 }
 
 fn any_flow() -> impl Strategy<Value = throttle_flow> {
-    let times = (0..=1_100 * MILLI, prop_oneof![Just(0), 1..300 * MILLI]);
-    let parts = (0..4_000_u64, 0..8_000_u64, any::<bool>(), any::<bool>());
+    let late = Just(1_001 * MILLI);
+    let times = (prop_oneof![late, 0..=1_100 * MILLI], prop_oneof![Just(0), 1..300 * MILLI]);
+    let parts = (prop_oneof![Just(0), 0..4_000_u64], 0..8_000_u64, any::<bool>(), any::<bool>());
     (times, parts).prop_map(|((ago, rtt), (arrived, fair, cut, bound))| throttle_flow {
         arrived: 5_000 + arrived,
         arrived_before: 5_000,
@@ -322,8 +371,8 @@ proptest! {
 
     #[test]
     fn a_window_comes_of_the_fair_rate_of_what_was_used_and_of_the_queue(
-        rate in any_rate(), burst in prop_oneof![Just(0), Just(250 * MILLI)], flow in any_flow(),
-        thousandths in prop_oneof![Just(0), 0..1_100_u64], rtt_us in 1..400_000_u32, counted: bool, random: u32,
+        rate in any_rate(), burst in prop_oneof![Just(0), Just(250 * MILLI), Just(20 * SECOND)], flow in any_flow(),
+        thousandths in prop_oneof![Just(0), 0..=1_000_u64], rtt_us in 1..400_000_u32, counted: bool, random: u32,
         received in prop_oneof![0..20_000_u64, Just(1 << 40)], used in 0..100_000_u64,
         since in prop_oneof![Just(0), 9 * SECOND..=10 * SECOND],
     ) {

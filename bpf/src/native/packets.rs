@@ -39,6 +39,8 @@ struct RawPacket {
     priority: u32,
     dropped_mark: u32,
     dropped_priority: u32,
+    queued: u32,
+    enlisted: u32,
     told: u32,
     redirected: u32,
     looked_up: u32,
@@ -109,6 +111,8 @@ impl Packet {
             priority: self.mark.priority,
             dropped_mark: 0,
             dropped_priority: 0,
+            queued: 0,
+            enlisted: 0,
             told: 0,
             redirected: 0,
             looked_up: 0,
@@ -161,6 +165,8 @@ pub(crate) struct Place {
     pub(crate) waiting: types::throttle_waiting,
     /// What dropped packets are marked with; all zero: they are not marked.
     pub(crate) dropped: Mark,
+    /// Downloads have a queue.
+    pub(crate) queued: bool,
 }
 
 impl Place {
@@ -198,6 +204,11 @@ impl Place {
         (is_redirected, raw.tuple[..raw.looked_up as usize].to_vec())
     }
 
+    /// Whether the socket of a packet that comes in is the cgroup's from then on.
+    pub(crate) fn enlists(&mut self, packet: &Packet) -> bool {
+        self.run(packet, 0, Program::Ingress).1.enlisted != 0
+    }
+
     fn judge(&mut self, packet: &Packet, now: u64, program: Program) -> Outcome {
         let (verdict, raw) = self.run(packet, now, program);
         let (pass, drop) = match program {
@@ -216,6 +227,7 @@ impl Place {
 
     fn run(&mut self, packet: &Packet, now: u64, program: Program) -> (c_int, RawPacket) {
         let mut raw = packet.raw(now);
+        raw.queued = self.queued.into();
         (raw.dropped_mark, raw.dropped_priority) = (self.dropped.mark, self.dropped.priority);
         // SAFETY: the packet, its headers and all that the programs keep live across the call, and nobody else has them.
         let verdict = unsafe {

@@ -27,23 +27,50 @@ struct native_packet {
 	__u32 priority;
 	__u32 dropped_mark; /* what the load marks dropped packets with */
 	__u32 dropped_priority;
+	__u32 queued; /* downloads have a queue */
+	__u32 enlisted; /* written: its socket is the cgroup's from now on */
 	__u32 told; /* written: congestion was told */
 	__u32 redirected; /* written: the device that it was redirected to, or 0 */
 	__u32 looked_up; /* written: so many bytes of a socket's addresses and ports were looked for, */
 	__u8 tuple[sizeof(struct bpf_sock_tuple)]; /* and these */
 };
 
-/* What a socket is asked for before it acknowledges what it has received. */
-struct native_acknowledgement {
+/* A call of the sockops program: the TCP socket, and what the kernel asks about it. */
+struct native_call {
 	__u64 now; /* nanoseconds */
 	__u64 received; /* bytes */
+	__u64 most; /* sk_max_pacing_rate */
+	__u64 own; /* sk_pacing_rate */
+	__u64 leaves; /* tcp_wstamp_ns */
+	__u32 op; /* BPF_SOCK_OPS_... */
+	__u32 family;
+	__u32 remote[4]; /* of IPv4 the first */
+	__u32 payload;
+	__u32 mss;
+	__u32 rcv_mss;
+	__u32 tcp_flags;
+	__u32 segments; /* segs_out */
+	__u32 window; /* rcv_wnd */
 	__u32 rcv_rtt_us; /* the receiver's estimate, as the kernel keeps it */
 	__u32 srtt_us; /* the sender's */
-	__u32 mss;
 	__u32 random;
-	__u32 clamp; /* the socket's own */
-	__u32 offered; /* written: the clamp while the window is being chosen */
-	__u32 left; /* written: the clamp afterwards */
+	__u32 is_pacing;
+	__u32 is_full; /* not a request's socket */
+	__u32 has_socket;
+	__u32 is_tcp;
+	__u32 is_authenticated; /* by TCP-AO */
+	__u32 is_crowded; /* no room for another header option */
+	__u32 is_fixed; /* no option can be set */
+	__u32 queued; /* downloads have a queue, */
+	__u32 is_early; /* of which nothing is known yet */
+	__u32 clamp; /* read and written: window_clamp */
+	__u32 callbacks; /* read and written: bpf_sock_ops_cb_flags */
+	__u32 reply; /* written */
+	__u32 made; /* written: what is kept of the socket was to be made */
+	__u32 padding; /* written: bytes that were reserved in the header */
+	__u32 tried; /* written: so often an option was set, or tried to be; */
+	__u32 paced; /* written: so many of them were pacing rates, */
+	__u32 rates[2]; /* and these */
 };
 
 /* What BPF programs return for a packet that bpf_redirect() sends elsewhere. */
@@ -64,24 +91,25 @@ static __thread struct native_world {
 	struct throttle_waiting *waiting;
 	struct bpf_sock sock;
 	struct bpf_tcp_sock tcp;
-	__u32 pacing; /* the lowest rate that was set */
-	__u32 settings; /* how often one was set */
+	struct native_call *call;
 	struct throttle_socket *socket;
-	struct tcp_sock receiver;
+	struct tcp_sock own;
 } world;
 
 static __u64 bpf_ktime_get_ns(void)
 {
-	return world.packet->now;
+	return world.call ? world.call->now : world.packet->now;
 }
 
 static __u32 bpf_get_prandom_u32(void)
 {
-	return world.packet->random;
+	return world.call ? world.call->random : world.packet->random;
 }
 
 static void *bpf_get_local_storage(void *map, __u64 flags)
 {
+	if (flags)
+		__builtin_trap();
 	return map == (void *)&chad_state ? (void *)world.cgroup : (void *)world.counters;
 }
 
@@ -89,7 +117,7 @@ static void *bpf_get_local_storage(void *map, __u64 flags)
 static void *bpf_map_lookup_elem(void *map, const void *key)
 {
 	if (map == (void *)&chad_queue)
-		return &world.cgroup->download;
+		return world.call && world.call->is_early ? 0 : &world.cgroup->download;
 	return map == (void *)&chad_drops ? (void *)world.counters : &world.packet->device;
 }
 
@@ -127,8 +155,14 @@ static void *bpf_sk_storage_get(void *map, void *sk, void *value, __u64 flags)
 {
 	static __u8 member;
 
-	if (map == (void *)&chad_members)
+	if (value)
+		__builtin_trap();
+	if (map == (void *)&chad_sockets)
+		world.call->made |= flags;
+	if (map == (void *)&chad_members) {
+		world.packet->enlisted |= flags;
 		return &member;
+	}
 	return map == (void *)&chad_waiting ? (void *)world.waiting : world.socket;
 }
 
@@ -164,30 +198,39 @@ static long bpf_redirect(__u32 device, __u64 flags)
 
 static long bpf_setsockopt(void *ctx, int level, int name, void *value, int bytes)
 {
-	__u32 rate = *(__u32 *)value;
+	struct native_call *call = world.call;
 
-	if (name == TCP_WINDOW_CLAMP) {
-		world.receiver.window_clamp = rate;
-		return 0;
-	}
-	if (!world.settings++ || rate < world.pacing)
-		world.pacing = rate;
+	call->tried++;
+	if (call->is_fixed)
+		return -1;
+	if (level == SOL_TCP && name == TCP_WINDOW_CLAMP)
+		world.own.window_clamp = *(__u32 *)value;
+	else if (level == SOL_SOCKET && name == SO_MAX_PACING_RATE && call->paced < 2)
+		call->rates[call->paced++] = *(__u32 *)value;
+	else
+		__builtin_trap();
 	return 0;
 }
 
 static long bpf_reserve_hdr_opt(struct bpf_sock_ops *ops, __u32 bytes, __u64 flags)
 {
+	if (flags)
+		__builtin_trap();
+	if (world.call->is_crowded)
+		return -1;
+	world.call->padding += bytes;
 	return 0;
 }
 
 static long bpf_sock_ops_cb_flags_set(struct bpf_sock_ops *ops, int flags)
 {
+	world.call->callbacks = flags;
 	return 0;
 }
 
 static struct tcp_sock *bpf_skc_to_tcp_sock(void *sk)
 {
-	return &world.receiver;
+	return world.call->is_tcp ? &world.own : 0;
 }
 
 static struct __sk_buff as_skb(struct native_packet *packet)
@@ -248,8 +291,10 @@ int chad_packet(struct native_packet *packet, struct throttle_cgroup *cgroup,
 	world.waiting = waiting;
 	dropped_mark = packet->dropped_mark;
 	dropped_priority = packet->dropped_priority;
-	packet->told = packet->redirected = packet->looked_up = 0;
+	queued = packet->queued;
+	packet->told = packet->redirected = packet->looked_up = packet->enlisted = 0;
 	verdict = run(&skb, program);
+	queued = 0;
 	packet->tstamp = skb.tstamp;
 	packet->mark = skb.mark;
 	packet->priority = skb.priority;
@@ -263,58 +308,49 @@ __u32 chad_wire_bytes(struct native_packet *packet, __u32 base)
 	return wire_bytes(&skb, base);
 }
 
-/* The pacing rate that a segment's socket is given for a moment; 0: none. */
-__u32 chad_pace(struct native_packet *packet, const struct throttle_state *state, __u32 payload,
-		__u32 mss, int is_ipv6, __u64 own, __u64 leaves)
+/* Has the sockops program answer; returns what it returns. Without `socket` there is no room for what is kept of one. */
+int chad_sockops(struct native_call *it, struct throttle_cgroup *cgroup,
+		 struct throttle_socket *socket)
 {
 	struct bpf_sock_ops ops = {
-		.skb_len = payload,
-		.mss_cache = mss,
-		.family = is_ipv6 ? AF_INET6 : AF_INET,
-	};
-	struct tcp_sock tcp = {.tcp_wstamp_ns = leaves};
-
-	tcp.inet_conn.icsk_inet.sk.sk_max_pacing_rate = ~0UL;
-	tcp.inet_conn.icsk_inet.sk.sk_pacing_rate = own;
-	tcp.inet_conn.icsk_inet.sk.sk_pacing_status = SK_PACING_NONE + 1;
-	world.packet = packet;
-	world.settings = 0;
-	pace(&ops, state, &tcp);
-	return world.settings ? world.pacing : 0;
-}
-
-/* Has the sockops program look at an acknowledgement, before its window is chosen and afterwards. */
-void chad_acknowledge(struct native_acknowledgement *it, struct throttle_cgroup *cgroup,
-		      struct throttle_socket *socket)
-{
-	struct native_packet packet = {.now = it->now, .random = it->random};
-	struct bpf_sock_ops ops = {
-		.op = BPF_SOCK_OPS_HDR_OPT_LEN_CB,
-		.skb_tcp_flags = TCP_FLAG_ACK,
+		.op = it->op,
+		.family = it->family,
+		.remote_ip4 = it->remote[0],
+		.remote_ip6 = {it->remote[0], it->remote[1], it->remote[2], it->remote[3]},
+		.skb_len = it->payload,
+		.skb_tcp_flags = it->tcp_flags,
 		.mss_cache = it->mss,
 		.bytes_received = it->received,
-		.sk = &world.sock,
+		.segs_out = it->segments,
+		.is_fullsock = it->is_full,
+		.bpf_sock_ops_cb_flags = it->callbacks,
+		.sk = it->has_socket ? &world.sock : 0,
 	};
+	int returned;
 
-	world.packet = &packet;
+	world.call = it;
 	world.cgroup = cgroup;
 	world.socket = socket;
-	world.receiver = (struct tcp_sock){.window_clamp = it->clamp, .rcv_wnd = it->clamp};
-	world.receiver.rcv_rtt_est.rtt_us = it->rcv_rtt_us;
-	world.receiver.srtt_us = it->srtt_us;
-	chadthrottle_sockops(&ops);
-	it->offered = world.receiver.window_clamp;
-	ops.op = BPF_SOCK_OPS_WRITE_HDR_OPT_CB;
-	chadthrottle_sockops(&ops);
-	it->left = world.receiver.window_clamp;
-}
-
-/* The window, in segments, that a connection begins with. */
-__u32 chad_first_window(struct throttle_cgroup *cgroup)
-{
-	struct bpf_sock_ops ops = {.op = BPF_SOCK_OPS_RWND_INIT, .is_fullsock = 1};
-
-	world.cgroup = cgroup;
-	chadthrottle_sockops(&ops);
-	return ops.reply;
+	world.own = (struct tcp_sock){
+		.window_clamp = it->clamp,
+		.rcv_wnd = it->window,
+		.srtt_us = it->srtt_us,
+		.tcp_wstamp_ns = it->leaves,
+		.rcv_rtt_est.rtt_us = it->rcv_rtt_us,
+		.ao_info = it->is_authenticated ? (void *)it : 0,
+	};
+	world.own.inet_conn.icsk_ack.rcv_mss = it->rcv_mss;
+	world.own.inet_conn.icsk_inet.sk = (struct sock){
+		.sk_pacing_rate = it->own,
+		.sk_max_pacing_rate = it->most,
+		.sk_pacing_status = it->is_pacing ? SK_PACING_NONE + 1 : SK_PACING_NONE,
+	};
+	it->tried = it->padding = it->made = it->paced = it->rates[0] = it->rates[1] = 0;
+	queued = it->queued;
+	returned = chadthrottle_sockops(&ops);
+	queued = 0;
+	it->clamp = world.own.window_clamp;
+	it->reply = ops.reply;
+	world.call = 0;
+	return returned;
 }

@@ -22,7 +22,7 @@
 #define ETHERNET 14
 
 /* This load has a queue: what is downloaded is charged there. Set before loading. */
-const volatile __u32 queued = 0;
+SETTING __u32 queued = 0;
 
 /*
  * The download's state where there is a queue, under the key 0. A hash, because its update replaces the value as a

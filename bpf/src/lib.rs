@@ -59,6 +59,8 @@ mod rtnetlink;
 pub mod run_time;
 pub mod serde_path;
 pub mod sockets;
+#[cfg(test)]
+mod sockops_tests;
 pub mod state;
 mod sys;
 pub mod throttle;

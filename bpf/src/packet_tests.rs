@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use crate::exact::{Bucket, Offer, Throttle, Way};
 use crate::limits::{Burst, Departures, Limits, Rate, Traffic};
-use crate::native::packets::{Outcome, Packet, Place, Segment, pace};
+use crate::native::packets::{Outcome, Packet, Place};
 use crate::native::shape::{FQ, Shape, TCP, UDP, any_shape};
+use crate::native::windows::{Segment, pace};
 use crate::native::{
     gcra_admit, gcra_cost, gcra_dns_cost, gcra_dns_tolerance, gcra_reserve_tolerance,
 };

@@ -80,6 +80,15 @@ proptest! {
 }
 
 #[test]
+fn where_downloads_have_a_queue_the_socket_of_what_comes_in_is_redirected_from_then_on() {
+    for (queued, socket) in [(false, UDP), (true, UDP), (true, TCP), (true, 0)] {
+        let mut place = Place { queued, ..Place::download(limited(0)) };
+        let packet = Packet { socket, ..Shape::of(1_000).packet() };
+        assert_eq!(place.enlists(&packet), queued && socket != 0, "{queued} {socket}");
+    }
+}
+
+#[test]
 fn fragments_and_what_is_no_tcp_nor_udp_are_left_to_the_bucket_on_the_cgroup() {
     let mut place = Place::download(limited(0));
     let whole = Packet { socket: UDP, ..Shape::of(1_000).packet() };

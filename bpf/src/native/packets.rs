@@ -14,15 +14,6 @@ unsafe extern "C" {
         program: c_int,
     ) -> c_int;
     fn chad_wire_bytes(packet: *mut RawPacket, base: u32) -> u32;
-    fn chad_pace(
-        packet: *mut RawPacket,
-        state: *const types::throttle_state,
-        payload: u32,
-        mss: u32,
-        is_ipv6: c_int,
-        own: u64,
-        leaves: u64,
-    ) -> u32;
 }
 
 /// `struct native_packet`.
@@ -48,6 +39,8 @@ struct RawPacket {
     priority: u32,
     dropped_mark: u32,
     dropped_priority: u32,
+    queued: u32,
+    enlisted: u32,
     told: u32,
     redirected: u32,
     looked_up: u32,
@@ -118,6 +111,8 @@ impl Packet {
             priority: self.mark.priority,
             dropped_mark: 0,
             dropped_priority: 0,
+            queued: 0,
+            enlisted: 0,
             told: 0,
             redirected: 0,
             looked_up: 0,
@@ -170,6 +165,8 @@ pub(crate) struct Place {
     pub(crate) waiting: types::throttle_waiting,
     /// What dropped packets are marked with; all zero: they are not marked.
     pub(crate) dropped: Mark,
+    /// Downloads have a queue.
+    pub(crate) queued: bool,
 }
 
 impl Place {
@@ -207,6 +204,11 @@ impl Place {
         (is_redirected, raw.tuple[..raw.looked_up as usize].to_vec())
     }
 
+    /// Whether the socket of a packet that comes in is the cgroup's from then on.
+    pub(crate) fn enlists(&mut self, packet: &Packet) -> bool {
+        self.run(packet, 0, Program::Ingress).1.enlisted != 0
+    }
+
     fn judge(&mut self, packet: &Packet, now: u64, program: Program) -> Outcome {
         let (verdict, raw) = self.run(packet, now, program);
         let (pass, drop) = match program {
@@ -225,6 +227,7 @@ impl Place {
 
     fn run(&mut self, packet: &Packet, now: u64, program: Program) -> (c_int, RawPacket) {
         let mut raw = packet.raw(now);
+        raw.queued = self.queued.into();
         (raw.dropped_mark, raw.dropped_priority) = (self.dropped.mark, self.dropped.priority);
         // SAFETY: the packet, its headers and all that the programs keep live across the call, and nobody else has them.
         let verdict = unsafe {
@@ -237,27 +240,5 @@ impl Place {
             )
         };
         (verdict, raw)
-    }
-}
-
-/// A segment that a socket is about to send, for `pace`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Segment {
-    pub(crate) payload: u32,
-    pub(crate) mss: u32,
-    pub(crate) is_ipv6: bool,
-    /// The rate at which the socket sends by itself.
-    pub(crate) own: u64,
-    /// When it leaves anyway.
-    pub(crate) leaves: u64,
-}
-
-/// `pace`: the rate that the socket of a segment is given for a moment; 0 for none.
-pub(crate) fn pace(state: &ThrottleState, segment: Segment, now: u64) -> u32 {
-    let mut raw = Packet::default().raw(now);
-    let Segment { payload, mss, is_ipv6, own, leaves } = segment;
-    // SAFETY: `raw` and the state live across the call, which reads nothing else.
-    unsafe {
-        chad_pace(&raw mut raw, &raw const state.0, payload, mss, is_ipv6.into(), own, leaves)
     }
 }

@@ -38,8 +38,9 @@ impl std::fmt::Display for Accel {
     }
 }
 
-/// How long a kernel may take to find that it has no root file system; it takes less than two seconds.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a kernel may take to find that it has no root file system. It takes less than two seconds, and far longer where
+/// KVM itself runs in a virtual machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Decides, with that image for a try if there is one.
 ///

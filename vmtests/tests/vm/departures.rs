@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bpf::LinuxBpf;
@@ -12,7 +11,7 @@ use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use throttle_core::mode::{self, DeparturesWish};
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::traffic::{Interval, PAYLOAD, assert_at_limit, packet_len, socket};
+use vmtests::traffic::{Interval, PAYLOAD, Until, assert_at_limit, packet_len, socket};
 
 use crate::common::{FAR, Pair, engine, program, run, shown, spec};
 
@@ -136,26 +135,6 @@ impl Probe {
         self.socket.send(&vec![1; self.bytes]).unwrap();
         assert_eq!(self.socket.recv(&mut [0; PAYLOAD]).unwrap(), self.bytes);
         start.elapsed()
-    }
-}
-
-/// Something goes on until something else is done, however long that takes; but where that fails, for a minute.
-struct Until {
-    start: Instant,
-    is_over: AtomicBool,
-}
-
-impl Until {
-    fn new() -> Self {
-        Self { start: Instant::now(), is_over: AtomicBool::new(false) }
-    }
-
-    fn goes_on(&self) -> bool {
-        !self.is_over.load(Ordering::Relaxed) && self.start.elapsed() < Duration::from_secs(60)
-    }
-
-    fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 

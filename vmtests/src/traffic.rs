@@ -8,7 +8,9 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use at_limit::{Interval, TRIES, assert_at_limit, iperf3_intervals, is_at_limit};
+pub use at_limit::{
+    Interval, Measured, TRIES, assert_at_limit, assert_held, iperf3_intervals, is_at_limit,
+};
 
 /// The length of a datagram's payload.
 pub const PAYLOAD: usize = 1_000;

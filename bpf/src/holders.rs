@@ -1,5 +1,7 @@
 //! Processes that hold programs, links or maps through open files.
 
+mod lasting;
+
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::ids::{LinkId, MapId, ProgramId};
 use crate::owner::from_proc;
 use crate::pins::{Held, HoldingFile, Sought};
 use crate::sys;
+
+use lasting::{has_all, heirs, lasting};
 
 /// A process and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +94,19 @@ fn own_number() -> Result<(Option<u32>, bool)> {
 /// How long it takes who only looks to close what it has opened, unless it is in the middle of something else.
 const MOMENT: Duration = Duration::from_millis(30);
 
-/// Of what was found a moment ago, what is held still. It takes that moment, unless there is nothing to look for.
+/// Of what was found a moment ago, what is held still, by the same process or by another that it was handed to. It takes
+/// that moment, unless there is nothing to look for.
 ///
 /// # Errors
 /// When `/proc` cannot be read. A process whose files cannot be seen any more holds what it held.
-pub fn still_holding(mut found: Vec<Holder>, sought: Sought) -> Result<Vec<Holder>> {
+pub fn still_holding(found: Vec<Holder>, sought: Sought) -> Result<Vec<Holder>> {
+    follow(found, sought, HANDS)
+}
+
+/// How often it is looked for who has taken over what was let go of. In the end whoever has it open holds it.
+const HANDS: usize = 3;
+
+fn follow(found: Vec<Holder>, sought: Sought, hands: usize) -> Result<Vec<Holder>> {
     if found.is_empty() {
         return Ok(found);
     }
@@ -104,17 +116,22 @@ pub fn still_holding(mut found: Vec<Holder>, sought: Sought) -> Result<Vec<Holde
         let process = Path::new("/proc").join(pid.to_string());
         unless_gone(&process, || held_by_process(&process, pid, counts_as_we_do, sought))
     };
-    found.retain_mut(|holder| holder.holds_still(again));
-    Ok(found)
+    let still: Vec<_> = found.iter().map(|holder| holder.still(again)).collect();
+    let heirs = if has_all(&found, &still) {
+        Vec::new()
+    } else {
+        // Of these, too, some only look.
+        let heirs = heirs(&found, &still, holders(sought)?.holders);
+        if hands == 0 { heirs } else { follow(heirs, sought, hands - 1)? }
+    };
+    Ok(lasting(found, &still, &heirs))
 }
 
 impl Holder {
-    /// Leaves what it has open when it is asked for again; whether that is anything. Where that cannot be seen, all.
-    fn holds_still(&mut self, again: impl Fn(u32) -> io::Result<Vec<Held>>) -> bool {
-        if let Ok(now) = again(self.pid) {
-            self.held.retain(|held| now.contains(held));
-        }
-        !self.held.is_empty()
+    /// What of it is open when it is asked for again. Where that cannot be seen, all.
+    fn still(&self, again: impl Fn(u32) -> io::Result<Vec<Held>>) -> Vec<Held> {
+        let Ok(now) = again(self.pid) else { return self.held.clone() };
+        self.held.iter().copied().filter(|held| now.contains(held)).collect()
     }
 }
 
@@ -229,26 +246,24 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
     use nix::unistd::gettid;
 
+    use super::lasting::tests::{holder, programs};
     use super::*;
     use crate::error::Kind;
     use crate::folder::Folder;
 
     #[test]
     fn who_has_something_open_only_for_a_moment_does_not_hold_it() {
-        let held = |ids: &[u32]| ids.iter().map(|id| Held::Program(ProgramId(*id))).collect();
         let still = |now: io::Result<Vec<Held>>| {
-            let mut holder = Holder { pid: 7, comm: String::new(), held: held(&[1, 2, 3]) };
-            let holds = holder.holds_still(|pid| {
+            holder((7, &[1, 2, 3])).still(|pid| {
                 assert_eq!(pid, 7);
                 now.as_ref().map(Clone::clone).map_err(|error| error.kind().into())
-            });
-            (holds, holder.held)
+            })
         };
-        assert_eq!(still(Ok(held(&[2, 3, 4]))), (true, held(&[2, 3])));
+        assert_eq!(still(Ok(programs(&[2, 3, 4]))), programs(&[2, 3]));
         // It has ended, or closed all of it.
-        assert_eq!(still(Ok(Vec::new())), (false, Vec::new()));
+        assert_eq!(still(Ok(Vec::new())), []);
         let refused = Err(io::ErrorKind::PermissionDenied.into());
-        assert_eq!(still(refused), (true, held(&[1, 2, 3])));
+        assert_eq!(still(refused), programs(&[1, 2, 3]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bpf::cgroup::{Cgroup, ROOT_CGROUP_ID, cgroup2_mount};
 use bpf::error::{Call, Kind};
-use bpf::holders::holders;
+use bpf::holders::{Holder, holders, still_holding};
 use bpf::link::Link;
 use bpf::list::{self, AttachFlags, Scope, query};
 use bpf::objects::{cgroup_links, program, program_ids};
@@ -268,6 +268,23 @@ fn root_another_process_that_holds_a_program_is_found() {
         found.holders.iter().filter(|holder| holder.held.contains(&held)).collect();
     assert_eq!(holding.len(), 1, "this process itself is not listed");
     assert_eq!((holding[0].pid, holding[0].comm.as_str()), (child.id(), "sleep"));
+}
+
+#[test]
+fn root_a_program_that_was_handed_to_another_process_is_held() {
+    let program = pass("chadtest_hand");
+    let sought = Sought::ProgramsAndLinks;
+    let held = Held::Program(program.info().id);
+    // Linux gives no process so large a number, so this one has ended since.
+    let ended = vec![Holder { pid: 5_000_001, comm: "ended".to_owned(), held: vec![held] }];
+    assert_eq!(still_holding(ended.clone(), sought).unwrap(), []);
+    let descriptor = program.as_fd().try_clone_to_owned().unwrap();
+    let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(descriptor)).spawn().unwrap();
+    wait_for_name(child.id(), "sleep");
+    let still = still_holding(ended.clone(), sought);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(still.unwrap(), ended);
 }
 
 #[test]

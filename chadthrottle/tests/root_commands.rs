@@ -15,7 +15,7 @@ use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::leak;
 use vmtests::process::{Mortal, soon, wait_for_name};
-use vmtests::traffic::{flood, socket};
+use vmtests::traffic::{flood_above, socket};
 
 use crate::common::programs;
 
@@ -93,15 +93,16 @@ fn root_limit_arms_limits_and_says_what_it_did() {
     isolate();
     let cgroup = ScratchCgroup::new("limit");
     let path = text(&cgroup);
-    let limit = Limit::start(&["--cgroup", &path, "--upload", "1M", "--burst", "20ms"]);
-    assert_eq!(limit.armed, format!("limiting {path} to 1 MB/s up; ends on Ctrl-C\n"));
+    let limit = Limit::start(&["--cgroup", &path, "--upload", "100k", "--burst", "20ms"]);
+    assert_eq!(limit.armed, format!("limiting {path} to 100 kB/s up; ends on Ctrl-C\n"));
     let receiver = socket(LOOPBACK);
     let sender = {
         let _inside = cgroup.enter();
         socket(LOOPBACK)
     };
-    let flood = flood(&sender, &receiver, 4_000_000, Duration::from_secs(1));
-    flood.assert_limited(1_000_000, Duration::from_millis(20));
+    let burst = Duration::from_millis(20);
+    let flood = flood_above(&sender, &receiver, (100_000, burst), Duration::from_secs(1));
+    flood.assert_limited(100_000, burst);
     limit.signal(Signal::SIGINT);
     let said = limit.end();
     assert!(said.status.success(), "{}", said.stderr);

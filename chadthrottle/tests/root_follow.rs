@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, enter};
 use vmtests::isolation::isolate;
 use vmtests::process::{Mortal, soon};
-use vmtests::traffic::{flood, socket};
+use vmtests::traffic::{flood_above, socket};
 
 use crate::common::{audit, programs};
 
@@ -45,6 +45,9 @@ fn run(args: &[&str]) -> Said {
     Said { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// 100 kB/s, and a burst of 20 ms: what an emulated processor can send more than, however busy it is.
+const LIMIT: (u64, Duration) = (100_000, Duration::from_millis(20));
+
 /// `chadthrottle limit --upload`, armed. Its programs: one for uploads, and one for TCP.
 struct Limit(Mortal);
 
@@ -52,7 +55,7 @@ impl Limit {
     fn start(cgroup: &Path, args: &[&str]) -> Self {
         let cgroup = cgroup.to_str().unwrap();
         let mut child: Mortal =
-            program(&["limit", "--upload", "1M", "--burst", "20ms", "--cgroup", cgroup])
+            program(&["limit", "--upload", "100k", "--burst", "20ms", "--cgroup", cgroup])
                 .args(args)
                 .spawn()
                 .unwrap()
@@ -112,8 +115,8 @@ fn root_a_limit_follows_the_path_when_the_cgroup_is_made_again() {
             let _inside = enter(&service);
             socket(LOOPBACK)
         };
-        let flood = flood(&sender, &receiver, 4_000_000, Duration::from_secs(1));
-        flood.assert_limited(1_000_000, Duration::from_millis(20));
+        let flood = flood_above(&sender, &receiver, LIMIT, Duration::from_secs(1));
+        flood.assert_limited(LIMIT.0, LIMIT.1);
         let said = limit.interrupt();
         assert!(said.status.success(), "{}", said.stderr);
         assert!(said.stderr.contains("limiting "), "{}", said.stderr);
@@ -181,7 +184,7 @@ fn root_a_limit_waits_for_its_cgroup_and_nobody_takes_it_for_a_leak() {
     let rows = json["throttles"].as_array().unwrap();
     let row = rows.iter().find(|row| row["owner_pid"] == owner).unwrap();
     assert_eq!((&row["finding"], &row["attach"]), (&"waiting".into(), &"link".into()));
-    assert_eq!(row["rate_bytes_per_second"], 1_000_000);
+    assert_eq!(row["rate_bytes_per_second"], LIMIT.0);
     assert_eq!(row["cgroup"].as_str().map(PathBuf::from), {
         Some(cgroup.relative().join("above/service"))
     });
@@ -255,8 +258,8 @@ fn root_sockets_of_a_removed_cgroup_stay_limited_until_they_are_closed() {
         fs::remove_dir(&service).unwrap();
         soon("it says that it waits", || entries().iter().any(|entry| entry.waiting));
         let receiver = socket(LOOPBACK);
-        let flood = flood(&sender, &receiver, 4_000_000, Duration::from_secs(1));
-        flood.assert_limited(1_000_000, Duration::from_millis(20));
+        let flood = flood_above(&sender, &receiver, LIMIT, Duration::from_secs(1));
+        flood.assert_limited(LIMIT.0, LIMIT.1);
         limit.says("still open: they stay limited");
         assert!(!limit.has_ended(), "{attach}");
         let found = audit(owner);

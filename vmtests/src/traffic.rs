@@ -1,11 +1,16 @@
 //! Real packets over loopback.
 
+mod at_limit;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+pub use at_limit::{
+    Interval, Measured, TRIES, assert_at_limit, assert_held, iperf3_intervals, is_at_limit,
+};
 
 /// The length of a datagram's payload.
 pub const PAYLOAD: usize = 1_000;
@@ -49,6 +54,16 @@ impl Flood {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.times.len() as u64
+    }
+
+    /// For how long it was sent.
+    fn lasted(&self) -> Duration {
+        self.times.last().map_or(Duration::ZERO, |it| it.1)
+    }
+
+    /// Whether so much was sent that a limit (bytes per second) with this burst is sure to let less through.
+    fn shows(&self, rate: u64, burst: Duration) -> bool {
+        *self.ideal(rate, burst).end() < self.sent()
     }
 
     /// Bytes received, from the IP header on.
@@ -112,91 +127,13 @@ impl Flood {
         let least = *self.ideal(rate, burst).start();
         let most = *self.ideal(rate, burst + reserve).end();
         let (received, sent) = (self.received, self.sent());
-        assert!(most < sent, "too little was sent for a limit of {rate} B/s to be seen");
+        let is_seen = self.shows(rate, burst + reserve);
+        assert!(is_seen, "too little was sent for a limit of {rate} B/s to be seen");
         assert!(
             (least..=most).contains(&received),
             "{received} of {sent} datagrams arrived, {least} to {most} are right at {rate} B/s"
         );
     }
-}
-
-/// What came in about a second.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
-    /// Bytes.
-    pub bytes: f64,
-    /// How long it was: a machine that is busy with other things is late.
-    pub seconds: f64,
-}
-
-impl Interval {
-    /// Bytes a second.
-    #[must_use]
-    pub fn rate(self) -> f64 {
-        self.bytes / self.seconds
-    }
-}
-
-/// The burst of a limit for which none is wished, in seconds.
-const BURST: f64 = 0.25;
-
-/// Whether what came is what a limit with the usual burst lets through (bytes per second): all together no more than that
-/// much time and the burst, in the slowest interval at most 3 % above the limit, and in the fastest one at least 90 % of
-/// it. A machine that did something else for half of a second made one interval slower, and the next one faster by at
-/// most the burst: that is no error of the limit's.
-#[must_use]
-pub fn is_at_limit(came: &[Interval], limit: f64) -> bool {
-    let sum = |of: fn(&Interval) -> f64| came.iter().map(of).sum::<f64>();
-    let most = (1.02 * sum(|it| it.seconds) + BURST) * limit;
-    let rates = || came.iter().map(|it| it.rate() / limit);
-    let slowest = rates().fold(f64::INFINITY, f64::min);
-    let fastest = rates().fold(0.0, f64::max);
-    sum(|it| it.bytes) <= most && slowest <= 1.03 && fastest >= 0.9
-}
-
-/// How often a busy machine may be in the way of a measurement. A limit that is wrong is wrong every time.
-pub const TRIES: usize = 12;
-
-/// Measures until what came is at a limit, and fails where it never is. (How near it comes where the machine has time,
-/// docs/benchmarks has.)
-///
-/// # Panics
-/// When it is not, however often it is measured.
-#[track_caller]
-pub fn assert_at_limit(limit: f64, mut measure: impl FnMut() -> Vec<Interval>) {
-    let mut seen = Vec::new();
-    for _ in 0..TRIES {
-        let came = measure();
-        if is_at_limit(&came, limit) {
-            return;
-        }
-        seen.push(came);
-    }
-    panic!("{limit:.0} bytes a second: {seen:.2?}");
-}
-
-/// A shorter interval is the rest after the last whole one: its rate means nothing.
-const SHORTEST: f64 = 0.5;
-
-/// What came in each second, as the side says that received: the client of `iperf3 --json`, or its server, where that
-/// runs with `--json` too and the client with `--get-server-output`. Without what `--omit` leaves out, and without the
-/// interval after that, in whose middle iperf3 begins to count anew.
-///
-/// # Panics
-/// When that is not to be found there.
-#[must_use]
-pub fn iperf3_intervals(said: &Value) -> Vec<Interval> {
-    let is_reverse = said["start"]["test_start"]["reverse"] == 1;
-    let receiver = if is_reverse { said } else { &said["server_output_json"] };
-    let intervals = receiver["intervals"].as_array().expect("intervals").iter();
-    let number = |of: &Value| of.as_f64().expect("a number");
-    intervals
-        .map(|it| &it["sum"])
-        .filter(|sum| sum["omitted"] == false)
-        .skip(1)
-        .map(|sum| Interval { bytes: number(&sum["bytes"]), seconds: number(&sum["seconds"]) })
-        .filter(|it| it.seconds > SHORTEST)
-        .collect()
 }
 
 /// Sends datagrams at about `rate` bytes per second (packets, from the IP header on) for that time,
@@ -206,7 +143,25 @@ pub fn iperf3_intervals(said: &Value) -> Vec<Interval> {
 /// When a socket fails in another way than by a refused packet.
 #[must_use]
 pub fn flood(sender: &UdpSocket, receiver: &UdpSocket, rate: u64, time: Duration) -> Flood {
-    flood_with(&[0; PAYLOAD], sender, receiver, rate, time)
+    flood_until(&[0; PAYLOAD], sender, receiver, rate, |_, due| due >= time)
+}
+
+/// For so long a slow machine may take to send more than a limit lets through.
+const LONGEST: Duration = Duration::from_secs(40);
+
+/// Sends three times what a limit (bytes per second) lets through in that time; and on, where the machine is so slow that
+/// a limit with this burst might let all of that through.
+///
+/// # Panics
+/// As [`flood`].
+#[must_use]
+pub fn flood_above(
+    sender: &UdpSocket,
+    receiver: &UdpSocket,
+    (limit, burst): (u64, Duration),
+    time: Duration,
+) -> Flood {
+    flood_above_with(&[0; PAYLOAD], sender, receiver, (limit, burst), time)
 }
 
 /// The same with that in each datagram, which is at most [`PAYLOAD`] long.
@@ -214,12 +169,32 @@ pub fn flood(sender: &UdpSocket, receiver: &UdpSocket, rate: u64, time: Duration
 /// # Panics
 /// As [`flood`].
 #[must_use]
-pub fn flood_with(
+pub fn flood_above_with(
+    payload: &[u8],
+    sender: &UdpSocket,
+    receiver: &UdpSocket,
+    (limit, burst): (u64, Duration),
+    time: Duration,
+) -> Flood {
+    flood_until(payload, sender, receiver, 3 * limit, |flood, due| {
+        // It takes a while to find out, and that is time to send.
+        let is_time = due >= time && flood.sent().is_multiple_of(50);
+        is_time && (flood.shows(limit, burst) || flood.lasted() >= LONGEST)
+    })
+}
+
+/// The same at about `rate` bytes per second until that is enough, told what came of it so far, and how long sending
+/// that much takes at this rate.
+///
+/// # Panics
+/// As [`flood`].
+#[must_use]
+pub fn flood_until(
     payload: &[u8],
     sender: &UdpSocket,
     receiver: &UdpSocket,
     rate: u64,
-    time: Duration,
+    mut is_enough: impl FnMut(&Flood, Duration) -> bool,
 ) -> Flood {
     let to = receiver.local_addr().expect("an address");
     let packet = packet_len(to.ip()) - (PAYLOAD - payload.len()) as u64;
@@ -227,7 +202,7 @@ pub fn flood_with(
     let mut flood = Flood { times: Vec::new(), packet, refused: 0, received: 0 };
     let start = Instant::now();
     let mut next = start;
-    while next < start + time {
+    while !is_enough(&flood, next - start) {
         while Instant::now() < next {
             flood.received += drain(receiver);
         }
@@ -248,6 +223,33 @@ pub fn flood_with(
             0 => return flood,
             more => flood.received += more,
         }
+    }
+}
+
+/// Something goes on until something else is done, however long that takes; but where that fails, for a minute.
+#[derive(Debug)]
+pub struct Until {
+    start: Instant,
+    is_over: AtomicBool,
+}
+
+impl Until {
+    /// From now on.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it begins when it is made")]
+    pub fn new() -> Self {
+        Self { start: Instant::now(), is_over: AtomicBool::new(false) }
+    }
+
+    /// Whether it goes on.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        !self.is_over.load(Ordering::Relaxed) && self.start.elapsed() < Duration::from_secs(60)
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -315,34 +317,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_no_error_of_a_limits_and_a_wrong_rate_is_one() {
-        let holds = |rates: &[f64]| {
-            let second = |bytes: &f64| Interval { bytes: *bytes, seconds: 1.0 };
-            let came: Vec<_> = rates.iter().map(second).collect();
-            is_at_limit(&came, 1_000.0)
-        };
-        assert!(holds(&[200.0, 910.0]) && holds(&[1_240.0, 1_030.0]));
-        // Too slow, too fast, too much in all, nothing.
-        assert!(!holds(&[890.0, 890.0]) && !holds(&[1_040.0, 1_040.0]));
-        assert!(!holds(&[1_300.0, 1_020.0]) && !holds(&[]));
-    }
-
-    #[test]
-    fn it_is_measured_again_and_not_for_ever() {
-        let mut rates = [1_200.0, 700.0, 1_000.0].into_iter();
-        let second = |bytes| vec![Interval { bytes, seconds: 1.0 }];
-        assert_at_limit(1_000.0, || second(rates.next().unwrap()));
-        let mut count = 0;
-        let measure = || {
-            count += 1;
-            second(1_050.0)
-        };
-        let wrong = std::panic::AssertUnwindSafe(|| assert_at_limit(1_000.0, measure));
-        assert!(std::panic::catch_unwind(wrong).is_err());
-        assert_eq!(count, TRIES);
-    }
-
-    #[test]
     fn who_listens_is_told_from_who_is_connected() {
         let head = "  sl  local_address rem_address   st tx_queue\n";
         let line = |port: &str, state: &str| {
@@ -352,25 +326,5 @@ mod tests {
         assert!(!is_listened_to(&line("1451", "01"), 5201));
         assert!(!is_listened_to(&line("1452", "0A"), 5201));
         assert!(!is_listened_to(head, 5201));
-    }
-
-    #[test]
-    fn of_iperf3_those_intervals_count_that_the_receiver_has_whole() {
-        let interval = |bytes, seconds: f64, omitted| serde_json::json!({ "sum": { "bytes": bytes, "seconds": seconds, "omitted": omitted } });
-        let intervals = [
-            interval(9, 1.0, true),
-            interval(8, 1.0, false),
-            interval(7, 1.1, false),
-            interval(6, 0.1, false),
-        ];
-        let one = [Interval { bytes: 7.0, seconds: 1.1 }];
-        let start = |reverse| serde_json::json!({ "test_start": { "reverse": reverse } });
-        let download = serde_json::json!({ "start": start(1), "intervals": intervals });
-        assert_eq!(iperf3_intervals(&download), one);
-        let server = serde_json::json!({ "intervals": intervals });
-        let upload = serde_json::json!({
-            "start": start(0), "intervals": [], "server_output_json": server
-        });
-        assert_eq!(iperf3_intervals(&upload), one);
     }
 }

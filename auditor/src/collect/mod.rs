@@ -187,6 +187,8 @@ impl Collector {
         let mut taken = 1;
         while !suspected.is_empty() && taken < MAX_LOOKS {
             let settling = Instant::now();
+            let suspects = suspected.len();
+            tracing::debug!(suspects, "not all is settled: looking again in {settle:?}");
             sleep(settle);
             timings.settle += milliseconds(settling.elapsed());
             let before = &looks[looks.len() - 1];

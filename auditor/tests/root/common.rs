@@ -1,9 +1,10 @@
 //! What the root tests share. They look at programs of their own only, so that others may work on the host
 //! meanwhile: leaks have a name of ours that is this process's alone, the others are named `chadtest_...`.
 
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use assert_cmd::Command;
 use bpf::cgroup::Cgroup;
@@ -14,6 +15,7 @@ use bpf::{AttachType, ProgramId};
 use serde_json::Value;
 use tempfile::TempDir;
 use vmtests::leak::own_name;
+use vmtests::process::Mortal;
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
 pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
@@ -47,6 +49,37 @@ pub(crate) fn scan(root: &Path, program: &str, more: &[&str]) -> (i32, Value) {
     let report = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", shown(&output)));
     (output.status.code().unwrap(), report)
+}
+
+/// What an audit with `-v` says between two looks.
+pub(crate) const LOOKS_AGAIN: &str = "looking again in";
+
+/// The same, where something happens after its first look. The second one has to be a while later.
+pub(crate) fn scan_while(
+    root: &Path,
+    program: &str,
+    settle: &str,
+    happens: impl FnOnce(),
+) -> (i32, Value) {
+    let mut command =
+        std::process::Command::new(assert_cmd::cargo::cargo_bin("chadthrottle-audit"));
+    command.args(["scan", "-v", "--format", "json", "--all", "--settle", settle]);
+    command.args(["--program", program]).arg("--root").arg(root);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Mortal::from(child);
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    while !said.contains(LOOKS_AGAIN) {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it looked once: {said}");
+    }
+    happens();
+    // What else is said there fits into the pipe.
+    let mut told = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    let report = serde_json::from_str(&told);
+    let report = report.unwrap_or_else(|error| panic!("{error}: {told}\n--- stderr\n{said}"));
+    (child.wait().unwrap().code().unwrap(), report)
 }
 
 pub(crate) fn clean(root: &Path, program: &str) -> Output {

@@ -4,8 +4,6 @@ use std::fs::{File, create_dir_all};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
-use std::thread::{sleep, spawn};
-use std::time::Duration;
 
 use bpf::cgroup::Cgroup;
 use bpf::link::Link;
@@ -161,22 +159,18 @@ fn root_a_throttle_whose_named_owner_is_dead_is_orphaned_though_somebody_holds_i
     drop(throttle);
 }
 
-/// After the first look, and before the second one, five seconds later.
-const BETWEEN: Duration = Duration::from_millis(2_500);
+/// In this time what happens after the first look has happened.
+const SETTLE: &str = "5s";
 
 #[test]
 fn root_what_goes_before_the_second_look_is_no_leak() {
     let cgroup = ScratchCgroup::new("settle");
     let names = Names::new();
     let id = plant(cgroup.path(), &names.leak, INGRESS, AttachFlags::MULTI);
-    let path = cgroup.path().to_owned();
-    let going = spawn(move || {
-        sleep(BETWEEN);
+    let (status, report) = scan_while(cgroup.path(), &names.leak, SETTLE, || {
         let program = Program::open(id).unwrap();
-        detach(program.as_fd(), &Cgroup::open(&path).unwrap(), INGRESS, None).unwrap();
+        detach(program.as_fd(), &Cgroup::open(cgroup.path()).unwrap(), INGRESS, None).unwrap();
     });
-    let (status, report) = scan(cgroup.path(), &names.leak, &["--settle", "5s"]);
-    going.join().unwrap();
     assert_eq!(status, 0, "{report}");
     assert!(report["timings_ms"]["settle"].as_f64().unwrap() >= 5_000.0);
 }
@@ -197,12 +191,9 @@ fn root_what_cannot_be_judged_and_goes_before_the_second_look_is_no_gap() {
     mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
     let (status, report) = scan(Path::new("/"), &names.leak, &[]);
     assert_eq!((status, findings(&report)), (2, Vec::new()), "{report}");
-    let going = spawn(move || {
-        sleep(BETWEEN);
+    let (status, report) = scan_while(Path::new("/"), &names.leak, SETTLE, || {
         unlinkat(&bpffs, "unseen", UnlinkatFlags::NoRemoveDir).unwrap();
     });
-    let (status, report) = scan(Path::new("/"), &names.leak, &["--settle", "5s"]);
-    going.join().unwrap();
     assert_eq!(status, 0, "{report}");
 }
 

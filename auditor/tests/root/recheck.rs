@@ -1,13 +1,16 @@
 //! What changes between the scan and the act. The library cleans, so that the moment can be chosen.
 
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use auditor::classify::classify;
 use auditor::clean::{Cleaner, Outcome};
 use auditor::collect::Options;
+use auditor::snapshot::{Look, Snapshot};
 use bpf::cgroup::Cgroup;
 use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
 use bpf::list::{AttachFlags, detach};
@@ -169,15 +172,36 @@ fn root_a_throttle_that_is_armed_again_is_left_alone() {
     assert_eq!(attached(cgroup.path(), EGRESS), [loaded.egress.info().id]);
 }
 
-/// What is found in the first look of a scan, and what in the last.
-fn looks(root: &Path, program: &str, settle: Duration) -> auditor::snapshot::Snapshot {
+/// Does something when it is told that the first look is over, in the thread that looks.
+struct Meanwhile<F>(Option<F>);
+
+impl<F: FnOnce()> Write for Meanwhile<F> {
+    fn write(&mut self, said: &[u8]) -> io::Result<usize> {
+        if String::from_utf8_lossy(said).contains(LOOKS_AGAIN) {
+            self.0.take().into_iter().for_each(|happens| happens());
+        }
+        Ok(said.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is found in the first look of a scan, and what in the last, where something happens between the first two.
+fn looks(root: &Path, program: &str, happens: impl FnOnce() + Send + 'static) -> Snapshot {
     let options = Options {
         root: root.to_owned(),
         programs: vec![program.to_owned()],
-        settle,
+        settle: Duration::from_millis(1),
         ..Options::default()
     };
-    auditor::collect::collect(&options).unwrap()
+    let meanwhile = Mutex::new(Meanwhile(Some(happens)));
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(meanwhile)
+        .finish();
+    tracing::subscriber::with_default(subscriber, || auditor::collect::collect(&options)).unwrap()
 }
 
 #[test]
@@ -188,20 +212,22 @@ fn root_a_later_look_asks_only_the_cgroups_of_suspects_again() {
         (cgroup.child("leaking"), cgroup.child("other"), cgroup.child("gone"));
     plant(&leaking, &names.leak, INGRESS, MULTI);
     plant(&other, &names.foreign, INGRESS, MULTI);
-    plant(&gone, &names.foreign, INGRESS, MULTI);
-    let (path, name) = (other.clone(), names.foreign.clone());
-    let meanwhile = std::thread::spawn(move || {
-        // Some time after the first look, and some time before the second.
-        std::thread::sleep(Duration::from_secs(2));
-        plant(&path, &name, EGRESS, MULTI);
+    let ending = plant(&gone, &names.foreign, INGRESS, MULTI);
+    let name = names.foreign.clone();
+    let snapshot = looks(cgroup.path(), &names.leak, move || {
+        plant(&other, &name, EGRESS, MULTI);
         plant(&leaking, &name, EGRESS, MULTI);
         std::fs::remove_dir(&gone).unwrap();
+        // The kernel lets go of it a while later.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while bpf::objects::program(ending).unwrap().is_some() {
+            assert!(Instant::now() < deadline, "it outlives its cgroup");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     });
-    let snapshot = looks(cgroup.path(), &names.leak, Duration::from_secs(4));
-    meanwhile.join().unwrap();
     let [first, second] = &snapshot.looks[..] else { panic!("{}", snapshot.looks.len()) };
     assert_eq!(first.coverage.cgroups_visited, second.coverage.cgroups_visited);
-    let at = |look: &auditor::snapshot::Look, name: &str| {
+    let at = |look: &Look, name: &str| {
         look.attachments.iter().filter(|it| it.cgroup.ends_with(name)).count()
     };
     let counts = ["leaking", "other", "gone"].map(|name| (at(first, name), at(second, name)));
@@ -217,15 +243,11 @@ fn root_a_program_that_is_attached_while_the_audit_waits_is_not_unattached() {
     let program = Program::load_pass(&names.leak, EGRESS).unwrap();
     let late = cgroup.child("late");
     let fd = program.as_fd().try_clone_to_owned().unwrap();
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            std::thread::sleep(Duration::from_secs(2));
-            let open = Cgroup::open(&late).unwrap();
-            bpf::list::attach(fd.as_fd(), &open, EGRESS, MULTI, None).unwrap();
-        });
-        let snapshot = looks(Path::new("/"), &names.leak, Duration::from_secs(4));
-        let classified = classify(&snapshot);
-        assert_eq!(classified.programs, []);
-        assert!(classified.attachments.iter().any(|it| it.program_id == program.info().id));
+    let snapshot = looks(Path::new("/"), &names.leak, move || {
+        let open = Cgroup::open(&late).unwrap();
+        bpf::list::attach(fd.as_fd(), &open, EGRESS, MULTI, None).unwrap();
     });
+    let classified = classify(&snapshot);
+    assert_eq!(classified.programs, []);
+    assert!(classified.attachments.iter().any(|it| it.program_id == program.info().id));
 }

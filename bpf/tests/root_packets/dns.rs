@@ -6,13 +6,13 @@ use std::time::Duration;
 use bpf::limits::{Limits, Rate, Traffic};
 use bpf::state::ThrottleState;
 use bpf::{AttachType, CgroupBpf, LinuxBpf};
-use vmtests::traffic::{PAYLOAD, flood_with, socket};
+use vmtests::traffic::{PAYLOAD, flood_above, socket};
 
-use crate::{BURST, Lab, RATE, V4, V6, limits};
+use crate::{BURST, Lab, RATE, SECOND, V4, V6, limits};
 
 /// The largest message, as EDNS is told to use.
 const MESSAGE: usize = 1_232;
-const ANSWERS: usize = 25;
+const ANSWERS: u8 = 25;
 
 /// A socket at that port: of the throttled cgroup, if it is the one that sends.
 fn server(lab: &Lab, address: IpAddr, port: u16) -> UdpSocket {
@@ -37,32 +37,26 @@ fn come_beside_a_flood(
     rate: u64,
     payload: &[u8],
 ) {
-    let (sender, receiver) = lab.sockets(address, address);
     let (_, resolver) = lab.sockets(address, address);
     let server = server(lab, address, port);
-    let flood = std::thread::scope(|scope| {
-        let flood = scope
-            .spawn(|| flood_with(payload, &sender, &receiver, 3 * rate, Duration::from_secs(1)));
-        std::thread::sleep(Duration::from_millis(200));
-        for _ in 0..ANSWERS {
-            server.send_to(message, resolver.local_addr().unwrap()).unwrap();
-            std::thread::sleep(Duration::from_millis(60));
-        }
-        flood.join().unwrap()
+    let to = resolver.local_addr().unwrap();
+    // One of them takes an eighth of the rate for 40 ms.
+    let every = (0..ANSWERS, Duration::from_millis(60));
+    let received = lab.beside_a_flood((payload, rate), address, every, |_| {
+        server.send_to(message, to).unwrap();
     });
     let mut answer = [0; MESSAGE];
     let came = std::iter::from_fn(|| resolver.recv(&mut answer).ok()).count();
     let counters = lab.counters();
-    assert_eq!(came, ANSWERS, "answers that came: {counters:?}");
-    assert_eq!(counters.passed.packets, flood.received + ANSWERS as u64, "they are charged");
-    assert!(counters.dropped.packets > flood.received, "it was a flood: {counters:?}");
+    assert_eq!(came, usize::from(ANSWERS), "answers that came: {counters:?}");
+    assert_eq!(counters.passed.packets, received + u64::from(ANSWERS), "they are charged");
 }
 
 /// Small packets use up the reserve that a small message would have.
 #[test]
 fn root_small_dns_answers_are_received_beside_a_flood_of_small_packets() {
     let lab = Lab::new(AttachType::INET_INGRESS, Traffic::All);
-    let rate = RATE / 10;
+    let rate = RATE / 5;
     let limits =
         Limits { rate: Rate::from_bytes_per_second(rate).unwrap(), ..limits(Traffic::All) };
     let state = ThrottleState::armed(&limits, LinuxBpf::new().unwrap().now_ns());
@@ -96,9 +90,10 @@ fn a_flood_from_its_port_gets_the_rate(attach_type: AttachType, address: IpAddr)
         let _inside = lab.cgroup.enter();
         socket(address)
     };
-    let flood = flood_with(&[0; PAYLOAD], &sender, &receiver, 3 * RATE, Duration::from_secs(1));
+    let reserve = Duration::from_millis(50);
+    let flood = flood_above(&sender, &receiver, (RATE, BURST + reserve), SECOND);
 
-    flood.assert_limited_with_reserve(RATE, BURST, Duration::from_millis(50));
+    flood.assert_limited_with_reserve(RATE, BURST, reserve);
 }
 
 #[test]

@@ -19,9 +19,9 @@ fn root_each_segment_of_a_packet_that_is_sent_is_charged_with_headers() {
         let lab = Lab::new(AttachType::INET_EGRESS, Traffic::All);
         let (sender, receiver) = lab.sockets(address, address);
         setsockopt(&sender.as_fd(), UdpGsoSegment, &1_000).unwrap();
-        // Five of 1,000 bytes and one of 500; and one that is alone.
-        sender.send_to(&[7; 5_500], receiver.local_addr().unwrap()).unwrap();
+        // One that is alone; and five of 1,000 bytes and one of 500, after which the bucket is full.
         sender.send_to(&[7; 900], receiver.local_addr().unwrap()).unwrap();
+        sender.send_to(&[7; 5_500], receiver.local_addr().unwrap()).unwrap();
         let passed = lab.counters().passed;
         assert_eq!((passed.packets, passed.bytes), (2, 6_400 + 7 * headers), "{address}");
     }

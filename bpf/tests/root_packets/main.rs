@@ -5,8 +5,9 @@ mod gso;
 mod tcp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bpf::cgroup::Cgroup;
 use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
@@ -17,11 +18,13 @@ use bpf::throttle::{Loaded, load};
 use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
-use vmtests::traffic::{PAYLOAD, flood, flood_with, socket};
+use vmtests::traffic::{Flood, PAYLOAD, Until, flood_above, flood_above_with, flood_until, socket};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-const RATE: u64 = 1_000_000;
+/// A quarter of what an emulated processor can send that is busy with other things.
+const RATE: u64 = 250_000;
+const SECOND: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_millis(20);
 
 fn limits(traffic: Traffic) -> Limits {
@@ -65,6 +68,42 @@ impl Lab {
         self.program().counters(self.open.id(), self.attach_type).unwrap().unwrap()
     }
 
+    /// Waits until something more was dropped: so the bucket is full.
+    fn wait_for_drop(&self) {
+        let dropped = || self.counters().dropped.packets;
+        let (before, deadline) = (dropped(), Instant::now() + Duration::from_secs(30));
+        while dropped() == before {
+            assert!(Instant::now() < deadline, "nothing is dropped, so it is no flood");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Floods three times that rate with such datagrams, and does something for each number, after that time at least
+    /// and only when the flood has lost a packet since. Returns how many datagrams of the flood arrived.
+    fn beside_a_flood(
+        &self,
+        (payload, rate): (&[u8], u64),
+        address: IpAddr,
+        (numbers, pause): (Range<u8>, Duration),
+        act: impl Fn(u8),
+    ) -> u64 {
+        let (sender, receiver) = self.sockets(address, address);
+        let until = Until::new();
+        std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let is_over = |_: &Flood, _| !until.goes_on();
+                flood_until(payload, &sender, &receiver, 3 * rate, is_over)
+            });
+            for number in numbers {
+                std::thread::sleep(pause);
+                self.wait_for_drop();
+                act(number);
+            }
+            until.end();
+            flood.join().unwrap().received
+        })
+    }
+
     /// A sender and a receiver, of which the throttled one is in the cgroup and has the address `own`.
     fn sockets(&self, own: IpAddr, other: IpAddr) -> (UdpSocket, UdpSocket) {
         let outside = socket(other);
@@ -84,7 +123,7 @@ impl Lab {
 fn the_limit_holds(attach_type: AttachType, address: IpAddr) {
     let lab = Lab::new(attach_type, Traffic::All);
     let (sender, receiver) = lab.sockets(address, address);
-    let flood = flood(&sender, &receiver, 3 * RATE, Duration::from_secs(1));
+    let flood = flood_above(&sender, &receiver, (RATE, BURST), SECOND);
 
     flood.assert_limited(RATE, BURST);
     // A packet lost in the throttle is lost as on the wire: nobody is told that it is not permitted.
@@ -119,24 +158,17 @@ fn root_download_holds_over_ipv6() {
 /// A flood keeps the bucket full; what is small still passes, and is charged: the rate stays the rate.
 fn small_packets_pass_beside_a_flood(attach_type: AttachType) {
     let lab = Lab::new(attach_type, Traffic::All);
-    let (sender, receiver) = lab.sockets(V4, V4);
     let (pinging, pinged) = lab.sockets(V4, V4);
-    let flood = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| flood(&sender, &receiver, 3 * RATE, Duration::from_secs(1)));
-        std::thread::sleep(Duration::from_millis(200));
-        for number in 0..50_u8 {
-            pinging.send_to(&[number; 56], pinged.local_addr().unwrap()).unwrap();
-            std::thread::sleep(Duration::from_millis(30));
-        }
-        flood.join().unwrap()
+    let to = pinged.local_addr().unwrap();
+    let every = (0..50, Duration::from_millis(30));
+    let received = lab.beside_a_flood((&[0; PAYLOAD], RATE), V4, every, |number| {
+        pinging.send_to(&[number; 56], to).unwrap();
     });
 
     let mut answer = [0; 64];
     let arrived = std::iter::from_fn(|| pinged.recv(&mut answer).ok()).count();
     assert_eq!(arrived, 50, "pings that arrived");
-    let counters = lab.counters();
-    assert_eq!(counters.passed.packets, flood.received + 50, "they are charged");
-    assert!(counters.dropped.packets > flood.received, "it was a flood: {counters:?}");
+    assert_eq!(lab.counters().passed.packets, received + 50, "they are charged");
 }
 
 #[test]
@@ -152,15 +184,16 @@ fn root_small_packets_are_received_beside_a_flood() {
 /// What passes by the reserve is charged: small packets get the rate and the burst, and 25 ms once.
 fn small_packets_get_no_more_than_the_rate(attach_type: AttachType) {
     let lab = Lab::new(attach_type, Traffic::All);
-    let rate = RATE / 10;
+    let rate = RATE / 5;
     let slow = Limits { rate: Rate::from_bytes_per_second(rate).unwrap(), ..limits(Traffic::All) };
     let state = ThrottleState::armed(&slow, LinuxBpf::new().unwrap().now_ns());
     lab.program().set_state(lab.open.id(), attach_type, &state).unwrap();
     let (sender, receiver) = lab.sockets(V4, V4);
-    let time = Duration::from_secs(1);
-    let flood = flood_with(&[0; 200], &sender, &receiver, 3 * rate, time);
+    let reserve = Duration::from_millis(25);
+    let limit = (rate, BURST + reserve);
+    let flood = flood_above_with(&[0; 200], &sender, &receiver, limit, SECOND);
 
-    flood.assert_limited_with_reserve(rate, BURST, Duration::from_millis(25));
+    flood.assert_limited_with_reserve(rate, BURST, reserve);
 }
 
 #[test]
@@ -194,7 +227,8 @@ fn only_the_class_is_limited(
         (local, internet, traffic != Traffic::Local),
     ] {
         let (sender, receiver) = lab.sockets(own, other);
-        let flood = flood(&sender, &receiver, 3 * RATE, Duration::from_millis(300));
+        let time = Duration::from_millis(300);
+        let flood = flood_above(&sender, &receiver, (RATE, BURST), time);
         let counters = lab.counters();
         let now = counters.since(&earlier);
         earlier = counters;
@@ -240,7 +274,7 @@ fn root_one_load_serves_two_cgroups_without_sharing_a_bucket() {
     let program = lab.program();
     let _link = Link::create(program.as_fd(), &open, AttachType::INET_EGRESS).unwrap();
     let slow =
-        Limits { rate: Rate::from_bytes_per_second(RATE / 10).unwrap(), ..limits(Traffic::All) };
+        Limits { rate: Rate::from_bytes_per_second(RATE / 5).unwrap(), ..limits(Traffic::All) };
     let now = LinuxBpf::new().unwrap().now_ns();
     program
         .set_state(open.id(), AttachType::INET_EGRESS, &ThrottleState::armed(&slow, now))
@@ -251,9 +285,11 @@ fn root_one_load_serves_two_cgroups_without_sharing_a_bucket() {
         let _inside = other.enter();
         socket(V4)
     };
-    let second = Duration::from_secs(1);
-    flood(&fast_sender, &receiver, 3 * RATE, second).assert_limited(RATE, BURST);
-    flood(&slow_sender, &receiver, 3 * RATE, second).assert_limited(RATE / 10, BURST);
+    for (sender, rate) in [(fast_sender, RATE), (slow_sender, RATE / 5)] {
+        // Three times the higher rate for both.
+        let flood = flood_above(&sender, &receiver, (RATE, BURST), SECOND);
+        flood.assert_limited(rate, BURST);
+    }
     assert_eq!(
         program.state(lab.open.id(), AttachType::INET_EGRESS).unwrap().unwrap().rate(),
         RATE

@@ -14,8 +14,8 @@ use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 use vmtests::traffic::{
-    Interval, TRIES, assert_at_limit, flood, iperf3_intervals, is_at_limit, socket,
-    wait_for_listener,
+    Interval, Measured, TRIES, assert_at_limit, assert_held, flood, iperf3_intervals, is_at_limit,
+    socket, wait_for_listener,
 };
 
 use crate::common::{rate, spec, start};
@@ -110,15 +110,25 @@ fn dropped(engine: &Engine<bpf::LinuxBpf>) -> u64 {
     dropped.packets + held_back.packets
 }
 
+/// What TCP has carried, at the most, through a limit that was armed then.
+fn passed(engine: &Engine<bpf::LinuxBpf>, armed: Instant) -> Interval {
+    Interval::since(armed, counters(engine).passed.bytes as f64 * PAYLOAD)
+}
+
 /// The connection is at the limit for a second in which nothing is dropped. (A machine that does something else for a
 /// quarter of a second loses the thread.)
 #[track_caller]
-fn assert_shaped(connection: &mut Connection, engine: &Engine<bpf::LinuxBpf>, rate: f64) {
+fn assert_shaped(
+    connection: &mut Connection,
+    (engine, armed): (&Engine<bpf::LinuxBpf>, Instant),
+    rate: f64,
+) {
     let mut seen = Vec::new();
     for _ in 0..TRIES {
         let before = dropped(engine);
         let came = connection.second();
         let lost = dropped(engine) - before;
+        assert_held(passed(engine, armed), rate * PAYLOAD);
         if lost == 0 && is_at_limit(&came, rate * PAYLOAD) {
             return;
         }
@@ -129,7 +139,7 @@ fn assert_shaped(connection: &mut Connection, engine: &Engine<bpf::LinuxBpf>, ra
 
 /// The limit is one of packets, and this is what TCP carries in them.
 #[track_caller]
-fn assert_goodput(rate: f64, measure: impl FnMut() -> Vec<Interval>) {
+fn assert_goodput(rate: f64, measure: impl FnMut() -> Measured) {
     assert_at_limit(rate * PAYLOAD, measure);
 }
 
@@ -137,11 +147,11 @@ fn assert_goodput(rate: f64, measure: impl FnMut() -> Vec<Interval>) {
 fn root_tcp_sends_at_the_limit_and_nothing_is_dropped_or_sent_twice() {
     isolate_narrow();
     let cgroup = ScratchCgroup::new("paced");
-    let mut engine = start();
+    let (mut engine, armed) = (start(), Instant::now());
     engine.add(&upload(&cgroup, 2_000_000)).unwrap();
     let mut connection = Connection::new(&cgroup);
     connection.read_for(Duration::from_millis(500));
-    assert_shaped(&mut connection, &engine, 2e6);
+    assert_shaped(&mut connection, (&engine, armed), 2e6);
     let told = connection.told();
     // A machine that stood still for a moment may have made the kernel send a segment or two again.
     let number = |name: &str| {
@@ -157,11 +167,11 @@ fn root_tcp_sends_at_the_limit_and_nothing_is_dropped_or_sent_twice() {
 fn root_a_connection_is_its_own_again_when_the_throttle_is_gone() {
     isolate_narrow();
     let cgroup = ScratchCgroup::new("free");
-    let mut engine = start();
+    let (mut engine, armed) = (start(), Instant::now());
     let id = engine.add(&upload(&cgroup, 1_000_000)).unwrap().id;
     let mut connection = Connection::new(&cgroup);
     connection.read_for(Duration::from_millis(500));
-    assert_goodput(1e6, || connection.second());
+    assert_goodput(1e6, || Measured { came: connection.second(), passed: passed(&engine, armed) });
     // Not even meanwhile does the socket have a limit: ss would show it behind a slash.
     let told = connection.told();
     let pacing = told.split_once("pacing_rate ").unwrap().1.split_whitespace().next().unwrap();
@@ -175,10 +185,10 @@ fn root_a_connection_is_its_own_again_when_the_throttle_is_gone() {
 }
 
 /// A transfer over a connection for which a user has set a pacing rate, beside a limit of 2 MB/s: what ss shows of
-/// that rate meanwhile, and what came in each second.
-fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
+/// that rate meanwhile, and what came.
+fn with_rate_of_a_user(user: &str) -> (String, Measured) {
     let cgroup = ScratchCgroup::new("users");
-    let mut engine = start();
+    let (mut engine, armed) = (start(), Instant::now());
     let mut server =
         Command::new("iperf3").args(["-s", "-1", "-J"]).stdout(Stdio::null()).spawn().unwrap();
     wait_for_listener(server.id(), 5201);
@@ -213,6 +223,7 @@ fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
+    let passed = passed(&engine, armed);
     let output = client.wait_with_output().unwrap();
     // It serves one client, if that comes.
     server.kill().unwrap();
@@ -221,7 +232,7 @@ fn with_rate_of_a_user(user: &str) -> (String, Vec<Interval>) {
     let rates = told.split_whitespace().filter(|word| word.contains("bps/"));
     let shown = rates.filter_map(|word| Some(word.split_once('/')?.1.to_owned())).collect();
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    (shown, iperf3_intervals(&result))
+    (shown, Measured { came: iperf3_intervals(&result), passed })
 }
 
 #[test]
@@ -229,9 +240,9 @@ fn root_a_lower_rate_that_a_user_has_set_holds_and_stays() {
     isolate_narrow();
     // The kernel paces what TCP carries, without headers.
     assert_at_limit(1e6, || {
-        let (shown, seconds) = with_rate_of_a_user("8M");
+        let (shown, measured) = with_rate_of_a_user("8M");
         assert!(["8Mbps", "8000000bps"].contains(&shown.as_str()), "{shown}");
-        seconds
+        measured
     });
 }
 
@@ -239,10 +250,10 @@ fn root_a_lower_rate_that_a_user_has_set_holds_and_stays() {
 fn root_a_higher_rate_that_a_user_has_set_stays_and_the_limit_holds() {
     isolate_narrow();
     assert_goodput(2e6, || {
-        let (shown, seconds) = with_rate_of_a_user("32M");
+        let (shown, measured) = with_rate_of_a_user("32M");
         // It was lowered for each segment, and set back.
         assert!(["32Mbps", "32000000bps"].contains(&shown.as_str()), "{shown}");
-        seconds
+        measured
     });
 }
 
@@ -254,14 +265,14 @@ fn root_connections_that_are_open_already_are_shaped_too() {
     let outside = ScratchCgroup::new("outside");
     let other = Connection::new(&outside);
     connection.read_for(Duration::from_millis(200));
-    let mut engine = start();
+    let (mut engine, armed) = (start(), Instant::now());
     let id = engine.add(&upload(&cgroup, 2_000_000)).unwrap().id;
     let adopted = engine.adopt(id).unwrap();
     // Both ends are in this process, but only one socket was made in the cgroup.
     assert_eq!(adopted.shaped + adopted.policed, 1, "{adopted:?}");
     if adopted.shaped == 1 {
         connection.read_for(Duration::from_millis(700));
-        assert_shaped(&mut connection, &engine, 2e6);
+        assert_shaped(&mut connection, (&engine, armed), 2e6);
     }
     connection.end();
     other.end();
@@ -345,7 +356,7 @@ fn root_a_connection_does_not_stand_still_beside_a_flood() {
 fn root_many_connections_share_the_limit() {
     isolate_narrow();
     let cgroup = ScratchCgroup::new("many");
-    let mut engine = start();
+    let (mut engine, armed) = (start(), Instant::now());
     engine.add(&upload(&cgroup, 4_000_000)).unwrap();
     let mut connections: Vec<_> = (0..4).map(|_| Connection::new(&cgroup)).collect();
     let read: Vec<_> = connections.iter().map(|_| AtomicU64::new(0)).collect();
@@ -362,7 +373,7 @@ fn root_many_connections_share_the_limit() {
                 }
             });
         }
-        let measured = std::panic::catch_unwind(|| {
+        let measure = std::panic::AssertUnwindSafe(|| {
             assert_goodput(4e6, || {
                 let (start, before) = (Instant::now(), read.iter().map(|it| it.load(Relaxed)));
                 let before: Vec<_> = before.collect();
@@ -373,9 +384,12 @@ fn root_many_connections_share_the_limit() {
                 // They take turns, and where round trips are as short as here the kernel makes the segments of one up to
                 // 16 times as large as those of another: half as large for each half of a millisecond that the
                 // shortest has taken.
-                if each.iter().all(|it| *it > 100_000) { vec![all] } else { Vec::new() }
+                let is_fair = each.iter().all(|it| *it > 100_000);
+                let came = if is_fair { vec![all] } else { Vec::new() };
+                Measured { came, passed: passed(&engine, armed) }
             });
         });
+        let measured = std::panic::catch_unwind(measure);
         is_over.store(true, Relaxed);
         measured.unwrap_or_else(|why| std::panic::resume_unwind(why));
     });

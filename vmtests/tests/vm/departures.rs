@@ -2,17 +2,19 @@
 
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bpf::LinuxBpf;
 use bpf::limits::FqDevices;
+use bpf::state::Count;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use throttle_core::mode::{self, DeparturesWish};
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::traffic::{Interval, PAYLOAD, assert_at_limit, packet_len, socket};
+use vmtests::traffic::{Interval, Measured, PAYLOAD, Until, assert_at_limit, packet_len, socket};
 
 use crate::common::{FAR, Pair, engine, program, run, shown, spec};
 
@@ -37,8 +39,8 @@ fn limited(limit: u64) -> (ScratchCgroup, Engine<LinuxBpf>) {
 struct Came {
     sent: u64,
     received: u64,
-    /// What arrived in each whole second, from the IP header on.
-    seconds: Vec<Interval>,
+    /// What arrived in each whole second, from the IP header on, and what the limit let through.
+    measured: Measured,
     /// What tc shows of the queueing discipline afterwards.
     shown: String,
 }
@@ -52,7 +54,8 @@ fn flood(limit: u64, qdisc: &str, buffer: Option<usize>) -> Came {
 }
 
 fn flood_to(address: &str, limit: u64, buffer: Option<usize>) -> Came {
-    let (cgroup, _engine) = limited(limit);
+    let armed = Instant::now();
+    let (cgroup, engine) = limited(limit);
     let (far, receiver) = receiver(address);
     let sender = {
         let _inside = cgroup.enter();
@@ -67,42 +70,70 @@ fn flood_to(address: &str, limit: u64, buffer: Option<usize>) -> Came {
         sender.send(&[7; PAYLOAD]).unwrap();
         sent += 1;
     }
-    let times = receiver.join().unwrap();
+    let passed = passed(&engine);
+    let measured = Interval::since(armed, passed.bytes as f64);
+    let times = receiver.all(passed.packets);
     let packet = packet_len(FAR.parse().unwrap()) as f64;
     let in_second = |second| {
         let count = times.iter().filter(|time| time.as_secs() == second).count();
         Interval { bytes: count as f64 * packet, seconds: 1.0 }
     };
     let whole = times.last().map_or(0, Duration::as_secs);
-    let seconds = (0..whole).map(in_second).collect();
+    let measured = Measured { came: (0..whole).map(in_second).collect(), passed: measured };
     let shown = run(&["tc", "-s", "qdisc", "show", "dev", "chadtest0"]);
-    Came { sent, received: times.len() as u64, seconds, shown }
+    Came { sent, received: times.len() as u64, measured, shown }
 }
 
-type Receiver = std::thread::JoinHandle<Vec<Duration>>;
+/// What the limit for uploads has let through: all of that arrives, unless fq throws it away.
+fn passed(engine: &Engine<LinuxBpf>) -> Count {
+    engine.list()[0].directions[0].counters.as_ref().unwrap().unwrap().passed
+}
 
-/// Somebody far away who receives datagrams until there are none for a while: when each came, after the first.
+/// Somebody far away who receives datagrams.
+struct Receiver {
+    thread: std::thread::JoinHandle<Vec<Duration>>,
+    /// How many there are, once that is known.
+    expected: Arc<AtomicU64>,
+}
+
+/// And the address to send them to.
 fn receiver(address: &str) -> (std::net::SocketAddr, Receiver) {
     let address: IpAddr = address.parse().unwrap();
     let (ready, at) = std::sync::mpsc::channel();
+    let expected = Arc::new(AtomicU64::new(u64::MAX));
+    let known = Arc::clone(&expected);
     let thread = std::thread::spawn(move || {
         Pair::go_far();
         let socket = UdpSocket::bind((address, 0)).unwrap();
         setsockopt(&socket, RcvBufForce, &(64 << 20)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         ready.send(socket.local_addr().unwrap()).unwrap();
         let mut buffer = [0; 2 * PAYLOAD];
-        let (mut first, mut times) = (None, Vec::new());
-        while socket.recv(&mut buffer).is_ok() {
-            let first = *first.get_or_insert_with(|| {
-                socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-                Instant::now()
-            });
-            times.push(first.elapsed());
+        let (mut first, mut last, mut times) = (None, Instant::now(), Vec::new());
+        loop {
+            let expected = known.load(Ordering::Relaxed);
+            let is_known = expected != u64::MAX;
+            if times.len() as u64 >= expected || is_known && last.elapsed() > PATIENCE {
+                return times;
+            }
+            if socket.recv(&mut buffer).is_ok() {
+                last = Instant::now();
+                times.push(first.get_or_insert(last).elapsed());
+            }
         }
-        times
     });
-    (at.recv().unwrap(), thread)
+    (at.recv().unwrap(), Receiver { thread, expected })
+}
+
+/// Whatever has not come in this time is lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Receiver {
+    /// When each came, after the first, once there are so many, or some of them are lost.
+    fn all(self, expected: u64) -> Vec<Duration> {
+        self.expected.store(expected, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
 }
 
 /// Somebody far away who answers, and a socket to ask from.
@@ -139,26 +170,6 @@ impl Probe {
     }
 }
 
-/// Something goes on until something else is done, however long that takes; but where that fails, for a minute.
-struct Until {
-    start: Instant,
-    is_over: AtomicBool,
-}
-
-impl Until {
-    fn new() -> Self {
-        Self { start: Instant::now(), is_over: AtomicBool::new(false) }
-    }
-
-    fn goes_on(&self) -> bool {
-        !self.is_over.load(Ordering::Relaxed) && self.start.elapsed() < Duration::from_secs(60)
-    }
-
-    fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
-    }
-}
-
 // Low rates: an emulated processor that is busy with other things sends a thousand packets a second, not more.
 
 #[test]
@@ -167,7 +178,7 @@ fn vm_where_there_is_fq_who_sends_too_much_waits_and_nothing_is_lost() {
     assert_at_limit(5e5, || {
         let came = flood(500_000, "fq", Some(16 << 10));
         assert_eq!(came.sent, came.received, "{came:?}");
-        came.seconds
+        came.measured
     });
     let came = flood(500_000, "pfifo", Some(16 << 10));
     assert!(came.received < came.sent, "without fq nobody waits: {came:?}");
@@ -248,7 +259,7 @@ fn vm_what_leaves_through_a_vlan_waits_in_the_fq_below_it() {
     assert_at_limit(5e5, || {
         let came = flood_to("198.18.7.2", 500_000, Some(16 << 10));
         assert_eq!(came.sent, came.received, "{came:?}");
-        came.seconds
+        came.measured
     });
 }
 
@@ -258,7 +269,7 @@ fn vm_of_a_flood_no_more_waits_than_is_sent_in_40_ms_and_the_rate_is_right() {
     assert_at_limit(3e5, || {
         let came = flood(300_000, "fq", None);
         assert!(came.received < came.sent, "{came:?}");
-        came.seconds
+        came.measured
     });
 }
 
@@ -295,7 +306,8 @@ fn vm_a_flood_does_not_keep_others_waiting() {
         assert!(least < Duration::from_millis(100), "{times:?}");
     });
     drop(entered);
-    receiver.join().unwrap();
+    // Of what they flooded with no more is needed.
+    receiver.all(0);
 }
 
 /// Five that flood have up to 200 ms of the limit waiting. What is small goes at once, unless its own socket has
@@ -349,5 +361,6 @@ fn vm_a_small_packet_goes_at_once_and_the_next_waits() {
     assert!(small < large / 2, "{small:?} beside {large:?}");
     assert!(heap > large / 2, "the second of two: {heap:?} beside {large:?}");
     drop(entered);
-    receiver.join().unwrap();
+    // Of what they flooded with no more is needed.
+    receiver.all(0);
 }

@@ -2,13 +2,14 @@
 //! learn late.
 
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use throttle_core::Spec;
 use throttle_core::mode::TcpWish;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::env::has_tcx;
-use vmtests::traffic::{Interval, iperf3_intervals, is_at_limit, wait_for_listener};
+use vmtests::traffic::{Interval, assert_held, iperf3_intervals, is_at_limit, wait_for_listener};
 
 use crate::common::{FAR, Pair, devices_of_ours, engine, shown, spec};
 
@@ -43,7 +44,7 @@ fn one(tcp: TcpWish, download: bool) -> How {
     How { tcp, download, queue: false, connections: 1 }
 }
 
-/// From or to a process in a throttled cgroup.
+/// From or to a process in a throttled cgroup. However busy the machine is, the limit lets through no more than it may.
 fn transfer(how: How) -> Transfer {
     let How { tcp, download, queue, connections } = how;
     let _pair = Pair::new();
@@ -51,7 +52,7 @@ fn transfer(how: How) -> Transfer {
     Pair::qdisc(distance);
     Pair::far_qdisc(distance);
     let cgroup = ScratchCgroup::new("far");
-    let mut engine = engine();
+    let (mut engine, armed) = (engine(), Instant::now());
     let limit = |this| if this { Some(LIMIT.into()) } else { None };
     engine
         .add(&Spec { tcp, queue, ..spec(cgroup.path(), limit(download), limit(!download)) })
@@ -77,6 +78,7 @@ fn transfer(how: How) -> Transfer {
     assert!(output.status.success(), "{}", shown(&output));
     server.wait().unwrap();
     let counters = engine.list()[0].directions[0].counters.as_ref().unwrap().unwrap();
+    assert_held(Interval::since(armed, counters.passed.bytes as f64), LIMIT.into());
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     let end = |of: &str, what: &str| result["end"][of][what].as_f64().unwrap();
     let segments = end("sum_sent", "bytes") / 1448.0;

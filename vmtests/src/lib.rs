@@ -4,6 +4,7 @@
 //! (as cargo-nextest does): it may enter namespaces and cgroups.
 #![forbid(unsafe_code)]
 
+pub mod again;
 pub mod cgroup;
 pub mod completion;
 pub mod corpus;

@@ -13,7 +13,7 @@ use bpf::release::running;
 use bpf::{AttachType, ProgramId};
 use serde_json::Value;
 use tempfile::TempDir;
-use vmtests::leak::own_name;
+use vmtests::leak::{foreign_name, own_name};
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
 pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
@@ -29,8 +29,7 @@ pub(crate) struct Names {
 impl Names {
     /// Unique to this process, which nextest runs one test in.
     pub(crate) fn new() -> Self {
-        let tail = std::process::id() % 100_000;
-        Self { leak: own_name(), foreign: format!("chadtest_f{tail}") }
+        Self { leak: own_name(), foreign: foreign_name() }
     }
 }
 

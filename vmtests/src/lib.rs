@@ -17,6 +17,7 @@ pub mod leak;
 pub mod model;
 pub mod neighbour;
 pub mod process;
+pub mod tcx;
 pub mod traffic;
 pub mod tun;
 pub mod vm;

@@ -103,11 +103,6 @@ pub(crate) fn has_iterator() -> bool {
     running() >= Some((6, 1))
 }
 
-/// Programs in lists on network devices.
-pub(crate) fn has_tcx() -> bool {
-    running() >= Some((6, 6))
-}
-
 /// Compiles a program; the folder keeps it.
 pub(crate) fn compiled(folder: &TempDir, source: &str) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);

@@ -12,10 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use throttle_core::Spec;
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::env::has_tcx;
 use vmtests::process::Mortal;
+use vmtests::tcx::has_tcx;
 
-use crate::common::{NEAR, Pair, devices_of_ours, engine, program, run, spec};
+use crate::common::{NEAR, Pair, devices_of_ours, engine, program, queue_is_refused, run, spec};
 
 /// How many packets the queue's device has passed on.
 fn passed() -> u64 {
@@ -50,8 +50,7 @@ fn received(socket: &UdpSocket) -> usize {
 #[test]
 fn vm_what_is_the_cgroups_goes_through_the_queue_and_nothing_else_does() {
     if !has_tcx() {
-        // That it is refused there is shown in `round_trips`.
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let cgroup = ScratchCgroup::new("members");
@@ -104,7 +103,7 @@ fn tcx_links(owner: u32) -> usize {
 #[test]
 fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
     if !has_tcx() {
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let cgroup = ScratchCgroup::new("killed");
@@ -131,7 +130,7 @@ fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
 #[test]
 fn vm_two_queues_have_devices_of_their_own_and_go_one_by_one() {
     if !has_tcx() {
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let mut engine = engine();
@@ -153,7 +152,7 @@ fn vm_two_queues_have_devices_of_their_own_and_go_one_by_one() {
 #[test]
 fn vm_what_is_dropped_in_the_queue_is_counted_and_a_broken_queue_is_closed() {
     if !has_tcx() {
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let cgroup = ScratchCgroup::new("drops");

@@ -28,9 +28,9 @@ fn is_vm() -> bool {
     std::env::var_os("VMTESTS_KERNEL").is_some()
 }
 
-/// A virtual machine has all of it, but for a queue: that is for downloads, and its links came with Linux 6.6.
+/// A virtual machine has all of it, but for a queue: that is for downloads, and not every kernel has its links.
 fn may_lack(name: Name, way: Way) -> bool {
-    let is_old = bpf::release::running() < Some((6, 6));
+    let is_old = !vmtests::tcx::has_tcx();
     !is_vm() || (name == Name::OursQueue && (way == Way::Up || is_old))
 }
 

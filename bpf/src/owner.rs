@@ -228,6 +228,14 @@ pub struct Birth {
     pub start_time: u64,
 }
 
+impl Birth {
+    /// The start time as an [`Owner`] has it: without the shift of the reader's time namespace. `None` when that shift is not
+    /// known.
+    pub fn true_start_time(&self) -> Option<u64> {
+        unshifted(self.start_time, start_shift())
+    }
+}
+
 /// Where a process comes from. `None` when there is no such process; a zombie is one, for its first thread may have
 /// ended before the others.
 ///
@@ -302,6 +310,8 @@ mod tests {
     fn this_process_is_alive_and_others_with_its_pid_are_not() {
         let owner = Owner::this_process("1").unwrap();
         assert_eq!(owner.is_alive(), Ok(Some(true)));
+        let born = birth(owner.pid).unwrap().unwrap();
+        assert_eq!(born.true_start_time(), Some(owner.start_time));
         let later = Owner { start_time: owner.start_time + 1, ..owner.clone() };
         assert_eq!(later.is_alive(), Ok(Some(false)));
         let other_boot = Owner { boot_id: "x".to_owned(), ..owner.clone() };

@@ -13,7 +13,7 @@ use crate::attach_type::AttachType;
 use crate::cgroup::Cgroup;
 use crate::error::{Call, Error, Result};
 use crate::list::{DetachOptions, Query, Scope, place};
-use crate::sys;
+use crate::sys::{self, DeviceHook};
 
 /// What the kernel can do.
 #[allow(clippy::struct_excessive_bools)] // Independent facts, each its own question.
@@ -53,6 +53,26 @@ pub fn support() -> Result<Support> {
         expected_revision: knows(Call::Detach, sys::prog_detach(None, None, ingress, &revised))?,
         tcp: tells_types(),
     })
+}
+
+/// Whether the kernel has lists of programs on network devices (tcx, 6.6), which a queue for downloads needs. To answer it
+/// takes the lock of all network devices.
+///
+/// # Errors
+/// `Denied` without `CAP_NET_ADMIN`.
+pub fn tcx() -> Result<bool> {
+    knows_devices(sys::query_device(NO_DEVICE, DeviceHook::TcxIngress).map(drop))
+}
+
+/// The number of no network device.
+const NO_DEVICE: u32 = i32::MAX.unsigned_abs();
+
+/// Reads the answer to a query of a device that cannot be there: a kernel that knows the hook looks for it first.
+fn knows_devices(answer: std::result::Result<(), Errno>) -> Result<bool> {
+    match answer {
+        Err(Errno::ENODEV) => Ok(true),
+        answer => knows(Call::Query, answer),
+    }
 }
 
 /// Whether the kernel tells its own types.
@@ -107,6 +127,8 @@ mod tests {
         for errno in [Errno::EINVAL, Errno::E2BIG] {
             assert_eq!(knows(Err(errno)), Ok(false), "{errno}");
         }
+        assert_eq!(knows_devices(Err(Errno::ENODEV)), Ok(true));
+        assert_eq!(knows_devices(Err(Errno::EINVAL)), Ok(false));
         for errno in [Errno::EPERM, Errno::ENOSYS] {
             let denied = Error::of_probe(Call::LinkCreate, errno);
             assert_eq!(knows(Err(errno)), Err(denied), "no answer is not a no");

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,14 @@ pub struct ScratchCgroup {
     path: PathBuf,
     /// Ends with this process, and then does what dropping would have done.
     watcher: Option<Child>,
+}
+
+/// Those that this process has made.
+static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Whether this process has made the cgroup, as a scratch cgroup.
+pub fn is_scratch(path: &Path) -> bool {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|made| made == path)
 }
 
 /// Waits until the test has ended. A word before that says that nothing is left to do.
@@ -60,6 +69,7 @@ impl ScratchCgroup {
         let path = mount.join(format!("{PREFIX}-{}-{count}-{label}", std::process::id()));
         fs::create_dir(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run as root", path.display()));
+        MADE.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         // A virtual machine goes with all that is in it, and an exec is dear there.
         let watcher = std::env::var_os("VMTESTS_KERNEL").is_none().then(|| watch(&path));
         let watcher = watcher.map(|started| started.expect("sh starts"));

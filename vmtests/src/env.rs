@@ -1,4 +1,4 @@
-//! What the environment says of how much is to be tried, and what can be.
+//! What the environment says of how much is to be tried.
 
 /// The number that a variable holds; `None` where it is not set.
 ///
@@ -7,9 +7,4 @@
 pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
-}
-
-/// Whether programs can be attached to network devices through links (6.6).
-pub fn has_tcx() -> bool {
-    bpf::release::running() >= Some((6, 6))
 }

@@ -4,6 +4,7 @@
 //! (as cargo-nextest does): it may enter namespaces and cgroups.
 #![forbid(unsafe_code)]
 
+pub mod again;
 pub mod cgroup;
 pub mod completion;
 pub mod corpus;
@@ -16,6 +17,7 @@ pub mod leak;
 pub mod model;
 pub mod neighbour;
 pub mod process;
+pub mod tcx;
 pub mod traffic;
 pub mod tun;
 pub mod vm;

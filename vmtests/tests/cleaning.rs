@@ -12,7 +12,7 @@ use bpf::AttachType;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::env;
 use vmtests::gate::binaries;
-use vmtests::leak::own_name;
+use vmtests::leak::{foreign_name, own_name};
 use vmtests::neighbour::{Account, list};
 
 const SECONDS: u64 = 3;
@@ -106,8 +106,7 @@ impl Cleaned {
 fn root_cleaning_beside_others_who_attach_and_detach_removes_every_leak_and_nothing_else() {
     let time = Duration::from_secs(env::number("GATE_CLEAN_SECONDS").unwrap_or(SECONDS));
     let cgroup = ScratchCgroup::new("beside");
-    let tail = std::process::id() % 100_000;
-    let (ours, foreign) = (own_name(), format!("chadtest_f{tail}"));
+    let (ours, foreign) = (own_name(), foreign_name());
     let shared = ["a", "a/b"].map(|name| cgroup.child(name));
     // Before 6.17 nobody can detach from such a list, and be sure of what is detached, while others use it.
     let has_revisions = bpf::probe::support().unwrap().expected_revision;

@@ -39,3 +39,14 @@ fn what_cannot_be_replayed_is_no_success() {
     let assert = vmtests().arg("replay").arg(&file).args(["--system", "program"]).assert();
     assert.code(2).stderr(contains("--on kernel"));
 }
+
+#[test]
+fn a_sequence_of_calls_is_replayed_on_two_models() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions/differential");
+    let mut files = std::fs::read_dir(file).unwrap();
+    let file = files.next().expect("one is kept").unwrap().path();
+    let assert = vmtests().arg("replay").arg(&file).args(["--rules", "6.12"]).assert();
+    assert.success().stdout(contains("calls, the same answers"));
+    let assert = vmtests().arg("replay").arg(&file).args(["--system", "engine"]).assert();
+    assert.code(2).stderr(contains("leave out --system"));
+}

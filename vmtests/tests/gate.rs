@@ -1,8 +1,10 @@
 //! The gate on the model: no root, no kernel.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use vmtests::again::Replay;
 use vmtests::env::number;
 use vmtests::gate::exhaustive::{Alphabet, Covered, Extent, SMALL, WIDE, exhaust};
 use vmtests::gate::historical::{Bug, Historical};
@@ -22,7 +24,8 @@ fn sequences_that_are_kept_hold_on_the_model() {
         for version in [Version::NEWEST, Version::OLDEST] {
             let done = on_model::run(TheEngine, version, &kept.steps);
             let tally = done.unwrap_or_else(|violation| {
-                panic!("{} ({}), {version}: {violation}", path.display(), kept.why)
+                let again = on_the_model(Some(path.clone()), version);
+                panic!("{}:\n{}", kept.why, kept.failed(violation).told(&again))
             });
             // Calls that were added or left out since may have moved it to where it does no harm.
             let is_planned = kept.steps.iter().any(|step| step.fault().is_some());
@@ -33,6 +36,10 @@ fn sequences_that_are_kept_hold_on_the_model() {
             );
         }
     }
+}
+
+fn on_the_model(file: Option<PathBuf>, version: Version) -> Replay {
+    Replay { file, rules: Some(version), ..Replay::default() }
 }
 
 fn model(version: Version) -> String {
@@ -48,9 +55,9 @@ fn random_sequences_on_the_model_leave_nothing_behind() {
         let found = search(&budget, |steps| on_model::run(TheEngine, version, steps));
         if let Some(failure) = found.failure {
             let failure = failure.try_again(|steps| on_model::run(TheEngine, version, steps));
-            let kept = regressions::keep(&failure, "the engine", found.seed);
-            let listing = failure.listing(kept.as_ref().ok(), &format!(" --rules {version}"));
-            panic!("seed {}, after {} sequences:\n{listing}", found.seed, failure.cases);
+            let file = regressions::keep(&failure, "the engine", found.seed).ok();
+            let told = failure.told(&on_the_model(file, version));
+            panic!("seed {}, after {} sequences:\n{told}", found.seed, failure.cases);
         }
         let Search { tally, took, seed, .. } = found;
         let method = format!("at random, seed {seed}");
@@ -80,9 +87,10 @@ fn exhaust_and_tell(name: &str, alphabet: Alphabet, version: Version, extent: Ex
         "every one of {plain} to depth {} and {with_mishap} with a mishap to depth {} of the {name} alphabet",
         extent.depth, extent.depth_with_mishap
     );
-    if let Some(failure) = &covered.failure {
-        let kept = regressions::keep(failure, "the engine", 0);
-        panic!("{}", failure.listing(kept.as_ref().ok(), &format!(" --rules {version}")));
+    if let Some(failure) = covered.failure {
+        let failure = failure.try_again(|steps| on_model::run(TheEngine, version, steps));
+        let file = regressions::keep(&failure, "the engine", 0).ok();
+        panic!("{}", failure.told(&on_the_model(file, version)));
     }
     assert!(covered.complete, "{method}, and then the time was up");
     let system = "the engine".to_owned();
@@ -138,7 +146,7 @@ fn every_bug_of_the_history_is_caught() {
             found.failure.is_none() && found.tally.sequences == SEQUENCES
         };
         if !is_right {
-            let listing = found.failure.map(|failure| failure.listing(None, ""));
+            let listing = found.failure.map(|failure| failure.listing());
             wrong.push(format!("{name}: {}", listing.unwrap_or_default()));
         }
     }

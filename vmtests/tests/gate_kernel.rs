@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vmtests::again::Replay;
 use vmtests::gate::on_kernel::Kernel;
 use vmtests::gate::random::{Budget, Search, search};
 use vmtests::gate::regressions;
@@ -14,9 +15,13 @@ use vmtests::gate::witness;
 fn prove(system: &str, budget: &Budget, run: fn(&mut Kernel, &[Step]) -> Checked<Tally>) {
     println!("seed {}", budget.seed);
     let mut kernel = Kernel::new(witness::every()).expect("the gate gets ready");
+    let replay = |file| {
+        let tested = system.trim_start_matches("the ").to_owned();
+        Replay { file, on_kernel: true, system: Some(tested), ..Replay::default() }
+    };
     for (path, kept) in regressions::all(&regressions::folder()).expect("what is kept is read") {
         if let Err(violation) = run(&mut kernel, &kept.steps) {
-            panic!("{} ({}): {violation}", path.display(), kept.why);
+            panic!("{}:\n{}", kept.why, kept.failed(violation).told(&replay(Some(path))));
         }
     }
     let Search { tally, failure, seed, took } = search(budget, |steps| run(&mut kernel, steps));
@@ -25,10 +30,9 @@ fn prove(system: &str, budget: &Budget, run: fn(&mut Kernel, &[Step]) -> Checked
             kernel.be_patient();
             run(&mut kernel, steps)
         });
-        let kept = regressions::keep(&failure, system, seed);
-        let options = format!(" --on kernel --system {}", system.trim_start_matches("the "));
-        let listing = failure.listing(kept.as_ref().ok(), &options);
-        panic!("seed {seed}, after {} sequences, {took:.1?}:\n{listing}", failure.cases);
+        let file = regressions::keep(&failure, system, seed).ok();
+        let told = failure.told(&replay(file));
+        panic!("seed {seed}, after {} sequences, {took:.1?}:\n{told}", failure.cases);
     }
     let machine = Report::this_kernel();
     let method = format!("at random, seed {seed}");

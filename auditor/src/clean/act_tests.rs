@@ -8,8 +8,8 @@ use bpf::list::attach;
 use bpf::throttle::{Parts, load};
 use bpf::{Owner, ProgramId};
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::env::has_tcx;
 use vmtests::isolation::isolate;
+use vmtests::tcx::{assert_refused, has_tcx};
 
 use super::*;
 use crate::classify::Finding;
@@ -205,8 +205,7 @@ const LOOPBACK: u32 = 1;
 #[test]
 fn root_a_program_on_a_network_device_is_detached_by_the_link_that_was_judged() {
     if !has_tcx() {
-        // There are no such links.
-        return;
+        return assert_refused();
     }
     isolate();
     let here = Owner::this_process("test").unwrap();

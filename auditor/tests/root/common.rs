@@ -14,7 +14,7 @@ use bpf::release::running;
 use bpf::{AttachType, ProgramId};
 use serde_json::Value;
 use tempfile::TempDir;
-use vmtests::leak::own_name;
+use vmtests::leak::{foreign_name, own_name};
 use vmtests::process::Mortal;
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
@@ -31,8 +31,7 @@ pub(crate) struct Names {
 impl Names {
     /// Unique to this process, which nextest runs one test in.
     pub(crate) fn new() -> Self {
-        let tail = std::process::id() % 100_000;
-        Self { leak: own_name(), foreign: format!("chadtest_f{tail}") }
+        Self { leak: own_name(), foreign: foreign_name() }
     }
 }
 
@@ -135,11 +134,6 @@ pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<ProgramId>
 /// Linux has it since 6.1. Where it is missing an audit that is to use it has to say so.
 pub(crate) fn has_iterator() -> bool {
     running() >= Some((6, 1))
-}
-
-/// Programs in lists on network devices.
-pub(crate) fn has_tcx() -> bool {
-    running() >= Some((6, 6))
 }
 
 /// Compiles a program; the folder keeps it.

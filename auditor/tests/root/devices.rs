@@ -10,8 +10,8 @@ use bpf::Owner;
 use bpf::link::{Link, Way};
 use bpf::throttle::{Parts, load};
 use serde_json::Value;
-use vmtests::env::has_tcx;
 use vmtests::isolation::isolate;
+use vmtests::tcx::{assert_refused, has_tcx};
 
 use crate::common::shown;
 
@@ -164,8 +164,7 @@ fn found(program: u32) -> Value {
 #[test]
 fn root_a_program_on_a_network_device_is_judged_by_its_link_and_its_owner() {
     if !has_tcx() {
-        println!("nothing to try: there are no such links before Linux 6.6");
-        return;
+        return assert_refused();
     }
     isolate();
     let here = Owner::this_process("test").unwrap();

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
+use vmtests::tcx::has_tcx;
 
 use crate::common::*;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bpf::limits::Traffic;
 use bpf::{CgroupBpf, LinuxBpf};
 use throttle_core::mode::{Mode, Tcp, Wish};
-use throttle_core::{Change, Direction, Engine, Error, Health, Spec, ThrottleStatus};
+use throttle_core::{Change, Direction, Error, Health, Spec, ThrottleStatus};
 use vmtests::cgroup::{ScratchCgroup, remove_tree};
 use vmtests::isolation::isolate;
 use vmtests::traffic::{Flood, flood_above, socket};
@@ -160,8 +160,7 @@ fn root_a_change_of_a_direction_that_is_not_limited_is_refused_whole() {
 /// Every program sees every packet, one after the other, but what one of them has dropped the later ones do
 /// not charge: it is exempt there. So each passes what the lowest rate up to it lets through, and what the last
 /// one passes arrives. The limits in the order in which they are met: a child's before its parent's.
-fn assert_each_holds_its_own(flood: &Flood, engine: &Engine<LinuxBpf>, limits: &[(&Path, u64)]) {
-    let list = engine.list();
+fn assert_each_holds_its_own(flood: &Flood, list: &[ThrottleStatus], limits: &[(&Path, u64)]) {
     let (mut left, mut lowest) = (flood.sent(), u64::MAX);
     for (cgroup, rate) in limits {
         let status = list.iter().find(|it| it.cgroup == *cgroup && limit(it) == *rate).unwrap();
@@ -204,7 +203,7 @@ fn root_two_throttles_on_one_cgroup_both_hold_and_go_one_by_one() {
     };
     let both = flood_above(&sender, &receiver, (300_000, BURST), SECOND);
     let limits = [(cgroup.path(), 300_000), (cgroup.path(), 100_000)];
-    assert_each_holds_its_own(&both, &engine, &limits);
+    assert_each_holds_its_own(&both, &engine.list(), &limits);
     engine.remove(narrow).unwrap();
     assert_eq!(attached(cgroup.path(), EGRESS), programs[..1]);
     let one = flood_above(&sender, &receiver, (300_000, BURST), SECOND);
@@ -227,7 +226,41 @@ fn root_a_parent_and_its_child_each_hold_their_own_limit() {
         };
         let flood = flood_above(&sender, &receiver, (of_parent.max(of_child), BURST), SECOND);
         let limits = [(child.as_path(), of_child), (parent.path(), of_parent)];
-        assert_each_holds_its_own(&flood, &engine, &limits);
+        assert_each_holds_its_own(&flood, &engine.list(), &limits);
+    }
+}
+
+/// The engines of one host share the secret by which a packet is marked that was dropped.
+#[test]
+fn root_what_a_child_drops_is_not_charged_to_its_parent_by_another_engine_either_way() {
+    isolate();
+    for is_download in [false, true] {
+        for (of_parent, of_child) in [(300_000, 100_000), (100_000, 300_000)] {
+            let parent = ScratchCgroup::new("parent");
+            let child = parent.child("child");
+            let (mut above, mut below) = (start(), start());
+            let one_way = |cgroup: &Path, limit| {
+                let limited = upload(cgroup, limit);
+                if is_download {
+                    Spec { upload: None, download: limited.upload, ..limited }
+                } else {
+                    limited
+                }
+            };
+            above.add(&one_way(parent.path(), of_parent)).unwrap();
+            below.add(&one_way(&child, of_child)).unwrap();
+            let inside = {
+                let _inside = vmtests::cgroup::enter(&child);
+                socket(LOOPBACK)
+            };
+            let outside = socket(LOOPBACK);
+            let (sender, receiver) =
+                if is_download { (&outside, &inside) } else { (&inside, &outside) };
+            let flood = flood_above(sender, receiver, (of_parent.max(of_child), BURST), SECOND);
+            let limits = [(child.as_path(), of_child), (parent.path(), of_parent)];
+            let list: Vec<_> = above.list().into_iter().chain(below.list()).collect();
+            assert_each_holds_its_own(&flood, &list, &limits);
+        }
     }
 }
 

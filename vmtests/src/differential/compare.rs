@@ -36,6 +36,13 @@ pub struct Difference {
     pub lines: Vec<String>,
 }
 
+impl Difference {
+    /// The calls alone.
+    pub fn sequence(&self) -> Vec<Call> {
+        self.calls.iter().map(|(call, _)| call.clone()).collect()
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (call, answer)) in self.calls.iter().enumerate() {

@@ -6,6 +6,7 @@
 //! lists, links, pins, which programs there are.
 
 mod answer;
+mod beside;
 mod call;
 mod compare;
 mod interpreter;
@@ -14,7 +15,8 @@ mod search;
 mod strategy;
 
 pub use answer::{Answer, LinkView, ListView, View, Which};
+pub use beside::{Beside, Outcome, models};
 pub use call::{Call, Flags, Named, On, Place, Revision};
 pub use compare::{Compared, Difference, LATER, compare};
-pub use search::{Budget, Regression, Report, regressions, replay, search};
+pub use search::{Budget, Found, Regression, Report, regressions, replay, search};
 pub use strategy::calls;

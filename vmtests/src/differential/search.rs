@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::call::Call;
 use super::compare::{Compared, Difference, LATER};
 use super::strategy::calls;
+use crate::again::{self, Again, Replay};
 use crate::env::number;
 
 /// How long a sequence that was found may be made shorter for.
@@ -70,8 +71,43 @@ impl fmt::Display for Report {
     }
 }
 
+/// A sequence on which two machines differ.
+#[derive(Debug)]
+pub struct Found {
+    /// How many sequences it took.
+    pub sequences: u64,
+    /// As short as it could be made.
+    pub difference: Difference,
+    /// Of how many calls a shorter one was on which they differed only once: then `difference` is as it was drawn.
+    pub lost: Option<usize>,
+    /// What became of it when it was tried again as it is.
+    pub again: Again,
+}
+
+impl Found {
+    /// As it is kept in `regressions/differential`, written down (see [`again::keep`]): the file, if it could be
+    /// written, and the same on one line.
+    pub fn keep(&self, found_by: &str) -> (Option<PathBuf>, String) {
+        let why = self.difference.lines.first().cloned().unwrap_or_default();
+        let kept = Regression { why, calls: self.difference.sequence() };
+        let pretty = serde_json::to_string_pretty(&kept).unwrap_or_default() + "\n";
+        let file = again::keep(&folder(), &format!("{found_by}.json"), &pretty).ok();
+        (file, serde_json::to_string(&kept).unwrap_or_default())
+    }
+
+    /// All that is to be said of it; `replay` but for its file, which `found_by` gives its name.
+    pub fn told(&self, found_by: &str, replay: Replay) -> String {
+        let (file, json) = self.keep(found_by);
+        let lost = self.lost.map_or_else(String::new, |calls| {
+            format!("  {calls} of the calls differed once, and not when there was more time: so these are all\n")
+        });
+        let end = Replay { file, ..replay }.last_lines(&json, Some(self.again));
+        format!("{}{lost}{end}", self.difference)
+    }
+}
+
 /// A sequence on which model and kernel once differed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Regression {
     /// What was different.
     pub why: String,
@@ -83,14 +119,14 @@ pub struct Regression {
 /// later.
 ///
 /// # Errors
-/// The first difference, as short as it could be made, with how many sequences it took.
+/// The first difference, as short as it could be made.
 ///
 /// # Panics
 /// Never: sequences are drawn without a condition that they might not meet.
 pub fn search(
     budget: Budget,
     mut compare: impl FnMut(&[Call], Duration) -> Result<Compared, Box<Difference>>,
-) -> Result<Report, (u64, Box<Difference>)> {
+) -> Result<Report, Box<Found>> {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&budget.seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
@@ -106,7 +142,11 @@ pub fn search(
         match compare(&tree.current(), LATER) {
             Ok(compared) => report.calls += compared.calls,
             Err(first) => {
-                return Err((report.sequences, Box::new(shrink(&mut tree, *first, compare))));
+                let (difference, lost) = shrink(&mut tree, *first, &mut compare);
+                let calls = difference.sequence();
+                let again = Again::tried(|| compare(&calls, LATER).is_err());
+                let sequences = report.sequences;
+                return Err(Box::new(Found { sequences, difference, lost, again }));
             }
         }
     }
@@ -114,13 +154,14 @@ pub fn search(
     Ok(report)
 }
 
+/// The shortest that still differs when there is time, and of how many calls one was that does not.
 fn shrink(
     tree: &mut impl ValueTree<Value = Vec<Call>>,
     first: Difference,
-    mut compare: impl FnMut(&[Call], Duration) -> Result<Compared, Box<Difference>>,
-) -> Difference {
+    compare: &mut impl FnMut(&[Call], Duration) -> Result<Compared, Box<Difference>>,
+) -> (Difference, Option<usize>) {
     let until = Instant::now() + SHRINKING;
-    let mut shortest = None;
+    let mut shortest: Option<Box<Difference>> = None;
     let mut again = tree.simplify();
     while again && Instant::now() < until {
         again = match compare(&tree.current(), SHORTLY) {
@@ -131,13 +172,12 @@ fn shrink(
             }
         };
     }
+    let Some(shortest) = shortest else { return (first, None) };
     // It may only have been slow: so once more, with time.
-    shortest
-        .and_then(|it: Box<Difference>| {
-            let calls: Vec<_> = it.calls.iter().map(|(call, _)| call.clone()).collect();
-            compare(&calls, LATER).err().map(|it| *it)
-        })
-        .unwrap_or(first)
+    match compare(&shortest.sequence(), LATER) {
+        Err(difference) => (*difference, None),
+        Ok(_) => (first, Some(shortest.calls.len())),
+    }
 }
 
 /// Where the sequences are kept on which there once was a difference.
@@ -148,18 +188,19 @@ fn folder() -> PathBuf {
     here.join("regressions/differential")
 }
 
-/// All of them, by name.
+/// All of them, by file.
 ///
 /// # Panics
 /// When one cannot be read.
-pub fn regressions() -> Vec<(String, Regression)> {
+pub fn regressions() -> Vec<(PathBuf, Regression)> {
     let folder = folder();
     let listing =
         std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut found: Vec<_> = listing
         .map(|entry| {
             let path = entry.expect("a folder's entry").path();
-            (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), read(&path))
+            let kept = read(&path);
+            (path, kept)
         })
         .collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -174,17 +215,69 @@ fn read(path: &Path) -> Regression {
 /// Tries the sequences that are kept, all of them. Returns how many.
 ///
 /// # Errors
-/// Every difference, with the name of the sequence.
+/// Every difference, with the file of the sequence.
 pub fn replay(
     mut compare: impl FnMut(&[Call], Duration) -> Result<Compared, Box<Difference>>,
-) -> Result<usize, Vec<(String, Box<Difference>)>> {
+) -> Result<usize, Vec<(PathBuf, Box<Difference>)>> {
     let kept = regressions();
     let count = kept.len();
     let mut differences = Vec::new();
-    for (name, regression) in kept {
+    for (file, regression) in kept {
         if let Err(difference) = compare(&regression.calls, LATER) {
-            differences.push((name, difference));
+            differences.push((file, difference));
         }
     }
     if differences.is_empty() { Ok(count) } else { Err(differences) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::models;
+    use super::*;
+    use crate::model::Version;
+
+    /// Since 6.17 lists have revisions, so these two differ.
+    fn differ(calls: &[Call]) -> Result<Compared, Box<Difference>> {
+        models(Version::new(6, 12), Version::new(6, 18))(calls, LATER)
+    }
+
+    fn budget() -> Budget {
+        Budget { seed: 1, sequences: None, time: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn it_is_told_how_often_what_was_found_differs_again() {
+        let found = search(budget(), |calls, _| differ(calls)).unwrap_err();
+        assert_eq!((found.lost, found.again), (None, Again { runs: 3, failed: 3 }));
+        assert_eq!(found.difference.calls.len(), 1);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.json");
+        let json = serde_json::to_string(&Regression {
+            why: String::new(),
+            calls: found.difference.sequence(),
+        });
+        std::fs::write(&file, json.unwrap()).unwrap();
+        assert_eq!(read(&file).calls, found.difference.sequence());
+    }
+
+    #[test]
+    fn a_difference_that_does_not_come_back_is_told_with_the_sequence_as_it_was_drawn() {
+        // Only while there is little time, as when a kernel is slow; the first one has time.
+        let mut first = None;
+        let found = search(Budget { seed: 4, ..budget() }, |calls, later| {
+            let differs = differ(calls);
+            match &differs {
+                Err(_) if later == LATER && first.is_some() => Ok(Compared { calls: calls.len() }),
+                Err(difference) => {
+                    first.get_or_insert_with(|| difference.sequence());
+                    differs
+                }
+                Ok(_) => differs,
+            }
+        });
+        let found = found.unwrap_err();
+        assert_eq!(Some(found.difference.sequence()), first);
+        assert_eq!((found.lost, found.again.failed), (Some(1), 0));
+        assert!(found.difference.calls.len() > 1, "another seed is needed: this is short as drawn");
+    }
 }

@@ -1,26 +1,29 @@
 //! The gate's commands: running a sequence again that was kept.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Deserialize;
 
 use super::in_model::TheEngine;
 use super::on_kernel::Kernel;
 use super::on_model;
-use super::random::Failure;
 use super::regressions;
 use super::trial::Tally;
+use crate::again::Replay;
+use crate::differential::{self, Beside, LATER};
 use crate::model::Version;
 
-/// Run a sequence of the gate again that was kept as a file
+/// Run a sequence again that was kept as a file: steps of the gate, or calls whose answers are to be compared
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: 0 it holds, 1 it fails, 2 it could not be run.")]
 pub struct ReplayArgs {
-    /// The sequence: a file that the gate wrote
+    /// The sequence: a file that a failed test wrote
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// On what; the running kernel needs root
+    /// On what; the running kernel needs root. Calls run on two models, or on the kernel and its model
     #[arg(long, value_enum, default_value_t = Machine::Model)]
     on: Machine,
     /// Of the model, the rules of this kernel [default: the running one's]
@@ -49,31 +52,39 @@ enum Tested {
 
 impl ReplayArgs {
     /// As they were typed.
-    fn options(&self) -> String {
-        let rules = self.rules.map(|rules| format!(" --rules {rules}"));
-        let on = (self.on == Machine::Kernel).then(|| " --on kernel".to_owned());
+    fn typed(&self) -> Replay {
         let system = self.system.map(|system| match system {
-            Tested::Engine => " --system engine".to_owned(),
-            Tested::Program => " --system program".to_owned(),
+            Tested::Engine => "engine".to_owned(),
+            Tested::Program => "program".to_owned(),
         });
-        [rules, on, system].into_iter().flatten().collect()
+        let (file, on_kernel) = (Some(self.file.clone()), self.on == Machine::Kernel);
+        Replay { file, on_kernel, rules: self.rules, system }
     }
+}
+
+/// What came of it.
+enum Outcome {
+    /// It holds: what was done.
+    Holds(String),
+    /// Not one of the steps had anything to do.
+    Nothing,
+    /// It fails: what is to be said.
+    Fails(String),
 }
 
 /// Runs a sequence again.
 pub fn replay(args: &ReplayArgs) -> ExitCode {
     match try_replay(args) {
-        Ok(Ok(tally)) if tally.steps == 0 => {
+        Ok(Outcome::Nothing) => {
             eprintln!("vmtests: not one of the steps had anything to do: nothing was tried");
             ExitCode::from(2)
         }
-        Ok(Ok(tally)) => {
-            let Tally { steps, faults, crashes, .. } = tally;
-            println!("it holds: {steps} steps, {faults} faults, {crashes} crashes, nothing left");
+        Ok(Outcome::Holds(done)) => {
+            println!("it holds: {done}");
             ExitCode::SUCCESS
         }
-        Ok(Err(failure)) => {
-            print!("{}", failure.listing(Some(&args.file), &args.options()));
+        Ok(Outcome::Fails(told)) => {
+            print!("{told}");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -83,9 +94,42 @@ pub fn replay(args: &ReplayArgs) -> ExitCode {
     }
 }
 
-fn try_replay(args: &ReplayArgs) -> Result<Result<Tally, Failure>> {
-    let steps = regressions::read(&args.file)?.steps;
-    ensure!(!steps.is_empty(), "{}: no steps: nothing would be tried", args.file.display());
+/// What a file may have.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Gate(regressions::Regression),
+    Differential(differential::Regression),
+}
+
+fn try_replay(args: &ReplayArgs) -> Result<Outcome> {
+    let name = args.file.display();
+    let text = fs::read(&args.file).with_context(|| name.to_string())?;
+    if args.on == Machine::Kernel {
+        ensure!(
+            args.rules.is_none(),
+            "the running kernel has its own rules: leave out --rules, or --on kernel"
+        );
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "the running kernel needs root: run it as root, with sudo say"
+        );
+    }
+    match serde_json::from_slice(&text).with_context(|| format!("{name}: no sequence"))? {
+        Kept::Gate(kept) => {
+            ensure!(!kept.steps.is_empty(), "{name}: no steps: nothing would be tried");
+            in_gate(args, &kept)
+        }
+        Kept::Differential(kept) => {
+            ensure!(!kept.calls.is_empty(), "{name}: no calls: nothing would be tried");
+            ensure!(args.system.is_none(), "{name} has calls to the kernel: leave out --system");
+            on_two_machines(args, &kept)
+        }
+    }
+}
+
+fn in_gate(args: &ReplayArgs, kept: &regressions::Regression) -> Result<Outcome> {
+    let steps = &kept.steps;
     let system = args.system.unwrap_or(Tested::Engine);
     let done = match args.on {
         Machine::Model if system == Tested::Program => {
@@ -93,21 +137,40 @@ fn try_replay(args: &ReplayArgs) -> Result<Result<Tally, Failure>> {
         }
         Machine::Model => {
             let rules = args.rules.unwrap_or_else(Version::running);
-            on_model::run(TheEngine, rules, &steps)
-        }
-        Machine::Kernel if args.rules.is_some() => {
-            bail!("the running kernel has its own rules: leave out --rules, or --on kernel");
+            on_model::run(TheEngine, rules, steps)
         }
         Machine::Kernel => {
-            if !nix::unistd::geteuid().is_root() {
-                bail!("the running kernel needs root: run it as root, with sudo say");
-            }
             let mut kernel = Kernel::new(1).map_err(|why| anyhow!(why))?;
             match system {
-                Tested::Engine => kernel.run_engine(&steps),
-                Tested::Program => kernel.run_program(&steps),
+                Tested::Engine => kernel.run_engine(steps),
+                Tested::Program => kernel.run_program(steps),
             }
         }
     };
-    Ok(done.map_err(|violation| Failure { violation, steps, cases: 1, again: None }))
+    Ok(match done {
+        Ok(Tally { steps: 0, .. }) => Outcome::Nothing,
+        Ok(Tally { steps, faults, crashes, .. }) => Outcome::Holds(format!(
+            "{steps} steps, {faults} faults, {crashes} crashes, nothing left"
+        )),
+        Err(violation) => Outcome::Fails(kept.failed(violation).told(&args.typed())),
+    })
+}
+
+/// A sequence of calls that is to have the same answers from both.
+fn on_two_machines(args: &ReplayArgs, kept: &differential::Regression) -> Result<Outcome> {
+    let done = match args.on {
+        Machine::Model => {
+            let rules = args.rules.unwrap_or_else(Version::running);
+            differential::models(rules, rules)(&kept.calls, LATER)
+        }
+        Machine::Kernel => Beside::new()?.compare(&kept.calls, LATER),
+    };
+    Ok(match done {
+        Ok(compared) if compared.calls == 0 => Outcome::Nothing,
+        Ok(compared) => Outcome::Holds(format!("{} calls, the same answers", compared.calls)),
+        Err(difference) => {
+            let json = serde_json::to_string(kept)?;
+            Outcome::Fails(format!("{difference}{}", args.typed().last_lines(&json, None)))
+        }
+    })
 }

@@ -1,7 +1,6 @@
 //! Random sequences, and the shortest that fails.
 
-use std::fmt::{self, Write as _};
-use std::path::PathBuf;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +10,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
 
 use super::plan::{PRELUDE, Plan};
+use super::regressions::Regression;
 use super::step::Step;
 use super::trial::{Checked, Property, Tally, Violation};
+use crate::again::{Again, Replay};
 use crate::env::number;
 
 /// What a search does at least, even if that is more than its steps: on a fast machine it costs nothing.
@@ -75,15 +76,6 @@ pub struct Failure {
     pub cases: u64,
     /// What became of it when it was tried again as it is.
     pub again: Option<Again>,
-}
-
-/// Whether what failed once fails always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Again {
-    /// How often it was tried.
-    pub runs: u32,
-    /// How often it failed.
-    pub failed: u32,
 }
 
 /// What a search came to.
@@ -214,46 +206,28 @@ impl<S> Drawn for (S, Vec<Step>, Option<Arc<AtomicUsize>>) {
 }
 
 impl Failure {
-    /// How often [`Failure::try_again`] tries.
-    const RUNS: u32 = 3;
-
     /// Finds out whether it fails always, or by chance.
     #[must_use]
     pub fn try_again(self, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -> Self {
-        let failed = (0..Self::RUNS).filter(|_| run(&self.steps).is_err()).count();
-        let failed = u32::try_from(failed).unwrap_or(Self::RUNS);
-        Self { again: Some(Again { runs: Self::RUNS, failed }), ..self }
+        let again = Again::tried(|| run(&self.steps).is_err());
+        Self { again: Some(again), ..self }
     }
 
-    /// As a list that a person can follow and the gate can run again, which ends with what to type for that. `replay`
-    /// takes these options then.
-    pub fn listing(&self, kept_in: Option<&PathBuf>, options: &str) -> String {
+    /// As a list that a person can follow, and what does not hold at its end.
+    pub fn listing(&self) -> String {
         let mut text = String::new();
         for (at, step) in self.steps.iter().enumerate() {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {:>2}. {step}", at + 1);
         }
         let _ = writeln!(text, "  {}", self.violation);
-        // From a machine that keeps no files, such as a guest, it can be taken from here.
-        let json = serde_json::to_string(&self.steps).unwrap_or_default();
-        let _ = writeln!(text, "  as JSON: {{\"why\": \"\", \"steps\": {json}}}");
-        let file = kept_in.map_or("FILE (which has that JSON)".into(), |it| it.to_string_lossy());
-        if let Some(again) = self.again {
-            let _ = writeln!(text, "  tried again just now, {again}");
-        }
-        let _ = writeln!(text, "  to see it again: cargo run -p vmtests -- replay {file}{options}");
         text
     }
-}
 
-impl fmt::Display for Again {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { runs, failed } = self;
-        write!(f, "it failed {failed} times of {runs}")?;
-        if failed < runs {
-            f.write_str(": it takes more than these steps, a moment or what else goes on here")?;
-        }
-        Ok(())
+    /// The same, and in the last lines how to see it again.
+    pub fn told(&self, replay: &Replay) -> String {
+        let json = serde_json::to_string(&Regression::of(self)).unwrap_or_default();
+        self.listing() + &replay.last_lines(&json, self.again)
     }
 }
 
@@ -267,22 +241,20 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_say_whether_it_fails_again_and_what_to_type() {
-        let mut outcomes = [false, true, false].into_iter();
-        let sometimes = failure().try_again(|steps| {
+    fn what_is_told_ends_with_whether_it_fails_again_and_what_to_type() {
+        let again = failure().try_again(|steps| {
             assert_eq!(steps, PRELUDE);
-            let holds = outcomes.next().unwrap();
-            if holds { Ok(Tally::default()) } else { Err(failure().violation) }
+            Err(failure().violation)
         });
-        let listing = sometimes.listing(Some(&"/kept.json".into()), " --on kernel");
-        let lines: Vec<_> = listing.lines().rev().take(2).collect();
-        let typed = "  to see it again: cargo run -p vmtests -- replay /kept.json --on kernel";
-        assert_eq!(lines[0], typed);
-        let told = "  tried again just now, it failed 2 times of 3: it takes more than these steps";
-        assert!(lines[1].starts_with(told), "{}", lines[1]);
-
-        let always = failure().try_again(|_| Err(failure().violation)).listing(None, "");
-        assert!(always.contains("it failed 3 times of 3\n"), "{always}");
-        assert!(always.ends_with("replay FILE (which has that JSON)\n"), "{always}");
+        assert_eq!(again.again, Some(Again { runs: 3, failed: 3 }));
+        let replay = Replay { file: Some("/kept.json".into()), ..Replay::default() };
+        let told = again.told(&replay);
+        let lines: Vec<_> = told.lines().collect();
+        let [.., json, tried, typed] = &*lines else { panic!("{told}") };
+        let json = json.trim_start().strip_prefix("as JSON: ").unwrap();
+        assert_eq!(serde_json::from_str::<Regression>(json).unwrap(), Regression::of(&again));
+        assert_eq!(*tried, "  tried again just now, it failed 3 times of 3");
+        assert!(typed.contains("vmtests replay /kept.json"), "{typed}");
+        assert!(told.starts_with(&again.listing()), "{told}");
     }
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::random::Failure;
 use super::step::Step;
+use super::trial::Violation;
+use crate::again;
 
 /// A sequence, and why it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,18 @@ pub struct Regression {
     pub why: String,
     /// The sequence.
     pub steps: Vec<Step>,
+}
+
+impl Regression {
+    /// What is kept of a failure.
+    pub fn of(failure: &Failure) -> Self {
+        Self { why: failure.violation.to_string(), steps: failure.steps.clone() }
+    }
+
+    /// It was kept, and fails.
+    pub fn failed(&self, violation: Violation) -> Failure {
+        Failure { violation, steps: self.steps.clone(), cases: 1, again: None }
+    }
 }
 
 /// Where they are kept.
@@ -49,33 +63,28 @@ pub fn all(folder: &Path) -> Result<Vec<(PathBuf, Regression)>> {
     files.into_iter().map(|path| Ok((path.clone(), read(&path)?))).collect()
 }
 
-/// Writes down a sequence that failed, so that it is run again first from now on. Where the sources cannot be
-/// written (in a virtual machine, say), it goes to the folder for temporary files.
+/// Writes down a sequence that failed (see [`again::keep`]).
 ///
 /// # Errors
-/// When it cannot be written even there.
+/// When it cannot be written where it stays.
 pub fn keep(failure: &Failure, system: &str, seed: u64) -> io::Result<PathBuf> {
-    let temporary = std::env::temp_dir();
-    keep_in(&folder(), failure, system, seed)
-        .or_else(|_| keep_in(&temporary, failure, system, seed))
+    let (name, text) = as_file(failure, system, seed)?;
+    again::keep(&folder(), &name, &text)
 }
 
-fn keep_in(folder: &Path, failure: &Failure, system: &str, seed: u64) -> io::Result<PathBuf> {
-    fs::create_dir_all(folder)?;
-    let why = failure.violation.to_string();
-    let mut text = serde_json::to_string_pretty(&Regression { why, steps: failure.steps.clone() })?;
+/// Name and text.
+fn as_file(failure: &Failure, system: &str, seed: u64) -> io::Result<(String, String)> {
+    let mut text = serde_json::to_string_pretty(&Regression::of(failure))?;
     text.push('\n');
     let name = format!("{system} {} {seed}.json", failure.violation.property).replace(' ', "-");
-    let path = folder.join(name);
-    fs::write(&path, text)?;
-    Ok(path)
+    Ok((name, text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gate::plan::PRELUDE;
-    use crate::gate::trial::{Property, Violation};
+    use crate::gate::trial::Property;
 
     #[test]
     fn what_is_kept_is_read_back() {
@@ -87,7 +96,8 @@ mod tests {
         );
         let violation = Violation { property: Property::NothingLeft, what: "a pin".to_owned() };
         let failure = Failure { violation, steps: PRELUDE.to_vec(), cases: 3, again: None };
-        let path = keep_in(dir.path(), &failure, "the engine", 7).unwrap();
+        let (name, text) = as_file(&failure, "the engine", 7).unwrap();
+        let path = again::keep_in(&[dir.path().to_owned()], &name, &text).unwrap();
         let why = "nothing left: a pin".to_owned();
         let kept = Regression { why, steps: PRELUDE.to_vec() };
         assert_eq!(all(dir.path()).unwrap(), [(path, kept)]);

@@ -65,17 +65,20 @@ impl Independent {
         Err(format!("the auditor does not say that all is clean: {}", shown(&output)))
     }
 
-    /// bpftool shows no program, no link, no map of the run, and no attachment below its cgroup. What it shows of others
-    /// does not count: their programs name another owner.
+    /// bpftool shows no program, no link, no map of the run, and no attachment below its cgroup. What it shows counts, unless
+    /// it is certain that it is somebody else's, or it goes meanwhile.
     fn bpftool(top: &Path) -> Result<(), String> {
-        let Throttles { ours, others_maps } =
-            Throttles::find().map_err(|error| error.to_string())?;
         // Links first: a link keeps its program, so each link's program is in the later answer.
         let links = ask_bpftool(&["link", "show"])?;
-        let programs = ask_bpftool(&["prog", "show"])?;
-        let ids = |of: &Value| list(of).filter_map(|it| it["id"].as_u64()).collect::<Vec<_>>();
-        let ours: BTreeSet<_> = ours.iter().map(|id| u64::from(id.0)).collect();
-        let programs: Vec<_> = ids(&programs).into_iter().filter(|id| ours.contains(id)).collect();
+        let mut programs = named_programs()?;
+        let Throttles { others, others_maps, .. } =
+            Throttles::find().map_err(|error| error.to_string())?;
+        programs.retain(|id| !others.iter().any(|other| u64::from(other.0) == *id));
+        if !programs.is_empty() {
+            // One that was there before all were judged, and is there still, was judged.
+            let still = named_programs()?;
+            programs.retain(|id| still.contains(id));
+        }
         let links: Vec<_> = list(&links)
             .filter(|link| link["prog_id"].as_u64().is_some_and(|id| programs.contains(&id)))
             .collect();
@@ -93,7 +96,7 @@ impl Independent {
         }
         let tree = ask_bpftool(&["cgroup", "tree", &top.to_string_lossy()])?;
         let attached = list(&tree).flat_map(|cgroup| list(&cgroup["programs"]));
-        let attached: Vec<_> = attached.filter(|program| is_ours(program)).collect();
+        let attached: Vec<_> = attached.filter(|program| is_named(program)).collect();
         if attached.is_empty() { Ok(()) } else { Err(format!("bpftool shows {attached:?}")) }
     }
 }
@@ -175,15 +178,49 @@ fn ask_bpftool(words: &[&str]) -> Result<Value, String> {
     serde_json::from_slice(&output.stdout).map_err(|_| said())
 }
 
+/// The programs that are called as those of throttles are.
+fn named_programs() -> Result<Vec<u64>, String> {
+    let programs = ask_bpftool(&["prog", "show"])?;
+    Ok(list(&programs).filter(|it| is_named(it)).filter_map(|it| it["id"].as_u64()).collect())
+}
+
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn is_ours(program: &Value) -> bool {
+fn is_named(program: &Value) -> bool {
     program["name"].as_str().is_some_and(|name| name.starts_with("chadthrottle"))
 }
 
 fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::ScratchCgroup;
+    use crate::isolation::isolate;
+    use crate::lab::owners;
+    use crate::leak;
+
+    #[test]
+    fn root_a_leaked_throttle_that_names_no_owner_is_seen_by_both() {
+        isolate();
+        owners::begin().unwrap();
+        let cgroup = ScratchCgroup::new("witness");
+        let program = leak::load_nameless().unwrap();
+        let id = program.info().id;
+        let census = LinuxBpf::new().unwrap().census().unwrap();
+        assert!(census.programs.contains(&id), "{census:?}");
+        let told = Independent::bpftool(cgroup.path()).unwrap_err();
+        assert!(told.starts_with("bpftool shows programs [") && told.contains(&id.to_string()));
+        drop(program);
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(told) = Independent::bpftool(cgroup.path()) {
+            assert!(Instant::now() < deadline, "{told}");
+            sleep(Duration::from_millis(20));
+        }
+    }
 }

@@ -150,7 +150,7 @@ impl Lab for LinuxBpf {
     fn census(&self) -> Result<Census> {
         // Links first: a link keeps its program, so each link's program is in the later answer.
         let links = objects::cgroup_links()?.links;
-        let Throttles { ours: programs, others_maps } = Throttles::find()?;
+        let Throttles { ours: programs, others_maps, .. } = Throttles::find()?;
         let pins = Path::new(bpf::pins::DEFAULT_BPFFS).join("chadthrottle");
         let pins = files_below(&pins).map_err(|error| {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());

@@ -46,6 +46,8 @@ pub struct Transcript {
     pub release: Option<String>,
     /// The tests' `JUnit` XML.
     pub junit: Option<String>,
+    /// Files that the tests want to be kept: name and text.
+    pub kept: Vec<(String, String)>,
     /// From the start to its script's first line.
     pub booted: Option<Duration>,
     /// From the start to its end.
@@ -88,10 +90,11 @@ pub fn run(
         end: End::Stopped,
         release: None,
         junit: None,
+        kept: Vec::new(),
         booted: None,
         took: began.elapsed(),
     };
-    let mut xml: Option<String> = None;
+    let mut file: Option<String> = None;
     let mut silent_since = None;
     transcript.end = loop {
         if stop.load(Ordering::Relaxed) {
@@ -120,14 +123,23 @@ pub fn run(
             Err(RecvTimeoutError::Disconnected) => break died(),
         };
         let read = protocol::read(&line, word);
-        match (&read, &mut xml) {
-            (Line::JunitEnds, xml) => transcript.junit = xml.take(),
-            (_, Some(xml)) => {
-                xml.push_str(&line);
-                xml.push('\n');
+        match (&read, &mut file) {
+            (Line::JunitEnds, file) => transcript.junit = file.take(),
+            (Line::KeptEnds, file) => {
+                if let (Some(text), Some(last)) = (file.take(), transcript.kept.last_mut()) {
+                    last.1 = text;
+                }
+            }
+            (_, Some(text)) => {
+                text.push_str(&line);
+                text.push('\n');
                 continue;
             }
-            (Line::JunitBegins, xml) => *xml = Some(String::new()),
+            (Line::JunitBegins, file) => *file = Some(String::new()),
+            (Line::KeptBegins { name }, file) => {
+                transcript.kept.push((name.clone(), String::new()));
+                *file = Some(String::new());
+            }
             _ => writeln!(log, "{line}").context("cannot write the log")?,
         }
         heard(&read);
@@ -202,11 +214,13 @@ mod tests {
     #[test]
     fn a_closing_line_is_the_verdict_and_not_the_exit_status() {
         let script = "echo oops >&2; echo @w booted 6.1; echo @w junit; echo '<a>'; echo '</a>'; \
-                      echo @w junit-end; echo words; echo @w closing tests=0 leftovers=0; exit 255";
+                      echo @w junit-end; echo words; echo @w kept a.json; echo '{}'; echo @w kept-end; \
+                       echo @w closing tests=0 leftovers=0; exit 255";
         let (transcript, said) = play(script, LIMITS, &AtomicBool::new(false));
         assert_eq!(transcript.end, End::Closed(Closing { tests: 0, leftovers: 0 }));
         assert_eq!(transcript.release.as_deref(), Some("6.1"));
         assert_eq!(transcript.junit.as_deref(), Some("<a>\n</a>\n"));
+        assert_eq!(transcript.kept, [("a.json".to_owned(), "{}\n".to_owned())]);
         assert!(transcript.booted.unwrap() <= transcript.took);
         assert!(said.starts_with("oops\n") && said.contains("words\n"), "{said}");
     }

@@ -64,6 +64,9 @@ pub struct Kernel {
     pub get: Vec<Way>,
     /// What `bpf::probe` has to find.
     pub expect: Support,
+    /// Whether [`bpf::probe::tcx`] has to find lists on network devices.
+    #[serde(default)]
+    pub tcx: bool,
 }
 
 /// How to get a kernel.
@@ -281,6 +284,7 @@ mod tests {
             at_least: at_least.map(Into::into),
             default: true,
             get: Vec::new(),
+            tcx: true,
             expect: Support {
                 links: true,
                 link_detach: true,

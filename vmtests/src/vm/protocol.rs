@@ -15,6 +15,13 @@ pub enum Line {
     JunitBegins,
     /// The tests' `JUnit` XML has ended.
     JunitEnds,
+    /// A file of that name follows, which the tests want to be kept.
+    KeptBegins {
+        /// It is of this folder: no path.
+        name: String,
+    },
+    /// The file has ended.
+    KeptEnds,
     /// The script has done all it was to do. Only this is a verdict.
     Closing(Closing),
     /// A test has ended.
@@ -51,6 +58,10 @@ pub fn read(line: &str, word: &str) -> Line {
         ["booted", release] => Line::Booted { release: release.into() },
         ["junit"] => Line::JunitBegins,
         ["junit-end"] => Line::JunitEnds,
+        ["kept", name] if !name.contains('/') && name != ".." => {
+            Line::KeptBegins { name: name.into() }
+        }
+        ["kept-end"] => Line::KeptEnds,
         ["closing", tests, leftovers] => {
             let status = |word: &str, name| word.strip_prefix(name)?.parse().ok();
             let closing = status(tests, "tests=")
@@ -90,6 +101,11 @@ mod tests {
         assert_eq!(read("@w booted 6.1.0-56", "w"), Line::Booted { release: "6.1.0-56".into() });
         assert_eq!(read("@w junit", "w"), Line::JunitBegins);
         assert_eq!(read("@w junit-end", "w"), Line::JunitEnds);
+        assert_eq!(read("@w kept a.json", "w"), Line::KeptBegins { name: "a.json".into() });
+        assert_eq!(read("@w kept-end", "w"), Line::KeptEnds);
+        for path in ["../a", "/a", ".."] {
+            assert_eq!(read(&format!("@w kept {path}"), "w"), Line::Other, "{path}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::verdict::{Outcome, Run};
+use crate::again;
 
 /// How many characters of what a failed test said are shown with the verdict.
 const MAX_WORDS: usize = 600;
@@ -88,7 +89,8 @@ pub fn table<'a>(runs: impl IntoIterator<Item = &'a Run>) -> String {
     table.trim_fmt()
 }
 
-/// A line for each test of a run that failed: which, and what it said of it.
+/// A line for each test of a run that failed: which, and what it said of it; and if it said what to type to see it again,
+/// that.
 pub fn failures(run: &Run) -> Vec<String> {
     let suites = run.report.iter().flat_map(|report| &report.test_suites);
     let cases =
@@ -99,11 +101,16 @@ pub fn failures(run: &Run) -> Vec<String> {
             let said = description.as_ref().or(message.as_ref()).or(ty.as_ref());
             let said = said.map_or("", |text| text.as_str());
             let kernel = &run.kernel;
-            Some(format!(
-                "FAILED on {kernel}: {suite} {}: {}",
-                case.name.as_str(),
-                first_words(said)
-            ))
+            let (name, words) = (case.name.as_str(), first_words(said));
+            let mut told = format!("FAILED on {kernel}: {suite} {name}: {words}");
+            for line in again::last_lines_of(said) {
+                // Once: nextest takes the description from what the test has printed.
+                if !told.contains(line) {
+                    told.push_str("\n  ");
+                    told.push_str(line);
+                }
+            }
+            Some(told)
         }
         _ => None,
     };
@@ -236,6 +243,12 @@ stack backtrace:
         run.report = Some(Report::deserialize_from_str(&xml).unwrap());
         let told = "FAILED on 6.1: bpf::root root_a: thread 'root_a' (7) panicked at a.rs:1:2: too much: [1]";
         assert_eq!(failures(&run), [told]);
+        // However much it said, the end has what to type.
+        let long = format!("{}\n  to see it again: vmtests replay x\nstack", "x".repeat(MAX_WORDS));
+        let xml = xml.replace("stack", &long);
+        run.report = Some(Report::deserialize_from_str(&xml).unwrap());
+        let told = failures(&run).concat();
+        assert!(told.ends_with("xxx\n  to see it again: vmtests replay x"), "{told}");
         let late = r#"<failure type="test timeout"/></testcase>"#;
         run.report = Some(Report::deserialize_from_str(&XML.replace("</testcase>", late)).unwrap());
         assert_eq!(failures(&run), ["FAILED on 6.1: bpf::root root_a: test timeout"]);

@@ -21,6 +21,10 @@ use super::stop::Stop;
 use super::suite::{Built, Part, Suite, named};
 use super::verdict::{self, Problem, Run};
 use super::vng::{Boot, Settings};
+use crate::again::KEPT;
+
+/// The folder in each machine's for sequences that failed there.
+const KEPT_DIR: &str = "kept";
 
 /// How much of a console is shown.
 const CONSOLE_LINES: usize = 30;
@@ -207,7 +211,7 @@ impl Plan<'_> {
             .context("a temporary directory")?;
         let word = format!("vm{}", fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim());
         let file = dir.join("settings");
-        self.settings(kernel, part, &word)?.write(&file)?;
+        self.settings(kernel, part, &dir, &word)?.write(&file)?;
         let boot = Boot {
             vng: &self.vng,
             kernel: &bootable.run,
@@ -233,6 +237,10 @@ impl Plan<'_> {
         if let Some(xml) = &transcript.junit {
             fs::write(dir.join("junit.xml"), xml)?;
         }
+        for (name, text) in &transcript.kept {
+            let file = dir.join(KEPT_DIR).join(name);
+            fs::write(&file, text).with_context(|| file.display().to_string())?;
+        }
         let said = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
         let run = Run::judge(kernel, expected, transcript, last_words(&said));
         let end = match run.problems.as_slice() {
@@ -244,7 +252,13 @@ impl Plan<'_> {
     }
 
     /// What the guest's script is told.
-    fn settings(&self, kernel: &Kernel, part: Option<&Part>, word: &str) -> Result<Settings> {
+    fn settings(
+        &self,
+        kernel: &Kernel,
+        part: Option<&Part>,
+        dir: &Path,
+        word: &str,
+    ) -> Result<Settings> {
         let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/bin");
         let path = format!(
             "{}:{}/target/tools/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -263,9 +277,17 @@ impl Plan<'_> {
             env.push(("GATE_WITNESS_EVERY", "10".into()));
         }
         // From which seed the gate runs in there. It stays as long as it is: a guest has its limit.
-        for name in ["HOME", "GATE_SEED", "GATE_WITNESS_EVERY"] {
+        for name in ["HOME", "SUDO_USER", "GATE_SEED", "GATE_WITNESS_EVERY"] {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());
             env.extend(value.map(|value| (name, value)));
+        }
+        let mut scratch = self.suite.as_ref().map(|it| it.scratch.clone()).unwrap_or_default();
+        // A command of the user's may read there what tests have left.
+        let kept = self.suite.is_some().then(|| dir.join(KEPT_DIR));
+        if let Some(kept) = &kept {
+            fs::create_dir_all(kept).with_context(|| kept.display().to_string())?;
+            scratch.push(kept.clone());
+            env.push((KEPT, kept.display().to_string()));
         }
         let command = self.args.command.clone().unwrap_or_default();
         let shell = || vec!["bash".into(), "-c".into(), command];
@@ -274,9 +296,20 @@ impl Plan<'_> {
             workspace: self.workspace.clone(),
             tests: part.map_or_else(shell, |part| part.command.clone()),
             junit: self.suite.as_ref().map(|suite| suite.junit.clone()),
-            scratch: self.suite.as_ref().map(|suite| suite.scratch.clone()).unwrap_or_default(),
+            kept,
+            scratch,
             env,
         })
+    }
+
+    /// What the user's command has printed on a kernel.
+    fn printed(&self, kernel: &str) -> Result<String> {
+        let log = self.out.join(kernel).join("tests.log");
+        let text = fs::read(&log).with_context(|| log.display().to_string())?;
+        let text = String::from_utf8_lossy(&text);
+        // The script's own lines are for the host.
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("@vm")).collect();
+        Ok(lines.join("\n"))
     }
 
     /// The table, what went wrong, and one line for all of it.
@@ -295,6 +328,9 @@ impl Plan<'_> {
             }
             for failure in report::failures(run) {
                 println!("{failure}");
+            }
+            if self.args.command.is_some() && run.took.is_some() {
+                println!("{}: what it printed:\n{}", run.kernel, self.printed(&run.kernel)?);
             }
             if !run.console.is_empty() {
                 println!("{}: the end of its console:\n{}", run.kernel, run.console);

@@ -29,6 +29,7 @@ fn judge(end: End, junit: Option<&str>, expected: &[&str]) -> Run {
         end,
         release: Some("6.1.0-56-cloud-amd64".into()),
         junit: junit.map(Into::into),
+        kept: Vec::new(),
         booted: Some(Duration::from_secs(6)),
         took: Duration::from_secs(20),
     };
@@ -107,6 +108,7 @@ fn another_kernel_than_the_matrix_says_is_no_pass() {
         end: closed(0, 0),
         release: Some("6.12.1".into()),
         junit: None,
+        kept: Vec::new(),
         booted: None,
         took: Duration::ZERO,
     };
@@ -116,6 +118,7 @@ fn another_kernel_than_the_matrix_says_is_no_pass() {
         end: closed(0, 0),
         release: Some("6.1.9".into()),
         junit: None,
+        kept: Vec::new(),
         booted: None,
         took: Duration::ZERO,
     };

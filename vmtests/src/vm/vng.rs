@@ -73,6 +73,8 @@ pub struct Settings {
     pub tests: Vec<String>,
     /// Where that leaves its `JUnit` XML.
     pub junit: Option<PathBuf>,
+    /// The directory whose files are wanted when it has ended, if any.
+    pub kept: Option<PathBuf>,
     /// Directories that it must be able to write into.
     pub scratch: Vec<PathBuf>,
     /// Environment variables.
@@ -96,6 +98,7 @@ impl Settings {
             format!("workspace={}", path(&self.workspace)),
             format!("tests=({})", list(&mut self.tests.iter().map(|word| quote(word)))),
             format!("junit={}", self.junit.as_deref().map(path).unwrap_or_default()),
+            format!("kept={}", self.kept.as_deref().map(path).unwrap_or_default()),
             format!("scratch=({})", list(&mut self.scratch.iter().map(|dir| path(dir)))),
         ];
         lines
@@ -162,7 +165,7 @@ fn quote_path(path: &Path) -> String {
 }
 
 /// For a POSIX shell.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
@@ -177,6 +180,7 @@ mod tests {
             workspace: "/a b".into(),
             tests: vec!["echo".into(), "it's".into(), "$HOME".into(), String::new()],
             junit: None,
+            kept: Some("/k".into()),
             scratch: vec!["/x".into(), "/y z".into()],
             env: vec![("VALUE", "{\"a\": 'b'}\n".into())],
         };
@@ -184,12 +188,12 @@ mod tests {
         let file = dir.path().join("settings");
         settings.write(&file).unwrap();
         let script = format!(
-            ". {}; printf '<%s>' \"$word\" \"$workspace\" \"${{tests[@]}}\" \"$junit\" \"${{scratch[@]}}\"; env",
+            ". {}; printf '<%s>' \"$word\" \"$workspace\" \"${{tests[@]}}\" \"$junit\" \"$kept\" \"${{scratch[@]}}\"; env",
             file.display()
         );
         let said =
             super::super::command::output(Command::new("bash").args(["-c", &script])).unwrap();
-        assert!(said.starts_with("<w></a b><echo><it's><$HOME><><></x></y z>"), "{said}");
+        assert!(said.starts_with("<w></a b><echo><it's><$HOME><><></k></x></y z>"), "{said}");
         assert!(said.contains("VALUE={\"a\": 'b'}\n"), "{said}");
     }
 

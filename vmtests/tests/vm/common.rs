@@ -8,6 +8,7 @@ use bpf::{LinuxBpf, Owner};
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Config, Engine, Spec};
+use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 
 /// The address of the near interface of a [`Pair`].
@@ -120,4 +121,15 @@ pub(crate) fn shown(output: &Output) -> String {
 pub(crate) fn devices_of_ours() -> String {
     let shown = run(&["ip", "-o", "link", "show", "type", "ifb"]);
     shown.lines().filter(|line| line.contains("chadq")).collect()
+}
+
+/// What holds where the kernel has no tcx: the wish for a queue is not granted, and nothing stays behind.
+pub(crate) fn queue_is_refused() {
+    let _pair = Pair::new();
+    let cgroup = ScratchCgroup::new("refused");
+    let mut engine = engine();
+    let error = engine.add(&Spec { queue: true, ..spec(cgroup.path(), Some(1_000_000), None) });
+    assert!(error.unwrap_err().to_string().contains("6.6"));
+    assert!(engine.list().is_empty());
+    assert_eq!(devices_of_ours(), "");
 }

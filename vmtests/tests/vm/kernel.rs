@@ -14,4 +14,5 @@ fn vm_probes_find_what_the_matrix_expects_of_this_kernel() {
     let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
     assert!(entry.is_release(&release), "{release} is not {}", entry.wanted());
     assert_eq!(bpf::probe::support().unwrap(), entry.expect, "{release}");
+    assert_eq!(bpf::probe::tcx(), Ok(entry.tcx), "{release}");
 }

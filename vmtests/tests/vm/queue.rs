@@ -12,10 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::env::has_tcx;
 use vmtests::process::Mortal;
+use vmtests::tcx::has_tcx;
 
-use crate::common::{NEAR, Pair, devices_of_ours, engine, program, run, spec};
+use crate::common::{NEAR, Pair, devices_of_ours, engine, program, queue_is_refused, run, spec};
 
 /// How many packets the queue's device has passed on.
 fn passed() -> usize {
@@ -63,8 +63,7 @@ fn received(socket: &UdpSocket, expected: usize) -> usize {
 #[test]
 fn vm_what_is_the_cgroups_goes_through_the_queue_and_nothing_else_does() {
     if !has_tcx() {
-        // That it is refused there is shown in `round_trips`.
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let cgroup = ScratchCgroup::new("members");
@@ -117,7 +116,7 @@ fn tcx_links(owner: u32) -> usize {
 #[test]
 fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
     if !has_tcx() {
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let cgroup = ScratchCgroup::new("killed");
@@ -144,7 +143,7 @@ fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
 #[test]
 fn vm_two_queues_have_devices_of_their_own_and_go_one_by_one() {
     if !has_tcx() {
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let mut engine = engine();
@@ -178,7 +177,7 @@ fn assert_some_are_lost(socket: &UdpSocket, lost: impl Fn() -> usize) {
 #[test]
 fn vm_what_is_dropped_in_the_queue_is_counted_and_a_broken_queue_is_closed() {
     if !has_tcx() {
-        return;
+        return queue_is_refused();
     }
     let _pair = Pair::new();
     let cgroup = ScratchCgroup::new("drops");

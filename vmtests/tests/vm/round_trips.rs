@@ -8,10 +8,10 @@ use serde_json::Value;
 use throttle_core::Spec;
 use throttle_core::mode::TcpWish;
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::env::has_tcx;
+use vmtests::tcx::has_tcx;
 use vmtests::traffic::{Interval, assert_held, iperf3_intervals, is_at_limit, wait_for_listener};
 
-use crate::common::{FAR, Pair, devices_of_ours, engine, shown, spec};
+use crate::common::{FAR, Pair, engine, queue_is_refused, shown, spec};
 
 /// Bytes a second.
 const LIMIT: u32 = 2_000_000;
@@ -131,21 +131,10 @@ fn vm_a_shaped_upload_goes_at_the_limit_and_hardly_anything_is_dropped() {
 #[test]
 fn vm_over_many_connections_what_is_too_much_waits_in_the_queue() {
     if !has_tcx() {
-        return refused();
+        return queue_is_refused();
     }
     // One segment in each round trip is too much for so many, so windows alone do not suffice.
     let many = How { connections: 32, ..one(TcpWish::Shape, true) };
     let how = [true, false].map(|queue| How { queue, ..many });
     assert_gentler(how, |waits, windows| windows.sent_again > waits.sent_again);
-}
-
-/// Before 6.6 the wish is not granted, and nothing stays behind.
-fn refused() {
-    let _pair = Pair::new();
-    let cgroup = ScratchCgroup::new("refused");
-    let mut engine = engine();
-    let error = engine.add(&Spec { queue: true, ..spec(cgroup.path(), Some(LIMIT.into()), None) });
-    assert!(error.unwrap_err().to_string().contains("6.6"));
-    assert!(engine.list().is_empty());
-    assert_eq!(devices_of_ours(), "");
 }

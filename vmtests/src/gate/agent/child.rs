@@ -33,7 +33,7 @@ impl Agent {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| failed(&error))?;
-        owners::note(&child);
+        owners::note(&child).map_err(|error| failed(&error))?;
         let (to, from) = (child.stdin.take(), child.stdout.take());
         let (Some(to), Some(from)) = (to, from) else { return Err(failed(&"no pipes")) };
         Ok(Self { child, to, from: Lines::new(from, PATIENCE), open_files: 0 })

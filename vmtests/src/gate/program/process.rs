@@ -57,7 +57,7 @@ impl Process {
         command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", program.display());
         let mut child = command.spawn().map_err(|error| failed(&error))?;
-        owners::note(&child);
+        owners::note(&child).map_err(|error| failed(&error))?;
         let Some(stdout) = child.stdout.take() else { return Err(failed(&"no pipe")) };
         let stdout = Lines::new(stdout, PATIENCE);
         let mut process = Self { child, stdout, strace: None, is_to_die: false };

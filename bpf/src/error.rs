@@ -165,6 +165,10 @@ impl Error {
             (_, Errno::ENOSYS | Errno::EOPNOTSUPP)
             | (Call::Iterate, Errno::ENOENT | Errno::EINVAL)
             | (Call::Iterate | Call::Load | Call::LoadTracing, Errno::ESRCH) => Kind::Unsupported,
+            // What is open is there, whatever a call that describes it answers.
+            (Call::Info, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH) => {
+                Kind::Other
+            }
             // ESTALE: as the kernel says of the handle of a file that is not there any more.
             (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH)
             | (Call::OpenById, Errno::ESTALE) => Kind::Vanished,
@@ -348,6 +352,14 @@ mod tests {
             (Errno::EOPNOTSUPP, Kind::Unsupported),
         ] {
             assert_eq!(Error::new(Call::Detach, "x", errno).kind(), kind, "{errno}");
+        }
+    }
+
+    #[test]
+    fn what_is_open_has_not_vanished_whatever_it_is_asked() {
+        for errno in [Errno::ENOENT, Errno::ENODEV, Errno::ENOLINK, Errno::ESRCH] {
+            assert_eq!(Error::new(Call::Info, "link 7", errno).kind(), Kind::Other, "{errno}");
+            assert_eq!(Error::new(Call::FdById, "link 7", errno).kind(), Kind::Vanished, "{errno}");
         }
     }
 

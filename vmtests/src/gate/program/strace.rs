@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::process::PATIENCE;
 use super::skip::Skip;
 use crate::gate::lines::Lines;
-use crate::gate::step::{Fault, Mishap};
+use crate::gate::step::{Fail, Fault, Mishap};
 
 /// strace, attached to a process.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Strace {
         let (calls, when) = call(fault, skip);
         let what = match fault.mishap {
             Mishap::DieBefore | Mishap::DieAfter => "signal=KILL".to_owned(),
-            Mishap::Fail(errno) => format!("error={errno:?}"),
+            Mishap::Fail(errno) => format!("error={:?}", believable(calls, errno)),
         };
         let mut child = Command::new("strace")
             .arg("-o")
@@ -97,9 +97,26 @@ fn call(fault: Fault, skip: Skip) -> (&'static str, u16) {
     (calls, before + round + 1 + more)
 }
 
+/// Who removes a file that is not there has what it wants: the kernel says so of no file that is.
+fn believable(calls: &str, errno: Fail) -> Fail {
+    let removes = calls.contains("unlink") || calls.contains("rmdir");
+    if removes && errno == Fail::ENOENT { Fail::EBUSY } else { errno }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_there_is_never_said_to_be_gone() {
+        let none = Skip::default();
+        for nth in 1..=24 {
+            let (calls, _) = call(Fault { nth, mishap: Mishap::DieBefore }, none);
+            let expected = if nth == 8 || nth == 24 { Fail::EBUSY } else { Fail::ENOENT };
+            assert_eq!(believable(calls, Fail::ENOENT), expected, "{nth}: {calls}");
+            assert_eq!(believable(calls, Fail::EPERM), Fail::EPERM);
+        }
+    }
 
     #[test]
     fn each_number_stands_for_another_call() {

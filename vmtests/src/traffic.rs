@@ -78,35 +78,26 @@ impl Flood {
     /// Where it does something else in the middle of a send, nobody knows whether the limit was asked before or after.
     #[must_use]
     pub fn ideal(&self, rate: u64, burst: Duration) -> RangeInclusive<u64> {
-        let early = self.passed(rate, burst, |it| it.0);
-        let late = self.passed(rate, burst, |it| it.1);
-        // Of each of these either may be true.
-        let cost = Duration::from_secs_f64(self.packet as f64 / rate as f64);
-        let torn =
-            self.times.iter().filter(|(from, to)| to.saturating_sub(*from) >= cost).count() as u64;
-        let error = |of: u64| of / 100 + 1 + torn.min(of / 50);
-        let (least, most) = (early.min(late), early.max(late));
-        least.saturating_sub(error(least))..=most + error(most)
+        self.ideal_in_turn(&[rate], burst)
     }
 
-    /// What would be let through if the limit was asked at these times.
-    fn passed(
-        &self,
-        rate: u64,
-        burst: Duration,
-        time: impl Fn(&(Duration, Duration)) -> Duration,
-    ) -> u64 {
-        let cost = Duration::from_secs_f64(self.packet as f64 / rate as f64);
-        let mut busy_until = Duration::ZERO;
-        let mut passed = 0;
-        for now in self.times.iter().map(time) {
-            busy_until = busy_until.max(now);
-            if busy_until <= now + burst {
-                busy_until += cost;
-                passed += 1;
-            }
-        }
-        passed
+    /// The same of several limits: each is asked for what those before it have let through.
+    #[must_use]
+    pub fn ideal_in_turn(&self, rates: &[u64], burst: Duration) -> RangeInclusive<u64> {
+        let costs = rates.iter().map(|&rate| self.packet as f64 / rate as f64);
+        let costs: Vec<_> = costs.map(Duration::from_secs_f64).collect();
+        let passed = |time: fn(&(Duration, Duration)) -> Duration| {
+            let sent = self.times.iter().map(time).collect();
+            costs.iter().fold(sent, |came, &cost| let_through(came, cost, burst)).len() as u64
+        };
+        // Of each of these either may be true.
+        let (early, late) = (passed(|it| it.0), passed(|it| it.1));
+        let cost = costs.iter().min().copied().unwrap_or_default();
+        let torn =
+            self.times.iter().filter(|(from, to)| to.saturating_sub(*from) >= cost).count() as u64;
+        let error = |of: u64| of / 100 + costs.len() as u64 + torn.min(of / 50);
+        let (least, most) = (early.min(late), early.max(late));
+        least.saturating_sub(error(least))..=most + error(most)
     }
 
     /// Fails unless what arrived is what that limit lets through.
@@ -134,6 +125,20 @@ impl Flood {
             "{received} of {sent} datagrams arrived, {least} to {most} are right at {rate} B/s"
         );
     }
+}
+
+/// Of what comes at these times, what a limit lets through at which a datagram costs that much time.
+fn let_through(came: Vec<Duration>, cost: Duration, burst: Duration) -> Vec<Duration> {
+    let mut busy_until = Duration::ZERO;
+    let is_passed = |&now: &Duration| {
+        busy_until = busy_until.max(now);
+        let passes = busy_until <= now + burst;
+        if passes {
+            busy_until += cost;
+        }
+        passes
+    };
+    came.into_iter().filter(is_passed).collect()
 }
 
 /// Sends datagrams at about `rate` bytes per second (packets, from the IP header on) for that time,
@@ -314,6 +319,20 @@ mod tests {
         let torn = flood((0..100_000).step_by(1_000).flat_map(second).collect());
         assert_eq!(torn.ideal(1_000, Duration::ZERO), 98..=102, "no send takes as long");
         assert_eq!(torn.ideal(2_000, Duration::ZERO), 96..=207);
+    }
+
+    #[test]
+    fn what_one_limit_has_dropped_is_nothing_to_the_next_one() {
+        let us = Duration::from_micros;
+        let round =
+            |it: u64| [0, 1_400, 1_600].map(|at| (us(3_200 * it + at), us(3_200 * it + at)));
+        let times = (0..100).flat_map(round).collect();
+        let flood = Flood { times, packet: 1_000, refused: 0, received: 0 };
+        // Alone each takes two of three: the wide one the first two, the narrow one the first and the last.
+        let (wide, narrow) = (1_000_000, 666_667);
+        assert_eq!(flood.ideal(wide, Duration::ZERO), 197..=203);
+        assert_eq!(flood.ideal(narrow, Duration::ZERO), 197..=203);
+        assert_eq!(flood.ideal_in_turn(&[wide, narrow], Duration::ZERO), 97..=103);
     }
 
     #[test]

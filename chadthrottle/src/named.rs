@@ -66,21 +66,29 @@ impl Named {
     /// Looks in any case. Where it is not to be told where the process is, nothing is said.
     pub(crate) fn look_now(&mut self, armed: Option<CgroupId>) {
         let found = home(self.pid);
-        // What was found is this process's, as it lives on.
-        if start_time(self.pid).ok().flatten() != Some(self.start_time) {
-            return;
+        let started = start_time(self.pid).ok().flatten();
+        let at = self.judge(found, started, armed);
+        let Some(at) = self.note(at) else { return };
+        match left(at) {
+            Some(left) => warn(&format!("{} {left}", self.called())),
+            None => say(&format!("{} is back in the limited cgroup", self.called())),
         }
-        let at = match found {
+    }
+
+    /// Says where it is. It was looked up before its start time: what was found is this process's only if it lives on.
+    fn judge(
+        &self,
+        found: bpf::Result<Home>,
+        started: Option<u64>,
+        armed: Option<CgroupId>,
+    ) -> Option<At> {
+        started.filter(|&it| it == self.start_time)?;
+        match found {
             Ok(found) => at(&found, armed, &self.limited),
             Err(error) => {
                 tracing::debug!("where process {} lives cannot be seen: {error}", self.pid);
                 None
             }
-        };
-        let Some(at) = self.note(at) else { return };
-        match left(at) {
-            Some(left) => warn(&format!("{} {left}", self.called())),
-            None => say(&format!("{} is back in the limited cgroup", self.called())),
         }
     }
 
@@ -159,6 +167,18 @@ mod tests {
         assert_eq!(hidden(None), None);
         assert!(left(&At::OutOfSight).unwrap().contains("cannot be seen"));
         assert_eq!(left(&At::Home), None);
+    }
+
+    #[test]
+    fn another_process_that_has_the_number_now_is_not_taken_for_moved() {
+        let named = Named::new(std::process::id(), Path::new("/a")).unwrap();
+        let judged = |started| {
+            let away = Home::OutOfSight { listed: None, id: Some(CgroupId(8)) };
+            named.judge(Ok(away), started, Some(CgroupId(7)))
+        };
+        assert_eq!(judged(Some(named.start_time)), Some(At::OutOfSight));
+        assert_eq!(judged(Some(named.start_time + 1)), None, "another one has the number");
+        assert_eq!(judged(None), None, "it has ended");
     }
 
     #[test]

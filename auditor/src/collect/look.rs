@@ -117,7 +117,7 @@ impl Eye<'_> {
         let device_links = device_links(&programs, gaps, changing);
         let host = host_elsewhere();
         let ledger = ledger_entries(host.as_deref(), gaps);
-        let removed_cgroups = removed_cgroups(self.cgroup, &ledger);
+        let removed_cgroups = removed_cgroups(&ledger, |id| Cgroup::open_by_id(self.cgroup, id));
         let owned = programs.iter().filter_map(|program| program.owner.as_ref());
         let owned = owned.chain(ledger.iter().map(|entry| &entry.owner));
         let of_devices: Vec<Owner> = devices.iter().filter_map(DeviceFact::owner).collect();
@@ -238,8 +238,11 @@ pub(super) fn known<T>(
 }
 
 /// Of the cgroups of throttles that are meant to stay, those that are gone. One of which that cannot be told is none.
-fn removed_cgroups(any: &Cgroup, ledger: &[ledger::Entry]) -> Vec<CgroupId> {
-    let is_removed = |entry: &&ledger::Entry| match Cgroup::open_by_id(any, entry.cgroup_id) {
+fn removed_cgroups<T>(
+    ledger: &[ledger::Entry],
+    open_by_id: impl Fn(CgroupId) -> bpf::Result<T>,
+) -> Vec<CgroupId> {
+    let is_removed = |entry: &&ledger::Entry| match open_by_id(entry.cgroup_id) {
         Err(error) => error.kind() == Kind::Vanished,
         // A number is used for one cgroup only, as long as the host runs.
         Ok(_) => false,

@@ -124,6 +124,22 @@ fn each_record_that_could_not_be_read_is_a_gap() {
 }
 
 #[test]
+fn a_cgroup_is_removed_if_the_kernel_says_so_and_not_if_it_cannot_be_asked() {
+    let pinned = include_str!("../../tests/snapshots-in/pinned.json");
+    let pinned: crate::snapshot::Snapshot = serde_json::from_str(pinned).unwrap();
+    let kept = |id| ledger::Entry { cgroup_id: CgroupId(id), ..pinned.looks[0].ledger[0].clone() };
+    let passing = ledger::Entry { persist: false, ..kept(5) };
+    let ledger = [kept(4), kept(1), kept(2), kept(3), kept(4), passing];
+    let open = |id: CgroupId| match id.0 {
+        1 => Ok(()),
+        2 => Err(Error::new(Call::OpenById, "2", Errno::EPERM)),
+        3 => Err(Error::new(Call::OpenById, "3", Errno::ENOSYS)),
+        _ => Err(Error::new(Call::OpenById, "4", Errno::ESTALE)),
+    };
+    assert_eq!(removed_cgroups(&ledger, open), [CgroupId(4)]);
+}
+
+#[test]
 fn links_that_are_being_made_are_told_apart_from_those_that_could_not_be_listed() {
     let (mut gaps, mut changing) = (Vec::new(), vec![LinkId(1)]);
     let read = Links { links: vec!['a', 'b'], changing: vec![LinkId(2), LinkId(3)] };

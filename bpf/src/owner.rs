@@ -68,10 +68,15 @@ impl Owner {
         if self.boot_id != boot_id()? {
             return Ok(Some(false));
         }
-        if self.pid_namespace != pid_namespace()? || !is_proc_ours()? {
+        if !self.is_numbered_by(pid_namespace()?, is_proc_ours()?) {
             return Ok(None);
         }
         Ok(self.is_started_at(start_time(self.pid)?, start_shift()))
+    }
+
+    /// Whether the pid is this process's number for it, and `/proc`'s.
+    fn is_numbered_by(&self, pid_namespace: u32, is_proc_ours: bool) -> bool {
+        self.pid_namespace == pid_namespace && is_proc_ours
     }
 
     /// Judges from the start time that `/proc` shows for the pid, and the shift of who reads it there.
@@ -318,6 +323,15 @@ mod tests {
         assert_eq!(other_boot.is_alive(), Ok(Some(false)));
         let elsewhere = Owner { pid_namespace: 1, ..owner };
         assert_eq!(elsewhere.is_alive(), Ok(None));
+    }
+
+    #[test]
+    fn a_pid_says_nothing_of_a_process_that_is_numbered_otherwise_here_or_in_proc() {
+        let owner = Owner { pid_namespace: 7, ..Owner::this_process("1").unwrap() };
+        let cases = [(7, true), (7, false), (8, true), (8, false)];
+        let is =
+            cases.map(|(namespace, is_proc_ours)| owner.is_numbered_by(namespace, is_proc_ours));
+        assert_eq!(is, [true, false, false, false]);
     }
 
     #[test]

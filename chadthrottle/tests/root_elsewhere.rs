@@ -165,6 +165,36 @@ fn root_an_owner_that_is_told_another_boot_id_is_alive_from_inside_and_from_outs
     limit.end();
 }
 
+/// In a pid namespace that was entered without mounting `/proc` anew, the owner's pid is another process's there, or nobody's.
+#[test]
+fn root_where_proc_is_of_the_namespace_above_nobody_takes_a_neighbour_for_dead() {
+    isolate();
+    let (cgroup, another) = (ScratchCgroup::new("first"), ScratchCgroup::new("second"));
+    // The second one settles while the first one runs.
+    let script = format!(
+        "limit='limit --upload 1M --attach legacy --cgroup'; \"$0\" $limit {first} & \
+         until \"$0\" list | grep -q {name}; do sleep 0.1; done; \
+         \"$0\" $limit {second} --duration 10ms; echo settled; read -r _; kill $!; wait",
+        first = cgroup.path().display(),
+        name = cgroup.path().file_name().unwrap().display(),
+        second = another.path().display(),
+    );
+    let mut inside = Command::new("unshare")
+        .args(["--pid", "--fork", "--", "sh", "-c", &script, PROGRAM])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Mortal::from)
+        .unwrap();
+    let mut said = BufReader::new(inside.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line == "settled"));
+    assert_eq!((programs(cgroup.path()), programs(another.path())), (2, 0));
+    drop(inside.stdin.take());
+    assert!(said.any(|line| line.contains("passed 0 B")));
+    inside.wait().unwrap();
+    assert_eq!(programs(cgroup.path()), 0);
+}
+
 #[test]
 fn root_a_throttle_of_another_cgroup_namespace_is_not_armed_again_here() {
     isolate();

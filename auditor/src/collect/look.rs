@@ -10,7 +10,7 @@ use bpf::error::{Error, Kind};
 use bpf::holders::{Holder, Holders, holders, still_holding};
 use bpf::objects::Links;
 use bpf::pins::{Held, Pins, Sought, pins};
-use bpf::{AttachType, CgroupId, LinkId, Owner, ledger, objects};
+use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId, ledger, objects};
 
 use super::attachments::{Attachments, shown};
 use super::devices::{device_facts, device_links};
@@ -23,8 +23,8 @@ use super::walk::{Visitor, walk};
 use super::{Breadth, gap, milliseconds};
 use crate::classify::{Ours, devices_in_scope};
 use crate::snapshot::{
-    DeviceFact, Gap, HolderFact, Inventory, LinkFact, Look, Object, OwnerFact, PinFact, Scope,
-    Subject, Timings,
+    AttachmentFact, DeviceFact, Gap, HolderFact, Inventory, LinkFact, Look, Object, OwnerFact,
+    PinFact, Scope, Subject, Timings,
 };
 
 /// How much to look at. The paths are relative to the mount.
@@ -94,9 +94,7 @@ impl Eye<'_> {
             programs.loaded();
         }
         if let Extent::Some(before, cgroups) = self.extent {
-            let elsewhere = before.attachments.iter().filter(|it| !cgroups.contains(&it.cgroup_id));
-            // A program that has gone is attached nowhere any more.
-            attachments.extend(elsewhere.filter(|it| !programs.is_gone(it.program_id)).cloned());
+            attachments.extend(elsewhere(before, cgroups, |program| programs.is_gone(program)));
             attachments.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
             coverage.continue_from(&before.coverage, self.gaps);
         }
@@ -235,6 +233,16 @@ pub(super) fn known<T>(
             Vec::new()
         }
     }
+}
+
+/// What an earlier look has seen on other cgroups than these. A program that has gone is attached nowhere any more.
+fn elsewhere(
+    before: &Look,
+    cgroups: &HashSet<CgroupId>,
+    is_gone: impl Fn(ProgramId) -> bool,
+) -> Vec<AttachmentFact> {
+    let elsewhere = before.attachments.iter().filter(|it| !cgroups.contains(&it.cgroup_id));
+    elsewhere.filter(|it| !is_gone(it.program_id)).cloned().collect()
 }
 
 /// Of the cgroups of throttles that are meant to stay, those that are gone. One of which that cannot be told is none.

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use bpf::ProgramId;
 use bpf::error::Call;
 use bpf::holders::Holder;
 use bpf::pins::Pin;
@@ -137,6 +136,26 @@ fn a_cgroup_is_removed_if_the_kernel_says_so_and_not_if_it_cannot_be_asked() {
         _ => Err(Error::new(Call::OpenById, "4", Errno::ESTALE)),
     };
     assert_eq!(removed_cgroups(&ledger, open), [CgroupId(4)]);
+}
+
+#[test]
+fn what_an_earlier_look_has_seen_elsewhere_stays_seen_while_its_program_lives() {
+    let active = include_str!("../../tests/snapshots-in/active.json");
+    let active: crate::snapshot::Snapshot = serde_json::from_str(active).unwrap();
+    let mut before = active.looks[0].clone();
+    let on = |cgroup, program| AttachmentFact {
+        cgroup_id: CgroupId(cgroup),
+        program_id: ProgramId(program),
+        ..active.looks[0].attachments[0].clone()
+    };
+    before.attachments = vec![on(1, 10), on(2, 10), on(2, 11), on(3, 12), on(4, 10)];
+    let again = HashSet::from([CgroupId(2), CgroupId(9)]);
+    let places = |is_gone: fn(ProgramId) -> bool| -> Vec<_> {
+        let left = elsewhere(&before, &again, is_gone).into_iter();
+        left.map(|it| (it.cgroup_id.0, it.program_id.0)).collect()
+    };
+    assert_eq!(places(|_| false), [(1, 10), (3, 12), (4, 10)]);
+    assert_eq!(places(|program| program.0 == 10), [(3, 12)]);
 }
 
 #[test]

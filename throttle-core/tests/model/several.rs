@@ -117,3 +117,23 @@ fn what_was_asked_for_is_what_a_throttle_is_now_and_not_what_it_was() {
         assert!(asked(&[tcp], former_first).is_none() && asked(&[], former_first).is_none());
     }
 }
+
+/// Only what is sent can wait in `fq`.
+#[test]
+fn the_devices_with_fq_are_those_of_the_upload_whatever_is_limited_beside_it() {
+    let host = Host::boot();
+    host.crash(&host.cgroup("a"), Wish::Pinned);
+    let whole = host.entries().swap_remove(0);
+    let asked = |of_download: &[u32], of_upload: &[u32]| -> Vec<u32> {
+        let mut entry = whole.clone();
+        for (at, devices) in [(PLACES[0], of_download), (PLACES[1], of_upload)] {
+            let mut own = entry.attachments.iter_mut();
+            let recorded = own.find(|it| it.attach_type == at).unwrap();
+            recorded.limits.as_mut().unwrap().fq_devices = devices.to_vec();
+        }
+        spec_of(&entry).unwrap().departures.numbers().collect()
+    };
+    assert_eq!(asked(&[], &[2, 5]), [2, 5]);
+    assert_eq!(asked(&[7], &[2]), [2]);
+    assert_eq!(asked(&[7], &[]), [0; 0]);
+}

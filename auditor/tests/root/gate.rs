@@ -31,9 +31,13 @@ impl Gate {
     }
 
     pub(crate) fn command(&self, argv: &[&str]) -> Command {
+        self.talking(&[], argv)
+    }
+
+    fn talking(&self, options: &[&str], argv: &[&str]) -> Command {
         let mut gate = Command::new(env!("CARGO_BIN_EXE_chadthrottle-audit"));
         let file = format!("json={}", self.folder.path().join("report").display());
-        gate.args(["gate", "--program", &self.program, "--output", &file]);
+        gate.args(["gate", "--program", &self.program, "--output", &file]).args(options);
         gate.args(["--settle", self.settle, "--"]).args(argv);
         gate
     }
@@ -45,7 +49,8 @@ impl Gate {
             "bpftool map create /sys/fs/bpf/left type array key 4 value 4 entries 1 name {}; echo $$",
             self.program
         );
-        let mut gate = piped(&mut self.command(&["sh", "-c", &script]));
+        // It says when it has looked.
+        let mut gate = piped(&mut self.talking(&["-v"], &["sh", "-c", &script]));
         let mut stdout = BufReader::new(gate.stdout.take().unwrap());
         let mut pid = String::new();
         stdout.read_line(&mut pid).unwrap();

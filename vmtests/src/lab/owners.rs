@@ -17,6 +17,7 @@ use bpf::objects;
 use bpf::pins::{Held, Sought, held_by};
 use bpf::program::{Program, ProgramInfo};
 use bpf::{AttachType, MapId, Owner, ProgramId, Result};
+use nix::errno::Errno;
 
 use crate::cgroup::is_scratch;
 
@@ -235,6 +236,8 @@ impl Seen {
         let is_ours = is_ours || is_scratch(path);
         let cgroup = match Cgroup::open(path) {
             Err(error) if error.kind() == Kind::Vanished => return Ok(()),
+            // Others' cgroups may lie deeper than a path can say; this run's do not.
+            Err(error) if error.errno() == Errno::ENAMETOOLONG && !is_ours => return Ok(()),
             opened => opened?,
         };
         let found = if is_ours { &mut self.in_our_cgroups } else { &mut self.elsewhere };

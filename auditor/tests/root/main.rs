@@ -16,6 +16,7 @@ mod recheck;
 mod refused;
 mod rights;
 mod schema;
+mod signals;
 mod surroundings;
 mod talk;
 mod unowned;

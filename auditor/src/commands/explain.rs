@@ -32,3 +32,21 @@ fn list() -> String {
     ];
     text.concat().join("\n") + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_each_finding_once_and_a_leak_below_leaks() {
+        let text = list();
+        let (others, leaks) = text.split_once("\nLeaks:\n").unwrap();
+        for finding in Finding::ALL {
+            let is_in = |part: &str| {
+                part.lines().filter(|line| line.starts_with(&format!("  {finding} "))).count()
+            };
+            let expected = if finding.is_leak() { (0, 1) } else { (1, 0) };
+            assert_eq!((is_in(others), is_in(leaks)), expected, "{finding}");
+        }
+    }
+}

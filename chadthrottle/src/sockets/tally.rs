@@ -55,8 +55,8 @@ impl Tally {
         for file in files {
             let Open::Socket(socket) = &file.what else { continue };
             let Some(now) = socket.traffic.filter(|_| is_outside(socket)) else { continue };
-            let is_new = self.known.contains(&file.process.pid);
-            let first = if is_new { Traffic::default() } else { now };
+            let came_since = self.known.contains(&file.process.pid);
+            let first = if came_since { Traffic::default() } else { now };
             let counted = self.sockets.entry(socket.inode).or_insert_with(|| Counted {
                 first,
                 last: first,

@@ -100,3 +100,44 @@ fn why_not(classified: &Classified<'_>, id: u32) -> String {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::{Finding, classify};
+    use crate::plan::{Action, Premise};
+    use crate::snapshot::Snapshot;
+
+    fn step(action: Action) -> Step {
+        let (finding, premise) = (Finding::Unowned, Premise::Unowned);
+        Step { finding, program: None, premise, action, note: None }
+    }
+
+    #[test]
+    fn what_nobody_agrees_to_and_what_cannot_be_done_is_told_of_just_that() {
+        let active = include_str!("../../../tests/snapshots-in/active.json");
+        let snapshot: Snapshot = serde_json::from_str(active).unwrap();
+        let classified = classify(&snapshot);
+        let [one, other, ..] = &classified.attachments[..] else { panic!("{classified:?}") };
+        let can = || {
+            step(Action::Unpin {
+                path: "/a".into(),
+                object: crate::snapshot::Object::Program(one.program_id),
+            })
+        };
+        let cannot = || step(Action::Cannot { why: "held".to_owned(), holders: Vec::new() });
+        let forced = |steps: [Vec<Step>; 2]| {
+            let [first, second] = steps;
+            Forced { chosen: vec![(one, first), (other, second)], doubt: None }
+        };
+        let told = |it: &Forced<'_, '_>| (it.has_refusal(), it.is_idle());
+        assert_eq!(told(&forced([vec![can()], vec![can()]])), (false, false));
+        assert_eq!(told(&forced([vec![can()], vec![cannot()]])), (true, false));
+        assert_eq!(told(&forced([vec![cannot()], vec![cannot()]])), (true, true));
+        assert_eq!(told(&forced([vec![cannot(), can()], vec![can()]])), (false, false));
+        let forced = forced([vec![can(), can()], vec![cannot()]]);
+        let declined = |agreed: &[&Judged<'_>]| forced.declined(agreed).count();
+        let counts = [declined(&[]), declined(&[one]), declined(&[other]), declined(&[one, other])];
+        assert_eq!(counts, [3, 1, 2, 0]);
+    }
+}

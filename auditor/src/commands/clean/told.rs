@@ -100,15 +100,16 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use bpf::ProgramId;
+    use bpf::{AttachType, CgroupId, LinkId, ProgramId};
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
     use crate::classify::{Finding, classify};
     use crate::clean::{Failure, Outcome};
     use crate::cli::{Cli, Command};
     use crate::plan::{Action, Identity, Premise};
-    use crate::snapshot::Object;
+    use crate::snapshot::{DeviceFact, Object};
 
     fn told(arguments: &[&str]) -> Told {
         let all = [&["chadthrottle-audit", "clean", "--format", "json"], arguments].concat();
@@ -209,5 +210,61 @@ mod tests {
         let outcome = Outcome::Failed(Failure::StillThere);
         let unjudged = Done { leak: "program 7 on /a".to_owned(), step: None, outcome };
         assert!(line(&unjudged).starts_with("FAILED to detach program 7 on /a: "));
+    }
+
+    /// Every kind of step, where it is and nowhere else, in the JSON and in the line for people.
+    #[test]
+    fn each_step_is_told_with_its_place_and_its_verb() {
+        let device = DeviceFact {
+            network_namespace: 9,
+            namespace_path: None,
+            index: 7,
+            name: "chadq4711a".to_owned(),
+            is_ifb: true,
+            alias: None,
+        };
+        let (cgroup_id, attach_type) = (CgroupId(5), AttachType::INET_EGRESS);
+        let program = "program 41 (chadthrottle_in)";
+        let cases = [
+            (
+                Action::DetachLegacy { cgroup: "/a".into(), cgroup_id, attach_type },
+                json!({"cgroup": "/a", "cgroup_id": 5, "attach_type": "cgroup_inet_egress"}),
+                format!("detached {program} from /a, cgroup_inet_egress"),
+            ),
+            (
+                Action::DetachLink { link: LinkId(3), cgroup_id, attach_type },
+                json!({"cgroup_id": 5, "attach_type": "cgroup_inet_egress", "link_id": 3}),
+                format!("detached {program}, link 3, from cgroup 5, cgroup_inet_egress"),
+            ),
+            (
+                Action::DetachFromDevice { link: LinkId(3), device: 7 },
+                json!({"link_id": 3, "device": 7}),
+                format!("detached {program}, link 3, from network device 7"),
+            ),
+            (
+                Action::RemoveDevice(device),
+                json!({"device": 7}),
+                "removed network device chadq4711a (7)".to_owned(),
+            ),
+            (
+                Action::Unpin {
+                    path: "/sys/fs/bpf/x".into(),
+                    object: Object::Program(ProgramId(41)),
+                },
+                json!({"pin": "/sys/fs/bpf/x"}),
+                format!("unpinned /sys/fs/bpf/x, which holds {program}"),
+            ),
+        ];
+        for (action, places, expected) in cases {
+            let step = Some(step(action));
+            let done = Done { leak: "it".to_owned(), step, outcome: Outcome::Removed };
+            assert_eq!(line(&done), expected);
+            let mut told = told(&["--yes"]);
+            told.done(&done, false);
+            let written = &written(told)["steps"][0];
+            for key in ["cgroup", "cgroup_id", "attach_type", "link_id", "device", "pin"] {
+                assert_eq!(written[key], places[key], "{key}: {expected}");
+            }
+        }
     }
 }

@@ -75,7 +75,7 @@ pub struct Host {
     pub hostname: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// The inode number of the auditor's own pid namespace: an [`Owner`] of another one has a pid
+    /// The inode number of the auditor's own pid namespace: an owner of another one has a pid
     /// that means nothing here.
     pub pid_namespace: u32,
 }

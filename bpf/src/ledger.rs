@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
-use crate::{AttachType, CgroupId, LinkId, Owner, ProgramId};
+use crate::{AttachType, CgroupId, LinkId, Owner, ProgramId, ProgramIdentity};
 
 /// Where the ledger is unless somebody says otherwise.
 pub const DEFAULT_DIR: &str = "/run/chadthrottle";
@@ -55,6 +55,14 @@ pub struct RecordedAttachment {
     /// still has open sockets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_cgroup: Option<CgroupId>,
+}
+
+impl RecordedAttachment {
+    /// What tells its program from every other one of that boot.
+    pub fn identity(&self) -> ProgramIdentity {
+        let (id, tag) = (self.program_id, self.tag.clone());
+        ProgramIdentity { id, tag, loaded_at_ns: self.loaded_at_ns }
+    }
 }
 
 /// What a direction of a throttle allows.

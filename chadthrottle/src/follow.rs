@@ -14,6 +14,7 @@ use throttle_core::neighbours::Neighbour;
 use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId, ThrottleStatus};
 
 use crate::course::Course;
+use crate::former::Former;
 use crate::hold::Holder;
 use crate::in_force::Neighbours;
 use crate::limit::{shown, tell_of_open_sockets};
@@ -96,16 +97,6 @@ pub(crate) struct Follow<'a> {
     sum: Sum,
 }
 
-struct Former {
-    id: ThrottleId,
-    removed_at: Instant,
-    /// It is said that sockets remain.
-    told: bool,
-}
-
-/// The kernel takes a moment to let go of a removed cgroup's programs, also if there is no socket.
-const MOMENT: Duration = Duration::from_millis(50);
-
 impl<'a> Follow<'a> {
     pub(crate) fn new(
         engine: &'a mut Engine<LinuxBpf>,
@@ -160,7 +151,7 @@ impl<'a> Follow<'a> {
                 let early = || not_done("the cgroup was removed before the duration was over");
                 break left.then(|| early().into());
             }
-            let is_settled = self.current.is_some() && self.former.iter().all(|it| it.told);
+            let is_settled = self.current.is_some() && self.former.iter().all(Former::is_told);
             let look = if is_settled && watch.is_some() { LOOK } else { LOOK_FOR_CGROUP };
             let look = Instant::now() + look;
             let until = deadline.map_or(look, |deadline| deadline.min(look));
@@ -206,7 +197,7 @@ impl<'a> Follow<'a> {
             self.current = None;
             // Arming takes longer than the counters stay.
             self.count();
-            self.former.push(Former { id, removed_at: Instant::now(), told: false });
+            self.former.push(Former::new(id));
         }
         if self.current.is_none() && !once {
             self.arm_again(had.is_some());
@@ -350,11 +341,10 @@ impl<'a> Follow<'a> {
         let mut kept = Vec::new();
         for mut former in std::mem::take(&mut self.former).into_iter().rev() {
             let keeps_programs = std::mem::take(&mut last) && !is_armed && !once;
-            if former.removed_at.elapsed() < MOMENT {
+            if former.is_fresh() {
                 kept.push(former);
                 continue;
             }
-            let is_old = former.removed_at.elapsed() > LOOK;
             let health = self.engine.cgroup_health(former.id);
             let is_gone = matches!(health, Some(Health::CgroupVanished) | None);
             let done = if is_gone && !keeps_programs {
@@ -366,21 +356,12 @@ impl<'a> Follow<'a> {
                 // The kernel may not have let go of all yet: then the next look does it.
                 self.engine.wait_for_cgroup(former.id).map(Some)
             };
-            match done {
-                Ok(None) => continue,
-                Ok(Some(true)) if is_old && !former.told => {
-                    say(
-                        "sockets that were made in the removed cgroup are still open: they stay limited",
-                    );
-                    former.told = true;
-                }
-                Err(error) if !former.told => {
-                    say(&format!("the throttle of the removed cgroup: {error}"));
-                    former.told = true;
-                }
-                Ok(Some(_)) | Err(_) => {}
+            if let Some(news) = former.news(&done) {
+                say(&news);
             }
-            kept.push(former);
+            if !matches!(done, Ok(None)) {
+                kept.push(former);
+            }
         }
         kept.reverse();
         self.former = kept;

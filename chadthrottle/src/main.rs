@@ -7,6 +7,7 @@ mod course;
 mod departures;
 mod doctor;
 mod follow;
+mod former;
 mod generate;
 mod hold;
 mod ids;

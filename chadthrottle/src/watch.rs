@@ -55,3 +55,37 @@ impl AsFd for Watch {
         self.inotify.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use vmtests::cgroup::ScratchCgroup;
+
+    use super::*;
+
+    /// The kernel tells before the call that it tells of has returned.
+    fn is_told(watch: &Watch) -> bool {
+        let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
+    }
+
+    #[test]
+    fn root_whatever_comes_and_goes_above_is_told_also_in_what_was_made_meanwhile() {
+        let top = ScratchCgroup::new("watch");
+        let above = top.path().join("above");
+        let cgroup = above.join("cgroup");
+        let watch = Watch::new(&cgroup).unwrap();
+        assert!(!is_told(&watch));
+        let (make, remove) = (|it: &Path| fs::create_dir(it), |it: &Path| fs::remove_dir(it));
+        let acts: [(&dyn Fn(&Path) -> std::io::Result<()>, &Path); 4] =
+            [(&make, &above), (&make, &cgroup), (&remove, &cgroup), (&remove, &above)];
+        for (nth, (act, folder)) in acts.into_iter().enumerate() {
+            act(folder).unwrap();
+            assert!(is_told(&watch), "{nth}: {}", folder.display());
+            watch.heard();
+            assert!(!is_told(&watch), "{nth}: {}", folder.display());
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
 use bpf::link::LinkInfo;
 use bpf::list::Scope;
-use bpf::{CgroupBpf, CgroupId, ProgramIdentity};
+use bpf::{CgroupBpf, CgroupId};
 
 use crate::attachment::detach_legacy;
 use crate::engine::is_vanished;
@@ -326,7 +326,7 @@ fn find_program<B: CgroupBpf>(
     recorded: &RecordedAttachment,
 ) -> Result<Found<B::Program>> {
     match kernel.open_program(recorded.program_id) {
-        Ok(program) if kernel.identity(&program) == identity(recorded) => Ok(Found::Ours(program)),
+        Ok(program) if kernel.identity(&program) == recorded.identity() => Ok(Found::Ours(program)),
         Ok(_) => Ok(Found::Anothers),
         Err(error) if is_vanished(&error) => Ok(Found::None),
         Err(error) => Err(error.into()),
@@ -433,14 +433,6 @@ fn recorded_link<B: CgroupBpf>(
         Ok(info) => Ok(Some(info).filter(|info| info.program_id == recorded.program_id)),
         Err(error) if is_vanished(&error) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-fn identity(recorded: &RecordedAttachment) -> ProgramIdentity {
-    ProgramIdentity {
-        id: recorded.program_id,
-        tag: recorded.tag.clone(),
-        loaded_at_ns: recorded.loaded_at_ns,
     }
 }
 

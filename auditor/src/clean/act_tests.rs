@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bpf::link::Way;
 use bpf::list::attach;
@@ -103,6 +105,40 @@ fn root_a_foreign_program_in_a_list_that_is_not_multi_stays() {
         let foreign = put(&cgroup, "chadtest_other", flags);
         assert!(is_gone(&act().take(&step(&ours, detach_from(&cgroup)))), "{flags:?}");
         assert_eq!(ids(&cgroup), [foreign.info().id]);
+    }
+}
+
+/// From Linux 6.17 on the kernel refuses to change a list that is not the one that was looked at.
+#[test]
+fn root_in_a_list_that_others_change_all_the_time_it_is_tried_again() {
+    let cgroup = ScratchCgroup::new("busy");
+    let open = Cgroup::open(cgroup.path()).unwrap();
+    let other = Program::load_pass("chadtest_other", INGRESS).unwrap();
+    let (is_over, began) = (AtomicBool::new(false), Instant::now());
+    let outcomes: Vec<_> = std::thread::scope(|threads| {
+        let other = other.as_fd();
+        let (is_over, open) = (&is_over, &open);
+        threads.spawn(move || {
+            // Also if the test fails.
+            while !is_over.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(60) {
+                attach(other, open, INGRESS, AttachFlags::MULTI, None).unwrap();
+                detach(other, open, INGRESS, None).unwrap();
+            }
+        });
+        let outcomes = (0..100).map(|_| {
+            let ours = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
+            let outcome = act().take(&step(&ours, detach_from(&cgroup)));
+            let is_there = ids(&cgroup).contains(&ours.info().id);
+            (outcome, is_there)
+        });
+        let outcomes = outcomes.collect();
+        is_over.store(true, Ordering::Relaxed);
+        outcomes
+    });
+    for (outcome, is_there) in outcomes {
+        // Ten times in a row somebody may always have been quicker.
+        assert!(outcome == Outcome::Removed || is_changed(&outcome), "{outcome:?}");
+        assert_eq!(is_there, outcome != Outcome::Removed);
     }
 }
 

@@ -79,14 +79,11 @@ pub(super) fn deliver(
     let mut failed: Vec<anyhow::Error> = files.filter_map(Result::err).collect();
     let printed = render(result, args.format, stream.medium()).and_then(|text| stream.print(&text));
     failed.extend(printed.err());
-    match failed.len() {
-        0 => Ok(()),
-        1 => Err(failed.remove(0)),
-        _ => {
-            let all: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
-            Err(anyhow!("{}", all.join("; ")))
-        }
+    if failed.is_empty() {
+        return Ok(());
     }
+    let all: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
+    Err(anyhow!(all.join("; ")))
 }
 
 /// Writes a result to a file, or to standard output. Whoever reads a file sees the old one or the new one, never a

@@ -15,7 +15,7 @@ use bpf::limits::{Rate, Traffic};
 use bpf::lineage::{Lineage, ListMode, lineages};
 use bpf::list::{Scope, query};
 use bpf::program::Program;
-use bpf::{AttachType, CgroupId, ProgramId, objects};
+use bpf::{AttachType, CgroupId, ProgramId, ProgramIdentity, objects};
 use throttle_core::neighbours::Neighbour;
 use throttle_core::{Direction, Spec, Started};
 
@@ -221,16 +221,7 @@ fn children(folder: &Path) -> bpf::Result<Vec<PathBuf>> {
 
 /// `process 4711 (chadthrottle)`, `the pinned throttle 3`.
 fn whose(program: &Program, cgroup: CgroupId, ledger: &[Entry]) -> String {
-    let identity = program.info().identity();
-    let recorded = ledger.iter().find(|entry| {
-        let is_it = |it: &ledger::RecordedAttachment| {
-            it.program_id == identity.id
-                && it.tag == identity.tag
-                && it.loaded_at_ns == identity.loaded_at_ns
-        };
-        entry.persist && entry.cgroup_id == cgroup && entry.attachments.iter().any(is_it)
-    });
-    if let Some(entry) = recorded {
+    if let Some(entry) = recorded(&program.info().identity(), cgroup, ledger) {
         return format!("the pinned throttle {}", escape(&entry.throttle));
     }
     let Ok(Some(owner)) = program.owner() else { return "an unknown owner".to_owned() };
@@ -247,6 +238,20 @@ fn whose(program: &Program, cgroup: CgroupId, ledger: &[Entry]) -> String {
         Ok(Some(false)) => format!("process {pid}, which has ended"),
         Ok(None) | Err(_) => format!("process {pid} (of which nothing can be seen from here)"),
     }
+}
+
+/// The record of a pinned throttle that has this program on that cgroup.
+fn recorded<'a>(
+    program: &ProgramIdentity,
+    cgroup: CgroupId,
+    ledger: &'a [Entry],
+) -> Option<&'a Entry> {
+    let is_it = |entry: &&Entry| {
+        entry.persist
+            && entry.cgroup_id == cgroup
+            && entry.attachments.iter().any(|it| it.identity() == *program)
+    };
+    ledger.iter().find(is_it)
 }
 
 /// Names the programs that the new limit puts out of force.
@@ -269,5 +274,38 @@ pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
         Err(error) => say(&format!(
             "whether other limits hold on this cgroup, above or below it cannot be seen: {error}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recorded by a throttle that its owner has left pinned on purpose.
+    fn pinned() -> Entry {
+        let snapshot = include_str!("../../../auditor/tests/snapshots-in/pinned.json");
+        let snapshot: auditor::snapshot::Snapshot = serde_json::from_str(snapshot).unwrap();
+        snapshot.looks[0].ledger[0].clone()
+    }
+
+    #[test]
+    fn a_limit_is_that_of_a_record_which_names_its_cgroup_and_program_and_is_pinned() {
+        type Edit<'a> = &'a dyn Fn(&mut Entry);
+        let (program, cgroup) = (pinned().attachments[0].identity(), pinned().cgroup_id);
+        let cases: [(&str, Edit<'_>); 6] = [
+            ("same", &|_| ()),
+            ("cgroup", &|entry| entry.cgroup_id.0 += 1),
+            ("owner's own", &|entry| entry.persist = false),
+            ("program", &|entry| entry.attachments[0].program_id.0 += 1),
+            ("tag", &|entry| entry.attachments[0].tag.replace_range(..1, "0")),
+            ("load time", &|entry| entry.attachments[0].loaded_at_ns += 1),
+        ];
+        for (what, edit) in cases {
+            let mut entry = pinned();
+            edit(&mut entry);
+            let ledger = [entry];
+            let found = recorded(&program, cgroup, &ledger);
+            assert_eq!(found.is_some(), what == "same", "{what}");
+        }
     }
 }

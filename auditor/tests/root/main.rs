@@ -1,5 +1,6 @@
 //! The auditor on the real kernel. These tests need root.
 
+mod asked;
 mod churn;
 mod clean;
 mod common;

@@ -34,16 +34,8 @@ pub(crate) struct Dump<T> {
 /// # Errors
 /// `EAGAIN` when it changed each time that it was told.
 pub(crate) fn all(what: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
-    let mut number = 0_usize;
-    // What was told before and may be short of something is of no use here.
-    let dump = gather(
-        || exchange(what.clone(), NLM_F_DUMP, DEVICES),
-        |_| {
-            number += 1;
-            number
-        },
-        sleep,
-    )?;
+    // Of several answers none is of use here: each may be short of something.
+    let dump = gather(|| exchange(what.clone(), NLM_F_DUMP, DEVICES), |_| (), sleep)?;
     if !dump.is_whole {
         return Err(Error::found(Call::Netlink, DEVICES, Errno::EAGAIN)
             .with_detail("they changed each time that they were listed"));

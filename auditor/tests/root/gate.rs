@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -195,6 +195,16 @@ fn root_how_a_command_ended_is_told_as_shells_do() {
     assert_eq!(status(&["sh", "-c", "kill -KILL $$"]), Some(137));
     assert_eq!(status(&["/no/such/command"]), Some(127));
     assert_eq!(status(&["/dev/null"]), Some(126));
+}
+
+#[test]
+fn root_how_long_the_command_ran_is_told_beside_how_long_it_all_took() {
+    let began = Instant::now();
+    let (_, report) = Gate::new(&Names::new().leak).run(&["sleep", "0.2"]);
+    let most = began.elapsed().as_secs_f64() * 1_000.0;
+    let [ran, in_all] =
+        [&report["command"]["duration_ms"], &report["duration_ms"]].map(|it| it.as_f64().unwrap());
+    assert!(200.0 <= ran && ran <= in_all && in_all <= most, "{ran}, {in_all}, {most} ms");
 }
 
 #[test]

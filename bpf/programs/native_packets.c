@@ -19,6 +19,7 @@ struct native_packet {
 	__u32 random;
 	__u32 socket; /* IPPROTO_TCP, IPPROTO_UDP, or 0: it has none */
 	__u32 is_raw; /* that socket is not the protocol's own */
+	__u32 is_foreign; /* that socket is not the cgroup's */
 	__u32 in_flight; /* segments of a TCP socket that were sent and not acknowledged, */
 	__u32 sacked; /* of which so many have arrived all the same, */
 	__u32 lost; /* and so many have not; */
@@ -161,7 +162,7 @@ static void *bpf_sk_storage_get(void *map, void *sk, void *value, __u64 flags)
 		world.call->made |= flags;
 	if (map == (void *)&chad_members) {
 		world.packet->enlisted |= flags;
-		return &member;
+		return flags || !world.packet->is_foreign ? &member : 0;
 	}
 	return map == (void *)&chad_waiting ? (void *)world.waiting : world.socket;
 }

@@ -132,7 +132,9 @@ int chadthrottle_redirect(struct __sk_buff *skb)
 
 	device = bpf_map_lookup_elem(&chad_redirect, &key);
 	state = bpf_map_lookup_elem(&chad_queue, &key);
-	if (!device || !state || !state->cost || skb->vlan_present)
+	if (!device || !state)
+		return TCX_NEXT;
+	if (!state->cost || skb->vlan_present)
 		return TCX_NEXT;
 	if (state->traffic != TRAFFIC_ALL && !limits_class(state, is_local(skb, ETHERNET, 0)))
 		return TCX_NEXT;

@@ -47,7 +47,7 @@ proptest! {
     #[test]
     fn the_socket_is_looked_for_by_the_addresses_and_ports_of_the_packet(
         shape in any_shape(), source: [u8; 16], destination: [u8; 16], ports: [u8; 4], is_jumbo: bool,
-        is_local: bool, has_socket: bool,
+        is_local: bool, has_socket: bool, is_foreign: bool,
         traffic in prop::sample::select(vec![Traffic::All, Traffic::Internet, Traffic::Local]),
     ) {
         let shape = Shape { is_jumbo: is_jumbo && shape.is_ipv6 && shape.tcp.is_some(), ..shape };
@@ -66,6 +66,7 @@ proptest! {
         let begins = packet.headers.len() - shape.transport() as usize;
         packet.headers[begins..begins + 4].copy_from_slice(&ports);
         packet.socket = if has_socket { transport } else { 0 };
+        packet.is_foreign = is_foreign;
         let mut place = Place::download(state(0, traffic, Departures::Never));
         let (is_redirected, looked_for) = place.redirect(&packet.behind(ETHERNET));
         let is_limited = match traffic {
@@ -74,7 +75,7 @@ proptest! {
             Traffic::Local => is_local,
         };
         let expected = if is_limited && !shape.is_jumbo { [&addresses[..], &ports].concat() } else { Vec::new() };
-        prop_assert_eq!(is_redirected, has_socket && !expected.is_empty());
+        prop_assert_eq!(is_redirected, has_socket && !is_foreign && !expected.is_empty());
         prop_assert_eq!(looked_for, expected);
     }
 }
@@ -107,4 +108,15 @@ fn fragments_and_what_is_no_tcp_nor_udp_are_left_to_the_bucket_on_the_cgroup() {
     assert_eq!(idle.redirect(&whole.behind(ETHERNET)), (false, vec![]), "disarmed");
     assert!(idle.queue(&whole.behind(ETHERNET), SECOND).passed);
     assert_eq!(idle.cgroup.download.flow.arrived, 0);
+}
+
+#[test]
+fn a_packet_that_ends_before_its_ports_is_for_no_socket() {
+    for (is_ipv6, headers) in [(false, 20), (true, 40)] {
+        let shape = Shape { is_ipv6, ..Shape::of(1_000) };
+        let mut packet = Packet { socket: UDP, ..shape.packet() };
+        packet.headers.truncate(headers);
+        let mut place = Place::download(limited(0));
+        assert_eq!(place.redirect(&packet.behind(ETHERNET)), (false, vec![]), "{is_ipv6}");
+    }
 }

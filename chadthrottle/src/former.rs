@@ -26,7 +26,7 @@ impl Former {
 
     /// It is too early to ask whether the kernel has let go of it.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.removed_at.elapsed() < MOMENT
+        is_fresh(self.removed_at.elapsed())
     }
 
     /// Whether it is known why it is still there.
@@ -52,6 +52,10 @@ impl Former {
     }
 }
 
+fn is_fresh(after: Duration) -> bool {
+    after < MOMENT
+}
+
 #[cfg(test)]
 mod tests {
     use throttle_core::Error;
@@ -62,6 +66,12 @@ mod tests {
     fn said(looked: impl Fn() -> Result<Option<bool>>, after: Duration) -> Vec<Option<String>> {
         let mut former = Former::new(ThrottleId(1));
         (0..3).map(|_| former.news_after(&looked(), after)).collect()
+    }
+
+    #[test]
+    fn the_kernel_has_a_moment_before_it_is_asked() {
+        let fresh = [Duration::ZERO, MOMENT / 2, MOMENT, OLD].map(is_fresh);
+        assert_eq!(fresh, [true, true, false, false]);
     }
 
     #[test]
@@ -76,6 +86,8 @@ mod tests {
             }
         }
         assert_eq!(said(|| Ok(Some(true)), OLD), [None, None, None]);
+        let mut former = Former::new(ThrottleId(1));
+        assert!(former.news(&Err(Error::NothingToLimit)).is_some_and(|it| it.ends_with("both")));
         let open = said(|| Ok(Some(true)), late);
         assert!(open[0].as_ref().is_some_and(|it| it.contains("still open")), "{open:?}");
         assert_eq!(open[1..], [None, None]);

@@ -126,7 +126,7 @@ impl Act {
             return Err(gone("its cgroup has been removed; another one has its name now"));
         }
         let ask = || query(&cgroup, attach_type, Scope::Local, self.support.program_flags);
-        for _ in 0..ATTEMPTS {
+        unless_it_changes(|| {
             let list = ask()?;
             let before = list.count(program.info().id);
             if before == 0 {
@@ -143,13 +143,12 @@ impl Act {
             let revision = list.revision.filter(|_| self.support.expected_revision);
             match detach(program.as_fd(), &cgroup, attach_type, revision) {
                 Ok(()) => {}
-                Err(error) if error.kind() == Kind::Changed => continue,
+                Err(error) if error.kind() == Kind::Changed => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
             let after = ask()?.count(program.info().id);
-            return if after < before { Ok(()) } else { Err(Stop::Failed(Failure::StillThere)) };
-        }
-        Err(changed("the list changed each time that it was looked at"))
+            if after < before { Ok(Some(())) } else { Err(Stop::Failed(Failure::StillThere)) }
+        })
     }
 
     fn detach_link(
@@ -180,6 +179,16 @@ impl Act {
             Some(_) => Err(Stop::Failed(Failure::StillThere)),
         }
     }
+}
+
+/// Tries until the list has not changed between the look at it and the detaching, for which `once` returns `None`.
+fn unless_it_changes(mut once: impl FnMut() -> Result<Option<()>, Stop>) -> Result<(), Stop> {
+    for _ in 0..ATTEMPTS {
+        if let Some(done) = once()? {
+            return Ok(done);
+        }
+    }
+    Err(changed("the list changed each time that it was looked at"))
 }
 
 /// Opens the step's program, makes sure that it is the one that was judged, and that what the step

@@ -1,9 +1,9 @@
-//! Steps that are out of date by the time that they are taken. They need root.
+//! Steps that are out of date by the time that they are taken. Most need root.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bpf::link::Way;
 use bpf::list::attach;
@@ -110,36 +110,68 @@ fn root_a_foreign_program_in_a_list_that_is_not_multi_stays() {
 
 /// From Linux 6.17 on the kernel refuses to change a list that is not the one that was looked at.
 #[test]
-fn root_in_a_list_that_others_change_all_the_time_it_is_tried_again() {
+fn root_in_a_list_that_others_change_it_is_tried_again() {
     let cgroup = ScratchCgroup::new("busy");
     let open = Cgroup::open(cgroup.path()).unwrap();
     let other = Program::load_pass("chadtest_other", INGRESS).unwrap();
-    let (is_over, began) = (AtomicBool::new(false), Instant::now());
+    let is_over = AtomicBool::new(false);
     let outcomes: Vec<_> = std::thread::scope(|threads| {
         let other = other.as_fd();
         let (is_over, open) = (&is_over, &open);
         threads.spawn(move || {
-            // Also if the test fails.
-            while !is_over.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(60) {
+            while !is_over.load(Ordering::Relaxed) {
                 attach(other, open, INGRESS, AttachFlags::MULTI, None).unwrap();
                 detach(other, open, INGRESS, None).unwrap();
+                std::thread::sleep(Duration::from_micros(100));
             }
         });
+        // Also if the test fails here.
+        let _over = Over(is_over);
         let outcomes = (0..100).map(|_| {
             let ours = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
             let outcome = act().take(&step(&ours, detach_from(&cgroup)));
             let is_there = ids(&cgroup).contains(&ours.info().id);
+            if is_there {
+                detach(ours.as_fd(), open, INGRESS, None).unwrap();
+            }
             (outcome, is_there)
         });
-        let outcomes = outcomes.collect();
-        is_over.store(true, Ordering::Relaxed);
-        outcomes
+        outcomes.collect()
     });
+    assert!(outcomes.iter().any(|(outcome, _)| *outcome == Outcome::Removed));
     for (outcome, is_there) in outcomes {
         // Ten times in a row somebody may always have been quicker.
         assert!(outcome == Outcome::Removed || is_changed(&outcome), "{outcome:?}");
         assert_eq!(is_there, outcome != Outcome::Removed);
     }
+}
+
+/// Ends the other thread.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_list_that_changes_is_tried_again_but_not_for_ever() {
+    for changes in [0, 1, ATTEMPTS - 1, ATTEMPTS, ATTEMPTS + 1] {
+        let mut tries = 0;
+        let done = unless_it_changes(|| {
+            tries += 1;
+            Ok((tries > changes).then_some(()))
+        });
+        assert_eq!(done.is_ok(), changes < ATTEMPTS, "{changes}");
+        assert_eq!(tries, ATTEMPTS.min(changes + 1), "{changes}");
+    }
+    let mut tries = 0;
+    let failed = unless_it_changes(|| {
+        tries += 1;
+        Err(gone("gone"))
+    });
+    assert!(tries == 1 && matches!(failed, Err(Stop::Gone(_))));
 }
 
 #[test]

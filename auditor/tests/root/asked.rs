@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bpf::list::AttachFlags;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{OpenptyResult, openpty};
 use serde_json::Value;
 use vmtests::cgroup::ScratchCgroup;
+use vmtests::process::Mortal;
 
 use crate::common::*;
 
@@ -30,11 +32,20 @@ struct Session {
     shown: String,
 }
 
+/// No other child of this process gets it.
+fn pseudo_terminal() -> OpenptyResult {
+    let pty = openpty(None, None).unwrap();
+    for end in [&pty.master, &pty.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    }
+    pty
+}
+
 /// Runs `clean` at a terminal, with its output in a pipe. It finds what is typed when it asks.
 fn at_terminal(mut command: Command, typed: &str) -> Session {
-    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    let OpenptyResult { master, slave } = pseudo_terminal();
     command.stdin(slave.try_clone().unwrap()).stderr(slave).stdout(Stdio::piped());
-    let child = command.spawn().unwrap();
+    let mut child = Mortal::from(command.spawn().unwrap());
     // It has the terminal now, and nobody else does.
     drop(command);
     let mut master = File::from(master);
@@ -42,10 +53,11 @@ fn at_terminal(mut command: Command, typed: &str) -> Session {
     let mut shown = Vec::new();
     let end = master.read_to_end(&mut shown).unwrap_err();
     assert_eq!(end.raw_os_error(), Some(nix::libc::EIO), "a terminal that nobody has open");
-    let output = child.wait_with_output().unwrap();
+    let mut stdout = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     Session {
-        status: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
+        status: child.wait().unwrap().code().unwrap(),
+        stdout,
         shown: String::from_utf8(shown).unwrap(),
     }
 }
@@ -121,7 +133,7 @@ fn root_who_cannot_see_the_question_or_not_answer_it_is_not_asked() {
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(64), "{}", shown(&output));
     };
-    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    let OpenptyResult { master, slave } = pseudo_terminal();
     File::from(master.try_clone().unwrap()).write_all(b"y\n").unwrap();
     let mut blind = command(cgroup.path(), &names.leak, &[]);
     blind.stdin(slave.try_clone().unwrap());

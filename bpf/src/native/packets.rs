@@ -31,6 +31,7 @@ struct RawPacket {
     random: u32,
     socket: u32,
     is_raw: u32,
+    is_foreign: u32,
     in_flight: u32,
     sacked: u32,
     lost: u32,
@@ -73,6 +74,8 @@ pub(crate) struct Packet {
     pub(crate) socket: u8,
     /// That socket makes whole IP packets of that protocol by itself (`SOCK_RAW`).
     pub(crate) is_raw: bool,
+    /// That socket is not the cgroup's.
+    pub(crate) is_foreign: bool,
     /// Segments of a socket of TCP that were sent and not acknowledged, as far as nothing else is known of them.
     pub(crate) in_flight: u32,
     /// So many of them have arrived all the same,
@@ -103,6 +106,7 @@ impl Packet {
             random: self.random,
             socket: self.socket.into(),
             is_raw: self.is_raw.into(),
+            is_foreign: self.is_foreign.into(),
             in_flight: self.in_flight,
             sacked: self.sacked,
             lost: self.lost,

@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
-use vmtests::process::Mortal;
+use vmtests::isolation::isolate;
+use vmtests::process::{Mortal, soon};
 use vmtests::tcx::has_tcx;
 
 use crate::common::{NEAR, Pair, devices_of_ours, engine, program, queue_is_refused, run, spec};
@@ -138,6 +139,22 @@ fn vm_a_killed_owner_leaves_an_idle_device_that_the_next_start_removes() {
     kill(Pid::from_raw(next.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(next.wait().unwrap().success());
     assert_eq!((devices_of_ours().as_str(), tcx_links(next.id())), ("", 0));
+}
+
+#[test]
+fn vm_where_no_device_has_packets_for_it_a_queue_is_refused_and_its_own_device_goes() {
+    if !has_tcx() {
+        return queue_is_refused();
+    }
+    isolate();
+    let cgroup = ScratchCgroup::new("alone");
+    let queued = Spec { queue: true, ..spec(cgroup.path(), Some(1_000_000), None) };
+    let error = engine().add(&queued).unwrap_err().to_string();
+    assert!(error.contains("there is none with Ethernet headers that is up"), "{error}");
+    assert_eq!(devices_of_ours(), "");
+    // The module makes two in the first network namespace when it is loaded, for this test or another one just now.
+    let first = ["nsenter", "--net=/proc/1/ns/net", "ip", "-o", "link", "show", "type", "ifb"];
+    soon("the module's own devices are gone", || !run(&first).contains(": ifb"));
 }
 
 #[test]

@@ -72,6 +72,8 @@ mod tests {
     fn the_kernel_has_a_moment_before_it_is_asked() {
         let fresh = [Duration::ZERO, MOMENT / 2, MOMENT, OLD].map(is_fresh);
         assert_eq!(fresh, [true, true, false, false]);
+        let removed_at = Instant::now().checked_sub(MOMENT).unwrap();
+        assert!(!Former { removed_at, ..Former::new(ThrottleId(1)) }.is_fresh());
     }
 
     #[test]
@@ -87,7 +89,9 @@ mod tests {
         }
         assert_eq!(said(|| Ok(Some(true)), OLD), [None, None, None]);
         let mut former = Former::new(ThrottleId(1));
+        assert!(!former.is_told());
         assert!(former.news(&Err(Error::NothingToLimit)).is_some_and(|it| it.ends_with("both")));
+        assert!(former.is_told());
         let open = said(|| Ok(Some(true)), late);
         assert!(open[0].as_ref().is_some_and(|it| it.contains("still open")), "{open:?}");
         assert_eq!(open[1..], [None, None]);

@@ -1,5 +1,7 @@
 //! The model of the kernel beside the kernel that runs.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use vmtests::again::Replay;
@@ -51,7 +53,10 @@ fn root_the_model_agrees_with_this_kernel() {
 
 #[test]
 fn two_models_of_one_version_agree() {
-    for version in [Version::OLDEST, Version::new(6, 1), Version::new(6, 12), Version::NEWEST] {
+    let strict = Version::NEWEST.strict_updates(true);
+    for version in
+        [Version::OLDEST, Version::new(6, 1), Version::new(6, 12), Version::NEWEST, strict]
+    {
         let mut beside = models(version, version);
         replayed(&on_models(version), &mut beside);
         let budget = Budget { sequences: Some(200), ..Budget::from_env(60) };
@@ -61,6 +66,23 @@ fn two_models_of_one_version_agree() {
         });
         println!("two models of {version} agree: {report}");
     }
+}
+
+/// Sequences that are kept tell what a build with strict updates refuses, beside one without.
+#[test]
+fn strict_updates_refuse_other_storage_and_what_could_not_be_attached() {
+    let strict = Version::NEWEST.strict_updates(true);
+    let differences = replay(models(Version::NEWEST, strict)).unwrap_err();
+    let name = |file: &Path| file.file_stem().unwrap().to_str().unwrap().to_owned();
+    let refused: BTreeSet<_> = differences.iter().map(|(file, _)| name(file)).collect();
+    let expected = [
+        "between-loads",
+        "from-storage",
+        "to-another-attach-type",
+        "to-other-storage",
+        "within-a-load",
+    ];
+    assert_eq!(refused, expected.map(|it| format!("update-{it}")).into());
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! Two machines to be compared: the model and the kernel that runs, or two models.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use bpf::LinuxBpf;
+use bpf::cgroup::Cgroup;
+use bpf::link::Link;
+use bpf::program::Program;
+use nix::errno::Errno;
 
-use super::call::Call;
+use super::call::{Call, On};
 use super::compare::{Compared, Difference, compare};
 use crate::cgroup::ScratchCgroup;
 use crate::isolation::isolate;
@@ -40,6 +45,7 @@ impl Beside {
         isolate();
         let scratch = ScratchCgroup::new("differential");
         let (kernel, version) = (LinuxBpf::new()?, Version::running());
+        let version = version.strict_updates(has_strict_updates(scratch.path())?);
         Ok(Self { kernel, version, scratch, sequences: 0, calls: 0 })
     }
 
@@ -54,6 +60,18 @@ impl Beside {
         let compared = compare(model, self.kernel, &root, Path::new(PINS), calls, later)?;
         self.calls += u64::try_from(compared.calls).unwrap_or(u64::MAX);
         Ok(compared)
+    }
+}
+
+/// Whether a link refuses a program that could not be attached in its place. Tried with sockets: a program for packets may
+/// often be attached in either direction.
+fn has_strict_updates(cgroup: &Path) -> bpf::Result<bool> {
+    let [of, other] = [On::SockCreate, On::PostBind].map(On::attach_type);
+    let program = Program::load_pass("chadtest_update", of)?;
+    let link = Link::create(program.as_fd(), &Cgroup::open(cgroup)?, of)?;
+    match link.update(Program::load_pass("chadtest_update", other)?.as_fd(), None) {
+        Err(error) if error.errno() == Errno::EINVAL => Ok(true),
+        updated => updated.map(|()| false),
     }
 }
 

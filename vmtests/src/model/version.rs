@@ -10,6 +10,7 @@ pub struct Version {
     major: u16,
     minor: u16,
     patch: u16,
+    has_strict_updates: bool,
 }
 
 impl Version {
@@ -24,13 +25,25 @@ impl Version {
 
     /// `major.minor`, as it was released first.
     pub const fn new(major: u16, minor: u16) -> Self {
-        Self { major, minor, patch: 0 }
+        Self { major, minor, patch: 0, has_strict_updates: false }
     }
 
     /// A stable release of it.
     #[must_use]
     pub const fn patch(self, patch: u16) -> Self {
         Self { patch, ..self }
+    }
+
+    /// A build of it whose links take only the programs that could be attached there, and none with other cgroup storage.
+    /// No version tells: of two builds of 6.18.44 one is such. [`Beside`](crate::differential::Beside) tries it.
+    #[must_use]
+    pub const fn strict_updates(self, has_strict_updates: bool) -> Self {
+        Self { has_strict_updates, ..self }
+    }
+
+    /// A link's update is refused where the new program could not be attached: it is for another attach type.
+    pub(crate) fn checks_attach_type_on_update(self) -> bool {
+        self.has_strict_updates
     }
 
     /// Whether this kernel has what came with `major.minor`.
@@ -55,10 +68,12 @@ impl Version {
     }
 
     /// A link's update is refused where the new program has other cgroup storage than the old one. Without
-    /// that, a packet finds the old program's storage, or none. 6.18.44 does not refuse it yet;
-    /// 6.19 is a guess.
+    /// that, a packet finds the old program's storage, or none. 6.18.44 does not refuse it yet, but for some of its
+    /// builds; 6.19 is a guess.
     pub(crate) fn checks_storage_on_update(self) -> bool {
-        self.since_or_in(6, 19, Self::PATCHED_6_12) || self.since_or_in(6, 19, Self::PATCHED_6_1)
+        self.has_strict_updates
+            || self.since_or_in(6, 19, Self::PATCHED_6_12)
+            || self.since_or_in(6, 19, Self::PATCHED_6_1)
     }
 
     /// `BPF_F_BEFORE` and its relatives.
@@ -96,7 +111,7 @@ impl FromStr for Version {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         match (numbers.next(), numbers.next(), numbers.next()) {
             (Some(Ok(major)), Some(Ok(minor)), patch) => {
-                Ok(Self { major, minor, patch: patch.and_then(Result::ok).unwrap_or(0) })
+                Ok(Self::new(major, minor).patch(patch.and_then(Result::ok).unwrap_or(0)))
             }
             _ => Err("a release begins with two numbers, as 6.18".to_owned()),
         }

@@ -61,6 +61,9 @@ impl Kernel {
         if program_type != attach_type.program_type() {
             return Err(Errno::EINVAL);
         }
+        if self.version.checks_attach_type_on_update() {
+            self.check_type(new, attach_type)?;
+        }
         let storage = |id| self.programs.get(&id).and_then(|program| program.load);
         if self.version.checks_storage_on_update() && storage(new) != storage(link.program) {
             return Err(Errno::EINVAL);

@@ -126,7 +126,7 @@ impl Act {
             return Err(gone("its cgroup has been removed; another one has its name now"));
         }
         let ask = || query(&cgroup, attach_type, Scope::Local, self.support.program_flags);
-        unless_it_changes(|| {
+        again_if_it_changes(|| {
             let list = ask()?;
             let before = list.count(program.info().id);
             if before == 0 {
@@ -181,8 +181,8 @@ impl Act {
     }
 }
 
-/// Tries until the list has not changed between the look at it and the detaching, for which `once` returns `None`.
-fn unless_it_changes(mut once: impl FnMut() -> Result<Option<()>, Stop>) -> Result<(), Stop> {
+/// Tries again where somebody has changed the list between the look at it and the detaching: then `once` returns `None`.
+fn again_if_it_changes(mut once: impl FnMut() -> Result<Option<()>, Stop>) -> Result<(), Stop> {
     for _ in 0..ATTEMPTS {
         if let Some(done) = once()? {
             return Ok(done);

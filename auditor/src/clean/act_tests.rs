@@ -159,7 +159,7 @@ impl Drop for Over<'_> {
 fn a_list_that_changes_is_tried_again_but_not_for_ever() {
     for changes in [0, 1, ATTEMPTS - 1, ATTEMPTS, ATTEMPTS + 1] {
         let mut tries = 0;
-        let done = unless_it_changes(|| {
+        let done = again_if_it_changes(|| {
             tries += 1;
             Ok((tries > changes).then_some(()))
         });
@@ -167,7 +167,7 @@ fn a_list_that_changes_is_tried_again_but_not_for_ever() {
         assert_eq!(tries, ATTEMPTS.min(changes + 1), "{changes}");
     }
     let mut tries = 0;
-    let failed = unless_it_changes(|| {
+    let failed = again_if_it_changes(|| {
         tries += 1;
         Err(gone("gone"))
     });

@@ -108,7 +108,7 @@ fn root_what_is_declined_is_told_in_json_as_left() {
 }
 
 #[test]
-fn root_of_what_is_to_go_by_force_each_is_asked_about_after_the_leaks() {
+fn root_each_program_that_is_to_go_by_force_is_asked_about() {
     let cgroup = ScratchCgroup::new("each");
     let names = Names::new();
     let unowned = [(); 3].map(|()| plant(cgroup.path(), &names.foreign, INGRESS, MULTI));

@@ -12,6 +12,7 @@ pub mod differential;
 pub mod env;
 pub mod gate;
 pub mod isolation;
+pub mod iterator;
 pub mod lab;
 pub mod leak;
 pub mod model;

@@ -18,6 +18,7 @@ use bpf::list::{AttachFlags, attach, detach};
 use bpf::program::Program;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
+use vmtests::iterator::has_cgroup_iterator;
 
 use crate::common::*;
 
@@ -90,7 +91,7 @@ fn root_beside_links_pins_and_processes_that_come_and_go_a_scan_is_never_incompl
         };
         collect(&options).unwrap()
     };
-    let iterate = if has_iterator() { Method::Iter } else { Method::Query };
+    let iterate = if has_cgroup_iterator() { Method::Iter } else { Method::Query };
     let mut scans: Vec<Snapshot> = Vec::new();
     let mut all: Vec<Snapshot> = Vec::new();
     thread::scope(|scope| {

@@ -10,7 +10,6 @@ use assert_cmd::Command;
 use bpf::cgroup::Cgroup;
 use bpf::list::{AttachFlags, Scope, attach, query};
 use bpf::program::Program;
-use bpf::release::running;
 use bpf::{AttachType, ProgramId};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -129,11 +128,6 @@ pub(crate) fn hold(cgroup: &Path, name: &str, attach_type: AttachType) -> Progra
 pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<ProgramId> {
     let list = query(&Cgroup::open(cgroup).unwrap(), attach_type, Scope::Local, false).unwrap();
     list.programs.into_iter().map(|program| program.id).collect()
-}
-
-/// Linux has it since 6.1. Where it is missing an audit that is to use it has to say so.
-pub(crate) fn has_iterator() -> bool {
-    running() >= Some((6, 1))
 }
 
 /// Compiles a program; the folder keeps it.

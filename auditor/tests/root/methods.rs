@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 use vmtests::cgroup::{ScratchCgroup, remove_tree};
+use vmtests::iterator::has_cgroup_iterator;
 
 use crate::common::*;
 
@@ -125,7 +126,7 @@ fn root_both_ways_see_the_same_in_random_trees() {
         drop(links);
         seen.set(seen.get() + asked.attachments.len());
         remove_tree(&tree).unwrap();
-        if !has_iterator() {
+        if !has_cgroup_iterator() {
             prop_assert!(is_told_of(&iterated));
             return Ok(());
         }
@@ -172,7 +173,7 @@ fn root_both_ways_know_every_attach_type() {
     let [asked, iterated] = [Method::Query, Method::Iter].map(|method| look(root.path(), method));
     assert_eq!(asked.attachments.len(), planted);
     assert!(planted >= 3 * 23, "{planted}");
-    if has_iterator() {
+    if has_cgroup_iterator() {
         assert_eq!(iterated.attachments, asked.attachments);
     } else {
         assert!(is_told_of(&iterated));
@@ -204,7 +205,7 @@ fn root_an_iterator_that_is_asked_for_and_cannot_be_had_is_no_clean_audit() {
     assert_eq!((status, &report["verdict"]), (Some(2), &"incomplete".into()));
     let gaps = report["coverage"]["gaps"].to_string();
     assert!(gaps.contains("--method query needs no iterator"), "{gaps}");
-    assert_eq!(gaps.contains("CAP_DAC_READ_SEARCH"), has_iterator(), "{gaps}");
+    assert_eq!(gaps.contains("CAP_DAC_READ_SEARCH"), has_cgroup_iterator(), "{gaps}");
     assert_eq!(report["attachments"].as_array().unwrap().len(), 0);
     let (status, report) = without(rights, "query", root.path());
     assert_eq!((status, &report["verdict"]), (Some(0), &"clean".into()));
@@ -227,6 +228,6 @@ fn root_where_there_are_many_cgroups_the_iterator_is_taken_and_its_load_is_told_
     let snapshot = collect(&options).unwrap();
     let many = &snapshot.looks[0];
     assert_eq!(many.coverage.cgroups_visited, 1_601);
-    assert_eq!(many.method, if has_iterator() { "iter" } else { "query" });
-    assert_eq!(snapshot.timings_ms.load > 0.0, has_iterator());
+    assert_eq!(many.method, if has_cgroup_iterator() { "iter" } else { "query" });
+    assert_eq!(snapshot.timings_ms.load > 0.0, has_cgroup_iterator());
 }

@@ -168,19 +168,19 @@ fn root_a_connection_is_its_own_again_when_the_throttle_is_gone() {
     isolate_narrow();
     let cgroup = ScratchCgroup::new("free");
     let (mut engine, armed) = (start(), Instant::now());
-    let id = engine.add(&upload(&cgroup, 1_000_000)).unwrap().id;
+    let id = engine.add(&upload(&cgroup, 500_000)).unwrap().id;
     let mut connection = Connection::new(&cgroup);
     connection.read_for(Duration::from_millis(500));
-    assert_goodput(1e6, || Measured { came: connection.second(), passed: passed(&engine, armed) });
+    assert_goodput(5e5, || Measured { came: connection.second(), passed: passed(&engine, armed) });
     // Not even meanwhile does the socket have a limit: ss would show it behind a slash.
     let told = connection.told();
     let pacing = told.split_once("pacing_rate ").unwrap().1.split_whitespace().next().unwrap();
     assert!(!pacing.contains('/'), "{told}");
     engine.remove(id).unwrap();
     connection.read_for(Duration::from_millis(500));
-    // A machine that stands still is slow as well, for a while.
-    let is_free = || connection.read_for(Duration::from_millis(500)).rate() > 2e7;
-    assert!(std::iter::repeat_with(is_free).take(40).any(|is_free| is_free), "limited as before");
+    // How fast it is then is the machine's affair, and one that stands still is slow for a while.
+    let mut rates = (0..40).map(|_| connection.read_for(Duration::from_millis(500)).rate());
+    assert!(rates.any(|it| it > 3e6), "limited as before, or as slow, for 20 s");
     connection.end();
 }
 

@@ -9,6 +9,7 @@ mod departures;
 mod interrupted;
 mod kernel;
 mod layout;
+mod module;
 mod qdiscs;
 mod queue;
 mod rights;

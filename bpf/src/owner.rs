@@ -50,7 +50,7 @@ impl Owner {
             .ok_or_else(|| Error::found(Call::ReadProc, path, Errno::ENODATA))?;
         Ok(Self {
             pid,
-            start_time: unshifted(start_time, start_shift()).unwrap_or(0),
+            start_time: to_note(start_time, start_shift()),
             pid_namespace: pid_namespace()?,
             boot_id: boot_id()?,
             version: version.to_owned(),
@@ -90,6 +90,12 @@ impl Owner {
 /// By how many clock ticks `/proc` shifts start times for this process; `None` when that is not known exactly.
 fn start_shift() -> Option<i64> {
     Shift::of_this_process()?.start_ticks()
+}
+
+/// What an owner notes as its start time: 0 where its shift is not known. Any other number would be another process's to
+/// who compares it.
+fn to_note(shown: u64, shift: Option<i64>) -> u64 {
+    unshifted(shown, shift).unwrap_or(0)
 }
 
 /// A start time as the initial time namespace counts it.
@@ -350,6 +356,8 @@ mod tests {
         let unknown = Owner { start_time: 0, ..owner.clone() };
         assert_eq!(unknown.is_started_at(Some(500), Some(0)), None);
         assert_eq!(unknown.is_started_at(None, Some(0)), Some(false));
+        let notes = [Some(0), Some(100), Some(-100), None].map(|shift| to_note(500, shift));
+        assert_eq!(notes, [500, 400, 600, unknown.start_time]);
     }
 
     #[test]

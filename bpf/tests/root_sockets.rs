@@ -14,6 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use vmtests::cgroup::{ScratchCgroup, enter, remove_tree};
 use vmtests::isolation::isolate;
+use vmtests::process::Mortal;
 use vmtests::tun::Holder;
 
 fn look(cgroup: &std::path::Path) -> Vec<OpenFile> {
@@ -82,6 +83,28 @@ fn root_what_processes_of_other_cgroups_have_open_is_not_told_of() {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     assert_eq!(told_of(&look(cgroup.path()), &socket), None);
     assert!(told_of(&look(other.path()), &socket).is_some());
+}
+
+/// As after a fork: whichever of them a limit is about has it.
+#[test]
+fn root_a_socket_that_several_processes_share_is_told_of_for_each() {
+    isolate();
+    let cgroup = ScratchCgroup::new("shared");
+    let _inside = cgroup.enter();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // What is a child's standard input is inherited.
+    let given = std::process::Stdio::from(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
+    let child = std::process::Command::new("sleep").arg("1000").stdin(given).spawn().unwrap();
+    let child = Mortal::from(child);
+    let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    let shared = fs::metadata(path).unwrap().ino();
+    let files = look(cgroup.path());
+    let is_shared = |file: &&OpenFile| matches!(&file.what, Open::Socket(it) if it.inode == shared);
+    let mut pids: Vec<_> = files.iter().filter(is_shared).map(|file| file.process.pid).collect();
+    pids.sort_unstable();
+    let mut both = [std::process::id(), child.id()];
+    both.sort_unstable();
+    assert_eq!(pids, both);
 }
 
 #[test]

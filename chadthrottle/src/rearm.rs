@@ -138,6 +138,8 @@ mod tests {
             "left" => Ok(Some(Err(became("refused").unwrap_err()))),
             "already" => Ok(None),
             "away" => Err(bpf::Error::new(Call::OpenCgroup, "/a", Errno::ENOENT).into()),
+            // What else may be gone is not what it waits for.
+            "gone" => Err(bpf::Error::new(Call::ObjGet, "/b", Errno::ENOENT).into()),
             "missing" => Err(Error::NoSuchRecord("7".to_owned())),
             "refused" => Err(bpf::Error::new(Call::LinkCreate, "/a", Errno::EPERM).into()),
             other => unreachable!("{other}"),
@@ -170,6 +172,7 @@ mod tests {
         let refused = became("refused").unwrap_err().to_string();
         let missing = became("missing").unwrap_err().to_string();
         let waits = "not every throttle could be armed".to_owned();
+        let gone = became("gone").unwrap_err().to_string();
         let cases = [
             (true, "", "", 0, vec![]),
             (true, "armed already away", "+ w", 0, vec![]),
@@ -179,6 +182,8 @@ mod tests {
             (false, "away", "w", 1, vec![&waits]),
             (false, "away armed", "w+", 1, vec![&waits]),
             (false, "armed away already", "+w-", 1, vec![&waits]),
+            (true, "gone armed", " +", 1, vec![&gone]),
+            (false, "gone", " ", 1, vec![&gone]),
             (false, "missing armed", " +", 64, vec![&missing]),
             (false, "refused armed", " +", 1, vec![&refused]),
             (false, "left", "+", 1, vec![&refused]),

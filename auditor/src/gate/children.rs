@@ -254,6 +254,7 @@ fn has_signal(digits: &str, signal: Signal) -> bool {
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
+    use std::process::{Child, Stdio};
 
     use nix::sys::signal::raise;
 
@@ -280,6 +281,39 @@ mod tests {
             assert_eq!(received, [(signal, true)]);
         }
         assert!(children.pending().unwrap().is_empty());
+    }
+
+    /// A child that ends in that way when somebody closes its input.
+    fn ends_with(how: &str) -> (Child, Pid) {
+        let mut command = Command::new("sh");
+        let child = command.arg("-c").arg(format!("read _; {how}")).stdin(Stdio::piped());
+        let child = child.spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        (child, pid)
+    }
+
+    fn end((mut child, pid): (Child, Pid)) {
+        drop(child.stdin.take());
+        // It has ended, and nobody has waited for it yet.
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    }
+
+    #[test]
+    fn the_command_has_ended_when_it_has_and_not_when_another_child_has() {
+        for (how, ended) in [("exit 5", Ended::Exited(5)), ("kill -9 $$", Ended::Killed(9))] {
+            let command = ends_with(how);
+            let pid = command.1;
+            for other in ["exit 3", "kill -15 $$"] {
+                end(ends_with(other));
+                assert_eq!(reap(Some(pid)).unwrap(), None, "{other}");
+            }
+            let late = ends_with("exit 4");
+            end(command);
+            end(ends_with("exit 3"));
+            assert_eq!(reap(Some(pid)).unwrap(), Some(ended));
+            end(late);
+            assert_eq!(reap(None).unwrap(), None);
+        }
     }
 
     #[test]

@@ -215,6 +215,12 @@ pub fn seen_instead(listed: Option<&Path>, id: Option<CgroupId>) -> Result<Strin
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::process::Command;
+
+    use vmtests::cgroup::{ScratchCgroup, enter};
+    use vmtests::process::Mortal;
+
     use super::*;
 
     #[test]
@@ -253,14 +259,13 @@ mod tests {
     /// A process in a cgroup that is called as one which has been removed.
     #[test]
     fn root_a_process_is_found_by_its_id_and_by_its_path_and_told_of_when_it_is_gone() {
-        use std::process::Command;
-        let scratch = vmtests::cgroup::ScratchCgroup::new("home");
+        let scratch = ScratchCgroup::new("home");
         let (odd, removed) = (scratch.child("a (deleted)"), scratch.child("b"));
         let start = |command: &str| {
-            let _inside = vmtests::cgroup::enter(if command == "sleep" { &odd } else { &removed });
-            Command::new(command).arg("1000").spawn().unwrap()
+            let _inside = enter(if command == "sleep" { &odd } else { &removed });
+            Mortal::from(Command::new(command).arg("1000").spawn().unwrap())
         };
-        let mut sleep = start("sleep");
+        let sleep = start("sleep");
         let mut ended = start("true");
         let ways: [&dyn Fn(u32) -> nix::Result<sys::Task>; 2] = [&sys::task, &before_6_13];
         for ask in ways {
@@ -283,16 +288,62 @@ mod tests {
         let other = Cgroup::open(&removed).unwrap().id().0;
         let told = |process| Ok(sys::Task { process, cgroup: other });
         assert!(matches!(home_as_told(sleep.id(), &told), Ok(Home::Ended)));
-        sleep.kill().unwrap();
-        sleep.wait().unwrap();
+    }
+
+    /// It is somewhere else when it is looked for where it was.
+    #[test]
+    fn root_a_process_that_moves_meanwhile_is_looked_for_again() {
+        let scratch = ScratchCgroup::new("moves");
+        let (here, there) = (scratch.child("here"), scratch.child("there"));
+        let sleep = {
+            let _inside = enter(&here);
+            Mortal::from(Command::new("sleep").arg("1000").spawn().unwrap())
+        };
+        let pid = sleep.id();
+        // The kernel has told of it just before it moved.
+        let before = Cgroup::open(&there).unwrap().id().0;
+        let asked = Cell::new(0);
+        let told_before = |process| {
+            asked.set(asked.get() + 1);
+            if asked.get() == 1 {
+                return Ok(sys::Task { process, cgroup: before });
+            }
+            sys::task(process)
+                .or(Ok(sys::Task { process, cgroup: Cgroup::open(&here).unwrap().id().0 }))
+        };
+        assert_eq!(cgroup_of(home_as_told(pid, &told_before)).path(), here);
+        assert!(asked.get() > 2, "{asked:?}");
+
+        // Before 6.13 its path tells. No mount shows it here.
+        let out_of_sight = look(pid, &[], &before_6_13).unwrap();
+        assert!(
+            matches!(out_of_sight, Some(Home::OutOfSight { id: None, .. })),
+            "{out_of_sight:?}"
+        );
+        asked.set(0);
+        let moving = |process: u32| {
+            asked.set(asked.get() + 1);
+            if asked.get() == 2 {
+                std::fs::write(there.join("cgroup.procs"), process.to_string()).unwrap();
+            }
+            before_6_13(process)
+        };
+        assert!(matches!(look(pid, &[], &moving), Ok(None)));
+        // One that moves all the time is not said to be anywhere.
+        let restless = |process| {
+            asked.set(asked.get() + 1);
+            Ok(sys::Task { process, cgroup: u64::MAX - asked.get() })
+        };
+        let error = home_as_told(pid, &restless).unwrap_err();
+        assert_eq!(error.errno(), Errno::EAGAIN);
     }
 
     #[test]
     fn root_a_thread_in_a_threaded_cgroup_is_found_there_and_its_process_named() {
-        let scratch = vmtests::cgroup::ScratchCgroup::new("threaded");
+        let scratch = ScratchCgroup::new("threaded");
         let (above, inside) = (scratch.child("p"), scratch.child("p/t"));
         let own = std::process::id();
-        let _inside = vmtests::cgroup::enter(&above);
+        let _inside = enter(&above);
         std::fs::write(inside.join("cgroup.type"), "threaded").unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::neighbours::plant;
-use bpf::ledger::Stage;
+use bpf::ledger::{RecordedAttachment, Stage};
 use bpf::list::AttachFlags;
 use bpf::{AttachType, CgroupBpf, CgroupId};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -366,6 +366,35 @@ fn arming_again_leaves_what_sockets_of_the_removed_cgroup_keep() {
     host.settle();
     assert_eq!(host.kernel.census().unwrap().links.len(), 6);
     drop(socket);
+    host.settle();
+    assert_eq!((host.attached(&cgroup), host.kernel.census().unwrap().links.len()), (3, 3));
+    host.remove_recorded("1").unwrap();
+    assert!(host.is_clean());
+}
+
+/// It is armed once more on the cgroup that it is on, as somebody has taken a part of it off: what is of the removed cgroups
+/// before that stays theirs.
+#[test]
+fn arming_it_once_more_leaves_what_sockets_of_every_cgroup_before_keep() {
+    let host = Host::boot();
+    let cgroup = host.cgroup("a");
+    host.crash(&cgroup, Wish::Pinned);
+    let mut sockets = Vec::new();
+    for kept in [3, 6] {
+        sockets.push(host.kernel.open_socket(&cgroup).unwrap());
+        host.kernel.remove_cgroup(&cgroup).unwrap();
+        host.cgroup("a");
+        assert!(rearm(&host, "1").unwrap());
+        let own = |it: &&RecordedAttachment| {
+            it.former_cgroup.is_none() && it.attach_type == AttachType::INET_EGRESS
+        };
+        let upload = host.entries()[0].attachments.iter().find(own).unwrap().pin.clone().unwrap();
+        host.kernel.link_detach(&host.kernel.link_open_pinned(&upload).unwrap()).unwrap();
+        assert!(rearm(&host, "1").unwrap());
+        let links = host.kernel.census().unwrap().links.len();
+        assert_eq!((host.attached(&cgroup), links), (3, 3 + kept));
+    }
+    drop(sockets);
     host.settle();
     assert_eq!((host.attached(&cgroup), host.kernel.census().unwrap().links.len()), (3, 3));
     host.remove_recorded("1").unwrap();

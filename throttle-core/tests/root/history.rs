@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use crate::common::*;
+use bpf::list::MAX_PROGRAMS;
 use bpf::{CgroupBpf, LinuxBpf};
 use throttle_core::mode::Wish;
 use throttle_core::target::Target;
@@ -17,11 +18,15 @@ fn root_bug_1_programs_do_not_pile_up_when_throttles_come_and_go() {
     isolate();
     let cgroup = ScratchCgroup::new("bug1");
     let mut engine = start();
-    // One more than the kernel has places for.
-    for _ in 0..65 {
+    // The kernel has a place for one more.
+    for _ in 1..MAX_PROGRAMS {
+        plant_foreign(cgroup.path(), EGRESS, "neighbour");
+    }
+    for _ in 0..3 {
         let id = engine.add(&spec(cgroup.path(), Wish::Legacy)).unwrap().id;
+        assert_eq!(names(cgroup.path()).len(), MAX_PROGRAMS + 2);
         engine.remove(id).unwrap();
-        assert!(names(cgroup.path()).is_empty());
+        assert_eq!(names(cgroup.path()), ["neighbour"; MAX_PROGRAMS - 1]);
     }
 }
 

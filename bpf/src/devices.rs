@@ -117,16 +117,17 @@ pub fn remove(
         removal = Some(remove_found(device, found.as_ref(), &is_left_behind, is_there, remove)?);
         Ok(())
     })?;
+    removal.map_or_else(|| not_met(unseen), Ok)
+}
+
+/// What became of a device whose namespace was not entered. Where one is closed it may be that one.
+fn not_met(unseen: Vec<Unseen>) -> Result<Removal> {
     let closed = unseen.into_iter().find_map(|it| match it {
         Unseen::Closed(error) => Some(error),
         // It was found when the device was: by now nothing that can be seen is in it.
         Unseen::Untold(_) => None,
     });
-    match (removal, closed) {
-        (Some(removal), _) => Ok(removal),
-        (None, Some(error)) => Err(error),
-        (None, None) => Ok(Removal::Gone),
-    }
+    closed.map_or(Ok(Removal::Gone), Err)
 }
 
 /// Removes a device if it is what was found there with its number and a name of ours. `is_there`: whether any device has its
@@ -197,6 +198,15 @@ mod tests {
 
     use super::*;
     use crate::error::Call;
+
+    #[test]
+    fn a_device_is_gone_with_its_namespace_and_not_if_that_cannot_be_entered() {
+        let error = || Error::new(Call::SetNs, "x", Errno::EPERM);
+        assert_eq!(not_met(Vec::new()), Ok(Removal::Gone));
+        assert_eq!(not_met(vec![Unseen::Untold(error())]), Ok(Removal::Gone));
+        let closed = vec![Unseen::Untold(error()), Unseen::Closed(error())];
+        assert_eq!(not_met(closed), Err(error()));
+    }
 
     #[test]
     fn only_the_device_that_was_found_is_removed_and_only_if_it_is_left_behind() {

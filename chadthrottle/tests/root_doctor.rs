@@ -13,6 +13,7 @@ use serde_json::Value;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 use vmtests::leak::plant_named;
+use vmtests::process::{Mortal, soon};
 
 const EGRESS: AttachType = AttachType::INET_EGRESS;
 const INGRESS: AttachType = AttachType::INET_INGRESS;
@@ -56,6 +57,28 @@ fn root_the_doctor_says_how_limits_are_held_and_what_would_make_them_better() {
     assert_eq!(json["schema_version"], 1);
     let fq = json["checks"].as_array().unwrap().iter().find(|it| it["what"] == "fq").unwrap();
     assert_eq!(fq["grade"], "lesser", "{fq}");
+}
+
+#[test]
+fn root_of_a_cgroup_the_doctor_looks_at_the_devices_of_its_processes() {
+    with_a_device();
+    let cgroup = ScratchCgroup::new("theirs");
+    let child = {
+        let _inside = cgroup.enter();
+        Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap()
+    };
+    let child = Mortal::from(child);
+    let network = format!("/proc/{}/ns/net", child.id());
+    let of = |path: &str| std::fs::read_link(path).unwrap();
+    soon("it has a network of its own", || of(&network) != of("/proc/thread-self/ns/net"));
+    let inside = format!("nsenter --net={network}");
+    assert!(can(&format!("{inside} ip link add chadtest8 type veth peer name chadtest9")));
+    assert!(can(&format!("{inside} ip link set chadtest8 up")));
+    assert!(can(&format!("{inside} tc qdisc replace dev chadtest8 root pfifo")));
+    let (_, json, _) = doctor_of(cgroup.path());
+    let fq = json["checks"].as_array().unwrap().iter().find(|it| it["what"] == "fq").unwrap();
+    let said = fq.to_string();
+    assert!(said.contains("chadtest8") && !said.contains("chadtest0"), "{fq}");
 }
 
 #[test]

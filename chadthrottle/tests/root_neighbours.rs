@@ -203,6 +203,18 @@ fn root_a_limit_goes_when_a_firewall_comes_later_that_it_switches_off() {
 }
 
 #[test]
+fn root_a_limit_that_was_armed_again_goes_as_well_when_a_firewall_comes_that_it_switches_off() {
+    let (host, firewall) = Firewall::later();
+    let limit = ["--cgroup", text(&host.app), "--upload", "1M", "--duration", "2m"];
+    let mut limit = Limit::start(&limit);
+    std::fs::remove_dir(&host.app).unwrap();
+    std::fs::create_dir(&host.app).unwrap();
+    limit.says(": limiting ");
+    host.comes(&firewall, AttachFlags::OVERRIDE);
+    assert_gave_way(&limit.fails(), &host);
+}
+
+#[test]
 fn root_a_limit_goes_when_only_itself_is_left_in_the_way_of_a_firewall() {
     let (host, firewall) = Firewall::later();
     let app = Cgroup::open(&host.app).unwrap();

@@ -25,7 +25,13 @@ pub(super) fn host_elsewhere() -> Option<PathBuf> {
         // These are not the host's processes. What rests on any is a gap already.
         return None;
     }
-    AT_HOME.into_iter().find_map(|pid| differs(&format!("/proc/{pid}")).ok())?
+    first_told(AT_HOME.into_iter().map(|pid| differs(&format!("/proc/{pid}"))))
+}
+
+/// What the first process says that can be looked at: the next one may be somewhere else of its own, as `kthreadd` is where
+/// the host began in an initramfs.
+fn first_told(mut answers: impl Iterator<Item = io::Result<Option<PathBuf>>>) -> Option<PathBuf> {
+    answers.find_map(Result::ok)?
 }
 
 /// The root of that process if it is in another mount namespace or has another root.
@@ -111,6 +117,23 @@ mod tests {
             why(Some(Path::new("/proc/1/root")), pins(1, &[])).unwrap().contains("on the host")
         );
         assert!(why(None, pins(0, &[])).unwrap().contains("no bpffs is mounted"));
+    }
+
+    #[test]
+    fn the_first_process_that_can_be_looked_at_tells_where_home_is() {
+        let told = |answers: [Option<Option<&str>>; 2]| {
+            let answers = answers.into_iter().map(|it| {
+                let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+                it.map(|root| root.map(PathBuf::from)).ok_or_else(denied)
+            });
+            first_told(answers)
+        };
+        let (one, two) = (Some(Some("/1")), Some(Some("/2")));
+        assert_eq!(told([one, two]), Some("/1".into()));
+        assert_eq!(told([None, two]), Some("/2".into()));
+        // It is at home here, wherever the second one is.
+        assert_eq!(told([Some(None), two]), None);
+        assert_eq!(told([None, None]), None);
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Where the audit runs: what hides a leak, or who holds what looks like one. The answer is the truth, or "incomplete"
 //! with the reason; `docs/surroundings.md` has a row for each test.
 
+use std::fs;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 
 use bpf::Owner;
 use bpf::list::attach;
 use bpf::throttle::{Parts, load};
+use nix::mount::MsFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
 
@@ -91,6 +95,32 @@ fn root_the_pins_of_every_bpffs_are_seen() {
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
     assert!(!pin.exists());
     nix::mount::umount(second.path()).unwrap();
+}
+
+/// Of one bpffs several mounts may show a part each.
+#[test]
+fn root_a_pin_that_only_another_mount_of_its_bpffs_shows_is_seen() {
+    isolate();
+    let [whole, part, later] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let none = None::<&str>;
+    let mount = |from: &Path, to: &TempDir, kind, flags| {
+        nix::mount::mount(Some(from), to.path(), kind, flags, none).unwrap();
+    };
+    mount(Path::new("bpf"), &whole, Some("bpf"), MsFlags::empty());
+    let inner = whole.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    mount(&inner, &part, None, MsFlags::MS_BIND);
+    mount(whole.path(), &later, None, MsFlags::MS_BIND);
+    nix::mount::umount(whole.path()).unwrap();
+    let place = Place::new("parts");
+    let pin = later.path().join("chadthrottle/1/link");
+    place.pin(&pin);
+    let report = json(&place.run("scan"));
+    assert_eq!(findings(&report), ["orphaned_pin"]);
+    assert_eq!(report["attachments"][0]["pins"][0], pin.to_str().unwrap());
+    for folder in [&part, &later] {
+        nix::mount::umount(folder.path()).unwrap();
+    }
 }
 
 #[test]

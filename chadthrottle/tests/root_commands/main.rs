@@ -4,11 +4,12 @@
 mod common;
 mod listed;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vmtests::cgroup::{ScratchCgroup, remove_tree};
@@ -112,6 +113,29 @@ fn root_limit_arms_limits_and_says_what_it_did() {
         said.stdout
     );
     assert!(said.stdout.contains(&format!("({dropped} packets)\n")), "{}", said.stdout);
+    assert_eq!(programs(cgroup.path()), 0);
+}
+
+/// It has not printed yet that it is armed: who reads that is slow.
+#[test]
+fn root_a_signal_that_comes_while_a_limit_is_made_ends_it_in_order() {
+    isolate();
+    let cgroup = ScratchCgroup::new("early");
+    let (mut reader, mut full) = std::io::pipe().unwrap();
+    let capacity = fcntl(&full, FcntlArg::F_SETPIPE_SZ(4_096)).unwrap();
+    full.write_all(&vec![b'\n'; usize::try_from(capacity).unwrap()]).unwrap();
+    let path = text(&cgroup);
+    let args = ["limit", "--cgroup", &path, "--upload", "1M", "--attach", "legacy"];
+    let mut child = Mortal::from(program(&args).stdout(full).spawn().unwrap());
+    soon("it is armed", || programs(cgroup.path()) == 2);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    // It is not dead of it.
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(child.try_wait().unwrap(), None);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(said.contains("limiting") && said.contains("dropped"), "{said}");
     assert_eq!(programs(cgroup.path()), 0);
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use throttle_core::{Engine, Spec};
 use vmtests::cgroup::ScratchCgroup;
 use vmtests::isolation::isolate;
-use vmtests::process::Mortal;
+use vmtests::process::{Mortal, wait_for_name};
 use vmtests::tcx::has_tcx;
 
 use crate::common::{NEAR, Pair, devices_of_ours, engine, program, queue_is_refused, run, spec};
@@ -174,6 +174,32 @@ fn vm_two_queues_have_devices_of_their_own_and_go_one_by_one() {
     assert!(!is_first && is_second, "{left}");
     engine.remove(second).unwrap();
     assert_eq!(devices_of_ours(), "");
+}
+
+#[test]
+fn vm_a_queue_is_where_the_cgroups_processes_are_and_is_looked_at_there() {
+    if !has_tcx() {
+        return queue_is_refused();
+    }
+    let _pair = Pair::new();
+    let cgroup = ScratchCgroup::new("far");
+    let child = {
+        let _inside = cgroup.enter();
+        Command::new("ip").args(["netns", "exec", "chadtest-far", "sleep", "1000"]).spawn().unwrap()
+    };
+    let child = Mortal::from(child);
+    wait_for_name(child.id(), "sleep");
+    let mut engine = engine();
+    let queued = Spec { queue: true, ..spec(cgroup.path(), Some(1_000_000), None) };
+    let id = engine.add(&queued).unwrap().id;
+    let there = || run(&["ip", "-n", "chadtest-far", "-o", "link", "show", "type", "ifb"]);
+    let own = format!("chadq{}a", std::process::id());
+    assert!(there().contains(&own) && devices_of_ours().is_empty());
+    assert!(!engine.close_broken_queue(id).unwrap());
+    run(&["ip", "-n", "chadtest-far", "link", "set", &own, "down"]);
+    assert!(engine.close_broken_queue(id).unwrap());
+    assert!(!there().contains(&own));
+    engine.remove(id).unwrap();
 }
 
 /// Sends until some are lost: each takes 64 ms of 2 kB/s. What is not lost arrives.

@@ -1,10 +1,10 @@
 //! Whether the kernel that runs has the iterator over cgroups.
 
-/// How its type information names what such a program is called with.
+/// The context of its programs, as the kernel's type information names it.
 const TYPE: &[u8] = b"\0bpf_iter__cgroup\0";
 
-/// Mainline has it since 6.1. Others have it in older kernels, and a kernel without type information cannot have it, so
-/// that its version does not tell: its types do. Where it is missing an audit that is to use it has to say so.
+/// Mainline has had it since 6.1. The version does not tell: distributions carry it to older kernels, and no kernel has it
+/// without type information. An audit that is told to use it has to say where it is missing.
 ///
 /// # Panics
 /// When the type information is there and cannot be read.

@@ -5,6 +5,7 @@ mod again;
 mod between;
 mod common;
 mod engine;
+mod former;
 mod mishaps;
 mod names;
 mod neighbours;

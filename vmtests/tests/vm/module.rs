@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -18,13 +18,13 @@ use crate::common::{Pair, engine, program, run, spec};
 /// What the kernel calls when it needs a module.
 const LOADER: &str = "/proc/sys/kernel/modprobe";
 
-/// A loader without the settings of distributions: systemd's have the module make none.
-struct Unset {
+/// The kernel loads modules without a distribution's settings: systemd's have this one make no devices.
+struct PlainLoader {
     before: String,
     _folder: TempDir,
 }
 
-impl Unset {
+impl PlainLoader {
     fn new() -> Self {
         let before = fs::read_to_string(LOADER).unwrap().trim_end().to_owned();
         let folder = TempDir::new().unwrap();
@@ -36,14 +36,14 @@ impl Unset {
     }
 }
 
-impl Drop for Unset {
+impl Drop for PlainLoader {
     fn drop(&mut self) {
         fs::write(LOADER, &self.before).unwrap();
     }
 }
 
 fn is_loaded() -> bool {
-    PathBuf::from("/sys/module/ifb").exists()
+    Path::new("/sys/module/ifb").exists()
 }
 
 fn unload() {
@@ -62,12 +62,12 @@ fn devices_there() -> Vec<String> {
 #[test]
 fn vm_devices_that_the_module_makes_when_it_is_loaded_are_taken_back_and_those_of_others_are_not() {
     let _pair = Pair::new();
-    let _unset = Unset::new();
+    let _plain = PlainLoader::new();
     unload();
-    // Who asks the kernel for one gets them as well.
+    // Loading it for a device that was asked for makes these two as well.
     run(&["ip", "link", "add", "chadtest2", "type", "ifb"]);
     assert_eq!(devices_there(), ["ifb0", "ifb1"]);
-    // Now they are somebody's: it is in use already.
+    // They were there before, so they are somebody's.
     open_a_queue();
     look();
     assert_eq!(devices_there(), ["ifb0", "ifb1"]);
@@ -91,6 +91,6 @@ fn open_a_queue() {
 }
 
 fn look() {
-    // What it says of other things makes its status.
+    // Its status is about other things.
     Command::new(program("chadthrottle")).arg("doctor").output().unwrap();
 }

@@ -13,7 +13,7 @@ help: ## List these commands
 .PHONY: audit
 audit: ## Look for leaked throttles on this host
 	@scripts/setup build
-	@$(CARGO) build --release --locked -p auditor
+	@$(CARGO) build --release --locked -p chadthrottle-audit
 	@$(AS_ROOT) $(BIN)/chadthrottle-audit scan; status=$$?; case $$status in \
 		0) exit 0 ;; \
 		1) echo "make audit: leaks were found (exit status 1 of the audit). To remove just those:" ;; \
@@ -57,7 +57,7 @@ build: ## Build everything, optimised
 .PHONY: man
 man: ## Write man pages and completions below target
 	@scripts/setup build
-	@$(CARGO) build --release --locked -p auditor -p chadthrottle
+	@$(CARGO) build --release --locked -p chadthrottle-audit -p chadthrottle
 	@for program in chadthrottle-audit chadthrottle; do \
 		$(BIN)/$$program generate man target/man || exit 1; \
 		for shell in bash elvish fish powershell zsh; do \

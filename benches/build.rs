@@ -11,10 +11,13 @@ const SOURCE: &str = "programs/packet_path.bpf.c";
 
 fn main() {
     println!("cargo::rerun-if-changed=programs");
-    println!("cargo::rerun-if-changed=../bpf/programs");
+    for folder in ["../bpf/programs", "../kernel/programs"] {
+        println!("cargo::rerun-if-changed={folder}");
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // As the crate `bpf` compiles them: what is measured must be what runs.
-    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned()];
+    let mut args =
+        vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), "-I../kernel/programs".to_owned()];
     args.extend(multiarch_include());
     SkeletonBuilder::new()
         .source(SOURCE)

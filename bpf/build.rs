@@ -1,6 +1,7 @@
-//! Compiles the packet programs, makes their skeleton, and compiles them and their arithmetic for the tests.
+//! Compiles the packet programs and makes their skeletons.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,41 +11,57 @@ fn main() {
     println!("cargo::rerun-if-changed=programs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
 
-    for name in ["throttle", "adopt", "walk", "files", "follow", "calls"] {
+    for name in ["throttle", "adopt", "follow"] {
         skeleton(name, &out);
     }
+    as_plain_bytes(&out.join("throttle.skel.rs"));
     let headers = env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where libbpf's headers are");
     println!("cargo::rustc-env=LIBBPF_INCLUDE={headers}");
-    native(&out);
+    println!("cargo::rustc-env=KERNEL_INCLUDE={}", kernel_headers());
 }
 
-/// Compiles the packet programs and their arithmetic for this machine, which is what the tests call.
-///
-/// With `CHAD_NATIVE_SHARED` they become a shared library, so that `scripts/mutants-c` can put another one in its place
-/// without building anything else.
-fn native(out: &Path) {
-    println!("cargo::rerun-if-env-changed=CHAD_NATIVE_SHARED");
-    let sources = ["programs/native.c", "programs/native_packets.c"];
-    let mut build = cc::Build::new();
-    build.include("programs/native").files(sources).extra_warnings(false);
-    // What only clang's BPF target knows.
-    build.flag("-Wno-unknown-pragmas").flag_if_supported("-Wno-attributes");
-    if env::var_os("CHAD_NATIVE_SHARED").is_none() {
-        build.compile("chad_native");
-        return;
+/// The structures of maps' keys and values, which the crate reads and writes as bytes.
+const PLAIN: [&str; 8] = [
+    "throttle_traffic",
+    "throttle_flow",
+    "throttle_state",
+    "throttle_cgroup",
+    "throttle_counters",
+    "throttle_waiting",
+    "throttle_socket",
+    "bpf_cgroup_storage_key",
+];
+
+/// Has the compiler prove of these structures that they are plain bytes: numbers without padding between them.
+fn as_plain_bytes(skeleton: &Path) {
+    let mut text = fs::read_to_string(skeleton).expect("the skeleton was just made");
+    for name in PLAIN {
+        let at = ["#[repr(C)]", "#[repr(transparent)]"].iter().find_map(|shape| {
+            let head = format!("pub struct {name}");
+            text.match_indices(shape).map(|(at, _)| at).find(|&at| {
+                let item = text[at + shape.len()..].trim_start();
+                item.strip_prefix(&*head).is_some_and(|rest| rest.starts_with([' ', '(']))
+            })
+        });
+        let at = at.unwrap_or_else(|| panic!("the skeleton has no {name}"));
+        text.insert_str(
+            at,
+            "#[derive(zerocopy::IntoBytes, zerocopy::FromBytes, zerocopy::Immutable)]\n",
+        );
     }
-    let library = out.join("libchad_native.so");
-    let mut compiler = build.get_compiler().to_command();
-    let made = compiler.args(["-shared", "-fPIC", "-o"]).arg(library).args(sources).status();
-    assert!(made.is_ok_and(|status| status.success()), "the tests' C code does not compile");
-    println!("cargo::rustc-link-search=native={}", out.display());
-    println!("cargo::rustc-link-lib=dylib=chad_native");
+    fs::write(skeleton, text).expect("the skeleton can be written again");
+}
+
+/// Where the crate below keeps its headers for BPF programs.
+fn kernel_headers() -> String {
+    env::var("DEP_CGROUP_BPF_INCLUDE").expect("cgroup-bpf says where its headers are")
 }
 
 /// Compiles a BPF object and makes the Rust code that loads it.
 fn skeleton(name: &str, out: &Path) {
     let source = format!("programs/{name}.bpf.c");
-    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned()];
+    let kernel = kernel_headers();
+    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), format!("-I{kernel}")];
     args.extend(multiarch_include());
     SkeletonBuilder::new()
         .source(&source)

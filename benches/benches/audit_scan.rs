@@ -1,6 +1,6 @@
 //! How long an audit of 100 to 100,000 cgroups takes, beside `bpftool cgroup tree`.
 //!
-//! `cargo bench -p benches --bench audit_scan`, as root. It prints the table of the README, and fails if
+//! `cargo bench -p chadthrottle-benches --bench audit_scan`, as root. It prints the table of `docs/benchmarks/audit.md`, and fails if
 //! the auditor is not fast or small enough beside it, or far slower beside it than the baseline says.
 #![forbid(unsafe_code)]
 
@@ -14,8 +14,8 @@ use benches::forest::{Attached, Forest};
 use benches::run::{self, Run};
 use benches::scan::{TWO_TYPES, as_process, be_the_auditor_if_asked, bpftool, in_process};
 use benches::turns::progress;
-use bpf::AttachType;
 use criterion::{Criterion, SamplingMode};
+use kernel::AttachType;
 
 const ATTACHMENTS: usize = 100;
 

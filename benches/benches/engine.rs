@@ -1,7 +1,7 @@
 //! A thousand throttles in one process: what adding, listing, changing and removing take for each, beside three
 //! links made and closed; and whether it takes more for each the more there are.
 //!
-//! `cargo bench -p benches --bench engine`, as root. Fails when a ratio to the links is far above that of the
+//! `cargo bench -p chadthrottle-benches --bench engine`, as root. Fails when a ratio to the links is far above that of the
 //! baseline.
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 
 fn bench(run: &Run) -> anyhow::Result<()> {
     // Pins and ledger of its own; before any thread is started.
-    vmtests::isolation::isolate();
+    testkit::isolation::isolate();
     let (counts, rounds) = if run.is_smoke() { (&[10][..], 1) } else { (&COUNTS[..], 15) };
     let bar = progress(counts.len() * rounds * STEPS);
     let mut ratios = Vec::new();

@@ -1,7 +1,7 @@
 //! What a packet pays, by `BPF_PROG_TEST_RUN`, beside other ways to limit; what two processors pay on one
 //! bucket; and what the programs take in real TCP traffic.
 //!
-//! `cargo bench -p benches --bench packet_path`, as root. Fails when a ratio to a peer is far above that of the
+//! `cargo bench -p chadthrottle-benches --bench packet_path`, as root. Fails when a ratio to a peer is far above that of the
 //! baseline.
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 
 fn bench(run: &Run) -> anyhow::Result<()> {
     // Pins, ledger and loopback of its own; before any thread is started.
-    vmtests::isolation::isolate();
+    testkit::isolation::isolate();
     let programs = Programs::load()?;
     let mut ratios = Vec::new();
 

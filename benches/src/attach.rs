@@ -5,15 +5,16 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use bpf::cgroup::Cgroup;
+use bpf::LinuxBpf;
 use bpf::limits::Rate;
-use bpf::link::Link;
-use bpf::list::{AttachFlags, attach, detach};
-use bpf::program::Program;
-use bpf::{AttachType, LinuxBpf};
+use kernel::AttachType;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::link::Link;
+use kernel::list::{AttachFlags, attach, detach};
+use testkit::cgroup::ScratchCgroup;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Engine, ThrottleId};
-use vmtests::cgroup::ScratchCgroup;
 
 use crate::throttle::{engine, spec};
 use crate::turns::Contestant;
@@ -32,7 +33,7 @@ const RATE: &str = "10MB/s";
 
 /// A cgroup with neighbours on it, and an engine that has loaded its programs already.
 ///
-/// Everything goes when it is dropped, or with the process: see [`vmtests::isolation::isolate`], to be called
+/// Everything goes when it is dropped, or with the process: see [`testkit::isolation::isolate`], to be called
 /// before.
 pub struct Place {
     scratch: ScratchCgroup,

@@ -1,6 +1,6 @@
 //! What the benches saw before, as ratios to a peer in the same run: times are the machine's, ratios are the code's.
 //!
-//! They lie in `baseline.json`. `BENCH_BASELINE=save cargo bench -p benches` writes it anew.
+//! They lie in `baseline.json`. `BENCH_BASELINE=save cargo bench -p chadthrottle-benches` writes it anew.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

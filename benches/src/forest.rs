@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Context;
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::list::{AttachFlags, attach};
-use bpf::program::Program;
-use vmtests::cgroup::ScratchCgroup;
+use kernel::AttachType;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::list::{AttachFlags, attach};
+use testkit::cgroup::ScratchCgroup;
 
 /// The name of the programs that the auditor is told are ours, as the kernel keeps it.
 pub const OURS: &str = "chadthrottle_bl";

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::link::Link;
-use bpf::program::Program;
+use kernel::AttachType;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::link::Link;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use testkit::cgroup::ScratchCgroup;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Change, Spec, ThrottleId};
-use vmtests::cgroup::ScratchCgroup;
 
 use crate::throttle::{engine, spec};
 
@@ -117,7 +117,7 @@ impl Many {
         let programs: Vec<_> = types
             .into_iter()
             .map(|at| Ok((at, Program::load_pass("chadtest_nothing", at)?)))
-            .collect::<bpf::Result<_>>()?;
+            .collect::<kernel::Result<_>>()?;
         let start = Instant::now();
         let mut held = Vec::new();
         for cgroup in &self.cgroups {

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, ensure};
-use auditor::classify::classify;
-use auditor::cli::Cli;
 use auditor::collect::{Method, Options, collect};
-use auditor::snapshot::Timings;
-use bpf::AttachType;
+use auditor::facts::Timings;
+use auditor::judge::{Verdict, classify};
+use chadthrottle_audit::Cli;
 use clap::Parser;
+use kernel::AttachType;
 use serde::Deserialize;
 
 use crate::forest::OURS;
@@ -28,7 +28,7 @@ pub const TWO_TYPES: [AttachType; 2] = [AttachType::INET_INGRESS, AttachType::IN
 /// A bench cannot count on another crate's binary having been built; this one contains all of it.
 pub fn be_the_auditor_if_asked() -> Option<ExitCode> {
     env::var_os(ROLE)?;
-    let status = auditor::commands::run(&Cli::parse());
+    let status = chadthrottle_audit::run(&Cli::parse());
     // For whoever measures: the most memory that was in use.
     eprintln!("{}", peak_kilobytes().unwrap_or_default());
     Some(status.map_or(ExitCode::FAILURE, ExitCode::from))
@@ -48,7 +48,7 @@ pub fn in_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::
     };
     let snapshot = collect(&options)?;
     let verdict = classify(&snapshot).verdict;
-    ensure!(verdict.exit_status() != 2, "the audit is {verdict}");
+    ensure!(verdict != Verdict::Incomplete, "the audit is {verdict}");
     Ok(())
 }
 

@@ -11,15 +11,15 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, ensure};
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
 use bpf::limits::Rate;
-use bpf::link::Link;
-use bpf::list::{Scope, query};
-use bpf::program::Program;
-use bpf::run_time::{RunTime, count};
+use kernel::AttachType;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::link::Link;
+use kernel::list::{Scope, query};
+use kernel::run_time::{RunTime, count};
+use testkit::cgroup::ScratchCgroup;
 use throttle_core::mode::{TcpWish, Wish};
-use vmtests::cgroup::ScratchCgroup;
 
 use crate::throttle::{engine, spec};
 use crate::turns::Figure;
@@ -55,7 +55,7 @@ struct Pair {
 }
 
 /// Sends and receives `bytes` over loopback within a throttled cgroup, so many times, and tells of each program
-/// what it took. Call [`vmtests::isolation::isolate`] first.
+/// what it took. Call [`testkit::isolation::isolate`] first.
 ///
 /// # Errors
 /// When the throttle or the traffic fails.

@@ -10,22 +10,22 @@ use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::Settlement;
 use throttle_core::{Config, Engine, Spec};
 
-/// An engine on the running kernel. Call [`vmtests::isolation::isolate`] first.
+/// An engine on the running kernel. Call [`testkit::isolation::isolate`] first.
 ///
 /// # Errors
 /// When the kernel cannot be asked what it can do, or something is left that was to be settled.
 pub fn engine() -> anyhow::Result<Engine<LinuxBpf>> {
-    let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
+    let bpffs = Path::new(kernel::pins::DEFAULT_BPFFS);
     let config = Config {
         ledger: LedgerDir::new(bpf::ledger::DEFAULT_DIR),
         pins: bpffs.join("chadthrottle"),
-        bpffs: bpf::pins::is_on_bpffs(bpffs)?,
+        bpffs: kernel::pins::is_on_bpffs(bpffs)?,
         owner: Owner::this_process("bench")?,
         mark: 0x6368_6164_6265_6e63,
         cgroup_namespace: 0,
     };
     let (engine, settlement) = Engine::start(LinuxBpf::new()?, config)?;
-    let Settlement { removed, forgotten: _, unreadable, failed } = &settlement;
+    let Settlement { removed, forgotten: _, unreadable, failed, queues: _ } = &settlement;
     let is_new = removed.is_empty() && unreadable.is_empty() && failed.is_empty();
     ensure!(is_new, "the ledger is not empty: {settlement:?}");
     Ok(engine)

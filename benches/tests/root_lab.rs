@@ -30,7 +30,7 @@ fn is_vm() -> bool {
 
 /// A virtual machine has all of it, but for a queue: that is for downloads, and not every kernel has its links.
 fn may_lack(name: Name, way: Way) -> bool {
-    let is_old = !vmtests::tcx::has_tcx();
+    let is_old = !testkit::tcx::has_tcx();
     !is_vm() || (name == Name::OursQueue && (way == Way::Up || is_old))
 }
 

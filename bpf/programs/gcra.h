@@ -47,7 +47,7 @@
  * The third bucket is for messages of DNS that the reserve does not take: up to 1,232 bytes (what EDNS is told to use
  * since 2020) behind headers of UDP and IPv6. An eighth of the rate, 400 ms of it at once (50 ms of the rate and one
  * packet), and at most 200 packets a second. Whoever floods from such a port gets little more by it, and takes nothing
- * of the reserve; docs/packet-path.md has figures.
+ * of the reserve; docs/benchmarks/limits.md has figures.
  */
 #define GCRA_DNS_BYTES 1280
 #define GCRA_DNS_SHIFT 3

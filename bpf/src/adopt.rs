@@ -5,7 +5,7 @@
 //! It goes over one network namespace at a time: that of the caller, and those of the processes in the cgroup.
 
 // Generated code: neither its style nor its documentation is ours.
-#[allow(warnings, clippy::all, clippy::pedantic)]
+#[allow(warnings, unsafe_code, clippy::all, clippy::pedantic)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/adopt.skel.rs"));
 }
@@ -14,13 +14,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use kernel::error::Call;
+use kernel::{CgroupId, Error, Result, iterator, libbpf, netns};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-
-use crate::error::{Call, Error, Result};
-use crate::ids::CgroupId;
-use crate::iterator::all_printed;
-use crate::netns;
-use crate::throttle::listen_to_libbpf;
 
 const WHAT: &str = "the iterator over open sockets";
 
@@ -47,7 +43,7 @@ pub struct Adopted {
 /// be shaped, and the others are not.
 pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let fail = |error: libbpf_rs::Error| Error::of_load(Call::Iterate, WHAT, &error);
-    listen_to_libbpf();
+    libbpf::listen();
     let mut storage = MaybeUninit::uninit();
     let mut open = skeleton::AdoptSkelBuilder::default().open(&mut storage).map_err(fail)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
@@ -56,7 +52,7 @@ pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let skeleton = open.load().map_err(fail)?;
     let program = skeleton.progs.chadthrottle_adopt.as_fd();
 
-    let (letters, untold) = netns::in_each(path, || all_printed(program, WHAT))?;
+    let (letters, untold) = netns::in_each(path, || iterator::all_printed(program, WHAT))?;
     let (shaped, policed): (Vec<u8>, Vec<u8>) =
         letters.concat().into_iter().partition(|&letter| letter == b'y');
     Ok(Adopted { shaped: shaped.len() as u64, policed: policed.len() as u64, untold })

@@ -1,5 +1,7 @@
 //! Where packets above a limit wait for their turn.
 
+use kernel::qdisc::Device;
+
 /// The network devices that keep to departure times, by their numbers (ifindex); at most [`FqDevices::MOST`].
 ///
 /// A number tells a device from others in its network namespace, not on the host: of several namespaces it stands for
@@ -51,6 +53,14 @@ impl FromIterator<u32> for FqDevices {
     }
 }
 
+/// Returns the devices that have `fq`: first those that a throttle knows, then those beyond [`FqDevices::MOST`], through
+/// which packets do not wait.
+pub fn with_fq(devices: &[Device]) -> (Vec<&Device>, Vec<&Device>) {
+    let with = devices.iter().filter(|device| device.keeps_departures());
+    let known: FqDevices = with.clone().map(|device| device.number).collect();
+    with.partition(|device| known.contains(device.number))
+}
+
 /// Where packets above the rate wait instead of being dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Departures {
@@ -93,6 +103,26 @@ mod tests {
         assert_eq!(many.numbers().collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
         assert!(!devices.is_empty() && FqDevices::NONE.is_empty());
         assert_eq!(FqDevices::from_state(devices.for_state()), devices);
+    }
+
+    fn device(number: u32, name: &str, qdiscs: &[&str]) -> Device {
+        let qdiscs = qdiscs.iter().map(|&it| it.to_owned()).collect();
+        Device { number, name: name.to_owned(), qdiscs }
+    }
+
+    #[test]
+    fn of_too_many_devices_with_fq_those_that_no_throttle_knows_are_told_apart() {
+        let count = u32::try_from(FqDevices::MOST).unwrap();
+        let numbers = |devices: &[&Device]| devices.iter().map(|it| it.number).collect::<Vec<_>>();
+        for beyond in 0..3 {
+            // The last ones first, and one without fq among them.
+            let mut devices: Vec<_> =
+                (1..=count + beyond).rev().map(|it| device(it, "eth", &["mq", "fq"])).collect();
+            devices.insert(1, device(99, "wg0", &["fq_codel"]));
+            let (known, unknown) = with_fq(&devices);
+            assert_eq!(numbers(&known), (1..=count).rev().collect::<Vec<_>>());
+            assert_eq!(numbers(&unknown), (count + 1..=count + beyond).rev().collect::<Vec<_>>());
+        }
     }
 
     #[test]

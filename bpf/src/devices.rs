@@ -3,14 +3,14 @@
 
 use std::path::PathBuf;
 
+use kernel::netns::{self, Namespace, Unseen};
+use kernel::rtnetlink::all_by;
+use kernel::{Error, Result, links};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
-use crate::error::{Error, Result};
-use crate::netns::{self, Namespace, Unseen};
 use crate::owner::Owner;
-use crate::queue::{is_ifb, name, pid_of, remove_device};
-use crate::rtnetlink::{all, all_by};
+use crate::queue::pid_of;
 
 /// A network device that is named as a queue's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,8 +112,8 @@ pub fn remove(
     let is_it = |it: &Device| it.index == device.index;
     let unseen = netns::in_every(Some(device.network_namespace), |namespace| {
         let found = here(namespace)?.0.into_iter().find(is_it);
-        let is_there = || Ok(links()?.iter().any(|link| link.header.index == device.index));
-        let remove = || remove_device(device.index);
+        let is_there = || Ok(links::here()?.iter().any(|link| link.header.index == device.index));
+        let remove = || links::remove(device.index);
         removal = Some(remove_found(device, found.as_ref(), &is_left_behind, is_there, remove)?);
         Ok(())
     })?;
@@ -160,27 +160,19 @@ fn here(namespace: &Namespace) -> Result<(Vec<Device>, bool)> {
     let dump =
         all_by(&RouteNetlinkMessage::GetLink(asked), |it| link(it).map(|it| it.header.index))?;
     let device = |link: &LinkMessage| {
-        let name = name(link).filter(|name| pid_of(name).is_some())?.to_owned();
-        let alias = link.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::IfAlias(alias) => Some(alias.clone()),
-            _ => None,
-        });
+        let name = links::name(link).filter(|name| pid_of(name).is_some())?.to_owned();
+        let alias = links::alias(link).map(str::to_owned);
         Some(Device {
             network_namespace: namespace.inode,
             path: namespace.path.clone(),
             index: link.header.index,
             name,
-            is_ifb: is_ifb(link),
+            is_ifb: links::is_ifb(link),
             alias,
         })
     };
     let devices = dump.answers.iter().filter_map(link).filter_map(device).collect();
     Ok((devices, dump.is_whole))
-}
-
-fn links() -> Result<Vec<LinkMessage>> {
-    let answers = all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    Ok(answers.iter().filter_map(link).cloned().collect())
 }
 
 fn link(answer: &RouteNetlinkMessage) -> Option<&LinkMessage> {
@@ -197,7 +189,7 @@ mod tests {
     use nix::errno::Errno;
 
     use super::*;
-    use crate::error::Call;
+    use kernel::error::Call;
 
     #[test]
     fn a_device_is_gone_with_its_namespace_and_not_if_that_cannot_be_entered() {

@@ -5,7 +5,7 @@
 //! what it sends and receives to one burst until then, for a second at the most. Packets of all other cgroups pass.
 
 // Generated code: neither its style nor its documentation is ours.
-#[allow(warnings, clippy::all, clippy::pedantic)]
+#[allow(warnings, unsafe_code, clippy::all, clippy::pedantic)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/follow.skel.rs"));
 }
@@ -15,18 +15,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use kernel::cgroup::ROOT_CGROUP_ID;
+use kernel::error::Call;
+use kernel::{AttachType, Cgroup, CgroupId, Error, Link, Map, ProgramId, Result, libbpf};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
 use nix::errno::Errno;
 
-use crate::attach_type::AttachType;
-use crate::cgroup::{Cgroup, ROOT_CGROUP_ID};
-use crate::error::{Call, Error, Result};
-use crate::ids::{CgroupId, ProgramId};
-use crate::link::Link;
 use crate::owner::Owner;
-use crate::sys::Map;
-use crate::throttle::{listen_to_libbpf, write_chars};
+use crate::throttle::write_chars;
 
 const WHAT: &str = "the programs that follow a cgroup's path";
 
@@ -92,7 +89,7 @@ impl Follower {
     ///
     /// Needs Linux 6.1 with type information (`CONFIG_DEBUG_INFO_BTF`), `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`.
     /// While it lives, each packet of `parent` and all below it runs one small program more in such a direction.
-    /// Whether that takes another's program out of force the caller looks (see [`crate::lineage`]).
+    /// Whether that takes another's program out of force the caller looks (see [`kernel::lineage`]).
     ///
     /// # Errors
     /// `EOPNOTSUPP` on the hierarchy's root, whose packets are all of the host's. `Full` when 64 programs are attached;
@@ -103,7 +100,7 @@ impl Follower {
             return Err(refuse("the cgroup above is the root: every packet of the host would pay"));
         }
         let fail = |error: libbpf_rs::Error| Error::of_load(Call::LoadTracing, WHAT, &error);
-        listen_to_libbpf();
+        libbpf::listen();
         let mut storage = MaybeUninit::uninit();
         let mut open = skeleton::FollowSkelBuilder::default().open(&mut storage).map_err(fail)?;
         let rodata = open.maps.rodata_data.as_deref_mut();
@@ -125,10 +122,7 @@ impl Follower {
         let own = |fd: BorrowedFd<'_>| {
             fd.try_clone_to_owned().map_err(|error| Error::from_io(Call::Load, WHAT, &error))
         };
-        let map = |fd| {
-            let map = Map::from_fd(own(fd)?);
-            map.map_err(|errno| Error::new(Call::Info, WHAT, errno))
-        };
+        let map = |fd| Map::from_fd(own(fd)?);
         let (wish, held) =
             (map(skeleton.maps.chad_wish.as_fd())?, map(skeleton.maps.chad_held.as_fd())?);
         let told = own(skeleton.maps.chad_made.as_fd())?;
@@ -178,8 +172,7 @@ impl Follower {
     /// When the map cannot be written.
     pub fn armed(&self, cgroup: CgroupId) -> Result<()> {
         let wish = [self.parent.0.to_ne_bytes(), cgroup.0.to_ne_bytes()].concat();
-        let fail = |errno| Error::new(Call::MapUpdate, WHAT, errno);
-        self.wish.update(&KEY, &wish).map_err(fail)
+        self.wish.update(&KEY, &wish)
     }
 
     /// What was held so far.
@@ -188,7 +181,7 @@ impl Follower {
     /// When the map cannot be read.
     pub fn held(&self) -> Result<Held> {
         let fail = |errno| Error::new(Call::MapLookup, WHAT, errno);
-        let value = self.held.lookup(&KEY).map_err(fail)?.ok_or_else(|| fail(Errno::ENOENT))?;
+        let value = self.held.lookup(&KEY)?.ok_or_else(|| fail(Errno::ENOENT))?;
         let number = |at: usize| {
             let bytes = value.get(at * 8..at * 8 + 8)?.try_into().ok()?;
             Some(u64::from_ne_bytes(bytes))

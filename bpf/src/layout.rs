@@ -1,7 +1,8 @@
 //! The maps' values of this and of other versions. What lies in them grows at its end alone (`programs/throttle.h`): of a
 //! shorter value the rest is zero, of a longer one the rest is left as it is.
 
-use crate::sys::{Plain, bytes_of, from_bytes};
+use zerocopy::{FromBytes, IntoBytes};
+
 use crate::throttle::types;
 
 /// The length of one direction's state in version 0.1.0. What is shorter has another layout.
@@ -20,10 +21,10 @@ pub(crate) fn are_states(value_size: usize) -> bool {
 }
 
 /// One value of any version's, as far as both know it.
-pub(crate) fn read<T: Plain>(value: &[u8]) -> T {
+pub(crate) fn read<T: FromBytes + Default>(value: &[u8]) -> T {
     let mut bytes = value.to_vec();
     bytes.resize(bytes.len().max(size_of::<T>()), 0);
-    from_bytes(&bytes).unwrap_or_default()
+    T::read_from_prefix(&bytes).map(|(value, _)| value).unwrap_or_default()
 }
 
 /// The states of both directions, each half of the value.
@@ -37,7 +38,7 @@ pub(crate) fn write_both(before: &[u8], both: &types::throttle_cgroup) -> Vec<u8
     let mut value = before.to_vec();
     let (download, upload) = value.split_at_mut(before.len() / 2);
     for (half, state) in [(download, &both.download), (upload, &both.upload)] {
-        half.iter_mut().zip(bytes_of(state)).for_each(|(to, from)| *to = *from);
+        half.iter_mut().zip(state.as_bytes()).for_each(|(to, from)| *to = *from);
     }
     value
 }
@@ -67,12 +68,12 @@ mod tests {
     #[test]
     fn counters_of_other_versions_are_read_as_far_as_both_know_them() {
         let all = counters();
-        let bytes = bytes_of(&all);
+        let bytes = all.as_bytes();
         let old: types::throttle_counters = read(&bytes[..OLDEST_COUNTERS]);
         assert_eq!((old.passed_packets, old.dropped_bytes), (3, 6));
         assert_eq!((old.held_back_packets, old.held_back_bytes), (0, 0));
         let longer = [bytes, &[0xff; 16]].concat();
-        assert_eq!(bytes_of(&read::<types::throttle_counters>(&longer)), bytes);
+        assert_eq!(read::<types::throttle_counters>(&longer).as_bytes(), bytes);
     }
 
     #[test]

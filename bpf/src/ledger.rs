@@ -10,10 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kernel::{AttachType, CgroupId, LinkId, ProgramId, ProgramIdentity};
 use serde::{Deserialize, Serialize};
 
+use crate::Owner;
 use crate::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
-use crate::{AttachType, CgroupId, LinkId, Owner, ProgramId, ProgramIdentity};
 
 /// Where the ledger is unless somebody says otherwise.
 pub const DEFAULT_DIR: &str = "/run/chadthrottle";
@@ -242,7 +243,6 @@ pub fn parse(text: &[u8]) -> Result<Entry, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::folder::Folder;
 
     fn entry() -> Entry {
         Entry {
@@ -371,15 +371,20 @@ mod tests {
 
     #[test]
     fn every_entry_of_a_ledger_is_read_or_told() {
-        let folder = Folder::new("ledger");
-        let b = folder.file("b.json", text(&entry()));
-        let a = folder.file("a.json", text(&entry()));
-        let torn = folder.file("torn.json", "{");
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &[u8]| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let b = file("b.json", &text(&entry()));
+        let a = file("a.json", &text(&entry()));
+        let torn = file("torn.json", b"{");
         let denied = folder.path().join("folder.json");
         fs::create_dir(&denied).unwrap();
-        folder.file("lock", "");
+        file("lock", b"");
         // Its owner removes it between the listing and the reading.
-        folder.link("gone.json", "gone");
+        std::os::unix::fs::symlink("gone", folder.path().join("gone.json")).unwrap();
 
         let ledger = read(folder.path()).unwrap();
         assert_eq!(ledger.entries, [(a, entry()), (b, entry())]);
@@ -389,8 +394,10 @@ mod tests {
 
     #[test]
     fn only_a_folder_that_does_not_exist_is_an_empty_ledger() {
-        let folder = Folder::new("no-ledger");
+        let folder = tempfile::tempdir().unwrap();
         assert!(read(&folder.path().join("gone")).unwrap().entries.is_empty());
-        assert!(read(&folder.file("file", "")).is_err());
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(read(&file).is_err());
     }
 }

@@ -1,79 +1,61 @@
-//! chadthrottle's BPF programs, and the one place that talks to `bpf(2)`.
+//! chadthrottle's BPF programs and their format: limits, state, owner, ledger record, and loading.
+//!
+//! The engine writes what this crate describes, and the auditor reads it. They share nothing else.
+//!
+//! | module | has |
+//! | --- | --- |
+//! | [`boundary`] | what the engine needs of the kernel, as traits, so that a simulated kernel can take its place |
+//! | [`throttle`], [`program`] | loading the packet programs; a loaded program's owner, state and counters |
+//! | [`limits`], [`state`] | rates, bursts and classes of traffic, and how they lie in the kernel |
+//! | [`ledger`] | the records of throttles that outlive their process |
+//! | [`queue`], [`devices`] | queues for downloads, and the network devices that they are made of |
+//! | [`adopt`], [`follow`] | sockets that are open already; cgroups that are made later |
+//! | [`advice`] | what to do when the kernel refuses, in words |
+
+// Only the skeletons that libbpf-cargo generates have any.
+#![deny(unsafe_code)]
 
 pub mod adopt;
-mod again;
-mod attach_type;
-mod calls;
-pub mod cgroup;
-pub mod clocks;
+pub mod advice;
+pub mod boundary;
 mod departures;
-pub mod device_programs;
 pub mod devices;
-pub mod error;
 #[cfg(test)]
 mod exact;
 #[cfg(test)]
 mod flow_exact_tests;
 #[cfg(test)]
 mod flow_tests;
-#[cfg(test)]
-mod folder;
 pub mod follow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod holders;
-mod ids;
-mod iterator;
-pub mod kernel;
 mod layout;
 pub mod ledger;
 pub mod limits;
-pub mod lineage;
-pub mod link;
-pub mod list;
-pub mod loads;
 #[cfg(test)]
 mod mark_tests;
-mod metadata;
 #[cfg(test)]
 mod native;
-mod netns;
-pub mod objects;
-pub mod offered;
 mod owner;
 #[cfg(test)]
 mod packet_tests;
-pub mod pins;
-mod populated;
-pub mod probe;
 pub mod program;
-pub mod qdisc;
 pub mod queue;
 #[cfg(test)]
 mod queue_packet_tests;
 mod rate;
-pub mod release;
-pub mod rights;
-mod rtnetlink;
-pub mod run_time;
 pub mod serde_path;
-pub mod sockets;
 #[cfg(test)]
 mod sockops_tests;
 pub mod state;
-mod sys;
 pub mod throttle;
 #[cfg(test)]
 mod verdict_tests;
-pub mod walk;
 #[cfg(test)]
 mod window_tests;
 
-pub use attach_type::{AttachType, UnknownAttachType};
-pub use error::{Error, Result};
-pub use ids::{CgroupId, LinkId, MapId, ProgramId};
-pub use kernel::{CgroupBpf, LinuxBpf, ProgramIdentity};
-pub use owner::{
-    Birth, INITIAL_PID_NAMESPACE, Owner, birth, boot_id, is_proc_ours, pid_namespace, start_time,
-};
+pub use boundary::{CgroupBpf, LinuxBpf};
+pub use departures::with_fq;
+pub use owner::Owner;
+pub use program::{ThrottleProgram, owner_of};

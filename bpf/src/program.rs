@@ -1,63 +1,33 @@
-//! Loaded programs: what the kernel says of them, and what a throttle's maps say.
+//! The programs of a throttle: their owner, their state and their counters.
 
 use std::cell::OnceCell;
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use libbpf_sys as kernel;
+use kernel::error::Call;
+use kernel::{AttachType, CgroupId, Error, Map, Program, ProgramId, Result};
+use libbpf_sys as sys;
 use nix::errno::Errno;
+use zerocopy::IntoBytes;
 
-use crate::attach_type::AttachType;
-use crate::error::{Call, Error, Result};
-use crate::ids::{CgroupId, MapId, ProgramId};
-use crate::kernel::ProgramIdentity;
 use crate::layout;
-use crate::serde_path::to_hex;
+use crate::owner::Owner;
 use crate::state::{Counters, ThrottleState};
-use crate::sys::{self, Map, ObjectKind, bytes_of};
 use crate::throttle::types;
 
 /// The only key of the maps of a queue.
 pub(crate) const QUEUE_KEY: u32 = 0;
 
-/// The kernel keeps this many characters of a name.
-pub const NAME_LEN: usize = 15;
+/// How the names of the constants begin that name a program's owner.
+const METADATA: &str = "bpf_metadata_";
 
-/// What the kernel says of a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProgramInfo {
-    /// Its id.
-    pub id: ProgramId,
-    /// Its name, at most [`NAME_LEN`] characters of what its author called it.
-    pub name: String,
-    /// Its tag: 16 hexadecimal digits that depend on its instructions.
-    pub tag: String,
-    /// Its type, as bpftool names it.
-    pub kind: String,
-    /// When it was loaded, in nanoseconds since boot.
-    pub loaded_at_ns: u64,
-    /// The user who loaded it.
-    pub uid: u32,
-    /// Its maps.
-    pub map_ids: Vec<MapId>,
-    /// Whether it came with type information, without which it has no readable metadata.
-    pub has_btf: bool,
-}
-
-impl ProgramInfo {
-    /// What tells it from every other program of this boot.
-    pub fn identity(&self) -> ProgramIdentity {
-        ProgramIdentity { id: self.id, tag: self.tag.clone(), loaded_at_ns: self.loaded_at_ns }
-    }
-}
-
-/// A loaded program, held by this process.
+/// A loaded program with the maps of a throttle, if it is one of ours.
 #[derive(Debug)]
-pub struct Program {
-    fd: OwnedFd,
-    info: ProgramInfo,
+pub struct ThrottleProgram {
+    program: Program,
     maps: OnceCell<Option<ThrottleMaps>>,
-    /// What its loader tells it by, of one that goes by more than a throttle's state.
+    /// A map of settings, for a program that goes by more than a throttle's state.
     settings: Option<Map>,
 }
 
@@ -65,59 +35,59 @@ pub struct Program {
 #[derive(Debug)]
 struct ThrottleMaps {
     state: Map,
-    /// The packet programs count, that for TCP does not.
+    /// The packet programs count, the program for TCP does not.
     counters: Option<Map>,
-    /// Where downloads wait in a queue, their state is here as well, and this is what counts.
+    /// Where downloads wait in a queue, this map has their state as well, and this is the one that counts.
     queue: Option<Map>,
-    /// And here what was dropped there.
+    /// Counts what was dropped in the queue.
     drops: Option<Map>,
 }
 
-impl Program {
-    /// Opens a program by its id. Needs `CAP_SYS_ADMIN`. While it is open, the id is its own.
+impl From<Program> for ThrottleProgram {
+    fn from(program: Program) -> Self {
+        Self { program, maps: OnceCell::new(), settings: None }
+    }
+}
+
+impl Deref for ThrottleProgram {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl AsFd for ThrottleProgram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+}
+
+impl ThrottleProgram {
+    /// Opens a program by its id; see [`Program::open`].
     ///
     /// # Errors
     /// `Vanished` when there is none with that id.
     pub fn open(id: ProgramId) -> Result<Self> {
-        let fd = sys::fd_by_id(ObjectKind::Program, id.0)
-            .map_err(|errno| Error::new(Call::FdById, format!("program {id}"), errno))?;
-        Self::from_fd(fd)
+        Program::open(id).map(Self::from)
     }
 
-    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
-        let raw = sys::program_info(fd.as_fd())
-            .map_err(|errno| Error::new(Call::Info, "a program", errno))?;
-        let info = ProgramInfo {
-            id: ProgramId(raw.id),
-            name: raw.name,
-            tag: to_hex(&raw.tag),
-            kind: sys::program_type_name(raw.kind),
-            loaded_at_ns: raw.load_time,
-            uid: raw.uid,
-            map_ids: raw.map_ids.into_iter().map(MapId).collect(),
-            has_btf: raw.btf_id != 0,
-        };
-        Ok(Self { fd, info, maps: OnceCell::new(), settings: None })
-    }
-
-    /// A program of ours with its maps at hand, which spares looking them up by id (and the
-    /// `CAP_SYS_ADMIN` that this takes).
+    /// Takes a program of ours with its maps at hand, which spares opening them by id (and the `CAP_SYS_ADMIN` for it).
     pub(crate) fn with_maps(
         program: OwnedFd,
         state: OwnedFd,
         counters: Option<OwnedFd>,
         queue: Option<[OwnedFd; 2]>,
     ) -> Result<Self> {
-        let program = Self::from_fd(program)?;
-        let open = |fd| Map::from_fd(fd).map_err(|errno| program.fail(Call::Info, errno));
+        let program = Program::from_fd(program)?;
         let (queue, drops) = queue.map(|[queue, drops]| (queue, drops)).unzip();
         let maps = ThrottleMaps {
-            state: open(state)?,
-            counters: counters.map(open).transpose()?,
-            queue: queue.map(open).transpose()?,
-            drops: drops.map(open).transpose()?,
+            state: Map::from_fd(state)?,
+            counters: counters.map(Map::from_fd).transpose()?,
+            queue: queue.map(Map::from_fd).transpose()?,
+            drops: drops.map(Map::from_fd).transpose()?,
         };
-        Ok(Self { maps: OnceCell::from(Some(maps)), ..program })
+        Ok(Self { maps: OnceCell::from(Some(maps)), program, settings: None })
     }
 
     pub(crate) fn with_settings(self, settings: Map) -> Self {
@@ -126,85 +96,6 @@ impl Program {
 
     pub(crate) fn settings(&self) -> Option<&Map> {
         self.settings.as_ref()
-    }
-
-    /// Loads the smallest program of a type, `return 1`, under a name of one's choice; it does nothing
-    /// wherever it is attached. For trying out and testing what the kernel does. It goes with its last
-    /// holder. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
-    ///
-    /// # Errors
-    /// `EINVAL` when the name has other characters than letters, digits, `_` and `.`.
-    pub fn load_pass(name: &str, attach_type: AttachType) -> Result<Self> {
-        Self::load_return(1, name, attach_type, None)
-    }
-
-    /// The same with `return 0`: it refuses whatever it is asked about, a packet say. For testing what becomes of
-    /// other people's firewalls.
-    ///
-    /// # Errors
-    /// As [`Program::load_pass`].
-    pub fn load_refuse(name: &str, attach_type: AttachType) -> Result<Self> {
-        Self::load_return(0, name, attach_type, None)
-    }
-
-    /// The same for [`AttachType::LSM`], on one of the hooks of security modules, such as `socket_bind`. Needs
-    /// type information (`CONFIG_DEBUG_INFO_BTF`), `CONFIG_BPF_LSM`, and `CAP_PERFMON`.
-    ///
-    /// # Errors
-    /// `ESRCH` or `ENOENT` when there is no such hook.
-    pub fn load_pass_on_hook(name: &str, hook: &str) -> Result<Self> {
-        Self::load_return(1, name, AttachType::LSM, Some(hook))
-    }
-
-    fn load_return(
-        value: i32,
-        name: &str,
-        attach_type: AttachType,
-        hook: Option<&str>,
-    ) -> Result<Self> {
-        let fail = |errno| Error::new(Call::Load, format!("{name} ({attach_type})"), errno);
-        let cut: String = name.chars().take(NAME_LEN).collect();
-        let refuse = |errno, why: &str| {
-            Error::found(Call::Load, format!("{name} ({attach_type})"), errno).with_detail(why)
-        };
-        let c_string = |text: &str| {
-            CString::new(text).map_err(|_| refuse(Errno::EINVAL, "a name has no NUL in it"))
-        };
-        let (c_name, c_hook) = (c_string(&cut)?, hook.map(c_string).transpose()?);
-        let kind = match attach_type.program_type() {
-            "cgroup_skb" => kernel::BPF_PROG_TYPE_CGROUP_SKB,
-            "cgroup_sock" => kernel::BPF_PROG_TYPE_CGROUP_SOCK,
-            "sock_ops" => kernel::BPF_PROG_TYPE_SOCK_OPS,
-            "cgroup_device" => kernel::BPF_PROG_TYPE_CGROUP_DEVICE,
-            "cgroup_sock_addr" => kernel::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-            "cgroup_sysctl" => kernel::BPF_PROG_TYPE_CGROUP_SYSCTL,
-            "cgroup_sockopt" => kernel::BPF_PROG_TYPE_CGROUP_SOCKOPT,
-            "lsm" if hook.is_some() => kernel::BPF_PROG_TYPE_LSM,
-            _ => return Err(refuse(Errno::EOPNOTSUPP, "no such program is made here")),
-        };
-        let hook = c_hook.as_deref();
-        let fd =
-            sys::load_return(value, kind, attach_type.kernel(), &c_name, hook).map_err(fail)?;
-        Self::from_fd(fd)
-    }
-
-    /// What the kernel said of it when it was opened.
-    pub fn info(&self) -> &ProgramInfo {
-        &self.info
-    }
-
-    /// What it takes of locked memory in bytes, as bpftool's `bytes_memlock`: the program alone, not its
-    /// maps.
-    ///
-    /// # Errors
-    /// When `/proc` cannot be read.
-    pub fn memlock_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Error::from_io(Call::ReadProc, &path, &error))?;
-        text.lines()
-            .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
-            .ok_or_else(|| Error::found(Call::ReadProc, path, Errno::ENODATA))
     }
 
     /// The throttle's state at one place; for TCP's place that of whichever direction is limited. `None` when
@@ -220,12 +111,12 @@ impl Program {
         attach_type: AttachType,
     ) -> Result<Option<ThrottleState>> {
         let Some(maps) = self.maps()? else { return Ok(None) };
-        let values = self.lookup(&maps.state, bytes_of(&cgroup.0))?;
+        let values = maps.state.values(cgroup.0.as_bytes())?;
         let both = values.first().map(|value| layout::read_both(value));
         let state = both.map(|both| ThrottleState::of(&both, attach_type));
         match (&maps.queue, attach_type) {
             (Some(queue), AttachType::INET_INGRESS) if state.is_some() => {
-                let waits = self.lookup(queue, bytes_of(&QUEUE_KEY))?;
+                let waits = queue.values(QUEUE_KEY.as_bytes())?;
                 Ok(waits.first().map(|value| ThrottleState(layout::read(value))).or(state))
             }
             _ => Ok(state),
@@ -234,7 +125,7 @@ impl Program {
 
     /// Writes the throttle's state at one place; takes effect with the next packet, and stays for as long as
     /// the cgroup and the program live, attached or not. (What the other direction's packets use up of their
-    /// burst during the write itself, microseconds, is not charged.) Rights as for [`Program::state`].
+    /// burst during the write itself, microseconds, is not charged.) Rights as for [`ThrottleProgram::state`].
     ///
     /// # Errors
     /// `Vanished` when no program of this load was ever attached to the cgroup, or it is gone; `EINVAL` for
@@ -247,23 +138,23 @@ impl Program {
     ) -> Result<()> {
         let fail = |errno| self.fail(Call::MapUpdate, errno);
         let maps = self.maps()?.ok_or_else(|| fail(Errno::EOPNOTSUPP))?;
-        let values = self.lookup(&maps.state, bytes_of(&cgroup.0))?;
+        let values = maps.state.values(cgroup.0.as_bytes())?;
         let value = values.first().ok_or_else(|| fail(Errno::ENOENT))?;
         let mut both = layout::read_both(value);
         let put = state.put(&mut both, attach_type, maps.queue.is_some());
         put.ok_or_else(|| fail(Errno::EINVAL))?;
         let value = layout::write_both(value, &both);
-        maps.state.update(bytes_of(&cgroup.0), &value).map_err(fail)?;
+        maps.state.update(cgroup.0.as_bytes(), &value)?;
         match (&maps.queue, attach_type) {
             (Some(queue), AttachType::INET_INGRESS) => {
-                queue.update(bytes_of(&QUEUE_KEY), bytes_of(&state.0)).map_err(fail)
+                queue.update(QUEUE_KEY.as_bytes(), state.0.as_bytes())
             }
             _ => Ok(()),
         }
     }
 
     /// What the throttle did at one place, summed over all CPUs, since the program was first attached there.
-    /// `None` and rights as for [`Program::state`].
+    /// `None` and rights as for [`ThrottleProgram::state`].
     ///
     /// # Errors
     /// When a map cannot be opened or read.
@@ -272,12 +163,12 @@ impl Program {
             return Ok(None);
         };
         let key = storage_key(cgroup, attach_type);
-        let mut counters = self.lookup(map, bytes_of(&key))?;
+        let mut counters = map.values(key.as_bytes())?;
         if counters.is_empty() {
             return Ok(None);
         }
         if let (Some(drops), AttachType::INET_INGRESS) = (self.drops()?, attach_type) {
-            counters.extend(self.lookup(drops, bytes_of(&QUEUE_KEY))?);
+            counters.extend(drops.values(QUEUE_KEY.as_bytes())?);
         }
         let counters = counters.iter().map(|value| layout::read::<types::throttle_counters>(value));
         Ok(Some(counters.map(Counters::from).sum()))
@@ -285,13 +176,6 @@ impl Program {
 
     fn drops(&self) -> Result<Option<&Map>> {
         Ok(self.maps()?.and_then(|maps| maps.drops.as_ref()))
-    }
-
-    /// Every value under a key: one, or one for each CPU; none when there is nothing.
-    fn lookup(&self, map: &Map, key: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let bytes =
-            map.lookup(key).map_err(|errno| self.fail(Call::MapLookup, errno))?.unwrap_or_default();
-        Ok(bytes.chunks_exact(map.value_size.max(1)).map(<[u8]>::to_vec).collect())
     }
 
     /// The maps, if they are those of a program of ours.
@@ -305,21 +189,21 @@ impl Program {
 
     fn find_maps(&self) -> Result<Option<ThrottleMaps>> {
         let (mut state, mut counters, mut drops) = (None, None, None);
-        for id in &self.info.map_ids {
-            let map = open_map(*id)?;
-            match (map.name.as_str(), map.kind) {
-                ("chad_state", kernel::BPF_MAP_TYPE_CGROUP_STORAGE)
-                    if layout::are_states(map.value_size) =>
+        for id in &self.info().map_ids {
+            let map = Map::open(*id)?;
+            match (map.name(), map.kind()) {
+                ("chad_state", sys::BPF_MAP_TYPE_CGROUP_STORAGE)
+                    if layout::are_states(map.value_size()) =>
                 {
                     state = Some(map);
                 }
-                ("chad_counters", kernel::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE)
-                    if layout::are_counters(map.value_size) =>
+                ("chad_counters", sys::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE)
+                    if layout::are_counters(map.value_size()) =>
                 {
                     counters = Some(map);
                 }
-                ("chad_drops", kernel::BPF_MAP_TYPE_ARRAY)
-                    if layout::are_counters(map.value_size) =>
+                ("chad_drops", sys::BPF_MAP_TYPE_ARRAY)
+                    if layout::are_counters(map.value_size()) =>
                 {
                     drops = Some(map);
                 }
@@ -330,21 +214,39 @@ impl Program {
     }
 
     fn fail(&self, call: Call, errno: Errno) -> Error {
-        Error::new(call, format!("program {} ({})", self.info.id, self.info.name), errno)
+        let info = self.info();
+        Error::new(call, format!("program {} ({})", info.id, info.name), errno)
     }
 }
 
-impl AsFd for Program {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+/// Returns the owner that a program names in its `bpf_metadata_*` constants. `None` when it names none, or not all of it.
+///
+/// # Errors
+/// When the program's types or its map cannot be read. Needs `CAP_SYS_ADMIN`.
+pub fn owner_of(program: &Program) -> Result<Option<Owner>> {
+    Ok(program.variables(METADATA)?.and_then(|variables| parse_owner(&variables)))
 }
 
-/// Opens a map by its id.
-pub(crate) fn open_map(id: MapId) -> Result<Map> {
-    let fail = |call| move |errno| Error::new(call, format!("map {id}"), errno);
-    let fd = sys::fd_by_id(ObjectKind::Map, id.0).map_err(fail(Call::FdById))?;
-    Map::from_fd(fd).map_err(fail(Call::Info))
+pub(crate) fn parse_owner(variables: &BTreeMap<String, Vec<u8>>) -> Option<Owner> {
+    let number = |name: &str| -> Option<u64> {
+        let bytes = variables.get(name)?;
+        match bytes.len() {
+            4 => Some(u32::from_ne_bytes(bytes.as_slice().try_into().ok()?).into()),
+            8 => Some(u64::from_ne_bytes(bytes.as_slice().try_into().ok()?)),
+            _ => None,
+        }
+    };
+    let text = |name: &str| -> Option<String> {
+        let bytes = variables.get(name)?.split(|&byte| byte == 0).next()?;
+        String::from_utf8(bytes.to_vec()).ok()
+    };
+    Some(Owner {
+        pid: u32::try_from(number("owner_pid")?).ok().filter(|&pid| pid != 0)?,
+        start_time: number("owner_start")?,
+        pid_namespace: u32::try_from(number("owner_pidns")?).ok()?,
+        boot_id: text("owner_boot")?,
+        version: text("version")?,
+    })
 }
 
 fn storage_key(cgroup: CgroupId, attach_type: AttachType) -> types::bpf_cgroup_storage_key {
@@ -362,6 +264,42 @@ mod tests {
     #[test]
     fn a_throttles_storage_lies_under_its_cgroup_and_its_attach_type() {
         let key = storage_key(CgroupId(9_310), AttachType::INET_EGRESS);
-        assert_eq!((key.cgroup_inode_id, key.attach_type), (9_310, kernel::BPF_CGROUP_INET_EGRESS));
+        assert_eq!((key.cgroup_inode_id, key.attach_type), (9_310, sys::BPF_CGROUP_INET_EGRESS));
+    }
+
+    fn variables() -> BTreeMap<String, Vec<u8>> {
+        [
+            ("owner_pid", 42_u32.to_ne_bytes().to_vec()),
+            ("owner_start", 4_242_u64.to_ne_bytes().to_vec()),
+            ("owner_pidns", 7_u32.to_ne_bytes().to_vec()),
+            ("owner_boot", b"a-b\0\0\0".to_vec()),
+            ("version", b"1.2.3\0".to_vec()),
+        ]
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .into()
+    }
+
+    #[test]
+    fn an_owner_is_read_from_its_variables() {
+        let owner = Owner {
+            pid: 42,
+            start_time: 4_242,
+            pid_namespace: 7,
+            boot_id: "a-b".to_owned(),
+            version: "1.2.3".to_owned(),
+        };
+        assert_eq!(parse_owner(&variables()), Some(owner));
+    }
+
+    #[test]
+    fn half_an_owner_is_none() {
+        for name in variables().into_keys() {
+            let mut some = variables();
+            some.remove(&name);
+            assert_eq!(parse_owner(&some), None, "without {name}");
+        }
+        let mut nobody = variables();
+        nobody.insert("owner_pid".to_owned(), vec![0; 4]);
+        assert_eq!(parse_owner(&nobody), None);
     }
 }

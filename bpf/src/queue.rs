@@ -2,9 +2,13 @@
 //! as they come in. See `programs/queue.h`.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use kernel::error::{Call, Kind};
+use kernel::process::is_pid_in_use;
+use kernel::rtnetlink::{all, tell};
+use kernel::{Error, Link, Map, Result, Way, links, netns, release};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -12,15 +16,10 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use nix::errno::Errno;
+use zerocopy::IntoBytes;
 
-use crate::error::{Call, Error, Kind, Result};
-use crate::link::Way;
-use crate::netns;
-use crate::owner::{Owner, is_pid_in_use};
+use crate::owner::Owner;
 use crate::program::QUEUE_KEY;
-use crate::release;
-use crate::rtnetlink::{all, tell};
-use crate::sys::{self, Map, bytes_of};
 use crate::throttle::Loaded;
 
 /// What the names of our devices begin with; their owner's pid and a letter follow.
@@ -43,7 +42,7 @@ const FQ_LIMITS: [u16; 2] = [1, 2];
 pub struct Queue {
     namespace: File,
     device: Option<u32>,
-    links: Vec<OwnedFd>,
+    links: Vec<Link>,
 }
 
 /// What is attached, and what tells it where to.
@@ -92,19 +91,13 @@ impl Queue {
 
     /// In the queue's own namespace.
     fn redirect(&mut self, programs: &Programs<'_>, device: u32) -> Result<()> {
-        programs
-            .settings
-            .update(bytes_of(&QUEUE_KEY), bytes_of(&device))
-            .map_err(|errno| Error::new(Call::MapUpdate, "chad_redirect", errno))?;
-        let link = |program, device: u32, place| {
-            sys::link_on_device(program, device, place).map_err(|errno| {
-                let error = Error::new(Call::DeviceLink, format!("network device {device}"), errno);
-                match errno {
-                    Errno::EINVAL if release::running().is_some_and(|it| it < (6, 6)) => {
-                        error.with_detail("a queue needs Linux 6.6 or newer (tcx links)")
-                    }
-                    _ => error,
+        programs.settings.update(QUEUE_KEY.as_bytes(), device.as_bytes())?;
+        let link = |program, device: u32, way| {
+            Link::create_on_device(program, device, way).map_err(|error| match error.errno() {
+                Errno::EINVAL if release::running().is_some_and(|it| it < (6, 6)) => {
+                    error.with_detail("a queue needs Linux 6.6 or newer (tcx links)")
                 }
+                _ => error,
             })
         };
         self.links.push(link(programs.depart, device, Way::Egress)?);
@@ -129,7 +122,7 @@ impl Queue {
             let is_up = |link: &LinkMessage| {
                 link.header.index == device && link.header.flags.contains(LinkFlags::Up)
             };
-            Ok(links_here()?.iter().any(is_up))
+            Ok(links::here()?.iter().any(is_up))
         })
     }
 
@@ -143,8 +136,8 @@ impl Queue {
         let namespace = &self.namespace;
         until_gone(&mut self.device, |device| {
             netns::inside(namespace, || {
-                remove_device(device)?;
-                Ok(links_here()?.iter().any(|link| link.header.index == device))
+                links::remove(device)?;
+                Ok(links::here()?.iter().any(|link| link.header.index == device))
             })
         })
     }
@@ -170,7 +163,7 @@ impl Drop for Queue {
 }
 
 /// What became of devices of ours whose owners have died.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Swept {
     /// The names of those that were removed.
     pub removed: Vec<String>,
@@ -183,7 +176,7 @@ pub struct Swept {
 /// # Errors
 /// When devices cannot be listed. What goes wrong with one of them is in the [`Swept`].
 pub fn sweep() -> Result<Swept> {
-    Ok(sweep_each(&links_here()?, is_left_behind, |link| remove_device(link.header.index)))
+    Ok(sweep_each(&links::here()?, is_left_behind, |link| links::remove(link.header.index)))
 }
 
 fn sweep_each(
@@ -195,7 +188,7 @@ fn sweep_each(
     for link in links {
         match is_left_behind(link) {
             Ok(true) => match remove(link) {
-                Ok(()) => swept.removed.push(name(link).unwrap_or_default().to_owned()),
+                Ok(()) => swept.removed.push(links::name(link).unwrap_or_default().to_owned()),
                 Err(error) => swept.failed.push(error),
             },
             Ok(false) => {}
@@ -207,12 +200,10 @@ fn sweep_each(
 
 /// Whether a device is one of ours whose owner has died. One in another pid namespace is not known to be dead.
 fn is_left_behind(link: &LinkMessage) -> Result<bool> {
-    let Some(pid) = name(link).filter(|_| is_ifb(link)).and_then(pid_of) else { return Ok(false) };
-    let alias = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfAlias(alias) => Some(alias),
-        _ => None,
-    });
-    match alias.map(|alias| serde_json::from_str::<Owner>(alias)) {
+    let Some(pid) = links::name(link).filter(|_| links::is_ifb(link)).and_then(pid_of) else {
+        return Ok(false);
+    };
+    match links::alias(link).map(serde_json::from_str::<Owner>) {
         Some(Ok(owner)) => Ok(owner.pid == pid && owner.is_alive()? == Some(false)),
         // An alias that is none of ours: nor is the device.
         Some(Err(_)) => Ok(false),
@@ -228,20 +219,6 @@ pub(crate) fn pid_of(name: &str) -> Option<u32> {
     digits.parse().ok().filter(|pid: &u32| pid.to_string() == digits)
 }
 
-pub(crate) fn name(link: &LinkMessage) -> Option<&str> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.as_str()),
-        _ => None,
-    })
-}
-
-pub(crate) fn is_ifb(link: &LinkMessage) -> bool {
-    link.attributes.iter().any(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Ifb)),
-        _ => false,
-    })
-}
-
 /// The devices from which a host gets packets: those with Ethernet headers that are up, but for the loopback, ours and
 /// other ifb devices, and those that only hand on to another device.
 fn sources(links: &[RouteNetlinkMessage]) -> Vec<u32> {
@@ -252,7 +229,7 @@ fn sources(links: &[RouteNetlinkMessage]) -> Vec<u32> {
             && flags.contains(LinkFlags::Up)
             && !flags.contains(LinkFlags::Loopback)
             && !link.attributes.iter().any(handed_on)
-            && !is_ifb(link)
+            && !links::is_ifb(link)
     };
     links
         .iter()
@@ -263,21 +240,10 @@ fn sources(links: &[RouteNetlinkMessage]) -> Vec<u32> {
         .collect()
 }
 
-fn links_here() -> Result<Vec<LinkMessage>> {
-    let answers = all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    Ok(answers
-        .into_iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
-            _ => None,
-        })
-        .collect())
-}
-
 /// Makes an ifb device, named after its owner; returns its number.
 fn make_device(owner: &Owner) -> Result<u32> {
     let ours = format!("{NAME}{}", owner.pid);
-    let (mut last, before) = (Errno::EEXIST, left_by_the_module()?);
+    let (mut last, before) = (Errno::EEXIST, links::left_by_the_module()?);
     for n in 0..MOST {
         let name = format!("{ours}{}", char::from(b'a' + n));
         let mut link = LinkMessage::default();
@@ -287,16 +253,18 @@ fn make_device(owner: &Owner) -> Result<u32> {
         ];
         match tell(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL, &name) {
             Ok(()) => {
-                let links = links_here()?;
-                let made = links.iter().find(|link| self::name(link) == Some(&name));
+                let links = links::here()?;
+                let made = links.iter().find(|link| links::name(link) == Some(&name));
                 let missing = || {
                     Error::found(Call::Netlink, name, Errno::ENODEV)
                         .with_detail("it was made, and is not there")
                 };
                 let device = made.map(|link| link.header.index).ok_or_else(missing)?;
-                return take_back_the_modules(before.as_ref()).map(|()| device).inspect_err(|_| {
-                    let _ = remove_device(device);
-                });
+                return links::take_back_the_modules(before.as_ref()).map(|()| device).inspect_err(
+                    |_| {
+                        let _ = links::remove(device);
+                    },
+                );
             }
             Err(error) if error.errno() == Errno::EEXIST => last = error.errno(),
             Err(error) if error.errno() == Errno::EOPNOTSUPP => {
@@ -306,38 +274,6 @@ fn make_device(owner: &Owner) -> Result<u32> {
         }
     }
     Err(Error::new(Call::Netlink, ours, last))
-}
-
-/// The kernel's module, when it is loaded, makes two devices in the first network namespace that nobody has asked for.
-/// These are their names there.
-const MADE_BY_THE_MODULE: [&str; 2] = ["ifb0", "ifb1"];
-
-/// The numbers of devices called as the module's own in the first network namespace, if that can be seen from here.
-pub(crate) fn left_by_the_module() -> Result<Option<Vec<u32>>> {
-    let Ok(first) = File::open("/proc/1/ns/net") else { return Ok(None) };
-    let listed = netns::inside(&first, || {
-        let links = links_here()?.into_iter();
-        let is_one = |link: &LinkMessage| {
-            is_ifb(link) && name(link).is_some_and(|name| MADE_BY_THE_MODULE.contains(&name))
-        };
-        Ok(links.filter(is_one).map(|link| link.header.index).collect())
-    });
-    match listed {
-        Err(error) if error.kind() == Kind::Denied => Ok(None),
-        listed => listed.map(Some),
-    }
-}
-
-/// Removes those that were not there `before`.
-pub(crate) fn take_back_the_modules(before: Option<&Vec<u32>>) -> Result<()> {
-    let (Some(before), Some(after)) = (before, left_by_the_module()?) else { return Ok(()) };
-    let new: Vec<_> = after.into_iter().filter(|device| !before.contains(device)).collect();
-    if new.is_empty() {
-        return Ok(());
-    }
-    let first = File::open("/proc/1/ns/net")
-        .map_err(|error| Error::from_io(Call::ReadProc, "/proc/1/ns/net", &error))?;
-    netns::inside(&first, || new.iter().try_for_each(|device| remove_device(*device)))
 }
 
 /// Writes its owner on a device, gives it fq, and takes it up.
@@ -370,17 +306,6 @@ fn prepare_device(device: u32, owner: &Owner) -> Result<()> {
 /// An attribute as rtnetlink has it: length, kind, value.
 fn attribute(kind: u16, value: u32) -> Vec<u8> {
     [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_ne_bytes()].concat()
-}
-
-/// Removes a device. That it is gone already is no error.
-pub(crate) fn remove_device(device: u32) -> Result<()> {
-    let mut link = LinkMessage::default();
-    link.header.index = device;
-    let target = format!("network device {device}");
-    match tell(RouteNetlinkMessage::DelLink(link), 0, &target) {
-        Err(error) if error.kind() != Kind::Vanished => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Which devices are ours, which packets come from, and when one counts as gone.
 
+use kernel::process::{INITIAL_PID_NAMESPACE, pid_namespace};
+
 use super::*;
-use crate::owner::{INITIAL_PID_NAMESPACE, pid_namespace};
 
 #[test]
 fn packets_come_from_each_device_with_ethernet_headers_that_is_up_and_hands_on_to_none() {
@@ -93,8 +94,9 @@ fn device(name: &str, kind: InfoKind, alias: Option<&str>) -> LinkMessage {
 #[test]
 fn a_device_that_cannot_be_removed_keeps_no_other_from_it_and_both_are_told() {
     let links = ["a", "b", "c", "d"].map(|name| device(name, InfoKind::Ifb, None));
-    let failed = |link: &LinkMessage| Error::new(Call::Netlink, name(link).unwrap(), Errno::EPERM);
-    let is = |link: &LinkMessage, wanted| name(link) == Some(wanted);
+    let failed =
+        |link: &LinkMessage| Error::new(Call::Netlink, links::name(link).unwrap(), Errno::EPERM);
+    let is = |link: &LinkMessage, wanted| links::name(link) == Some(wanted);
     let swept = sweep_each(
         &links,
         |link| if is(link, "a") { Err(failed(link)) } else { Ok(!is(link, "d")) },

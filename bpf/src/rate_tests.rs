@@ -123,11 +123,11 @@ fn the_table_has_every_unit_and_so_has_the_error() {
     assert!(table.lines().all(|line| line.len() <= 80), "{table}");
 }
 
-/// The README shows the same table.
+/// `docs/using/limit.md` shows the same table.
 #[test]
-fn the_readme_has_the_table() {
-    let readme = include_str!("../../README.md");
-    assert!(readme.contains(&Rate::units()), "put this into README.md:\n{}", Rate::units());
+fn the_documentation_has_the_table() {
+    let page = include_str!("../../docs/using/limit.md");
+    assert!(page.contains(&Rate::units()), "put this into docs/using/limit.md:\n{}", Rate::units());
 }
 
 #[test]

@@ -23,7 +23,7 @@ enum Text<'a> {
 pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     match path.to_str() {
         Some(text) => Text::Utf8(text.into()),
-        None => Text::Bytes { hex: to_hex(path.as_os_str().as_bytes()) },
+        None => Text::Bytes { hex: hex::encode(path.as_os_str().as_bytes()) },
     }
     .serialize(serializer)
 }
@@ -35,27 +35,10 @@ pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     match Text::deserialize(deserializer)? {
         Text::Utf8(text) => Ok(PathBuf::from(text.into_owned())),
-        Text::Bytes { hex } => from_hex(&hex)
+        Text::Bytes { hex } => hex::decode(hex)
             .map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
-            .ok_or_else(|| serde::de::Error::custom("a path's 'hex' is not hexadecimal bytes")),
+            .map_err(|_| serde::de::Error::custom("a path's 'hex' is not hexadecimal bytes")),
     }
-}
-
-/// The bytes as lower-case hexadecimal digits.
-pub fn to_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-fn from_hex(hex: &str) -> Option<Vec<u8>> {
-    if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use crate::limits::{Departures, Traffic};
 use crate::native::windows::{
-    AF_INET, AF_INET6, CHOSEN, Call, FIRST_WINDOW, SEGMENT, UNCLAMPED, first_window,
+    AF_INET, AF_INET6, Answered, CHOSEN, Call, FIRST_WINDOW, SEGMENT, UNCLAMPED, about_nothing,
+    first_window,
 };
 use crate::native::{
     Queue, Seen, flow_counts, flow_interval, flow_is_flooded, flow_most, flow_next, flow_pace,
@@ -32,12 +33,12 @@ fn both(limit: throttle_state) -> throttle_cgroup {
 
 /// Of a socket with a round trip time of 20 ms.
 fn acknowledgement() -> Call {
-    Call { rcv_rtt_us: 8 * 20_000, received: 1 << 40, ..Call::acknowledgement(SECOND) }
+    Call { rcv_rtt_us: 8 * 20_000, received: 1 << 40, ..about_nothing(SECOND) }
 }
 
 /// That takes 1.052 ms at [`slow`].
 fn segment() -> Call {
-    Call { payload: 1_000, mss: 1_000, ..Call::acknowledgement(SECOND) }
+    Call { payload: 1_000, mss: 1_000, ..about_nothing(SECOND) }
 }
 
 fn slow() -> throttle_cgroup {
@@ -157,7 +158,7 @@ fn a_rate_that_does_not_fit_into_32_bits_is_not_set() {
     // 60,000 bytes, after what is ahead: 6,000 ns and more.
     for ahead in [0, 10_000, 100_000] {
         cgroup.upload.tat = (SECOND + ahead) << shift;
-        let call = Call { payload: 60_000, mss: 60_000, ..Call::acknowledgement(SECOND) };
+        let call = Call { payload: 60_000, mss: 60_000, ..about_nothing(SECOND) };
         let takes = ahead + (60_052_000_u64 / 10_000);
         let rate = flow_pace(takes, 0, 0, 60_000, 60_000);
         let is_set = u32::try_from(rate).is_ok();
@@ -394,7 +395,7 @@ proptest! {
         let before = received / 2;
         let mut socket =
             throttle_socket { counted: counted.into(), used, since, received: before, ..Default::default() };
-        let call = Call { received, rcv_rtt_us: 8 * rtt_us, random, ..Call::acknowledgement(now) };
+        let call = Call { received, rcv_rtt_us: 8 * rtt_us, random, ..about_nothing(now) };
         let answered = call.answered(&mut cgroup, Some(&mut socket));
 
         let mut meant = flow;

@@ -3,9 +3,10 @@
 //!
 //! The arithmetic belongs to `programs/gcra.h`; here are the numbers that it works with.
 
-use crate::attach_type::AttachType;
+use kernel::AttachType;
+use zerocopy::IntoBytes;
+
 use crate::limits::{Departures, FqDevices, Limits, Traffic};
-use crate::sys::bytes_of;
 use crate::throttle::types;
 
 /// Fractional bits of a byte's cost: `GCRA_COST_SHIFT`.
@@ -28,7 +29,7 @@ pub struct ThrottleState(pub(crate) types::throttle_state);
 
 impl PartialEq for ThrottleState {
     fn eq(&self, other: &Self) -> bool {
-        bytes_of(&self.0) == bytes_of(&other.0)
+        self.0.as_bytes() == other.0.as_bytes()
     }
 }
 
@@ -138,7 +139,7 @@ impl ThrottleState {
 
     /// The bytes as they lie in the kernel, for who runs the packet programs by himself: the benches.
     pub fn as_bytes(&self) -> &[u8] {
-        bytes_of(&self.0)
+        self.0.as_bytes()
     }
 
     /// It limits.

@@ -33,11 +33,11 @@ fn a_state_is_put_into_its_own_direction_and_leaves_the_other_as_it_is() {
                 let before = used(old, old);
                 let mut both = before;
                 new.put(&mut both, AttachType::INET_EGRESS, has_queue).unwrap();
-                assert_eq!(bytes_of(&both.download), bytes_of(&before.download), "{has_queue}");
+                assert_eq!(both.download.as_bytes(), before.download.as_bytes(), "{has_queue}");
                 assert_eq!(ThrottleState(both.upload), new);
                 let mut both = before;
                 new.put(&mut both, AttachType::INET_INGRESS, has_queue).unwrap();
-                assert_eq!(bytes_of(&both.upload), bytes_of(&before.upload), "{has_queue}");
+                assert_eq!(both.upload.as_bytes(), before.upload.as_bytes(), "{has_queue}");
             }
         }
     }
@@ -101,7 +101,7 @@ fn only_the_two_directions_have_a_state_of_their_own() {
         let (before, mut both) = (used(RATES[0], RATES[1]), used(RATES[0], RATES[1]));
         let put = armed(RATES[0], 2 * DAY).put(&mut both, place, false);
         assert_eq!(put.is_some(), with_state.contains(&place), "{place}");
-        assert_eq!(put.is_some(), bytes_of(&both) != bytes_of(&before), "{place}");
+        assert_eq!(put.is_some(), both.as_bytes() != before.as_bytes(), "{place}");
     }
 }
 

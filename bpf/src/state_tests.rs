@@ -340,7 +340,7 @@ mod traffic;
 
 #[test]
 fn a_disarmed_state_is_what_the_kernel_makes() {
-    assert!(bytes_of(&ThrottleState::disarmed().0).iter().all(|byte| *byte == 0));
+    assert!(ThrottleState::disarmed().0.as_bytes().iter().all(|byte| *byte == 0));
     assert!(!ThrottleState::disarmed().is_armed());
     assert!(ThrottleState::armed(&limits(1_000_000, Duration::ZERO), 5).is_armed());
 }

@@ -1,7 +1,7 @@
 //! The packet programs, compiled in: loading them under an owner's name.
 
 // Generated code: neither its style nor its documentation is ours.
-#[allow(warnings, clippy::all, clippy::pedantic)]
+#[allow(warnings, unsafe_code, clippy::all, clippy::pedantic)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/throttle.skel.rs"));
 }
@@ -10,25 +10,21 @@ use std::fs::File;
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use kernel::error::{Call, Kind};
+use kernel::{AttachType, Error, Map, Result, libbpf, probe, release};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{PrintLevel, set_print};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::attach_type::AttachType;
-use crate::error::{Call, Error, Kind, Result};
 use crate::owner::Owner;
-use crate::probe;
-use crate::program::Program;
-use crate::release;
-use crate::sys::Map;
+use crate::program::ThrottleProgram;
 pub(crate) use skeleton::types;
 
 /// The programs of one load. They share their maps: one load serves any number of cgroups, each once.
 #[derive(Debug)]
-pub struct Loaded<P = Program> {
+pub struct Loaded<P = ThrottleProgram> {
     /// `chadthrottle_ingress`.
     pub ingress: P,
     /// `chadthrottle_egress`.
@@ -41,7 +37,7 @@ pub struct Loaded<P = Program> {
 
 /// The programs of a queue for downloads.
 #[derive(Debug)]
-pub struct Queued<P = Program> {
+pub struct Queued<P = ThrottleProgram> {
     /// `chadthrottle_redirect`, where packets come in. Its settings are `chad_redirect`: where to.
     pub redirect: P,
     /// `chadthrottle_queue`, where they leave the queue's device.
@@ -51,7 +47,7 @@ pub struct Queued<P = Program> {
 /// Which programs are loaded beside the two that every throttle has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// That for TCP. Needs what [`crate::probe::Support::tcp`] tells, and `CAP_PERFMON`.
+    /// That for TCP. Needs what [`kernel::probe::Support::tcp`] tells, and `CAP_PERFMON`.
     pub tcp: bool,
     /// Those of a queue for downloads (6.6). Such a load serves one cgroup.
     pub queue: bool,
@@ -88,8 +84,8 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     // libbpf reports through one callback for the whole process: one load at a time.
     static LOADING: Mutex<()> = Mutex::new(());
     let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    listen_to_libbpf();
-    take_log();
+    libbpf::listen();
+    libbpf::take_log();
 
     let fail = |error: libbpf_rs::Error| {
         let failed = Error::of_load(Call::Load, WHAT, &error);
@@ -134,7 +130,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     };
     let counters = skeleton.maps.chad_counters.as_fd();
     let program = |program: std::os::fd::BorrowedFd<'_>, counters: Option<_>| {
-        let program = Program::with_maps(
+        let program = ThrottleProgram::with_maps(
             own(program)?,
             own(skeleton.maps.chad_state.as_fd())?,
             counters.map(own).transpose()?,
@@ -157,8 +153,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
         Ok(program)
     };
     let queue = || -> Result<Queued> {
-        let settings = Map::from_fd(own(skeleton.maps.chad_redirect.as_fd())?)
-            .map_err(|errno| Error::new(Call::Info, WHAT, errno))?;
+        let settings = Map::from_fd(own(skeleton.maps.chad_redirect.as_fd())?)?;
         let redirect = program(skeleton.progs.chadthrottle_redirect.as_fd(), None)?;
         let depart = program(skeleton.progs.chadthrottle_queue.as_fd(), None)?;
         Ok(Queued { redirect: redirect.with_settings(settings), depart })
@@ -190,21 +185,4 @@ pub(crate) fn write_chars(chars: &mut [i8], text: &str) {
     for (to, from) in chars[..room].iter_mut().zip(text.bytes()) {
         *to = from.cast_signed();
     }
-}
-
-/// What libbpf said since it was last asked: the verifier's log, when a program is refused.
-static LOG: Mutex<String> = Mutex::new(String::new());
-
-pub(crate) fn take_log() -> String {
-    std::mem::take(&mut LOG.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Keeps libbpf off stderr, which is the program's own.
-pub(crate) fn listen_to_libbpf() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        set_print(Some((PrintLevel::Warn, |_level, message| {
-            LOG.lock().unwrap_or_else(PoisonError::into_inner).push_str(&message);
-        })));
-    });
 }

@@ -11,7 +11,7 @@ fn faults(source: &Path, architecture: &str) -> String {
     let output = Command::new("clang")
         .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror", "-fsyntax-only"])
         .arg(format!("-D__TARGET_ARCH_{architecture}"))
-        .args(["-I", env!("LIBBPF_INCLUDE"), &host])
+        .args(["-I", env!("LIBBPF_INCLUDE"), "-I", env!("KERNEL_INCLUDE"), &host])
         .arg(source)
         .output()
         .expect("clang builds the programs");
@@ -25,7 +25,7 @@ fn every_program_compiles_for_x86_and_for_arm64() {
     let mut sources: Vec<_> =
         fs::read_dir("programs").unwrap().map(|entry| entry.unwrap().path()).collect();
     sources.retain(|path| path.to_string_lossy().ends_with(".bpf.c"));
-    assert!(sources.len() >= 6, "{sources:?}");
+    assert!(sources.len() >= 3, "{sources:?}");
     for source in sources {
         for architecture in ["x86", "arm64"] {
             assert_eq!(faults(&source, architecture), "", "{}, {architecture}", source.display());

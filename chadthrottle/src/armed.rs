@@ -3,8 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use auditor::escape::escape_bytes;
 use bpf::limits::Traffic;
+use terminal::escape_bytes;
 use throttle_core::mode::Mode;
 use throttle_core::{Direction, Spec, Started};
 
@@ -75,7 +75,7 @@ mod tests {
             upload: Some("500K".parse().unwrap()),
             burst: Burst::DEFAULT,
             traffic: Traffic::All,
-            attach: Wish::Auto,
+            attach: Wish::default(),
             tcp: TcpWish::Auto,
             departures: FqDevices::NONE,
             queue: false,

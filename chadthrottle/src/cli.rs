@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use auditor::generate::Shell;
-use auditor::talk::Loudness;
 use bpf::limits::{Burst, Rate, RateError, Traffic, has_sign};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use terminal::Shell;
+use terminal::talk::Loudness;
 use throttle_core::mode::{DeparturesWish, TcpWish, Wish};
 
 /// Limits the network rate of cgroups and processes with eBPF, and leaves nothing behind.
@@ -328,9 +328,8 @@ impl From<TrafficArg> for Traffic {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AttachArg {
-    /// A link where the kernel has them
-    Auto,
     /// Through a link: gone with this process, however it ends
+    #[value(alias = "auto")]
     Link,
     /// Through a pinned link: stays until `chadthrottle rm`; this command returns at once
     Pinned,
@@ -341,7 +340,6 @@ pub(crate) enum AttachArg {
 impl From<AttachArg> for Wish {
     fn from(attach: AttachArg) -> Self {
         match attach {
-            AttachArg::Auto => Wish::Auto,
             AttachArg::Link => Wish::Link,
             AttachArg::Pinned => Wish::Pinned,
             AttachArg::Legacy => Wish::Legacy,
@@ -418,7 +416,7 @@ mod tests {
     fn the_engine_is_asked_for_the_word_that_was_typed() {
         let of = |word| AttachArg::from_str(word, false).map(Wish::from).unwrap();
         let attach = ["auto", "link", "pinned", "legacy"].map(of);
-        assert_eq!(attach, [Wish::Auto, Wish::Link, Wish::Pinned, Wish::Legacy]);
+        assert_eq!(attach, [Wish::Link, Wish::Link, Wish::Pinned, Wish::Legacy]);
         let of = |word| TcpArg::from_str(word, false).map(TcpWish::from).unwrap();
         let tcp = ["auto", "shape", "police"].map(of);
         assert_eq!(tcp, [TcpWish::Auto, TcpWish::Shape, TcpWish::Police]);

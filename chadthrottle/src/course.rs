@@ -1,7 +1,7 @@
 //! Whether a limit has held all the time that its cgroup was there, and what was said of it.
 
 use anyhow::Error;
-use auditor::exit::not_done;
+use terminal::exit::not_done;
 
 /// What has become so far of a limit on whatever cgroup has its path.
 #[derive(Debug, Default)]

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
-use auditor::escape::escape;
+use bpf::advice::explained;
 use bpf::limits::FqDevices;
-use bpf::qdisc::{Device, with_fq};
+use bpf::with_fq;
+use kernel::qdisc::Device;
+use terminal::escape;
 use throttle_core::mode::{self, DeparturesWish, Refusal};
 
 use crate::words::{say, warn};
@@ -17,8 +19,8 @@ use crate::words::{say, warn};
 /// # Errors
 /// When somebody insists on `fq` and there is none, or it cannot be seen.
 pub(crate) fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
-    let has_fq = || bpf::offered::offered().ok().map(|it| it.fq);
-    let Found { known, notes, warning } = find(cgroup, wish, bpf::qdisc::devices, has_fq)?;
+    let has_fq = || kernel::offered::offered().ok().map(|it| it.fq);
+    let Found { known, notes, warning } = find(cgroup, wish, kernel::qdisc::devices, has_fq)?;
     warning.as_deref().into_iter().for_each(warn);
     notes.iter().map(String::as_str).for_each(say);
     Ok(known)
@@ -37,7 +39,7 @@ struct Found {
 fn find(
     cgroup: &Path,
     wish: DeparturesWish,
-    devices: impl FnOnce(Option<&Path>) -> bpf::Result<Vec<Device>>,
+    devices: impl FnOnce(Option<&Path>) -> kernel::Result<Vec<Device>>,
     has_fq: impl FnOnce() -> Option<bool>,
 ) -> Result<Found> {
     if wish == DeparturesWish::Off {
@@ -48,7 +50,8 @@ fn find(
         // Without it the limit holds too.
         Err(error) if wish == DeparturesWish::Auto => {
             let warning = format!(
-                "which queueing disciplines there are cannot be seen, so what is sent above the limit is dropped: {error}"
+                "which queueing disciplines there are cannot be seen, so what is sent above the limit is dropped: {}",
+                explained(&error)
             );
             (Vec::new(), Some(warning))
         }
@@ -80,7 +83,7 @@ fn names(devices: &[&Device]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bpf::error::{Call, Error};
+    use kernel::error::{Call, Error};
     use nix::errno::Errno;
 
     use super::*;

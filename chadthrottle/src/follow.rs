@@ -4,20 +4,22 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use auditor::exit::not_done;
-use bpf::cgroup::Cgroup;
-use bpf::error::Kind;
+use bpf::LinuxBpf;
+use bpf::advice::explained;
 use bpf::limits::Traffic;
-use bpf::{CgroupId, LinuxBpf};
+use kernel::CgroupId;
+use kernel::cgroup::Cgroup;
+use kernel::error::Kind;
+use terminal::exit::not_done;
 use throttle_core::mode::Tcp;
 use throttle_core::neighbours::Neighbour;
 use throttle_core::{Engine, Error, Health, Removed, Spec, Started, ThrottleId, ThrottleStatus};
 
+use crate::adopted::tell_of_open_sockets;
 use crate::course::Course;
 use crate::former::Former;
 use crate::hold::Holder;
 use crate::in_force::Neighbours;
-use crate::limit::{shown, tell_of_open_sockets};
 use crate::mount::Mount;
 use crate::named::Named;
 use crate::others;
@@ -26,6 +28,7 @@ use crate::sockets;
 use crate::sum::Sum;
 use crate::summary::Ended;
 use crate::watch::Watch;
+use crate::words::shown;
 use crate::words::{print, say, warn};
 
 /// How often to look whether the throttle is still there.
@@ -268,7 +271,7 @@ impl<'a> Follow<'a> {
         let found = match Cgroup::open(&self.spec.cgroup) {
             Ok(found) => found,
             Err(error) if error.kind() == Kind::Vanished => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(explained(&error)),
         };
         self.mount.check(&found)?;
         let again = Spec { cgroup_id: Some(found.id()), ..self.spec.clone() };

@@ -1,8 +1,8 @@
 //! `chadthrottle generate`: man pages, completions and JSON Schemas.
 
-use auditor::generate::{completions, write_man_pages};
-use auditor::schema::schema_of;
 use clap::CommandFactory;
+use terminal::schema_of;
+use terminal::{completions, write_man_pages};
 
 use crate::cli::{Cli, Document, Generate};
 use crate::throttles::Throttles;

@@ -5,10 +5,12 @@ mod look;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use bpf::cgroup::Cgroup;
+use bpf::Owner;
+use bpf::advice::explained;
 use bpf::follow::{Follower, Held, Most};
 use bpf::limits::Rate;
-use bpf::{AttachType, CgroupId, Owner};
+use kernel::cgroup::Cgroup;
+use kernel::{AttachType, CgroupId};
 use throttle_core::Spec;
 
 use crate::in_force::Pace;
@@ -76,7 +78,7 @@ impl Holder {
         self.tell();
         let detached = self.following.take().map(|following| following.follower.detach());
         let became = match detached {
-            Some(Err(error)) => format!("they cannot be taken off: {error}"),
+            Some(Err(error)) => format!("they cannot be taken off: {}", explained(&error)),
             _ => "they were taken off again".to_owned(),
         };
         warn(&format!(
@@ -107,7 +109,10 @@ impl Holder {
             && let Err(error) = following.follower.armed(cgroup)
         {
             // The kernel lets them pass by itself a second after the cgroup was made.
-            say(&format!("packets of the new cgroup may be lost for a second: {error}"));
+            say(&format!(
+                "packets of the new cgroup may be lost for a second: {}",
+                explained(&error)
+            ));
         }
     }
 
@@ -121,7 +126,7 @@ impl Holder {
                  it {} received and {} sent passed",
                 dropped.download, dropped.upload, passed.download, passed.upload
             )),
-            Err(error) => say(&format!("how much was held cannot be read: {error}")),
+            Err(error) => say(&format!("how much was held cannot be read: {}", explained(&error))),
         }
     }
 
@@ -148,7 +153,7 @@ fn follow(spec: &Spec, mount: Mount, above: &Cgroup) -> Result<Follower, String>
     look::before(above, &attach_types(spec))?;
     let owner = Owner::this_process(env!("CARGO_PKG_VERSION"));
     let made = owner.and_then(|owner| Follower::new(&owner, above, name, most(spec)));
-    made.map_err(|error| error.why())
+    made.map_err(|error| bpf::advice::why(&error))
 }
 
 fn attach_types(spec: &Spec) -> Vec<AttachType> {

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
-use auditor::generate::Shell;
 use bpf::ledger::{self, Entry};
+use terminal::Shell;
 
 use crate::words::print;
 
 pub(crate) fn run() -> Result<()> {
-    let (ledger, boot_id) = (ledger::read(Path::new(ledger::DEFAULT_DIR))?, bpf::boot_id()?);
+    let (ledger, boot_id) =
+        (ledger::read(Path::new(ledger::DEFAULT_DIR))?, kernel::process::boot_id()?);
     let entries: Vec<_> = ledger.entries.into_iter().map(|(_, entry)| entry).collect();
     ids(&entries, &boot_id).into_iter().try_for_each(|id| print(&format!("{id}\n")))
 }
@@ -54,7 +55,7 @@ pub(crate) fn complete(script: &str, shell: Shell) -> String {
 
 #[cfg(test)]
 mod tests {
-    use auditor::snapshot::Snapshot;
+    use auditor::facts::Snapshot;
 
     use super::*;
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use bpf::cgroup::Cgroup;
+use bpf::LinuxBpf;
+use bpf::advice::explained;
 use bpf::follow::GUARDS;
-use bpf::lineage::{Lineage, lineages, whole_lineages};
-use bpf::program::Program;
-use bpf::{AttachType, LinuxBpf, ProgramId};
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::lineage::{Lineage, lineages, whole_lineages};
+use kernel::{AttachType, ProgramId};
 use throttle_core::neighbours::{Joining, Neighbour, joining, of_level, without_anywhere};
 use throttle_core::{Engine, Spec, Started};
 
@@ -126,7 +128,10 @@ impl Neighbours {
         let seen = match seen {
             Ok(seen) => seen,
             Err(error) => {
-                tracing::debug!("which programs are in force cannot be seen: {error}");
+                tracing::debug!(
+                    "which programs are in force cannot be seen: {}",
+                    explained(&error)
+                );
                 return (Vec::new(), Vec::new());
             }
         };

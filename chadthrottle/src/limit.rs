@@ -4,17 +4,16 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use auditor::escape::escape_bytes;
-use bpf::adopt::Adopted;
 use bpf::limits::FqDevices;
 use bpf::{LinuxBpf, Owner};
-use std::os::unix::ffi::OsStrExt;
+use throttle_core::files::FileSystem;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mark;
 use throttle_core::mode::{Mode, Tcp};
-use throttle_core::target::Target;
+use throttle_core::target::{Target, ThisHost};
 use throttle_core::{Config, Engine, Spec};
 
+use crate::adopted::tell_of_open_sockets;
 use crate::armed::armed_line;
 use crate::cli::{AttachArg, DeparturesArg, LimitArgs, TrafficArg};
 use crate::departures::departures;
@@ -26,7 +25,7 @@ use crate::settled::tell_of_settlement;
 use crate::signals::Signals;
 use crate::sockets::Watch;
 use crate::traffic;
-use crate::words::{Usage, print, say, warn};
+use crate::words::{Usage, print, say, shown, warn};
 
 pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     if args.attach == AttachArg::Pinned && args.duration.is_some() {
@@ -60,7 +59,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
         (None, Some(pid)) => Target::Process(pid),
         (None, None) => return Err(Usage("give --cgroup or --pid").into()),
     };
-    let target = match target.resolve() {
+    let target = match target.resolve(&ThisHost) {
         Ok(target) => target,
         Err(error) => {
             settle();
@@ -144,47 +143,23 @@ pub(crate) fn config() -> Result<Config> {
 
 /// What an engine needs that arms nothing.
 pub(crate) fn config_to_settle() -> Result<Config> {
-    let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
+    let bpffs = Path::new(kernel::pins::DEFAULT_BPFFS);
     Ok(Config {
         ledger: LedgerDir::new(bpf::ledger::DEFAULT_DIR),
         pins: bpffs.join("chadthrottle"),
-        bpffs: bpf::pins::is_on_bpffs(bpffs)?,
+        bpffs: kernel::pins::is_on_bpffs(bpffs)?,
         owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
         mark: 0,
-        cgroup_namespace: bpf::cgroup::namespace()?,
+        cgroup_namespace: kernel::cgroup::namespace()?,
     })
 }
 
 /// Without it the throttle does what it should, but for one thing.
 fn mark() -> u64 {
-    mark::shared(Path::new(bpf::ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
+    mark::shared(&FileSystem, Path::new(bpf::ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
         warn(&format!(
             "a limit on a cgroup above charges for what this one drops, because they share no mark: {error}"
         ));
         0
     })
-}
-
-pub(crate) fn tell_of_open_sockets(adopted: &throttle_core::Result<Adopted>) {
-    if let Ok(Adopted { untold: untold @ 1.., .. }) = adopted {
-        warn(&format!(
-            "the network namespaces of {untold} threads of the cgroup cannot be told (they are outside of this pid \
-             namespace, or hidden): of TCP connections that are open already there, packets above the limit are dropped"
-        ));
-    }
-    match adopted {
-        Ok(Adopted { policed: 0, .. }) => {}
-        Ok(Adopted { policed, .. }) => warn(&format!(
-            "open TCP connections: {policed}; this kernel cannot shape them (that came with Linux 6.12): of \
-             theirs, packets above the limit are dropped"
-        )),
-        Err(error) => warn(&format!(
-            "TCP connections that are open already cannot be shaped, so packets above the limit are dropped \
-             of theirs: {error}"
-        )),
-    }
-}
-
-pub(crate) fn shown(path: &Path) -> String {
-    escape_bytes(path.as_os_str().as_bytes())
 }

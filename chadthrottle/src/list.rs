@@ -3,11 +3,11 @@
 mod table;
 
 use anyhow::Result;
-use auditor::collect::{Options, collect};
-use auditor::exit::{self, Ends};
-use auditor::formats::COLUMNS;
-use auditor::gathered::gathered;
-use bpf::AttachType;
+use auditor::collect::{Options, Unusable, collect};
+use kernel::AttachType;
+use terminal::COLUMNS;
+use terminal::exit::{self, Ends};
+use terminal::gathered;
 
 use self::table::text;
 use crate::cli::{Format, ListArgs};
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
         attach_types: vec![AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS],
         ..Options::default()
     };
-    let snapshot = collect(&options).map_err(|error| exit::as_an_audit(&error))?;
+    let snapshot = collect(&options).map_err(|error| as_an_audit(&error))?;
     let mut found = throttles(&snapshot);
     let here = Here::look();
     found.rows.extend(waiting::rows(&snapshot, &here));
@@ -33,6 +33,14 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     let (warnings, result) = ending(&found);
     warnings.iter().map(String::as_str).for_each(warn);
     Ok(result?)
+}
+
+/// Ends the program as an audit would.
+fn as_an_audit(error: &anyhow::Error) -> Ends {
+    match error.downcast_ref::<Unusable>() {
+        Some(error) => exit::usage(error.to_string()),
+        None => exit::as_an_audit(error),
+    }
 }
 
 /// What is said beside the table, and whether that has everything.
@@ -49,7 +57,11 @@ fn ending(found: &Throttles) -> (Vec<String>, Result<(), Ends>) {
             found.leaked
         ));
     }
-    warnings.extend(gathered(&found.gaps).iter().map(|line| format!("not seen: {line}")));
+    warnings.extend(
+        gathered(found.gaps.iter().map(|gap| (&*gap.what, &*gap.why)))
+            .iter()
+            .map(|line| format!("not seen: {line}")),
+    );
     let result = if found.gaps.is_empty() {
         Ok(())
     } else if found.rows.is_empty() {
@@ -67,7 +79,7 @@ fn width() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use auditor::report::Gap;
+    use auditor::facts::Note;
 
     use super::*;
     use crate::words::exit_status;
@@ -81,7 +93,7 @@ mod tests {
         found.rows.iter_mut().for_each(|row| row.detached = detached);
         found.leaked = leaked;
         let gap =
-            |nth| Gap { what: format!("/{nth}"), why: "no right to (open: EACCES)".to_owned() };
+            |nth| Note { what: format!("/{nth}"), why: "no right to (open: EACCES)".to_owned() };
         found.gaps = (0..gaps).map(gap).collect();
         let (warnings, result) = ending(&found);
         let begin = |text: &String| text.split_once(':').unwrap().0.to_owned();

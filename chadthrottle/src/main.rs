@@ -1,6 +1,7 @@
 //! Limits the network rate of cgroups and processes, and leaves nothing behind.
 #![forbid(unsafe_code)]
 
+mod adopted;
 mod armed;
 mod cli;
 mod course;
@@ -33,7 +34,7 @@ mod words;
 
 use std::process::ExitCode;
 
-use auditor::talk;
+use terminal::talk;
 
 use crate::cli::{Cli, Command};
 

@@ -1,10 +1,10 @@
 //! The mount that the path of a limit leads through. Below another one the same path is another cgroup.
 
-use bpf::CgroupId;
-use bpf::cgroup::Cgroup;
-use bpf::lineage::top;
+use kernel::CgroupId;
+use kernel::cgroup::Cgroup;
+use kernel::lineage::top;
 
-use crate::limit::shown;
+use crate::words::shown;
 
 /// The mount that a path led through when its limit was armed, known by the cgroup at its top.
 #[derive(Debug, Clone, Copy)]

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Error;
-use auditor::escape::escape;
-use auditor::exit::not_done;
-use bpf::cgroup::{Home, home};
-use bpf::{CgroupId, start_time};
+use kernel::cgroup::{Home, home};
+use kernel::{CgroupId, process::start_time};
+use terminal::escape;
+use terminal::exit::not_done;
 
 use crate::in_force::Pace;
-use crate::limit::shown;
+use crate::words::shown;
 use crate::words::{say, warn};
 
 /// A process, and where it was when it was last seen.
@@ -78,7 +78,7 @@ impl Named {
     /// Says where it is. It was looked up before its start time: what was found is this process's only if it lives on.
     fn judge(
         &self,
-        found: bpf::Result<Home>,
+        found: kernel::Result<Home>,
         started: Option<u64>,
         armed: Option<CgroupId>,
     ) -> Option<At> {

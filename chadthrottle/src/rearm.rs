@@ -1,22 +1,24 @@
 //! `chadthrottle rearm`: arms pinned throttles on the cgroups that have their paths now.
 
 use anyhow::Result;
-use auditor::exit::not_done;
 use bpf::LinuxBpf;
-use bpf::cgroup::cgroup2_mount;
-use bpf::error::{Call, Kind};
+use kernel::cgroup::cgroup2_mount;
+use kernel::error::{Call, Kind};
+use terminal::exit::not_done;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::{Engine, Error, Rearmed, Spec, Started, spec_of};
 
+use crate::adopted::tell_of_open_sockets;
 use crate::cli::RearmArgs;
-use crate::limit::{config, config_to_settle, shown, tell_of_open_sockets};
+use crate::limit::{config, config_to_settle};
 use crate::others;
 use crate::settled::tell_of_settlement;
+use crate::words::shown;
 use crate::words::{once, print, say};
 
 pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     let ledger = LedgerDir::new(bpf::ledger::DEFAULT_DIR);
-    let boot = bpf::boot_id()?;
+    let boot = kernel::process::boot_id()?;
     let entries = ledger.read()?.entries.into_iter().map(|(_, entry)| entry);
     let recorded: Vec<_> = entries.filter(|it| it.is_kept() && it.owner.boot_id == boot).collect();
     let all = args.ids.is_empty();
@@ -121,7 +123,7 @@ fn tell_of_others(engine: &Engine<LinuxBpf>, spec: Option<Spec>, started: &Start
 }
 
 /// Whether an error says that there is no cgroup.
-fn is_away(error: &bpf::Error) -> bool {
+fn is_away(error: &kernel::Error) -> bool {
     error.call() == Call::OpenCgroup && error.kind() == Kind::Vanished
 }
 
@@ -137,11 +139,11 @@ mod tests {
             "armed" => Ok(Some(Ok(()))),
             "left" => Ok(Some(Err(became("refused").unwrap_err()))),
             "already" => Ok(None),
-            "away" => Err(bpf::Error::new(Call::OpenCgroup, "/a", Errno::ENOENT).into()),
+            "away" => Err(kernel::Error::new(Call::OpenCgroup, "/a", Errno::ENOENT).into()),
             // What else may be gone is not what it waits for.
-            "gone" => Err(bpf::Error::new(Call::ObjGet, "/b", Errno::ENOENT).into()),
+            "gone" => Err(kernel::Error::new(Call::ObjGet, "/b", Errno::ENOENT).into()),
             "missing" => Err(Error::NoSuchRecord("7".to_owned())),
-            "refused" => Err(bpf::Error::new(Call::LinkCreate, "/a", Errno::EPERM).into()),
+            "refused" => Err(kernel::Error::new(Call::LinkCreate, "/a", Errno::EPERM).into()),
             other => unreachable!("{other}"),
         }
     }

@@ -3,8 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
-use auditor::escape::escape_bytes;
 use bpf::LinuxBpf;
+use terminal::escape_bytes;
 use throttle_core::Error;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::settle::{RemovedRecord, remove_recorded};
@@ -14,7 +14,7 @@ use crate::words::{once, print};
 
 pub(crate) fn run(args: &RmArgs) -> Result<()> {
     let kernel = LinuxBpf::new()?;
-    let boot_id = bpf::boot_id()?;
+    let boot_id = kernel::process::boot_id()?;
     let ledger = LedgerDir::new(bpf::ledger::DEFAULT_DIR);
     let remove = |id: &str| remove_recorded(&kernel, &ledger, id, &boot_id);
     remove_each(&once(&args.ids), remove, print)
@@ -50,7 +50,7 @@ fn said(id: &str, removed: &RemovedRecord) -> String {
 mod tests {
     use std::cell::RefCell;
 
-    use auditor::snapshot::Snapshot;
+    use auditor::facts::Snapshot;
 
     use super::*;
     use crate::words::exit_status;

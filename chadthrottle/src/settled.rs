@@ -1,23 +1,24 @@
 //! What is said of what dead owners left.
 
-use auditor::escape::escape;
+use bpf::advice::explained;
 use bpf::queue::Swept;
+use terminal::escape;
 use throttle_core::settle::Settlement;
 
-use crate::limit::shown;
+use crate::words::shown;
 use crate::words::{say, warn};
 
-/// Removes queues that were left behind, and says what became of everything.
+/// Says what became of everything that dead owners left.
 pub(crate) fn tell_of_settlement(settlement: &Settlement) {
-    let (notes, warnings) = words(&bpf::queue::sweep(), settlement);
+    let (notes, warnings) = words(settlement);
     notes.iter().map(String::as_str).for_each(say);
     warnings.iter().map(String::as_str).for_each(warn);
 }
 
 /// What was removed, as notes, and what was not, as warnings.
-fn words(swept: &bpf::Result<Swept>, settlement: &Settlement) -> (Vec<String>, Vec<String>) {
+fn words(settlement: &Settlement) -> (Vec<String>, Vec<String>) {
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
-    match swept {
+    match &settlement.queues {
         Ok(Swept { removed, failed }) => {
             notes.extend(
                 removed
@@ -25,11 +26,17 @@ fn words(swept: &bpf::Result<Swept>, settlement: &Settlement) -> (Vec<String>, V
                     .map(|name| format!("removed network device {name}, whose owner had died")),
             );
             warnings.extend(failed.iter().map(|error| {
-                format!("a queue, which may be left over, could not be removed: {error}")
+                format!(
+                    "a queue, which may be left over, could not be removed: {}",
+                    explained(error)
+                )
             }));
         }
         Err(error) => {
-            warnings.push(format!("whether a queue was left behind cannot be seen: {error}"));
+            warnings.push(format!(
+                "whether a queue was left behind cannot be seen: {}",
+                explained(error)
+            ));
         }
     }
     notes.extend(settlement.removed.iter().map(|(name, cgroup)| {
@@ -49,14 +56,17 @@ fn words(swept: &bpf::Result<Swept>, settlement: &Settlement) -> (Vec<String>, V
 
 #[cfg(test)]
 mod tests {
-    use bpf::error::Call;
+    use kernel::error::Call;
     use nix::errno::Errno;
     use throttle_core::Error;
 
     use super::*;
 
     /// A settlement with so many of each: removed, forgotten, failed, unreadable.
-    fn settlement([removed, forgotten, failed, unreadable]: [usize; 4]) -> Settlement {
+    fn settlement(
+        queues: kernel::Result<Swept>,
+        [removed, forgotten, failed, unreadable]: [usize; 4],
+    ) -> Settlement {
         let some = |count| (0..count).map(|nth: usize| (nth.to_string(), "/a".into())).collect();
         let failed = (0..failed).map(|nth| (nth.to_string(), Error::Contended("/a".to_owned())));
         let unreadable = (0..unreadable).map(|_| ("/run/x.json".into(), "torn\n".to_owned()));
@@ -65,12 +75,13 @@ mod tests {
             forgotten: some(forgotten),
             failed: failed.collect(),
             unreadable: unreadable.collect(),
+            queues,
         }
     }
 
     #[test]
     fn each_thing_that_failed_is_told_whatever_else_was_done() {
-        let eperm = || bpf::Error::new(Call::Netlink, "links", Errno::EPERM);
+        let eperm = || kernel::Error::new(Call::Netlink, "links", Errno::EPERM);
         let blind = || Err(eperm());
         let none = || Ok(Swept::default());
         let device = || Ok(Swept { removed: vec!["chad0".to_owned()], failed: Vec::new() });
@@ -95,7 +106,7 @@ mod tests {
             (blind(), [1, 0, 1, 1], vec![gone], vec![queue, left, torn]),
         ];
         for (swept, counts, notes, warnings) in cases {
-            let told = words(&swept, &settlement(counts));
+            let told = words(&settlement(swept, counts));
             for (told, expected) in [(&told.0, notes), (&told.1, warnings)] {
                 let is_it = |(told, begin): (&String, &&str)| told.starts_with(*begin);
                 assert_eq!(told.len(), expected.len(), "{told:?}");

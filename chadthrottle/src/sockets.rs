@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use bpf::CgroupId;
-use bpf::cgroup::{self, Cgroup, ROOT_CGROUP_ID, cgroup2_mount};
-use bpf::error::{Call, Kind};
-use bpf::sockets::{Open, OpenFile, Sockets};
+use bpf::advice::explained;
+use kernel::CgroupId;
+use kernel::cgroup::{self, Cgroup, ROOT_CGROUP_ID, cgroup2_mount};
+use kernel::error::{Call, Kind};
+use kernel::sockets::{Open, OpenFile, Sockets};
 use throttle_core::{Direction, Removed};
 
 use self::judge::{Past, is_outside, judge};
@@ -97,7 +98,8 @@ impl Watch {
             Err(error) if error.call() == Call::OpenCgroup && error.kind() == Kind::Vanished => {}
             Err(error) => warn(&format!(
                 "whether the sockets of its processes belong to this cgroup is unknown, and those of other cgroups are \
-                 not limited: {error}"
+                 not limited: {}",
+                explained(&error)
             )),
         }
     }
@@ -174,7 +176,7 @@ impl Looking {
         }
     }
 
-    fn look(&mut self, seen: &mut Seen) -> bpf::Result<()> {
+    fn look(&mut self, seen: &mut Seen) -> kernel::Result<()> {
         let begin = Instant::now();
         let files = self.sockets.look()?;
         seen.tally.note(&files);
@@ -244,15 +246,15 @@ impl Finder {
 
 #[cfg(test)]
 mod tests {
-    use bpf::error::Error;
     use bpf::state::{Count, Counters};
+    use kernel::error::Error;
     use nix::errno::Errno;
     use throttle_core::Detached;
 
     use super::judge::tests::{open, outside, socket};
     use super::*;
 
-    type Read = bpf::Result<Option<Counters>>;
+    type Read = kernel::Result<Option<Counters>>;
 
     /// Each count is of so many bytes.
     fn counters(bytes: u64) -> Counters {
@@ -294,11 +296,11 @@ mod tests {
 
     #[test]
     fn only_a_socket_of_another_cgroup_may_carry_what_nobody_counts() {
-        let traffic = Some(bpf::sockets::Traffic::default());
+        let traffic = Some(kernel::sockets::Traffic::default());
         let told = |it| counts_nothing(&open(1, it));
-        let uncounted = bpf::sockets::Socket { traffic: None, ..outside(10) };
+        let uncounted = kernel::sockets::Socket { traffic: None, ..outside(10) };
         assert_eq!(told(uncounted), Some(10));
-        assert_eq!(told(bpf::sockets::Socket { traffic, ..outside(11) }), None);
-        assert_eq!(told(bpf::sockets::Socket { traffic: None, ..socket(12) }), None);
+        assert_eq!(told(kernel::sockets::Socket { traffic, ..outside(11) }), None);
+        assert_eq!(told(kernel::sockets::Socket { traffic: None, ..socket(12) }), None);
     }
 }

@@ -11,7 +11,7 @@ use throttle_core::{
 /// What each throttle has counted, as far as it was read.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
-    read: BTreeMap<(Direction, ThrottleId), bpf::Result<Option<Counters>>>,
+    read: BTreeMap<(Direction, ThrottleId), kernel::Result<Option<Counters>>>,
 }
 
 impl Sum {
@@ -75,19 +75,19 @@ mod tests {
     use std::path::Path;
     use std::rc::Rc;
 
-    use bpf::error::Call;
+    use bpf::Owner;
     use bpf::limits::{Burst, FqDevices, Traffic};
     use bpf::state::Count;
-    use bpf::{Error, Owner};
+    use kernel::Error;
+    use kernel::error::Call;
     use nix::errno::Errno;
+    use sim::{Model, Version, World};
     use throttle_core::ledger::LedgerDir;
     use throttle_core::mode::{TcpWish, Wish};
     use throttle_core::{Config, Spec};
-    use vmtests::gate::faulty::{Control, Faulty};
-    use vmtests::gate::memory::MemoryFiles;
-    use vmtests::gate::step::{Fail, Fault, Mishap};
-    use vmtests::lab::Lab;
-    use vmtests::model::{Model, Version};
+    use vmtests::sequences::faulty::{Control, Faulty};
+    use vmtests::sequences::memory::MemoryFiles;
+    use vmtests::sequences::step::{Fail, Fault, Mishap};
 
     use super::*;
 
@@ -96,12 +96,12 @@ mod tests {
         Counters { passed, ..Counters::default() }
     }
 
-    fn removed(counters: bpf::Result<Option<Counters>>) -> Removed {
+    fn removed(counters: kernel::Result<Option<Counters>>) -> Removed {
         let detached = Detached { cgroup_vanished: true, counters };
         Removed { directions: [(Direction::Upload, detached)].into() }
     }
 
-    fn total(sum: &Sum) -> bpf::Result<Option<Counters>> {
+    fn total(sum: &Sum) -> kernel::Result<Option<Counters>> {
         sum.total().directions[&Direction::Upload].counters.clone()
     }
 

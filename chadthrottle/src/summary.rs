@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use anyhow::{Error, Result};
-use auditor::exit::not_done;
+use bpf::advice::explained;
 use bpf::limits::Traffic;
+use terminal::exit::not_done;
 use throttle_core::Removed;
 
 use crate::traffic;
@@ -69,7 +70,7 @@ fn summary(removed: &Removed) -> String {
                 what
             }
             Ok(None) => "the counters went with the cgroup".to_owned(),
-            Err(error) => format!("the counters cannot be read: {error}"),
+            Err(error) => format!("the counters cannot be read: {}", explained(error)),
         };
         let _ = writeln!(text, "{direction:<8}  {what}");
     }
@@ -78,15 +79,15 @@ fn summary(removed: &Removed) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bpf::error::Call;
     use bpf::state::{Count, Counters};
+    use kernel::error::Call;
     use nix::errno::Errno;
     use throttle_core::{Detached, Direction};
 
     use super::*;
     use crate::words::exit_status;
 
-    type Read = bpf::Result<Option<Counters>>;
+    type Read = kernel::Result<Option<Counters>>;
 
     /// What is printed, the status and the message.
     fn ended(
@@ -117,7 +118,7 @@ mod tests {
     fn what_it_did_is_printed_however_it_ends_and_what_was_not_done_makes_the_status() {
         let counters = Counters { passed: Count { packets: 1, bytes: 100 }, ..Counters::default() };
         let passed = || Ok(Some(counters));
-        let unread = || Err(bpf::Error::new(Call::MapLookup, "the counters", Errno::ENOMEM));
+        let unread = || Err(kernel::Error::new(Call::MapLookup, "the counters", Errno::ENOMEM));
         let (did, gone) = (
             "passed 100 B (1 packet), dropped 0 B (0 packets)",
             "the counters went with the cgroup",

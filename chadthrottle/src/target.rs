@@ -3,8 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use auditor::escape::{escape, escape_bytes};
-use bpf::cgroup::Reach;
+use kernel::cgroup::Reach;
+use terminal::{escape, escape_bytes};
 use throttle_core::target::{Neighbour, Resolved};
 
 use crate::words::{say, warn};
@@ -93,7 +93,7 @@ mod tests {
     fn resolved(reach: Reach) -> Resolved {
         Resolved {
             cgroup: "/sys/fs/cgroup/a".into(),
-            cgroup_id: bpf::CgroupId(7),
+            cgroup_id: kernel::CgroupId(7),
             reach,
             neighbours: Vec::new(),
             neighbours_hidden: false,

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use auditor::classify::{Finding, Judged, classify};
-use auditor::report::{Gap, report};
-use auditor::schema::WrittenPath;
-use auditor::snapshot::{Count, Look, Snapshot};
-use bpf::AttachType;
+use auditor::facts::Note;
+use auditor::facts::{Count, Look, Snapshot, WrittenPath};
+use auditor::judge::{Finding, Judged, classify};
+use auditor::report::report;
 use bpf::follow::GUARDS;
 use bpf::ledger::Entry;
+use kernel::AttachType;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use throttle_core::Direction;
@@ -120,7 +120,7 @@ pub(crate) struct Throttles {
     /// Leaks of any kind, those in `throttles` and network devices included.
     pub(crate) leaked: usize,
     /// Not everything could be seen.
-    pub(crate) gaps: Vec<Gap>,
+    pub(crate) gaps: Vec<Note>,
 }
 
 /// Reads them out of a snapshot.
@@ -128,7 +128,7 @@ pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
     let classified = classify(snapshot);
     let is_throttle = |judged: &&Judged<'_>| {
         judged.finding != Finding::Foreign
-            && judged.program.is_none_or(|program| !program.name.starts_with(GUARDS))
+            && judged.program.is_none_or(|program| !program.loaded.name.starts_with(GUARDS))
     };
     let ours: Vec<_> = classified.attachments.iter().filter(is_throttle).collect();
     let (for_tcp, ours): (Vec<_>, Vec<_>) = ours.into_iter().partition(|judged| is_for_tcp(judged));
@@ -154,7 +154,8 @@ fn is_for_tcp(judged: &Judged<'_>) -> bool {
 fn goes_with(for_tcp: &Judged<'_>, judged: &Judged<'_>) -> bool {
     let cgroup = |it: &Judged<'_>| it.place.map(|place| place.cgroup_id);
     let (Some(a), Some(b)) = (for_tcp.program, judged.program) else { return false };
-    cgroup(for_tcp) == cgroup(judged) && a.map_ids.iter().any(|map| b.map_ids.contains(map))
+    cgroup(for_tcp) == cgroup(judged)
+        && a.loaded.map_ids.iter().any(|map| b.loaded.map_ids.contains(map))
 }
 
 fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row> {
@@ -202,9 +203,9 @@ fn entry_of<'a>(
         entry.cgroup_id == place.cgroup_id
             && entry.attachments.iter().any(|recorded| {
                 recorded.attach_type == attach_type
-                    && recorded.program_id == program.id
-                    && recorded.tag == program.tag
-                    && recorded.loaded_at_ns == program.loaded_at_ns
+                    && recorded.program_id == program.loaded.id
+                    && recorded.tag == program.loaded.tag
+                    && recorded.loaded_at_ns == program.loaded.loaded_at_ns
             })
     })
 }

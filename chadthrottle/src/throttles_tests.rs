@@ -1,5 +1,6 @@
+use bpf::Owner;
 use bpf::ledger::Stage;
-use bpf::{CgroupId, Owner, ProgramId};
+use kernel::{CgroupId, ProgramId};
 
 use super::*;
 
@@ -110,10 +111,10 @@ fn tcp_is_shaped_where_its_program_is_on_the_same_cgroup_and_of_the_same_load() 
         let mut snapshot = active();
         let look = &mut snapshot.looks[0];
         let like = look.attachments.iter().find(|it| it.program_id.0 == 41).unwrap().clone();
-        let mut program = look.programs.iter().find(|it| it.id.0 == 41).unwrap().clone();
-        program.id = ProgramId(43);
-        program.name = "chadthrottle_so".to_owned();
-        program.map_ids = vec![bpf::MapId(map)];
+        let mut program = look.programs.iter().find(|it| it.loaded.id.0 == 41).unwrap().clone();
+        program.loaded.id = ProgramId(43);
+        program.loaded.name = "chadthrottle_so".to_owned();
+        program.loaded.map_ids = vec![kernel::MapId(map)];
         look.programs.push(program);
         let mut tcp = like;
         (tcp.program_id, tcp.attach_type) = (ProgramId(43), AttachType::SOCK_OPS);
@@ -158,8 +159,8 @@ fn how_a_throttle_is_attached_its_link_its_pins_and_its_record_tell() {
 fn a_guard_is_no_throttle_and_nothing_that_cannot_be_read() {
     let mut snapshot = active();
     let programs = snapshot.looks[0].programs.iter_mut();
-    for program in programs.filter(|it| it.name.starts_with("chadthrottle")) {
-        program.name = format!("{GUARDS}x");
+    for program in programs.filter(|it| it.loaded.name.starts_with("chadthrottle")) {
+        program.loaded.name = format!("{GUARDS}x");
     }
     let found = throttles(&snapshot);
     assert_eq!((found.rows.len(), found.unreadable, found.leaked), (0, 0, 0));

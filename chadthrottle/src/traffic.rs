@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use auditor::escape::escape;
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::error::Kind;
+use bpf::advice::explained;
 use bpf::limits::Traffic;
-use bpf::list::{Scope, query};
+use kernel::AttachType;
+use kernel::cgroup::Cgroup;
+use kernel::error::Kind;
+use kernel::list::{Scope, query};
+use terminal::escape;
 use throttle_core::Removed;
 
 use crate::words::warn;
@@ -37,14 +38,15 @@ pub(crate) fn tell_of_redirects(cgroup: &Path, traffic: Traffic) {
             }
         }
         Err(error) => warn(&format!(
-            "whether programs send the connections of this cgroup elsewhere is unknown: {error}"
+            "whether programs send the connections of this cgroup elsewhere is unknown: {}",
+            explained(&error)
         )),
     }
 }
 
 /// Those in force on a cgroup, and those that are attached below it.
-fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> bpf::Result<()> {
-    let unless_gone = |error: bpf::Error| match error.kind() {
+fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> kernel::Result<()> {
+    let unless_gone = |error: kernel::Error| match error.kind() {
         Kind::Vanished => Ok(()),
         _ => Err(error),
     };
@@ -75,8 +77,8 @@ fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> bpf::Result<
 }
 
 /// Its name, or else its number: the right to ask for it may be missing.
-fn program_name(id: bpf::ProgramId) -> String {
-    match bpf::objects::program(id) {
+fn program_name(id: kernel::ProgramId) -> String {
+    match kernel::objects::program(id) {
         Ok(Some(program)) if !program.info().name.is_empty() => program.whole_name(),
         _ => format!("program {id}"),
     }

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use auditor::classify::Finding;
-use auditor::snapshot::{Count, Look, Snapshot, Subject};
+use auditor::facts::{Count, Look, Snapshot, Subject};
+use auditor::judge::Finding;
+use bpf::Owner;
 use bpf::ledger::{Entry, RecordedAttachment};
-use bpf::{AttachType, CgroupId, Owner};
+use kernel::{AttachType, CgroupId};
 use throttle_core::Direction;
 use throttle_core::mode::{Mode, Tcp};
 
@@ -22,9 +23,9 @@ pub(crate) struct Here {
 
 impl Here {
     pub(crate) fn look() -> Self {
-        let views = bpf::cgroup::views().unwrap_or_default();
+        let views = kernel::cgroup::views().unwrap_or_default();
         let mounts = views.iter().map(|view| (view.point().to_owned(), view.top().id()));
-        Self { namespace: bpf::cgroup::namespace().ok(), mounts: mounts.collect() }
+        Self { namespace: kernel::cgroup::namespace().ok(), mounts: mounts.collect() }
     }
 
     /// The path of an entry's cgroup, below the mount as other throttles' cgroups are shown. `None` where it is of another
@@ -45,7 +46,7 @@ impl Here {
 pub(crate) fn rows(snapshot: &Snapshot, here: &Here) -> Vec<Row> {
     let Some(look) = snapshot.looks.last() else { return Vec::new() };
     let of_this_boot =
-        look.ledger.iter().filter(|entry| entry.owner.boot_id == snapshot.host.boot_id);
+        look.ledger.iter().filter(|entry| entry.owner.boot_id == snapshot.host.host.boot_id);
     of_this_boot
         .filter(|entry| waits(entry, look))
         .flat_map(|entry| of_entry(entry, look, here, Some(Finding::Waiting)))
@@ -65,7 +66,7 @@ pub(crate) fn detached(snapshot: &Snapshot, here: &Here, shown: &[Row]) -> Vec<R
     };
     let is_shown = |row: &Row| shown.iter().any(|other| is_one(row, other));
     let kept = look.ledger.iter().filter(|entry| {
-        entry.is_kept() && !waits(entry, look) && entry.owner.boot_id == snapshot.host.boot_id
+        entry.is_kept() && !waits(entry, look) && entry.owner.boot_id == snapshot.host.host.boot_id
     });
     let rows = kept.flat_map(|entry| of_entry(entry, look, here, None));
     rows.filter(|row| !is_shown(row)).collect()
@@ -123,7 +124,7 @@ fn of_entry(entry: &Entry, look: &Look, here: &Here, finding: Option<Finding>) -
 
 #[cfg(test)]
 mod tests {
-    use auditor::snapshot::Gap;
+    use auditor::facts::Gap;
     use bpf::ledger::Stage;
 
     use super::*;
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!((row.id.as_deref(), row.detached, row.finding), (Some("nginx"), true, None));
         assert!(detached(&snapshot, &here(), &rows).is_empty(), "it is attached");
         let mut other = snapshot.clone();
-        other.host.boot_id = "another".to_owned();
+        other.host.host.boot_id = "another".to_owned();
         assert!(detached(&other, &here(), &[]).is_empty());
         let gap = |about| Gap { about, what: "x".to_owned(), why: "y".to_owned() };
         snapshot.looks[0].coverage.gaps = vec![gap(Subject::HiddenProcesses)];
@@ -256,7 +257,7 @@ mod tests {
         attached.looks[0].removed_cgroups.clear();
         assert!(rows(&attached, &here()).is_empty());
         let mut other = recorded();
-        other.host.boot_id = "another".to_owned();
+        other.host.host.boot_id = "another".to_owned();
         assert!(rows(&other, &here()).is_empty());
     }
 

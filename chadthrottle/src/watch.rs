@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use bpf::cgroup::Cgroup;
+use kernel::cgroup::Cgroup;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// Watches the directories above a cgroup for what is made and removed in them.
@@ -35,7 +35,7 @@ impl Watch {
             match Cgroup::open(above) {
                 // Without a watch the next look finds it, a little later.
                 Ok(_) => drop(self.inotify.add_watch(above, what)),
-                Err(error) if error.kind() == bpf::error::Kind::Vanished => {}
+                Err(error) if error.kind() == kernel::error::Kind::Vanished => {}
                 // Above the mount.
                 Err(_) => break,
             }
@@ -60,7 +60,7 @@ impl AsFd for Watch {
 mod tests {
     use std::fs;
 
-    use vmtests::cgroup::ScratchCgroup;
+    use testkit::cgroup::ScratchCgroup;
 
     use super::*;
 

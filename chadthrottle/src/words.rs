@@ -1,12 +1,14 @@
 //! What the commands say, and with which exit status they end.
 
-use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use anyhow::{Result, anyhow};
-use auditor::exit::{self, FAILED, NOT_DONE, USAGE};
-use auditor::talk;
 use bpf::limits::Bytes;
 use bpf::state::Count;
+use terminal::escape_bytes;
+use terminal::exit::{self, FAILED, NOT_DONE, USAGE};
+pub(crate) use terminal::print;
+use terminal::talk;
 use throttle_core::Error;
 
 /// The exit status for an error. What the kernel or the state of things refuses was not done.
@@ -14,7 +16,7 @@ pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return USAGE;
     }
-    match (error.downcast_ref::<Error>(), error.downcast_ref::<bpf::Error>()) {
+    match (error.downcast_ref::<Error>(), error.downcast_ref::<kernel::Error>()) {
         (Some(Error::Kernel(error)), _) | (None, Some(error)) => of_kernel(error),
         (Some(error), _) => {
             if is_the_users(error) {
@@ -28,7 +30,7 @@ pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
 }
 
 /// Without the cgroup2 hierarchy nothing can be asked, whatever was to be done.
-fn of_kernel(error: &bpf::Error) -> u8 {
+fn of_kernel(error: &kernel::Error) -> u8 {
     if error.is_no_hierarchy() {
         FAILED
     } else if error.is_no_cgroup() {
@@ -36,6 +38,11 @@ fn of_kernel(error: &bpf::Error) -> u8 {
     } else {
         NOT_DONE
     }
+}
+
+/// A path as a terminal may show it.
+pub(crate) fn shown(path: &Path) -> String {
+    escape_bytes(path.as_os_str().as_bytes())
 }
 
 /// Something was named that is not there, or cannot be meant.
@@ -73,17 +80,6 @@ pub(crate) fn once(ids: &[String]) -> Vec<&String> {
     ids.iter().filter(|id| seen.insert(*id)).collect()
 }
 
-/// Prints a result. Nobody there to read it is no error.
-pub(crate) fn print(text: &str) -> Result<()> {
-    let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(anyhow!(talk::cannot_write("standard output", "write", &error)))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Says what is good to know, beside the result.
 pub(crate) fn say(text: &str) {
     talk::note(text);
@@ -102,7 +98,7 @@ pub(crate) fn count(count: Count) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bpf::error::Call;
+    use kernel::error::Call;
     use nix::errno::Errno;
 
     use super::*;
@@ -129,7 +125,7 @@ mod tests {
         let contended = || Error::Contended("x".to_owned());
         assert_eq!(exit_status(&contended().into()), 1);
         assert_eq!(exit_status(&Error::Several(vec![none(), contended()]).into()), 1);
-        let kernel = |call, errno| bpf::Error::new(call, "x", errno);
+        let kernel = |call, errno| kernel::Error::new(call, "x", errno);
         let open = || kernel(Call::OpenCgroup, Errno::ENOENT);
         assert_eq!(exit_status(&open().into()), 64);
         assert_eq!(exit_status(&Error::from(open()).into()), 64);

@@ -4,7 +4,7 @@ use assert_cmd::Command;
 use bpf::limits::Rate;
 use predicates::prelude::*;
 use predicates::str::contains;
-use vmtests::completion::in_bash;
+use testkit::completion::in_bash;
 
 fn chadthrottle() -> Command {
     Command::new(env!("CARGO_BIN_EXE_chadthrottle"))

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use auditor::classify::{Finding, Verdict, classify};
 use auditor::clean::{Cleaner, Outcome};
 use auditor::collect::{DEFAULT_SETTLE, Options, collect};
+use auditor::judge::{Finding, Verdict, classify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::process::Mortal;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::process::Mortal;
 
 /// `chadthrottle limit`, both directions, armed.
 fn limit(cgroup: &Path, attach: &str) -> Mortal {

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::process::Command;
 
 use assert_cmd::assert::OutputAssertExt;
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::list::{AttachFlags, MAX_PROGRAMS, Scope, query};
+use kernel::AttachType;
+use kernel::cgroup::Cgroup;
+use kernel::list::{AttachFlags, MAX_PROGRAMS, Scope, query};
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::leak::plant_named;
-use vmtests::process::{Mortal, soon};
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::leak::plant_named;
+use testkit::process::{Mortal, soon};
 
 const EGRESS: AttachType = AttachType::INET_EGRESS;
 const INGRESS: AttachType = AttachType::INET_INGRESS;

@@ -8,19 +8,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use auditor::classify::{Finding, Verdict, classify};
 use auditor::collect::{Options, collect};
-use bpf::cgroup::Cgroup;
+use auditor::judge::{Finding, Verdict, classify};
 use bpf::ledger::RecordedAttachment;
-use bpf::list::{Scope, query};
-use bpf::{AttachType, objects};
+use kernel::cgroup::Cgroup;
+use kernel::list::{Scope, query};
+use kernel::{AttachType, objects};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use vmtests::cgroup::{ScratchCgroup, remove_tree};
-use vmtests::isolation::isolate;
-use vmtests::process::Mortal;
-use vmtests::traffic::socket;
+use testkit::cgroup::{ScratchCgroup, remove_tree};
+use testkit::isolation::isolate;
+use testkit::process::Mortal;
+use testkit::traffic::socket;
 
 use crate::common::programs;
 
@@ -226,7 +226,7 @@ fn root_a_throttle_of_another_cgroup_namespace_is_not_armed_again_here() {
 fn root_a_throttle_is_armed_again_only_below_the_mount_that_it_was_made_below() {
     isolate();
     let cgroup = ScratchCgroup::new("mounts");
-    let mount = bpf::cgroup::cgroup2_mount().unwrap();
+    let mount = kernel::cgroup::cgroup2_mount().unwrap();
     // Where only that part of the hierarchy is mounted, and always at the same place.
     let within = |part: &str, args: &[&str]| {
         let script = format!(

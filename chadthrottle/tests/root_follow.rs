@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use auditor::classify::{Finding, Verdict, classify};
 use auditor::collect::{Options, collect};
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::list::{Scope, detach, query};
-use bpf::program::Program;
+use auditor::judge::{Finding, Verdict, classify};
+use kernel::AttachType;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::list::{Scope, detach, query};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmtests::cgroup::{ScratchCgroup, enter};
-use vmtests::isolation::isolate;
-use vmtests::process::{Mortal, soon};
-use vmtests::traffic::{flood_above, socket};
+use testkit::cgroup::{ScratchCgroup, enter};
+use testkit::isolation::isolate;
+use testkit::process::{Mortal, soon};
+use testkit::traffic::{flood_above, socket};
 
 use crate::common::{audit, programs};
 
@@ -334,7 +334,7 @@ struct Inside(Limit);
 impl Inside {
     fn start(parts: [&Path; 2]) -> Self {
         let [part, other] = parts.map(Path::display);
-        let all = bpf::cgroup::cgroup2_mount().unwrap();
+        let all = kernel::cgroup::cgroup2_mount().unwrap();
         let script = format!(
             "mkdir -p /run/part /run/other && mount --bind {part} /run/part && mount --bind {other} /run/other \
              && umount -l {} && exec \"$@\"",

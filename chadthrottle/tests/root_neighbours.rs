@@ -8,16 +8,16 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::list::{AttachFlags, Scope, attach, detach, query};
-use bpf::program::Program;
+use kernel::AttachType;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::list::{AttachFlags, Scope, attach, detach, query};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::process::Mortal;
-use vmtests::traffic::socket;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::process::Mortal;
+use testkit::traffic::socket;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const EGRESS: AttachType = AttachType::INET_EGRESS;
@@ -116,7 +116,7 @@ impl Firewall {
         attach(firewall.as_fd(), &parent, EGRESS, AttachFlags::OVERRIDE, None).unwrap();
         let receiver = socket(LOOPBACK);
         let sender = {
-            let _inside = vmtests::cgroup::enter(&app);
+            let _inside = testkit::cgroup::enter(&app);
             socket(LOOPBACK)
         };
         Self { scratch, app, sender, receiver, sent: AtomicU64::new(0) }

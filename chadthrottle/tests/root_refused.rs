@@ -7,8 +7,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
 };
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chadthrottle");
 

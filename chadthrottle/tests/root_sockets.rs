@@ -7,16 +7,16 @@ use std::path::Path;
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bpf::AttachType;
+use kernel::AttachType;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::Pid;
-use vmtests::cgroup::{ScratchCgroup, enter};
-use vmtests::isolation::isolate;
-use vmtests::process::Mortal;
-use vmtests::traffic::{flood, socket as udp};
-use vmtests::tun::Holder;
+use testkit::cgroup::{ScratchCgroup, enter};
+use testkit::isolation::isolate;
+use testkit::process::Mortal;
+use testkit::traffic::{flood, socket as udp};
+use testkit::tun::Holder;
 
 /// `chadthrottle limit`, armed, and what it has said so far.
 struct Limit {
@@ -166,7 +166,7 @@ fn root_a_named_process_that_leaves_the_limited_cgroup_is_told_of_and_so_is_its_
     // It is where it was, whatever is mounted over that meanwhile.
     moves_to(cgroup.path());
     let limit = Limit::start(&["--pid", &pid, "--upload", "1M"]);
-    let top = bpf::cgroup::cgroup2_mount().unwrap();
+    let top = kernel::cgroup::cgroup2_mount().unwrap();
     let none = None::<&str>;
     mount(Some(other.path()), &top, none, MsFlags::MS_BIND, none).unwrap();
     std::thread::sleep(Duration::from_secs(2));
@@ -339,9 +339,9 @@ fn root_where_programs_redirect_connections_a_limit_on_some_traffic_says_what_th
     let top = ScratchCgroup::new("mesh");
     let (app, other) = (top.child("app"), top.child("other"));
     let connect4: AttachType = "cgroup_inet4_connect".parse().unwrap();
-    let open = bpf::cgroup::Cgroup::open(&app).unwrap();
-    let program = bpf::program::Program::load_pass("chadtest_mesh", connect4).unwrap();
-    let _link = bpf::link::Link::create(program.as_fd(), &open, connect4).unwrap();
+    let open = kernel::cgroup::Cgroup::open(&app).unwrap();
+    let program = kernel::program::Program::load_pass("chadtest_mesh", connect4).unwrap();
+    let _link = kernel::link::Link::create(program.as_fd(), &open, connect4).unwrap();
     let said = |cgroup: &Path, traffic| {
         let args = ["--cgroup", text(cgroup), "--upload", "1M", "--traffic", traffic];
         Limit::start(&args).end().0

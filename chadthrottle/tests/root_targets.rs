@@ -1,16 +1,16 @@
 //! The cgroup that was meant, or none: namespaces, mounts, threads, and what is no cgroup.
-//! `docs/surroundings.md` has a row for each test.
+//! `docs/developing/reported-situations.md` has a row for each test.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 
-use bpf::cgroup::{Cgroup, cgroup2_mount};
-use bpf::list::{Scope, query};
-use bpf::{AttachType, CgroupId};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
+use kernel::cgroup::{Cgroup, cgroup2_mount};
+use kernel::list::{Scope, query};
+use kernel::{AttachType, CgroupId};
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 
 /// A cgroup with a process in it, which ends with this.
 struct Sleeper(Child);
@@ -281,7 +281,7 @@ fn root_of_threads_in_several_cgroups_it_is_told_which_are_not_limited() {
     let cgroup = ScratchCgroup::new("threads");
     let above = cgroup.child("p");
     let (one, two) = (cgroup.child("p/t1"), cgroup.child("p/t2"));
-    let _inside = vmtests::cgroup::enter(&above);
+    let _inside = testkit::cgroup::enter(&above);
     for child in [&one, &two] {
         fs::write(child.join("cgroup.type"), "threaded").unwrap();
     }

@@ -3,12 +3,12 @@
 
 use std::process::{Command, Output};
 
-use bpf::AttachType;
-use bpf::cgroup::{Cgroup, cgroup2_mount};
-use bpf::list::{Scope, query};
+use kernel::AttachType;
+use kernel::cgroup::{Cgroup, cgroup2_mount};
+use kernel::list::{Scope, query};
 use serde_json::Value;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chadthrottle");
 
@@ -154,7 +154,7 @@ fn root_a_limit_is_held_without_the_capability_to_monitor() {
         assert!(why.contains("the kernel's verifier refused it; CAP_PERFMON is missing"), "{why}");
     } else {
         // An older verifier may take less from who lacks it. It says so, and asks for no other kernel.
-        assert!(bpf::release::running() < Some((6, 18)), "{said}");
+        assert!(kernel::release::running() < Some((6, 18)), "{said}");
         assert!(said.contains("CAP_PERFMON is missing") && !said.contains("or newer"), "{said}");
         assert_eq!(packets["grade"], "unknown", "{packets}");
     }

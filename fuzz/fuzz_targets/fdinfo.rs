@@ -1,4 +1,4 @@
-//! See `bpf::fuzzing::fdinfo`.
+//! See `kernel::fuzzing::fdinfo`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| bpf::fuzzing::fdinfo(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| kernel::fuzzing::fdinfo(input));

@@ -1,4 +1,4 @@
-//! See `bpf::fuzzing::mountinfo`.
+//! See `kernel::fuzzing::mountinfo`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| bpf::fuzzing::mountinfo(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| kernel::fuzzing::mountinfo(input));

@@ -1,4 +1,4 @@
-//! See `bpf::fuzzing::proc_cgroup`.
+//! See `kernel::fuzzing::proc_cgroup`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| bpf::fuzzing::proc_cgroup(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| kernel::fuzzing::proc_cgroup(input));

@@ -1,4 +1,4 @@
-//! See `auditor::fuzzing::snapshot`.
+//! See `chadthrottle_audit::fuzzing::snapshot`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| auditor::fuzzing::snapshot(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| chadthrottle_audit::fuzzing::snapshot(input));

@@ -1,4 +1,4 @@
-//! See `bpf::fuzzing::stat`.
+//! See `kernel::fuzzing::stat`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| bpf::fuzzing::stat(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| kernel::fuzzing::stat(input));

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use bpf::error::Kind;
+use bpf::CgroupBpf;
 use bpf::limits::Limits;
-use bpf::list::{AttachFlags, Scope};
 use bpf::state::{Counters, ThrottleState};
-use bpf::{AttachType, CgroupBpf, CgroupId, LinkId, ProgramId, ProgramIdentity};
+use kernel::error::Kind;
+use kernel::list::{AttachFlags, Scope};
+use kernel::{AttachType, CgroupId, LinkId, ProgramId, ProgramIdentity};
 
 use crate::error::{Error, Result};
-use crate::lane::Lane;
+use crate::load::Load;
 use crate::mode::Mode;
 
 /// How often a detach is tried again because somebody else changed the list in between.
@@ -25,12 +26,12 @@ pub struct Attachment<B: CgroupBpf> {
     cgroup: Rc<B::Cgroup>,
     cgroup_id: CgroupId,
     attach_type: AttachType,
-    lane: Rc<Lane<B>>,
+    load: Rc<Load<B>>,
     program: ProgramId,
     hold: Hold<B::Link>,
     /// What it allows. `None` for the program for TCP, which goes by what the others allow.
     limits: Option<Limits>,
-    /// What the counters showed when it was attached: an earlier throttle of the same lane counted too.
+    /// What the counters showed when it was attached: an earlier throttle of the same load counted too.
     baseline: Counters,
 }
 
@@ -66,7 +67,7 @@ pub struct Detached {
     /// The cgroup had been removed, and every attachment with it.
     pub cgroup_vanished: bool,
     /// What the throttle did, to its last packet. `Ok(None)` when that went with the cgroup.
-    pub counters: bpf::Result<Option<Counters>>,
+    pub counters: kernel::Result<Option<Counters>>,
 }
 
 impl<B: CgroupBpf> Attachment<B> {
@@ -75,13 +76,13 @@ impl<B: CgroupBpf> Attachment<B> {
     pub(crate) fn attach(
         kernel: &B,
         cgroup: Rc<B::Cgroup>,
-        lane: Rc<Lane<B>>,
+        load: Rc<Load<B>>,
         attach_type: AttachType,
         limits: Option<&Limits>,
         mode: Mode,
         pin: Option<&Path>,
     ) -> std::result::Result<Self, Box<NotAttached<B>>> {
-        let program = lane.programs.program(attach_type);
+        let program = load.programs.program(attach_type);
         let id = kernel.identity(program).id;
         let cgroup_id = kernel.cgroup_id(&cgroup);
         let baseline = match limits {
@@ -100,7 +101,7 @@ impl<B: CgroupBpf> Attachment<B> {
         };
         let limits = limits.copied();
         let mut attachment =
-            Self { cgroup, cgroup_id, attach_type, lane, program: id, hold, limits, baseline };
+            Self { cgroup, cgroup_id, attach_type, load, program: id, hold, limits, baseline };
         match attachment.arm(kernel).and_then(|()| attachment.pin(kernel, pin)) {
             Ok(()) => Ok(attachment),
             Err(error) => match attachment.detach(kernel) {
@@ -167,7 +168,7 @@ impl<B: CgroupBpf> Attachment<B> {
     }
 
     fn program(&self) -> &B::Program {
-        self.lane.programs.program(self.attach_type)
+        self.load.programs.program(self.attach_type)
     }
 
     /// What it did since it was attached. `None` when the cgroup is gone.
@@ -215,7 +216,7 @@ impl<B: CgroupBpf> Attachment<B> {
     /// # Errors
     /// When the state cannot be read or written; the old limits hold then.
     pub fn change(&mut self, kernel: &B, limits: &Limits) -> Result<()> {
-        let program = self.lane.programs.program(self.attach_type);
+        let program = self.load.programs.program(self.attach_type);
         let old = kernel.state(program, self.cgroup_id, self.attach_type)?.unwrap_or_default();
         let new = old.changed_to(limits, kernel.now_ns());
         kernel.set_state(program, self.cgroup_id, self.attach_type, &new)?;
@@ -293,7 +294,7 @@ pub(crate) fn prepare<B: CgroupBpf>(
     program: &B::Program,
     cgroup: CgroupId,
     attach_type: AttachType,
-) -> bpf::Result<Counters> {
+) -> kernel::Result<Counters> {
     if kernel.state(program, cgroup, attach_type)?.is_some_and(|state| state.is_armed()) {
         kernel.set_state(program, cgroup, attach_type, &ThrottleState::disarmed())?;
     }
@@ -302,7 +303,7 @@ pub(crate) fn prepare<B: CgroupBpf>(
 
 /// Removes the pin of a link. Not what somebody has pinned there since it was unpinned: what was not seen to be this
 /// link stays.
-fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> bpf::Result<()> {
+fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> kernel::Result<()> {
     match kernel.link_open_pinned(path) {
         Ok(found) if kernel.link_id(&found) == kernel.link_id(link) => kernel.unpin(path),
         Ok(_) => Ok(()),
@@ -347,8 +348,8 @@ pub(crate) fn detach_legacy<B: CgroupBpf>(
 /// The identity of the program that a load has for an attach type.
 pub(crate) fn identity<B: CgroupBpf>(
     kernel: &B,
-    lane: &Lane<B>,
+    load: &Load<B>,
     attach_type: AttachType,
 ) -> ProgramIdentity {
-    kernel.identity(lane.programs.program(attach_type))
+    kernel.identity(load.programs.program(attach_type))
 }

@@ -15,18 +15,19 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use bpf::adopt::Adopted;
-use bpf::error::Kind;
 use bpf::ledger::{Entry, Stage};
-use bpf::{CgroupBpf, CgroupId, Owner};
+use bpf::{CgroupBpf, Owner};
+use kernel::CgroupId;
 
 use crate::attachment::{Attachment, Detached};
 use crate::error::{Error, Result};
-use crate::lane::{Lane, Place};
+use crate::id::ThrottleId;
 use crate::ledger::LedgerDir;
+use crate::load::{Load, Place};
 use crate::mode::{Decision, Facts, Mode, Tcp, decide};
 use crate::settle::{Settlement, settle};
 use crate::spec::{Direction, Spec};
-use crate::status::{DirectionStatus, Health, Removed, ThrottleId, ThrottleStatus};
+use crate::status::{DirectionStatus, Health, Removed, ThrottleStatus};
 
 /// Where an engine keeps what must outlive it, and whom it works for.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ pub struct Config {
     pub ledger: LedgerDir,
     /// The folder for pins, on a bpffs: `/sys/fs/bpf/chadthrottle`.
     pub pins: PathBuf,
-    /// That folder is on a bpffs (see [`bpf::pins::is_on_bpffs`]).
+    /// That folder is on a bpffs (see [`kernel::pins::is_on_bpffs`]).
     pub bpffs: bool,
     /// This process.
     pub owner: Owner,
@@ -43,7 +44,7 @@ pub struct Config {
     /// charge for it: a random number that all owners on the host share, and nobody else knows. 0: limits that
     /// are stacked charge each for what another drops.
     pub mark: u64,
-    /// The inode number of this process's cgroup namespace, for the ledger: see [`bpf::cgroup::namespace`].
+    /// The inode number of this process's cgroup namespace, for the ledger: see [`kernel::cgroup::namespace`].
     pub cgroup_namespace: u64,
 }
 
@@ -54,7 +55,7 @@ struct Throttle<B: CgroupBpf> {
     /// As an entry of the ledger has them.
     cgroup_top: Option<CgroupId>,
     displace: bool,
-    lane: Rc<Lane<B>>,
+    load: Rc<Load<B>>,
     /// Where it was to be attached; its own until it is removed.
     places: Vec<Place>,
     attachments: Vec<Attachment<B>>,
@@ -76,7 +77,7 @@ struct Throttle<B: CgroupBpf> {
 pub struct Engine<B: CgroupBpf> {
     kernel: B,
     config: Config,
-    lanes: Vec<Rc<Lane<B>>>,
+    loads: Vec<Rc<Load<B>>>,
     throttles: BTreeMap<ThrottleId, Throttle<B>>,
     /// What throttles did that were removed by a shutting down which has failed for others.
     ended: Vec<(ThrottleId, Removed)>,
@@ -94,7 +95,7 @@ impl<B: CgroupBpf> Engine<B> {
         let engine = Self {
             kernel,
             config,
-            lanes: Vec::new(),
+            loads: Vec::new(),
             throttles: BTreeMap::new(),
             ended: Vec::new(),
             last_id: 0,
@@ -189,7 +190,7 @@ impl<B: CgroupBpf> Engine<B> {
 
     /// A load that nothing runs any more is not kept: a program without a throttle is a leak.
     fn drop_unused_lanes(&mut self) {
-        self.lanes.retain(|lane| Rc::strong_count(lane) > 1);
+        self.loads.retain(|load| Rc::strong_count(load) > 1);
     }
 
     /// Every throttle of this engine, as it is now.
@@ -269,9 +270,4 @@ impl<B: CgroupBpf> Drop for Engine<B> {
         self.throttles.retain(|_, throttle| throttle.mode != Mode::Pinned);
         let _ = self.shut_down();
     }
-}
-
-/// Whether an error says that what was named is gone.
-pub(crate) fn is_vanished(error: &bpf::Error) -> bool {
-    error.kind() == Kind::Vanished
 }

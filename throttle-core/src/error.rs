@@ -5,12 +5,14 @@ mod files;
 use std::io;
 use std::path::PathBuf;
 
+use bpf::advice::explained;
+
 pub use self::files::Action;
 use self::files::why_not;
+use crate::id::ThrottleId;
 use crate::mode::Refusal;
-use crate::neighbours::Neighbour;
+use crate::neighbour::Neighbour;
 use crate::spec::Direction;
-use crate::status::ThrottleId;
 
 /// The result of the engine's operations.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -19,8 +21,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A call into the kernel failed.
-    #[error(transparent)]
-    Kernel(#[from] bpf::Error),
+    #[error("{}", explained(.0))]
+    Kernel(kernel::Error),
     /// The wished mode cannot be had.
     #[error(transparent)]
     Mode(#[from] Refusal),
@@ -80,9 +82,9 @@ pub enum Error {
         /// The recorded path.
         path: PathBuf,
         /// The cgroup at the top of the mount when the throttle was made.
-        recorded: Option<bpf::CgroupId>,
+        recorded: Option<kernel::CgroupId>,
         /// The one at the top of the mount which has the path now.
-        found: Option<bpf::CgroupId>,
+        found: Option<kernel::CgroupId>,
     },
     /// The ledger does not say what a throttle allows.
     #[error(
@@ -121,11 +123,11 @@ pub enum Error {
     )]
     StillAttached {
         /// The program.
-        program: bpf::ProgramId,
+        program: kernel::ProgramId,
         /// Where, as far as is known.
         cgroup: String,
         /// Where on it.
-        attach_type: bpf::AttachType,
+        attach_type: kernel::AttachType,
     },
     /// A pinned throttle has links, but their pins are in a bpffs that is not here.
     #[error(
@@ -137,7 +139,7 @@ pub enum Error {
         /// The throttle.
         name: String,
         /// One of its programs.
-        program: bpf::ProgramId,
+        program: kernel::ProgramId,
         /// The program's pin.
         pin: PathBuf,
     },
@@ -150,11 +152,11 @@ pub enum Error {
     )]
     OutOfSight {
         /// The program.
-        program: bpf::ProgramId,
+        program: kernel::ProgramId,
         /// Where its cgroup was.
         cgroup: PathBuf,
         /// The cgroup that has this path here. It is left alone.
-        another: Option<bpf::CgroupId>,
+        another: Option<kernel::CgroupId>,
     },
     /// The cgroup of a process was removed under it.
     #[error("the cgroup of process {0} has been removed: move the process into one that exists")]
@@ -183,9 +185,9 @@ pub enum Error {
         /// The cgroup's directory.
         path: PathBuf,
         /// The id of the cgroup that was asked for.
-        expected: bpf::CgroupId,
+        expected: kernel::CgroupId,
         /// That of the one which is there.
-        found: bpf::CgroupId,
+        found: kernel::CgroupId,
     },
     /// A list of 64, which is all that the kernel takes.
     #[error(
@@ -197,7 +199,7 @@ pub enum Error {
         /// The cgroup.
         cgroup: PathBuf,
         /// Which list.
-        attach_type: bpf::AttachType,
+        attach_type: kernel::AttachType,
     },
     /// A program that was attached so that no other may join it, on the cgroup or above.
     #[error(
@@ -246,6 +248,13 @@ pub enum Error {
     /// again.
     #[error("{}", join(.0))]
     Several(Vec<Error>),
+}
+
+// Not a source as well: its words are this error's own.
+impl From<kernel::Error> for Error {
+    fn from(error: kernel::Error) -> Self {
+        Self::Kernel(error)
+    }
 }
 
 impl Error {
@@ -297,7 +306,7 @@ fn join(errors: &[Error]) -> String {
 }
 
 /// What there is instead of a cgroup that was recorded, maybe in another namespace.
-fn instead(another: Option<bpf::CgroupId>) -> String {
+fn instead(another: Option<kernel::CgroupId>) -> String {
     match another {
         Some(id) => format!("that is another one here, id {id}, which is left alone"),
         None => "is cgroup2 mounted elsewhere now, or is the cgroup just going away?".to_owned(),
@@ -317,8 +326,8 @@ fn unknown_owner(pid: u32, elsewhere: bool) -> String {
     }
 }
 
-fn another_top(recorded: Option<bpf::CgroupId>, found: Option<bpf::CgroupId>) -> String {
-    let named = |id: bpf::CgroupId| format!("cgroup {id}");
+fn another_top(recorded: Option<kernel::CgroupId>, found: Option<kernel::CgroupId>) -> String {
+    let named = |id: kernel::CgroupId| format!("cgroup {id}");
     match recorded {
         None => "an older version wrote the record, which does not say of which mount the path is"
             .to_owned(),

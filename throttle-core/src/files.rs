@@ -2,9 +2,9 @@
 //! and end a process, or make a call fail, at any of them.
 
 use std::fmt::Debug;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -31,6 +31,12 @@ pub trait Files: Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Writes a new file that only its owner can read; fails where there is one.
+    fn write_secret(&self, path: &Path, contents: &[u8]) -> io::Result<()>;
+    /// Gives a file a second name; fails where that is taken.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes up a number that nobody can guess.
+    fn random(&self) -> io::Result<u64>;
 }
 
 /// The file system.
@@ -77,5 +83,20 @@ impl Files for FileSystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn write_secret(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(contents)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
     }
 }

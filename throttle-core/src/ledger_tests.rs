@@ -1,7 +1,8 @@
 use std::fs;
 
+use bpf::Owner;
 use bpf::ledger::{RecordedAttachment, SCHEMA_VERSION, Stage};
-use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId};
+use kernel::{AttachType, CgroupId, LinkId, ProgramId};
 use tempfile::TempDir;
 
 use super::*;

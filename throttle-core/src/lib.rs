@@ -4,18 +4,20 @@
 //! and is forgotten only when a query has shown that its program is gone. What the end of the process
 //! would not undo is written ahead into the ledger, from which the next start settles what a crash left.
 //!
-//! It has no system call of its own: the kernel is behind [`bpf::CgroupBpf`], the ledger's files are behind
-//! [`files::Files`].
+//! It has no system call of its own. The kernel is behind [`bpf::CgroupBpf`], files are behind [`files::Files`], and what
+//! finding a target asks of the host is behind [`target::Places`].
 #![forbid(unsafe_code)]
 
 mod attachment;
 mod engine;
 mod error;
 pub mod files;
-mod lane;
+mod id;
 pub mod ledger;
+mod load;
 pub mod mark;
 pub mod mode;
+mod neighbour;
 pub mod neighbours;
 pub mod settle;
 mod spec;
@@ -25,5 +27,6 @@ pub mod target;
 pub use attachment::{Attachment, Detached, NotDetached};
 pub use engine::{Config, Engine, spec_of};
 pub use error::{Action, Error, Result};
+pub use id::ThrottleId;
 pub use spec::{Change, Direction, Spec};
-pub use status::{DirectionStatus, Health, Rearmed, Removed, Started, ThrottleId, ThrottleStatus};
+pub use status::{DirectionStatus, Health, Rearmed, Removed, Started, ThrottleStatus};

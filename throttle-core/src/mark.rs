@@ -1,96 +1,95 @@
 //! The secret by which the throttles of a host tell each other what they have dropped (see
 //! [`Config::mark`](crate::Config::mark)).
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::Path;
 
 use crate::error::{Action, Result};
+use crate::files::Files;
 use crate::ledger::fail;
 
-/// The mark in that folder; made up, and written for the owners to come, if there is none yet. Only its owner
+/// Returns the mark in a folder. Makes one up and writes it for the owners to come, if there is none yet. Only its owner
 /// can read the file, and it stays until the host restarts.
 ///
 /// # Errors
 /// When the folder or the file cannot be read or written: without root.
-pub fn shared(dir: &Path) -> Result<u64> {
+pub fn shared(files: &dyn Files, dir: &Path) -> Result<u64> {
     let path = dir.join("mark");
-    match read(&path) {
+    match read(files, &path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         read => return read.map_err(|error| fail(Action::Read, &path, error)),
     }
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
-    made.map_err(|error| fail(Action::MakeFolder, dir, error))?;
-    write(dir, &path).map_err(|error| fail(Action::Write, &path, error))
+    files.make_folder(dir).map_err(|error| fail(Action::MakeFolder, dir, error))?;
+    write(files, dir, &path).map_err(|error| fail(Action::Write, &path, error))
 }
 
 /// How often it is written again because the draft was swept up.
 const MAX_RACES: usize = 16;
 
 /// A link to a whole file either comes to be or finds another's: nobody reads half of one. Returns what stands there.
-fn write(dir: &Path, path: &Path) -> io::Result<u64> {
-    link(path, || link_new(dir, path))
+fn write(files: &dyn Files, dir: &Path, path: &Path) -> io::Result<u64> {
+    link(files, path, || link_new(files, dir, path))
 }
 
-fn link(path: &Path, link_new: impl Fn() -> io::Result<()>) -> io::Result<u64> {
-    // A draft whose writer is killed is swept up as those of the ledger are; and so may be one that is just written.
+fn link(files: &dyn Files, path: &Path, link_new: impl Fn() -> io::Result<()>) -> io::Result<u64> {
+    // A start sweeps up the drafts of killed writers, and may take one that was just written.
     for _ in 0..MAX_RACES {
         match link_new() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => return read(path),
+            _ => return read(files, path),
         }
     }
     Err(io::ErrorKind::NotFound.into())
 }
 
 /// Makes up a mark and writes it, if there is none.
-fn link_new(dir: &Path, path: &Path) -> io::Result<()> {
+fn link_new(files: &dyn Files, dir: &Path, path: &Path) -> io::Result<()> {
     // A name that nobody else has: other threads write here, and processes of this one's number in other pid namespaces.
-    let draft = dir.join(format!(".mark-{:x}.json.draft", made_up()?));
-    let mark = made_up()?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let linked = writeln!(file, "{mark}").and_then(|()| fs::hard_link(&draft, path));
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+    let draft = dir.join(format!(".mark-{:x}.json.draft", made_up(files)?));
+    let mark = made_up(files)?;
+    let written = files.write_secret(&draft, format!("{mark}\n").as_bytes());
+    let linked = written.and_then(|()| files.link(&draft, path));
+    match files.remove(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => linked.and(Err(error)),
         _ => linked,
     }
 }
 
-fn read(path: &Path) -> io::Result<u64> {
-    let text = fs::read_to_string(path)?;
+fn read(files: &dyn Files, path: &Path) -> io::Result<u64> {
+    let bytes = files.read(path)?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
     text.trim().parse().ok().filter(|&mark: &u64| mark != 0).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "it has no mark in it: remove it")
     })
 }
 
-fn made_up() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+fn made_up(files: &dyn Files) -> io::Result<u64> {
     // The lower half is not 0, which would mean none.
-    Ok(u64::from_ne_bytes(bytes) | 1)
+    Ok(files.random()? | 1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::thread::ScopedJoinHandle;
 
     use super::*;
+    use crate::files::FileSystem;
 
     #[test]
     fn all_owners_share_one_mark_that_nobody_else_can_read() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("chadthrottle");
-        let mark = shared(&dir).unwrap();
+        let mark = shared(&FileSystem, &dir).unwrap();
         assert_ne!(mark, 0);
-        assert_eq!(shared(&dir).unwrap(), mark);
+        assert_eq!(shared(&FileSystem, &dir).unwrap(), mark);
         assert_eq!(files(&dir), ["mark"]);
         let mode = fs::metadata(dir.join("mark")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let elsewhere = folder.path().join("elsewhere");
-        assert_ne!(shared(&elsewhere).unwrap(), mark, "two hosts have the same");
+        assert_ne!(shared(&FileSystem, &elsewhere).unwrap(), mark, "two hosts have the same");
     }
 
     fn files(dir: &Path) -> Vec<std::ffi::OsString> {
@@ -103,11 +102,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mark");
         fs::write(&path, "4711\n").unwrap();
-        assert_eq!(write(folder.path(), &path).unwrap(), 4_711);
+        assert_eq!(write(&FileSystem, folder.path(), &path).unwrap(), 4_711);
         assert_eq!(fs::read_to_string(&path).unwrap(), "4711\n");
         assert_eq!(files(folder.path()), ["mark"]);
         fs::write(&path, "four").unwrap();
-        let error = write(folder.path(), &path).unwrap_err();
+        let error = write(&FileSystem, folder.path(), &path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
         assert_eq!(files(folder.path()), ["mark"]);
     }
@@ -119,7 +118,7 @@ mod tests {
         let tries = std::cell::Cell::new(0);
         let swept = |times| {
             tries.set(0);
-            link(&path, || {
+            link(&FileSystem, &path, || {
                 tries.set(tries.get() + 1);
                 if tries.get() > times {
                     return fs::write(&path, "7\n");
@@ -131,17 +130,23 @@ mod tests {
         assert_eq!((swept(0).unwrap(), tries.get()), (7, 1));
         assert_eq!((swept(3).unwrap(), tries.get()), (7, 4));
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
-        assert_eq!(link(&path, denied).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            link(&FileSystem, &path, denied).unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
     }
 
     #[test]
     fn where_it_cannot_be_written_it_is_not_made_up() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
-        assert_eq!(write(&gone, &gone.join("mark")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            write(&FileSystem, &gone, &gone.join("mark")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        shared(&file).unwrap_err();
+        shared(&FileSystem, &file).unwrap_err();
     }
 
     /// Threads of one process, and others that sweep up drafts at their start meanwhile.
@@ -155,7 +160,7 @@ mod tests {
             let marks: Vec<u64> = std::thread::scope(|scope| {
                 let one = || {
                     start.wait();
-                    shared(dir).unwrap()
+                    shared(&FileSystem, dir).unwrap()
                 };
                 let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(one)).collect();
                 start.wait();
@@ -168,7 +173,7 @@ mod tests {
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             assert_eq!(marks, [marks[0]; AT_ONCE]);
-            assert_eq!(shared(dir).unwrap(), marks[0]);
+            assert_eq!(shared(&FileSystem, dir).unwrap(), marks[0]);
         }
     }
 
@@ -177,7 +182,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for text in ["", "0", "four", "18446744073709551616"] {
             fs::write(folder.path().join("mark"), text).unwrap();
-            let error = shared(folder.path()).unwrap_err();
+            let error = shared(&FileSystem, folder.path()).unwrap_err();
             assert!(error.to_string().ends_with("no mark in it: remove it"), "{text:?}: {error}");
         }
     }

@@ -3,16 +3,15 @@
 use std::fmt;
 
 use bpf::limits::FqDevices;
-use bpf::probe::Support;
-use bpf::qdisc::{Device, with_fq};
+use bpf::with_fq;
+use kernel::probe::Support;
+use kernel::qdisc::Device;
 
-/// What the user asked for.
+/// How the user wants programs to be attached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
-    /// The safest that the kernel has.
+    /// [`Mode::Link`] or nothing: the safest. Every kernel that runs the packet programs has links.
     #[default]
-    Auto,
-    /// [`Mode::Link`] or nothing.
     Link,
     /// [`Mode::Pinned`] or nothing.
     Pinned,
@@ -155,17 +154,10 @@ pub fn decide(wish: Wish, tcp: TcpWish, facts: &Facts) -> Result<Decision, Refus
     let mut notes = Vec::new();
     let mode = match wish {
         Wish::Legacy => Mode::Legacy,
-        Wish::Auto if !facts.support.links => {
-            notes.push(
-                "this kernel has no BPF links (they came with Linux 5.7): attached the legacy way, \
-                 which a crash leaves behind until the next start",
-            );
-            Mode::Legacy
-        }
         Wish::Link | Wish::Pinned if !facts.support.links => return Err(Refusal::NoLinks),
         Wish::Pinned if !facts.bpffs => return Err(Refusal::NoBpffs),
         Wish::Pinned => Mode::Pinned,
-        Wish::Auto | Wish::Link => Mode::Link,
+        Wish::Link => Mode::Link,
     };
     let tcp = match tcp {
         TcpWish::Police => Tcp::Police,
@@ -235,24 +227,18 @@ mod tests {
     }
 
     fn facts(links: bool, bpffs: bool) -> Facts {
-        let support = Support {
-            links,
-            link_detach: links,
-            program_flags: false,
-            expected_revision: false,
-            tcp: links,
-        };
+        let support = Support { links, program_flags: false, expected_revision: false, tcp: links };
         Facts { support, bpffs }
     }
 
     #[test]
     fn auto_takes_the_best_that_there_is_and_says_so_where_that_is_not_much() {
-        let modern = decide(Wish::Auto, TcpWish::Auto, &facts(true, false)).unwrap();
+        let modern = decide(Wish::default(), TcpWish::Auto, &facts(true, false)).unwrap();
         assert_eq!(modern, Decision { mode: Mode::Link, tcp: Tcp::Shape, notes: Vec::new() });
-        let old = decide(Wish::Auto, TcpWish::Auto, &facts(false, true)).unwrap();
+        let old = decide(Wish::Legacy, TcpWish::Auto, &facts(false, true)).unwrap();
         assert_eq!((old.mode, old.tcp), (Mode::Legacy, Tcp::Police));
-        let [links, types] = old.notes[..] else { panic!("{:?}", old.notes) };
-        assert!(links.contains("5.7") && types.contains("BTF"));
+        let [types] = old.notes[..] else { panic!("{:?}", old.notes) };
+        assert!(types.contains("BTF"));
     }
 
     #[test]

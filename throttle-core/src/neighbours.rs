@@ -5,14 +5,15 @@
 //! more after it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
-use bpf::lineage::{Level, Lineage, ListMode};
-use bpf::list::MAX_PROGRAMS;
-use bpf::{AttachType, CgroupBpf, ProgramId};
+use bpf::CgroupBpf;
+use kernel::lineage::{Level, Lineage, ListMode};
+use kernel::list::MAX_PROGRAMS;
+use kernel::{AttachType, ProgramId};
 
 use crate::error::{Error, Result};
+pub use crate::neighbour::Neighbour;
 
 /// What comes of attaching one more program to a cgroup so that others may join it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,21 +115,6 @@ pub fn without_anywhere(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) 
     lineage
 }
 
-/// A program of somebody else's, as messages name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Its id.
-    pub id: ProgramId,
-    /// Its name, as the kernel has it; `None` where that cannot be read.
-    pub name: Option<String>,
-    /// Its tag.
-    pub tag: Option<String>,
-    /// Where on a cgroup.
-    pub attach_type: AttachType,
-    /// The cgroup that it is attached to; `None` where that is out of sight.
-    pub cgroup: Option<PathBuf>,
-}
-
 impl Neighbour {
     /// Names a program. What cannot be read of it is left out.
     pub fn of<B: CgroupBpf>(
@@ -140,23 +126,6 @@ impl Neighbour {
         let info = kernel.program_info(id).ok();
         let name = info.as_ref().map(|info| info.name.clone()).filter(|name| !name.is_empty());
         Self { id, name, tag: info.map(|info| info.tag), attach_type, cgroup }
-    }
-}
-
-/// `program 12 'firewall' (tag 0123456789abcdef), attached to /sys/fs/cgroup/a (cgroup_inet_egress)`.
-impl fmt::Display for Neighbour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "program {}", self.id)?;
-        if let Some(name) = &self.name {
-            write!(f, " '{}'", name.escape_debug())?;
-        }
-        if let Some(tag) = &self.tag {
-            write!(f, " (tag {tag})")?;
-        }
-        match &self.cgroup {
-            Some(path) => write!(f, ", attached to {} ({})", path.display(), self.attach_type),
-            None => write!(f, ", attached above what this mount shows ({})", self.attach_type),
-        }
     }
 }
 

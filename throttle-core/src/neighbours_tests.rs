@@ -1,5 +1,5 @@
-use bpf::CgroupId;
-use bpf::list::{AttachFlags, AttachedProgram, ProgramList};
+use kernel::CgroupId;
+use kernel::list::{AttachFlags, AttachedProgram, ProgramList};
 
 use super::*;
 

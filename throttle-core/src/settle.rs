@@ -3,18 +3,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bpf::CgroupBpf;
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
-use bpf::link::LinkInfo;
-use bpf::list::Scope;
-use bpf::{CgroupBpf, CgroupId};
+use bpf::queue::Swept;
+use kernel::CgroupId;
+use kernel::link::LinkInfo;
+use kernel::list::Scope;
 
 use crate::attachment::detach_legacy;
-use crate::engine::is_vanished;
 use crate::error::{Action, Error, Result};
 use crate::ledger::{LedgerDir, Locked, fail};
 
 /// What was found in the ledger, and what became of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Settlement {
     /// Throttles of dead owners that were removed: name and cgroup.
     pub removed: Vec<(String, PathBuf)>,
@@ -24,6 +25,8 @@ pub struct Settlement {
     pub unreadable: Vec<(PathBuf, String)>,
     /// Entries that could not be settled; the next start tries again.
     pub failed: Vec<(String, Error)>,
+    /// Queues of dead owners in this network namespace; an error where the devices could not be listed.
+    pub queues: kernel::Result<Swept>,
 }
 
 /// Whether an entry of this boot stands for something that is meant to be there.
@@ -35,12 +38,24 @@ pub fn is_meant(entry: &Entry, owner_alive: Option<bool>, cgroup_exists: bool) -
     owner_alive != Some(false) || persists
 }
 
-/// Goes through the ledger and removes what dead owners left, touching nothing else.
+impl Default for Settlement {
+    fn default() -> Self {
+        Self {
+            removed: Vec::new(),
+            forgotten: Vec::new(),
+            unreadable: Vec::new(),
+            failed: Vec::new(),
+            queues: Ok(Swept::default()),
+        }
+    }
+}
+
+/// Goes through the ledger and this network namespace, and removes what dead owners left, touching nothing else.
 ///
 /// # Errors
 /// When the ledger cannot be read or locked. What goes wrong with one entry is in the [`Settlement`].
 pub fn settle<B: CgroupBpf>(kernel: &B, ledger: &LedgerDir, boot_id: &str) -> Result<Settlement> {
-    let mut settlement = Settlement::default();
+    let mut settlement = Settlement { queues: kernel.sweep_queues(), ..Settlement::default() };
     if !ledger.exists() {
         return Ok(settlement);
     }
@@ -81,7 +96,7 @@ fn settle_entry<B: CgroupBpf>(
     }
     let cgroup_exists =
         open_same_cgroup(kernel, entry)?.same().is_some() || is_linked_still(kernel, entry)?;
-    let owner_alive = kernel.is_alive(&entry.owner)?;
+    let owner_alive = kernel.is_alive(&entry.owner.process())?;
     // Who may not look at programs leaves it to others.
     let may_stand = owner_alive.is_some() || may_have_something(kernel, entry).unwrap_or(true);
     if is_meant(entry, owner_alive, cgroup_exists) && may_stand {
@@ -134,7 +149,8 @@ pub fn remove_recorded<B: CgroupBpf>(
     let lock = ledger.lock()?;
     let (path, entry) = find_recorded(ledger, name, boot_id)?.ok_or_else(none)?;
     // A legacy one, and any that is only half made or half removed, is its owner's for as long as that lives.
-    let owner_alive = if entry.is_kept() { Some(false) } else { kernel.is_alive(&entry.owner)? };
+    let owner_alive =
+        if entry.is_kept() { Some(false) } else { kernel.is_alive(&entry.owner.process())? };
     if owner_alive != Some(false) && may_have_something(kernel, &entry)? {
         return Err(in_the_hands_of_its_owner(entry, owner_alive)?);
     }
@@ -156,7 +172,7 @@ fn in_the_hands_of_its_owner(entry: Entry, alive: Option<bool>) -> Result<Error>
     if alive.is_some() {
         return Ok(Error::OwnerLives { name, pid });
     }
-    let elsewhere = entry.owner.pid_namespace != bpf::pid_namespace()?;
+    let elsewhere = entry.owner.pid_namespace != kernel::process::pid_namespace()?;
     Ok(Error::OwnerUnknown { name, pid, elsewhere })
 }
 
@@ -222,7 +238,7 @@ pub(crate) fn lingers<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -
     let Some(pin) = &recorded.pin else { return Ok(false) };
     match kernel.link_open_pinned(pin).and_then(|link| kernel.link_info(&link)) {
         Ok(info) => Ok(info.program_id == recorded.program_id && info.cgroup_id.is_some()),
-        Err(error) if is_vanished(&error) => Ok(false),
+        Err(error) if error.is_vanished() => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -296,7 +312,7 @@ fn open_same_cgroup<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<AtPath<B:
     match kernel.open_cgroup(&entry.cgroup_path) {
         Ok(cgroup) if kernel.cgroup_id(&cgroup) == entry.cgroup_id => Ok(AtPath::Same(cgroup)),
         Ok(another) => Ok(AtPath::Another(kernel.cgroup_id(&another))),
-        Err(error) if is_vanished(&error) => Ok(AtPath::Nothing),
+        Err(error) if error.is_vanished() => Ok(AtPath::Nothing),
         Err(error) => Err(error.into()),
     }
 }
@@ -306,7 +322,7 @@ fn is_linked_still<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
     for pin in entry.attachments.iter().filter_map(|recorded| recorded.pin.as_ref()) {
         match kernel.link_open_pinned(pin).and_then(|link| kernel.link_info(&link)) {
             Ok(info) if info.cgroup_id == Some(entry.cgroup_id) => return Ok(true),
-            Err(error) if !is_vanished(&error) => return Err(error.into()),
+            Err(error) if !error.is_vanished() => return Err(error.into()),
             _ => {}
         }
     }
@@ -328,7 +344,7 @@ fn find_program<B: CgroupBpf>(
     match kernel.open_program(recorded.program_id) {
         Ok(program) if kernel.identity(&program) == recorded.identity() => Ok(Found::Ours(program)),
         Ok(_) => Ok(Found::Anothers),
-        Err(error) if is_vanished(&error) => Ok(Found::None),
+        Err(error) if error.is_vanished() => Ok(Found::None),
         Err(error) => Err(error.into()),
     }
 }
@@ -385,7 +401,7 @@ fn remove_attachment<B: CgroupBpf>(
             cgroup: format!("cgroup {}", kernel.cgroup_id(cgroup)),
             attach_type: recorded.attach_type,
         }),
-        Err(error) if !is_vanished(&error) => Err(error.into()),
+        Err(error) if !error.is_vanished() => Err(error.into()),
         _ => Ok(unpinned || detached),
     }
 }
@@ -399,7 +415,7 @@ pub(crate) fn remove_pinned<B: CgroupBpf>(
 ) -> Result<bool> {
     let link = match kernel.link_open_pinned(pin) {
         Ok(link) => link,
-        Err(error) if is_vanished(&error) => {
+        Err(error) if error.is_vanished() => {
             // The folder for it may be there all the same.
             kernel.unpin(pin)?;
             return Ok(false);
@@ -431,7 +447,7 @@ fn recorded_link<B: CgroupBpf>(
     let Some(id) = recorded.link_id else { return Ok(None) };
     match kernel.link_open(id).and_then(|link| kernel.link_info(&link)) {
         Ok(info) => Ok(Some(info).filter(|info| info.program_id == recorded.program_id)),
-        Err(error) if is_vanished(&error) => Ok(None),
+        Err(error) if error.is_vanished() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

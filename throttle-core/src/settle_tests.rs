@@ -1,4 +1,5 @@
-use bpf::{CgroupId, Owner};
+use bpf::Owner;
+use kernel::CgroupId;
 
 use super::*;
 
@@ -59,8 +60,8 @@ fn without_its_cgroup_what_was_to_persist_waits_if_it_can_be_armed_again() {
     let mut entry = entry(true, Stage::Attached);
     assert!(!is_meant(&entry, Some(false), false), "an older version's");
     entry.attachments.push(RecordedAttachment {
-        attach_type: bpf::AttachType::INET_EGRESS,
-        program_id: bpf::ProgramId(1),
+        attach_type: kernel::AttachType::INET_EGRESS,
+        program_id: kernel::ProgramId(1),
         tag: "1".to_owned(),
         loaded_at_ns: 1,
         link_id: None,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use bpf::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
-use bpf::{AttachType, CgroupId};
+use kernel::{AttachType, CgroupId};
 
 use crate::mode::{TcpWish, Wish};
 
@@ -140,7 +140,7 @@ mod tests {
             upload: Some(Rate::MAX),
             burst: Burst::DEFAULT,
             traffic: Traffic::All,
-            attach: Wish::Auto,
+            attach: Wish::default(),
             tcp: TcpWish::Auto,
             departures: FqDevices::NONE,
             queue: true,

@@ -1,7 +1,6 @@
 //! What the engine says of its throttles.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use bpf::limits::Limits;
@@ -9,19 +8,10 @@ use bpf::state::Counters;
 
 use crate::attachment::Detached;
 use crate::error::{Error, Result};
+use crate::id::ThrottleId;
 use crate::mode::{Mode, Tcp};
-use crate::neighbours::Neighbour;
+use crate::neighbour::Neighbour;
 use crate::spec::Direction;
-
-/// A throttle of one engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ThrottleId(pub u32);
-
-impl fmt::Display for ThrottleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A throttle was added.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,36 @@
 //! From what a user names to the cgroup that is limited.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use bpf::CgroupId;
-use bpf::cgroup::{self, Cgroup, Home, Reach};
-use bpf::error::Kind;
+use kernel::cgroup::{self, Home, Reach};
+use kernel::{Cgroup, CgroupId, process};
 
 use crate::error::{Error, Result};
+
+/// What finding a target asks of the host, so that a simulated one can take its place.
+pub trait Places {
+    /// An open cgroup.
+    type Cgroup;
+
+    /// Finds a cgroup by its directory or its path below the cgroup2 mount; see [`cgroup::find`].
+    fn find(&self, named: &Path) -> kernel::Result<Self::Cgroup>;
+    /// Returns a cgroup's directory and id.
+    fn place(&self, cgroup: &Self::Cgroup) -> (PathBuf, CgroupId);
+    /// Tells what all belongs to a cgroup; see [`cgroup::reach`].
+    fn reach(&self, cgroup: &Self::Cgroup) -> kernel::Result<Reach>;
+    /// Tells whether single threads may live in a cgroup; see [`Cgroup::is_threaded`].
+    fn is_threaded(&self, cgroup: &Self::Cgroup) -> kernel::Result<bool>;
+    /// Finds the cgroup of a process, and proves it; see [`cgroup::home`].
+    fn home(&self, pid: u32) -> kernel::Result<Home<Self::Cgroup>>;
+    /// Says what was seen in place of a process's cgroup; see [`cgroup::seen_instead`].
+    fn seen_instead(&self, listed: Option<&Path>, id: Option<CgroupId>) -> kernel::Result<String>;
+    /// Lists the cgroups of a process's threads other than `thread`; see [`cgroup::threads_elsewhere`].
+    fn threads_elsewhere(&self, process: u32, thread: u32) -> kernel::Result<Vec<PathBuf>>;
+    /// Lists the pids in a cgroup and below, and tells whether that is all of them.
+    fn processes_below(&self, cgroup: &Path) -> (Vec<u32>, bool);
+    /// Returns the name of a process; none where it has ended.
+    fn name_of(&self, pid: u32) -> Option<String>;
+}
 
 /// What a user names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,64 +76,64 @@ impl Target {
     /// # Errors
     /// When there is no such cgroup, when the process does not exist, lives in the root cgroup or where it cannot be seen
     /// from here, or when cgroup2 is not mounted.
-    pub fn resolve(&self) -> Result<Resolved> {
+    pub fn resolve<P: Places>(&self, places: &P) -> Result<Resolved> {
         match self {
-            Target::Cgroup(named) => Self::of_cgroup(&cgroup::find(named)?),
-            Target::Process(pid) => Self::of_process(*pid),
+            Target::Cgroup(named) => of_cgroup(places, &places.find(named)?),
+            Target::Process(pid) => of_process(places, *pid),
         }
     }
+}
 
-    fn of_cgroup(found: &Cgroup) -> Result<Resolved> {
-        Ok(Resolved {
-            cgroup: found.path().to_owned(),
-            cgroup_id: found.id(),
-            reach: cgroup::reach(found)?,
-            neighbours: Vec::new(),
-            neighbours_hidden: false,
-            thread_of: None,
-            threads_elsewhere: Some(Vec::new()),
-        })
-    }
+fn of_cgroup<P: Places>(places: &P, found: &P::Cgroup) -> Result<Resolved> {
+    let (cgroup, cgroup_id) = places.place(found);
+    Ok(Resolved {
+        cgroup,
+        cgroup_id,
+        reach: places.reach(found)?,
+        neighbours: Vec::new(),
+        neighbours_hidden: false,
+        thread_of: None,
+        threads_elsewhere: Some(Vec::new()),
+    })
+}
 
-    fn of_process(pid: u32) -> Result<Resolved> {
-        let (found, process) = match cgroup::home(pid)? {
-            Home::In { cgroup, process } => (cgroup, process),
-            Home::Nowhere => return Err(Error::NoSuchProcess(pid)),
-            Home::Removed => return Err(Error::CgroupRemoved(pid)),
-            Home::Ended => return Err(Error::Ended(pid)),
-            Home::OutOfSight { listed, id } => {
-                let seen = cgroup::seen_instead(listed.as_deref(), id)?;
-                return Err(Error::CgroupOutOfSight { pid, seen });
-            }
-        };
-        let resolved = Self::of_cgroup(&found)?;
-        if resolved.reach == Reach::Host {
-            return Err(Error::RootCgroup(pid));
+fn of_process<P: Places>(places: &P, pid: u32) -> Result<Resolved> {
+    let (found, process) = match places.home(pid)? {
+        Home::In { cgroup, process } => (cgroup, process),
+        Home::Nowhere => return Err(Error::NoSuchProcess(pid)),
+        Home::Removed => return Err(Error::CgroupRemoved(pid)),
+        Home::Ended => return Err(Error::Ended(pid)),
+        Home::OutOfSight { listed, id } => {
+            let seen = places.seen_instead(listed.as_deref(), id)?;
+            return Err(Error::CgroupOutOfSight { pid, seen });
         }
-        let threads_elsewhere = match found.is_threaded() {
-            Ok(false) => Some(Vec::new()),
-            _ => cgroup::threads_elsewhere(process, pid)
-                .ok()
-                .map(|paths| paths.into_iter().collect()),
-        };
-        Ok(resolved.of_the_process(pid, process, threads_elsewhere))
+    };
+    let resolved = of_cgroup(places, &found)?;
+    if resolved.reach == Reach::Host {
+        return Err(Error::RootCgroup(pid));
     }
+    let threads_elsewhere = match places.is_threaded(&found) {
+        Ok(false) => Some(Vec::new()),
+        _ => places.threads_elsewhere(process, pid).ok(),
+    };
+    Ok(resolved.of_the_process(places, pid, process, threads_elsewhere))
 }
 
 impl Resolved {
     /// The same for a process, or one of its threads: `named` is the number that the user gave.
-    fn of_the_process(
+    fn of_the_process<P: Places>(
         self,
+        places: &P,
         named: u32,
         process: u32,
         threads_elsewhere: Option<Vec<PathBuf>>,
     ) -> Self {
-        let mut pids = Vec::new();
-        let complete = processes_below(&self.cgroup, &mut pids);
+        let (mut pids, complete) = places.processes_below(&self.cgroup);
         pids.retain(|other| *other != process);
         pids.sort_unstable();
         // Threads of a process have several cgroups.
         pids.dedup();
+        let neighbour = |pid| places.name_of(pid).map(|comm| Neighbour { pid, comm });
         Self {
             neighbours: pids.into_iter().filter_map(neighbour).collect(),
             neighbours_hidden: !complete,
@@ -121,29 +144,48 @@ impl Resolved {
     }
 }
 
-/// The pids in a cgroup and below, and whether that is all of them. What goes away meanwhile is no loss.
-fn processes_below(path: &Path, pids: &mut Vec<u32>) -> bool {
-    let mut complete = match cgroup::processes(path) {
-        Ok(own) => {
-            // 0 is one outside of this pid namespace.
-            let is_complete = !own.contains(&0);
-            pids.extend(own.into_iter().filter(|pid| *pid != 0));
-            is_complete
-        }
-        Err(error) => error.kind() == Kind::Vanished,
-    };
-    let Ok(listing) = fs::read_dir(path) else { return !path.exists() && complete };
-    for entry in listing.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            complete &= processes_below(&entry.path(), pids);
-        }
-    }
-    complete
-}
+/// This host.
+#[derive(Debug, Clone, Copy)]
+pub struct ThisHost;
 
-fn neighbour(pid: u32) -> Option<Neighbour> {
-    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(Neighbour { pid, comm: String::from_utf8_lossy(&comm).trim_end().to_owned() })
+impl Places for ThisHost {
+    type Cgroup = Cgroup;
+
+    fn find(&self, named: &Path) -> kernel::Result<Cgroup> {
+        cgroup::find(named)
+    }
+
+    fn place(&self, cgroup: &Cgroup) -> (PathBuf, CgroupId) {
+        (cgroup.path().to_owned(), cgroup.id())
+    }
+
+    fn reach(&self, cgroup: &Cgroup) -> kernel::Result<Reach> {
+        cgroup::reach(cgroup)
+    }
+
+    fn is_threaded(&self, cgroup: &Cgroup) -> kernel::Result<bool> {
+        cgroup.is_threaded()
+    }
+
+    fn home(&self, pid: u32) -> kernel::Result<Home> {
+        cgroup::home(pid)
+    }
+
+    fn seen_instead(&self, listed: Option<&Path>, id: Option<CgroupId>) -> kernel::Result<String> {
+        cgroup::seen_instead(listed, id)
+    }
+
+    fn threads_elsewhere(&self, process: u32, thread: u32) -> kernel::Result<Vec<PathBuf>> {
+        Ok(cgroup::threads_elsewhere(process, thread)?.into_iter().collect())
+    }
+
+    fn processes_below(&self, cgroup: &Path) -> (Vec<u32>, bool) {
+        cgroup::processes_below(cgroup)
+    }
+
+    fn name_of(&self, pid: u32) -> Option<String> {
+        process::name(pid)
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use vmtests::gate::{commands, proved};
-use vmtests::vm;
+use vmtests::sequences::commands;
+use vmtests::{machines, proved};
 
 /// Proves on real kernels that throttles leave nothing behind
 #[derive(Debug, Parser)]
@@ -17,14 +17,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Vm(Box<vm::Args>),
+    Vm(Box<machines::Args>),
     Proved(proved::Args),
     Replay(commands::ReplayArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Vm(args) => vm::main(&args),
+        Command::Vm(args) => machines::main(&args),
         Command::Proved(args) => proved::main(&args),
         Command::Replay(args) => commands::replay(&args),
     }

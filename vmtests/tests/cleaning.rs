@@ -1,6 +1,6 @@
-//! `chadthrottle-audit clean` beside three processes that attach and detach meanwhile.
+//! Runs `chadthrottle-audit clean` beside three processes that attach and detach.
 //!
-//! By default for a few seconds; `GATE_CLEAN_SECONDS` says for how long.
+//! Runs for some seconds, or as many as `GATE_CLEAN_SECONDS` says.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -8,36 +8,36 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use bpf::AttachType;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::env;
-use vmtests::gate::binaries;
-use vmtests::leak::{foreign_name, own_name};
-use vmtests::neighbour::{Account, list};
+use kernel::AttachType;
+use testkit::binaries;
+use testkit::bystander::{Account, list};
+use testkit::cgroup::ScratchCgroup;
+use testkit::env;
+use testkit::leak::{foreign_name, own_name};
 
 const SECONDS: u64 = 3;
 
-const NEIGHBOURS: u64 = 3;
+const BYSTANDERS: u64 = 3;
 
 /// How often to clean at most when nobody leaks any more.
 const LAST_CLEANS: usize = 20;
 
 /// A process that attaches, detaches and leaks.
-struct Neighbour {
+struct Bystander {
     child: Child,
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
 }
 
-impl Neighbour {
+impl Bystander {
     fn new(arguments: &[String]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_neighbour"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bystander"));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (to, from) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        let mut neighbour = Self { child, to, from };
-        assert_eq!(neighbour.line(), "ready\n");
-        neighbour
+        let mut bystander = Self { child, to, from };
+        assert_eq!(bystander.line(), "ready\n");
+        bystander
     }
 
     fn line(&mut self) -> String {
@@ -57,7 +57,7 @@ impl Neighbour {
         let _ = self.to.as_mut().unwrap().write_all(b"stop\n");
         let line = self.line();
         serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("a neighbour failed: {error}: {line:?}"))
+            .unwrap_or_else(|error| panic!("a bystander failed: {error}: {line:?}"))
     }
 
     fn end(&mut self) {
@@ -66,7 +66,7 @@ impl Neighbour {
     }
 }
 
-impl Drop for Neighbour {
+impl Drop for Bystander {
     fn drop(&mut self) {
         // One that has ended cannot be killed, and need not be.
         let _ = self.child.kill();
@@ -109,10 +109,10 @@ fn root_cleaning_beside_others_who_attach_and_detach_removes_every_leak_and_noth
     let (ours, foreign) = (own_name(), foreign_name());
     let shared = ["a", "a/b"].map(|name| cgroup.child(name));
     // Before 6.17 nobody can detach from such a list, and be sure of what is detached, while others use it.
-    let has_revisions = bpf::probe::support().unwrap().expected_revision;
+    let has_revisions = kernel::probe::support().unwrap().expected_revision;
     // By its name it is cleaned before those where its programs are as well.
     let single = has_revisions.then(|| cgroup.child("Single"));
-    let mut neighbours: Vec<Neighbour> = (1..=NEIGHBOURS)
+    let mut bystanders: Vec<Bystander> = (1..=BYSTANDERS)
         .map(|seed| {
             let seed = seed.to_string();
             let mut arguments: Vec<String> =
@@ -121,7 +121,7 @@ fn root_cleaning_beside_others_who_attach_and_detach_removes_every_leak_and_noth
                 arguments.extend(["--single".to_owned(), single.to_str().unwrap().to_owned()]);
             }
             arguments.extend(shared.iter().map(|it| it.to_str().unwrap().to_owned()));
-            Neighbour::new(&arguments)
+            Bystander::new(&arguments)
         })
         .collect();
     let auditor = binaries::find("chadthrottle-audit").unwrap();
@@ -135,12 +135,12 @@ fn root_cleaning_beside_others_who_attach_and_detach_removes_every_leak_and_noth
     let start = Instant::now();
     while start.elapsed() < time {
         cleaned.add(&clean());
-        for neighbour in &mut neighbours {
-            assert!(!neighbour.has_ended(), "a neighbour has lost something: see above");
+        for bystander in &mut bystanders {
+            assert!(!bystander.has_ended(), "a bystander has lost something: see above");
         }
     }
     let took = start.elapsed();
-    let accounts: Vec<Account> = neighbours.iter_mut().map(Neighbour::stop).collect();
+    let accounts: Vec<Account> = bystanders.iter_mut().map(Bystander::stop).collect();
     let mut last = clean();
     for _ in 0..LAST_CLEANS {
         if cleaned.add(&last) == 0 {
@@ -152,7 +152,7 @@ fn root_cleaning_beside_others_who_attach_and_detach_removes_every_leak_and_noth
     let sum = |of: fn(&Account) -> u64| accounts.iter().map(of).sum::<u64>();
     let (leaked, leaked_alone) = (sum(|it| it.leaked), sum(|it| it.leaked_alone));
     println!(
-        "beside {NEIGHBOURS} processes for {took:.0?}: {} operations of theirs, each followed by a look at all that is \
+        "beside {BYSTANDERS} processes for {took:.0?}: {} operations of theirs, each followed by a look at all that is \
          theirs ({} looks), {} leaks planted ({leaked_alone} of them in a list of one); cleaned {} times (exit status {:?}), \
          {} leaks removed, {} not at the first try",
         sum(|it| it.operations),
@@ -184,5 +184,5 @@ fn root_cleaning_beside_others_who_attach_and_detach_removes_every_leak_and_noth
     assert!(leaked > 0 && cleaned.removed > 0, "there was something to do");
     let output = clean();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
-    neighbours.iter_mut().for_each(Neighbour::end);
+    bystanders.iter_mut().for_each(Bystander::end);
 }

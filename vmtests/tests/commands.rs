@@ -1,4 +1,4 @@
-//! `vmtests` as somebody types it.
+//! Runs `vmtests` as a user types it.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ fn what_cannot_be_replayed_is_no_success() {
 
 #[test]
 fn a_sequence_of_calls_is_replayed_on_two_models() {
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions/differential");
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../sim/regressions");
     let mut files = std::fs::read_dir(file).unwrap();
     let file = files.next().expect("one is kept").unwrap().path();
     let assert = vmtests().arg("replay").arg(&file).args(["--rules", "6.12"]).assert();

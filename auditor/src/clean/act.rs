@@ -1,72 +1,72 @@
-//! Taking one step: make sure, act, make sure that it worked.
+//! Takes one step: checks its premise, acts, and checks the result.
 
 use std::fmt;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use bpf::cgroup::{Cgroup, below};
+use bpf::advice::explained;
 use bpf::devices::{self, Device, Removal};
-use bpf::error::{Error, Kind};
-use bpf::link::Link;
-use bpf::list::{AttachFlags, ProgramList, Scope, detach, query};
-use bpf::probe::Support;
-use bpf::program::Program;
-use bpf::{AttachType, CgroupId, LinkId, ProgramId, pins};
+use kernel::Program;
+use kernel::cgroup::{Cgroup, below};
+use kernel::error::{Error, Kind};
+use kernel::link::Link;
+use kernel::list::{AttachFlags, ProgramList, Scope, detach, query};
+use kernel::probe::Support;
+use kernel::{AttachType, CgroupId, LinkId, ProgramId, pins};
 
 use super::forced::may_go;
-use crate::collect::object;
-use crate::plan::{Action, Identity, Premise, Step, is_in_our_folder};
-use crate::snapshot::{DeviceFact, Object};
+use crate::actions::{Action, Obstacle, Premise, Step, Target, is_in_our_folder};
+use crate::facts::{DeviceFact, Object};
 
-/// How often to try again when somebody changes the list between our look at it and the detaching.
+/// The number of attempts if somebody changes the list between the query and the detach.
 const ATTEMPTS: usize = 10;
 
-/// What became of a step.
+/// The result of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was taken, and a query shows that it worked.
+    /// The step worked, as a query confirms.
     Removed,
-    /// There was nothing left to do, or no longer a reason; why.
+    /// Nothing was left to do, or the reason to do it is gone; why.
     Gone(String),
-    /// There is nothing that this program may do; why, and what does help.
-    Left(String),
-    /// It was not taken, or it did not work.
+    /// Nothing may be done from here.
+    Left(Obstacle),
+    /// The step was not taken, or it did not work.
     Failed(Failure),
 }
 
-/// Why a step was not taken or did not work.
+/// The reason why a step was not taken or did not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// A call failed.
     Call(Error),
-    /// What was found right before acting is not what was judged. Nothing was touched.
+    /// The state right before acting differs from the judged one. Nothing was touched.
     Changed(String),
-    /// The call succeeded, but a query shows that it is still there.
+    /// The call succeeded, but a query still shows the object.
     StillThere,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Call(error) => error.fmt(f),
+            Self::Call(error) => f.write_str(&explained(error)),
             Self::Changed(what) => write!(f, "{what}; nothing was touched: scan again"),
             Self::StillThere => f.write_str("the kernel reports success, but it is still there"),
         }
     }
 }
 
-/// Why a step ends before its end.
+/// The reason why a step stops early.
 pub(super) enum Stop {
     Gone(String),
-    Left(String),
+    Left(Obstacle),
     Failed(Failure),
 }
 
 impl From<Error> for Stop {
-    /// Whatever vanished in the meantime is what was asked for.
+    /// Treats an object that vanished meanwhile as gone, which is what the step wanted.
     fn from(error: Error) -> Self {
         if error.kind() == Kind::Vanished {
-            Self::Gone(format!("it has gone by itself ({error})"))
+            Self::Gone(format!("it has gone by itself ({})", explained(&error)))
         } else {
             Self::Failed(Failure::Call(error))
         }
@@ -103,12 +103,12 @@ impl Act {
             Action::DetachFromDevice { link, device } => detach_from_device(step, *link, *device),
             Action::RemoveDevice(device) => remove_device(device),
             Action::Unpin { path, object } => unpin(step, path, *object),
-            Action::Cannot { why, .. } => return Outcome::Left(why.clone()),
+            Action::Cannot(obstacle) => return Outcome::Left(obstacle.clone()),
         };
         match taken {
             Ok(()) => Outcome::Removed,
             Err(Stop::Gone(why)) => Outcome::Gone(why),
-            Err(Stop::Left(why)) => Outcome::Left(why),
+            Err(Stop::Left(obstacle)) => Outcome::Left(obstacle),
             Err(Stop::Failed(failure)) => Outcome::Failed(failure),
         }
     }
@@ -132,8 +132,8 @@ impl Act {
             if before == 0 {
                 return Err(gone("it has been detached in the meantime"));
             }
-            // In such a list the kernel takes off whatever is there, whichever program is named. (In one of
-            // the MULTI kind it takes the named one, and of that never what a link attaches.)
+            // In a list without MULTI the kernel detaches whatever is there, whichever program the call names. (In a
+            // MULTI list it detaches the named program, but never a link's attachment.)
             if !is_multi(&list) && list.programs.len() != 1 {
                 return Err(changed("the list is not of the MULTI kind, and has more than this"));
             }
@@ -181,7 +181,7 @@ impl Act {
     }
 }
 
-/// Tries again where somebody has changed the list between the look at it and the detaching: then `once` returns `None`.
+/// Repeats `once` while it returns `None`, which means that somebody changed the list before the detach.
 fn again_if_it_changes(mut once: impl FnMut() -> Result<Option<()>, Stop>) -> Result<(), Stop> {
     for _ in 0..ATTEMPTS {
         if let Some(done) = once()? {
@@ -191,18 +191,17 @@ fn again_if_it_changes(mut once: impl FnMut() -> Result<Option<()>, Stop>) -> Re
     Err(changed("the list changed each time that it was looked at"))
 }
 
-/// Opens the step's program, makes sure that it is the one that was judged, and that what the step
-/// presumes of its owner is still so. While it is open its id is its own.
+/// Opens the step's program. Checks that it is the judged program and that the premise about its owner still holds.
+/// The kernel cannot reuse the id while the program is open.
 fn identified(step: &Step) -> Result<Program, Stop> {
-    let Some(Identity { id, tag, loaded_at_ns, .. }) = &step.program else {
+    let Some(Target { identity, .. }) = &step.program else {
         return Err(changed("no program is named"));
     };
-    let program = Program::open(*id)?;
-    let found = program.info().identity();
-    if (&found.id, &found.tag, &found.loaded_at_ns) != (id, tag, loaded_at_ns) {
+    let (id, program) = (identity.id, Program::open(identity.id)?);
+    if program.info().identity() != *identity {
         return Err(gone(format!("program {id} has gone; another one has its id now")));
     }
-    let owner = program.owner()?;
+    let owner = bpf::owner_of(&program)?;
     if step.premise == Premise::Unowned && owner.is_some() {
         return Err(changed("it names an owner"));
     }
@@ -217,7 +216,8 @@ fn identified(step: &Step) -> Result<Program, Stop> {
     }
 }
 
-/// Other programs may be in the list, and stay in it. (For LSM lists only the programs' flags tell.)
+/// Tells whether the list may hold several programs, so that a detach leaves the others. (For LSM lists only the
+/// programs' flags tell.)
 fn is_multi(list: &ProgramList) -> bool {
     let is_multi = |flags: AttachFlags| flags.contains(AttachFlags::MULTI);
     is_multi(list.flags) || list.programs.iter().all(|it| it.flags.is_some_and(is_multi))
@@ -240,7 +240,7 @@ fn detach_from_device(step: &Step, id: LinkId, device: u32) -> Result<(), Stop> 
     }
 }
 
-/// Makes sure that the device is the one that was judged and that its owner has not turned up, right before it goes.
+/// Removes a network device. Checks right before that it is the judged device and that its owner is not running.
 fn remove_device(fact: &DeviceFact) -> Result<(), Stop> {
     let device = Device {
         network_namespace: fact.network_namespace,
@@ -264,8 +264,8 @@ fn remove_device(fact: &DeviceFact) -> Result<(), Stop> {
     }
 }
 
-/// The program of a link on a cgroup or a network device.
-fn program_of(link: &Link) -> bpf::Result<ProgramId> {
+/// Returns the program of a link on a cgroup or a network device.
+fn program_of(link: &Link) -> kernel::Result<ProgramId> {
     link.info().map(|info| info.program_id).or_else(|_| Ok(link.device_info()?.program_id))
 }
 
@@ -274,11 +274,11 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
     if step.premise == Premise::Unowned && !is_in_our_folder(path) {
         return Err(changed("the pin is not in the folder of our pins, so somebody keeps it"));
     }
-    // What a symbolic link leads to is held by a pin of its own, which nobody has judged under this name.
+    // A symbolic link leads to another pin, which nobody has judged under this name.
     if path.is_symlink() {
         return Err(changed("the pin is a symbolic link now"));
     }
-    match pins::held_by(path)?.map(object) {
+    match pins::held_by(path)?.map(Object::from) {
         None => return Err(gone("the pin has been removed in the meantime")),
         Some(found) if found != expected => {
             return Err(changed("the pin holds something else now"));
@@ -300,8 +300,8 @@ fn unpin(step: &Step, path: &Path, expected: Object) -> Result<(), Stop> {
     }
 }
 
-/// Removes the folder that a throttle's pins were in, if it is empty now. Others' folders stay.
-fn remove_folder_of(pin: &Path) -> bpf::Result<()> {
+/// Removes the folder of a throttle's pins if it is empty now. Folders of other tools stay.
+fn remove_folder_of(pin: &Path) -> kernel::Result<()> {
     if is_in_our_folder(pin) { pins::remove_empty_folder_of(pin) } else { Ok(()) }
 }
 

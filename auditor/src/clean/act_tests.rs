@@ -1,25 +1,26 @@
-//! Steps that are out of date by the time that they are taken. Most need root.
+//! Tests steps that are out of date by the time of the act. Most need root.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bpf::link::Way;
-use bpf::list::attach;
+use bpf::Owner;
 use bpf::throttle::{Parts, load};
-use bpf::{Owner, ProgramId};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::tcx::{assert_refused, has_tcx};
+use kernel::ProgramId;
+use kernel::link::Way;
+use kernel::list::attach;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::tcx::{assert_refused, has_tcx};
 
 use super::*;
-use crate::classify::Finding;
+use crate::judge::Finding;
 
 const INGRESS: AttachType = AttachType::INET_INGRESS;
 
 fn act() -> Act {
-    Act::new(&bpf::cgroup::cgroup2_mount().unwrap(), bpf::probe::support().unwrap())
+    Act::new(&kernel::cgroup::cgroup2_mount().unwrap(), kernel::probe::support().unwrap())
 }
 
 fn put(cgroup: &ScratchCgroup, name: &str, flags: AttachFlags) -> Program {
@@ -33,15 +34,10 @@ fn step(program: &Program, action: Action) -> Step {
     let info = program.info();
     Step {
         finding: Finding::OrphanedAttachment,
-        program: Some(Identity {
-            id: info.id,
-            name: info.name.clone(),
-            tag: info.tag.clone(),
-            loaded_at_ns: info.loaded_at_ns,
-        }),
+        program: Some(Target { identity: info.identity(), name: info.name.clone() }),
         premise: Premise::OwnerGone,
         action,
-        note: None,
+        remains: None,
     }
 }
 
@@ -73,9 +69,9 @@ fn root_a_program_with_the_same_id_but_another_identity_stays() {
     let program = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
     let right = step(&program, detach_from(&cgroup));
     let mut later = right.clone();
-    later.program.as_mut().unwrap().loaded_at_ns += 1;
+    later.program.as_mut().unwrap().identity.loaded_at_ns += 1;
     let mut tagged = right.clone();
-    tagged.program.as_mut().unwrap().tag = "0".repeat(16);
+    tagged.program.as_mut().unwrap().identity.tag = "0".repeat(16);
     for wrong in [later, tagged] {
         assert!(is_gone(&act().take(&wrong)));
         assert_eq!(ids(&cgroup), [program.info().id]);
@@ -108,7 +104,7 @@ fn root_a_foreign_program_in_a_list_that_is_not_multi_stays() {
     }
 }
 
-/// From Linux 6.17 on the kernel refuses to change a list that is not the one that was looked at.
+/// Since Linux 6.17 the kernel refuses to change a list that has changed since the query.
 #[test]
 fn root_in_a_list_that_others_change_it_is_tried_again() {
     let cgroup = ScratchCgroup::new("busy");
@@ -125,7 +121,7 @@ fn root_in_a_list_that_others_change_it_is_tried_again() {
                 std::thread::sleep(Duration::from_micros(100));
             }
         });
-        // Also if the test fails here.
+        // Ends the other thread even if the test fails below.
         let _over = Over(is_over);
         let outcomes = (0..100).map(|_| {
             let ours = put(&cgroup, "chadtest_act", AttachFlags::MULTI);
@@ -140,7 +136,7 @@ fn root_in_a_list_that_others_change_it_is_tried_again() {
     });
     assert!(outcomes.iter().any(|(outcome, _)| *outcome == Outcome::Removed));
     for (outcome, is_there) in outcomes {
-        // Ten times in a row somebody may always have been quicker.
+        // The other thread may have been quicker ten times in a row.
         assert!(outcome == Outcome::Removed || is_changed(&outcome), "{outcome:?}");
         assert_eq!(is_there, outcome != Outcome::Removed);
     }
@@ -267,7 +263,7 @@ fn root_a_symbolic_link_that_took_the_place_of_a_pin_stays_and_so_does_what_it_l
     assert!(path.is_symlink() && moved.exists());
 }
 
-/// The number of the loopback device in every network namespace.
+/// The interface index of the loopback device in every network namespace.
 const LOOPBACK: u32 = 1;
 
 #[test]
@@ -300,7 +296,7 @@ fn ip(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Makes an `ifb` device named after an owner's pid, and tells what a scan would.
+/// Makes an `ifb` device named after an owner's pid, and returns the fact that a scan would find.
 fn make_device(pid: u32, alias: &str) -> DeviceFact {
     let name = format!("chadq{pid}a");
     ip(&["link", "add", &name, "type", "ifb"]);
@@ -327,7 +323,7 @@ fn remove(device: &DeviceFact) -> Outcome {
         program: None,
         premise: Premise::OwnerGone,
         action: Action::RemoveDevice(device.clone()),
-        note: None,
+        remains: None,
     })
 }
 
@@ -350,7 +346,7 @@ fn root_a_network_device_that_is_not_the_one_that_was_judged_stays() {
     for wrong in [renamed, rewritten, loopback] {
         assert!(is_changed(&remove(&wrong)), "{wrong:?}");
     }
-    // Somebody has taken it for something else since.
+    // Somebody has given the device another purpose.
     ip(&["link", "set", &left.name, "name", "uplink"]);
     assert!(is_changed(&remove(&left)));
     ip(&["link", "set", "uplink", "name", &left.name]);
@@ -359,7 +355,7 @@ fn root_a_network_device_that_is_not_the_one_that_was_judged_stays() {
     assert_eq!(remove(&left), Outcome::Removed);
     assert!(!is_there(&left));
     assert!(is_gone(&remove(&left)));
-    // The name is another's by now.
+    // Another device has the name now.
     let next = make_device(here.pid, &json(&dead));
     assert!(is_gone(&remove(&left)), "{left:?} {next:?}");
     assert!(is_there(&next));

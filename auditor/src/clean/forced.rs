@@ -1,20 +1,20 @@
-//! Removing something unowned, because somebody insists on it.
+//! Removes something unowned because the user insists.
 
 use std::collections::BTreeMap;
 
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::list::ProgramList;
+use kernel::AttachType;
+use kernel::cgroup::Cgroup;
+use kernel::list::ProgramList;
 
 use super::act::Stop;
 use super::steps::take_each;
 use super::{Cleaner, Done, Outcome, Place};
-use crate::classify::{Judged, Key, classify};
-use crate::plan::forced;
+use crate::actions::{Obstacle, forced};
+use crate::judge::{Judged, Key, classify};
 
 impl Cleaner {
-    /// Removes what is unowned and was chosen, if it is still that, and tells of each step as it goes. Whatever
-    /// fails, it goes on with the rest. At one place it begins with what was attached first.
+    /// Removes the chosen unowned programs, unless they have changed since, and reports each step. Continues after
+    /// failures. At one place it starts with the program that was attached first.
     pub fn force(&self, chosen: &[&Judged<'_>], mut tell: impl FnMut(Done)) {
         let mut places: BTreeMap<Place, BTreeMap<Key, String>> = BTreeMap::new();
         for judged in chosen {
@@ -46,33 +46,29 @@ impl Cleaner {
     }
 }
 
-/// What was refused stays as it is: without its pin it would go.
+/// Tells whether to stop with a thing. A refused step must not lead to the removal of the thing's pin.
 pub(super) fn is_over(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(_) | Outcome::Left(_))
 }
 
-/// The program may go: others stay at its place, or nobody is in the cgroup, or below it, for them to guard.
+/// Allows a program to go if others stay at its place, or if the cgroup and its descendants have no processes to guard.
 pub(super) fn may_go(
     cgroup: &Cgroup,
     attach_type: AttachType,
     list: &ProgramList,
 ) -> Result<(), Stop> {
-    let Some(why) = guards(attach_type, list.programs.len()) else { return Ok(()) };
-    if cgroup.is_populated()? {
-        return Err(Stop::Left(format!(
-            "{why}, and the cgroup has processes, which it may guard: end them first, or remove it with the tool \
-             that made it"
-        )));
+    match guards(attach_type, list.programs.len()) {
+        Some(obstacle) if cgroup.is_populated()? => Err(Stop::Left(obstacle)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// Why one of so many programs at a place may be what guards it; none where others do.
-fn guards(attach_type: AttachType, count: usize) -> Option<&'static str> {
+/// Says why one of that many programs at a place may be what guards it; `None` if others guard it as well.
+fn guards(attach_type: AttachType, count: usize) -> Option<Obstacle> {
     match (attach_type == AttachType::LSM, count) {
-        // Each hook has a list of its own, and the kernel gives them as one.
-        (true, _) => Some("whether another program is on its hook cannot be told"),
-        (false, 0 | 1) => Some("it is the last program at this place"),
+        // Each hook has its own list, but the kernel reports them as one.
+        (true, _) => Some(Obstacle::MayBeLastOnHook),
+        (false, 0 | 1) => Some(Obstacle::LastProgram),
         (false, _) => None,
     }
 }

@@ -1,23 +1,24 @@
-//! Steps that somebody insisted on, and that are wrong by the time that they are taken. Most need root.
+//! Tests forced steps that are wrong by the time of the act. Most need root.
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use bpf::link::Link;
-use bpf::list::{AttachFlags, Scope, attach, query};
-use bpf::program::Program;
+use bpf::Owner;
 use bpf::throttle::{Parts, load};
-use bpf::{Owner, ProgramId};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
+use kernel::Program;
+use kernel::ProgramId;
+use kernel::link::Link;
+use kernel::list::{AttachFlags, Scope, attach, query};
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 
 use super::*;
-use crate::classify::Finding;
+use crate::actions::{Action, Premise, Step, Target};
 use crate::clean::Failure;
 use crate::clean::act::Act;
-use crate::plan::{Action, Identity, Premise, Step};
-use crate::snapshot::Object;
+use crate::facts::Object;
+use crate::judge::Finding;
 
 const INGRESS: AttachType = AttachType::INET_INGRESS;
 
@@ -31,19 +32,14 @@ fn only_a_program_beside_others_of_its_own_list_guards_nothing() {
 }
 
 fn act() -> Act {
-    Act::new(&bpf::cgroup::cgroup2_mount().unwrap(), bpf::probe::support().unwrap())
+    Act::new(&kernel::cgroup::cgroup2_mount().unwrap(), kernel::probe::support().unwrap())
 }
 
 fn step(program: &Program, action: Action) -> Step {
     let info = program.info();
-    let program = Identity {
-        id: info.id,
-        name: info.name.clone(),
-        tag: info.tag.clone(),
-        loaded_at_ns: info.loaded_at_ns,
-    };
+    let program = Target { identity: info.identity(), name: info.name.clone() };
     let (finding, premise) = (Finding::Unowned, Premise::Unowned);
-    Step { finding, program: Some(program), premise, action, note: None }
+    Step { finding, program: Some(program), premise, action, remains: None }
 }
 
 fn put(cgroup: &ScratchCgroup) -> Program {
@@ -87,7 +83,7 @@ fn root_the_last_program_stays_as_long_as_a_process_is_there_or_below() {
     let cgroup = ScratchCgroup::new("forced-last");
     let (first, last) = (put(&cgroup), put(&cgroup));
     let below = cgroup.child("below");
-    let entered = vmtests::cgroup::enter(&below);
+    let entered = testkit::cgroup::enter(&below);
     assert_eq!(act().take(&step(&first, detach_from(&cgroup))), Outcome::Removed);
     let outcome = act().take(&step(&last, detach_from(&cgroup)));
     assert!(matches!(outcome, Outcome::Left(_)), "{outcome:?}");

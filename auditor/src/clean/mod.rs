@@ -1,27 +1,25 @@
-//! Removing leaks, and just those.
+//! Removes leaks, and nothing else.
 //!
-//! A scan is out of date as soon as it is made. So each cgroup with leaks is looked at once more right
-//! before anything is done there, and judged by the same rules; what is done is what that fresh judgement
-//! asks for, and only to leaks that the scan had confirmed. The act itself makes sure of what it
-//! touches once more, with the program open, so that its id cannot become another's.
+//! A scan is out of date as soon as it is complete. So `clean` takes another look at each cgroup with leaks right
+//! before acting there, and judges it by the same rules. It does what the fresh judgement asks for, but only to leaks
+//! that the scan confirmed. Each step checks its target once more with the program open, so that the kernel cannot
+//! reuse the program's id.
 
 mod act;
 mod forced;
-mod report;
 mod steps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bpf::error::Kind;
+use kernel::error::Kind;
 
 pub use self::act::{Failure, Outcome};
-pub use self::report::{CleanOutcome, CleanReport, CleanStep, CleanSummary};
 use self::steps::take_each;
-use crate::classify::{Classified, Judged, Key, classify};
+use crate::actions::{Step, removal, steps};
 use crate::collect::{Collector, Options};
-use crate::plan::{Step, removal, steps};
-use crate::snapshot::Snapshot;
+use crate::facts::Snapshot;
+use crate::judge::{Classified, Judged, Key, classify};
 
 /// Removes what a scan found.
 pub struct Cleaner {
@@ -29,42 +27,42 @@ pub struct Cleaner {
     act: act::Act,
 }
 
-/// What became of one step, or of a leak for which there is none any more.
+/// The result of one step, or of a leak that needs no step any more.
 #[derive(Debug)]
 pub struct Done {
-    /// What it was about, for people: the leak as the scan had it.
+    /// The leak as the scan described it, for people.
     pub leak: String,
-    /// The step; none where the leak is no longer one.
+    /// The step; none if the leak is no longer a leak.
     pub step: Option<Step>,
-    /// What became of it.
+    /// The result.
     pub outcome: Outcome,
 }
 
 impl Cleaner {
-    /// Finds out what the kernel can do.
+    /// Finds out what the kernel supports.
     ///
     /// # Errors
-    /// As [`crate::collect::collect`]; `Denied` without the rights to remove anything.
+    /// The errors of [`crate::collect::collect`]; `Denied` without the rights to remove anything.
     pub fn new(options: &Options) -> anyhow::Result<Self> {
         let collector = Collector::new(options)?;
-        let support = bpf::probe::support()?;
+        let support = kernel::probe::support()?;
         let act = act::Act::new(collector.mount(), support);
         Ok(Self { collector, act })
     }
 
-    /// As [`crate::collect::collect`].
+    /// Takes a snapshot, as [`crate::collect::collect`] does.
     ///
     /// # Errors
-    /// When the cgroup where the scope begins has gone.
+    /// Somebody has removed the cgroup at the top of the scope.
     pub fn scan(&self, settle: std::time::Duration) -> anyhow::Result<Snapshot> {
         self.collector.snapshot(settle)
     }
 
-    /// Removes the leaks that the scan confirmed and that still are leaks, and tells of each as it goes.
-    /// Needs the rights of a scan, and `CAP_BPF`. Whatever fails, it goes on with the rest.
+    /// Removes the leaks that the scan confirmed and that are still leaks, and reports each result at once. Needs the
+    /// rights of a scan, and `CAP_BPF`. Continues after failures.
     pub fn clean(&self, scanned: &Classified<'_>, mut tell: impl FnMut(Done)) {
-        // A place at a time: the fresher the look, the better. What has no place comes last; what is
-        // attached nowhere can be judged only by a look at everywhere.
+        // Go place by place, because a fresher look is a better one. Things without a place come last. Only a look at
+        // the whole scope can judge them.
         let mut places: BTreeMap<Place, BTreeMap<Key, String>> = BTreeMap::new();
         for leak in scanned.leaks() {
             let cgroup = leak.place.map(|place| place.cgroup.clone());
@@ -91,7 +89,7 @@ impl Cleaner {
             leaks.remove(&judged.key()).map(|leak| (leak, steps(judged, &fresh)))
         });
         take_each(still, is_failed, |step| self.act.take(step), tell);
-        // Below a cgroup no devices are judged.
+        // A look at a single cgroup judges no devices.
         for judged in fresh.leaked_devices() {
             let Some(leak) = leaks.remove(&judged.key()) else { continue };
             let step = removal(judged);
@@ -106,7 +104,7 @@ impl Cleaner {
 }
 
 impl Cleaner {
-    /// Looks at a place right before something is done there; none, and told, where that cannot be.
+    /// Takes a look at a place right before acting there. Returns `None` and reports each thing if the look fails.
     fn look_again(
         &self,
         place: &Place,
@@ -129,12 +127,12 @@ impl Cleaner {
     }
 }
 
-/// Of a leak that nobody can end from here the pins are removed all the same.
+/// Tells whether to stop with a leak. After a refused step `clean` still removes the leak's pins.
 fn is_failed(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(_))
 }
 
-/// A cgroup, or none, which is ordered last.
+/// A cgroup, or no place, which sorts last.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Cgroup(PathBuf),
@@ -160,21 +158,27 @@ mod tests {
     use std::iter;
 
     use super::*;
-    use crate::classify::Finding;
-    use crate::plan::{Action, Premise};
+    use kernel::ProgramId;
 
-    /// Of three steps against one thing, of which one has that outcome and the others work: those that are taken, and of
-    /// which somebody is told.
+    use crate::actions::{Action, Obstacle, Premise};
+    use crate::facts::Object;
+    use crate::judge::Finding;
+
+    /// Takes three steps against one thing. The step at `at` has the given outcome, and the others work. Returns the
+    /// reported steps, after checking that they are the steps taken.
     fn taken(at: usize, outcome: &Outcome, ends: fn(&Outcome) -> bool) -> Vec<(usize, Outcome)> {
         let step = |number: usize| Step {
             finding: Finding::Unowned,
             program: None,
             premise: Premise::Unowned,
-            action: Action::Cannot { why: number.to_string(), holders: Vec::new() },
-            note: None,
+            action: Action::Unpin {
+                path: number.to_string().into(),
+                object: Object::Program(ProgramId(41)),
+            },
+            remains: None,
         };
         let number = |step: &Step| match &step.action {
-            Action::Cannot { why, .. } => why.parse::<usize>().unwrap(),
+            Action::Unpin { path, .. } => path.to_str().unwrap().parse::<usize>().unwrap(),
             other => panic!("{other:?}"),
         };
         let (taken, mut told) = (RefCell::new(Vec::new()), Vec::new());
@@ -197,7 +201,7 @@ mod tests {
         for (outcome, ends_leak, ends_forced) in [
             (Outcome::Removed, false, false),
             (Outcome::Gone(why()), false, false),
-            (Outcome::Left(why()), false, true),
+            (Outcome::Left(Obstacle::OutOfReach), false, true),
             (Outcome::Failed(Failure::StillThere), true, true),
             (Outcome::Failed(Failure::Changed(why())), true, true),
         ] {

@@ -1,14 +1,14 @@
-//! In which order steps are taken, and which are not.
+//! Decides in which order to take steps, and which ones to skip.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Done, Outcome};
-use crate::plan::{Action, Step};
+use crate::actions::{Action, Step};
 
-/// Takes the steps against several things, and tells of each. After one that `is_over` the thing's later steps are not
-/// taken, because they presume it: without its pin a link is gone from sight. A pin that several share is tried once,
-/// and not at all after a failure of the first.
+/// Takes the steps against several things and reports each result. After an outcome that `is_over`, this skips the
+/// thing's later steps, because they need it. Removing the pin would hide the link. A pin that several things share is
+/// tried once, or not at all if the first thing fails earlier.
 pub(super) fn take_each(
     things: impl Iterator<Item = (String, Vec<Step>)>,
     is_over: impl Fn(&Outcome) -> bool,
@@ -30,7 +30,7 @@ pub(super) fn take_each(
     }
 }
 
-/// The pin that a step removes.
+/// Returns the pin that a step removes.
 fn pin(step: &Step) -> Option<&Path> {
     match &step.action {
         Action::Unpin { path, .. } => Some(path),
@@ -40,14 +40,23 @@ fn pin(step: &Step) -> Option<&Path> {
 
 #[cfg(test)]
 mod tests {
-    use bpf::{AttachType, CgroupId, LinkId, ProgramId};
+    use kernel::{AttachType, CgroupId, LinkId, ProgramId, ProgramIdentity};
 
-    use super::super::report::tests::{cannot, step};
     use super::*;
+    use crate::actions::{Obstacle, Premise, Target};
     use crate::clean::Failure;
-    use crate::snapshot::Object;
+    use crate::facts::Object;
+    use crate::judge::Finding;
 
-    /// A step of a word: `link`, `pin` or `cannot`.
+    fn step(action: Action) -> Step {
+        let id = ProgramId(41);
+        let identity = ProgramIdentity { id, tag: String::new(), loaded_at_ns: 0 };
+        let target = Target { identity, name: "x".to_owned() };
+        let (finding, premise) = (Finding::OrphanedAttachment, Premise::OwnerGone);
+        Step { finding, program: Some(target), premise, action, remains: None }
+    }
+
+    /// Makes a step from a word: `link`, `pin` or `cannot`.
     fn of(word: &str) -> Step {
         match word {
             "link" => step(Action::DetachLink {
@@ -55,7 +64,7 @@ mod tests {
                 cgroup_id: CgroupId(1),
                 attach_type: AttachType::INET_EGRESS,
             }),
-            "cannot" => cannot(),
+            "cannot" => step(Action::Cannot(Obstacle::KeptOutOfSight)),
             pin => step(Action::Unpin { path: pin.into(), object: Object::Program(ProgramId(41)) }),
         }
     }
@@ -64,13 +73,14 @@ mod tests {
         matches!(outcome, Outcome::Failed(_))
     }
 
-    /// What is told when the outcomes of all steps are these: the leak, the step and its outcome, each by a letter.
+    /// Returns the report for steps with these outcomes: each leak, its step and the outcome. A letter stands for each
+    /// outcome.
     fn told(leaks: &[&[&str]], outcomes: &str) -> String {
         let outcomes = std::cell::RefCell::new(outcomes.chars());
         let take = |_: &Step| match outcomes.borrow_mut().next() {
             Some('r') => Outcome::Removed,
             Some('g') => Outcome::Gone("gone".to_owned()),
-            Some('l') => Outcome::Left("left".to_owned()),
+            Some('l') => Outcome::Left(Obstacle::KeptOutOfSight),
             Some('f') => Outcome::Failed(Failure::StillThere),
             more => panic!("a step more than expected: {more:?}"),
         };
@@ -106,7 +116,7 @@ mod tests {
             (&[one], "gr", "0: link gone; 0: /x removed;"),
             (&[one], "f", "0: link FAILED;"),
             (&[one], "rf", "0: link removed; 0: /x FAILED;"),
-            // What cannot be done keeps nothing from being done that can.
+            // A step that is refused does not prevent the others.
             (&[&["cannot", "/x"]], "lr", "0: cannot left; 0: /x removed;"),
             (&[one, &["link", "/y"]], "frr", "0: link FAILED; 1: link removed; 1: /y removed;"),
             (&[one, &["link", "/y"]], "rrf", "0: link removed; 0: /x removed; 1: link FAILED;"),

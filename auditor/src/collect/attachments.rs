@@ -1,26 +1,25 @@
-//! What is attached where: one query for each cgroup and attach type.
+//! Finds out what is attached where, with one query per cgroup and attach type.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use bpf::cgroup::{Cgroup, below};
-use bpf::error::{Call, Error, Kind};
-use bpf::list::{ProgramList, Query, Scope};
-use bpf::{AttachType, CgroupId};
+use kernel::cgroup::{Cgroup, below};
+use kernel::error::{Call, Error, Kind};
+use kernel::list::{ProgramList, Query, Scope};
+use kernel::{AttachType, CgroupId};
 use nix::errno::Errno;
 
 use super::gap;
 use super::programs::{Presence, Programs};
 use super::walk::Visitor;
-use crate::escape::escape_bytes;
-use crate::snapshot::{AttachmentFact, Coverage, Gap, Look, Note, Subject};
+use crate::facts::{AttachmentFact, Coverage, Gap, Look, Note, Subject};
 
-/// How often a list is asked for again when a program of it went away before it could be read.
+/// The number of queries for one list if its programs keep disappearing before their info is read.
 const ATTEMPTS: usize = 10;
 
-/// Asks every cgroup that it is shown.
+/// Queries every cgroup that a walk shows it.
 pub(super) struct Attachments<'a, 'b> {
     query: Query,
     types: &'a [AttachType],
@@ -44,24 +43,25 @@ impl<'a, 'b> Attachments<'a, 'b> {
         }
     }
 
-    /// By cgroup; within one, in the kernel's order.
+    /// Returns the attachments by cgroup and, within one, in the kernel's order.
     pub(super) fn into_facts(mut self) -> (Vec<AttachmentFact>, Coverage) {
         self.found.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
         (self.found, self.coverage)
     }
 
-    /// Asks a cgroup and everything below it, all at once, for what is attached. `load` grows by the time that
-    /// only loading the iterator took.
+    /// Queries a cgroup and everything below it at once, through the cgroup iterator. `load` grows by the time spent on
+    /// loading the iterator.
     ///
     /// # Errors
-    /// When there is no such iterator, or it cannot be told which cgroups it has met: then nothing was kept.
+    /// The kernel has no such iterator, or a cgroup that the iterator visited cannot be identified.
     pub(super) fn iterate(
         &mut self,
         root: &Cgroup,
         mount: &Path,
         load: &mut Duration,
-    ) -> bpf::Result<()> {
-        let walked = bpf::walk::walk(root.as_fd(), self.types, self.query.tells_program_flags())?;
+    ) -> kernel::Result<()> {
+        let walked =
+            kernel::walk::walk(root.as_fd(), self.types, self.query.tells_program_flags())?;
         *load += walked.load;
         let (mut vanished, mut asked) = (0, 0);
         for (id, lists) in walked.lists {
@@ -85,7 +85,7 @@ impl<'a, 'b> Attachments<'a, 'b> {
         Ok(())
     }
 
-    /// Keeps the lists of a cgroup that the iterator has met; false if the cgroup had to be asked itself.
+    /// Keeps the lists of a cgroup that the iterator visited. Returns false if this had to query the cgroup itself.
     fn keep(
         &mut self,
         lists: &BTreeMap<AttachType, ProgramList>,
@@ -97,29 +97,32 @@ impl<'a, 'b> Attachments<'a, 'b> {
         if lists.iter().all(|(&attach_type, list)| self.read(list, id, path, attach_type)) {
             return true;
         }
-        // What was attached a moment ago has changed: as it is now is told by the cgroup itself.
+        // A list has changed since the iterator read it, so query the cgroup for its current lists.
         self.found.truncate(before);
         self.visit(cgroup.as_fd(), id, path);
         false
     }
 
-    /// Nothing of what was found counts: there was no iterator, though it was asked for.
+    /// Discards everything found and adds a gap, because the user asked for an iterator that does not work.
     pub(super) fn cannot_iterate(&mut self, error: &Error) {
         self.forget();
-        let why = format!("--method query needs no iterator; {}", error.why());
+        let why = format!("--method query needs no iterator; {}", bpf::advice::why(error));
         let what = "the programs attached to cgroups".to_owned();
         self.coverage.gaps.push(Gap { about: Subject::Cgroups, what, why });
     }
 
-    /// Nothing of what was found counts: every cgroup will be asked instead. That is as good; but where it should
-    /// not have been necessary it is told.
+    /// Discards everything found; the caller then queries every cgroup. The result is as good, but a note reports an
+    /// unexpected error of the iterator.
     pub(super) fn do_without_iterator(&mut self, error: &Error) {
         self.forget();
-        tracing::debug!("the cgroups are asked one by one: {error}");
-        error.log().into_iter().for_each(crate::talk::log);
+        tracing::debug!("the cgroups are asked one by one: {}", bpf::advice::explained(error));
+        if let Some(log) = error.log() {
+            // This target tells the formatter that the message has many lines.
+            tracing::debug!(target: "log", "{log}");
+        }
         if !matches!(error.kind(), Kind::Unsupported | Kind::Denied) {
             let what = "the iterator over cgroups".to_owned();
-            let why = format!("every cgroup was asked instead; {}", error.why());
+            let why = format!("every cgroup was asked instead; {}", bpf::advice::why(error));
             self.coverage.notes.push(Note { what, why });
         }
     }
@@ -129,7 +132,7 @@ impl<'a, 'b> Attachments<'a, 'b> {
         self.coverage = Coverage { attach_types: self.types.to_owned(), ..Coverage::default() };
     }
 
-    /// Asks cgroups again that a look has found something attached to.
+    /// Queries those cgroups again on which a look found attachments.
     pub(super) fn revisit(&mut self, mount: &Path, before: &Look, cgroups: &HashSet<CgroupId>) {
         let paths: BTreeMap<CgroupId, &Path> = before
             .attachments
@@ -140,14 +143,14 @@ impl<'a, 'b> Attachments<'a, 'b> {
         for (id, path) in paths {
             match Cgroup::open(&below(mount, path)) {
                 Ok(cgroup) if cgroup.id() == id => self.visit(cgroup.as_fd(), id, path),
-                // Another one has its name: this one has gone.
+                // Another cgroup has this path now, so the sought one is gone.
                 Ok(_) => self.coverage.cgroups_vanished += 1,
                 Err(error) => self.lose(&error, shown(path)),
             }
         }
     }
 
-    /// Asks one cgroup for one attach type, and for the programs in the answer.
+    /// Queries one cgroup for one attach type, and reads the programs in the answer.
     fn ask(
         &mut self,
         cgroup: BorrowedFd<'_>,
@@ -166,8 +169,8 @@ impl<'a, 'b> Attachments<'a, 'b> {
         Ok(())
     }
 
-    /// Keeps what is still there of a list that has changed each time: those programs were attached when it was asked
-    /// for, and the others are attached no more.
+    /// Keeps the rest of a list that changed during every query. The programs that still exist were attached at the
+    /// time of the query. The others are no longer attached.
     fn read_the_rest(
         &mut self,
         mut list: ProgramList,
@@ -179,7 +182,7 @@ impl<'a, 'b> Attachments<'a, 'b> {
         let is_here = |presence| presence == Presence::Here;
         list.programs.retain(|it| is_here(self.programs.attached(it.id, id, attach_type).0));
         if !self.read(&list, id, path, attach_type) {
-            // Another one has gone in this very moment: one by one.
+            // Another program disappeared just now, so read the programs one by one.
             for program in &list.programs {
                 let one = ProgramList { programs: vec![*program], ..list.clone() };
                 self.read(&one, id, path, attach_type);
@@ -187,7 +190,7 @@ impl<'a, 'b> Attachments<'a, 'b> {
         }
     }
 
-    /// Keeps a list; false if one of its programs has gone, and with it the list as it was.
+    /// Keeps a list. Returns false, and keeps nothing, if one of its programs is gone.
     fn read(
         &mut self,
         list: &ProgramList,
@@ -229,7 +232,7 @@ impl<'a, 'b> Attachments<'a, 'b> {
 impl Visitor for Attachments<'_, '_> {
     fn visit(&mut self, cgroup: BorrowedFd<'_>, id: CgroupId, path: &Path) {
         if self.types.is_empty() {
-            // Nobody may ask anything: there is a gap that says so already.
+            // The kernel refuses every query, and a gap already says so.
             self.coverage.cgroups_denied += 1;
             return;
         }
@@ -239,7 +242,7 @@ impl Visitor for Attachments<'_, '_> {
                 let what = place(path, attach_type);
                 let error = Error::new(Call::Query, what.clone(), errno);
                 if error.kind() == Kind::Vanished {
-                    // What it had went with it.
+                    // The cgroup's attachments went with the cgroup.
                     self.found.truncate(before);
                 }
                 return self.lose(&error, what);
@@ -260,9 +263,21 @@ impl Visitor for Attachments<'_, '_> {
     }
 }
 
-/// A path in a message.
+/// Writes out a path for a message. A snapshot keeps the message, so the text must show every byte.
 pub(super) fn shown(path: &Path) -> String {
-    escape_bytes(path.as_os_str().as_encoded_bytes())
+    let byte = |byte: &u8| format!("\\x{byte:02x}");
+    let character = |it: char| match it {
+        '\\' | '\'' | '"' => it.to_string(),
+        '\n' | '\r' | '\t' => it.escape_default().to_string(),
+        control if control.is_control() => format!("\\x{:02x}", u32::from(control)),
+        other => other.escape_debug().to_string(),
+    };
+    let chunks = path.as_os_str().as_encoded_bytes().utf8_chunks();
+    let shown = chunks.map(|chunk| {
+        let valid: String = chunk.valid().chars().map(character).collect();
+        valid + &chunk.invalid().iter().map(byte).collect::<String>()
+    });
+    shown.collect()
 }
 
 fn place(path: &Path, attach_type: AttachType) -> String {

@@ -1,15 +1,15 @@
-//! What is made of cgroups that cannot be asked.
+//! Tests the results for cgroups that cannot be queried.
 
 use std::os::fd::AsFd;
 
-use bpf::ProgramId;
-use bpf::list::{AttachFlags, AttachedProgram, attach};
-use bpf::program::Program;
-use vmtests::cgroup::ScratchCgroup;
+use kernel::Program;
+use kernel::ProgramId;
+use kernel::list::{AttachFlags, AttachedProgram, attach};
+use testkit::cgroup::ScratchCgroup;
 
 use super::*;
-use crate::classify::Ours;
 use crate::collect::host::Clock;
+use crate::judge::Ours;
 
 fn told(errnos: &[Errno]) -> Coverage {
     let (ours, _) = Ours::new(&[]);
@@ -55,7 +55,7 @@ fn a_walk_that_stops_is_a_gap_even_where_something_vanished() {
     assert_eq!(attachments.into_facts().1.gaps.len(), 1);
 }
 
-/// An iterator that has failed after it had found this much: `then` says what is made of it.
+/// Returns the result after an iterator failed with some attachments found. `then` handles the error.
 fn after_a_failed_iterator(
     errno: Errno,
     then: impl FnOnce(&mut Attachments<'_, '_>, &Error),
@@ -147,7 +147,7 @@ fn root_of_a_list_that_changes_each_time_what_is_there_counts_and_it_is_no_gap()
     assert_eq!((coverage.changing_lists, coverage.gaps), (1, vec![]));
 }
 
-/// What was found before a failure.
+/// Returns an attachment that was found before a failure.
 fn fact() -> AttachmentFact {
     AttachmentFact {
         cgroup: "/a".into(),
@@ -167,7 +167,7 @@ fn nothing_that_a_failed_iterator_has_found_counts_and_only_a_gap_or_a_note_is_l
     let clock = Clock::now(0).unwrap();
     let types = [AttachType::INET_INGRESS];
     let failed = |errno| Error::new(Call::Iterate, "the iterator", errno);
-    // Whether it was asked for by name, the error, and how many gaps and notes are left.
+    // Whether the user named the iterator, the error, and the expected numbers of gaps and notes.
     let cases = [
         (true, Errno::ENOMEM, 1, 0),
         (true, Errno::EPERM, 1, 0),
@@ -201,7 +201,7 @@ fn a_look_that_continues_one_counts_what_both_could_not_see_once() {
     let earlier = [
         known[0].clone(),
         named(Subject::Cgroups, "/before"),
-        // Read anew in each look.
+        // Each look reads programs anew.
         named(Subject::Programs, "program 1"),
     ];
     let counts = |visited, others| Coverage {

@@ -1,32 +1,33 @@
-//! Network devices that are named as queues of ours, and the programs that are on devices.
+//! Finds network devices whose names look like our queues, and programs attached to devices.
 
-use bpf::link::{DeviceLinkInfo, Way};
-use bpf::{LinkId, devices, objects};
+use bpf::devices;
+use kernel::link::{DeviceLinkInfo, Way};
+use kernel::{LinkId, objects};
 
 use super::gap;
 use super::look::{known, merged};
-use crate::snapshot::{
+use crate::facts::{
     Coverage, DEVICE_PROGRAM, DeviceFact, DeviceLinkFact, Gap, Note, ProgramFact, Subject,
 };
 
-/// What a network namespace that was not looked at means for the audit.
+/// What an unseen network namespace means for the audit.
 const MATTERS: &str = "This matters only if a killed 'chadthrottle limit --download-queue' ran there: the idle device \
                        that it left is missed. Then run the audit on the host, where all processes are visible";
 
-/// Those in every network namespace that can be found.
+/// Returns the queue devices in every network namespace that can be found.
 ///
-/// A namespace that is known and could not be looked at is a gap. That some process does not let anybody see which
-/// one it is in is ordinary on some hosts (policies that hide a process even from root, containers), so that is a
-/// note.
+/// A known namespace that could not be inspected is a gap. A process that hides its network namespace is ordinary on
+/// some hosts, because of containers or of policies that hide a process even from root. So that is only a note.
 pub(super) fn device_facts(coverage: &mut Coverage) -> Vec<DeviceFact> {
-    let is_host = bpf::pid_namespace().ok() == Some(bpf::INITIAL_PID_NAMESPACE);
+    let is_host =
+        kernel::process::pid_namespace().ok() == Some(kernel::process::INITIAL_PID_NAMESPACE);
     facts_of(devices::devices(), is_host, coverage)
 }
 
-/// The devices; and what could not be seen of them. `is_host`: no process is in another pid namespace than this one and
-/// those below.
+/// Returns the devices, and adds what could not be seen to `coverage`. `is_host` says that no process is outside of
+/// this pid namespace.
 fn facts_of(
-    found: bpf::Result<devices::Devices>,
+    found: kernel::Result<devices::Devices>,
     is_host: bool,
     coverage: &mut Coverage,
 ) -> Vec<DeviceFact> {
@@ -61,8 +62,8 @@ fn facts_of(
     found.devices.into_iter().map(fact).collect()
 }
 
-/// Of processes that do not show which network namespace they are in.
-fn unseen(errors: &[bpf::Error]) -> Option<Note> {
+/// Words the note about processes that hide their network namespace.
+fn unseen(errors: &[kernel::Error]) -> Option<Note> {
     let (first, others) = errors.split_first()?;
     let process = first.target().strip_prefix("/proc/").and_then(|it| it.split('/').next());
     let process = process.map_or_else(|| first.target().to_owned(), |pid| format!("process {pid}"));
@@ -71,17 +72,18 @@ fn unseen(errors: &[bpf::Error]) -> Option<Note> {
         1 => format!("the network namespaces of {process} and one other process"),
         more => format!("the network namespaces of {process} and {more} other processes"),
     };
-    Some(Note { what, why: format!("{}. {MATTERS}", first.why()) })
+    Some(Note { what, why: format!("{}. {MATTERS}", bpf::advice::why(first)) })
 }
 
-/// The tcx links of those programs that are for devices; nobody is asked where there are none.
+/// Returns the tcx links of the given device programs. Does not ask the kernel if there is no such program.
 pub(super) fn device_links(
     programs: &[ProgramFact],
     gaps: &mut Vec<Gap>,
     changing: &mut Vec<LinkId>,
 ) -> Vec<DeviceLinkFact> {
-    let of_ours = |id| programs.iter().any(|it| it.id == id && it.kind == DEVICE_PROGRAM);
-    if !programs.iter().any(|it| it.kind == DEVICE_PROGRAM) {
+    let of_ours =
+        |id| programs.iter().any(|it| it.loaded.id == id && it.loaded.kind == DEVICE_PROGRAM);
+    if !programs.iter().any(|it| it.loaded.kind == DEVICE_PROGRAM) {
         return Vec::new();
     }
     known(objects::device_links(), "links on network devices", gaps, changing)
@@ -105,8 +107,8 @@ fn link_fact(link: DeviceLinkInfo) -> DeviceLinkFact {
 
 #[cfg(test)]
 mod tests {
-    use bpf::ProgramId;
-    use bpf::error::Call;
+    use kernel::ProgramId;
+    use kernel::error::Call;
     use nix::errno::Errno;
 
     use super::*;
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn every_device_is_told_and_so_is_each_reason_why_there_may_be_more() {
         let denied =
-            |pid| bpf::Error::new(Call::ReadProc, format!("/proc/{pid}/ns/net"), Errno::EACCES);
+            |pid| kernel::Error::new(Call::ReadProc, format!("/proc/{pid}/ns/net"), Errno::EACCES);
         let device = |index| devices::Device {
             network_namespace: 7,
             path: Some("/run/netns/blue".into()),
@@ -169,7 +171,7 @@ mod tests {
     #[test]
     fn a_network_namespace_that_was_not_looked_at_is_told_with_what_it_means_and_what_to_do() {
         let hidden =
-            |pid| bpf::Error::new(Call::ReadProc, format!("/proc/{pid}/ns/net"), Errno::EACCES);
+            |pid| kernel::Error::new(Call::ReadProc, format!("/proc/{pid}/ns/net"), Errno::EACCES);
         assert_eq!(unseen(&[]), None);
         let note = unseen(&[hidden(1)]).unwrap();
         assert_eq!(note.what, "the network namespace of process 1");

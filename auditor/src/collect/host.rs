@@ -1,4 +1,4 @@
-//! The host and its clocks.
+//! Describes the host and its clocks.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,35 +6,35 @@ use anyhow::Context;
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::snapshot::Host;
+use crate::facts::{Host, Vantage};
 
-/// Which host, and which boot of it.
-pub(super) fn host() -> anyhow::Result<Host> {
+/// Identifies the host and its current boot.
+pub(super) fn host() -> anyhow::Result<Vantage> {
     let names = uname().context("uname failed")?;
-    Ok(Host {
+    let host = Host {
         kernel: names.release().to_string_lossy().into_owned(),
         hostname: names.nodename().to_string_lossy().into_owned(),
-        boot_id: bpf::boot_id()?,
-        pid_namespace: bpf::pid_namespace()?,
-    })
+        boot_id: kernel::process::boot_id()?,
+    };
+    Ok(Vantage { host, pid_namespace: kernel::process::pid_namespace()? })
 }
 
-/// Whether this process may look into others' open files, as far as capabilities go.
+/// Tells whether capabilities let this process inspect other processes' open files.
 pub(super) fn may_look_into_processes() -> bool {
-    use bpf::rights::Capability::{DacReadSearch, SysPtrace};
-    bpf::rights::Rights::of_this_thread()
+    use kernel::rights::Capability::{DacReadSearch, SysPtrace};
+    kernel::rights::Rights::of_this_thread()
         .is_some_and(|rights| rights.has(SysPtrace) && rights.has(DacReadSearch))
 }
 
-/// Turns the kernel's times since boot into wall-clock times.
+/// Converts the kernel's times since boot to wall-clock times.
 pub(super) struct Clock {
     boot: SystemTime,
 }
 
 impl Clock {
-    /// The wall clock may be set while the host runs: what is true now is taken for the whole boot.
-    /// `offset` is by how many nanoseconds this process's time namespace shifts `CLOCK_BOOTTIME`; the times of programs are
-    /// not shifted.
+    /// Reads the clocks. Somebody may set the wall clock while the host runs; this assumes that the current setting
+    /// holds for the whole boot. `offset` is the shift of `CLOCK_BOOTTIME` in this process's time namespace, in
+    /// nanoseconds. The load times of programs have no such shift.
     pub(super) fn now(offset: i64) -> anyhow::Result<Self> {
         let since_boot =
             clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
@@ -47,7 +47,7 @@ impl Clock {
         Ok(Self { boot })
     }
 
-    /// RFC 3339, UTC. The two clocks are not read in one instant, so this is rounded to the second.
+    /// Formats a time as RFC 3339, UTC. The two clocks cannot be read at one instant, so this rounds to the second.
     pub(super) fn wall_time(&self, nanoseconds_since_boot: u64) -> String {
         let half = Duration::from_millis(500);
         let time = self.boot + Duration::from_nanos(nanoseconds_since_boot) + half;

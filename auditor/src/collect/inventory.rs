@@ -1,17 +1,17 @@
-//! Everything of BPF that the kernel has.
+//! Lists every BPF object that the kernel has.
 
-use bpf::Error;
-use bpf::device_programs::{DevicePrograms, device_programs};
-use bpf::objects;
+use kernel::Error;
+use kernel::device_programs::{DevicePrograms, device_programs};
+use kernel::objects;
 
 use super::gap;
 use super::host::Clock;
 use super::look::{known, merged};
 use super::programs::full_name;
-use crate::snapshot::{Coverage, DeviceProgramFact, Gap, Inventory, LoadedProgram, Note, Subject};
+use crate::facts::{Coverage, DeviceProgramFact, Gap, Inventory, LoadedProgram, Note, Subject};
 
-/// Links are read before the programs and maps that they hold, and programs before maps: whatever is read is told of
-/// in full, however much comes and goes meanwhile.
+/// Reads links before the programs and maps that they hold, and programs before maps. So the inventory fully describes
+/// each object that it lists, however many objects come and go meanwhile.
 pub(super) fn inventory(clock: &Clock, coverage: &mut Coverage) -> Inventory {
     let Coverage { gaps, notes, changing_links: changing, .. } = coverage;
     let links = known(objects::all_links(), "links of all types", gaps, changing);
@@ -20,7 +20,7 @@ pub(super) fn inventory(clock: &Clock, coverage: &mut Coverage) -> Inventory {
         gaps.push(gap(Subject::Programs, "maps", &error));
         Vec::new()
     });
-    // What could not be read of a map's slots explains less, and hides nothing.
+    // An unreadable slot of a map removes an explanation, but hides no object.
     let unread: Vec<Error> = maps.iter().filter_map(|map| map.slots.clone().err()).collect();
     notes.extend(noted("what maps keep in their slots", &unread));
     Inventory {
@@ -31,10 +31,10 @@ pub(super) fn inventory(clock: &Clock, coverage: &mut Coverage) -> Inventory {
     }
 }
 
-/// The types of programs on network devices.
+/// The types of programs that attach to network devices.
 const DEVICE_TYPES: [&str; 2] = ["sched_cls", "xdp"];
 
-/// Where programs are on network devices. That some namespace cannot be looked at hides a place, and no program.
+/// Finds programs on network devices. A namespace that cannot be inspected hides a place, but no program.
 fn on_devices(programs: &[LoadedProgram], notes: &mut Vec<Note>) -> Vec<DeviceProgramFact> {
     if !programs.iter().any(|program| DEVICE_TYPES.contains(&program.kind.as_str())) {
         return Vec::new();
@@ -47,7 +47,7 @@ fn on_devices(programs: &[LoadedProgram], notes: &mut Vec<Note>) -> Vec<DevicePr
     found.programs.into_iter().map(Into::into).collect()
 }
 
-/// One note for errors that are likely to have one cause.
+/// Merges errors that probably have the same cause into one note.
 fn noted(what: &str, errors: &[Error]) -> Option<Note> {
     let gap = merged(Subject::Devices, errors)?;
     Some(Note { what: format!("{what} ({})", gap.what), why: gap.why })

@@ -1,16 +1,17 @@
-//! One look at the host.
+//! Takes one look at the host.
 
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use bpf::cgroup::{Cgroup, below, descendants};
-use bpf::error::{Error, Kind};
-use bpf::holders::{Holder, Holders, holders, still_holding};
-use bpf::objects::Links;
-use bpf::pins::{Held, Pins, Sought, pins};
-use bpf::{AttachType, CgroupId, LinkId, Owner, ProgramId, ledger, objects};
+use bpf::{Owner, ledger};
+use kernel::cgroup::{Cgroup, below, descendants};
+use kernel::error::{Error, Kind};
+use kernel::holders::{Holder, Holders, holders, still_holding};
+use kernel::objects::Links;
+use kernel::pins::{Pins, Sought, pins};
+use kernel::{AttachType, CgroupId, LinkId, ProgramId, objects};
 
 use super::attachments::{Attachments, shown};
 use super::devices::{device_facts, device_links};
@@ -21,47 +22,47 @@ use super::programs::Programs;
 use super::surroundings::{hidden_pins, host_elsewhere, ledger as read_ledger};
 use super::walk::{Visitor, walk};
 use super::{Breadth, gap, milliseconds};
-use crate::classify::{Ours, devices_in_scope};
-use crate::snapshot::{
+use crate::facts::{
     AttachmentFact, DeviceFact, Gap, HolderFact, Inventory, LinkFact, Look, Object, OwnerFact,
-    PinFact, Scope, Subject, Timings,
+    PinFact, Process, Scope, Subject, Timings,
 };
+use crate::judge::{Ours, devices_in_scope};
 
-/// How much to look at. The paths are relative to the mount.
+/// The extent of a look. Paths are relative to the cgroup2 mount.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Extent<'a> {
     /// A cgroup and everything below it.
     Tree(&'a Path),
-    /// A cgroup without what is below it, and of the programs only those that are attached to it.
+    /// One cgroup without its descendants, and only the programs attached to it.
     Alone(&'a Path),
-    /// Of what a look has found attached, only what is attached to these cgroups is asked for again.
+    /// An earlier look, and the cgroups to query again. For other cgroups the earlier look still counts.
     Some(&'a Look, &'a HashSet<CgroupId>),
 }
 
-/// What every look of one audit goes by.
+/// What all looks of one audit share.
 pub(super) struct Eye<'a> {
-    /// Where the extent begins.
+    /// The cgroup where the extent begins.
     pub(super) cgroup: &'a Cgroup,
     /// Where the cgroup2 hierarchy is mounted.
     pub(super) mount: &'a Path,
     pub(super) extent: Extent<'a>,
-    /// The attach types that the kernel knows and that were asked for.
+    /// The requested attach types that the kernel knows.
     pub(super) types: &'a [AttachType],
-    /// The kernel tells each program's own flags.
+    /// Whether the kernel reports each program's own flags.
     pub(super) program_flags: bool,
     pub(super) ours: &'a Ours,
     pub(super) breadth: Breadth,
-    /// How everything below a cgroup is gone over.
+    /// The method for querying a cgroup and its descendants.
     pub(super) method: Method,
-    /// What was asked for: whether network devices of our queues are of interest, it says.
+    /// The requested scope; it also says whether to look at our queue devices.
     pub(super) scope: &'a Scope,
     pub(super) clock: &'a Clock,
-    /// What could not be seen from the start.
+    /// Gaps known before the first look.
     pub(super) gaps: &'a [Gap],
 }
 
 impl Eye<'_> {
-    /// Looks at everything once. What cannot be seen is a gap; this does not fail.
+    /// Takes one look. This never fails. What cannot be seen becomes a gap.
     pub(super) fn look(&self, timings: &mut Timings) -> Look {
         let taken_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         let mut programs = Programs::new(self.ours, self.clock);
@@ -79,7 +80,7 @@ impl Eye<'_> {
             }
             Extent::Some(before, cgroups) => {
                 attachments.revisit(self.mount, before, cgroups);
-                // Most of it is still what that look has seen.
+                // Most of the result still comes from the earlier look.
                 method.clone_from(&before.method);
             }
         }
@@ -107,8 +108,8 @@ impl Eye<'_> {
         let gaps = &mut coverage.gaps;
         let changing = &mut coverage.changing_links;
         let links = links(gaps, changing);
-        // A pin or a process that keeps something of ours keeps a program of ours loaded: where there is
-        // none, nobody has to search thousands of processes.
+        // Every pin or process that keeps an object of ours keeps a program of ours loaded. Without such a program,
+        // nobody needs to search thousands of processes.
         let is_searched = self.breadth != Breadth::Ours || programs.has_ours();
         let (programs, more) = programs.into_facts();
         gaps.extend(more);
@@ -123,7 +124,7 @@ impl Eye<'_> {
         let owners = owners(owned, gaps);
         let is_everything = self.breadth == Breadth::Everything;
         let inventory = is_everything.then(|| inventory(self.clock, &mut coverage));
-        // What one of the lists has read is not changing any more; it may be of another type than another one is about.
+        // A link that one list has read is complete, even if another list found it still changing.
         let read: HashSet<LinkId> = links.iter().map(|link| link.id).collect();
         coverage.changing_links.retain(|id| !read.contains(id));
         coverage.changing_links.sort_unstable();
@@ -133,7 +134,7 @@ impl Eye<'_> {
 
         let known: HashSet<Object> = programs
             .iter()
-            .map(|program| Object::Program(program.id))
+            .map(|program| Object::Program(program.loaded.id))
             .chain(links.iter().map(|link| Object::Link(link.id)))
             .chain(device_links.iter().map(|link| Object::Link(link.id)))
             .chain(inventory.iter().flat_map(Inventory::objects))
@@ -165,7 +166,7 @@ impl Eye<'_> {
 }
 
 impl Eye<'_> {
-    /// Asks a cgroup and everything below it; returns the method that was used.
+    /// Queries a cgroup and everything below it. Returns the method used.
     fn go_over(
         &self,
         path: &Path,
@@ -173,7 +174,7 @@ impl Eye<'_> {
         load: &mut Duration,
     ) -> Method {
         let is_worth_it = || {
-            // Where nobody can tell how many cgroups there are, nor can it be told that they are many.
+            // If the number of cgroups is unknown, assume there are few.
             let descendants = descendants(&below(self.mount, path)).unwrap_or(0);
             iter_is_quicker(descendants, self.types.len())
         };
@@ -210,15 +211,15 @@ fn links(gaps: &mut Vec<Gap>, changing: &mut Vec<LinkId>) -> Vec<LinkFact> {
         .map(|link| LinkFact {
             id: link.id,
             program_id: link.program_id,
-            cgroup_id: link.cgroup_id.unwrap_or(bpf::CgroupId(0)),
+            cgroup_id: link.cgroup_id.unwrap_or(kernel::CgroupId(0)),
             attach_type: link.attach_type,
         })
         .collect()
 }
 
-/// The links that could be read; a gap where none could.
+/// Returns the links that could be read. Adds a gap if the list could not be read.
 pub(super) fn known<T>(
-    read: bpf::Result<Links<T>>,
+    read: kernel::Result<Links<T>>,
     what: &str,
     gaps: &mut Vec<Gap>,
     changing: &mut Vec<LinkId>,
@@ -235,7 +236,7 @@ pub(super) fn known<T>(
     }
 }
 
-/// What an earlier look has seen on other cgroups than these. A program that has gone is attached nowhere any more.
+/// Returns the earlier look's attachments on other cgroups than these, without those of programs that are gone.
 fn elsewhere(
     before: &Look,
     cgroups: &HashSet<CgroupId>,
@@ -245,14 +246,14 @@ fn elsewhere(
     elsewhere.filter(|it| !is_gone(it.program_id)).cloned().collect()
 }
 
-/// Of the cgroups of throttles that are meant to stay, those that are gone. One of which that cannot be told is none.
+/// Returns the removed cgroups of throttles that are meant to stay. A cgroup whose state is unknown does not count.
 fn removed_cgroups<T>(
     ledger: &[ledger::Entry],
-    open_by_id: impl Fn(CgroupId) -> bpf::Result<T>,
+    open_by_id: impl Fn(CgroupId) -> kernel::Result<T>,
 ) -> Vec<CgroupId> {
     let is_removed = |entry: &&ledger::Entry| match open_by_id(entry.cgroup_id) {
         Err(error) => error.kind() == Kind::Vanished,
-        // A number is used for one cgroup only, as long as the host runs.
+        // The kernel does not reuse a cgroup id while the host runs.
         Ok(_) => false,
     };
     let kept = ledger.iter().filter(|entry| entry.is_kept());
@@ -265,7 +266,7 @@ fn ledger_entries(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry
     entries_of(ledger, gaps)
 }
 
-/// The records; and a gap for each that could not be read.
+/// Returns the ledger's entries, and adds a gap for each unreadable one.
 fn entries_of(ledger: ledger::Ledger, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry> {
     gaps.extend(ledger.unreadable.into_iter().map(|(path, why)| Gap {
         about: Subject::Ledger,
@@ -275,7 +276,7 @@ fn entries_of(ledger: ledger::Ledger, gaps: &mut Vec<Gap>) -> Vec<ledger::Entry>
     ledger.entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
-/// Each owner once.
+/// Returns each owner once, and whether it is running.
 fn owners<'a>(owners: impl Iterator<Item = &'a Owner>, gaps: &mut Vec<Gap>) -> Vec<OwnerFact> {
     let mut seen = HashSet::new();
     owners
@@ -299,10 +300,10 @@ fn pin_facts(
     pins_among(known, pins(sought), host, gaps)
 }
 
-/// Pins of what is known; and a gap for each reason why there may be more.
+/// Returns the pins of known objects, and adds a gap for each reason why there may be more.
 fn pins_among(
     known: &HashSet<Object>,
-    found: bpf::Result<Pins>,
+    found: kernel::Result<Pins>,
     host: Option<&Path>,
     gaps: &mut Vec<Gap>,
 ) -> Vec<PinFact> {
@@ -315,7 +316,7 @@ fn pins_among(
     found
         .pins
         .into_iter()
-        .map(|pin| PinFact { path: pin.path, object: object(pin.held) })
+        .map(|pin| PinFact { path: pin.path, object: pin.held.into() })
         .filter(|pin| known.contains(&pin.object))
         .collect()
 }
@@ -325,7 +326,7 @@ fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) ->
         if may_look_into_processes() { Subject::HiddenProcesses } else { Subject::Processes };
     let still = |found| still_holding(found, sought);
     let found = holders_among(known, holders(sought), still, about, gaps);
-    if bpf::pid_namespace().ok() != Some(bpf::INITIAL_PID_NAMESPACE) {
+    if kernel::process::pid_namespace().ok() != Some(kernel::process::INITIAL_PID_NAMESPACE) {
         gaps.push(Gap {
             about: Subject::Processes,
             what: "processes outside of this pid namespace".to_owned(),
@@ -335,12 +336,12 @@ fn holder_facts(known: &HashSet<Object>, sought: Sought, gaps: &mut Vec<Gap>) ->
     found
 }
 
-/// Holders of what is known, as far as they hold it `still`; and a gap, `about` that, for those that could not be looked
-/// into.
+/// Returns the processes that `still` hold known objects. Adds a gap, `about` that subject, for processes that could
+/// not be inspected.
 fn holders_among(
     known: &HashSet<Object>,
-    found: bpf::Result<Holders>,
-    still: impl FnOnce(Vec<Holder>) -> bpf::Result<Vec<Holder>>,
+    found: kernel::Result<Holders>,
+    still: impl FnOnce(Vec<Holder>) -> kernel::Result<Vec<Holder>>,
     about: Subject,
     gaps: &mut Vec<Gap>,
 ) -> Vec<HolderFact> {
@@ -349,10 +350,10 @@ fn holders_among(
         Holders::default()
     });
     gaps.extend(merged(about, &found.unreadable));
-    // Only of what matters here: it takes a moment.
+    // Check relevant holders only, because each check takes time.
     let relevant = found.holders.into_iter().filter_map(|holder| {
         let held: Vec<_> =
-            holder.held.into_iter().filter(|held| known.contains(&object(*held))).collect();
+            holder.held.into_iter().filter(|held| known.contains(&Object::from(*held))).collect();
         (!held.is_empty()).then_some(Holder { held, ..holder })
     });
     let holders = still(relevant.collect()).unwrap_or_else(|error| {
@@ -360,14 +361,13 @@ fn holders_among(
         Vec::new()
     });
     let fact = |holder: Holder| HolderFact {
-        pid: holder.pid,
-        comm: holder.comm,
-        objects: holder.held.into_iter().map(object).collect(),
+        process: Process { pid: holder.pid, comm: holder.comm },
+        objects: holder.held.into_iter().map(Object::from).collect(),
     };
     holders.into_iter().map(fact).collect()
 }
 
-/// One gap for errors that are likely to have one cause.
+/// Merges errors that probably have the same cause into one gap.
 pub(super) fn merged(about: Subject, errors: &[Error]) -> Option<Gap> {
     let (first, others) = errors.split_first()?;
     let what = match others.len() {
@@ -375,15 +375,6 @@ pub(super) fn merged(about: Subject, errors: &[Error]) -> Option<Gap> {
         others => format!("{} and {others} more", first.target()),
     };
     Some(gap(about, what, first))
-}
-
-/// What somebody holds, as a fact.
-pub(crate) fn object(held: Held) -> Object {
-    match held {
-        Held::Program(id) => Object::Program(id),
-        Held::Link(id) => Object::Link(id),
-        Held::Map(id) => Object::Map(id),
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What could not be seen is a gap about the right kind of fact, and what was seen is there all the same.
+//! Tests that what could not be seen is a gap of the right kind, and that the rest is complete.
 
 use std::path::PathBuf;
 
-use bpf::error::Call;
-use bpf::holders::Holder;
-use bpf::pins::Pin;
+use kernel::error::Call;
+use kernel::holders::Holder;
+use kernel::pins::{Held, Pin};
 use nix::errno::Errno;
 
 use super::*;
@@ -17,7 +17,7 @@ fn program(id: u32) -> Held {
     Held::Program(ProgramId(id))
 }
 
-/// Program 1 and link 2.
+/// Returns program 1 and link 2.
 fn known() -> HashSet<Object> {
     HashSet::from([Object::Program(ProgramId(1)), Object::Link(LinkId(2))])
 }
@@ -53,7 +53,7 @@ fn every_pin_of_what_is_known_is_told_whatever_else_could_not_be_read() {
     }
     let mut gaps = Vec::new();
     assert_eq!(pins_among(&known(), Err(denied("mounts")), None, &mut gaps), []);
-    // Nor is there a bpffs that was walked.
+    // The look walked no bpffs either.
     assert_eq!(about(&gaps), [Subject::Pins, Subject::HiddenPins]);
 }
 
@@ -73,12 +73,12 @@ fn every_holder_of_what_is_known_is_told_whoever_could_not_be_looked_into() {
             let mut gaps = Vec::new();
             let told = holders_among(&known(), Ok(found), Ok, kind, &mut gaps);
             let (one, two) = (Object::Program(ProgramId(1)), Object::Link(LinkId(2)));
-            let told: Vec<_> = told.into_iter().map(|it| (it.pid, it.objects)).collect();
+            let told: Vec<_> = told.into_iter().map(|it| (it.process.pid, it.objects)).collect();
             assert_eq!(told, [(11, vec![one, two]), (12, vec![two])]);
             let expected: &[Subject] = if unreadable > 0 { &[kind] } else { &[] };
             assert_eq!(about(&gaps), expected);
         }
-        // That none could be listed hides more than a policy.
+        // A failed listing hides more than a policy does.
         let mut gaps = Vec::new();
         assert_eq!(holders_among(&known(), Err(denied("/proc")), Ok, kind, &mut gaps), []);
         assert_eq!(about(&gaps), [Subject::Processes]);
@@ -102,8 +102,8 @@ fn a_holder_is_who_has_something_known_open_still() {
     };
     let mut gaps = Vec::new();
     let told = holders_among(&known(), found(), still, kind, &mut gaps);
-    assert_eq!((told.len(), told[0].pid, about(&gaps)), (1, 12, vec![]));
-    // Where that cannot be seen, nobody is said to hold anything, and it is told.
+    assert_eq!((told.len(), told[0].process.pid, about(&gaps)), (1, 12, vec![]));
+    // If checking the holders fails, the result has no holders and a gap.
     let told = holders_among(&known(), found(), |_| Err(denied("/proc")), kind, &mut gaps);
     assert_eq!((told, about(&gaps)), (vec![], vec![Subject::Processes]));
 }
@@ -125,7 +125,7 @@ fn each_record_that_could_not_be_read_is_a_gap() {
 #[test]
 fn a_cgroup_is_removed_if_the_kernel_says_so_and_not_if_it_cannot_be_asked() {
     let pinned = include_str!("../../tests/snapshots-in/pinned.json");
-    let pinned: crate::snapshot::Snapshot = serde_json::from_str(pinned).unwrap();
+    let pinned: crate::facts::Snapshot = serde_json::from_str(pinned).unwrap();
     let kept = |id| ledger::Entry { cgroup_id: CgroupId(id), ..pinned.looks[0].ledger[0].clone() };
     let passing = ledger::Entry { persist: false, ..kept(5) };
     let ledger = [kept(4), kept(1), kept(2), kept(3), kept(4), passing];
@@ -141,7 +141,7 @@ fn a_cgroup_is_removed_if_the_kernel_says_so_and_not_if_it_cannot_be_asked() {
 #[test]
 fn what_an_earlier_look_has_seen_elsewhere_stays_seen_while_its_program_lives() {
     let active = include_str!("../../tests/snapshots-in/active.json");
-    let active: crate::snapshot::Snapshot = serde_json::from_str(active).unwrap();
+    let active: crate::facts::Snapshot = serde_json::from_str(active).unwrap();
     let mut before = active.looks[0].clone();
     let on = |cgroup, program| AttachmentFact {
         cgroup_id: CgroupId(cgroup),
@@ -169,7 +169,7 @@ fn links_that_are_being_made_are_told_apart_from_those_that_could_not_be_listed(
 }
 
 fn known_links(
-    read: bpf::Result<Links<char>>,
+    read: kernel::Result<Links<char>>,
     gaps: &mut Vec<Gap>,
     changing: &mut Vec<LinkId>,
 ) -> Vec<char> {

@@ -1,4 +1,4 @@
-//! Collecting the facts: the only part of the auditor, beside the cleaning, that asks the host anything.
+//! Collects the facts. Apart from cleaning, only this part of the auditor asks the host anything.
 
 mod attachments;
 mod devices;
@@ -15,54 +15,52 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bpf::cgroup::{Cgroup, View, below, find, relative_to};
-use bpf::clocks::Shift;
-use bpf::error::Kind;
-use bpf::{AttachType, CgroupId, probe};
+use kernel::cgroup::{Cgroup, View, below, find, relative_to};
+use kernel::clocks::Shift;
+use kernel::error::Kind;
+use kernel::{AttachType, CgroupId, probe};
 use nix::time::{ClockId, clock_gettime};
 
 use self::attachments::shown;
 use self::host::{Clock, host};
-pub(crate) use self::look::object;
 use self::look::{Extent, Eye};
 pub use self::method::Method;
-use crate::classify::{DEFAULT_PROGRAMS, Key, Ours, unsettled};
-use crate::exit::usage;
-use crate::snapshot::{Gap, Host, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool};
+use crate::facts::{Gap, Look, SCHEMA_VERSION, Scope, Snapshot, Subject, Timings, Tool, Vantage};
+use crate::judge::{DEFAULT_PROGRAMS, Key, Ours, unsettled};
 
-/// How often at most the host is looked at until nothing new is suspicious.
+/// The maximum number of looks before the audit stops waiting for suspects to settle.
 const MAX_LOOKS: usize = 5;
 
-/// The longest path that the kernel takes, with its NUL (`limits.h`).
+/// The kernel's limit for a path, in bytes, including the final NUL (`limits.h`).
 const PATH_MAX: usize = 4096;
 
-/// The time between two looks, unless somebody says otherwise.
+/// The time between two looks, unless the caller sets another.
 pub const DEFAULT_SETTLE: Duration = Duration::from_millis(200);
 
-/// How much to look at beside what is attached to cgroups.
+/// What to look at in addition to the attachments on cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breadth {
-    /// Pins and holders, where a program of ours is.
+    /// Pins and holders, but only if the look finds a program of ours.
     Ours,
-    /// Those of others' programs, too.
+    /// Pins and holders in any case, for other tools' programs as well.
     Everybody,
-    /// Every program, link and map of any type, too, and the pins and holders of all of them: an inventory.
+    /// An inventory: every program, link and map of any type, with all pins and holders.
     Everything,
 }
 
 /// What to look at.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Only this cgroup and what is below it: a path in the file system, or one relative to the cgroup2
-    /// mount. `/` is all.
+    /// The cgroup at the top of the audit: a path in the file system, or one relative to the cgroup2 mount. `/` means
+    /// the whole hierarchy.
     pub root: PathBuf,
-    /// Names of programs that count as ours, as globs; none is [`DEFAULT_PROGRAMS`].
+    /// The names of programs that count as ours, as globs. An empty list means [`DEFAULT_PROGRAMS`].
     pub programs: Vec<String>,
-    /// Only these attach types; none is every one that the kernel knows.
+    /// The attach types to query. An empty list means every type that the kernel knows.
     pub attach_types: Vec<AttachType>,
-    /// How much to look at beside what is attached to cgroups.
+    /// What to look at in addition to the attachments on cgroups.
     pub breadth: Breadth,
-    /// How the cgroups are gone over. (Where a look is only at some of them they are always queried.)
+    /// The method for querying cgroups. (A look that covers only some cgroups always uses queries.)
     pub method: Method,
     /// The time between two looks.
     pub settle: Duration,
@@ -81,43 +79,61 @@ impl Default for Options {
     }
 }
 
-/// Takes a snapshot of this host. Needs root (`CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`);
-/// without it the snapshot has gaps that say so. Changes nothing and leaves nothing behind.
+/// The error for [`Options`] that name something that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The cgroup belongs to another hierarchy or another mount.
+    #[error("{root} is not below the cgroup2 mount, {mount}")]
+    Elsewhere {
+        /// The cgroup.
+        root: String,
+        /// Where the cgroup2 hierarchy is mounted.
+        mount: String,
+    },
+    /// The kernel knows none of the attach types. The string lists them, separated by commas.
+    #[error("this kernel has none of these attach types: {0}")]
+    UnknownTypes(String),
+}
+
+/// Takes a snapshot of this host. Needs root (`CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`); without it the
+/// snapshot has gaps that say so. Changes nothing and leaves nothing behind.
 ///
-/// A look that shows suspects, or programs that cannot be judged, is followed by another one, until it shows none that
-/// the one before did not, so that a throttle that is just being set up or taken down is not taken for a leak. The later ones
-/// ask only the cgroups of the suspects again, and take what is attached elsewhere from the look before:
-/// what is attached meanwhile to another cgroup is not in the report. Everything else (programs, links,
-/// processes, pins, the ledger) is read anew. Where a suspect is attached nowhere every cgroup is asked
-/// again, because it may have been attached to any of them.
+/// A look with suspects, or with programs that cannot be judged, leads to another look. The looks end when one shows
+/// no suspect that is new. So the audit does not mistake a throttle that somebody is setting up or taking down for
+/// a leak.
+///
+/// The later looks query only the suspects' cgroups, and take other attachments from the look before. The report
+/// therefore misses programs that somebody attaches meanwhile to another cgroup. Every look reads everything else anew:
+/// programs, links, processes, pins and the ledger. If a suspect is attached nowhere, the next look queries every
+/// cgroup, because somebody may have attached the suspect to any of them.
 ///
 /// # Errors
-/// When there is no cgroup2 hierarchy, no such cgroup, or no procfs.
+/// The host has no cgroup2 hierarchy, no such cgroup, or no procfs.
 pub fn collect(options: &Options) -> anyhow::Result<Snapshot> {
     Collector::new(options)?.snapshot(options.settle)
 }
 
-/// Looks at the host, as often as it is asked to.
-pub(crate) struct Collector {
+/// Takes looks at the host.
+pub struct Collector {
     mount: PathBuf,
     scope: Scope,
-    /// The attach types of the scope that the kernel knows.
+    /// The attach types in scope that the kernel knows.
     types: Vec<AttachType>,
     program_flags: bool,
     ours: Ours,
     breadth: Breadth,
     method: Method,
-    host: Host,
+    host: Vantage,
     clock: Clock,
     gaps: Vec<Gap>,
 }
 
 impl Collector {
-    /// Finds out what the kernel can do, and what of it is asked for.
+    /// Finds out what the kernel supports, and which requested attach types it knows.
     ///
     /// # Errors
-    /// When there is no cgroup2 hierarchy, no such cgroup, or no procfs.
-    pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
+    /// The host has no cgroup2 hierarchy, no such cgroup, or no procfs.
+    pub fn new(options: &Options) -> anyhow::Result<Self> {
         let view = View::best()?;
         let mount = view.point().to_owned();
         let (path, root) = begin(&view, &options.root)?;
@@ -129,7 +145,7 @@ impl Collector {
             },
             attach_types: match &options.attach_types[..] {
                 [] => AttachType::all().collect(),
-                // Each once, in the kernel's order.
+                // List each type once, in the kernel's order.
                 types => types.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
             },
         };
@@ -137,17 +153,17 @@ impl Collector {
         let support = probe::support();
         let program_flags = support.as_ref().is_ok_and(|support| support.program_flags);
         let types = known_types(&root, &scope.attach_types, program_flags, &mut gaps)?;
-        // Where nothing may be asked at all there is a gap that says so already.
+        // If the kernel refuses every query, a gap already says so.
         if let (Err(error), false) = (&support, types.is_empty()) {
             gaps.push(gap(Subject::Cgroups, "what this kernel can do", error));
         }
-        // Where it is unknown, wall times of loads are off by it; nothing is judged by them.
+        // An unknown shift makes wall-clock load times wrong, but no finding depends on them.
         let shift = Shift::of_this_process().unwrap_or_default();
         Ok(Self {
             mount,
             types,
             program_flags,
-            // What is no glob is told of when the snapshot is classified.
+            // Classifying the snapshot reports globs that are invalid.
             ours: Ours::new(&scope.programs).0,
             breadth: options.breadth,
             method: options.method,
@@ -158,9 +174,9 @@ impl Collector {
         })
     }
 
-    /// The time since boot, in nanoseconds, as the load times of programs have it, which no time namespace shifts; none where
-    /// the shift of this process's own is not known.
-    pub(crate) fn now_ns() -> Option<u64> {
+    /// Returns the time since boot, in nanoseconds, on the clock of programs' load times. No time namespace shifts that
+    /// clock. Returns `None` if the shift of this process's time namespace is unknown.
+    pub fn now_ns() -> Option<u64> {
         let shift = Shift::of_this_process()?.boottime;
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
         let seconds = u64::try_from(now.tv_sec()).ok()?.checked_mul(1_000_000_000)?;
@@ -168,16 +184,16 @@ impl Collector {
         now.checked_add_signed(shift.checked_neg()?)
     }
 
-    /// Where the cgroup2 hierarchy is mounted.
-    pub(crate) fn mount(&self) -> &Path {
+    /// Returns the mount point of the cgroup2 hierarchy.
+    pub fn mount(&self) -> &Path {
         &self.mount
     }
 
-    /// Looks until nothing new is suspicious.
+    /// Takes looks until no suspect is new.
     ///
     /// # Errors
-    /// `Vanished` when the cgroup where the scope begins has gone.
-    pub(crate) fn snapshot(&self, settle: Duration) -> anyhow::Result<Snapshot> {
+    /// `Vanished` if somebody has removed the cgroup at the top of the scope.
+    pub fn snapshot(&self, settle: Duration) -> anyhow::Result<Snapshot> {
         let start = Instant::now();
         let mut timings = Timings::default();
         let whole = Extent::Tree(&self.scope.root);
@@ -207,18 +223,19 @@ impl Collector {
         Ok(self.told(self.scope.clone(), looks, timings, start))
     }
 
-    /// None of the cgroups has a path that is longer than the kernel takes. (A walk gets there all the same.)
+    /// Tells whether every suspect's cgroup has a path that the kernel accepts. (A walk works with longer paths as
+    /// well.)
     fn can_be_opened(&self, look: &Look, cgroups: &HashSet<CgroupId>) -> bool {
         let longest = PATH_MAX - self.mount.as_os_str().len() - 1;
         let mut suspects = look.attachments.iter().filter(|it| cgroups.contains(&it.cgroup_id));
         suspects.all(|it| it.cgroup.as_os_str().len() < longest)
     }
 
-    /// Looks once more at one cgroup, without what is below it; or, at None, at the whole scope.
+    /// Takes one more look at a single cgroup without its descendants, or, with `None`, at the whole scope.
     ///
     /// # Errors
-    /// `Vanished` when that cgroup has gone.
-    pub(crate) fn again(&self, cgroup: Option<&Path>) -> bpf::Result<Snapshot> {
+    /// `Vanished` if somebody has removed that cgroup.
+    pub fn again(&self, cgroup: Option<&Path>) -> kernel::Result<Snapshot> {
         let start = Instant::now();
         let mut timings = Timings::default();
         let extent = cgroup.map_or(Extent::Tree(&self.scope.root), Extent::Alone);
@@ -227,7 +244,7 @@ impl Collector {
         Ok(self.told(Scope { root, ..self.scope.clone() }, vec![look], timings, start))
     }
 
-    fn look(&self, extent: Extent<'_>, timings: &mut Timings) -> bpf::Result<Look> {
+    fn look(&self, extent: Extent<'_>, timings: &mut Timings) -> kernel::Result<Look> {
         let path = match extent {
             Extent::Tree(path) | Extent::Alone(path) => path,
             Extent::Some(..) => &self.scope.root,
@@ -274,7 +291,7 @@ impl Collector {
     }
 }
 
-/// Which part took how long.
+/// Says how long each part took.
 fn in_words(timings: &Timings) -> String {
     let Timings { load, walk, objects, holders, pins, settle } = timings;
     format!(
@@ -283,27 +300,27 @@ fn in_words(timings: &Timings) -> String {
     )
 }
 
-/// The cgroups that the suspects are attached to; none if a program is attached nowhere. Network devices have nothing
-/// to do with cgroups.
+/// Returns the cgroups that the suspects are attached to; `None` if a program is attached nowhere. Network devices
+/// have nothing to do with cgroups.
 fn cgroups_of(suspects: &BTreeSet<Key>) -> Option<HashSet<CgroupId>> {
     suspects.iter().filter(|suspect| !suspect.is_device()).map(Key::cgroup).collect()
 }
 
-/// The cgroup that a user named, and its path relative to the mount.
+/// Opens the cgroup that the user named. Also returns its path relative to the mount.
 fn begin(view: &View, named: &Path) -> anyhow::Result<(PathBuf, Cgroup)> {
     if named == Path::new("/") {
-        // All that is to be seen, whatever else the path may mean in a cgroup namespace.
+        // `/` means everything visible, even where the path means something else in a cgroup namespace.
         return Ok((named.to_owned(), Cgroup::open(view.point())?));
     }
     let root = find(named)?;
     let path = relative_to(view.point(), root.path()).ok_or_else(|| {
         let (root, mount) = (shown(root.path()), shown(view.point()));
-        usage(format!("{root} is not below the cgroup2 mount, {mount}"))
+        Unusable::Elsewhere { root, mount }
     })?;
     Ok((path, root))
 }
 
-/// A look at "everything" that does not begin at the hierarchy's true root is not one.
+/// Returns a gap if a look at "everything" does not begin at the true root of the hierarchy.
 fn hidden_root(view: &View, path: &Path) -> Option<Gap> {
     let top = view.top_in_words().filter(|_| path == Path::new("/"))?;
     Some(Gap {
@@ -317,7 +334,7 @@ fn hidden_root(view: &View, path: &Path) -> Option<Gap> {
     })
 }
 
-/// Which of the attach types the kernel knows. Where it does not let us ask there are none, and a gap.
+/// Returns the attach types that the kernel knows. If the kernel refuses to answer, returns none and adds a gap.
 fn known_types(
     root: &Cgroup,
     asked: &[AttachType],
@@ -327,7 +344,7 @@ fn known_types(
     let known = match probe::attach_types(root, asked.iter().copied(), program_flags) {
         Ok(known) => known,
         Err(error) if error.kind() == Kind::Denied || error.has_no_bpf() => {
-            // One gap for the reason, not one for each of thousands of cgroups.
+            // Add one gap for the reason, not one for each of thousands of cgroups.
             gaps.push(gap(Subject::Cgroups, "the programs attached to cgroups", &error));
             return Ok(Vec::new());
         }
@@ -336,14 +353,14 @@ fn known_types(
     if known.is_empty() {
         let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
         let asked = asked.join(", ");
-        return Err(usage(format!("this kernel has none of these attach types: {asked}")).into());
+        return Err(Unusable::UnknownTypes(asked).into());
     }
     Ok(known)
 }
 
-/// What it is about is said already, so the error's reason will do.
-fn gap(about: Subject, what: impl Into<String>, why: &bpf::Error) -> Gap {
-    Gap { about, what: what.into(), why: why.why() }
+/// Makes a gap. The gap already names its subject, so it needs only the error's reason.
+fn gap(about: Subject, what: impl Into<String>, why: &kernel::Error) -> Gap {
+    Gap { about, what: what.into(), why: bpf::advice::why(why) }
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -1,35 +1,36 @@
-//! What is read of loaded programs, each of them once.
+//! Reads loaded programs, each of them once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use bpf::error::Kind;
-use bpf::program::Program;
-use bpf::{AttachType, CgroupId, ProgramId, objects};
+use bpf::ThrottleProgram;
+use kernel::Program;
+use kernel::error::Kind;
+use kernel::{AttachType, CgroupId, ProgramId, objects};
 
 use super::gap;
 use super::host::Clock;
-use crate::classify::Ours;
-use crate::snapshot::{Count, DEVICE_PROGRAM, Gap, ProgramFact, Subject, ThrottleFact};
+use crate::facts::{Count, DEVICE_PROGRAM, Gap, LoadedProgram, ProgramFact, Subject, ThrottleFact};
+use crate::judge::Ours;
 
 /// The programs of one look.
 pub(super) struct Programs<'a> {
     ours: &'a Ours,
     clock: &'a Clock,
     facts: BTreeMap<ProgramId, ProgramFact>,
-    /// Those that exist, but could not be read; each has a gap.
+    /// Programs that exist but could not be read. Each has a gap.
     unreadable: BTreeSet<ProgramId>,
     gaps: Vec<Gap>,
-    /// Time spent here.
+    /// The time spent on reading programs.
     pub(super) time: Duration,
 }
 
-/// Whether a program was there to be read.
+/// Tells whether a program still existed when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It was read, or there is a gap that says why not.
+    /// The program was read, or a gap says why not.
     Here,
-    /// It went away since its id was read.
+    /// The program disappeared after its id was read.
     Gone,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Programs<'a> {
         }
     }
 
-    /// Reads a program that is attached, and for one of ours its throttle's state at that place.
+    /// Reads an attached program and, if it is ours, its throttle state at that place.
     pub(super) fn attached(
         &mut self,
         id: ProgramId,
@@ -64,8 +65,9 @@ impl<'a> Programs<'a> {
         cgroup: CgroupId,
         attach_type: AttachType,
     ) -> (Presence, Option<ThrottleFact>) {
-        let may_have_state =
-            |fact: &ProgramFact| self.ours.has(&fact.name) && !fact.map_ids.is_empty();
+        let may_have_state = |fact: &ProgramFact| {
+            self.ours.has(&fact.loaded.name) && !fact.loaded.map_ids.is_empty()
+        };
         if self.unreadable.contains(&id)
             || self.facts.get(&id).is_some_and(|it| !may_have_state(it))
         {
@@ -84,7 +86,7 @@ impl<'a> Programs<'a> {
         if !self.ours.has(&program.info().name) {
             return (Presence::Here, None);
         }
-        let state = throttle(&program, cgroup, attach_type).unwrap_or_else(|error| {
+        let state = throttle(program, cgroup, attach_type).unwrap_or_else(|error| {
             let what = format!("the state of program {id} on cgroup {cgroup} ({attach_type})");
             self.miss(gap(Subject::Programs, what, &error));
             None
@@ -92,7 +94,7 @@ impl<'a> Programs<'a> {
         (Presence::Here, state)
     }
 
-    /// Reads every loaded program that can be attached to a cgroup, attached or not, and those of our queues.
+    /// Reads every loaded program that can attach to a cgroup, attached or not, and the programs of our queues.
     pub(super) fn loaded(&mut self) {
         let start = Instant::now();
         let kinds: BTreeSet<&str> = AttachType::all().map(AttachType::program_type).collect();
@@ -123,24 +125,24 @@ impl<'a> Programs<'a> {
         }
     }
 
-    /// It is not loaded any more, as far as loaded programs could be read.
+    /// Tells whether the program is no longer loaded. Returns false if some programs could not be read.
     pub(super) fn is_gone(&self, id: ProgramId) -> bool {
         !self.facts.contains_key(&id) && self.gaps.is_empty()
     }
 
-    /// Any of ours was read.
+    /// Tells whether any program read so far is ours.
     pub(super) fn has_ours(&self) -> bool {
-        self.facts.values().any(|fact| self.ours.has(&fact.name))
+        self.facts.values().any(|fact| self.ours.has(&fact.loaded.name))
     }
 
-    /// Takes note of what cannot be read: once, however often it is tried.
+    /// Records something that cannot be read. Repeated attempts add only one gap.
     pub(super) fn miss(&mut self, gap: Gap) {
         if !self.gaps.contains(&gap) {
             self.gaps.push(gap);
         }
     }
 
-    /// By id.
+    /// Returns the programs by id, and the gaps.
     pub(super) fn into_facts(self) -> (Vec<ProgramFact>, Vec<Gap>) {
         (self.facts.into_values().collect(), self.gaps)
     }
@@ -151,8 +153,8 @@ impl<'a> Programs<'a> {
             return;
         }
         let what = || format!("program {} ({})", info.id, info.name);
-        // Whose a program of somebody else is, is none of our business.
-        let owner = if self.ours.has(&info.name) { program.owner() } else { Ok(None) };
+        // The auditor does not need owners of other tools' programs.
+        let owner = if self.ours.has(&info.name) { bpf::owner_of(program) } else { Ok(None) };
         if info.kind == DEVICE_PROGRAM && owner == Ok(None) {
             return;
         }
@@ -164,41 +166,33 @@ impl<'a> Programs<'a> {
             self.miss(gap(Subject::Programs, what(), &error));
             0
         });
-        let fact = ProgramFact {
-            id: info.id,
-            name: info.name.clone(),
-            full_name: full_name(program),
-            tag: info.tag.clone(),
-            kind: info.kind.clone(),
-            loaded_at_ns: info.loaded_at_ns,
-            loaded_at: self.clock.wall_time(info.loaded_at_ns),
-            uid: info.uid,
-            map_ids: info.map_ids.clone(),
-            memlock_bytes,
-            owner,
-        };
+        let loaded_at = self.clock.wall_time(info.loaded_at_ns);
+        let loaded = LoadedProgram::new(info, full_name(program), loaded_at);
+        let fact = ProgramFact { loaded, memlock_bytes, owner };
         self.facts.insert(info.id, fact);
     }
 }
 
-/// Its whole name, where the kernel's is cut. Without it the kernel's name does.
+/// Returns the program's full name if the kernel's is cut. Without a full name the kernel's has to do.
 pub(super) fn full_name(program: &Program) -> Option<String> {
     program.full_name().unwrap_or_else(|error| {
         let info = program.info();
         tracing::debug!(
-            "the whole name of program {} ({}) cannot be read: {error}",
+            "the whole name of program {} ({}) cannot be read: {}",
             info.id,
-            info.name
+            info.name,
+            bpf::advice::explained(&error)
         );
         None
     })
 }
 
 fn throttle(
-    program: &Program,
+    program: Program,
     cgroup: CgroupId,
     attach_type: AttachType,
-) -> bpf::Result<Option<ThrottleFact>> {
+) -> kernel::Result<Option<ThrottleFact>> {
+    let program = ThrottleProgram::from(program);
     let Some(state) = or_gone(program.state(cgroup, attach_type))? else { return Ok(None) };
     let counters = or_gone(program.counters(cgroup, attach_type))?.unwrap_or_default();
     let count = |count: bpf::state::Count| Count { packets: count.packets, bytes: count.bytes };
@@ -215,8 +209,8 @@ fn throttle(
     }))
 }
 
-/// A map or its entry that goes away while it is read has nothing to tell, and that is no failure.
-fn or_gone<T>(read: bpf::Result<Option<T>>) -> bpf::Result<Option<T>> {
+/// Treats a map or an entry that disappears during the read as absent, not as a failure.
+fn or_gone<T>(read: kernel::Result<Option<T>>) -> kernel::Result<Option<T>> {
     match read {
         Err(error) if error.kind() == Kind::Vanished => Ok(None),
         read => read,

@@ -1,8 +1,8 @@
-//! What the files of the host say where the audit runs among others: in another mount namespace, or in a chroot.
+//! Finds the host's files if the audit runs in another mount namespace or in a chroot.
 //!
-//! There the ledger and pins may be out of sight, and what they keep on purpose would look like a leak. The ledger can be
-//! read through a process that is at home on the host; pins that cannot be seen are a gap, which counts only where
-//! something would be judged by them.
+//! There the ledger and pins may be out of sight, so what they keep on purpose would look like a leak. The auditor can
+//! read the host's ledger through a process in the host's own mount namespace. Hidden pins are a gap, which counts only
+//! if a finding would depend on them.
 
 use std::fs;
 use std::io;
@@ -10,31 +10,31 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bpf::ledger::{DEFAULT_DIR, Ledger, read};
-use bpf::pins::Pins;
+use kernel::pins::Pins;
 
 use super::attachments::shown;
-use crate::snapshot::{Gap, Subject};
+use crate::facts::{Gap, Subject};
 
-/// The host's first processes: `init`, and `kthreadd`, which a policy that hides the first one may show.
+/// The host's first processes: `init`, and `kthreadd`. A policy that hides the first one may show the second.
 const AT_HOME: [u32; 2] = [1, 2];
 
-/// The root of a process that is at home on the host, where that is not this process's own; none where it is, or where it
-/// cannot be told.
+/// Returns the root directory of the host if this process has another one. Returns `None` if both are the same, or if
+/// that is unknown.
 pub(super) fn host_elsewhere() -> Option<PathBuf> {
-    if bpf::pid_namespace().ok()? != bpf::INITIAL_PID_NAMESPACE {
-        // These are not the host's processes. What rests on any is a gap already.
+    if kernel::process::pid_namespace().ok()? != kernel::process::INITIAL_PID_NAMESPACE {
+        // Pids 1 and 2 here are not the host's processes. A gap already covers everything that depends on them.
         return None;
     }
     first_told(AT_HOME.into_iter().map(|pid| differs(&format!("/proc/{pid}"))))
 }
 
-/// What the first process says that can be looked at: the next one may be somewhere else of its own, as `kthreadd` is where
-/// the host began in an initramfs.
+/// Returns the answer of the first process that can be inspected. The next process may have another root: `kthreadd`
+/// does on a host that booted from an initramfs.
 fn first_told(mut answers: impl Iterator<Item = io::Result<Option<PathBuf>>>) -> Option<PathBuf> {
     answers.find_map(Result::ok)?
 }
 
-/// The root of that process if it is in another mount namespace or has another root.
+/// Returns the root of that process if its mount namespace or its root differs from ours.
 fn differs(process: &str) -> io::Result<Option<PathBuf>> {
     let namespace = |process: &str| fs::read_link(format!("{process}/ns/mnt"));
     let root =
@@ -44,13 +44,13 @@ fn differs(process: &str) -> io::Result<Option<PathBuf>> {
     Ok((!is_same).then(|| PathBuf::from(format!("{process}/root"))))
 }
 
-/// The ledger, and that of the host if it is another one.
+/// Returns the ledger, extended by the host's ledger if that is another one.
 pub(super) fn ledger(host: Option<&Path>, gaps: &mut Vec<Gap>) -> Ledger {
     let here = Path::new(DEFAULT_DIR);
     both(here, host.map(|host| host.join(here.strip_prefix("/").unwrap_or(here))), gaps)
 }
 
-/// The ledger `here`, and the host's.
+/// Reads the ledger `here` and the host's.
 fn both(here: &Path, there: Option<PathBuf>, gaps: &mut Vec<Gap>) -> Ledger {
     let mut ledger = read(here).unwrap_or_else(|error| {
         let what = format!("the ledger {}", shown(here));
@@ -76,7 +76,7 @@ fn both(here: &Path, there: Option<PathBuf>, gaps: &mut Vec<Gap>) -> Ledger {
     ledger
 }
 
-/// What pins there may be that were not seen.
+/// Returns a gap if there may be pins that were not seen.
 pub(super) fn hidden_pins(host: Option<&Path>, found: &Pins) -> Option<Gap> {
     let covered = found.covered.first().map(|point| {
         format!("something else is mounted on top of the bpffs on {}: unmount that", shown(point))
@@ -131,7 +131,7 @@ mod tests {
         let (one, two) = (Some(Some("/1")), Some(Some("/2")));
         assert_eq!(told([one, two]), Some("/1".into()));
         assert_eq!(told([None, two]), Some("/2".into()));
-        // It is at home here, wherever the second one is.
+        // The first process has our root, whatever the second one says.
         assert_eq!(told([Some(None), two]), None);
         assert_eq!(told([None, None]), None);
     }
@@ -142,18 +142,18 @@ mod tests {
         assert!(differs("/proc/no such process").is_err());
     }
 
-    /// What is in a folder of records.
+    /// The contents of a folder of records.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Stock {
-        /// There is no folder.
+        /// No folder.
         Nothing,
-        /// A record.
+        /// One complete record.
         Whole,
-        /// One that was torn.
+        /// One torn record.
         Torn,
-        /// Both.
+        /// One complete record and one torn record.
         Both,
-        /// No folder, but a file.
+        /// A file instead of a folder.
         Unlisted,
     }
 
@@ -176,7 +176,7 @@ mod tests {
             }
         }
 
-        /// How many records there are, whole and not.
+        /// Returns the number of complete records and of torn ones.
         fn count(self) -> (usize, usize) {
             match self {
                 Self::Nothing | Self::Unlisted => (0, 0),

@@ -1,17 +1,18 @@
-//! Walking a tree of cgroups, in depth.
+//! Walks a tree of cgroups depth first.
 //!
-//! What costs time on a host with 10,000 cgroups is system calls. Each cgroup is opened once, by its name
-//! relative to its parent, so that the kernel looks up one component and not a whole path. One whose
-//! link count is 2 has no child cgroups (a directory's count is 2 and its subdirectories), and is not
-//! listed. And only so many descriptors are open at a time, however deep the tree is: further up the way back is
-//! `..`, which works in a cgroup that has been removed in the meantime as well.
+//! On a host with 10,000 cgroups the system calls take the time. The walk opens each cgroup once, by its name relative
+//! to the parent, so the kernel looks up one component instead of a whole path. A directory's link count is 2 plus the
+//! number of subdirectories. So a cgroup with link count 2 has no children, and the walk does not list it.
+//!
+//! The walk keeps a limited number of descriptors open, however deep the tree is. Further up it returns through `..`,
+//! which works even if somebody has removed the cgroup meanwhile.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use bpf::CgroupId;
+use kernel::CgroupId;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -20,21 +21,21 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// What comes of a walk.
+/// Receives the events of a walk.
 pub(super) trait Visitor {
-    /// A cgroup, open. Its path is relative to the mount and begins with `/`.
+    /// Visits an open cgroup. Its path is relative to the mount and begins with `/`.
     fn visit(&mut self, cgroup: BorrowedFd<'_>, id: CgroupId, path: &Path);
-    /// A cgroup that could not be opened or listed. That it vanished is for the visitor to tell.
+    /// Reports a cgroup that could not be opened or listed. The visitor decides whether the cgroup has vanished.
     fn fail(&mut self, path: &Path, errno: Errno);
-    /// The walk cannot go on: this cgroup's siblings, and those of its ancestors, were not all visited.
+    /// Reports that the walk cannot continue. It has not visited all siblings of this cgroup and of its ancestors.
     fn stop(&mut self, path: &Path, errno: Errno);
 }
 
-/// So many cgroups stay open on the way down.
+/// The maximum number of levels with an open descriptor.
 const OPEN_LEVELS: usize = 32;
 
-/// Visits a cgroup and everything below it, each before its children. `path` is its path relative to the
-/// mount. What is made or removed during the walk may be met or not.
+/// Visits a cgroup and everything below it, parents before children. `path` is the cgroup's path relative to the
+/// mount. The walk may or may not visit a cgroup that somebody makes or removes meanwhile.
 pub(super) fn walk(root: BorrowedFd<'_>, path: &Path, visitor: &mut impl Visitor) {
     let mut at = PathStack::new(path);
     let (here, stat) = match open(root, c".") {
@@ -69,9 +70,9 @@ pub(super) fn walk(root: BorrowedFd<'_>, path: &Path, visitor: &mut impl Visitor
     }
 }
 
-/// A cgroup with children that are still to be visited.
+/// A cgroup with children that the walk has yet to visit.
 struct Level {
-    /// None while the walk is far below it.
+    /// `None` while the walk is far below this level.
     dir: Option<Dir>,
     inode: u64,
     path_len: usize,
@@ -79,7 +80,7 @@ struct Level {
 }
 
 impl Level {
-    /// None where there is nothing to do.
+    /// Lists the children of a cgroup. Returns `None` if there is nothing to visit.
     fn enter(
         fd: OwnedFd,
         stat: &FileStat,
@@ -102,18 +103,18 @@ impl Level {
         }
     }
 
-    /// Where its children are opened.
+    /// Returns the descriptor for opening the children.
     fn fd(&self) -> BorrowedFd<'_> {
         self.dir.as_ref().expect("the level where the walk is is open").as_fd()
     }
 
-    /// Opens it again, if it is not open, from one of its children, which is.
+    /// Opens this level again from one of its children, which is open. Does nothing if the level is open.
     fn reopen(&mut self, child: &Self) -> Result<(), Errno> {
         if self.dir.is_some() {
             return Ok(());
         }
         let (fd, stat) = open(child.fd(), c"..")?;
-        // A cgroup cannot be moved: another parent would mean that something is very wrong.
+        // Nobody can move a cgroup, so another parent means that something is very wrong.
         if stat.st_ino != self.inode {
             return Err(Errno::ESTALE);
         }
@@ -128,7 +129,7 @@ fn open(parent: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<(OwnedFd, FileS
     Ok((fd, stat))
 }
 
-/// The names of the child cgroups.
+/// Returns the names of the child cgroups.
 fn children(cgroup: &mut Dir) -> Result<Vec<CString>, Errno> {
     let mut children = Vec::new();
     for entry in cgroup.iter() {
@@ -142,7 +143,7 @@ fn children(cgroup: &mut Dir) -> Result<Vec<CString>, Errno> {
     Ok(children)
 }
 
-/// The path of the cgroup where the walk is: names are put on and taken off, nothing is allocated.
+/// The path of the current cgroup. The walk pushes and pops names without allocating a path for each cgroup.
 struct PathStack(Vec<u8>);
 
 impl PathStack {
@@ -165,7 +166,7 @@ impl PathStack {
     }
 
     fn path(&self) -> &Path {
-        // The mount itself is the empty path here.
+        // The empty path stands for the mount itself.
         let bytes = if self.0.is_empty() { b"/" } else { self.0.as_slice() };
         Path::new(OsStr::from_bytes(bytes))
     }

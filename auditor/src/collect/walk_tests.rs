@@ -1,4 +1,4 @@
-//! The walk does not care that directories are cgroups: these are ordinary ones.
+//! Tests the walk on ordinary directories, because it does not depend on cgroups.
 
 use std::fs;
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,7 +14,7 @@ struct Visits {
     failed: Vec<(PathBuf, Errno)>,
     stopped: Vec<(PathBuf, Errno)>,
     descriptors: Vec<RawFd>,
-    /// Removed when `.0` is visited.
+    /// The walk's visit of the first path removes the second.
     removes: Option<(PathBuf, PathBuf)>,
 }
 
@@ -34,7 +34,7 @@ impl Visitor for Visits {
     }
 }
 
-/// A tmpfs keeps the same link counts as cgroup2; not every file system does.
+/// Makes directories on a tmpfs, which has the same link counts as cgroup2. Not every file system does.
 fn tree(folders: &[&str]) -> tempfile::TempDir {
     let root = tempfile::tempdir_in("/dev/shm").unwrap();
     for folder in folders {
@@ -89,7 +89,7 @@ fn a_branch_that_goes_while_the_walk_is_inside_it_does_not_end_the_walk() {
 #[test]
 fn a_child_that_goes_before_it_is_opened_is_a_failure_of_its_own() {
     let root = tree(&["a/b", "c/d"]);
-    // Whichever of the two comes first takes the other one away.
+    // The visit of whichever comes first removes the other one.
     let mut visits = Visits::default();
     let first = {
         walk(fs::File::open(root.path()).unwrap().as_fd(), Path::new("/r"), &mut visits);
@@ -107,7 +107,7 @@ fn root_what_may_not_be_opened_is_a_failure_and_its_siblings_are_visited() {
     let root = tree(&["a/b", "c"]);
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(root.path().join("a"), fs::Permissions::from_mode(0o000)).unwrap();
-    // Root may open anything: this is nobody for a while. (nextest gives each test a process of its own.)
+    // Root may open anything, so the test becomes nobody. (nextest gives each test a process of its own.)
     let rights = nix::unistd::geteuid();
     nix::unistd::seteuid(nix::unistd::Uid::from_raw(65_534)).unwrap();
     let visits = walked(root.path(), Visits::default());
@@ -128,6 +128,6 @@ fn a_deep_tree_takes_no_more_descriptors_than_a_flat_one() {
     let visits = walked(root.path(), Visits::default());
     assert_eq!(visits.visited.len(), DEPTH + 1);
     assert_eq!((visits.failed, visits.stopped), (vec![], vec![]));
-    // The lowest free number is taken each time; other tests may have some as well.
+    // `open` takes the lowest free number each time. Other tests may have open descriptors as well.
     assert!(visits.descriptors.iter().all(|&fd| fd < 256), "{:?}", visits.descriptors.last());
 }

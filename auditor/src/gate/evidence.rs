@@ -1,18 +1,19 @@
-//! What shows that something new is somebody else's, and not the command's. What nobody holds is the command's, unless
-//! one of these says otherwise.
+//! Finds evidence that a new thing is somebody else's, not the command's. Without holders and without such evidence
+//! the thing counts as the command's.
 //!
-//! A user id is no evidence: a command that runs as root can become any user. Nor is a folder: whoever may write to a
-//! bpffs may pin wherever others have.
+//! A user id is no evidence, because a command that runs as root can become any user. A folder is no evidence either,
+//! because anybody who can write to a bpffs can pin there.
 
-use bpf::loads::Asked;
-use bpf::{LinkId, MapId, Owner, ProgramId};
+use bpf::Owner;
+use kernel::loads::Asked;
+use kernel::{LinkId, MapId, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::makers::{Held, Holder, Origin};
 use super::processes::Processes;
-use crate::diff::Item;
-use crate::snapshot::{LoadedProgram, Look, Object, Snapshot};
+use crate::compare::Item;
+use crate::facts::{LoadedProgram, Look, Object, Snapshot};
 
 /// What shows it.
 #[derive(
@@ -36,13 +37,14 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    /// No other look could show anything else. (A process may open anything for an instant: whoever lists programs does.)
+    /// Tells whether no later look could change the evidence. (Holders can change. A process that lists programs opens
+    /// each of them for an instant.)
     pub(super) fn is_certain(self) -> bool {
         self != Self::Holders
     }
 
-    /// The end of a sentence; nothing where the holders say it.
-    pub(super) fn wording(self) -> Option<&'static str> {
+    /// Words the evidence as the end of a sentence; `None` if the list of holders already says it.
+    pub fn wording(self) -> Option<&'static str> {
         match self {
             Self::Holders => None,
             Self::LoadedBefore => Some("loaded before the command was started"),
@@ -54,17 +56,17 @@ impl Evidence {
     }
 }
 
-/// Attributes what is new.
+/// Attributes new things to the command or to somebody else.
 pub(super) struct Attribution<'a> {
     pub(super) held: &'a Held<'a>,
     pub(super) processes: &'a Processes,
     pub(super) after: &'a Snapshot,
-    /// Everything that is new. What is new of something old may be the command's, whoever holds the old thing.
+    /// All new things. A new attachment or pin of an old object may be the command's, whoever holds the object.
     pub(super) new: &'a [Item],
 }
 
 impl<'a> Attribution<'a> {
-    /// Whether it seems to be somebody else's.
+    /// Returns the evidence that the thing is somebody else's, if there is any.
     pub(super) fn of(&self, item: &Item) -> Option<Evidence> {
         let is_asked = asked_for(item).is_none_or(|asked| self.may_have_asked(asked));
         if !is_asked && !self.has_command(&self.held.keeping(item)) {
@@ -87,8 +89,8 @@ impl<'a> Attribution<'a> {
         }
     }
 
-    /// Whether it may be the command's all the same. The command may attach or pin what others have loaded. And where a
-    /// thing stays without those who hold it, that they hold it shows nothing.
+    /// Tells whether the thing may be the command's despite the evidence. The command may attach or pin what others
+    /// have loaded. If a thing stays without its holders, the holders prove nothing.
     pub(super) fn is_open(&self, item: &Item, evidence: Evidence, is_kept: bool) -> bool {
         match (item, evidence) {
             (_, Evidence::Holders) => {
@@ -125,7 +127,7 @@ impl<'a> Attribution<'a> {
             .or_else(|| self.by_holders(&[Object::Link(id)]))
     }
 
-    /// A map without a load time of its own is as old as the programs that use it.
+    /// Attributes a map. A map has no load time, so it counts as old as the programs that use it.
     fn of_map(&self, id: MapId) -> Option<Evidence> {
         let users: Vec<Option<Evidence>> =
             self.held.users_of(id).map(|program| self.certainly(program)).collect();
@@ -136,12 +138,12 @@ impl<'a> Attribution<'a> {
             .or_else(|| self.by_holders(&self.held.keeping_map(id)))
     }
 
-    /// The command has loaded it, whoever holds it now.
+    /// Tells whether the command loaded the program, whoever holds it now.
     fn is_the_commands(&self, id: ProgramId) -> bool {
         self.is_new_program(id) && self.processes.has_command_loaded(id) == Some(true)
     }
 
-    /// What its loader, its time and the name of its owner say of a program, unless a process of the command holds it.
+    /// Returns the evidence of the program's loader, load time and owner, unless a process of the command holds it.
     fn certainly(&self, id: ProgramId) -> Option<Evidence> {
         let program = self.program(id)?;
         let by_time = match (self.processes.began_ns, self.processes.over_ns) {
@@ -156,22 +158,20 @@ impl<'a> Attribution<'a> {
             .filter(|_| !self.has_command(&self.held.keeping_program(id)))
     }
 
-    /// It names owners, and all of them live and do not descend from the command. (The start time of a dead one may be of
-    /// another time namespace, so that it says nothing.)
+    /// Tells whether the program names owners who are all running and do not descend from the command. (A dead owner's
+    /// start time may come from another time namespace, so it proves nothing.)
     fn has_other_owner(&self, program: &LoadedProgram) -> bool {
         let Some(look) = self.look() else { return false };
-        let named = look.programs.iter().filter(|it| it.id == program.id);
+        let named = look.programs.iter().filter(|it| it.loaded.id == program.id);
         let named = named.filter_map(|it| it.owner.as_ref());
-        let recorded = look.ledger.iter().filter(|entry| {
-            entry.attachments.iter().any(|it| {
-                (it.program_id, it.loaded_at_ns) == (program.id, program.loaded_at_ns)
-                    && it.tag == program.tag
-            })
-        });
+        let recorded = look
+            .ledger
+            .iter()
+            .filter(|entry| entry.attachments.iter().any(|it| it.identity() == program.identity()));
         let owners: Vec<&Owner> = named.chain(recorded.map(|entry| &entry.owner)).collect();
         let is_other = |owner: &&Owner| {
             (&owner.boot_id, owner.pid_namespace)
-                == (&self.after.host.boot_id, self.after.host.pid_namespace)
+                == (&self.after.host.host.boot_id, self.after.host.pid_namespace)
                 && self.processes.is_another(owner.pid, owner.start_time)
         };
         !owners.is_empty() && owners.iter().all(is_other)
@@ -214,7 +214,7 @@ impl<'a> Attribution<'a> {
     }
 }
 
-/// What the kernel was asked for that made it. A program is not made so: who loads it is known itself.
+/// Returns the request to the kernel that makes such a thing; `None` for a program, whose loader is known directly.
 fn asked_for(item: &Item) -> Option<Asked> {
     Some(match item {
         Item::Attachment { link: None, .. } => Asked::Attachment,

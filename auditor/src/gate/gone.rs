@@ -1,19 +1,20 @@
-//! What is there no more: what others let go of is told from what somebody may have taken from them.
+//! Separates things that other processes let go of from things that somebody may have taken from them.
 
 use super::makers::Held;
 use super::processes::Processes;
-use crate::diff::Item;
-use crate::snapshot::{Object, Snapshot};
+use crate::compare::Item;
+use crate::facts::{Object, Snapshot};
 
-/// What processes held at the moment before, and what nobody did. Whoever held it then was there before the command.
+/// Splits the things that are gone: first those that processes held before the command, then the rest. The command did
+/// not start processes that ran before it.
 ///
-/// That a program is detached, or a file removed, its holder may not have done: it counts as let go of only where the
-/// thing itself is gone as well.
+/// A detached program or a removed pin may not be its holder's doing. Such a thing counts as let go of only if its
+/// object is gone as well.
 pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
     let processes = Processes::default();
     let held = Held::new(before, &processes);
-    // What nobody kept was going already: nothing that the command could have done would have ended it. (What only a process
-    // keeps that cannot be seen is taken for that, too.)
+    // An object that nothing kept was going already, so its end is not the command's doing. (An object that only
+    // a hidden process kept looks the same here.)
     let was_kept = |item: &Item| itself(item).is_none_or(|object| held.stays(object));
     let gone: Vec<Item> = gone.into_iter().filter(was_kept).collect();
     let is_gone = |wanted: &dyn Fn(&Item) -> bool| gone.iter().any(wanted);
@@ -46,7 +47,7 @@ pub(super) fn let_go(before: &Snapshot, gone: Vec<Item>) -> (Vec<Item>, Vec<Item
     (by_others, rest)
 }
 
-/// The object that it is; none where it is a place of one.
+/// Returns the object that the item is; `None` for an attachment or a pin.
 fn itself(item: &Item) -> Option<Object> {
     match item {
         Item::Program { program } => Some(Object::Program(program.id)),

@@ -1,27 +1,27 @@
-//! Who loads programs while the command runs, and what the command asks for.
+//! Follows who loads programs while the command runs, and what the command asks the kernel for.
 
 use std::collections::HashSet;
 
-use bpf::loads::{Asked, Following, Loads, Told};
+use bpf::advice::explained;
+use kernel::loads::{Asked, Following, Loads, Told};
 
 use super::processes::Processes;
-use crate::talk::warning;
 
-/// As long as the kernel can be followed.
-pub(crate) struct Loaders(Option<Following>);
+/// Follows the kernel's events, for as long as that works.
+pub struct Loaders(Option<Following>);
 
 impl Loaders {
-    /// Follows what this process starts from now on. Where that cannot be, it says so: what is left is then judged without.
-    pub(crate) fn follow(opened: bpf::Result<Loads>) -> Self {
+    /// Follows what this process starts from now on. Warns if that is impossible; the gate then judges without it.
+    pub fn follow(opened: kernel::Result<Loads>) -> Self {
         let following = opened.and_then(|loads| loads.follow(std::process::id()));
         if let Err(error) = &following {
-            tell(&error.to_string());
+            tell(&explained(error));
         }
         Self(following.ok())
     }
 
-    /// Notes what was done up to now.
-    pub(crate) fn note(&mut self, processes: &mut Processes) {
+    /// Records the events up to now.
+    pub fn note(&mut self, processes: &mut Processes) {
         let told = self.told();
         processes.asked = told.as_ref().and_then(asked);
         processes.loaders = told.map(|told| told.loaders).unwrap_or_default();
@@ -31,7 +31,7 @@ impl Loaders {
         let why = match self.0.as_ref()?.told() {
             Ok(Some(told)) => return Some(told),
             Ok(None) => "more happened at once than could be written down".to_owned(),
-            Err(error) => error.to_string(),
+            Err(error) => explained(&error),
         };
         tell(&why);
         self.0 = None;
@@ -41,13 +41,16 @@ impl Loaders {
 
 fn asked(told: &Told) -> Option<HashSet<Asked>> {
     if let Err(error) = &told.asked {
-        tracing::debug!("what the command asks the kernel to make is not known: {error}");
+        tracing::debug!(
+            "what the command asks the kernel to make is not known: {}",
+            explained(error)
+        );
     }
     told.asked.clone().ok()
 }
 
 fn tell(why: &str) {
-    warning(format_args!(
+    tracing::warn!(
         "what others do meanwhile cannot always be told from what the command does: {why}"
-    ));
+    );
 }

@@ -1,19 +1,20 @@
-//! Who holds what is left, and what keeps it beside processes.
+//! Tells who holds the new things, and what else keeps them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use bpf::loads::Loader;
-use bpf::{LinkId, MapId, ProgramId};
+use kernel::loads::Loader;
+use kernel::{LinkId, MapId, ProgramId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::processes::Processes;
-use crate::classify::correlate;
-use crate::diff::Item;
-use crate::snapshot::{
-    DeviceProgramFact, HolderFact, Inventory, Look, MapFact, Object, PinFact, Snapshot, Subject,
+use crate::compare::Item;
+use crate::facts::{
+    DeviceProgramFact, HolderFact, Inventory, Look, MapFact, Object, PinFact, Process, Snapshot,
+    Subject,
 };
+use crate::judge::correlate;
 
 /// Where a process comes from, seen from the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,10 +48,9 @@ impl Origin {
 /// A process that holds something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
-    /// Its pid.
-    pub pid: u32,
-    /// Its name.
-    pub comm: String,
+    /// Which.
+    #[serde(flatten)]
+    pub process: Process,
     /// Where it comes from.
     pub origin: Origin,
 }
@@ -66,7 +66,7 @@ pub struct LoadedBy {
     pub is_of_command: bool,
 }
 
-/// `process 4711 (bpftool), which the command started`.
+/// Formats as `process 4711 (bpftool), which the command started`.
 impl fmt::Display for LoadedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
@@ -84,17 +84,17 @@ impl fmt::Display for LoadedBy {
     }
 }
 
-/// What keeps things, at the moment after.
+/// What keeps things, according to one look.
 pub struct Held<'a> {
     look: Option<&'a Look>,
     inventory: Option<&'a Inventory>,
     processes: &'a Processes,
-    /// Programs that are on a cgroup without a link.
+    /// Programs that are attached to a cgroup without a link.
     without_link: HashSet<ProgramId>,
 }
 
 impl<'a> Held<'a> {
-    /// By the last look of a snapshot.
+    /// Reads the last look of a snapshot.
     pub fn new(after: &'a Snapshot, processes: &'a Processes) -> Self {
         let look = after.looks.last();
         let attached = look.into_iter().flat_map(|look| {
@@ -106,23 +106,24 @@ impl<'a> Held<'a> {
         Self { look, inventory, processes, without_link }
     }
 
-    /// Processes that keep a thing, by pid: those that have it open, or something that holds it.
+    /// Returns the processes that keep a thing, by pid: those that hold it, or something that keeps it.
     pub fn holders(&self, item: &Item) -> Vec<Holder> {
         self.holders_of(&self.keeping(item))
     }
 
-    /// Processes that have one of these open, by pid.
+    /// Returns the processes that hold one of these objects, by pid.
     pub(super) fn holders_of(&self, objects: &[Object]) -> Vec<Holder> {
         let facts = self.look.into_iter().flat_map(|look| &look.holders);
         let facts = facts.filter(|it| it.objects.iter().any(|object| objects.contains(object)));
-        let holder = |HolderFact { pid, comm, .. }: &HolderFact| {
-            (*pid, Holder { pid: *pid, comm: comm.clone(), origin: self.processes.origin(*pid) })
+        let holder = |HolderFact { process, .. }: &HolderFact| {
+            let (pid, process) = (process.pid, process.clone());
+            (pid, Holder { process, origin: self.processes.origin(pid) })
         };
         facts.map(holder).collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
-    /// Who may have made it, and what keeps it, in a sentence. Names are in it as they are: escape it before it goes
-    /// to a terminal.
+    /// Says who may have made the thing and what keeps it, in a sentence. Names appear exactly as the system has them.
+    /// Escape the sentence before printing it to a terminal.
     pub fn reason(&self, item: &Item) -> String {
         let loader = self.loader(item);
         let when = item.program().and_then(|program| {
@@ -130,7 +131,7 @@ impl<'a> Held<'a> {
             let by = loader.as_ref().map(|by| format!(", {by}")).unwrap_or_default();
             Some(format!("loaded {at} by uid {uid}{by}"))
         });
-        let holders = wording(&self.holders(item));
+        let holders = held_by(&self.holders(item));
         let maker = holders.unwrap_or_else(|| {
             let which = if self.sees_every_process() { "" } else { " that could be looked into" };
             let maker = if loader.is_some() { "" } else { "maker unknown: " };
@@ -142,7 +143,7 @@ impl<'a> Held<'a> {
         parts.join("; ")
     }
 
-    /// Who loaded the program that it is, or is of, where that is known.
+    /// Returns the process that loaded the thing's program, if known.
     pub(super) fn loader(&self, item: &Item) -> Option<LoadedBy> {
         let Loader { pid, name, is_descendant } =
             self.processes.loaders.get(&item.program()?.id)?;
@@ -155,7 +156,7 @@ impl<'a> Held<'a> {
         self.look.is_some_and(|look| !look.coverage.gaps.iter().any(|gap| is_hidden(gap.about)))
     }
 
-    /// The objects that a process may have open to keep a thing.
+    /// Returns the objects that keep a thing while a process holds one of them.
     pub(super) fn keeping(&self, item: &Item) -> Vec<Object> {
         match item {
             Item::Attachment { link: Some(link), .. }
@@ -169,14 +170,14 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// A program is kept by itself, its links, and maps that have it in a slot.
+    /// Returns the objects that keep a program: itself, its links, and maps with the program in a slot.
     pub(super) fn keeping_program(&self, id: ProgramId) -> Vec<Object> {
         let links = self.links_of(id).map(Object::Link);
         let maps = self.slots_of(Object::Program(id)).map(|(map, _)| Object::Map(map.id));
         [Object::Program(id)].into_iter().chain(links).chain(maps).collect()
     }
 
-    /// A map is kept by itself, the programs that use it, links, and maps that have it in a slot.
+    /// Returns the objects that keep a map: itself, the programs that use it, links, and maps with the map in a slot.
     pub(super) fn keeping_map(&self, id: MapId) -> Vec<Object> {
         let programs = self.users_of(id).flat_map(|program| self.keeping_program(program));
         let links = self.links_to(id).map(Object::Link);
@@ -194,7 +195,7 @@ impl<'a> Held<'a> {
         programs.filter(move |program| program.map_ids.contains(&map)).map(|program| program.id)
     }
 
-    /// The maps that have it in a slot, with the slot's key.
+    /// Returns the maps that have the object in a slot, with the slot's key.
     fn slots_of(&self, object: Object) -> impl Iterator<Item = (&'a MapFact, &'a str)> {
         let maps = self.inventory.into_iter().flat_map(|it| &it.maps);
         maps.flat_map(move |map| {
@@ -203,13 +204,13 @@ impl<'a> Held<'a> {
         })
     }
 
-    /// Where a program is on a network device without a link.
+    /// Returns the network devices that have the program without a link.
     fn on_devices(&self, program: ProgramId) -> impl Iterator<Item = &'a DeviceProgramFact> {
         let places = self.inventory.into_iter().flat_map(|it| &it.device_programs);
         places.filter(move |place| place.program_id == program && place.link_id.is_none())
     }
 
-    /// Whether it stays when no process holds it.
+    /// Tells whether the thing stays even if no process holds it.
     pub(super) fn is_kept(&self, item: &Item) -> bool {
         let has_no_holder = match item {
             Item::Pin { .. } => true,
@@ -219,7 +220,7 @@ impl<'a> Held<'a> {
         has_no_holder || self.keeping(item).into_iter().any(|object| self.is_kept_by_itself(object))
     }
 
-    /// It is pinned, or attached without a link.
+    /// Tells whether the object is pinned, or attached without a link.
     fn is_kept_by_itself(&self, object: Object) -> bool {
         let is_attached = |id| {
             self.without_link.contains(&id)
@@ -229,16 +230,17 @@ impl<'a> Held<'a> {
             || matches!(object, Object::Program(id) if is_attached(id))
     }
 
-    /// Whether something keeps an object that does not go by itself: a process, a pin or an attachment, through however
-    /// many programs, links and maps. The kernel frees what only each other keep some time after they were let go of, one
-    /// by one: so that a program uses a map says nothing where nothing keeps the program.
+    /// Tells whether a process, a pin or an attachment keeps the object, directly or through other objects.
+    ///
+    /// Objects that only keep each other do not count. The kernel frees them one by one, some time after their last
+    /// user let go. So a program that uses a map keeps the map only if something keeps the program.
     pub(super) fn stays(&self, object: Object) -> bool {
         let all = self.all_keeping(object);
         let is_kept = |&object: &Object| self.is_kept_by_itself(object) || self.is_attached(object);
         !self.holders_of(&all).is_empty() || all.iter().any(is_kept)
     }
 
-    /// An object and those that keep it, through however many others.
+    /// Returns an object and everything that keeps it, directly or through other objects.
     pub(super) fn all_keeping(&self, object: Object) -> Vec<Object> {
         let mut found = vec![object];
         let mut next = 0;
@@ -253,7 +255,7 @@ impl<'a> Held<'a> {
         found
     }
 
-    /// It is a program on a cgroup or a device, whether through a link or not.
+    /// Tells whether the object is a program on a cgroup or a device, with or without a link.
     fn is_attached(&self, object: Object) -> bool {
         let Object::Program(id) = object else { return false };
         let mut on_cgroups = self.look.into_iter().flat_map(|look| &look.attachments);
@@ -261,7 +263,7 @@ impl<'a> Held<'a> {
         on_cgroups.any(|it| it.program_id == id) || on_devices.any(|it| it.program_id == id)
     }
 
-    /// The objects that keep one, themselves kept or not.
+    /// Returns the objects that directly keep an object, whether or not something keeps them.
     fn kept_by(&self, object: Object) -> Vec<Object> {
         let slots = self.slots_of(object).map(|(map, _)| Object::Map(map.id));
         let by: Vec<Object> = match object {
@@ -280,12 +282,13 @@ impl<'a> Held<'a> {
         links.filter(move |link| link.map_id == Some(map)).map(|link| link.id)
     }
 
-    /// Of XDP the kernel does not tell whether it is through a link: then a link of the program says it.
+    /// Tells whether a place is without a link. For XDP the kernel does not report this, so a link of the program
+    /// decides.
     fn is_without_link(&self, place: &DeviceProgramFact) -> bool {
         place.hook != "xdp" || self.links_of(place.program_id).next().is_none()
     }
 
-    /// What keeps a thing beside processes.
+    /// Describes what keeps a thing, apart from processes.
     pub(super) fn keepers(&self, item: &Item) -> Vec<String> {
         match item {
             Item::Link { link, .. } | Item::Attachment { link: Some(link), .. } => {
@@ -323,7 +326,7 @@ impl<'a> Held<'a> {
         pins.map(|pin: &PinFact| format!("its pin {}", pin.path.display()))
     }
 
-    /// `entry 0 of map 12 (jmp), which its pin /sys/fs/bpf/jmp keeps`.
+    /// Describes slots: `entry 0 of map 12 (jmp), which is kept by its pin /sys/fs/bpf/jmp`.
     fn slots(&self, object: Object) -> impl Iterator<Item = String> {
         self.slots_of(object).map(|(map, key)| {
             let name = if map.name.is_empty() { String::new() } else { format!(" ({})", map.name) };
@@ -340,11 +343,18 @@ impl<'a> Held<'a> {
     }
 }
 
-/// What is said of processes that hold something; none where there are none.
-pub(super) fn wording(holders: &[Holder]) -> Option<String> {
+/// Says who holds something; `None` if nobody does.
+pub fn held_by(holders: &[Holder]) -> Option<String> {
     let holders: Vec<String> = holders
         .iter()
-        .map(|it| format!("held by process {} ({}), {}", it.pid, it.comm, it.origin.wording()))
+        .map(|it| {
+            format!(
+                "held by process {} ({}), {}",
+                it.process.pid,
+                it.process.comm,
+                it.origin.wording()
+            )
+        })
         .collect();
     (!holders.is_empty()).then(|| holders.join(", "))
 }

@@ -1,61 +1,62 @@
-//! What a command left behind. The judgement is a function of two snapshots and of who was running; nothing here asks
-//! the host anything but `children`, `loaders` and `processes`.
+//! Finds what a command left behind. The judgement is a function of two snapshots and of the running processes. Only
+//! [`Loaders`] and [`Processes`] ask the host.
 //!
-//! What is new after the command counts as left, unless it can be shown to be somebody else's ([`Evidence`]). That only
-//! processes hold it that do not descend from the command has to be so in two looks, for any process may hold anything
-//! for an instant (whoever lists programs does). Where an attachment or a pin keeps it as well, they show nothing: then
-//! nobody can tell whose it is.
+//! A thing that is new after the command counts as left, unless there is evidence that it is somebody else's
+//! ([`Evidence`]). One such piece of evidence is that only processes outside of the command hold the thing. Two looks
+//! must show it, because any process may hold anything for an instant. A process that lists programs does.
+//!
+//! Holders prove nothing if an attachment or a pin keeps the thing as well. Then nobody can tell whose it is.
 
-pub(crate) mod children;
 mod evidence;
 mod gone;
-pub(crate) mod loaders;
+mod left;
+mod loaders;
 mod makers;
-pub(crate) mod processes;
-mod report;
-pub(crate) mod slate;
-mod text;
+mod processes;
+#[cfg(test)]
+mod tests;
 
 use nix::sys::signal::Signal;
 
 use self::evidence::Attribution;
 pub use self::evidence::Evidence;
-pub use self::makers::{Held, Holder, LoadedBy, Origin};
+pub use self::left::Left;
+pub use self::loaders::Loaders;
+pub use self::makers::{Held, Holder, LoadedBy, Origin, held_by};
 pub use self::processes::Processes;
-pub use self::report::{CommandInfo, Ended, GateReport, Left, SCHEMA_VERSION};
-use crate::classify::Verdict;
-use crate::diff::{Difference, Incomparable, Item, compare, remedy};
-use crate::snapshot::{Gap, Snapshot, Subject};
+use crate::compare::{Difference, Incomparable, Item, compare};
+use crate::facts::{Gap, Snapshot, Subject};
+use crate::judge::Verdict;
 
 /// What is new and what is gone after the command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aftermath {
-    /// What it left.
+    /// Things that the command left.
     pub left: Vec<Left>,
-    /// What others have made meanwhile.
+    /// Things that others made meanwhile.
     pub others: Vec<Left>,
-    /// What may be others', and may as well be what the command left.
+    /// Things that others or the command may have made.
     pub unclear: Vec<Left>,
-    /// What is there no more and no process held before; whoever made it did so before the command.
+    /// Things that are gone and that no process held. Somebody made them before the command.
     pub gone: Vec<Item>,
-    /// What is there no more because the processes that held it, which are not of the command, let go of it.
+    /// Things that are gone because processes outside of the command let go of them.
     pub gone_of_others: Vec<Item>,
     /// What could not be seen.
     pub gaps: Vec<Gap>,
 }
 
 impl Aftermath {
-    /// What it comes to: [`Verdict::Leaks`] where something is left.
+    /// Returns the verdict: [`Verdict::Leaks`] if something is left.
     pub fn verdict(&self) -> Verdict {
         Verdict::of(self.left.len(), self.gaps.len() + self.unclear.len())
     }
 
-    /// There is nothing that time could change for the better.
+    /// Tells whether more looks cannot improve the result.
     pub fn is_settled(&self) -> bool {
         self.left.is_empty() && self.gaps.is_empty() && self.unclear.is_empty()
     }
 
-    /// What could not be seen, or told.
+    /// Returns what could not be seen, and what could not be attributed.
     pub fn gaps(&self) -> Vec<Gap> {
         let unclear = self.unclear.iter().map(|left| Gap {
             about: Subject::Programs,
@@ -68,8 +69,8 @@ impl Aftermath {
         self.gaps.iter().cloned().chain(unclear).collect()
     }
 
-    /// What it is when a signal ends the gate before it has looked long enough. What is left could still have gone: it
-    /// is told, and is no leak yet.
+    /// Returns the result for a gate that a signal ended early. A new thing might still have gone, so it becomes part
+    /// of a gap, not a leak.
     #[must_use]
     pub fn interrupted(mut self, signal: Signal) -> Self {
         let left = std::mem::take(&mut self.left);
@@ -85,8 +86,9 @@ impl Aftermath {
         self
     }
 
-    /// What looks like somebody else's for the first time counts as left, until another look says the same, unless it
-    /// cannot be otherwise. What two looks have said stays so, also where its holder has let go of it since.
+    /// Compares with the look before. Evidence from holders counts only after two looks; until then the thing counts as
+    /// left. Evidence that cannot change counts at once. What two looks have shown stays, even if the holder has let
+    /// go.
     #[must_use]
     pub fn confirmed_by(mut self, before: Option<&Self>) -> Self {
         let before_was = |left: &Left, list: fn(&Self) -> &Vec<Left>| {
@@ -125,11 +127,11 @@ impl Aftermath {
     }
 }
 
-/// Judges what is new. Snapshots with an inventory are needed ([`crate::collect::Breadth::Everything`]), of one boot and
-/// scope; taking them needs root and Linux 5.8, judging them nothing.
+/// Judges what is new. Both snapshots must have an inventory ([`crate::collect::Breadth::Everything`]), and the same
+/// boot and scope. Taking them needs root and Linux 5.8. Judging them needs no rights.
 ///
 /// # Errors
-/// When they cannot be compared.
+/// The snapshots cannot be compared.
 pub fn judge(
     before: &Snapshot,
     after: &Snapshot,
@@ -149,7 +151,6 @@ pub fn judge(
                 holders: held.holders(item),
                 loader: held.loader(item),
                 reason: held.reason(item) + &why.unwrap_or_default(),
-                remedy: remedy(item),
                 is_kept,
                 is_open: seems.is_some_and(|it| attribution.is_open(item, it, is_kept)),
                 evidence: None,

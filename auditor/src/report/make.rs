@@ -1,23 +1,23 @@
-//! The report, made from a judgement.
+//! Makes the report from a judgement.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use bpf::AttachType;
+use kernel::AttachType;
 
 use super::{
-    Attachment, Cgroup, Coverage, Device, DeviceLink, Gap, Holder, Host, Leak, Link, Program,
-    ProgramInfo, Report, SCHEMA_VERSION, Summary, places,
+    Attachment, Cgroup, Coverage, Device, DeviceLink, Leak, Link, Program, ProgramInfo, Report,
+    SCHEMA_VERSION, Summary, places,
 };
-use crate::classify::{Classified, DEFAULT_PROGRAMS, Finding, Judged, JudgedDevice};
-use crate::plan::{remedy, removal, steps};
-use crate::snapshot::{AttachmentFact, DeviceLinkFact, Scope, Snapshot};
+use crate::actions::{removal, steps};
+use crate::facts::{AttachmentFact, DeviceLinkFact, Note, Process, Scope, Snapshot};
+use crate::judge::{Classified, DEFAULT_PROGRAMS, Finding, Judged, JudgedDevice};
 
 /// `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`.
 const OVERRIDE: u32 = 1;
 const MULTI: u32 = 2;
 
-/// Makes the report. Attachments of others are listed only if `all` are asked for; they are always counted.
+/// Makes the report. Counts other tools' attachments, and lists them only if `all` is set.
 pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Report {
     let last = snapshot.looks.last();
     let coverage = last.map(|look| look.coverage.clone()).unwrap_or_default();
@@ -27,7 +27,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
     Report {
         schema_version: SCHEMA_VERSION,
         tool: snapshot.tool.clone(),
-        host: Host::from(&snapshot.host),
+        host: snapshot.host.host.clone(),
         taken_at: last.map(|look| look.taken_at.clone()).unwrap_or_default(),
         duration_ms: snapshot.duration_ms,
         timings_ms: snapshot.timings_ms,
@@ -42,16 +42,8 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
             network_namespaces: coverage.network_namespaces,
             changing_links: coverage.changing_links.len() as u64,
             changing_lists: coverage.changing_lists,
-            notes: classified
-                .notes
-                .iter()
-                .map(|note| Gap { what: note.what.clone(), why: note.why.clone() })
-                .collect(),
-            gaps: classified
-                .gaps
-                .iter()
-                .map(|gap| Gap { what: gap.what.clone(), why: gap.why.clone() })
-                .collect(),
+            notes: classified.notes.clone(),
+            gaps: classified.gaps.iter().cloned().map(Note::from).collect(),
         },
         attachments: classified
             .attachments
@@ -102,7 +94,7 @@ pub fn report(snapshot: &Snapshot, classified: &Classified<'_>, all: bool) -> Re
     }
 }
 
-/// As a shell reads them.
+/// Words the scope as options for a shell.
 fn scope_options(scope: &Scope) -> String {
     let root = (scope.root != Path::new("/"))
         .then(|| format!(" --root {}", quoted(scope.root.as_os_str().as_bytes())));
@@ -121,7 +113,7 @@ fn has_every_type(scope: &Scope) -> bool {
     AttachType::all().all(|it| scope.attach_types.contains(&it))
 }
 
-/// A word for a shell: as it is where that is safe, else `'…'`, or `$'…'` where it could harm a terminal.
+/// Quotes a word for a shell: unchanged if that is safe, otherwise as `'…'`, or as `$'…'` if it could harm a terminal.
 fn quoted(word: &[u8]) -> String {
     let is_plain = |c: &u8| c.is_ascii_alphanumeric() || b"/._-@:".contains(c);
     let escaped = word.escape_ascii().to_string();
@@ -142,7 +134,7 @@ fn attachment(judged: &Judged<'_>, place: &AttachmentFact) -> Attachment {
         link: link(judged),
         attach_flags: flags(place),
         slots_used: place.slots_used,
-        // What the kernel tells of LSM programs is of several lists at once, one for each hook.
+        // For LSM programs the kernel reports the lists of all hooks as one.
         slots: if is_multi(place) { Attachment::most_slots() } else { place.slots_used.max(1) },
         pins: pins(judged),
         holders: holders(judged),
@@ -174,7 +166,7 @@ fn leak(judged: &Judged<'_>, classified: &Classified<'_>) -> Leak {
         device_links: device_links(judged),
         link: link(judged),
         pins: pins(judged),
-        remedy: remedy(&steps(judged, classified)),
+        remedy: steps(judged, classified),
         known: false,
     }
 }
@@ -199,7 +191,7 @@ fn leaked_device(judged: &JudgedDevice<'_>) -> Leak {
         device_links: Vec::new(),
         link: None,
         pins: Vec::new(),
-        remedy: remedy(&[removal(judged)]),
+        remedy: vec![removal(judged)],
         known: false,
     }
 }
@@ -213,13 +205,11 @@ fn device_links(judged: &Judged<'_>) -> Vec<DeviceLink> {
     judged.device_links.iter().map(link).collect()
 }
 
-/// The cgroup of an attachment.
+/// Returns the cgroup of an attachment.
 pub(crate) fn cgroup(place: &AttachmentFact) -> Cgroup {
     let path: &Path = &place.cgroup;
-    let path_hex = path
-        .to_str()
-        .is_none()
-        .then(|| bpf::serde_path::to_hex(path.as_os_str().as_encoded_bytes()));
+    let path_hex =
+        path.to_str().is_none().then(|| hex::encode(path.as_os_str().as_encoded_bytes()));
     Cgroup { path: path.to_string_lossy().into_owned(), path_hex, id: place.cgroup_id }
 }
 
@@ -227,12 +217,12 @@ fn info(judged: &Judged<'_>) -> ProgramInfo {
     let program = judged.program;
     ProgramInfo {
         id: judged.program_id,
-        name: program.map(|program| program.name.clone()),
-        full_name: program.and_then(|program| program.full_name.clone()),
-        tag: program.map(|program| program.tag.clone()),
-        kind: program.map(|program| program.kind.clone()),
-        loaded_at: program.map(|program| program.loaded_at.clone()),
-        map_ids: program.map(|program| program.map_ids.clone()).unwrap_or_default(),
+        name: program.map(|program| program.loaded.name.clone()),
+        full_name: program.and_then(|program| program.loaded.full_name.clone()),
+        tag: program.map(|program| program.loaded.tag.clone()),
+        kind: program.map(|program| program.loaded.kind.clone()),
+        loaded_at: program.map(|program| program.loaded.loaded_at.clone()),
+        map_ids: program.map(|program| program.loaded.map_ids.clone()).unwrap_or_default(),
         memlock_bytes: program.map(|program| program.memlock_bytes),
     }
 }
@@ -241,7 +231,7 @@ fn link(judged: &Judged<'_>) -> Option<Link> {
     judged.link.map(|link| Link { id: link.id })
 }
 
-/// Of an LSM list only the programs' own flags are told.
+/// Returns all flags of an attachment. For an LSM list the kernel reports only the programs' own flags.
 fn all_flags(place: &AttachmentFact) -> u32 {
     place.list_flags | place.program_flags.unwrap_or_default()
 }
@@ -263,10 +253,6 @@ fn pins(judged: &Judged<'_>) -> Vec<String> {
     judged.pins.iter().map(|pin| pin.path.to_string_lossy().into_owned()).collect()
 }
 
-fn holders(judged: &Judged<'_>) -> Vec<Holder> {
-    judged
-        .holders
-        .iter()
-        .map(|holder| Holder { pid: holder.pid, comm: holder.comm.clone() })
-        .collect()
+fn holders(judged: &Judged<'_>) -> Vec<Process> {
+    judged.holders.iter().map(|holder| holder.process.clone()).collect()
 }

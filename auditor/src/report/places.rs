@@ -1,18 +1,14 @@
-//! Places that take no program more, or few, whoever fills them.
+//! Finds places with little or no room for another program, whoever fills them.
 
 use std::collections::{BTreeMap, HashMap};
 
-use bpf::AttachType;
+use kernel::AttachType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Cgroup, cgroup};
-use crate::classify::Judged;
-use crate::classify::room::{Room, SLOTS, room};
-use crate::text::count;
-
-/// How many names a sentence has at most.
-const NAMED: usize = 3;
+use crate::judge::Judged;
+use crate::judge::room::{Room, SLOTS, room};
 
 /// A cgroup and an attach type with 48 programs or more. The kernel takes 64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,33 +35,7 @@ pub struct PlacedPrograms {
     pub count: usize,
 }
 
-impl FullPlace {
-    /// What is wrong there, in a sentence. Names are in it as they are.
-    pub(crate) fn told(&self) -> String {
-        let Self { slots_used, slots, .. } = self;
-        let what = if slots_used < slots {
-            "nearly full"
-        } else {
-            "full, so the kernel refuses another one (E2BIG)"
-        };
-        let counted = |it: &PlacedPrograms| {
-            let name = match it.name.as_deref() {
-                None => "of an unknown name",
-                Some("") => "without a name",
-                Some(name) => name,
-            };
-            format!("{} {name}", it.count)
-        };
-        let names: Vec<_> = self.programs.iter().take(NAMED).map(counted).collect();
-        let more = match self.programs.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {}", count(more, "other name")),
-        };
-        format!("{slots_used} of {slots} programs, {what}: {}{more}", names.join(", "))
-    }
-}
-
-/// The places with little room or none, in the order of the attachments.
+/// Returns the places with little or no room, in the order of the attachments.
 pub(super) fn full(attachments: &[Judged<'_>]) -> Vec<FullPlace> {
     let mut places: Vec<FullPlace> = Vec::new();
     let mut names: HashMap<_, BTreeMap<Option<String>, usize>> = HashMap::new();
@@ -84,13 +54,14 @@ pub(super) fn full(attachments: &[Judged<'_>]) -> Vec<FullPlace> {
                 programs: Vec::new(),
             });
         }
-        *at.entry(judged.program.map(|program| program.shown_name().to_owned())).or_default() += 1;
+        *at.entry(judged.program.map(|program| program.loaded.shown_name().to_owned()))
+            .or_default() += 1;
     }
     for place in &mut places {
         let names = names.remove(&(place.cgroup.id, place.attach_type)).unwrap_or_default();
         let mut programs: Vec<_> =
             names.into_iter().map(|(name, count)| PlacedPrograms { name, count }).collect();
-        // Where several have as many, by name.
+        // Programs with equal counts sort by name.
         programs.sort_by_key(|it| std::cmp::Reverse(it.count));
         place.programs = programs;
     }

@@ -8,17 +8,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
-use auditor::classify::{Verdict, classify};
 use auditor::collect::{Breadth, Method, Options, collect};
-use auditor::diff::compare;
-use auditor::snapshot::Snapshot;
-use bpf::cgroup::Cgroup;
-use bpf::link::Link;
-use bpf::list::{AttachFlags, attach, detach};
-use bpf::program::Program;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::iterator::has_cgroup_iterator;
+use auditor::compare::compare;
+use auditor::facts::Snapshot;
+use auditor::judge::{Verdict, classify};
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::link::Link;
+use kernel::list::{AttachFlags, attach, detach};
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::iterator::has_cgroup_iterator;
 
 use crate::common::*;
 

@@ -1,23 +1,24 @@
 //! What the root tests share. They look at programs of their own only, so that others may work on the host
 //! meanwhile: leaks have a name of ours that is this process's alone, the others are named `chadtest_...`.
+#![allow(
+    dead_code,
+    reason = "the tests of the program include this file, and use another part of it"
+)]
 
-use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Output, Stdio};
 
-use assert_cmd::Command;
-use bpf::cgroup::Cgroup;
-use bpf::list::{AttachFlags, Scope, attach, query};
-use bpf::program::Program;
-use bpf::{AttachType, ProgramId};
-use serde_json::Value;
-use tempfile::TempDir;
-use vmtests::leak::{foreign_name, own_name};
-use vmtests::process::Mortal;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::list::{AttachFlags, Scope, attach, query};
+use kernel::{AttachType, ProgramId};
+use testkit::leak::{foreign_name, own_name};
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;
 pub(crate) const EGRESS: AttachType = AttachType::INET_EGRESS;
+
+/// What an audit says between two looks, to who wants to know how things are done.
+pub(crate) const LOOKS_AGAIN: &str = "looking again in";
 
 /// Names of this test only: the kernel keeps 15 characters.
 pub(crate) struct Names {
@@ -34,78 +35,6 @@ impl Names {
     }
 }
 
-pub(crate) fn audit(args: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("chadthrottle-audit").unwrap();
-    command.args(args);
-    command
-}
-
-/// The report of a scan, and its exit status.
-pub(crate) fn scan(root: &Path, program: &str, more: &[&str]) -> (i32, Value) {
-    let mut command = audit(&["scan", "--format", "json", "--all", "--program", program]);
-    let output = command.arg("--root").arg(root).args(more).output().unwrap();
-    let report = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", shown(&output)));
-    (output.status.code().unwrap(), report)
-}
-
-/// What an audit with `-v` says between two looks.
-pub(crate) const LOOKS_AGAIN: &str = "looking again in";
-
-/// The same, where something happens after its first look. The second one has to be a while later.
-pub(crate) fn scan_while(
-    root: &Path,
-    program: &str,
-    settle: &str,
-    happens: impl FnOnce(),
-) -> (i32, Value) {
-    let mut command =
-        std::process::Command::new(assert_cmd::cargo::cargo_bin("chadthrottle-audit"));
-    command.args(["scan", "-v", "--format", "json", "--all", "--settle", settle]);
-    command.args(["--program", program]).arg("--root").arg(root);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut child = Mortal::from(child);
-    let mut said = String::new();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    while !said.contains(LOOKS_AGAIN) {
-        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it looked once: {said}");
-    }
-    happens();
-    // What else is said there fits into the pipe.
-    let mut told = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
-    stderr.read_to_string(&mut said).unwrap();
-    let report = serde_json::from_str(&told);
-    let report = report.unwrap_or_else(|error| panic!("{error}: {told}\n--- stderr\n{said}"));
-    (child.wait().unwrap().code().unwrap(), report)
-}
-
-pub(crate) fn clean(root: &Path, program: &str) -> Output {
-    let mut command = audit(&["clean", "--yes", "--program", program]);
-    command.arg("--root").arg(root).output().unwrap()
-}
-
-pub(crate) fn shown(output: &Output) -> String {
-    format!(
-        "{}\n--- stdout\n{}\n--- stderr\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-/// The findings of a report's attachments that are not foreign, sorted.
-pub(crate) fn findings(report: &Value) -> Vec<String> {
-    let mut findings: Vec<String> = ["attachments", "programs"]
-        .iter()
-        .flat_map(|list| report[list].as_array().unwrap())
-        .map(|it| it["finding"].as_str().unwrap().to_owned())
-        .filter(|finding| finding != "foreign")
-        .collect();
-    findings.sort();
-    findings
-}
-
 /// Attaches a new program, which the process does not keep open.
 pub(crate) fn plant(
     cgroup: &Path,
@@ -113,7 +42,7 @@ pub(crate) fn plant(
     attach_type: AttachType,
     flags: AttachFlags,
 ) -> ProgramId {
-    vmtests::leak::plant_named(name, cgroup, attach_type, flags).unwrap()
+    testkit::leak::plant_named(name, cgroup, attach_type, flags).unwrap()
 }
 
 /// Attaches a program that stays open in this process.
@@ -128,14 +57,4 @@ pub(crate) fn hold(cgroup: &Path, name: &str, attach_type: AttachType) -> Progra
 pub(crate) fn attached(cgroup: &Path, attach_type: AttachType) -> Vec<ProgramId> {
     let list = query(&Cgroup::open(cgroup).unwrap(), attach_type, Scope::Local, false).unwrap();
     list.programs.into_iter().map(|program| program.id).collect()
-}
-
-/// Compiles a program; the folder keeps it.
-pub(crate) fn compiled(folder: &TempDir, source: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
-    let program = folder.path().join(source.file_stem().unwrap());
-    let cc =
-        std::process::Command::new("cc").arg("-o").arg(&program).arg(&source).output().unwrap();
-    assert!(cc.status.success(), "{}", shown(&cc));
-    program.into_os_string().into_string().unwrap()
 }

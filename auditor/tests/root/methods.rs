@@ -3,23 +3,19 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use auditor::collect::{Method, Options, collect};
-use auditor::snapshot::{Look, Subject};
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::link::Link;
-use bpf::list::{AttachFlags, attach};
-use bpf::program::Program;
+use auditor::facts::{Look, Subject};
+use kernel::AttachType;
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::link::Link;
+use kernel::list::{AttachFlags, attach};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::Value;
-use vmtests::cgroup::{ScratchCgroup, remove_tree};
-use vmtests::iterator::has_cgroup_iterator;
-
-use crate::common::*;
+use testkit::cgroup::{ScratchCgroup, remove_tree};
+use testkit::iterator::has_cgroup_iterator;
 
 fn look(root: &Path, method: Method) -> Look {
     let options = Options {
@@ -34,7 +30,7 @@ fn look(root: &Path, method: Method) -> Look {
 
 /// A look that was to be taken with an iterator that the kernel does not have is no look.
 fn is_told_of(look: &Look) -> bool {
-    let of_cgroups = |gap: &&auditor::snapshot::Gap| gap.about == Subject::Cgroups;
+    let of_cgroups = |gap: &&auditor::facts::Gap| gap.about == Subject::Cgroups;
     look.coverage.cgroups_visited == 0
         && look.coverage.gaps.iter().filter(of_cgroups).any(|gap| gap.why.contains("Linux 6.1"))
 }
@@ -136,7 +132,7 @@ fn root_both_ways_see_the_same_in_random_trees() {
         let [iterated_programs, asked_programs] = [&iterated, &asked].map(|look| {
             let is_here =
                 |id| look.attachments.iter().any(|attachment| attachment.program_id == id);
-            look.programs.iter().filter(|it| is_here(it.id)).collect::<Vec<_>>()
+            look.programs.iter().filter(|it| is_here(it.loaded.id)).collect::<Vec<_>>()
         });
         prop_assert_eq!(iterated_programs, asked_programs);
         prop_assert_eq!(iterated.coverage.cgroups_visited, asked.coverage.cgroups_visited);
@@ -178,37 +174,6 @@ fn root_both_ways_know_every_attach_type() {
     } else {
         assert!(is_told_of(&iterated));
     }
-}
-
-/// As root, but without some of root's rights.
-fn without(rights: &str, method: &str, root: &Path) -> (Option<i32>, Value) {
-    let output = Command::new("setpriv")
-        .args(["--bounding-set", rights, "--"])
-        .arg(env!("CARGO_BIN_EXE_chadthrottle-audit"))
-        .args(["scan", "--format", "json", "--program", "chadtest_nobody", "--method", method])
-        .arg("--root")
-        .arg(root)
-        .output()
-        .unwrap();
-    let report = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", shown(&output)));
-    (output.status.code(), report)
-}
-
-#[test]
-fn root_an_iterator_that_is_asked_for_and_cannot_be_had_is_no_clean_audit() {
-    let root = ScratchCgroup::new("denied");
-    plant(root.path(), "chadtest_there", INGRESS, AttachFlags::MULTI);
-    // It may load the iterator, but not open by its id what that has met.
-    let rights = "-all,+net_admin,+sys_admin,+sys_ptrace,+dac_override";
-    let (status, report) = without(rights, "iter", root.path());
-    assert_eq!((status, &report["verdict"]), (Some(2), &"incomplete".into()));
-    let gaps = report["coverage"]["gaps"].to_string();
-    assert!(gaps.contains("--method query needs no iterator"), "{gaps}");
-    assert_eq!(gaps.contains("CAP_DAC_READ_SEARCH"), has_cgroup_iterator(), "{gaps}");
-    assert_eq!(report["attachments"].as_array().unwrap().len(), 0);
-    let (status, report) = without(rights, "query", root.path());
-    assert_eq!((status, &report["verdict"]), (Some(0), &"clean".into()));
 }
 
 #[test]

@@ -7,18 +7,20 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use auditor::classify::classify;
 use auditor::clean::{Cleaner, Outcome};
 use auditor::collect::Options;
-use auditor::snapshot::{Look, Snapshot};
-use bpf::cgroup::Cgroup;
+use auditor::facts::{Look, Snapshot};
+use auditor::judge::classify;
 use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
-use bpf::list::{AttachFlags, detach};
-use bpf::program::Program;
 use bpf::state::ThrottleState;
 use bpf::throttle::{Parts, load};
-use bpf::{CgroupBpf, LinuxBpf, Owner, ProgramId};
-use vmtests::cgroup::ScratchCgroup;
+use bpf::{LinuxBpf, Owner};
+use kernel::Program;
+use kernel::ProgramId;
+use kernel::boundary::Host as _;
+use kernel::cgroup::Cgroup;
+use kernel::list::{AttachFlags, detach};
+use testkit::cgroup::ScratchCgroup;
 
 use crate::common::*;
 
@@ -157,7 +159,7 @@ fn root_a_throttle_that_is_armed_again_is_left_alone() {
     let cgroup = ScratchCgroup::new("armed");
     let open = Cgroup::open(cgroup.path()).unwrap();
     let loaded = load(&Owner::this_process("test").unwrap(), 0, Parts::TCP).unwrap();
-    bpf::list::attach(loaded.egress.as_fd(), &open, EGRESS, MULTI, None).unwrap();
+    kernel::list::attach(loaded.egress.as_fd(), &open, EGRESS, MULTI, None).unwrap();
     let outcomes = clean_after(cgroup.path(), "chadthrottle*", || {
         let limits = Limits {
             rate: Rate::from_bytes_per_second(1_000_000).unwrap(),
@@ -220,7 +222,7 @@ fn root_a_later_look_asks_only_the_cgroups_of_suspects_again() {
         std::fs::remove_dir(&gone).unwrap();
         // The kernel lets go of it a while later.
         let deadline = Instant::now() + Duration::from_secs(30);
-        while bpf::objects::program(ending).unwrap().is_some() {
+        while kernel::objects::program(ending).unwrap().is_some() {
             assert!(Instant::now() < deadline, "it outlives its cgroup");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -245,7 +247,7 @@ fn root_a_program_that_is_attached_while_the_audit_waits_is_not_unattached() {
     let fd = program.as_fd().try_clone_to_owned().unwrap();
     let snapshot = looks(Path::new("/"), &names.leak, move || {
         let open = Cgroup::open(&late).unwrap();
-        bpf::list::attach(fd.as_fd(), &open, EGRESS, MULTI, None).unwrap();
+        kernel::list::attach(fd.as_fd(), &open, EGRESS, MULTI, None).unwrap();
     });
     let classified = classify(&snapshot);
     assert_eq!(classified.programs, []);

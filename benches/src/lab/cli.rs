@@ -36,7 +36,7 @@ pub enum Command {
     Report(ReportArgs),
     /// Boots virtual machines, for `--vm`.
     #[command(hide = true)]
-    Runner(Box<vmtests::vm::Args>),
+    Runner(Box<vmtests::machines::Args>),
 }
 
 /// What and how to measure.

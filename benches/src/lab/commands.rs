@@ -32,7 +32,7 @@ const STOPPED: u8 = 130;
 pub fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Some(Command::Report(args)) => report(args),
-        Some(Command::Runner(args)) => vmtests::vm::run::run(args),
+        Some(Command::Runner(args)) => vmtests::machines::run::run(args),
         None => measure(&cli.run),
     }
 }
@@ -98,7 +98,7 @@ fn here(args: &RunArgs, entries: &[Entry], stop: &Stop) -> Result<Results> {
     );
     for tool in ["ip", "tc", "iperf3", "sysctl"] {
         ensure!(
-            vmtests::vm::command::find(tool).is_some(),
+            vmtests::machines::command::find(tool).is_some(),
             "there is no {tool}; 'scripts/setup test' installs it"
         );
     }

@@ -85,7 +85,7 @@ fn wait(mut child: Child, stop: &Stop) -> Result<ExitStatus> {
 /// The results in a guest's log.
 fn found(log: &str) -> Result<Results> {
     let Some(line) = log.lines().rfind(|line| line.starts_with(BEGINS)) else {
-        let said = vmtests::vm::command::tail(log.trim(), 5);
+        let said = vmtests::machines::command::tail(log.trim(), 5);
         bail!("no results in the guest's log, which ends with:\n{said}")
     };
     Results::parse(line)

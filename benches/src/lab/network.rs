@@ -18,8 +18,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use vmtests::cgroup::{ScratchCgroup, enter};
-use vmtests::isolation::isolate;
+use testkit::cgroup::{ScratchCgroup, enter};
+use testkit::isolation::isolate;
 
 use super::cell::{Cell, Way};
 use super::echo::Echo;

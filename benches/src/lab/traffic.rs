@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bpf::limits::Rate;
-use vmtests::cgroup::enter;
-use vmtests::traffic::is_listened_to;
+use testkit::cgroup::enter;
+use testkit::traffic::is_listened_to;
 
 use super::cell::{Cell, Sender, Way};
 use super::expect::DATAGRAM;

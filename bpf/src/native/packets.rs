@@ -1,52 +1,13 @@
-//! The packet programs as a whole, compiled for this machine (`programs/native_packets.c`): given packets and a clock.
+//! The packet programs as a whole, compiled for this machine: given packets and a clock.
 
 use std::ffi::c_int;
 
+use chadthrottle_native as native;
+use native::Packet as RawPacket;
+use zerocopy::IntoBytes;
+
 use crate::state::ThrottleState;
 use crate::throttle::types;
-
-unsafe extern "C" {
-    fn chad_packet(
-        packet: *mut RawPacket,
-        cgroup: *mut types::throttle_cgroup,
-        counters: *mut types::throttle_counters,
-        waiting: *mut types::throttle_waiting,
-        program: c_int,
-    ) -> c_int;
-    fn chad_wire_bytes(packet: *mut RawPacket, base: u32) -> u32;
-}
-
-/// `struct native_packet`.
-#[repr(C)]
-struct RawPacket {
-    now: u64,
-    tstamp: u64,
-    bytes: *const u8,
-    available: u32,
-    length: u32,
-    gso_segs: u32,
-    gso_size: u32,
-    protocol: u32,
-    device: u32,
-    random: u32,
-    socket: u32,
-    is_raw: u32,
-    is_foreign: u32,
-    in_flight: u32,
-    sacked: u32,
-    lost: u32,
-    sent_again: u32,
-    mark: u32,
-    priority: u32,
-    dropped_mark: u32,
-    dropped_priority: u32,
-    queued: u32,
-    enlisted: u32,
-    told: u32,
-    redirected: u32,
-    looked_up: u32,
-    tuple: [u8; 36],
-}
 
 /// What a packet carries for those that see it next: `skb->mark` and `skb->priority`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,8 +57,6 @@ impl Packet {
         RawPacket {
             now,
             tstamp: self.leaves,
-            bytes: self.headers.as_ptr(),
-            available: u32::try_from(self.headers.len()).unwrap(),
             length: self.length,
             gso_segs: self.gso_segs,
             gso_size: self.gso_size,
@@ -113,14 +72,7 @@ impl Packet {
             sent_again: self.sent_again,
             mark: self.mark.mark,
             priority: self.mark.priority,
-            dropped_mark: 0,
-            dropped_priority: 0,
-            queued: 0,
-            enlisted: 0,
-            told: 0,
-            redirected: 0,
-            looked_up: 0,
-            tuple: [0; 36],
+            ..RawPacket::NONE
         }
     }
 
@@ -133,9 +85,7 @@ impl Packet {
 
     /// `wire_bytes`: what it is charged for. `base`: the bytes of a link header.
     pub(crate) fn wire_bytes(&self, base: u32) -> u32 {
-        let mut raw = self.raw(0);
-        // SAFETY: `raw` and the headers that it points to live across the call.
-        unsafe { chad_wire_bytes(&raw mut raw, base) }
+        native::wire_bytes(&mut self.raw(0), &self.headers, base)
     }
 }
 
@@ -233,16 +183,14 @@ impl Place {
         let mut raw = packet.raw(now);
         raw.queued = self.queued.into();
         (raw.dropped_mark, raw.dropped_priority) = (self.dropped.mark, self.dropped.priority);
-        // SAFETY: the packet, its headers and all that the programs keep live across the call, and nobody else has them.
-        let verdict = unsafe {
-            chad_packet(
-                &raw mut raw,
-                &raw mut self.cgroup,
-                &raw mut self.counters,
-                &raw mut self.waiting,
-                program as c_int,
-            )
-        };
+        let verdict = native::packet(
+            &mut raw,
+            &packet.headers,
+            self.cgroup.as_mut_bytes(),
+            self.counters.as_mut_bytes(),
+            self.waiting.as_mut_bytes(),
+            program as c_int,
+        );
         (verdict, raw)
     }
 }

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
+use bpf::LinuxBpf;
 use bpf::limits::{Limits, Rate, Traffic};
 use bpf::state::ThrottleState;
-use bpf::{AttachType, CgroupBpf, LinuxBpf};
-use vmtests::traffic::{PAYLOAD, flood_above, socket};
+use kernel::AttachType;
+use kernel::boundary::Host as _;
+use testkit::traffic::{PAYLOAD, flood_above, socket};
 
 use crate::{BURST, Lab, RATE, SECOND, V4, V6, limits};
 

@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::process::Command;
 
-use bpf::AttachType;
 use bpf::limits::Traffic;
+use kernel::AttachType;
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 use crate::{Lab, V4, V6};

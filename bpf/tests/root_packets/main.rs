@@ -9,16 +9,18 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use bpf::cgroup::Cgroup;
+use bpf::ThrottleProgram;
 use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
-use bpf::link::Link;
-use bpf::program::Program;
 use bpf::state::{Counters, ThrottleState};
 use bpf::throttle::{Loaded, load};
-use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::traffic::{Flood, PAYLOAD, Until, flood_above, flood_above_with, flood_until, socket};
+use bpf::{LinuxBpf, Owner};
+use kernel::AttachType;
+use kernel::boundary::Host as _;
+use kernel::cgroup::Cgroup;
+use kernel::link::Link;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::traffic::{Flood, PAYLOAD, Until, flood_above, flood_above_with, flood_until, socket};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -60,7 +62,7 @@ impl Lab {
         Self { cgroup, open, programs, _link: link, attach_type }
     }
 
-    fn program(&self) -> &Program {
+    fn program(&self) -> &ThrottleProgram {
         self.programs.program(self.attach_type)
     }
 

@@ -5,9 +5,11 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bpf::LinuxBpf;
 use bpf::limits::{Limits, Rate, Traffic};
 use bpf::state::{Counters, ThrottleState};
-use bpf::{AttachType, CgroupBpf, LinuxBpf};
+use kernel::AttachType;
+use kernel::boundary::Host as _;
 
 use crate::{Lab, V4, limits};
 

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bpf::cgroup::View;
-use bpf::lineage::Lineage;
-use bpf::offered::{Offered, offered};
-use bpf::probe::Support;
-use bpf::qdisc::{self, Device};
+use bpf::advice::explained;
 use bpf::throttle::{self, Parts};
-use bpf::{AttachType, CgroupBpf, LinuxBpf, Owner, ProgramId, pins, probe};
+use bpf::{LinuxBpf, Owner};
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Programs as _;
+use kernel::cgroup::View;
+use kernel::lineage::Lineage;
+use kernel::offered::{Offered, offered};
+use kernel::probe::Support;
+use kernel::qdisc::{self, Device};
+use kernel::{AttachType, ProgramId, pins, probe};
 
 /// An answer, or the words of who could not give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +29,11 @@ pub(super) enum Answer<T> {
 impl<T> Answer<T> {
     /// A call that was refused says nothing of the kernel. Of what libbpf has to say, which fills a
     /// page, the first line is what matters.
-    fn of(result: bpf::Result<T>) -> Self {
+    fn of(result: kernel::Result<T>) -> Self {
         match result {
             Ok(answer) => Self::Is(answer),
             Err(error) => {
-                let said = first_line(&error.to_string()).to_owned();
+                let said = first_line(&explained(&error)).to_owned();
                 if error.is_no_answer() { Self::Unknown(said) } else { Self::No(said) }
             }
         }
@@ -81,7 +85,7 @@ pub(super) struct Mounted {
     pub(super) top: Option<&'static str>,
 }
 
-fn mounted() -> bpf::Result<Mounted> {
+fn mounted() -> kernel::Result<Mounted> {
     let view = View::best()?;
     Ok(Mounted { on: view.point().to_owned(), top: view.top_in_words() })
 }
@@ -107,7 +111,7 @@ const ATTACH_TYPES: [AttachType; 3] =
     [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS];
 
 pub(super) fn gather(cgroup: Option<&Path>) -> Facts {
-    let load = |parts| -> bpf::Result<()> {
+    let load = |parts| -> kernel::Result<()> {
         let owner = Owner::this_process(env!("CARGO_PKG_VERSION"))?;
         throttle::load(&owner, 0, parts).map(drop)
     };
@@ -128,7 +132,7 @@ pub(super) fn gather(cgroup: Option<&Path>) -> Facts {
 }
 
 fn place(path: &Path) -> Place {
-    let lists = || -> bpf::Result<_> {
+    let lists = || -> kernel::Result<_> {
         let kernel = LinuxBpf::new()?;
         let lineages = kernel.lineages(&kernel.open_cgroup(path)?, &ATTACH_TYPES)?;
         let called = called(&kernel, &lineages);
@@ -155,7 +159,7 @@ fn called(kernel: &LinuxBpf, lineages: &[Lineage]) -> BTreeMap<ProgramId, Called
 
 #[cfg(test)]
 mod tests {
-    use bpf::error::{Call, Error};
+    use kernel::error::{Call, Error};
     use nix::errno::Errno;
 
     use super::*;

@@ -1,9 +1,10 @@
 //! `fq` on the devices, and whether the kernel has it.
 
-use auditor::escape::escape;
 use bpf::limits::FqDevices;
-use bpf::offered::Offered;
-use bpf::qdisc::{Device, with_fq};
+use bpf::with_fq;
+use kernel::offered::Offered;
+use kernel::qdisc::Device;
+use terminal::escape;
 
 use super::facts::Answer;
 use super::report::{Check, Grade, check};

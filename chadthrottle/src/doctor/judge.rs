@@ -1,8 +1,8 @@
 //! Judging what the host and its kernel have.
 
-use bpf::AttachType;
-use bpf::qdisc::Device;
-use bpf::release::version;
+use kernel::AttachType;
+use kernel::qdisc::Device;
+use kernel::release::version;
 use throttle_core::Direction;
 
 use super::facts::{Answer, Facts, Mounted};
@@ -181,8 +181,8 @@ pub(super) fn held(facts: &Facts) -> Vec<Held> {
 
 #[cfg(test)]
 mod tests {
-    use bpf::offered::Offered;
-    use bpf::probe::Support;
+    use kernel::offered::Offered;
+    use kernel::probe::Support;
 
     use super::super::facts::first_line;
     use super::super::text::text;
@@ -200,7 +200,6 @@ mod tests {
             cgroup2: Answer::Is(Mounted { on: "/sys/fs/cgroup".into(), top: None }),
             support: Answer::Is(Support {
                 links: true,
-                link_detach: true,
                 program_flags: true,
                 expected_revision: true,
                 tcp: true,

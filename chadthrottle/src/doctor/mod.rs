@@ -10,19 +10,18 @@ mod report;
 mod text;
 
 use anyhow::Result;
-use auditor::exit::{self, Ends};
-use throttle_core::target::Target;
+use terminal::exit::{self, Ends};
+use throttle_core::target::{Target, ThisHost};
 
 use self::facts::{Facts, gather};
+pub(crate) use self::report::schema;
 use self::report::{Diagnosis, Grade};
 use crate::cli::{DoctorArgs, Format};
 use crate::words::print;
 
-pub(crate) use self::report::schema;
-
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     let cgroup = match &args.cgroup {
-        Some(path) => Some(Target::Cgroup(path.clone()).resolve()?.cgroup),
+        Some(path) => Some(Target::Cgroup(path.clone()).resolve(&ThisHost)?.cgroup),
         None => None,
     };
     let facts = gather(cgroup.as_deref());

@@ -1,10 +1,11 @@
 //! The cgroup that was named: whether a limit can be attached there, beside what is attached to it and above.
 
-use auditor::escape::{escape, escape_bytes};
-use bpf::lineage::{Level, Lineage, ListMode};
-use bpf::list::MAX_PROGRAMS;
-use bpf::{AttachType, ProgramId};
 use std::os::unix::ffi::OsStrExt;
+
+use kernel::lineage::{Level, Lineage, ListMode};
+use kernel::list::MAX_PROGRAMS;
+use kernel::{AttachType, ProgramId};
+use terminal::{escape, escape_bytes};
 use throttle_core::Direction;
 use throttle_core::neighbours::{Joining, joining};
 

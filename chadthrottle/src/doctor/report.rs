@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use auditor::schema::{WrittenPath, schema_of};
+use auditor::facts::WrittenPath;
 use schemars::JsonSchema;
 use serde::Serialize;
+use terminal::schema_of;
 
 /// How good something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use auditor::escape::escape;
 use comfy_table::{Table, presets};
+use terminal::escape;
 
 use super::report::{Diagnosis, Grade};
 

@@ -1,14 +1,15 @@
 //! Whether programs may be on the cgroup above. They take nobody's out of force, and leave room for others.
 
-use bpf::cgroup::Cgroup;
-use bpf::error::Kind;
-use bpf::lineage::{Level, Lineage, whole_lineages};
-use bpf::list::MAX_PROGRAMS;
-use bpf::{AttachType, LinuxBpf, ProgramId};
+use bpf::LinuxBpf;
+use kernel::cgroup::Cgroup;
+use kernel::error::Kind;
+use kernel::lineage::{Level, Lineage, whole_lineages};
+use kernel::list::MAX_PROGRAMS;
+use kernel::{AttachType, ProgramId};
 use throttle_core::neighbours::{Joining, joining, of_level, without};
 
 use crate::in_force::{displaced, is_guard};
-use crate::limit::shown;
+use crate::words::shown;
 
 /// Others have the last 16 places of a list: whoever follows a path can do without.
 const MOST: usize = 48;
@@ -61,7 +62,9 @@ fn lineages(parent: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>
     match whole_lineages(parent, attach_types) {
         // With the cgroup its programs went.
         Err(error) if error.kind() == Kind::Vanished => Ok(Vec::new()),
-        Err(error) => Err(format!("which programs are in force cannot be seen: {}", error.why())),
+        Err(error) => {
+            Err(format!("which programs are in force cannot be seen: {}", bpf::advice::why(&error)))
+        }
         Ok(lineages) => Ok(lineages),
     }
 }

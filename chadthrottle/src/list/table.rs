@@ -6,11 +6,11 @@
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use auditor::classify::Finding;
-use auditor::escape::{escape, escape_bytes};
-use auditor::snapshot::Count;
+use auditor::facts::Count;
+use auditor::judge::Finding;
 use bpf::limits::Bytes;
 use comfy_table::{Table, presets};
+use terminal::{escape, escape_bytes};
 
 use crate::armed::way;
 use crate::throttles::{Row, Throttles};
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn nothing_to_show_is_said_only_where_all_was_seen() {
         assert_eq!(text(&all(Vec::new()), Some(80)), "no throttles\n");
-        let gap = auditor::report::Gap { what: "x".to_owned(), why: "y".to_owned() };
+        let gap = auditor::facts::Note { what: "x".to_owned(), why: "y".to_owned() };
         let blind = Throttles { gaps: vec![gap], ..all(Vec::new()) };
         assert_eq!(text(&blind, Some(80)), "");
     }

@@ -7,15 +7,16 @@ use std::collections::btree_map::Entry::Vacant;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use auditor::escape::escape;
-use bpf::cgroup::Cgroup;
-use bpf::error::{Call, Error, Kind};
+use bpf::ThrottleProgram;
+use bpf::advice::explained;
 use bpf::ledger::{self, Entry};
 use bpf::limits::{Rate, Traffic};
-use bpf::lineage::{Lineage, ListMode, lineages};
-use bpf::list::{Scope, query};
-use bpf::program::Program;
-use bpf::{AttachType, CgroupId, ProgramId, ProgramIdentity, objects};
+use kernel::cgroup::Cgroup;
+use kernel::error::{Call, Error, Kind};
+use kernel::lineage::{Lineage, ListMode, lineages};
+use kernel::list::{Scope, query};
+use kernel::{AttachType, CgroupId, ProgramId, ProgramIdentity, objects};
+use terminal::escape;
 use throttle_core::neighbours::Neighbour;
 use throttle_core::{Direction, Spec, Started};
 
@@ -65,7 +66,7 @@ pub(crate) struct Around {
 }
 
 /// `Err`: why nothing could be seen.
-pub(crate) type Found = bpf::Result<Around>;
+pub(crate) type Found = kernel::Result<Around>;
 
 /// Looks for limits on a cgroup, on its ancestors, and on its descendants. It asks each of them for two lists, some ten
 /// microseconds a cgroup. `ours`: the programs of the limit that is armed there already, if it is.
@@ -97,25 +98,25 @@ struct Look {
     /// Of the limit that asks.
     ours: Vec<ProgramId>,
     /// Those that were met; none for one that went away meanwhile.
-    programs: BTreeMap<ProgramId, Option<Program>>,
+    programs: BTreeMap<ProgramId, Option<ThrottleProgram>>,
     ledger: Option<Vec<Entry>>,
     found: Around,
 }
 
-fn is_ours(program: &Program) -> bool {
+fn is_ours(program: &ThrottleProgram) -> bool {
     program.info().name.starts_with("chadthrottle")
 }
 
 impl Look {
-    fn open(&mut self, id: ProgramId) -> bpf::Result<()> {
+    fn open(&mut self, id: ProgramId) -> kernel::Result<()> {
         if let Vacant(new) = self.programs.entry(id) {
-            new.insert(objects::program(id)?);
+            new.insert(objects::program(id)?.map(ThrottleProgram::from));
         }
         Ok(())
     }
 
     /// The programs of others that are in force, where they are in sight.
-    fn beside(&mut self, lineage: &Lineage) -> bpf::Result<()> {
+    fn beside(&mut self, lineage: &Lineage) -> kernel::Result<()> {
         for level in &lineage.levels {
             for program in &level.list.programs {
                 let id = program.id;
@@ -139,7 +140,11 @@ impl Look {
         Ok(())
     }
 
-    fn at(&mut self, place: &Place<'_>, ids: impl Iterator<Item = ProgramId>) -> bpf::Result<()> {
+    fn at(
+        &mut self,
+        place: &Place<'_>,
+        ids: impl Iterator<Item = ProgramId>,
+    ) -> kernel::Result<()> {
         for id in ids {
             let Some(other) = self.limit(place, id)? else { continue };
             self.found.limits.push(other);
@@ -148,7 +153,7 @@ impl Look {
     }
 
     /// The limit of a program at a place. None of one that has none, or goes away meanwhile.
-    fn limit(&mut self, place: &Place<'_>, id: ProgramId) -> bpf::Result<Option<Other>> {
+    fn limit(&mut self, place: &Place<'_>, id: ProgramId) -> kernel::Result<Option<Other>> {
         if self.ours.contains(&id) {
             return Ok(None);
         }
@@ -181,7 +186,7 @@ impl Look {
     }
 
     /// A cgroup that is removed meanwhile has no limits any more.
-    fn below(&mut self, top: &Path) -> bpf::Result<()> {
+    fn below(&mut self, top: &Path) -> kernel::Result<()> {
         let mut folders = children(top)?;
         while let Some(folder) = folders.pop() {
             match self.one_below(&folder).and_then(|()| children(&folder)) {
@@ -193,7 +198,7 @@ impl Look {
         Ok(())
     }
 
-    fn one_below(&mut self, folder: &Path) -> bpf::Result<()> {
+    fn one_below(&mut self, folder: &Path) -> kernel::Result<()> {
         let cgroup = Cgroup::open(folder)?;
         for direction in Direction::BOTH {
             let list = query(&cgroup, direction.attach_type(), Scope::Local, false)?;
@@ -205,7 +210,7 @@ impl Look {
     }
 }
 
-fn children(folder: &Path) -> bpf::Result<Vec<PathBuf>> {
+fn children(folder: &Path) -> kernel::Result<Vec<PathBuf>> {
     let fail = |error: std::io::Error| {
         Error::from_io(Call::OpenCgroup, folder.display().to_string(), &error)
     };
@@ -220,13 +225,13 @@ fn children(folder: &Path) -> bpf::Result<Vec<PathBuf>> {
 }
 
 /// `process 4711 (chadthrottle)`, `the pinned throttle 3`.
-fn whose(program: &Program, cgroup: CgroupId, ledger: &[Entry]) -> String {
+fn whose(program: &ThrottleProgram, cgroup: CgroupId, ledger: &[Entry]) -> String {
     if let Some(entry) = recorded(&program.info().identity(), cgroup, ledger) {
         return format!("the pinned throttle {}", escape(&entry.throttle));
     }
-    let Ok(Some(owner)) = program.owner() else { return "an unknown owner".to_owned() };
+    let Ok(Some(owner)) = bpf::owner_of(program) else { return "an unknown owner".to_owned() };
     let pid = owner.pid;
-    if bpf::pid_namespace().is_ok_and(|here| here != owner.pid_namespace) {
+    if kernel::process::pid_namespace().is_ok_and(|here| here != owner.pid_namespace) {
         return format!("process {pid} of another pid namespace");
     }
     match owner.is_alive() {
@@ -272,7 +277,8 @@ pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
             }
         }
         Err(error) => say(&format!(
-            "whether other limits hold on this cgroup, above or below it cannot be seen: {error}"
+            "whether other limits hold on this cgroup, above or below it cannot be seen: {}",
+            explained(error)
         )),
     }
 }
@@ -284,7 +290,7 @@ mod tests {
     /// Recorded by a throttle that its owner has left pinned on purpose.
     fn pinned() -> Entry {
         let snapshot = include_str!("../../../auditor/tests/snapshots-in/pinned.json");
-        let snapshot: auditor::snapshot::Snapshot = serde_json::from_str(snapshot).unwrap();
+        let snapshot: auditor::facts::Snapshot = serde_json::from_str(snapshot).unwrap();
         snapshot.looks[0].ledger[0].clone()
     }
 

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use auditor::escape::{escape, escape_bytes};
 use bpf::limits::{Limits, Traffic};
-use bpf::lineage::ListMode;
+use kernel::lineage::ListMode;
+use terminal::{escape, escape_bytes};
 use throttle_core::Spec;
 use throttle_core::neighbours::Neighbour;
 
@@ -148,7 +148,7 @@ fn sentence(other: &Other, ours: &Limits) -> String {
 #[cfg(test)]
 mod tests {
     use bpf::limits::{Burst, FqDevices, Rate};
-    use bpf::{AttachType, ProgramId};
+    use kernel::{AttachType, ProgramId};
     use throttle_core::Direction;
     use throttle_core::mode::{TcpWish, Wish};
 
@@ -166,7 +166,7 @@ mod tests {
             upload: Some(rate(upload)),
             burst: Burst::DEFAULT,
             traffic,
-            attach: Wish::Auto,
+            attach: Wish::default(),
             tcp: TcpWish::Auto,
             departures: FqDevices::NONE,
             queue: false,

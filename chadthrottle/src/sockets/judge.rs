@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bpf::CgroupId;
-use bpf::sockets::{Open, OpenFile, Process, Socket, SocketKind};
+use kernel::CgroupId;
+use kernel::sockets::{Open, OpenFile, Process, Socket, SocketKind};
 
 /// What goes past a limit, or through it twice.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -139,7 +139,7 @@ fn devices(files: &[OpenFile], sockets: &[Owned<'_>]) -> Vec<Held> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use bpf::sockets::{Device, Traffic};
+    use kernel::sockets::{Device, Traffic};
 
     use super::*;
 

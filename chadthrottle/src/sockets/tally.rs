@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bpf::CgroupId;
-use bpf::sockets::{Open, OpenFile, Process, Traffic};
+use kernel::CgroupId;
+use kernel::sockets::{Open, OpenFile, Process, Traffic};
 use throttle_core::Direction;
 
 use super::judge::is_outside;
@@ -99,7 +99,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use bpf::sockets::Socket;
+    use kernel::sockets::Socket;
 
     use super::super::judge::tests::{ELSEWHERE, open, outside, process, socket};
     use super::*;

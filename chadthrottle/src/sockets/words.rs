@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use auditor::escape::{escape, escape_bytes};
-use bpf::CgroupId;
 use bpf::limits::Bytes;
-use bpf::sockets::{Process, SocketKind, Traffic};
+use kernel::CgroupId;
+use kernel::sockets::{Process, SocketKind, Traffic};
+use terminal::{escape, escape_bytes};
 use throttle_core::Direction;
 
 use super::judge::{Held, Outside, Past};

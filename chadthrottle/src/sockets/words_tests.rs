@@ -1,4 +1,4 @@
-use bpf::sockets::SocketKind;
+use kernel::sockets::SocketKind;
 
 use super::super::judge::Group;
 use super::super::judge::tests::{ELSEWHERE, process};

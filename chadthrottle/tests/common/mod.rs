@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use auditor::classify::{Finding, classify};
 use auditor::collect::{Options, collect};
-use bpf::AttachType;
-use bpf::cgroup::Cgroup;
-use bpf::error::Kind;
-use bpf::list::{Scope, query};
+use auditor::judge::{Finding, classify};
+use kernel::AttachType;
+use kernel::cgroup::Cgroup;
+use kernel::error::Kind;
+use kernel::list::{Scope, query};
 
 /// What the audit of everything says of the programs of an owner. Other tests' programs have other owners.
 pub(crate) fn audit(owner: u32) -> Vec<Finding> {
@@ -25,7 +25,7 @@ pub(crate) fn audit(owner: u32) -> Vec<Finding> {
 pub(crate) fn programs(cgroup: &Path) -> usize {
     let count = |at| Ok(query(&Cgroup::open(cgroup)?, at, Scope::Local, false)?.programs.len());
     let count = |at| match count(at) {
-        Err(error) if bpf::Error::kind(&error) == Kind::Vanished => 0,
+        Err(error) if kernel::Error::kind(&error) == Kind::Vanished => 0,
         counted => counted.unwrap(),
     };
     [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS]

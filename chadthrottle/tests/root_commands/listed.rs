@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use bpf::AttachType;
-use bpf::link::Link;
+use kernel::AttachType;
+use kernel::link::Link;
 use nix::sys::signal::Signal;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::leak;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::leak;
 
 use crate::common::programs;
 use crate::{Limit, run, text};

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmtests::cgroup::{ScratchCgroup, remove_tree};
-use vmtests::isolation::isolate;
-use vmtests::process::{Mortal, soon, wait_for_name};
-use vmtests::traffic::{flood_above, socket};
+use testkit::cgroup::{ScratchCgroup, remove_tree};
+use testkit::isolation::isolate;
+use testkit::process::{Mortal, soon, wait_for_name};
+use testkit::traffic::{flood_above, socket};
 
 use crate::common::programs;
 
@@ -282,7 +282,7 @@ fn root_a_process_in_a_cgroup_with_a_misleading_name_is_limited_there() {
     let cgroup = ScratchCgroup::new("names");
     let (other, own) = (cgroup.child("foo"), cgroup.child("foo (deleted)"));
     let mut sleep = {
-        let _inside = vmtests::cgroup::enter(&own);
+        let _inside = testkit::cgroup::enter(&own);
         Command::new("sleep").arg("60").spawn().unwrap()
     };
     let limit = Limit::start(&["--pid", &sleep.id().to_string(), "--upload", "1M"]);

@@ -3,12 +3,12 @@
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
-use bpf::list::AttachFlags;
-use bpf::program::Program;
+use kernel::Program;
+use kernel::list::AttachFlags;
 use nix::sys::signal::Signal;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::traffic::socket;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::traffic::socket;
 
 use crate::{EGRESS, LOOPBACK, Limit, arrive, make_again, on, plant, socket_of, soon};
 
@@ -44,7 +44,7 @@ impl Firewalled {
 
     /// What runs a command where only the cgroup above the service is mounted, at `/run/part`.
     fn part(&self) -> String {
-        let mount = bpf::cgroup::cgroup2_mount().unwrap();
+        let mount = kernel::cgroup::cgroup2_mount().unwrap();
         format!(
             "mkdir -p /run/part && mount --bind {} /run/part && umount -l {} && exec \"$@\"",
             self.above.display(),

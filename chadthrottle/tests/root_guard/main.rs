@@ -14,19 +14,19 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use auditor::classify::Finding;
-use bpf::cgroup::Cgroup;
-use bpf::list::{AttachFlags, Scope, attach, query};
-use bpf::program::Program;
+use auditor::judge::Finding;
 use bpf::state::Count;
-use bpf::{AttachType, ProgramId};
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::list::{AttachFlags, Scope, attach, query};
+use kernel::{AttachType, ProgramId};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmtests::cgroup::{ScratchCgroup, enter, remove_tree};
-use vmtests::isolation::isolate;
-use vmtests::process::{Mortal, soon};
-use vmtests::traffic::{PAYLOAD, socket};
+use testkit::cgroup::{ScratchCgroup, enter, remove_tree};
+use testkit::isolation::isolate;
+use testkit::process::{Mortal, soon};
+use testkit::traffic::{PAYLOAD, socket};
 
 use crate::common::audit;
 
@@ -276,7 +276,8 @@ fn restart(service: &Path, receiver: &UdpSocket) -> Count {
     soon("it is armed again", || on(service).len() == 1);
     let open = Cgroup::open(service).unwrap();
     let id = on(service)[0];
-    let counters = Program::open(id).unwrap().counters(open.id(), EGRESS).unwrap().unwrap();
+    let counters =
+        bpf::ThrottleProgram::open(id).unwrap().counters(open.id(), EGRESS).unwrap().unwrap();
     counters.passed + counters.dropped
 }
 

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use bpf::CgroupBpf;
 use bpf::ledger::{self, Entry, RecordedAttachment, RecordedLimits, Stage};
 use bpf::limits::Limits;
 use bpf::throttle::Parts;
-use bpf::{AttachType, CgroupBpf};
+use kernel::AttachType;
 use nix::errno::Errno;
 
 use super::rearm::Recorded;
 use super::{Engine, Throttle, queue};
 use crate::attachment::{Attachment, identity, prepare};
 use crate::error::{Error, Result};
-use crate::lane::{Lane, Place, find_free};
+use crate::id::ThrottleId;
 use crate::ledger::Locked;
+use crate::load::{Load, Place, find_free};
 use crate::mode::{Decision, Mode, Tcp, TcpWish};
 use crate::spec::{Direction, Spec};
-use crate::status::{Started, ThrottleId};
+use crate::status::Started;
 
 /// A program to be attached: where, and what it allows. The one for TCP allows nothing by itself.
 pub(super) type Part = (AttachType, Option<Limits>);
@@ -68,7 +70,7 @@ impl<B: CgroupBpf> Engine<B> {
         };
         let (mut before, mut displaced) =
             self.look_before(&cgroup, spec, &limits, &mut tcp, &mut notes)?;
-        let lane = match self.lane_for(&places(tcp), Parts { tcp: tcp == Tcp::Shape, queue }) {
+        let load = match self.load_for(&places(tcp), Parts { tcp: tcp == Tcp::Shape, queue }) {
             // A limit that drops is better than none.
             Err(Error::Kernel(error))
                 if spec.tcp == TcpWish::Auto && !queue && is_refused(&error) =>
@@ -80,9 +82,9 @@ impl<B: CgroupBpf> Engine<B> {
                     "the kernel refuses the program that shapes TCP ('--tcp shape' tells why; it needs CAP_PERFMON, \
                      too): packets above the limit are dropped",
                 );
-                self.lane_for(&places(tcp), Parts { tcp: false, queue })?
+                self.load_for(&places(tcp), Parts { tcp: false, queue })?
             }
-            lane => lane?,
+            load => load?,
         };
         let (parts, places) = (parts(&limits, tcp), places(tcp));
 
@@ -92,7 +94,7 @@ impl<B: CgroupBpf> Engine<B> {
             tcp,
             cgroup_top: self.kernel.cgroup_top(&cgroup),
             displace: spec.displace,
-            lane: Rc::clone(&lane),
+            load: Rc::clone(&load),
             places,
             attachments: Vec::new(),
             entry: None,
@@ -109,19 +111,19 @@ impl<B: CgroupBpf> Engine<B> {
             match announced {
                 Ok(entry) => throttle.entry = Some(entry),
                 Err(error) => {
-                    drop((lane, throttle));
+                    drop((load, throttle));
                     self.drop_unused_lanes();
                     return Err(error);
                 }
             }
         }
         let opened = queue
-            .then(|| self.kernel.queue_open(&lane.programs, &spec.cgroup, &self.config.owner))
+            .then(|| self.kernel.queue_open(&load.programs, &spec.cgroup, &self.config.owner))
             .transpose();
         let attached = opened.map_err(Error::from).and_then(|opened| {
             throttle.queue = opened;
-            self.attach_all(&mut throttle, &cgroup, &lane, &parts)?;
-            let more = self.look_after(&cgroup, spec, &before, &lane)?;
+            self.attach_all(&mut throttle, &cgroup, &load, &parts)?;
+            let more = self.look_after(&cgroup, spec, &before, &load)?;
             for program in more {
                 if !displaced.contains(&program) {
                     displaced.push(program);
@@ -129,7 +131,7 @@ impl<B: CgroupBpf> Engine<B> {
             }
             self.record_attached(&mut throttle, lock.as_ref())
         });
-        drop(lane);
+        drop(load);
         if recorded.is_none() || attached.is_ok() {
             drop(lock.take());
         }
@@ -152,19 +154,19 @@ impl<B: CgroupBpf> Engine<B> {
     }
 
     /// A load with these places free.
-    fn lane_for(&mut self, places: &[Place], parts: Parts) -> Result<Rc<Lane<B>>> {
-        let taken = self.throttles.values().map(|it| (&it.lane, it.places.as_slice()));
-        let lanes = self.lanes.iter().filter(|lane| {
-            lane.programs.sockops.is_some() == parts.tcp && lane.programs.queue.is_none()
+    fn load_for(&mut self, places: &[Place], parts: Parts) -> Result<Rc<Load<B>>> {
+        let taken = self.throttles.values().map(|it| (&it.load, it.places.as_slice()));
+        let loads = self.loads.iter().filter(|load| {
+            load.programs.sockops.is_some() == parts.tcp && load.programs.queue.is_none()
         });
         // A load with a queue serves one cgroup.
-        if let Some(lane) = find_free(lanes, &taken, places).filter(|_| !parts.queue) {
-            return Ok(lane);
+        if let Some(load) = find_free(loads, &taken, places).filter(|_| !parts.queue) {
+            return Ok(load);
         }
         let programs = self.kernel.load(&self.config.owner, self.config.mark, parts)?;
-        let lane = Rc::new(Lane { programs });
-        self.lanes.push(Rc::clone(&lane));
-        Ok(lane)
+        let load = Rc::new(Load { programs });
+        self.loads.push(Rc::clone(&load));
+        Ok(load)
     }
 
     /// A name that no throttle has. A folder without an entry holds pins that nobody answers for: the auditor's to remove.
@@ -192,7 +194,7 @@ impl<B: CgroupBpf> Engine<B> {
         let attachments = parts
             .iter()
             .map(|&(attach_type, limits)| {
-                let program = identity(&self.kernel, &throttle.lane, attach_type);
+                let program = identity(&self.kernel, &throttle.load, attach_type);
                 let pin = self.free_pin(&self.config.pins.join(&name), &pin_name(attach_type));
                 RecordedAttachment {
                     attach_type,
@@ -242,7 +244,7 @@ impl<B: CgroupBpf> Engine<B> {
         &self,
         throttle: &mut Throttle<B>,
         cgroup: &Rc<B::Cgroup>,
-        lane: &Rc<Lane<B>>,
+        load: &Rc<Load<B>>,
         parts: &[Part],
     ) -> Result<()> {
         if throttle.tcp == Tcp::Shape {
@@ -252,7 +254,7 @@ impl<B: CgroupBpf> Engine<B> {
             for at in others.into_iter().filter(|at| parts.iter().all(|(part, _)| part != at)) {
                 prepare(
                     &self.kernel,
-                    lane.programs.program(at),
+                    load.programs.program(at),
                     self.kernel.cgroup_id(cgroup),
                     at,
                 )?;
@@ -263,7 +265,7 @@ impl<B: CgroupBpf> Engine<B> {
             let attached = Attachment::attach(
                 &self.kernel,
                 Rc::clone(cgroup),
-                Rc::clone(lane),
+                Rc::clone(load),
                 *attach_type,
                 limits.as_ref(),
                 throttle.mode,
@@ -296,6 +298,6 @@ impl<B: CgroupBpf> Engine<B> {
 }
 
 /// Whether the verifier has refused a program.
-fn is_refused(error: &bpf::Error) -> bool {
+fn is_refused(error: &kernel::Error) -> bool {
     matches!(error.errno(), Errno::EACCES | Errno::EINVAL)
 }

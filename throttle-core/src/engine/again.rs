@@ -1,13 +1,15 @@
 //! Throttles whose cgroup was removed: they wait for another one at the same path.
 
+use bpf::CgroupBpf;
 use bpf::ledger::{self, Entry, RecordedAttachment, RecordedLimits, Stage};
-use bpf::{AttachType, CgroupBpf, CgroupId, ProgramId};
+use kernel::{AttachType, CgroupId, ProgramId};
 
 use super::Engine;
 use crate::attachment::{Attachment, identity};
 use crate::error::{Error, Result};
+use crate::id::ThrottleId;
 use crate::spec::Direction;
-use crate::status::{Health, ThrottleId};
+use crate::status::Health;
 
 impl<B: CgroupBpf> Engine<B> {
     /// Lets go of what the kernel has taken off with a throttle's cgroup, and keeps the programs loaded: [`Engine::add`]
@@ -97,7 +99,7 @@ impl<B: CgroupBpf> Engine<B> {
     pub fn programs_of(&self, id: ThrottleId) -> Vec<(AttachType, ProgramId)> {
         let Some(throttle) = self.throttles.get(&id) else { return Vec::new() };
         let attach_types = throttle.attachments.iter().map(Attachment::attach_type);
-        attach_types.map(|at| (at, identity(&self.kernel, &throttle.lane, at).id)).collect()
+        attach_types.map(|at| (at, identity(&self.kernel, &throttle.load, at).id)).collect()
     }
 
     /// The cgroup at the top of the mount that a throttle's path led through when it was added: below another one the same
@@ -111,7 +113,7 @@ impl<B: CgroupBpf> Engine<B> {
         let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;
         let recorded = |attachment: &Attachment<B>| {
             let attach_type = attachment.attach_type();
-            let program = identity(&self.kernel, &throttle.lane, attach_type);
+            let program = identity(&self.kernel, &throttle.load, attach_type);
             RecordedAttachment {
                 attach_type,
                 program_id: program.id,

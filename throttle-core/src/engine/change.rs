@@ -5,8 +5,8 @@ use bpf::ledger::{Entry, RecordedAttachment, RecordedLimits};
 
 use super::Engine;
 use crate::error::{Error, Result};
+use crate::id::ThrottleId;
 use crate::spec::{Change, Direction};
-use crate::status::ThrottleId;
 
 impl<B: CgroupBpf> Engine<B> {
     /// Changes limits in place: nothing is detached, the counters go on. Takes effect with the next packet.

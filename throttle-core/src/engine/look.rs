@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
+use bpf::CgroupBpf;
 use bpf::limits::Limits;
-use bpf::lineage::Lineage;
-use bpf::{AttachType, CgroupBpf};
+use kernel::AttachType;
+use kernel::lineage::Lineage;
 
 use super::Engine;
 use super::add::parts;
 use crate::error::{Error, Result};
-use crate::lane::Lane;
+use crate::load::Load;
 use crate::mode::{Tcp, TcpWish};
 use crate::neighbours::{Joining, Neighbour, check, displaced_by, joining};
 use crate::spec::{Direction, Spec};
@@ -61,11 +62,11 @@ impl<B: CgroupBpf> Engine<B> {
         cgroup: &Rc<B::Cgroup>,
         spec: &Spec,
         before: &[Lineage],
-        lane: &Lane<B>,
+        load: &Load<B>,
     ) -> Result<Vec<Neighbour>> {
         let attach_types: Vec<_> = before.iter().map(|lineage| lineage.attach_type).collect();
         let after = self.kernel.lineages(cgroup, &attach_types)?;
-        let ours = |at| self.kernel.identity(lane.programs.program(at)).id;
+        let ours = |at| self.kernel.identity(load.programs.program(at)).id;
         let displaced = displaced_by(&self.kernel, before, &after, ours);
         if displaced.is_empty() || spec.displace {
             return Ok(displaced);

@@ -4,9 +4,9 @@ use bpf::CgroupBpf;
 
 use super::{Engine, Throttle};
 use crate::error::{Error, Result};
+use crate::id::ThrottleId;
 use crate::mode::{Mode, Refusal};
 use crate::spec::Spec;
-use crate::status::ThrottleId;
 
 /// Whether a throttle is to have a queue.
 ///

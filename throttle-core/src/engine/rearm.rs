@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bpf::CgroupBpf;
 use bpf::ledger::{Entry, RecordedAttachment};
 use bpf::limits::{FqDevices, Limits};
-use bpf::{AttachType, CgroupBpf};
+use kernel::AttachType;
 
 use super::Engine;
 use crate::error::{Error, Result};
+use crate::id::ThrottleId;
 use crate::ledger::Locked;
 use crate::mode::{TcpWish, Wish};
 use crate::settle::{
@@ -15,7 +17,7 @@ use crate::settle::{
     pin_out_of_sight, remove_pinned,
 };
 use crate::spec::{Direction, Spec};
-use crate::status::{Rearmed, ThrottleId};
+use crate::status::Rearmed;
 
 /// A throttle that has a record already, and stays recorded whatever happens.
 pub(super) struct Recorded {

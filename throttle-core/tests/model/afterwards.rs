@@ -2,17 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::*;
-use bpf::CgroupBpf;
+use bpf::boundary::Throttles as _;
 use bpf::ledger::{Entry, RecordedLimits};
 use bpf::limits::{Limits, Traffic};
 use bpf::state::{Count, Counters, ThrottleState};
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Pins as _;
+use kernel::boundary::Programs as _;
+use sim::ModelSocket;
+use sim::World;
 use throttle_core::mode::Wish;
 use throttle_core::settle::remove_recorded;
 use throttle_core::{Change, Direction, Health, Removed, Result, Spec, ThrottleId, ThrottleStatus};
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
-use vmtests::model::ModelSocket;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
 
 /// How many packets go through the first throttle in each direction before the operation.
 const SENT: u64 = 2;
@@ -173,7 +177,7 @@ impl Trial {
         let names: Vec<_> = entries.iter().map(|entry| entry.throttle.clone()).collect();
         let expected: Vec<_> = listed.iter().filter_map(|it| it.name.clone()).collect();
         assert_eq!(names, expected, "{listed:?}");
-        let mut pins = self.host.kernel.census().unwrap().pins;
+        let mut pins = self.host.kernel.census().pins;
         let folders = entries.iter().filter_map(|it| it.attachments[0].pin.as_ref()?.parent());
         pins.retain(|it| !folders.clone().any(|folder| folder == Path::new(it)));
         for entry in &entries {

@@ -1,16 +1,23 @@
 //! Throttles whose cgroup was removed: they wait, and are armed again on another one at its path.
 
-use crate::common::*;
-use crate::neighbours::plant;
-use bpf::ledger::Stage;
-use bpf::list::AttachFlags;
-use bpf::{AttachType, CgroupBpf, CgroupId};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+
+use bpf::boundary::Throttles as _;
+use bpf::ledger::Stage;
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Links as _;
+use kernel::boundary::Pins as _;
+use kernel::boundary::Programs as _;
+use kernel::list::AttachFlags;
+use kernel::{AttachType, CgroupId};
+use sim::World;
 use throttle_core::mode::Wish;
 use throttle_core::{Change, Error, Health, Rearmed, Spec};
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
+use crate::neighbours::plant;
 
 /// How much a throttle lets through on a cgroup, in each direction.
 fn rates(host: &Host, cgroup: &Path) -> [u64; 2] {
@@ -48,7 +55,7 @@ fn while_a_throttle_waits_for_a_cgroup_its_programs_are_loaded_and_recorded() {
         assert!(entries.len() == 1 && entries[0].waiting, "{wish:?}: {entries:?}");
         assert_eq!((entries[0].attachments.len(), host.loaded()), (3, 3), "{wish:?}");
         // Nothing is left of the links.
-        assert!(host.kernel.census().unwrap().links.is_empty(), "{wish:?}");
+        assert!(host.kernel.census().links.is_empty(), "{wish:?}");
         assert!(matches!(engine.cgroup_health(first), Some(Health::CgroupVanished)));
 
         host.cgroup("a");
@@ -200,8 +207,8 @@ fn whatever_happens_while_it_is_armed_again_the_record_stays() {
 }
 
 /// All that there is of throttles: the records and what the kernel holds.
-fn everything(host: &Host) -> (Vec<bpf::ledger::Entry>, vmtests::lab::Census) {
-    (host.entries(), host.kernel.census().unwrap())
+fn everything(host: &Host) -> (Vec<bpf::ledger::Entry>, sim::Census) {
+    (host.entries(), host.kernel.census())
 }
 
 #[test]

@@ -4,15 +4,19 @@ use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::common::*;
-use bpf::list::{AttachFlags, Scope};
+use bpf::boundary::Throttles as _;
 use bpf::state::{Count, Counters};
-use bpf::{AttachType, CgroupBpf};
+use kernel::AttachType;
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Programs as _;
+use kernel::list::{AttachFlags, Scope};
+use sim::Model;
+use sim::World;
 use throttle_core::Spec;
 use throttle_core::mode::{TcpWish, Wish};
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
-use vmtests::model::Model;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
 
 const DOWNLOAD: AttachType = AttachType::INET_INGRESS;
 const UPLOAD: AttachType = AttachType::INET_EGRESS;

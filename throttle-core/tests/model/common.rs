@@ -3,19 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use bpf::Owner;
 use bpf::ledger::Entry;
 use bpf::limits::{Burst, FqDevices, Rate, Traffic};
-use bpf::list::Scope;
-use bpf::{AttachType, CgroupBpf, Owner, ProgramId};
+use kernel::boundary::Cgroups as _;
+use kernel::list::Scope;
+use kernel::{AttachType, ProgramId};
+use sim::World;
+use sim::{Model, Version};
 use throttle_core::files::Files;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::{RemovedRecord, Settlement, remove_recorded};
 use throttle_core::{Config, Engine, Result, Spec};
-use vmtests::gate::faulty::{Control, Faulty, FaultyFiles};
-use vmtests::gate::memory::MemoryFiles;
-use vmtests::lab::Lab;
-use vmtests::model::{Model, Version};
+use vmtests::sequences::faulty::{Control, Faulty, FaultyFiles};
+use vmtests::sequences::memory::MemoryFiles;
 
 /// Where a throttle of both directions has its programs.
 pub(crate) const PLACES: [AttachType; 3] =
@@ -129,12 +131,12 @@ impl Host {
 
     /// How many programs of ours are loaded.
     pub(crate) fn loaded(&self) -> usize {
-        self.kernel.census().unwrap().programs.len()
+        self.kernel.census().programs.len()
     }
 
     pub(crate) fn is_clean(&self) -> bool {
         let devices = self.kernel.queue_devices();
-        self.kernel.census().unwrap().is_empty() && self.entries().is_empty() && devices.is_empty()
+        self.kernel.census().is_empty() && self.entries().is_empty() && devices.is_empty()
     }
 
     pub(crate) fn remove_recorded(&self, name: &str) -> Result<RemovedRecord> {

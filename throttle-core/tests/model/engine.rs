@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
-use crate::common::*;
+use bpf::boundary::Throttles as _;
 use bpf::limits::{Burst, Traffic};
-use bpf::list::AttachFlags;
 use bpf::state::{Count, Counters};
-use bpf::{AttachType, CgroupBpf};
+use kernel::AttachType;
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Links as _;
+use kernel::boundary::Pins as _;
+use kernel::boundary::Programs as _;
+use kernel::list::AttachFlags;
+use sim::Version;
+use sim::World;
 use throttle_core::mode::{Mode, Tcp, TcpWish, Wish};
 use throttle_core::{Change, Direction, Error, Health, Spec, ThrottleStatus};
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
-use vmtests::model::Version;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
 
 fn passed(packets: u64) -> Counters {
     Counters { passed: Count { packets, bytes: 100 * packets }, ..Counters::default() }
@@ -197,14 +203,14 @@ fn the_ledger_says_how_a_throttle_can_be_found_again() {
 }
 
 #[test]
-fn without_links_a_throttle_that_asks_for_nothing_is_attached_the_legacy_way_and_told() {
+fn without_links_only_the_legacy_way_is_left_and_only_who_asks_gets_it() {
     let host = Host::boot_as(Version::new(5, 6));
     let cgroup = host.cgroup("a");
     let mut engine = host.process().start();
-    let started = engine.add(&spec(&cgroup, Wish::Auto)).unwrap();
+    let refused = engine.add(&spec(&cgroup, Wish::default())).unwrap_err();
+    assert!(matches!(refused, Error::Mode(_)) && refused.to_string().contains("5.7"), "{refused}");
+    let started = engine.add(&spec(&cgroup, Wish::Legacy)).unwrap();
     assert_eq!(started.mode, Mode::Legacy);
-    assert!(started.notes[0].contains("5.7"));
-    assert!(matches!(engine.add(&spec(&cgroup, Wish::Link)), Err(Error::Mode(_))));
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! What sockets of a removed cgroup keep of a throttle that is armed again: it stays while they are open, and goes with the
 //! throttle.
 
+use bpf::ledger::RecordedAttachment;
+use kernel::AttachType;
+use kernel::boundary::Links as _;
+use kernel::boundary::Pins as _;
+use sim::World;
+use throttle_core::mode::Wish;
+
 use crate::again::rearm;
 use crate::common::*;
-use bpf::ledger::RecordedAttachment;
-use bpf::{AttachType, CgroupBpf};
-use throttle_core::mode::Wish;
-use vmtests::lab::Lab;
 
 /// Sockets of the old cgroup stay limited beside the new one, and what keeps them goes when they are closed.
 #[test]
@@ -18,13 +21,13 @@ fn arming_again_leaves_what_sockets_of_the_removed_cgroup_keep() {
     host.kernel.remove_cgroup(&cgroup).unwrap();
     host.cgroup("a");
     assert!(rearm(&host, "1").unwrap());
-    assert_eq!((host.attached(&cgroup), host.kernel.census().unwrap().links.len()), (3, 6));
+    assert_eq!((host.attached(&cgroup), host.kernel.census().links.len()), (3, 6));
     assert!(!rearm(&host, "1").unwrap());
     host.settle();
-    assert_eq!(host.kernel.census().unwrap().links.len(), 6);
+    assert_eq!(host.kernel.census().links.len(), 6);
     drop(socket);
     host.settle();
-    assert_eq!((host.attached(&cgroup), host.kernel.census().unwrap().links.len()), (3, 3));
+    assert_eq!((host.attached(&cgroup), host.kernel.census().links.len()), (3, 3));
     host.remove_recorded("1").unwrap();
     assert!(host.is_clean());
 }
@@ -48,12 +51,12 @@ fn arming_it_once_more_leaves_what_sockets_of_every_cgroup_before_keep() {
         let upload = host.entries()[0].attachments.iter().find(own).unwrap().pin.clone().unwrap();
         host.kernel.link_detach(&host.kernel.link_open_pinned(&upload).unwrap()).unwrap();
         assert!(rearm(&host, "1").unwrap());
-        let links = host.kernel.census().unwrap().links.len();
+        let links = host.kernel.census().links.len();
         assert_eq!((host.attached(&cgroup), links), (3, 3 + kept));
     }
     drop(sockets);
     host.settle();
-    assert_eq!((host.attached(&cgroup), host.kernel.census().unwrap().links.len()), (3, 3));
+    assert_eq!((host.attached(&cgroup), host.kernel.census().links.len()), (3, 3));
     host.remove_recorded("1").unwrap();
     assert!(host.is_clean());
 }

@@ -1,5 +1,6 @@
 //! The engine on the model of the kernel: no root. The gate takes any steps and looks at what is attached; these
 //! look at what the engine says and writes.
+
 mod afterwards;
 mod again;
 mod between;

@@ -2,15 +2,18 @@
 
 use std::rc::Rc;
 
-use crate::common::*;
 use bpf::ledger::Stage;
-use bpf::list::AttachFlags;
-use bpf::{AttachType, CgroupBpf};
+use kernel::AttachType;
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Programs as _;
+use kernel::list::AttachFlags;
+use sim::World;
 use throttle_core::mode::Wish;
 use throttle_core::{Engine, Error, Spec};
-use vmtests::gate::faulty::Faulty;
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
+use vmtests::sequences::faulty::Faulty;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
 
 /// The calls of an operation in order: each `-` where its failure is nothing to the operation, else as the
 /// operation's error tells of it.
@@ -72,7 +75,10 @@ fn settling(wish: Wish, vanished: bool, fail: Fail) -> Vec<String> {
         let process = host.process();
         process.control.plan(Some(fault));
         let error = match process.try_start() {
-            Ok((_, mut settlement)) => settlement.failed.pop().map(|(_, error)| error),
+            Ok((_, mut settlement)) => {
+                let failed = settlement.failed.pop().map(|(_, error)| error);
+                failed.or_else(|| settlement.queues.err().map(Error::Kernel))
+            }
             Err(error) => Some(error),
         };
         let struck = process.control.struck();
@@ -118,6 +124,8 @@ fn a_removal_that_comes_upon_nothing_has_done_its_work() {
     assert_eq!(removing(Wish::Legacy, Fail::ENOENT), legacy);
 }
 
+/// Looking for queues that were left behind.
+const QUEUES: [&str; 1] = ["rtnetlink"];
 /// Sweeping, reading (an entry that cannot be read is told of as such), the cgroup, whether its owner lives.
 const FIND: [&str; 5] = ["list", "list", "-", "open", "read"];
 
@@ -134,7 +142,7 @@ fn settling_tells_of_every_call_that_failed() {
     ];
     let legacy = ["BPF_*_GET_FD_BY_ID", "BPF_PROG_QUERY", "BPF_PROG_DETACH", "BPF_PROG_QUERY"];
     let all = |program: &[&'static str]| {
-        [&LOCK[..], &FIND, &["open"], &program.repeat(3), &["remove"]].concat()
+        [&QUEUES[..], &LOCK, &FIND, &["open"], &program.repeat(3), &["remove"]].concat()
     };
     assert_eq!(settling(Wish::Pinned, false, Fail::EPERM), all(&pinned));
     assert_eq!(settling(Wish::Legacy, false, Fail::EPERM), all(&legacy));
@@ -151,7 +159,10 @@ fn settling_where_nothing_is_found_tells_of_every_call_that_failed_as_well() {
         "BPF_OBJ_GET_INFO_BY_FD",
     ];
     for (wish, calls) in [(Wish::Pinned, &with_link[..]), (Wish::Legacy, &with_link[..3])] {
-        let mut expected: Vec<_> = LOCK.iter().chain(&find).map(ToString::to_string).collect();
+        // Where queues cannot be looked for, the programs that cannot be placed are told of all the same.
+        let queues = ["out of sight + out of sight + out of sight"];
+        let before = queues.iter().chain(&LOCK).chain(&find);
+        let mut expected: Vec<_> = before.map(ToString::to_string).collect();
         // One program fails, and of the others nothing is found.
         for fails in 0..3 {
             expected.extend(calls.iter().map(|call| {
@@ -170,12 +181,12 @@ fn settling_takes_what_is_not_there_for_gone_unless_it_is_on_the_cgroups_list() 
     // A pin that is not found is removed all the same, for its folder.
     let info = "BPF_OBJ_GET_INFO_BY_FD";
     let pinned = ["-", "-", info, "BPF_LINK_DETACH", "unlink", info, "-"];
-    let pinned = [&LOCK[..], &found, &["-"], &pinned.repeat(3), &["-"]].concat();
+    let pinned = [&QUEUES[..], &LOCK, &found, &["-"], &pinned.repeat(3), &["-"]].concat();
     assert_eq!(settling(Wish::Pinned, false, Fail::ENOENT), pinned);
     // Without its cgroup, of a program that exists nothing can be said.
     let found = ["list", "-", "-", "-", "read", "out of sight + out of sight + out of sight"];
     let legacy = ["still attached", "still attached", "still attached", "-"];
-    let legacy = [&LOCK[..], &found, &legacy.repeat(3), &["-"]].concat();
+    let legacy = [&QUEUES[..], &LOCK, &found, &legacy.repeat(3), &["-"]].concat();
     assert_eq!(settling(Wish::Legacy, false, Fail::ENOENT), legacy);
 }
 

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::*;
-use bpf::{AttachType, CgroupBpf};
+use kernel::AttachType;
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Links as _;
+use kernel::boundary::Pins as _;
+use sim::World;
+use sim::{Model, ModelLink};
 use throttle_core::mode::Wish;
 use throttle_core::{Error, Spec};
-use vmtests::gate::step::{Fault, Mishap};
-use vmtests::lab::Lab;
-use vmtests::model::{Model, ModelLink};
+use vmtests::sequences::step::{Fault, Mishap};
+
+use crate::common::*;
 
 const EGRESS: AttachType = AttachType::INET_EGRESS;
 

@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::*;
-use bpf::list::{AttachFlags, MAX_PROGRAMS, Scope};
-use bpf::{AttachType, CgroupBpf, ProgramId};
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Programs as _;
+use kernel::list::{AttachFlags, MAX_PROGRAMS, Scope};
+use kernel::{AttachType, ProgramId};
+use sim::{Attach, World};
+use sim::{Model, ModelProgram};
 use throttle_core::mode::{Tcp, TcpWish, Wish};
 use throttle_core::{Error, Spec};
-use vmtests::gate::step::{Fault, Mishap};
-use vmtests::lab::{Attach, Lab};
-use vmtests::model::{Model, ModelProgram};
+use vmtests::sequences::step::{Fault, Mishap};
+
+use crate::common::*;
 
 const EGRESS: AttachType = AttachType::INET_EGRESS;
 const TCP: AttachType = AttachType::SOCK_OPS;

@@ -1,14 +1,16 @@
 //! Settling where something that a record names cannot be seen: its owner is in another pid namespace, its cgroup or its
 //! pins are mounted elsewhere. What may live is left as it is.
 
-use crate::common::*;
-use bpf::CgroupBpf;
 use bpf::ledger::{Entry, Stage};
+use kernel::boundary::Links as _;
+use kernel::boundary::Pins as _;
+use sim::World;
 use throttle_core::Error;
 use throttle_core::mode::Wish;
 use throttle_core::settle::settle;
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
 
 /// As if cgroup2 were mounted elsewhere now.
 fn mounted_elsewhere(entry: &mut Entry) {
@@ -107,7 +109,7 @@ fn what_a_throttle_was_before_stays_recorded_while_its_links_live_out_of_sight()
     for is_same in [false, true] {
         host.edit(|entry| {
             pins_elsewhere(entry);
-            let former = bpf::CgroupId(entry.cgroup_id.0 + u64::from(!is_same));
+            let former = kernel::CgroupId(entry.cgroup_id.0 + u64::from(!is_same));
             entry.attachments.iter_mut().for_each(|it| it.former_cgroup = Some(former));
         });
         let before = host.entries();

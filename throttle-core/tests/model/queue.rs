@@ -3,13 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-use crate::common::*;
-use crate::mishaps::{LINK, name, of_all, told};
+use sim::Version;
+use sim::World;
 use throttle_core::mode::{Mode, Refusal, Wish};
 use throttle_core::{Change, Error, Health, Spec};
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
-use vmtests::model::Version;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
+use crate::mishaps::{LINK, name, of_all, told};
 
 const EPERM: Mishap = Mishap::Fail(Fail::EPERM);
 

@@ -1,13 +1,18 @@
 //! What dead owners left behind: settled at the next start, or removed by its name.
 
-use crate::common::*;
+use bpf::Owner;
 use bpf::ledger::Stage;
-use bpf::{CgroupBpf, Owner};
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Links as _;
+use kernel::boundary::Pins as _;
+use kernel::boundary::Programs as _;
+use sim::World;
 use throttle_core::mode::Wish;
 use throttle_core::settle::remove_recorded;
 use throttle_core::{Action, Error};
-use vmtests::gate::step::{Fail, Fault, Mishap};
-use vmtests::lab::Lab;
+use vmtests::sequences::step::{Fail, Fault, Mishap};
+
+use crate::common::*;
 
 #[test]
 fn the_next_start_says_what_it_removed() {

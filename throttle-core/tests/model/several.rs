@@ -1,12 +1,15 @@
 //! Of several parts of a throttle each one counts, wherever it stands in its record.
 
-use crate::common::*;
-use crate::neighbours::plant;
 use bpf::ledger::RecordedLimits;
-use bpf::list::AttachFlags;
-use bpf::{AttachType, CgroupBpf, CgroupId};
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Programs as _;
+use kernel::list::AttachFlags;
+use kernel::{AttachType, CgroupId};
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Error, spec_of};
+
+use crate::common::*;
+use crate::neighbours::plant;
 
 /// Takes the nth program of the first entry off its cgroup, as somebody else would.
 fn detach(host: &Host, nth: usize) {

@@ -4,11 +4,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bpf::cgroup::Cgroup;
 use bpf::limits::{Burst, FqDevices, Rate, Traffic};
-use bpf::list::{self, AttachFlags, Scope};
-use bpf::program::Program;
-use bpf::{AttachType, LinuxBpf, Owner, ProgramId};
+use bpf::{LinuxBpf, Owner};
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::list::{self, AttachFlags, Scope};
+use kernel::{AttachType, ProgramId};
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::Settlement;
@@ -50,7 +51,7 @@ pub(crate) fn config() -> Config {
         bpffs: true,
         owner: Owner::this_process("test").unwrap(),
         mark: 0x7e57_0001,
-        cgroup_namespace: bpf::cgroup::namespace().unwrap(),
+        cgroup_namespace: kernel::cgroup::namespace().unwrap(),
     }
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn names(cgroup: &Path) -> Vec<String> {
 
 /// A program of somebody else's.
 pub(crate) fn plant_foreign(cgroup: &Path, attach_type: AttachType, name: &str) -> ProgramId {
-    vmtests::leak::plant_named(name, cgroup, attach_type, AttachFlags::MULTI).unwrap()
+    testkit::leak::plant_named(name, cgroup, attach_type, AttachFlags::MULTI).unwrap()
 }
 
 /// Detaches a program, as somebody else would.
@@ -105,8 +106,8 @@ pub(crate) fn ledger_files() -> Vec<PathBuf> {
 
 /// The pins on the bpffs of this test; others may be mounted elsewhere.
 pub(crate) fn pins() -> Vec<PathBuf> {
-    let pins = bpf::pins::pins(bpf::pins::Sought::MapsToo).unwrap();
+    let pins = kernel::pins::pins(kernel::pins::Sought::MapsToo).unwrap();
     assert!(pins.unreadable.is_empty(), "{pins:?}");
     let paths = pins.pins.into_iter().map(|pin| pin.path);
-    paths.filter(|path| path.starts_with(bpf::pins::DEFAULT_BPFFS)).collect()
+    paths.filter(|path| path.starts_with(kernel::pins::DEFAULT_BPFFS)).collect()
 }

@@ -1,17 +1,21 @@
 //! The engine on the real kernel: add, change, remove, list, shut down.
 
-use crate::common::*;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bpf::LinuxBpf;
+use bpf::boundary::Throttles as _;
 use bpf::limits::Traffic;
-use bpf::{CgroupBpf, LinuxBpf};
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Programs as _;
+use testkit::cgroup::{ScratchCgroup, remove_tree};
+use testkit::isolation::isolate;
+use testkit::traffic::{Flood, flood_above, socket};
 use throttle_core::mode::{Mode, Tcp, Wish};
 use throttle_core::{Change, Direction, Error, Health, Spec, ThrottleStatus};
-use vmtests::cgroup::{ScratchCgroup, remove_tree};
-use vmtests::isolation::isolate;
-use vmtests::traffic::{Flood, flood_above, socket};
+
+use crate::common::*;
 
 // Low rates: an emulated processor that is busy with other things sends a thousand packets a second, or half as many.
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,7 +52,7 @@ fn root_auto_takes_a_link_on_this_kernel() {
     isolate();
     let cgroup = ScratchCgroup::new("auto");
     let mut engine = start();
-    let started = engine.add(&spec(cgroup.path(), Wish::Auto)).unwrap();
+    let started = engine.add(&spec(cgroup.path(), Wish::default())).unwrap();
     assert_eq!((started.mode, started.tcp, started.notes), (Mode::Link, Tcp::Shape, Vec::new()));
 }
 
@@ -221,7 +225,7 @@ fn root_a_parent_and_its_child_each_hold_their_own_limit() {
         engine.add(&upload(&child, of_child)).unwrap();
         let receiver = socket(LOOPBACK);
         let sender = {
-            let _inside = vmtests::cgroup::enter(&child);
+            let _inside = testkit::cgroup::enter(&child);
             socket(LOOPBACK)
         };
         let flood = flood_above(&sender, &receiver, (of_parent.max(of_child), BURST), SECOND);
@@ -250,7 +254,7 @@ fn root_what_a_child_drops_is_not_charged_to_its_parent_by_another_engine_either
             above.add(&one_way(parent.path(), of_parent)).unwrap();
             below.add(&one_way(&child, of_child)).unwrap();
             let inside = {
-                let _inside = vmtests::cgroup::enter(&child);
+                let _inside = testkit::cgroup::enter(&child);
                 socket(LOOPBACK)
             };
             let outside = socket(LOOPBACK);
@@ -374,6 +378,6 @@ fn root_the_class_of_traffic_reaches_the_kernel() {
         let program = kernel.open_program(attached(cgroup.path(), attach_type)[0].0).unwrap();
         let state = kernel.state(&program, kernel.cgroup_id(&open), attach_type).unwrap().unwrap();
         assert_eq!(state.traffic(), Some(Traffic::Internet));
-        assert_eq!(program.owner().unwrap(), Some(config().owner));
+        assert_eq!(bpf::owner_of(&program).unwrap(), Some(config().owner));
     }
 }

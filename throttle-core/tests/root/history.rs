@@ -3,14 +3,18 @@
 
 use std::process::Command;
 
-use crate::common::*;
-use bpf::list::MAX_PROGRAMS;
-use bpf::{CgroupBpf, LinuxBpf};
+use bpf::LinuxBpf;
+use bpf::boundary::Throttles as _;
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Programs as _;
+use kernel::list::MAX_PROGRAMS;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 use throttle_core::mode::Wish;
-use throttle_core::target::Target;
+use throttle_core::target::{Target, ThisHost};
 use throttle_core::{Error, Spec};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
+
+use crate::common::*;
 
 /// Bug 1: detach was called without the program's fd, and the error was read as "already detached".
 #[test]
@@ -54,7 +58,7 @@ fn root_bug_3_a_throttle_by_pid_is_removed_after_the_process_has_died() {
             let _inside = cgroup.enter();
             Command::new("sleep").arg("60").spawn().unwrap()
         };
-        let target = Target::Process(process.id()).resolve().unwrap();
+        let target = Target::Process(process.id()).resolve(&ThisHost).unwrap();
         assert_eq!(target.cgroup, cgroup.path());
         assert!(target.neighbours.is_empty());
         let mut engine = start();

@@ -3,14 +3,17 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use bpf::cgroup::Cgroup;
-use bpf::list::{AttachFlags, Scope, attach, query};
-use bpf::program::Program;
-use bpf::{AttachType, CgroupBpf, LinuxBpf, ProgramId};
+use bpf::LinuxBpf;
+use kernel::Program;
+use kernel::boundary::Cgroups as _;
+use kernel::boundary::Links as _;
+use kernel::cgroup::Cgroup;
+use kernel::list::{AttachFlags, Scope, attach, query};
+use kernel::{AttachType, ProgramId};
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 use throttle_core::neighbours::{Joining, joining};
 use throttle_core::{Error, Spec};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
 
 use crate::common::*;
 
@@ -74,7 +77,7 @@ fn root_what_comes_of_joining_is_what_was_decided_for_every_kind_of_list() {
                 let before = in_force(&app, EGRESS);
                 assert_eq!(lineage.in_force, before);
                 let decided = joining(&lineage);
-                let program = Program::load_pass("chadtest_joins", EGRESS).unwrap();
+                let program = Program::load_pass("chadtest_joins", EGRESS).unwrap().into();
                 let link = kernel.link_create(&program, &cgroup, EGRESS);
                 let after = in_force(&app, EGRESS);
                 let gone: Vec<_> = before.iter().filter(|id| !after.contains(id)).collect();

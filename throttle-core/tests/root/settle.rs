@@ -3,15 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::*;
 use bpf::ledger::{Entry, Stage};
 use bpf::{LinuxBpf, Owner};
+use testkit::cgroup::{ScratchCgroup, remove_tree};
+use testkit::isolation::isolate;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::Wish;
 use throttle_core::settle::remove_recorded;
 use throttle_core::{Config, Engine, Error};
-use vmtests::cgroup::{ScratchCgroup, remove_tree};
-use vmtests::isolation::isolate;
+
+use crate::common::*;
 
 /// Adds a throttle whose owner then dies at once, without a chance to tidy up.
 fn crash(cgroup: &Path, wish: Wish) {
@@ -135,7 +136,7 @@ fn root_a_legacy_throttle_whose_cgroup_was_removed_is_settled_once_its_program_i
     assert_eq!(ledger_files().len(), 1);
     edit(|entry| {
         for attachment in &mut entry.attachments {
-            attachment.program_id = bpf::ProgramId(u32::MAX);
+            attachment.program_id = kernel::ProgramId(u32::MAX);
         }
     });
     let (_engine, settlement) = start_and_settle();
@@ -214,10 +215,10 @@ fn root_folders_for_pins_that_were_never_made_are_removed() {
     }
     edit(|entry| entry.stage = Stage::Intent);
     for attach_type in PLACES {
-        let open = bpf::cgroup::Cgroup::open(cgroup.path()).unwrap();
-        for link in bpf::objects::cgroup_links().unwrap().links {
+        let open = kernel::cgroup::Cgroup::open(cgroup.path()).unwrap();
+        for link in kernel::objects::cgroup_links().unwrap().links {
             if link.cgroup_id == Some(open.id()) && link.attach_type == Some(attach_type) {
-                bpf::link::Link::open(link.id).unwrap().detach().unwrap();
+                kernel::link::Link::open(link.id).unwrap().detach().unwrap();
             }
         }
     }
@@ -255,7 +256,7 @@ fn root_a_program_that_has_the_id_of_ours_is_not_touched() {
     // As if ours had gone, and the kernel had given its id to the stranger.
     edit(|entry| {
         entry.cgroup_path = cgroup.path().to_owned();
-        entry.cgroup_id = bpf::cgroup::Cgroup::open(cgroup.path()).unwrap().id();
+        entry.cgroup_id = kernel::cgroup::Cgroup::open(cgroup.path()).unwrap().id();
         for attachment in &mut entry.attachments {
             attachment.program_id = id;
         }

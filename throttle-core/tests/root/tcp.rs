@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use bpf::limits::Burst;
 use bpf::state::Counters;
-use throttle_core::mode::{TcpWish, Wish};
-use throttle_core::{Engine, Spec};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::traffic::{
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::traffic::{
     Interval, Measured, TRIES, assert_at_limit, assert_held, flood, iperf3_intervals, is_at_limit,
     socket, wait_for_listener,
 };
+use throttle_core::mode::{TcpWish, Wish};
+use throttle_core::{Engine, Spec};
 
 use crate::common::{rate, spec, start};
 
@@ -289,7 +289,7 @@ fn root_open_connections_of_a_thread_in_a_threaded_cgroup_are_found_in_its_netwo
     isolate();
     let cgroup = ScratchCgroup::new("threaded");
     let (above, inside) = (cgroup.child("p"), cgroup.child("p/t"));
-    let _inside = vmtests::cgroup::enter(&above);
+    let _inside = testkit::cgroup::enter(&above);
     std::fs::write(inside.join("cgroup.type"), "threaded").unwrap();
     let (opened, is_open) = std::sync::mpsc::channel();
     let (end, ends) = std::sync::mpsc::channel::<()>();

@@ -1,6 +1,6 @@
-//! The engine as a process for the gate: see `vmtests::gate::agent`.
+//! Runs the engine as a process for the sequences: see `vmtests::sequences::agent`.
 #![forbid(unsafe_code)]
 
 fn main() -> anyhow::Result<()> {
-    vmtests::gate::agent::serve()
+    vmtests::sequences::agent::serve()
 }

@@ -1,13 +1,13 @@
-//! Leaks as the historical throttle did, for `make demo` and for trying out the auditor: attaches
-//! programs the legacy way and ends without detaching them.
+//! Leaks as the historical throttle did, for `make demo` and for trying the auditor: attaches programs without a link and
+//! exits without detaching them.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use bpf::AttachType;
 use clap::Parser;
-use vmtests::leak::plant;
+use kernel::AttachType;
+use testkit::leak::plant;
 
 /// Attach programs to a cgroup as the historical throttle did, and end without detaching them
 #[derive(Debug, Parser)]
@@ -23,7 +23,7 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let cgroup = bpf::cgroup::find(&args.cgroup)?.path().to_owned();
+    let cgroup = kernel::cgroup::find(&args.cgroup)?.path().to_owned();
     for _ in 0..args.count {
         for attach_type in [AttachType::INET_INGRESS, AttachType::INET_EGRESS] {
             let program = plant(&cgroup, attach_type).context("nothing was leaked")?;

@@ -5,11 +5,11 @@ use std::process::{Command, Output};
 
 use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::{LinuxBpf, Owner};
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::{Config, Engine, Spec};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
 
 /// The address of the near interface of a [`Pair`].
 pub(crate) const NEAR: &str = "198.18.0.1";

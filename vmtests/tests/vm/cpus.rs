@@ -7,10 +7,10 @@ use std::time::Duration;
 use bpf::limits::Burst;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::traffic::{PAYLOAD, packet_len, socket};
 use throttle_core::Spec;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::traffic::{PAYLOAD, packet_len, socket};
 
 use crate::common::{engine, spec};
 

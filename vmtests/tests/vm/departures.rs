@@ -11,10 +11,10 @@ use bpf::limits::FqDevices;
 use bpf::state::Count;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
+use testkit::cgroup::ScratchCgroup;
+use testkit::traffic::{Interval, Measured, PAYLOAD, Until, assert_at_limit, packet_len, socket};
 use throttle_core::mode::{self, DeparturesWish};
 use throttle_core::{Engine, Spec};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::traffic::{Interval, Measured, PAYLOAD, Until, assert_at_limit, packet_len, socket};
 
 use crate::common::{FAR, Pair, engine, program, run, shown, spec};
 
@@ -23,7 +23,7 @@ const TIME: Duration = Duration::from_secs(3);
 
 /// The devices with fq, as `chadthrottle limit` looks for them.
 fn devices() -> FqDevices {
-    mode::departures(DeparturesWish::Auto, &bpf::qdisc::devices(None).unwrap()).unwrap()
+    mode::departures(DeparturesWish::Auto, &kernel::qdisc::devices(None).unwrap()).unwrap()
 }
 
 /// A cgroup that may send that many bytes a second, until the engine is dropped.

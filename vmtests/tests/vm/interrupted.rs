@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmtests::vm::group::assert_gone;
+use vmtests::machines::group::assert_gone;
 
 /// A "virtual machine" that hangs, with a QEMU and a virtiofsd whose parent is gone.
 const VNG: &str = "#!/bin/sh
@@ -28,7 +28,7 @@ name = \"fake\"
 release = \"6.\"
 default = true
 get = [{ image = \"/bin/sh\" }]
-expect = { links = true, link_detach = true, program_flags = true, expected_revision = false, tcp = true }
+expect = { links = true, program_flags = true, expected_revision = false, tcp = true }
 ";
 
 struct Fixture {

@@ -1,6 +1,6 @@
 //! That this is the kernel which the matrix names, and that it is seen as what it is.
 
-use vmtests::vm::matrix::Kernel;
+use vmtests::machines::matrix::Kernel;
 
 /// The matrix's entry, from the runner.
 fn entry() -> Kernel {
@@ -13,6 +13,6 @@ fn vm_probes_find_what_the_matrix_expects_of_this_kernel() {
     let entry = entry();
     let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
     assert!(entry.is_release(&release), "{release} is not {}", entry.wanted());
-    assert_eq!(bpf::probe::support().unwrap(), entry.expect, "{release}");
-    assert_eq!(bpf::probe::tcx(), Ok(entry.tcx), "{release}");
+    assert_eq!(kernel::probe::support().unwrap(), entry.expect, "{release}");
+    assert_eq!(kernel::probe::tcx(), Ok(entry.tcx), "{release}");
 }

@@ -14,7 +14,7 @@ fn vm_cgroup2_is_the_only_hierarchy_and_is_found_where_it_is() {
         .filter(|kind| kind.starts_with("cgroup"))
         .collect();
     assert_eq!(types, ["cgroup2"]);
-    assert_eq!(bpf::cgroup::cgroup2_mount().unwrap(), Path::new("/sys/fs/cgroup"));
+    assert_eq!(kernel::cgroup::cgroup2_mount().unwrap(), Path::new("/sys/fs/cgroup"));
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
+use testkit::cgroup::ScratchCgroup;
+use testkit::tcx::has_tcx;
 use throttle_core::Spec;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::tcx::has_tcx;
 
 use crate::common::{Pair, engine, program, run, spec};
 

@@ -6,15 +6,15 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bpf::ProgramId;
 use bpf::limits::Burst;
+use kernel::ProgramId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
+use testkit::process::{Mortal, wait_for_name};
+use testkit::tcx::has_tcx;
 use throttle_core::{Engine, Spec};
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
-use vmtests::process::{Mortal, wait_for_name};
-use vmtests::tcx::has_tcx;
 
 use crate::common::{NEAR, Pair, devices_of_ours, engine, program, queue_is_refused, run, spec};
 
@@ -107,8 +107,8 @@ fn tcx_links(owner: u32) -> usize {
     let is_tcx = |link: &&serde_json::Value| link["type"] == "tcx" || link["type"] == 11;
     let is_theirs = |link: &&serde_json::Value| {
         let program = ProgramId(link["prog_id"].as_u64().unwrap().try_into().unwrap());
-        let program = bpf::objects::program(program).unwrap();
-        let named = program.and_then(|program| program.owner().unwrap());
+        let program = kernel::objects::program(program).unwrap();
+        let named = program.and_then(|program| bpf::owner_of(&program).unwrap());
         named.is_some_and(|it| it.pid == owner)
     };
     links.as_array().unwrap().iter().filter(is_tcx).filter(is_theirs).count()

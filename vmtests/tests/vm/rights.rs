@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::{Command, Output};
 
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::isolation::isolate;
+use testkit::cgroup::ScratchCgroup;
+use testkit::isolation::isolate;
 
 use crate::common::{program, shown};
 

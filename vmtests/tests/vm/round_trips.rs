@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
+use testkit::cgroup::ScratchCgroup;
+use testkit::tcx::has_tcx;
+use testkit::traffic::{Interval, assert_held, iperf3_intervals, is_at_limit, wait_for_listener};
 use throttle_core::Spec;
 use throttle_core::mode::TcpWish;
-use vmtests::cgroup::ScratchCgroup;
-use vmtests::tcx::has_tcx;
-use vmtests::traffic::{Interval, assert_held, iperf3_intervals, is_at_limit, wait_for_listener};
 
 use crate::common::{FAR, Pair, engine, queue_is_refused, shown, spec};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::{LinuxBpf, Owner};
+use throttle_core::files::FileSystem;
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{self, DeparturesWish, Mode, TcpWish, Wish};
 use throttle_core::{Config, Engine, Spec, Started, ThrottleId, mark};
@@ -71,7 +72,7 @@ impl System for Ours {
             qdisc.run(&format!("tc qdisc add dev {NEAR} root fq"), Some(&undo))?;
         }
         let departures = if matches!(self, Self::BehindFq) {
-            let devices = bpf::qdisc::devices(None).context("the devices")?;
+            let devices = kernel::qdisc::devices(None).context("the devices")?;
             mode::departures(DeparturesWish::Fq, &devices).context("fq")?
         } else {
             FqDevices::NONE
@@ -111,7 +112,7 @@ pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWi
         upload: (way == Way::Up).then_some(rate),
         burst,
         traffic: Traffic::All,
-        attach: Wish::Auto,
+        attach: Wish::default(),
         tcp,
         departures: FqDevices::NONE,
         queue: false,
@@ -130,13 +131,13 @@ impl Throttles {
     /// An engine without throttles.
     pub(crate) fn start() -> Result<Self> {
         let dir = Path::new(bpf::ledger::DEFAULT_DIR);
-        let bpffs = Path::new(bpf::pins::DEFAULT_BPFFS);
+        let bpffs = Path::new(kernel::pins::DEFAULT_BPFFS);
         let config = Config {
             ledger: LedgerDir::new(dir),
             pins: bpffs.join("chadthrottle"),
-            bpffs: bpf::pins::is_on_bpffs(bpffs)?,
+            bpffs: kernel::pins::is_on_bpffs(bpffs)?,
             owner: Owner::this_process(env!("CARGO_PKG_VERSION"))?,
-            mark: mark::shared(dir).context("the mark")?,
+            mark: mark::shared(&FileSystem, dir).context("the mark")?,
             cgroup_namespace: 0,
         };
         let (engine, _) = Engine::start(LinuxBpf::new()?, config)?;

@@ -1,0 +1,4 @@
+//! Tests which findings lead to a step, and which do not.
+
+mod forced;
+mod plan;

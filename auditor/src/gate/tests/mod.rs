@@ -1,0 +1,4 @@
+//! Tests what a command left, and whose it is.
+
+mod left;
+mod whose;

@@ -1,0 +1,31 @@
+//! Which Linux this is.
+
+/// The first two numbers of a kernel's release, as `uname -r` tells it; none where it does not begin so.
+///
+/// ```
+/// assert_eq!(cgroup_bpf::release::version("6.12.117-amd64"), Some((6, 12)));
+/// ```
+pub fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Those of the kernel that runs; none where it does not tell.
+pub fn running() -> Option<(u32, u32)> {
+    version(&nix::sys::utsname::uname().ok()?.release().to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_two_numbers_whatever_stands_behind_them() {
+        assert_eq!(version("5.14.21"), Some((5, 14)));
+        assert_eq!(version("6.18-rc1"), Some((6, 18)));
+        for other in ["", "6", "6.", "6.x", "6.-1", "unknown", ".12", "-6.12"] {
+            assert_eq!(version(other), None, "{other}");
+        }
+        assert!(running().is_some());
+    }
+}

@@ -1,0 +1,126 @@
+//! What the kernel writes down of processes and of programs that are loaded: `perf_event_open(2)`, one ring for each
+//! processor. libbpf maps them and reads them in order.
+
+use std::ffi::{c_int, c_void};
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::slice;
+use std::time::Duration;
+
+use libbpf_sys as sys;
+use nix::errno::Errno;
+use nix::libc;
+
+use super::{Result, check, check_fd};
+
+/// Pages of each ring, a power of two: room for some 2,000 records between two reads.
+const PAGES: sys::size_t = 32;
+
+/// Record after record.
+#[derive(Debug, Default)]
+struct Read(Vec<u8>);
+
+/// The rings of all processors that are online. What happens on one that comes online later is not in them.
+#[derive(Debug)]
+pub(crate) struct Records {
+    buffer: NonNull<sys::perf_buffer>,
+    /// What was read. libbpf writes to it from within `read`, and at no other time.
+    read: Box<Read>,
+    /// libbpf wants a map that has the rings, though nobody uses it.
+    _map: OwnedFd,
+}
+
+// SAFETY: nothing in it belongs to a thread, and `read` needs it for itself.
+unsafe impl Send for Records {}
+
+impl Records {
+    /// Begins to write down: forks, new names of processes, and programs that are loaded, each with the thread that it
+    /// happened in and the time (`CLOCK_MONOTONIC`). Linux 5.1, `CAP_PERFMON`.
+    pub(crate) fn open() -> Result<Self> {
+        // SAFETY: takes nothing.
+        let processors = check(unsafe { sys::libbpf_num_possible_cpus() })?;
+        let (kind, bytes) = (sys::BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4);
+        let most = u32::try_from(processors).map_err(|_| Errno::EINVAL)?;
+        let name = c"loads".as_ptr();
+        // SAFETY: the name is a constant, and there are no options.
+        let map = check_fd(unsafe {
+            sys::bpf_map_create(kind, name, bytes, bytes, most, std::ptr::null())
+        })?;
+
+        let mut attr = sys::perf_event_attr {
+            type_: sys::PERF_TYPE_SOFTWARE,
+            size: u32::try_from(mem::size_of::<sys::perf_event_attr>())
+                .map_err(|_| Errno::EINVAL)?,
+            config: sys::PERF_COUNT_SW_DUMMY.into(),
+            sample_type: (sys::PERF_SAMPLE_TID | sys::PERF_SAMPLE_TIME).into(),
+            clockid: libc::CLOCK_MONOTONIC,
+            ..sys::perf_event_attr::default()
+        };
+        attr.set_sample_id_all(1);
+        attr.set_use_clockid(1);
+        attr.set_task(1);
+        attr.set_comm(1);
+        attr.set_bpf_event(1);
+        let mut read = Box::<Read>::default();
+        let context: *mut Read = &raw mut *read;
+        // SAFETY: the map outlives the call, as do the attributes. What the callback writes to lies on the heap, and lives
+        // as long as the buffer does; `read` alone has it called.
+        let buffer = unsafe {
+            sys::perf_buffer__new_raw(
+                map.as_raw_fd(),
+                PAGES,
+                &raw mut attr,
+                Some(keep),
+                context.cast(),
+                std::ptr::null(),
+            )
+        };
+        // libbpf has set errno then.
+        let buffer = NonNull::new(buffer).ok_or_else(Errno::last)?;
+        Ok(Self { buffer, read, _map: map })
+    }
+
+    /// Waits until a ring is half full, or the time is up. Then reads all that was written before, and gives each record.
+    pub(crate) fn read(&mut self, wait: Duration, mut each: impl FnMut(&[u8])) -> Result<()> {
+        let wait = c_int::try_from(wait.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the buffer lives as long as this value.
+        let polled = check(unsafe { sys::perf_buffer__poll(self.buffer.as_ptr(), wait) });
+        if !matches!(polled, Ok(_) | Err(Errno::EINTR)) {
+            return polled.map(|_| ());
+        }
+        // SAFETY: as above.
+        check(unsafe { sys::perf_buffer__consume(self.buffer.as_ptr()) })?;
+        let mut rest = &self.read.0[..];
+        while let Some(size) = rest.get(6..8) {
+            let size = usize::from(u16::from_ne_bytes([size[0], size[1]]));
+            let (record, after) = rest.split_at_checked(size).ok_or(Errno::EPROTO)?;
+            each(record);
+            rest = if size == 0 { return Err(Errno::EPROTO) } else { after };
+        }
+        self.read.0.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // SAFETY: nobody has it any more. It closes the rings.
+        unsafe { sys::perf_buffer__free(self.buffer.as_ptr()) };
+    }
+}
+
+/// Keeps a record. libbpf calls it with one that is whole.
+unsafe extern "C" fn keep(
+    context: *mut c_void,
+    _processor: c_int,
+    record: *mut sys::perf_event_header,
+) -> sys::bpf_perf_event_ret {
+    // SAFETY: the context is the value that `open` gave, and nobody else uses it while libbpf reads.
+    let kept = unsafe { &mut *context.cast::<Read>() };
+    // SAFETY: a record is as long as its header says.
+    kept.0.extend_from_slice(unsafe {
+        slice::from_raw_parts(record.cast::<u8>(), usize::from((*record).size))
+    });
+    sys::LIBBPF_PERF_EVENT_CONT
+}

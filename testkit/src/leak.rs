@@ -1,0 +1,128 @@
+//! Plants the leaks of the historical throttle.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use bpf::Owner;
+use bpf::ThrottleProgram;
+use bpf::throttle::{Parts, load};
+use kernel::Program;
+use kernel::cgroup::Cgroup;
+use kernel::list::{self, AttachFlags};
+use kernel::{AttachType, ProgramId, objects};
+
+/// Leaks a program as the historical throttle did: loads one that does nothing under the throttle's name, attaches it
+/// without a link with `BPF_F_ALLOW_MULTI`, and closes it. It stays until somebody detaches it or removes the cgroup.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn plant(cgroup: &Path, attach_type: AttachType) -> kernel::Result<ProgramId> {
+    let name = if attach_type == AttachType::INET_INGRESS {
+        "chadthrottle_ingress"
+    } else {
+        "chadthrottle_egress"
+    };
+    plant_named(name, cgroup, attach_type, AttachFlags::MULTI)
+}
+
+/// Loads a throttle's program that names no owner, like one that leaks before its owner is written.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn load_nameless() -> kernel::Result<ThrottleProgram> {
+    let nobody = Owner { pid: 0, ..Owner::this_process("test")? };
+    load(&nobody, 0, Parts::default()).map(|loaded| loaded.ingress)
+}
+
+/// A name that counts as ours: what has neither metadata nor a record is judged only if it is named as ours is. The same
+/// each time.
+///
+/// The kernel keeps 15 characters, so three are left, and pids have more digits: two processes would have the same name
+/// whose pids are a multiple of 238,328 apart. So it is one that no program has when it is first asked for.
+///
+/// # Panics
+/// When the kernel does not tell which programs there are: without root.
+pub fn own_name() -> String {
+    static NAME: OnceLock<String> = OnceLock::new();
+    let choose = || {
+        let taken = names().expect("the kernel tells its programs; run as root");
+        first_free(std::process::id(), |name| taken.contains(name))
+    };
+    NAME.get_or_init(choose).clone()
+}
+
+/// A name that does not count as ours, and that no other process of this pid namespace uses.
+pub fn foreign_name() -> String {
+    // 62⁴ is more than the kernel's highest pid.
+    format!("chadtest_f{}", digits(std::process::id(), 4))
+}
+
+fn first_free(pid: u32, is_taken: impl Fn(&str) -> bool) -> String {
+    let name = |number| format!("chadthrottle{}", digits(number, 3));
+    let mut all = (0..62_u32.pow(3)).map(|more| name(pid.wrapping_add(more)));
+    all.find(|name| !is_taken(name)).expect("the kernel has not so many programs")
+}
+
+/// The last digits of a number of base 62, the lowest first.
+fn digits(mut number: u32, count: u32) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut digit = || {
+        let digit = DIGITS[number as usize % DIGITS.len()];
+        number /= 62;
+        char::from(digit)
+    };
+    (0..count).map(|_| digit()).collect()
+}
+
+/// The names of all programs.
+fn names() -> kernel::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for id in objects::program_ids()? {
+        names.extend(objects::program(id)?.map(|program| program.info().name.clone()));
+    }
+    Ok(names)
+}
+
+/// The same under any name and with any flags.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn plant_named(
+    name: &str,
+    cgroup: &Path,
+    attach_type: AttachType,
+    flags: AttachFlags,
+) -> kernel::Result<ProgramId> {
+    let program = Program::load_pass(name, attach_type)?;
+    list::attach(program.as_fd(), &Cgroup::open(cgroup)?, attach_type, flags, None)?;
+    Ok(program.info().id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_a_program_has_is_left_alone() {
+        // These two pids have the same last three digits.
+        let first = first_free(7, |_| false);
+        assert_eq!(
+            (first.as_str(), first_free(7 + 238_328, |_| false)),
+            ("chadthrottle700", first.clone())
+        );
+        assert_ne!(first_free(7 + 238_328, |name| name == first), first);
+        // The highest pid of all, and the lowest: nobody shares four digits.
+        assert_eq!((digits(1 << 22, 4).len(), digits(0, 4).as_str()), (4, "0000"));
+        const { assert!(62_u32.pow(4) > 1 << 22) };
+    }
+
+    #[test]
+    fn root_a_name_of_ours_stays_the_same_when_a_program_has_it() {
+        let name = own_name();
+        let program = Program::load_pass(&name, AttachType::INET_INGRESS).unwrap();
+        assert_eq!((own_name(), &program.info().name), (name.clone(), &name));
+        assert!(names().unwrap().contains(&name));
+    }
+}

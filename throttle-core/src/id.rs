@@ -1,0 +1,13 @@
+//! The numbers of an engine's throttles.
+
+use std::fmt;
+
+/// A throttle of one engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ThrottleId(pub u32);
+
+impl fmt::Display for ThrottleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -4,10 +4,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Context;
-use kernel::AttachType;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::list::{AttachFlags, attach};
+use kernel::{AttachType, Program};
 use testkit::cgroup::ScratchCgroup;
 
 /// The name of the programs that the auditor is told are ours, as the kernel keeps it.

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use kernel::AttachType;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::link::Link;
+use kernel::{AttachType, Program};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use testkit::cgroup::ScratchCgroup;
 use throttle_core::mode::{TcpWish, Wish};

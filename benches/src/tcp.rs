@@ -12,12 +12,11 @@ use std::thread;
 
 use anyhow::{Context, ensure};
 use bpf::limits::Rate;
-use kernel::AttachType;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::link::Link;
 use kernel::list::{Scope, query};
 use kernel::run_time::{RunTime, count};
+use kernel::{AttachType, Program};
 use testkit::cgroup::ScratchCgroup;
 use throttle_core::mode::{TcpWish, Wish};
 

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use bpf::LinuxBpf;
 use bpf::advice::explained;
 use bpf::follow::GUARDS;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::lineage::{Lineage, lineages, whole_lineages};
-use kernel::{AttachType, ProgramId};
+use kernel::{AttachType, Program, ProgramId};
 use throttle_core::neighbours::{Joining, Neighbour, joining, of_level, without_anywhere};
 use throttle_core::{Engine, Spec, Started};
 

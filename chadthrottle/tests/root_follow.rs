@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use auditor::collect::{Options, collect};
 use auditor::judge::{Finding, Verdict, classify};
-use kernel::AttachType;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::list::{Scope, detach, query};
+use kernel::{AttachType, Program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::cgroup::{ScratchCgroup, enter};

@@ -8,10 +8,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kernel::AttachType;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::list::{AttachFlags, Scope, attach, detach, query};
+use kernel::{AttachType, Program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::cgroup::ScratchCgroup;

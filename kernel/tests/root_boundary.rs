@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kernel::Program;
 use kernel::cgroup::{Cgroup, ROOT_CGROUP_ID, cgroup2_mount};
 use kernel::error::{Call, Kind};
 use kernel::holders::{Holder, holders, still_holding};
@@ -15,7 +14,7 @@ use kernel::link::Link;
 use kernel::list::{self, AttachFlags, Scope, query};
 use kernel::objects::cgroup_links;
 use kernel::pins::{Held, Sought, held_by, make_folder_for, pins, remove_empty_folder_of, unpin};
-use kernel::{AttachType, probe};
+use kernel::{AttachType, Program, probe};
 use nix::errno::Errno;
 use testkit::cgroup::{ScratchCgroup, remove_tree};
 use testkit::isolation::isolate;

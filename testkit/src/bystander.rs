@@ -14,11 +14,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::link::Link;
 use kernel::list::{AttachFlags, Scope, attach, detach, query};
-use kernel::{AttachType, ProgramId};
+use kernel::{AttachType, Program, ProgramId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};

@@ -8,10 +8,9 @@ use std::sync::OnceLock;
 use bpf::Owner;
 use bpf::ThrottleProgram;
 use bpf::throttle::{Parts, load};
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::list::{self, AttachFlags};
-use kernel::{AttachType, ProgramId, objects};
+use kernel::{AttachType, Program, ProgramId, objects};
 
 /// Leaks a program as the historical throttle did: loads one that does nothing under the throttle's name, attaches it
 /// without a link with `BPF_F_ALLOW_MULTI`, and closes it. It stays until somebody detaches it or removes the cgroup.

@@ -20,6 +20,7 @@ pub mod mode;
 mod neighbour;
 pub mod neighbours;
 pub mod settle;
+mod settlement;
 mod spec;
 mod status;
 pub mod target;

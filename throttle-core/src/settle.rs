@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use bpf::CgroupBpf;
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
-use bpf::queue::Swept;
 use kernel::CgroupId;
 use kernel::link::LinkInfo;
 use kernel::list::Scope;
@@ -13,21 +12,7 @@ use kernel::list::Scope;
 use crate::attachment::detach_legacy;
 use crate::error::{Action, Error, Result};
 use crate::ledger::{LedgerDir, Locked, fail};
-
-/// What was found in the ledger, and what became of it.
-#[derive(Debug)]
-pub struct Settlement {
-    /// Throttles of dead owners that were removed: name and cgroup.
-    pub removed: Vec<(String, PathBuf)>,
-    /// Throttles that had left nothing but their records: name and cgroup.
-    pub forgotten: Vec<(String, PathBuf)>,
-    /// Files that are not entries. They are left alone.
-    pub unreadable: Vec<(PathBuf, String)>,
-    /// Entries that could not be settled; the next start tries again.
-    pub failed: Vec<(String, Error)>,
-    /// Queues of dead owners in this network namespace; an error where the devices could not be listed.
-    pub queues: kernel::Result<Swept>,
-}
+pub use crate::settlement::Settlement;
 
 /// Whether an entry of this boot stands for something that is meant to be there.
 ///

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use bpf::advice::explained;
 use bpf::devices::{self, Device, Removal};
-use kernel::Program;
 use kernel::cgroup::{Cgroup, below};
 use kernel::error::{Error, Kind};
 use kernel::link::Link;
 use kernel::list::{AttachFlags, ProgramList, Scope, detach, query};
 use kernel::probe::Support;
-use kernel::{AttachType, CgroupId, LinkId, ProgramId, pins};
+use kernel::{AttachType, CgroupId, LinkId, Program, ProgramId, pins};
 
 use super::forced::may_go;
 use crate::actions::{Action, Obstacle, Premise, Step, Target, is_in_our_folder};

@@ -6,10 +6,9 @@ use std::path::Path;
 
 use bpf::Owner;
 use bpf::throttle::{Parts, load};
-use kernel::Program;
-use kernel::ProgramId;
 use kernel::link::Link;
 use kernel::list::{AttachFlags, Scope, attach, query};
+use kernel::{Program, ProgramId};
 use testkit::cgroup::ScratchCgroup;
 use testkit::isolation::isolate;
 

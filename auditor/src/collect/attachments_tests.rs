@@ -2,9 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use kernel::Program;
-use kernel::ProgramId;
 use kernel::list::{AttachFlags, AttachedProgram, attach};
+use kernel::{Program, ProgramId};
 use testkit::cgroup::ScratchCgroup;
 
 use super::*;

@@ -1,8 +1,7 @@
 //! Lists every BPF object that the kernel has.
 
-use kernel::Error;
 use kernel::device_programs::{DevicePrograms, device_programs};
-use kernel::objects;
+use kernel::{Error, objects};
 
 use super::gap;
 use super::host::Clock;

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bpf::ThrottleProgram;
-use kernel::Program;
 use kernel::error::Kind;
-use kernel::{AttachType, CgroupId, ProgramId, objects};
+use kernel::{AttachType, CgroupId, Program, ProgramId, objects};
 
 use super::gap;
 use super::host::Clock;

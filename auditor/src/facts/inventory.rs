@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use kernel::ProgramInfo;
 use kernel::device_programs::DeviceProgram;
 use kernel::objects::{AnyLink, MapInfo};
-use kernel::{LinkId, MapId, ProgramId, ProgramIdentity};
+use kernel::{LinkId, MapId, ProgramId, ProgramIdentity, ProgramInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -8,10 +8,9 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::list::{AttachFlags, Scope, attach, query};
-use kernel::{AttachType, ProgramId};
+use kernel::{AttachType, Program, ProgramId};
 use testkit::leak::{foreign_name, own_name};
 
 pub(crate) const INGRESS: AttachType = AttachType::INET_INGRESS;

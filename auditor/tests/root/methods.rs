@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use auditor::collect::{Method, Options, collect};
 use auditor::facts::{Look, Subject};
-use kernel::AttachType;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::link::Link;
 use kernel::list::{AttachFlags, attach};
+use kernel::{AttachType, Program};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use testkit::cgroup::{ScratchCgroup, remove_tree};

@@ -15,11 +15,10 @@ use bpf::limits::{Burst, Departures, Limits, Rate, Traffic};
 use bpf::state::ThrottleState;
 use bpf::throttle::{Parts, load};
 use bpf::{LinuxBpf, Owner};
-use kernel::Program;
-use kernel::ProgramId;
 use kernel::boundary::Host as _;
 use kernel::cgroup::Cgroup;
 use kernel::list::{AttachFlags, detach};
+use kernel::{Program, ProgramId};
 use testkit::cgroup::ScratchCgroup;
 
 use crate::common::*;

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bpf::Owner;
-use kernel::Program;
-use kernel::ProgramId;
 use kernel::cgroup::{Cgroup, cgroup2_mount};
 use kernel::link::Link;
 use kernel::list::AttachFlags;
+use kernel::{Program, ProgramId};
 use serde_json::Value;
 use tempfile::TempDir;
 use testkit::cgroup::ScratchCgroup;

@@ -6,11 +6,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::link::Link;
 use kernel::list::{AttachFlags, MAX_PROGRAMS};
-use kernel::{AttachType, LinkId, ProgramId};
+use kernel::{AttachType, LinkId, Program, ProgramId};
 use serde_json::Value;
 use testkit::cgroup::ScratchCgroup;
 use testkit::isolation::isolate;

@@ -4,8 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::process::Command;
 
-use kernel::AttachType;
-use kernel::Program;
+use kernel::{AttachType, Program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

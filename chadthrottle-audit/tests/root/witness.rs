@@ -3,11 +3,10 @@
 use std::os::fd::AsFd;
 use std::process::Command;
 
-use kernel::AttachType;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::link::Link;
 use kernel::list::AttachFlags;
+use kernel::{AttachType, Program};
 use serde_json::Value;
 use testkit::cgroup::ScratchCgroup;
 

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use auditor::judge::Finding;
 use bpf::state::Count;
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::list::{AttachFlags, Scope, attach, query};
-use kernel::{AttachType, ProgramId};
+use kernel::{AttachType, Program, ProgramId};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

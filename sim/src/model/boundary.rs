@@ -8,19 +8,16 @@ use bpf::boundary::Throttles;
 use bpf::queue::Swept;
 use bpf::state::{Counters, ThrottleState};
 use bpf::throttle::{Loaded, Parts, Queued};
-use kernel::ProgramInfo;
-use kernel::boundary::Cgroups;
-use kernel::boundary::Host;
-use kernel::boundary::Links;
-use kernel::boundary::Pins;
-use kernel::boundary::Programs;
+use kernel::boundary::{Cgroups, Host, Links, Pins, Programs};
 use kernel::cgroup::ROOT_CGROUP_ID;
 use kernel::error::{Call, Error, Result};
 use kernel::lineage::Lineage;
 use kernel::link::LinkInfo;
 use kernel::list::{AttachFlags, ProgramList, Scope};
 use kernel::probe::Support;
-use kernel::{AttachType, CgroupId, LinkId, ProcessIdentity, ProgramId, ProgramIdentity};
+use kernel::{
+    AttachType, CgroupId, LinkId, ProcessIdentity, ProgramId, ProgramIdentity, ProgramInfo,
+};
 use nix::errno::Errno;
 
 use super::handles::{

@@ -10,12 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bpf::{LinuxBpf, ThrottleProgram};
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::error::Kind;
 use kernel::link::Link;
 use kernel::list::{self, AttachFlags, AttachOptions, DetachOptions};
-use kernel::{AttachType, ProgramId, Result};
+use kernel::{AttachType, Program, ProgramId, Result};
 use nix::errno::Errno;
 
 use super::{Attach, World};

@@ -5,10 +5,7 @@ use std::path::Path;
 
 use bpf::boundary::Throttles as _;
 use bpf::ledger::Stage;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Links as _;
-use kernel::boundary::Pins as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Links as _, Pins as _, Programs as _};
 use kernel::list::AttachFlags;
 use kernel::{AttachType, CgroupId};
 use sim::World;

@@ -6,10 +6,7 @@ use bpf::boundary::Throttles as _;
 use bpf::limits::{Burst, Traffic};
 use bpf::state::{Count, Counters};
 use kernel::AttachType;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Links as _;
-use kernel::boundary::Pins as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Links as _, Pins as _, Programs as _};
 use kernel::list::AttachFlags;
 use sim::Version;
 use sim::World;
@@ -200,25 +197,6 @@ fn the_ledger_says_how_a_throttle_can_be_found_again() {
         assert_eq!((&recorded.pin, recorded.link_id), (&None, None));
         assert_eq!(host.programs(&cgroup, recorded.attach_type)[1], recorded.program_id);
     }
-}
-
-#[test]
-fn without_links_only_the_legacy_way_is_left_and_only_who_asks_gets_it() {
-    let host = Host::boot_as(Version::new(5, 6));
-    let cgroup = host.cgroup("a");
-    let mut engine = host.process().start();
-    let refused = engine.add(&spec(&cgroup, Wish::default())).unwrap_err();
-    assert!(matches!(refused, Error::Mode(_)) && refused.to_string().contains("5.7"), "{refused}");
-    let started = engine.add(&spec(&cgroup, Wish::Legacy)).unwrap();
-    assert_eq!(started.mode, Mode::Legacy);
-}
-
-#[test]
-fn a_throttle_that_limits_nothing_is_refused() {
-    let host = Host::boot();
-    let cgroup = host.cgroup("a");
-    let nothing = Spec { download: None, upload: None, ..spec(&cgroup, Wish::Link) };
-    assert!(matches!(host.process().start().add(&nothing), Err(Error::NothingToLimit)));
 }
 
 #[test]

@@ -3,8 +3,7 @@
 
 use bpf::ledger::RecordedAttachment;
 use kernel::AttachType;
-use kernel::boundary::Links as _;
-use kernel::boundary::Pins as _;
+use kernel::boundary::{Links as _, Pins as _};
 use sim::World;
 use throttle_core::mode::Wish;
 

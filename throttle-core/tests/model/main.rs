@@ -12,5 +12,6 @@ mod names;
 mod neighbours;
 mod out_of_sight;
 mod queue;
+mod refused;
 mod settle;
 mod several;

@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use bpf::ledger::Stage;
 use kernel::AttachType;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Programs as _};
 use kernel::list::AttachFlags;
 use sim::World;
 use throttle_core::mode::Wish;

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kernel::AttachType;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Links as _;
-use kernel::boundary::Pins as _;
+use kernel::boundary::{Cgroups as _, Links as _, Pins as _};
 use sim::World;
 use sim::{Model, ModelLink};
 use throttle_core::mode::Wish;

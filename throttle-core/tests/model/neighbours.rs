@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Programs as _};
 use kernel::list::{AttachFlags, MAX_PROGRAMS, Scope};
 use kernel::{AttachType, ProgramId};
 use sim::{Attach, World};

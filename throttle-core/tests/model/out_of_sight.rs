@@ -2,8 +2,7 @@
 //! pins are mounted elsewhere. What may live is left as it is.
 
 use bpf::ledger::{Entry, Stage};
-use kernel::boundary::Links as _;
-use kernel::boundary::Pins as _;
+use kernel::boundary::{Links as _, Pins as _};
 use sim::World;
 use throttle_core::Error;
 use throttle_core::mode::Wish;

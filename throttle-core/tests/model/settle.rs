@@ -2,10 +2,7 @@
 
 use bpf::Owner;
 use bpf::ledger::Stage;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Links as _;
-use kernel::boundary::Pins as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Links as _, Pins as _, Programs as _};
 use sim::World;
 use throttle_core::mode::Wish;
 use throttle_core::settle::remove_recorded;

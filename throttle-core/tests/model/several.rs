@@ -1,8 +1,7 @@
 //! Of several parts of a throttle each one counts, wherever it stands in its record.
 
 use bpf::ledger::RecordedLimits;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Programs as _};
 use kernel::list::AttachFlags;
 use kernel::{AttachType, CgroupId};
 use throttle_core::mode::{TcpWish, Wish};

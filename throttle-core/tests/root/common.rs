@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bpf::limits::{Burst, FqDevices, Rate, Traffic};
 use bpf::{LinuxBpf, Owner};
-use kernel::Program;
 use kernel::cgroup::Cgroup;
 use kernel::list::{self, AttachFlags, Scope};
-use kernel::{AttachType, ProgramId};
+use kernel::{AttachType, Program, ProgramId};
 use throttle_core::ledger::LedgerDir;
 use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::Settlement;

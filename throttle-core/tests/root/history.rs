@@ -5,8 +5,7 @@ use std::process::Command;
 
 use bpf::LinuxBpf;
 use bpf::boundary::Throttles as _;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Programs as _};
 use kernel::list::MAX_PROGRAMS;
 use testkit::cgroup::ScratchCgroup;
 use testkit::isolation::isolate;

@@ -4,12 +4,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use bpf::LinuxBpf;
-use kernel::Program;
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Links as _;
+use kernel::boundary::{Cgroups as _, Links as _};
 use kernel::cgroup::Cgroup;
 use kernel::list::{AttachFlags, Scope, attach, query};
-use kernel::{AttachType, ProgramId};
+use kernel::{AttachType, Program, ProgramId};
 use testkit::cgroup::ScratchCgroup;
 use testkit::isolation::isolate;
 use throttle_core::neighbours::{Joining, joining};

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kernel::boundary::Cgroups as _;
-use kernel::boundary::Links as _;
-use kernel::boundary::Programs as _;
+use kernel::boundary::{Cgroups as _, Links as _, Programs as _};
 use kernel::error::Call;
 use kernel::list::{AttachFlags, Scope};
 use kernel::{AttachType, ProgramId};

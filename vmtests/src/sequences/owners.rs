@@ -14,10 +14,8 @@ use kernel::cgroup::{Cgroup, cgroup2_mount};
 use kernel::error::Kind;
 use kernel::holders::{holders, still_holding};
 use kernel::list::{Query, Scope};
-use kernel::objects;
 use kernel::pins::{Held, Sought, held_by};
-use kernel::{AttachType, MapId, ProgramId, Result};
-use kernel::{Program, ProgramInfo};
+use kernel::{AttachType, MapId, Program, ProgramId, ProgramInfo, Result, objects};
 use nix::errno::Errno;
 use testkit::cgroup::is_scratch;
 

@@ -7,8 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bpf::LinuxBpf;
-use kernel::boundary::Links as _;
-use kernel::boundary::Pins as _;
+use kernel::boundary::{Links as _, Pins as _};
 use serde_json::Value;
 use testkit::binaries;
 use testkit::env::number;

@@ -1,9 +1,8 @@
 //! Attach, detach and query.
 
-use kernel::ProgramInfo;
 use kernel::lineage::{Level, Lineage};
 use kernel::list::{AttachFlags, AttachedProgram, ProgramList, Scope};
-use kernel::{AttachType, CgroupId, ProgramId};
+use kernel::{AttachType, CgroupId, ProgramId, ProgramInfo};
 use nix::errno::Errno;
 
 use super::Kernel;

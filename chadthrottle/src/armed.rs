@@ -1,4 +1,4 @@
-//! The line that says that a limit holds, and how it ends.
+//! Formats the line that says that a limit is armed, and how it ends.
 
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use terminal::escape_bytes;
 use throttle_core::mode::Mode;
 use throttle_core::{Direction, Spec, Started};
 
-/// `limiting /sys/fs/cgroup/x to 1 MB/s down, 500 kB/s up; ends in 3 s or on Ctrl-C`.
+/// Returns a line such as `limiting /sys/fs/cgroup/x to 1 MB/s down, 500 kB/s up; ends in 3 s or on Ctrl-C`.
 pub(crate) fn armed_line(spec: &Spec, started: &Started, duration: Option<Duration>) -> String {
     line(spec, started.mode, started.name.as_deref(), duration)
 }
@@ -41,7 +41,7 @@ fn end(mode: Mode, name: Option<&str>, duration: Option<Duration>) -> String {
     }
 }
 
-/// `down` or `up`.
+/// Returns `down` or `up`.
 pub(crate) fn way(direction: Direction) -> &'static str {
     match direction {
         Direction::Download => "down",
@@ -49,7 +49,7 @@ pub(crate) fn way(direction: Direction) -> &'static str {
     }
 }
 
-/// A time with a space before each unit: `1 h 30 min`, `250 ms`.
+/// Formats a time with a space before each unit, such as `1 h 30 min` or `250 ms`.
 fn spelled(time: Duration) -> String {
     let parts = humantime::format_duration(time).to_string();
     let parts = parts.split(' ').map(|part| {

@@ -147,10 +147,10 @@ fn limit_help() -> String {
     )
 }
 
-/// In less time than this nothing is limited.
+/// The shortest duration. A limit that lasts less has no effect.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// No clock here counts much further, and nobody means more.
+/// The longest duration. Clocks here count little further, and nobody needs more.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 fn pid(text: &str) -> Result<u32, String> {
@@ -179,7 +179,7 @@ fn duration(time: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a rate. Its error is the whole sentence, without clap's "invalid value" in front.
+/// Parses a rate. Its error is the whole sentence, without clap's "invalid value" in front.
 #[derive(Debug, Clone, Copy)]
 struct RateParser;
 

@@ -1,67 +1,68 @@
-//! Whether a limit has held all the time that its cgroup was there, and what was said of it.
+//! Records whether a limit held for as long as its cgroup existed, and what the user was told.
 
 use anyhow::Error;
 use terminal::exit::not_done;
 
-/// What has become so far of a limit on whatever cgroup has its path.
+/// The state of one limit across the cgroups that have had its path.
 #[derive(Debug, Default)]
 pub(crate) struct Course {
-    /// Why the cgroup that has the path now cannot be limited.
+    /// Why the current cgroup cannot be limited.
     refused: Option<String>,
-    /// For a while a cgroup that had the path was not limited, whatever came after it.
+    /// An earlier cgroup at the path stayed unlimited for a while.
     has_failed: bool,
-    /// Of the throttle on the cgroup that has the path now it is said that somebody has detached programs.
+    /// The user was told that somebody detached programs of the current throttle.
     told_of_packets: bool,
     told_of_tcp: bool,
-    /// Why its queue could not be looked at or closed, when that was tried last.
+    /// Why the last attempt to look at the queue or to close it failed.
     queue_failed: Option<String>,
 }
 
 impl Course {
-    /// The cgroup that has the path now is limited.
+    /// Notes that the current cgroup is limited.
     pub(crate) fn armed(&mut self) {
         *self = Self { has_failed: self.has_failed, ..Self::default() };
     }
 
-    /// No cgroup has the path.
+    /// Notes that no cgroup has the path.
     pub(crate) fn gone(&mut self) {
         self.refused = None;
     }
 
-    /// The cgroup that has the path now cannot be limited, which each look tries. Returns whether to say why.
+    /// Notes that the current cgroup cannot be limited. Each look tries again. Returns whether to tell the user why.
     pub(crate) fn refused(&mut self, why: &str) -> bool {
-        // A cgroup that goes while it is being limited is refused once.
+        // A cgroup that disappears while the throttle is armed is refused once. That is no failure.
         self.has_failed |= self.refused.is_some();
         let is_new = self.refused.as_deref() != Some(why);
         self.refused = Some(why.to_owned());
         is_new
     }
 
-    /// Somebody has detached a program that limits. Returns whether to say so.
+    /// Notes that somebody detached a program that limits. Returns whether to tell the user.
     pub(crate) fn lost_packets(&mut self) -> bool {
         self.has_failed = true;
         !std::mem::replace(&mut self.told_of_packets, true)
     }
 
-    /// Somebody has detached the program that shapes TCP: what is above the limit is dropped, which holds it. Returns
-    /// whether to say so.
+    /// Notes that somebody detached the program that shapes TCP. The limit still holds, because it drops packets above
+    /// the rate. Returns whether to tell the user.
     pub(crate) fn lost_tcp(&mut self) -> bool {
         !std::mem::replace(&mut self.told_of_tcp, true)
     }
 
-    /// Its queue works, or is closed.
+    /// Notes that the queue works or is closed.
     pub(crate) fn queue_is_well(&mut self) {
         self.queue_failed = None;
     }
 
-    /// Its queue could not be looked at or closed, which each look tries. Returns whether to say why.
+    /// Notes that looking at the queue or closing it failed. Each look tries again. Returns whether to tell the user
+    /// why.
     pub(crate) fn queue_failed(&mut self, why: &str) -> bool {
         let is_new = self.queue_failed.as_deref() != Some(why);
         self.queue_failed = Some(why.to_owned());
         is_new
     }
 
-    /// Why that is not what was asked for.
+    /// Returns why the limit fell short of the request, if it did.
     pub(crate) fn short(&self) -> Option<Error> {
         let not_always = || not_done("the limit did not hold all the time").into();
         (self.has_failed || self.refused.is_some()).then(not_always)
@@ -84,7 +85,7 @@ mod tests {
     }
     use Event::{Armed, Gone, LostPackets, LostTcp, QueueFailed, QueueIsWell, Refused};
 
-    /// Of each event whether it is told; and whether the limit did not hold all the time.
+    /// Returns whether each event is told, and whether the limit ever failed to hold.
     fn run(events: &[Event]) -> (Vec<bool>, bool) {
         let mut course = Course::default();
         let told = events.iter().map(|event| match event {
@@ -132,7 +133,7 @@ mod tests {
                 }
             }
             assert!(!run(later).1, "{later:?}");
-            // It went while it was being limited.
+            // The cgroup disappeared while the throttle was being armed.
             let events = [later, &[Refused("a"), Gone], later].concat();
             assert!(!run(&events).1, "{events:?}");
             let events = [later, &[Refused("a"), Armed], later].concat();

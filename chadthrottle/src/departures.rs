@@ -1,4 +1,4 @@
-//! Through which devices what is sent above a limit waits in `fq`, and what is said of it.
+//! Finds the devices where packets above an upload limit wait in `fq`, and tells the user about them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,11 +13,11 @@ use throttle_core::mode::{self, DeparturesWish, Refusal};
 
 use crate::words::{say, warn};
 
-/// Looks for the devices, says which they are, and what is known of them. `cgroup`: the limited one, for its processes may
-/// have devices of their own.
+/// Looks for devices with `fq`, prints what it found, and returns the devices. Processes of the limited cgroup may have
+/// devices of their own, so it looks at those.
 ///
 /// # Errors
-/// When somebody insists on `fq` and there is none, or it cannot be seen.
+/// Fails if the user insists on `fq` and no device has it, or if the devices cannot be seen.
 pub(crate) fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevices> {
     let has_fq = || kernel::offered::offered().ok().map(|it| it.fq);
     let Found { known, notes, warning } = find(cgroup, wish, kernel::qdisc::devices, has_fq)?;
@@ -26,7 +26,7 @@ pub(crate) fn departures(cgroup: &Path, wish: DeparturesWish) -> Result<FqDevice
     Ok(known)
 }
 
-/// What was found, and what is to be said.
+/// The devices that were found, and the messages about them.
 #[derive(Debug)]
 struct Found {
     known: FqDevices,
@@ -34,8 +34,8 @@ struct Found {
     warning: Option<String>,
 }
 
-/// `devices` asks for those of a cgroup's processes, or without one for the caller's; `has_fq` whether the kernel has it,
-/// where that can be told.
+/// Finds the devices with `fq`. `devices` lists the devices of a cgroup's processes, or the caller's own for `None`.
+/// `has_fq` tells whether the kernel has `fq`; `None` means unknown.
 fn find(
     cgroup: &Path,
     wish: DeparturesWish,
@@ -47,7 +47,7 @@ fn find(
     }
     let (devices, warning) = match devices(Some(cgroup)) {
         Ok(devices) => (devices, None),
-        // Without it the limit holds too.
+        // The limit holds without `fq` as well.
         Err(error) if wish == DeparturesWish::Auto => {
             let warning = format!(
                 "which queueing disciplines there are cannot be seen, so what is sent above the limit is dropped: {}",
@@ -75,7 +75,7 @@ fn find(
     Ok(Found { known, notes, warning })
 }
 
-/// Several network namespaces may have devices of one name.
+/// Several network namespaces may have devices with the same name.
 fn names(devices: &[&Device]) -> String {
     let names: BTreeSet<_> = devices.iter().map(|it| escape(&it.name)).collect();
     names.into_iter().collect::<Vec<_>>().join(", ")
@@ -97,7 +97,7 @@ mod tests {
         Device { number, name: name.to_owned(), qdiscs: vec![kind.to_owned()] }
     }
 
-    /// What is found where the container has these devices, and the host others.
+    /// Returns what is found if the container has these devices and the host has others.
     fn found(wish: DeparturesWish, devices: &[Device]) -> Result<Found> {
         let of = |cgroup: Option<&Path>| match cgroup {
             Some(cgroup) if cgroup == Path::new(CONTAINER) => Ok(devices.to_vec()),

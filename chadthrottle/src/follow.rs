@@ -1,4 +1,4 @@
-//! Waiting for a limit's end, and following its cgroup's path: a service that restarts has another cgroup there.
+//! Waits for a limit's end and follows its cgroup's path. A service that restarts gets a new cgroup at that path.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -31,36 +31,36 @@ use crate::watch::Watch;
 use crate::words::shown;
 use crate::words::{print, say, warn};
 
-/// How often to look whether the throttle is still there.
+/// How often to check that the throttle is still attached.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The same while there is no cgroup: not every way to make one is told of.
+/// How often to look for a cgroup while there is none. inotify does not report every new cgroup.
 const LOOK_FOR_CGROUP: Duration = Duration::from_millis(100);
 
-/// When a limit ends, beside a signal.
+/// When a limit ends without a signal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
-    /// After this time.
+    /// The limit ends after this time.
     pub(crate) duration: Option<Duration>,
-    /// With the cgroup.
+    /// The limit ends when the cgroup is removed.
     pub(crate) once: bool,
-    /// Programs on the cgroup above hold a new cgroup's packets.
+    /// Programs on the cgroup above hold back a new cgroup's packets until it is limited.
     pub(crate) guard: bool,
 }
 
 /// How a limit ended.
 #[derive(Debug)]
 pub(crate) struct Followed {
-    /// What all throttles did.
+    /// The counts of all throttles.
     total: Removed,
-    /// What is known of sockets that it did not hold.
+    /// What is known about sockets that the limit did not cover.
     sockets: sockets::Watch,
-    /// Why that is not what was asked for.
+    /// Why the limit fell short of the request, if it did.
     short: Option<anyhow::Error>,
 }
 
 impl Followed {
-    /// Says what the limit did, and whether that was what was asked for.
+    /// Prints what the limit did. Returns an error if that fell short of the request.
     pub(crate) fn finish(self, traffic: Traffic) -> Result<()> {
         let total = &self.total;
         let ended = Ended {
@@ -74,29 +74,30 @@ impl Followed {
     }
 }
 
-/// A limit on whatever cgroup has a path.
+/// A limit on whatever cgroup has the path.
 pub(crate) struct Follow<'a> {
     engine: &'a mut Engine<LinuxBpf>,
     spec: &'a Spec,
-    /// What the path led through at the start.
+    /// The mount that the path led through at the start.
     mount: Mount,
-    /// On the cgroup that has the path.
+    /// The throttle on the current cgroup.
     current: Option<ThrottleId>,
-    /// On cgroups that had it: some of their sockets may be open still. The last one keeps the programs loaded.
+    /// The throttles on earlier cgroups, which may still have open sockets. The last throttle keeps the programs
+    /// loaded.
     former: Vec<Former>,
-    /// Whether it has held all the time.
+    /// Records whether the limit has held all the time.
     course: Course,
-    /// Holds the packets of a new cgroup until it is limited.
+    /// Holds back the packets of a new cgroup until it is limited.
     holder: Holder,
     /// Looks for programs that the current throttle puts out of force.
     neighbours: Neighbours,
-    /// Those that it must not.
+    /// The programs that the current throttle puts out of force without permission.
     displaced: Vec<Neighbour>,
-    /// Looks for sockets that the current throttle does not hold.
+    /// Looks for sockets that the current throttle does not cover.
     sockets: sockets::Watch,
     /// The process that the user named.
     named: Option<Named>,
-    /// What all throttles have counted.
+    /// The counts of all throttles.
     sum: Sum,
 }
 
@@ -126,7 +127,8 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Waits until a signal comes, the time is up, or, if so asked, there is nothing left to limit; then removes all.
+    /// Waits for a signal, for the end of the duration or, with `end.once`, until nothing is left to limit. Then it
+    /// removes all throttles.
     pub(crate) fn until(mut self, signals: &Signals, end: End) -> Result<Followed> {
         let deadline = end.duration.and_then(|duration| Instant::now().checked_add(duration));
         let watch = Watch::new(&self.spec.cgroup);
@@ -177,7 +179,7 @@ impl<'a> Follow<'a> {
         let short = short.or_else(|| self.course.short());
         let short = short.or_else(|| self.named.as_ref()?.short());
         let asked = Instant::now();
-        // Also what could not be taken off when it was to be.
+        // The engine also lists throttles whose earlier removal failed.
         let ids: Vec<_> = self.engine.list().iter().map(|status| status.id).collect();
         let removed = self.sum.end_all(self.engine, ids.into_iter());
         if let (Err(_), Some(short)) = (&removed, &short) {
@@ -188,7 +190,7 @@ impl<'a> Follow<'a> {
         Ok(Followed { total: self.sum.total(), sockets: self.sockets, short })
     }
 
-    /// Looks at all that there is, the cgroup first: if there is another one, it is limited before anything else.
+    /// Looks at everything. The cgroup comes first, because a new cgroup has to be limited before anything else.
     fn look(&mut self, once: bool) {
         let had = self.current;
         if let Some(id) = self.current
@@ -198,7 +200,7 @@ impl<'a> Follow<'a> {
             )
         {
             self.current = None;
-            // Arming takes longer than the counters stay.
+            // Arming takes longer than the counters of a removed cgroup last.
             self.count();
             self.former.push(Former::new(id));
         }
@@ -223,7 +225,7 @@ impl<'a> Follow<'a> {
         self.named.iter_mut().for_each(|named| named.look(armed));
     }
 
-    /// The cgroup that is limited now.
+    /// Returns the cgroup that is limited now.
     fn armed(&self) -> Option<CgroupId> {
         self.current.and_then(|id| self.engine.cgroup_of(id))
     }
@@ -241,7 +243,7 @@ impl<'a> Follow<'a> {
             }
         };
         self.holder.armed(self.engine.cgroup_of(started.id));
-        // Beside programs on the cgroup above the engine has not seen that the limit is in somebody's way itself.
+        // `--guard` programs on the cgroup above hide from the engine that the limit displaces somebody's program.
         if self.holder.had_to_go() {
             if let Err(error) = self.engine.remove(started.id) {
                 warn(&format!("the limit cannot be taken off: {error}"));
@@ -263,10 +265,10 @@ impl<'a> Follow<'a> {
         self.sockets.start_again();
     }
 
-    /// Adds a throttle on the cgroup that has the path now. `None`: there is none.
+    /// Adds a throttle to the cgroup that has the path now. Returns `None` if there is no cgroup.
     ///
     /// # Errors
-    /// Why it cannot be limited.
+    /// Returns why the cgroup cannot be limited.
     fn add(&mut self) -> Result<Option<Started>, String> {
         let found = match Cgroup::open(&self.spec.cgroup) {
             Ok(found) => found,
@@ -278,17 +280,18 @@ impl<'a> Follow<'a> {
         match self.engine.add(&again) {
             Ok(started) => Ok(Some(started)),
             Err(Error::Kernel(error)) if error.kind() == Kind::Vanished => Ok(None),
-            // It went, and another one came: the next look finds that.
+            // This cgroup disappeared and another one came. The next look finds it.
             Err(Error::AnotherCgroup { .. }) => Ok(None),
             Err(error) => {
-                // What cannot be limited is not kept from sending either.
+                // The guard must not block a cgroup that cannot be limited.
                 self.holder.armed(Some(found.id()));
                 Err(error.to_string())
             }
         }
     }
 
-    /// Reads all counters. Those of a removed cgroup go a few milliseconds after it, or with its last socket.
+    /// Reads all counters. The counters of a removed cgroup disappear a few milliseconds later, or with its last
+    /// socket.
     fn count(&mut self) -> Vec<ThrottleStatus> {
         let listed = self.engine.list();
         for status in &listed {
@@ -337,7 +340,8 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Of removed cgroups what has sockets stays limited; the rest goes, but for the programs while nothing else has them.
+    /// Looks at the throttles of removed cgroups. It keeps those that still have sockets and removes the others.
+    /// Without a current throttle, it keeps the programs of the last one loaded.
     fn look_at_former(&mut self, once: bool) {
         let is_armed = self.current.is_some();
         let mut last = true;
@@ -356,7 +360,7 @@ impl<'a> Follow<'a> {
                     None
                 })
             } else {
-                // The kernel may not have let go of all yet: then the next look does it.
+                // The kernel may not have released everything yet. The next look tries again.
                 self.engine.wait_for_cgroup(former.id).map(Some)
             };
             if let Some(news) = former.news(&done) {

@@ -1,13 +1,13 @@
-//! A throttle whose cgroup was removed, until nothing of it is left.
+//! A throttle on a removed cgroup, until nothing is left of it.
 
 use std::time::{Duration, Instant};
 
 use throttle_core::{Result, ThrottleId};
 
-/// The kernel takes a moment to let go of a removed cgroup's programs, also if there is no socket.
+/// The time that the kernel takes to release a removed cgroup's programs, even without a socket.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// Whatever keeps it for longer than this is a socket.
+/// After this time, only an open socket can still keep the cgroup.
 const OLD: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -18,22 +18,23 @@ pub(crate) struct Former {
 }
 
 impl Former {
-    /// It was seen just now that the cgroup was removed.
+    /// Creates the record of a cgroup whose removal was just seen.
     pub(crate) fn new(id: ThrottleId) -> Self {
         Self { id, removed_at: Instant::now(), is_told: false }
     }
 
-    /// It is too early to ask whether the kernel has let go of it.
+    /// Tells whether it is too early to ask whether the kernel has released the cgroup.
     pub(crate) fn is_fresh(&self) -> bool {
         self.removed_at.elapsed() < MOMENT
     }
 
-    /// Whether it was said why it is still there.
+    /// Tells whether the user knows why the throttle is still there.
     pub(crate) fn is_told(&self) -> bool {
         self.is_told
     }
 
-    /// What to say of a look at it, once. `looked`: whether sockets are still open; nothing if it has gone.
+    /// Returns what to say about a look at the throttle, once. `looked` tells whether sockets are still open; `None`
+    /// means that the throttle is gone.
     pub(crate) fn news(&mut self, looked: &Result<Option<bool>>) -> Option<String> {
         let news = match looked {
             Ok(Some(true)) if self.removed_at.elapsed() > OLD => {
@@ -53,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    /// One that stays as young, however long the test takes.
+    /// Creates a throttle that stays young, however long the test takes.
     fn young() -> Former {
         let removed_at = Instant::now() + Duration::from_secs(3_600);
         Former { removed_at, ..Former::new(ThrottleId(1)) }
@@ -64,7 +65,7 @@ mod tests {
         Former { removed_at, ..young() }
     }
 
-    /// What is said of three such looks, one after the other, and whether it is told then.
+    /// Returns what three such looks in a row say, and whether the user knows by then.
     fn said(
         mut former: Former,
         looked: impl Fn() -> Result<Option<bool>>,

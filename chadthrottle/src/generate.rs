@@ -1,4 +1,4 @@
-//! `chadthrottle generate`: man pages, completions and JSON Schemas.
+//! `chadthrottle generate` writes man pages, completions and JSON Schemas.
 
 use clap::CommandFactory;
 use terminal::schema_of;

@@ -1,4 +1,4 @@
-//! Having the kernel hold the packets of a new cgroup until it is limited.
+//! Makes the kernel hold back the packets of a new cgroup until it is limited (`--guard`).
 
 mod look;
 
@@ -17,18 +17,19 @@ use crate::in_force::Pace;
 use crate::mount::Mount;
 use crate::words::{say, warn};
 
-/// The kernel's part in following a path, where it can have one. Without it a new cgroup is limited some 100 µs later.
+/// The kernel's part in following a path, where that is possible. Without it, a new cgroup stays unlimited for some 100
+/// µs.
 pub(crate) struct Holder {
     spec: Spec,
     mount: Mount,
     following: Option<Following>,
-    /// The cgroup above with which it was tried in vain.
+    /// The cgroup above on which following the path failed or had to stop.
     refused: Option<CgroupId>,
 }
 
 struct Following {
     follower: Follower,
-    /// When to look again whether all others are in force.
+    /// When to look again whether all other programs are in force.
     pace: Pace,
 }
 
@@ -37,8 +38,8 @@ impl Holder {
         Self { spec: spec.clone(), mount, following: None, refused: None }
     }
 
-    /// Follows the path in the cgroup that is above it now; `armed` is limited. Stops where that takes somebody else's
-    /// program out of force.
+    /// Follows the path from the cgroup that is above it now. `armed` is the limited cgroup. It stops if the guard puts
+    /// somebody else's program out of force.
     pub(crate) fn renew(&mut self, armed: Option<CgroupId>) {
         let Some(above) = self.spec.cgroup.parent().and_then(|above| Cgroup::open(above).ok())
         else {
@@ -63,7 +64,7 @@ impl Holder {
         self.look_again(&above);
     }
 
-    /// Another program may have come, above the cgroup above.
+    /// Looks again if it is time to. Somebody may have attached a program further up.
     fn look_again(&mut self, above: &Cgroup) {
         let began = Instant::now();
         let Some(following) = self.following.as_mut().filter(|it| it.pace.is_due()) else {
@@ -86,7 +87,7 @@ impl Holder {
         ));
     }
 
-    /// Looks at once, and says whether the programs had to go.
+    /// Looks at once. Tells whether it had to detach the programs.
     pub(crate) fn had_to_go(&mut self) -> bool {
         let Some(above) = self.spec.cgroup.parent().and_then(|above| Cgroup::open(above).ok())
         else {
@@ -103,12 +104,12 @@ impl Holder {
         self.following = None;
     }
 
-    /// Lets that cgroup's packets pass.
+    /// Lets the packets of this cgroup pass.
     pub(crate) fn armed(&self, cgroup: Option<CgroupId>) {
         if let (Some(following), Some(cgroup)) = (&self.following, cgroup)
             && let Err(error) = following.follower.armed(cgroup)
         {
-            // The kernel lets them pass by itself a second after the cgroup was made.
+            // The programs let the packets pass one second after the cgroup was made.
             say(&format!(
                 "packets of the new cgroup may be lost for a second: {}",
                 explained(&error)
@@ -116,7 +117,7 @@ impl Holder {
         }
     }
 
-    /// Says what was held, if anything was.
+    /// Prints how many packets were held back, if any.
     pub(crate) fn tell(&self) {
         let Some(Following { follower, .. }) = &self.following else { return };
         match follower.held() {
@@ -130,23 +131,23 @@ impl Holder {
         }
     }
 
-    /// Takes note of what was told.
+    /// Drains the kernel's notices.
     pub(crate) fn heard(&self) {
         if let Some(following) = &self.following {
             following.follower.heard();
         }
     }
 
-    /// What can be read when there is another cgroup.
+    /// Returns a descriptor that becomes readable when a new cgroup appears.
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.following.as_ref().map(|following| following.follower.as_fd())
     }
 }
 
-/// Follows the path, if it leads through the same mount as before and that takes nobody's program out of force.
+/// Follows the path. It must lead through the same mount as before, and nobody's program may go out of force.
 ///
 /// # Errors
-/// Why not.
+/// Returns why the path cannot be followed.
 fn follow(spec: &Spec, mount: Mount, above: &Cgroup) -> Result<Follower, String> {
     mount.check(above)?;
     let name = spec.cgroup.file_name().unwrap_or_default();
@@ -160,9 +161,9 @@ fn attach_types(spec: &Spec) -> Vec<AttachType> {
     spec.limits().iter().map(|(direction, _)| direction.attach_type()).collect()
 }
 
-/// One burst in each direction that is limited.
+/// Returns how many bytes may pass: one burst in each limited direction.
 fn most(spec: &Spec) -> Most {
-    // A burst of zero lets one packet pass; 0 would be no limit.
+    // A burst of zero lets one packet pass. 0 would mean no limit.
     let bytes = |rate: Rate| {
         let bytes = u128::from(rate.bytes_per_second()) * spec.burst.as_duration().as_nanos();
         u64::try_from(bytes / 1_000_000_000).unwrap_or(u64::MAX).max(1)

@@ -1,4 +1,4 @@
-//! `chadthrottle ids`: what completions offer after `rm` and `rearm`.
+//! `chadthrottle ids` prints what completions offer after `rm` and `rearm`.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<()> {
     ids(&entries, &boot_id).into_iter().try_for_each(|id| print(&format!("{id}\n")))
 }
 
-/// The ids of pinned throttles. A shell may run what it is offered (`$(…)`), so strange names are left out.
+/// Returns the ids of pinned throttles. A shell may execute what it is offered (`$(…)`), so unusual names are left out.
 fn ids<'a>(entries: &'a [Entry], boot_id: &str) -> Vec<&'a str> {
     let is_plain = |id: &str| {
         !id.starts_with('-')
@@ -25,7 +25,8 @@ fn ids<'a>(entries: &'a [Entry], boot_id: &str) -> Vec<&'a str> {
     kept.map(|entry| &*entry.throttle).filter(|id| is_plain(id)).collect()
 }
 
-/// The script with the ids after `rm` and `rearm`, which it asks this program for. `clap_complete` knows fixed values only.
+/// Adds the ids after `rm` and `rearm` to the script, which asks this program for them. `clap_complete` only knows
+/// fixed values.
 pub(crate) fn complete(script: &str, shell: Shell) -> String {
     match shell {
         Shell::Bash => ["rm", "rearm"].iter().fold(script.to_owned(), |script, command| {

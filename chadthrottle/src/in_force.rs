@@ -1,4 +1,4 @@
-//! Whether others' programs stay in force beside ours: those of a limit, and those of `--guard` above it.
+//! Checks whether other people's programs stay in force beside a limit and beside the guard above it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use kernel::{AttachType, Program, ProgramId};
 use throttle_core::neighbours::{Joining, Neighbour, joining, of_level, without_anywhere};
 use throttle_core::{Engine, Spec, Started};
 
-/// How often to look, where that takes little time.
+/// The shortest pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Looking takes at most this part of the time, but for [`LONGEST`].
+/// A look takes at most one part in this many of the time, up to a pause of [`LONGEST`].
 const SHARE: u32 = 50;
 
-/// Nobody's firewall shall be out of force for much longer before that is seen, unless looking takes a good part of it.
+/// The longest pause, unless a look is slow. Nobody's firewall may be out of force unnoticed for much longer.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// When to look again.
@@ -28,7 +28,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// The first look is due at once.
+    /// Creates a pace whose first look is due at once.
     pub(crate) fn new() -> Self {
         Self { next: Instant::now() }
     }
@@ -37,19 +37,19 @@ impl Pace {
         self.next <= Instant::now()
     }
 
-    /// Takes note of a look that began then and is over now.
+    /// Notes a look that began at this time and has just ended.
     pub(crate) fn note(&mut self, began: Instant) {
         self.next = Instant::now() + pause(began.elapsed());
     }
 }
 
-/// After a look that took so long.
+/// Returns the pause after a look that took this long.
 fn pause(took: Duration) -> Duration {
     took.saturating_mul(SHARE).clamp(LOOK, LONGEST.max(took.saturating_mul(4)))
 }
 
-/// Others' programs that are out of force on a cgroup, and would be in force if some programs were not there: on the
-/// cgroup itself and above it.
+/// Returns other people's programs that are out of force on a cgroup because of the programs `by` selects. It considers
+/// the cgroup and its ancestors.
 pub(crate) fn displaced(
     lineages: &[Lineage],
     by: impl Fn(ProgramId) -> bool + Copy,
@@ -58,7 +58,7 @@ pub(crate) fn displaced(
     let mut found = Vec::new();
     for lineage in lineages {
         let others = without_anywhere(lineage, by);
-        // One that lets no other join is attached all the same, if it comes later.
+        // An exclusive program cannot join ours, but it can be attached above them later.
         if let Joining::Displaces(level) | Joining::Exclusive(level) = joining(&others) {
             let programs = of_level(&kernel, level, lineage.attach_type).into_iter();
             found.extend(programs.filter(|program| !lineage.in_force.contains(&program.id)));
@@ -67,8 +67,8 @@ pub(crate) fn displaced(
     found
 }
 
-/// Whether a program follows a path. Those of other limits do not count as somebody's who is in the way: each alone
-/// could go, and nothing would be back in force.
+/// Tells whether a program belongs to a guard. A look treats the guards of all limits as one, because removing one of
+/// several brings nothing back in force.
 pub(crate) fn is_guard(id: ProgramId) -> bool {
     is_named(id, GUARDS)
 }
@@ -77,20 +77,20 @@ fn is_named(id: ProgramId, name: &str) -> bool {
     Program::open(id).is_ok_and(|program| program.info().name.starts_with(name))
 }
 
-/// Looks for programs that a limit puts out of force after it was armed: the kernel lets others attach above it, and
-/// tells nobody that they do not run.
+/// Looks for programs that a limit puts out of force after it was armed. The kernel lets others attach above the limit
+/// and does not tell them that their program does not run.
 pub(crate) struct Neighbours {
     cgroup: Option<Cgroup>,
     ours: Vec<(AttachType, ProgramId)>,
-    /// `--displace`: they may be out of force.
+    /// `--displace` allows the limit to put programs out of force.
     is_allowed: bool,
-    /// Those that were told of, or were out of force before, because of another limit.
+    /// Programs that were reported already, or that another limit had put out of force before.
     known: BTreeSet<ProgramId>,
     pace: Pace,
 }
 
 impl Neighbours {
-    /// Begins with a limit that has just been armed.
+    /// Starts with a limit that has just been armed.
     pub(crate) fn start(engine: &Engine<LinuxBpf>, spec: &Spec, started: &Started) -> Self {
         let mut neighbours = Self {
             cgroup: Cgroup::open(&spec.cgroup).ok(),
@@ -104,8 +104,8 @@ impl Neighbours {
         neighbours
     }
 
-    /// Looks again if it is time to. Returns others' programs that are out of force because of this limit, and not known
-    /// to be.
+    /// Looks again if it is time to. Returns other people's programs that this limit puts out of force and that were
+    /// not reported yet.
     pub(crate) fn look(&mut self) -> Vec<Neighbour> {
         if !self.pace.is_due() {
             return Vec::new();
@@ -116,12 +116,12 @@ impl Neighbours {
         news(by_this, by_all, &mut self.known, self.is_allowed)
     }
 
-    /// Others' programs that this limit alone puts out of force, and those that all limits do together: of two limits on
-    /// one cgroup each could go, and nothing would be back in force.
+    /// Returns other people's programs that this limit alone puts out of force, and those that all limits together do.
+    /// Of two limits on one cgroup, each alone could go without bringing anything back in force.
     fn displaced(&self) -> (Vec<Neighbour>, Vec<Neighbour>) {
         let Some(cgroup) = &self.cgroup else { return (Vec::new(), Vec::new()) };
         let attach_types: Vec<_> = self.ours.iter().map(|(attach_type, _)| *attach_type).collect();
-        // Before Linux 6.1 nobody sees those above the top of the mount.
+        // Before Linux 6.1, the lists above the top of the mount are invisible.
         let seen =
             whole_lineages(cgroup, &attach_types).or_else(|_| lineages(cgroup, &attach_types));
         let seen = match seen {
@@ -140,14 +140,14 @@ impl Neighbours {
     }
 }
 
-/// Those that another limit puts out of force already.
+/// Returns the programs that another limit had put out of force already.
 fn out_of_force_before(by_this: &[Neighbour], by_all: &[Neighbour]) -> Vec<ProgramId> {
     let before = by_all.iter().filter(|program| !by_this.contains(program));
     before.map(|program| program.id).collect()
 }
 
-/// What is to be told, each once, of programs that this limit (`by_this`) or all limits together (`by_all`) put out of
-/// force; all of it is known then. Where that is not allowed, those of this limit are told whether they are known or not.
+/// Returns the programs to report, and adds them to `known`. `by_this` are out of force because of this limit, `by_all`
+/// because of all limits together. If displacing is not allowed, known programs of `by_this` are reported again.
 fn news(
     by_this: Vec<Neighbour>,
     by_all: Vec<Neighbour>,
@@ -198,7 +198,7 @@ mod tests {
         for (by_this, by_all, known, allowed, forbidden) in [
             (&[][..], &[][..], &[][..], &[][..], &[][..]),
             (&[1], &[1], &[], &[1], &[1]),
-            // Each of two limits could go, and nothing would be back in force.
+            // Of two limits, each alone could go without bringing anything back in force.
             (&[], &[1], &[], &[1], &[1]),
             (&[], &[1], &[1], &[], &[]),
             (&[1], &[1], &[1], &[], &[1]),

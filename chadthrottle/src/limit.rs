@@ -1,4 +1,4 @@
-//! `chadthrottle limit`: arms a throttle, waits, and removes it.
+//! `chadthrottle limit` arms a throttle, waits, and removes it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     traffic::tell_of_redirects(&spec.cgroup, spec.traffic);
     let watch = Watch::start(&spec.cgroup, args.pid);
     if let Err(error) = print(&armed_line(&spec, &started, args.duration)) {
-        // Who asked for it does not know of it, and so could not end it.
+        // The user did not get the line, so could not know of the throttle or end it.
         engine.remove(started.id)?;
         return Err(error);
     }
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<()> {
     followed.finish(spec.traffic)
 }
 
-/// Removes what dead owners left, as each start does, also one that comes to nothing.
+/// Removes what dead owners left. Every start does this, even one that fails later.
 fn settle() {
     let started = LinuxBpf::new()
         .map_err(anyhow::Error::from)
@@ -136,12 +136,12 @@ fn settle() {
     }
 }
 
-/// What an engine needs that arms something.
+/// Returns the configuration of an engine that arms throttles.
 pub(crate) fn config() -> Result<Config> {
     Ok(Config { mark: mark(), ..config_to_settle()? })
 }
 
-/// What an engine needs that arms nothing.
+/// Returns the configuration of an engine that arms nothing.
 pub(crate) fn config_to_settle() -> Result<Config> {
     let bpffs = Path::new(kernel::pins::DEFAULT_BPFFS);
     Ok(Config {
@@ -154,7 +154,7 @@ pub(crate) fn config_to_settle() -> Result<Config> {
     })
 }
 
-/// Without it the throttle does what it should, but for one thing.
+/// Returns the mark that limits share. Without it, a limit above also charges for what this one drops.
 fn mark() -> u64 {
     mark::shared(&FileSystem, Path::new(bpf::ledger::DEFAULT_DIR)).unwrap_or_else(|error| {
         warn(&format!(

@@ -1,4 +1,4 @@
-//! `chadthrottle list`: every throttle on this host.
+//! `chadthrottle list` shows every throttle on this host.
 
 mod table;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<()> {
     Ok(result?)
 }
 
-/// Ends the program as an audit would.
+/// Ends the program with the exit status of an audit.
 fn as_an_audit(error: &anyhow::Error) -> Ends {
     match error.downcast_ref::<Unusable>() {
         Some(error) => exit::usage(error.to_string()),
@@ -43,7 +43,7 @@ fn as_an_audit(error: &anyhow::Error) -> Ends {
     }
 }
 
-/// What is said beside the table, and whether that has everything.
+/// Returns the warnings beside the table, and the exit status, which tells whether the table is complete.
 fn ending(found: &Throttles) -> (Vec<String>, Result<(), Ends>) {
     let mut warnings = Vec::new();
     if found.rows.iter().any(|row| row.detached) {
@@ -72,7 +72,7 @@ fn ending(found: &Throttles) -> (Vec<String>, Result<(), Ends>) {
     (warnings, result)
 }
 
-/// The terminal's columns.
+/// Returns the number of columns of the terminal.
 fn width() -> usize {
     comfy_table::Table::new().width().unwrap_or(COLUMNS).into()
 }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::words::exit_status;
 
-    /// How a list ends: its status, the message, and the first words of each warning.
+    /// Returns how a list ends: the exit status, the message, and the first words of each warning.
     fn ended(detached: bool, leaked: usize, gaps: usize, rows: usize) -> (u8, String, Vec<String>) {
         let active = include_str!("../../auditor/tests/snapshots-in/active.json");
         let mut found = throttles(&serde_json::from_str(active).unwrap());
@@ -115,7 +115,7 @@ mod tests {
             (false, 2, 0, 1, 0, "", vec![leaks]),
             (false, 0, 1, 0, 2, whether, vec![unseen]),
             (false, 0, 1, 1, 2, more, vec![unseen]),
-            // What has one reason is one line.
+            // Warnings with the same reason share one line.
             (false, 0, 2, 1, 2, more, vec![unseen]),
             (true, 1, 2, 1, 2, more, vec![detached, leaks, unseen]),
         ];

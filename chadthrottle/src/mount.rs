@@ -1,4 +1,4 @@
-//! The mount that the path of a limit leads through. Below another one the same path is another cgroup.
+//! Records the mount that a limit's path leads through. Below another mount, the same path is another cgroup.
 
 use kernel::CgroupId;
 use kernel::cgroup::Cgroup;
@@ -6,17 +6,17 @@ use kernel::lineage::top;
 
 use crate::words::shown;
 
-/// The mount that a path led through when its limit was armed, known by the cgroup at its top.
+/// The mount that a path led through when its limit was armed. The cgroup at the top of the mount identifies it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mount {
     pub(crate) top: Option<CgroupId>,
 }
 
 impl Mount {
-    /// Checks that a cgroup which has the path now, or one above it, was opened through the same mount.
+    /// Checks that a cgroup was opened through the same mount. The cgroup has the path now, or is above it.
     ///
     /// # Errors
-    /// Why it may be another cgroup, and what to do.
+    /// Returns why it may be another cgroup, and what to do.
     pub(crate) fn check(self, cgroup: &Cgroup) -> Result<(), String> {
         let found = top(cgroup).ok();
         if found.is_some() && found == self.top {

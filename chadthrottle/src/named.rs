@@ -1,5 +1,5 @@
-//! The process that the user named (`--pid`): whether it still lives in the limited cgroup. A process that moves takes
-//! none of its sockets with it, and opens the next ones where it is.
+//! Checks whether the process that the user named (`--pid`) still lives in the limited cgroup. A process that moves
+//! leaves its open sockets in the old cgroup. It opens the next ones in the new cgroup.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,12 +14,12 @@ use crate::in_force::Pace;
 use crate::words::shown;
 use crate::words::{say, warn};
 
-/// A process, and where it was when it was last seen.
+/// A process and its last known place.
 #[derive(Debug)]
 pub(crate) struct Named {
     pid: u32,
     name: String,
-    /// Another process may come to have the number.
+    /// The start time of the process. The kernel may give its pid to another process later.
     start_time: u64,
     /// The directory of the limited cgroup.
     limited: PathBuf,
@@ -27,19 +27,19 @@ pub(crate) struct Named {
     pace: Pace,
 }
 
-/// Where a process is.
+/// The place of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
-    /// In the limited cgroup, or below it.
+    /// The limited cgroup, or one below it.
     Home,
-    /// In another one, with this directory.
+    /// Another cgroup, with this directory.
     Elsewhere(PathBuf),
-    /// In one that cannot be seen from here.
+    /// A cgroup that is invisible from here.
     OutOfSight,
 }
 
 impl Named {
-    /// `None`: it has ended, so there is nothing to look for.
+    /// Creates the record of a process. Returns `None` if the process has ended.
     pub(crate) fn new(pid: u32, limited: &Path) -> Option<Self> {
         let start_time = start_time(pid).ok().flatten()?;
         let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
@@ -54,7 +54,7 @@ impl Named {
         })
     }
 
-    /// Looks where it is, if it is time to, and says what is new. `armed`: the cgroup that is limited now.
+    /// Looks for the process if it is time to, and prints what is new. `armed` is the cgroup that is limited now.
     pub(crate) fn look(&mut self, armed: Option<CgroupId>) {
         if self.pace.is_due() {
             let began = Instant::now();
@@ -63,7 +63,7 @@ impl Named {
         }
     }
 
-    /// Looks in any case. Where it is not to be told where the process is, nothing is said.
+    /// Looks for the process at once. It prints nothing if the place is unknown.
     pub(crate) fn look_now(&mut self, armed: Option<CgroupId>) {
         let found = home(self.pid);
         let started = start_time(self.pid).ok().flatten();
@@ -75,7 +75,8 @@ impl Named {
         }
     }
 
-    /// Says where it is. It was looked up before its start time: what was found is this process's only if it lives on.
+    /// Returns the place of the process. The caller read the place before the start time, so an unchanged start time
+    /// proves that the place belongs to this process.
     fn judge(
         &self,
         found: kernel::Result<Home>,
@@ -92,13 +93,13 @@ impl Named {
         }
     }
 
-    /// Takes note of where it is, and tells whether that is new. It stays where it was seen last while nobody can tell.
+    /// Notes the place and returns it if it is new. While the place is unknown, the last known place stays.
     fn note(&mut self, at: Option<At>) -> Option<&At> {
         self.at = at.filter(|at| *at != self.at)?;
         Some(&self.at)
     }
 
-    /// Why the limit did not do what was asked for, if the process was elsewhere when it was last seen.
+    /// Returns why the limit fell short, if the last known place of the process was elsewhere.
     pub(crate) fn short(&self) -> Option<Error> {
         let why = || {
             format!(
@@ -114,7 +115,7 @@ impl Named {
     }
 }
 
-/// Says where it is. `None`: nowhere any more, or nobody can tell.
+/// Returns the place of the process. `None` means that it has no cgroup any more, or that nobody can tell.
 fn at(found: &Home, armed: Option<CgroupId>, limited: &Path) -> Option<At> {
     match found {
         Home::In { cgroup, .. } => Some(place(Some(cgroup.path()), cgroup.id(), armed, limited)),
@@ -123,8 +124,8 @@ fn at(found: &Home, armed: Option<CgroupId>, limited: &Path) -> Option<At> {
     }
 }
 
-/// The same of a cgroup: by the id of the limited one, for others may be mounted at its path meanwhile; below that by the
-/// path, if it can be seen.
+/// Returns which place a cgroup is. The id decides first, because another mount may cover the path of the limited
+/// cgroup. For cgroups below, the path decides if it is visible.
 fn place(path: Option<&Path>, id: CgroupId, armed: Option<CgroupId>, limited: &Path) -> At {
     match path {
         _ if Some(id) == armed => At::Home,
@@ -134,7 +135,7 @@ fn place(path: Option<&Path>, id: CgroupId, armed: Option<CgroupId>, limited: &P
     }
 }
 
-/// That it is not at home, and what to do.
+/// Returns the warning that the process has left, and what to do about it.
 fn left(at: &At) -> Option<String> {
     let unlimited = "this limit does not hold what it opens there";
     match at {
@@ -196,7 +197,7 @@ mod tests {
                 assert_eq!(at(other, 8, armed), elsewhere(other), "{other} {armed:?}");
             }
         }
-        // By another path, through another mount.
+        // The limited cgroup at another path, through another mount.
         assert_eq!(at("/mnt/a", 7, Some(ID)), At::Home);
         assert_eq!(at("/mnt/a", 7, Some(CgroupId(6))), elsewhere("/mnt/a"));
     }

@@ -1,4 +1,4 @@
-//! `chadthrottle rearm`: arms pinned throttles on the cgroups that have their paths now.
+//! `chadthrottle rearm` arms pinned throttles on the cgroups that have their paths now.
 
 use anyhow::Result;
 use bpf::LinuxBpf;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     let (mut engine, settlement) = Engine::start(LinuxBpf::new()?, config)?;
     tell_of_settlement(&settlement);
     if !ids.is_empty() {
-        // Without the hierarchy each cgroup would seem to be gone.
+        // Without the hierarchy, every cgroup would look removed.
         cgroup2_mount()?;
     }
     let mut ending = Ending::new(all);
@@ -52,19 +52,19 @@ pub(crate) fn run(args: &RearmArgs) -> Result<()> {
     ending.result()
 }
 
-/// What became of a throttle.
+/// What happened to one throttle.
 type Became = throttle_core::Result<Option<throttle_core::Result<()>>>;
 
-/// What is said of a throttle.
+/// The message about one throttle.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Result(String),
     Note(String),
 }
 
-/// What became of all.
+/// What happened to all throttles.
 struct Ending {
-    /// No throttle was named: all were meant that need it.
+    /// The user named no throttle, so the command handles all that need it.
     all: bool,
     waits: bool,
     errors: Vec<Error>,
@@ -76,8 +76,8 @@ impl Ending {
         Self { all, waits: false, errors: Vec::new(), printed: Ok(()) }
     }
 
-    /// Takes note of what became of one, and tells what is said of it. Armed again, it has let go of what it was before,
-    /// or not; `None`: it was armed already.
+    /// Notes what happened to one throttle and returns the message about it. `Some` means armed again; its inner result
+    /// tells whether the old state was released. `None` means that the throttle was armed already.
     fn note(&mut self, id: &str, path: &str, became: Became) -> Option<Said> {
         match became {
             Ok(Some(forgotten)) => {
@@ -97,7 +97,7 @@ impl Ending {
         }
     }
 
-    /// That nobody can be told keeps no other from being armed.
+    /// Notes whether printing worked. A failure to print does not keep other throttles from being armed.
     fn printed(&mut self, result: Result<()>) {
         self.printed = std::mem::replace(&mut self.printed, Ok(())).and(result);
     }
@@ -111,7 +111,7 @@ impl Ending {
     }
 }
 
-/// Says which other limits hold beside a throttle that was armed again, and which programs it puts out of force.
+/// Prints which other limits apply beside a throttle that was armed again, and which programs it puts out of force.
 fn tell_of_others(engine: &Engine<LinuxBpf>, spec: Option<Spec>, started: &Started) {
     match spec {
         Some(spec) => {
@@ -122,7 +122,7 @@ fn tell_of_others(engine: &Engine<LinuxBpf>, spec: Option<Spec>, started: &Start
     }
 }
 
-/// Whether an error says that there is no cgroup.
+/// Tells whether an error means that there is no cgroup.
 fn is_away(error: &kernel::Error) -> bool {
     error.call() == Call::OpenCgroup && error.kind() == Kind::Vanished
 }
@@ -140,7 +140,7 @@ mod tests {
             "left" => Ok(Some(Err(became("refused").unwrap_err()))),
             "already" => Ok(None),
             "away" => Err(kernel::Error::new(Call::OpenCgroup, "/a", Errno::ENOENT).into()),
-            // What else may be gone is not what it waits for.
+            // The throttle waits for its cgroup only, not for anything else that is gone.
             "gone" => Err(kernel::Error::new(Call::ObjGet, "/b", Errno::ENOENT).into()),
             "missing" => Err(Error::NoSuchRecord("7".to_owned())),
             "refused" => Err(kernel::Error::new(Call::LinkCreate, "/a", Errno::EPERM).into()),
@@ -148,7 +148,7 @@ mod tests {
         }
     }
 
-    /// What is said of each, as `+` for a result and `-` for a note, and the status.
+    /// Returns the message about each throttle and the exit status. `+` marks a result and `-` a note.
     fn ended(all: bool, words: &str) -> (String, u8, String) {
         let mut ending = Ending::new(all);
         let mut said = String::new();

@@ -1,4 +1,4 @@
-//! `chadthrottle rm`: ends pinned throttles.
+//! `chadthrottle rm` ends pinned throttles.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &RmArgs) -> Result<()> {
     remove_each(&once(&args.ids), remove, print)
 }
 
-/// Ends each throttle, whatever becomes of the others and of what is printed. All that failed is one error.
+/// Ends each throttle, even if another one fails or printing fails. It collects all failures in one error.
 fn remove_each(
     ids: &[&String],
     remove: impl Fn(&str) -> throttle_core::Result<RemovedRecord>,
@@ -66,7 +66,7 @@ mod tests {
         }
     }
 
-    /// What ending these prints, its status, and its message.
+    /// Returns what ending these throttles prints, the exit status, and the message.
     fn ended(ids: &str, is_full: bool) -> (String, u8, String) {
         let ids: Vec<_> = ids.split(' ').map(str::to_owned).collect();
         let printed = RefCell::new(String::new());
@@ -98,7 +98,7 @@ mod tests {
             ("missing gone", false, "", 64, vec![&both]),
             ("contended missing", false, "", 1, vec![&contended, &missing]),
             ("missing 1 contended 2", false, "removed 1;removed 2;", 1, vec![&contended, &missing]),
-            // That nobody can be told keeps nothing from being ended.
+            // A failure to print does not keep a throttle from being ended.
             ("1 2", true, "removed 1;removed 2;", 70, vec![]),
             ("1 contended 2", true, "removed 1;removed 2;", 1, vec![&contended]),
         ];

@@ -1,4 +1,4 @@
-//! What is said of what dead owners left.
+//! Reports what dead owners left behind.
 
 use bpf::advice::explained;
 use bpf::queue::Swept;
@@ -8,14 +8,14 @@ use throttle_core::settle::Settlement;
 use crate::words::shown;
 use crate::words::{say, warn};
 
-/// Says what became of everything that dead owners left.
+/// Prints what happened to everything that dead owners left.
 pub(crate) fn tell_of_settlement(settlement: &Settlement) {
     let (notes, warnings) = words(settlement);
     notes.iter().map(String::as_str).for_each(say);
     warnings.iter().map(String::as_str).for_each(warn);
 }
 
-/// What was removed, as notes, and what was not, as warnings.
+/// Returns notes about what was removed, and warnings about what was not.
 fn words(settlement: &Settlement) -> (Vec<String>, Vec<String>) {
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
     match &settlement.queues {
@@ -62,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// A settlement with so many of each: removed, forgotten, failed, unreadable.
+    /// Creates a settlement with these numbers of removed, forgotten, failed and unreadable records.
     fn settlement(
         queues: kernel::Result<Swept>,
         [removed, forgotten, failed, unreadable]: [usize; 4],
@@ -96,7 +96,7 @@ mod tests {
         let left_1 = "throttle 1, which may be left over";
         let cases = [
             (none(), [0, 0, 0, 0], vec![], vec![]),
-            // Of what left nothing but its record nobody needs to know.
+            // A record without programs is of no interest to the user.
             (none(), [0, 2, 0, 0], vec![], vec![]),
             (device(), [1, 0, 0, 0], vec![dev, gone], vec![]),
             (half(), [0, 0, 1, 0], vec![dev], vec![stays, left]),

@@ -1,4 +1,4 @@
-//! Waiting to be told to end.
+//! Waits for the signals that end the program.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// SIGINT (Ctrl-C), SIGTERM and SIGHUP, kept from ending the process: they are waited for instead.
+/// SIGINT (Ctrl-C), SIGTERM and SIGHUP. They are blocked, and the program waits for them.
 ///
-/// Made before anything is attached, so that there is no moment at which a signal could end the process
-/// with a throttle attached; one that comes early is seen by the first wait.
+/// Create this before anything is attached. Otherwise a signal could end the process with a throttle attached. The
+/// first wait sees a signal that came earlier.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: SignalFd,
@@ -22,9 +22,9 @@ pub(crate) struct Signals {
 pub(crate) enum Woken {
     /// One of the signals came.
     Signal,
-    /// What was waited for beside signals has something to say.
+    /// One of the other descriptors became readable.
     Told,
-    /// The time was up.
+    /// The deadline passed.
     Timeout,
 }
 
@@ -39,11 +39,11 @@ impl Signals {
         Ok(Self { fd })
     }
 
-    /// Waits until then for a signal, or until one of `beside` can be read.
+    /// Waits until the deadline, for a signal, or until one of `beside` is readable.
     pub(crate) fn wait_until(&self, deadline: Instant, beside: &[BorrowedFd<'_>]) -> Result<Woken> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Rounded up, so that the last millisecond is not spent in a busy loop.
+            // Rounding up avoids a busy loop in the last millisecond.
             let timeout = PollTimeout::try_from(left + Duration::from_micros(999))
                 .unwrap_or(PollTimeout::MAX);
             let fds = std::iter::once(self.fd.as_fd()).chain(beside.iter().copied());
@@ -65,13 +65,13 @@ impl Signals {
     }
 }
 
-/// The signals to wait for. Whoever started this with a signal ignored (nohup, a shell's `&`) wants it to be.
+/// Returns the signals to wait for. A signal that was ignored at the start stays ignored (nohup, or `&` in a shell).
 fn awaited(ignored: u64) -> impl Iterator<Item = Signal> {
     let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
     all.into_iter().filter(move |&signal| ignored & (1 << (signal as u32 - 1)) == 0)
 }
 
-/// The mask of ignored signals in a `/proc/PID/status` file (proc(5)).
+/// Returns the mask of ignored signals from a `/proc/PID/status` file (proc(5)).
 fn ignored(status: &str) -> u64 {
     status
         .lines()
@@ -94,7 +94,7 @@ mod tests {
         use Signal::{SIGHUP, SIGINT, SIGTERM};
         let of = |mask| awaited(mask).collect::<Vec<_>>();
         assert_eq!(of(0), [SIGINT, SIGTERM, SIGHUP]);
-        // As nohup(1) leaves it, and as a shell's `&` does: SIGHUP is 1, SIGINT 2, SIGQUIT 3, SIGTERM 15.
+        // nohup(1) and `&` in a shell leave these masks: SIGHUP is 1, SIGINT 2, SIGQUIT 3, SIGTERM 15.
         assert_eq!(of(0b1), [SIGINT, SIGTERM]);
         assert_eq!(of(0b110), [SIGTERM, SIGHUP]);
         assert_eq!(of(1 << 14), [SIGINT, SIGHUP]);

@@ -1,5 +1,5 @@
-//! Whether a limit holds what its processes send and receive: looked for when it is armed, and told again if more goes
-//! past it than through it.
+//! Checks whether a limit covers what its processes send and receive. It looks when the limit is armed. It warns again
+//! if more traffic bypasses the limit than passes through it.
 
 mod judge;
 mod tally;
@@ -21,7 +21,7 @@ use self::tally::{Missed, Tally};
 use self::words::{About, Home, Place};
 use crate::words::warn;
 
-/// Looks at the sockets of a limited cgroup's processes.
+/// Watches the sockets of a limited cgroup's processes.
 #[derive(Debug)]
 pub(crate) struct Watch {
     cgroup: PathBuf,
@@ -31,29 +31,29 @@ pub(crate) struct Watch {
     looking: Option<Looking>,
 }
 
-/// What was seen of all cgroups that had the path.
+/// What was seen across all cgroups that had the path.
 #[derive(Debug, Default)]
 struct Seen {
     tally: Tally,
-    /// Sockets of other cgroups that count nothing themselves.
+    /// Sockets of other cgroups that have no byte counters.
     uncounted: BTreeSet<u64>,
 }
 
-/// How one cgroup is looked at. There is none where that cannot be done.
+/// The state of looking at one cgroup. `None` stands in its place if looking is impossible.
 #[derive(Debug)]
 struct Looking {
     sockets: Sockets,
     past: Past,
     next: Instant,
-    /// What was said already.
+    /// The topics that were reported already.
     told: BTreeSet<About>,
-    /// And that more goes past the limit than through it.
+    /// The user knows that more traffic bypasses the limit than passes through it.
     has_told: bool,
 }
 
 impl Watch {
-    /// Looks for the first time, right after the limit was armed, and says what it does not hold. `first`: the process
-    /// that the user named.
+    /// Looks for the first time, right after the limit was armed, and prints what the limit does not cover. `first` is
+    /// the process that the user named.
     pub(crate) fn start(cgroup: &Path, first: Option<u32>) -> Self {
         let (cgroup, seen) = (cgroup.to_owned(), Seen::default());
         let mut watch = Self { cgroup, first, seen, looking: None };
@@ -61,7 +61,7 @@ impl Watch {
         watch
     }
 
-    /// The same for the next cgroup that has the path. What went past the limit before counts on.
+    /// Looks at the next cgroup that has the path. What bypassed the limit before still counts.
     pub(crate) fn start_again(&mut self) {
         self.first = None;
         self.looking = None;
@@ -94,7 +94,7 @@ impl Watch {
                 }
                 self.looking = Some(looking);
             }
-            // It has gone meanwhile, which is told of elsewhere.
+            // The cgroup has disappeared. `follow` reports that.
             Err(error) if error.call() == Call::OpenCgroup && error.kind() == Kind::Vanished => {}
             Err(error) => warn(&format!(
                 "whether the sockets of its processes belong to this cgroup is unknown, and those of other cgroups are \
@@ -104,8 +104,8 @@ impl Watch {
         }
     }
 
-    /// Looks again if it is time to, and says what is new; and, once, if more went past the limit than through it.
-    /// `total`: what the limit has counted so far.
+    /// Looks again if it is time to, and prints what is new. It warns once if more traffic bypassed the limit than
+    /// passed through it. `total` is what the limit has counted so far.
     pub(crate) fn look(&mut self, total: &Removed) {
         let Some(looking) = self.looking.as_mut().filter(|it| it.next <= Instant::now()) else {
             return;
@@ -141,12 +141,12 @@ impl Watch {
         }
     }
 
-    /// All that is known to have been sent or received in these directions went past the limit.
+    /// Tells whether all traffic known in these directions bypassed the limit.
     pub(crate) fn has_held_nothing(&self, removed: &Removed) -> bool {
         is_nothing(&counted_by(removed)) && self.missed(removed).is_any()
     }
 
-    /// What the summary says of it: lines, or nothing.
+    /// Returns the lines of the summary about bypassing traffic, or an empty string.
     pub(crate) fn summary(&self, removed: &Removed) -> String {
         let finder = Finder::new();
         let text = words::at_the_end(&self.missed(removed), |id| finder.place(id));
@@ -166,7 +166,7 @@ impl Watch {
 }
 
 impl Looking {
-    /// Says what is new.
+    /// Prints what is new.
     fn tell(&mut self, cgroup: &Path, first: Option<u32>) {
         let finder = Finder::new();
         let home = |pid| finder.home(pid, cgroup);
@@ -188,7 +188,7 @@ impl Looking {
     }
 }
 
-/// A socket of another cgroup of which nobody knows what it carries.
+/// Returns the inode of another cgroup's socket, if the socket has no byte counters.
 fn counts_nothing(file: &OpenFile) -> Option<u64> {
     match &file.what {
         Open::Socket(it) if is_outside(it) && it.traffic.is_none() => Some(it.inode),
@@ -196,7 +196,7 @@ fn counts_nothing(file: &OpenFile) -> Option<u64> {
     }
 }
 
-/// The bytes that a limit has seen, in each direction of which that is known.
+/// Returns the bytes that a limit has counted, for each direction where that is known.
 fn counted_by(total: &Removed) -> Vec<(Direction, u64)> {
     let counted = total.directions.iter().filter_map(|(direction, detached)| {
         let counters = detached.counters.as_ref().ok()?.as_ref()?;
@@ -205,12 +205,12 @@ fn counted_by(total: &Removed) -> Vec<(Direction, u64)> {
     counted.collect()
 }
 
-/// It is known that there was nothing.
+/// Tells whether it is known that the limit counted nothing.
 fn is_nothing(counted: &[(Direction, u64)]) -> bool {
     !counted.is_empty() && counted.iter().all(|(_, bytes)| *bytes == 0)
 }
 
-/// Finds cgroups by their ids, and those of processes.
+/// Finds cgroups by their ids, and the cgroups of processes.
 struct Finder {
     mount: Option<(PathBuf, Cgroup)>,
 }
@@ -256,7 +256,7 @@ mod tests {
 
     type Read = kernel::Result<Option<Counters>>;
 
-    /// Each count is of so many bytes.
+    /// Creates counters that each hold this many bytes.
     fn counters(bytes: u64) -> Counters {
         let count = Count { packets: 1, bytes };
         Counters { passed: count, dropped: count, held_back: count, exempt: count }
@@ -279,7 +279,7 @@ mod tests {
             (counted(0), Ok(None), 1, true),
             (unread(), counted(0), 1, true),
             (unread(), counted(5), 1, false),
-            // Nobody knows.
+            // The counts are unknown.
             (unread(), Ok(None), 0, false),
         ] {
             let of_both = counted_by(&total(download, upload));

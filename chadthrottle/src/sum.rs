@@ -1,4 +1,5 @@
-//! What all throttles of one limit have counted: each cgroup that had the path has counters of its own, which go with it.
+//! Adds up what all throttles of one limit have counted. Each cgroup that had the path has its own counters, which
+//! disappear with the cgroup.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +9,14 @@ use throttle_core::{
     Detached, Direction, Engine, Error, Removed, Result, ThrottleId, ThrottleStatus,
 };
 
-/// What each throttle has counted, as far as it was read.
+/// The last known counters of each throttle.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     read: BTreeMap<(Direction, ThrottleId), kernel::Result<Option<Counters>>>,
 }
 
 impl Sum {
-    /// Takes note of what a throttle has counted so far. What was read stays when the counters go.
+    /// Notes what a throttle has counted so far. Counts that were read stay when the counters disappear.
     pub(crate) fn note(&mut self, status: &ThrottleStatus) {
         for it in &status.directions {
             if let Ok(Some(counters)) = &it.counters {
@@ -24,7 +25,7 @@ impl Sum {
         }
     }
 
-    /// Takes note of what a throttle had counted when it was removed.
+    /// Notes what a throttle had counted when it was removed.
     pub(crate) fn end(&mut self, id: ThrottleId, removed: &Removed) {
         for (direction, detached) in &removed.directions {
             let known = self.read.entry((*direction, id)).or_insert(Ok(None));
@@ -34,10 +35,10 @@ impl Sum {
         }
     }
 
-    /// Removes these throttles, going on past failures, and takes note of what each had counted.
+    /// Removes these throttles and notes what each had counted. A failure does not stop it.
     ///
     /// # Errors
-    /// All that could not be removed.
+    /// Returns all throttles that could not be removed.
     pub(crate) fn end_all<B: CgroupBpf>(
         &mut self,
         engine: &mut Engine<B>,
@@ -53,7 +54,7 @@ impl Sum {
         Error::collect(errors)
     }
 
-    /// All of it, as if it were one throttle's.
+    /// Returns the sum, as if it came from one throttle.
     pub(crate) fn total(&self) -> Removed {
         let mut directions: BTreeMap<Direction, Detached> = BTreeMap::new();
         for ((direction, _), read) in &self.read {
@@ -61,7 +62,7 @@ impl Sum {
             let total = directions.entry(*direction).or_insert(nothing);
             match (&mut total.counters, read) {
                 (Ok(Some(total)), Ok(Some(more))) => *total = *total + *more,
-                // What is known counts, beside what is not.
+                // A known count stands even if another one is unknown.
                 (Ok(Some(_)), _) | (Err(_), Ok(None)) => {}
                 (unknown, read) => unknown.clone_from(read),
             }
@@ -148,7 +149,7 @@ mod tests {
         Engine::start(kernel, config).unwrap().0
     }
 
-    /// Of an upload's removal each call but the last is one that it cannot do without; and the state does not matter.
+    /// An upload's removal needs each of its calls, except the last one and the reads of the state.
     #[test]
     fn whichever_throttle_cannot_be_removed_the_others_are_and_count() {
         let top = Path::new("/sys/fs/cgroup/x");

@@ -1,4 +1,4 @@
-//! What a limit did, and whether that was what was asked for.
+//! Prints what a limit did, and whether that was what the user asked for.
 
 use std::fmt::Write;
 
@@ -14,19 +14,19 @@ use crate::words::count;
 /// How a limit ended.
 #[derive(Debug)]
 pub(crate) struct Ended<'a> {
-    /// What it did.
+    /// What the limit did.
     pub(crate) total: &'a Removed,
     pub(crate) traffic: Traffic,
-    /// What is said of the sockets that it did not hold.
+    /// The lines about sockets that the limit did not cover.
     pub(crate) past_it: String,
-    /// All that was seen went past it.
+    /// All traffic that was seen bypassed the limit.
     pub(crate) has_held_nothing: bool,
-    /// Why it did not do what was asked for.
+    /// Why the limit fell short of the request, if it did.
     pub(crate) short: Option<Error>,
 }
 
 impl Ended<'_> {
-    /// Prints what it did, however it ended.
+    /// Prints what the limit did, however it ended.
     pub(crate) fn told(self, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
         let more = traffic::meaning(self.traffic, self.total);
         let printed = print(&format!("{}{}{more}", summary(self.total), self.past_it));
@@ -53,7 +53,7 @@ fn summary(removed: &Removed) -> String {
                     count(counters.passed),
                     count(counters.dropped)
                 );
-                // Writing to a String cannot fail. Bytes would mislead, for each attempt counts.
+                // Writing to a String cannot fail. Bytes would mislead, because each attempt counts.
                 match counters.held_back.packets {
                     0 => {}
                     1 => what.push_str(", held back TCP once (the segment was kept for later)"),
@@ -89,7 +89,7 @@ mod tests {
 
     type Read = kernel::Result<Option<Counters>>;
 
-    /// What is printed, the status and the message.
+    /// Returns the printed text, the exit status and the message.
     fn ended(
         counters: [Read; 2],
         held_nothing: bool,

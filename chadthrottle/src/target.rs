@@ -1,4 +1,4 @@
-//! What there is to say of the cgroup that a limit is for.
+//! Describes the cgroup that a limit is for.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -9,10 +9,10 @@ use throttle_core::target::{Neighbour, Resolved};
 
 use crate::words::{say, warn};
 
-/// How many neighbours are named.
+/// The most neighbours that a message names.
 const NAMED: usize = 5;
 
-/// Says what all will be limited, and what of a process will not.
+/// Prints what else will be limited, and which part of a process will not be.
 pub(crate) fn tell(target: &Resolved, pid: Option<u32>) {
     for note in notes(target, pid) {
         say(&note);
@@ -44,7 +44,7 @@ fn notes(target: &Resolved, pid: Option<u32>) -> Vec<String> {
     notes
 }
 
-/// What of a process will not be limited.
+/// Returns which part of a process will not be limited.
 fn not_limited(target: &Resolved) -> Option<String> {
     match &target.threads_elsewhere {
         Some(paths) if paths.is_empty() => None,
@@ -64,7 +64,7 @@ fn not_limited(target: &Resolved) -> Option<String> {
     }
 }
 
-/// Says who else is limited.
+/// Prints which other processes are limited.
 pub(crate) fn tell_of_neighbours(neighbours: &[Neighbour], hidden: bool) {
     if hidden {
         say("not every process of the cgroup could be found out; all of them are limited");

@@ -1,4 +1,4 @@
-//! Every throttle on this host, from a snapshot of the auditor's.
+//! Lists every throttle on this host, from a snapshot of the auditor.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ pub(crate) struct Row {
     pub(crate) held_back: Count,
 }
 
-/// What [`as_text`] writes.
+/// The schema types of the words that [`as_text`] writes.
 mod shapes {
     #![expect(dead_code, reason = "only the shapes are used")]
 
@@ -123,7 +123,7 @@ pub(crate) struct Throttles {
     pub(crate) gaps: Vec<Note>,
 }
 
-/// Reads them out of a snapshot.
+/// Reads the throttles from a snapshot.
 pub(crate) fn throttles(snapshot: &Snapshot) -> Throttles {
     let classified = classify(snapshot);
     let is_throttle = |judged: &&Judged<'_>| {
@@ -150,7 +150,7 @@ fn is_for_tcp(judged: &Judged<'_>) -> bool {
     judged.place.is_some_and(|place| place.attach_type == AttachType::SOCK_OPS)
 }
 
-/// Whether a program for TCP goes by the state of this one: it is on the same cgroup, from the same load.
+/// Tells whether a program for TCP uses this program's state: both are on the same cgroup and from the same load.
 fn goes_with(for_tcp: &Judged<'_>, judged: &Judged<'_>) -> bool {
     let cgroup = |it: &Judged<'_>| it.place.map(|place| place.cgroup_id);
     let (Some(a), Some(b)) = (for_tcp.program, judged.program) else { return false };
@@ -177,7 +177,7 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
         fq_devices: state.fq_devices.clone(),
         attach: match judged.link {
             None => Mode::Legacy,
-            // Its pins may be in a bpffs that is not mounted here.
+            // The pins may be in a bpffs that is not mounted here.
             Some(_) if judged.pins.is_empty() && !entry.is_some_and(|it| it.persist) => Mode::Link,
             Some(_) => Mode::Pinned,
         },
@@ -191,7 +191,7 @@ fn row(judged: &Judged<'_>, for_tcp: &[&Judged<'_>], look: &Look) -> Option<Row>
     })
 }
 
-/// The ledger's entry for an attachment.
+/// Returns the ledger's entry for an attachment.
 fn entry_of<'a>(
     judged: &Judged<'_>,
     attach_type: AttachType,

@@ -6,12 +6,12 @@ use super::*;
 
 type Edit<'a> = &'a dyn Fn(&mut Entry);
 
-/// Attached, from one load: both directions on one cgroup, and the download on another.
+/// Creates a snapshot with attachments of one load: both directions on one cgroup, and a download on another.
 fn active() -> Snapshot {
     serde_json::from_str(include_str!("../../auditor/tests/snapshots-in/active.json")).unwrap()
 }
 
-/// Attached through a pinned link, and recorded.
+/// Creates a snapshot with a pinned and recorded throttle.
 fn pinned() -> Snapshot {
     serde_json::from_str(include_str!("../../auditor/tests/snapshots-in/pinned.json")).unwrap()
 }
@@ -31,7 +31,7 @@ fn what_is_attached_is_listed_with_the_id_of_its_record() {
     assert!(found.leaked == 0 && found.unreadable == 0 && found.gaps.is_empty());
 }
 
-/// A record is another's if it names another place or another program, be it only one that had the same number.
+/// A record belongs to another attachment if the cgroup or the program differs, even if only the number is the same.
 #[test]
 fn an_attachment_has_no_id_of_a_record_that_is_not_its_own() {
     let with = |edit: &dyn Fn(&mut Entry)| {
@@ -54,8 +54,8 @@ fn an_attachment_has_no_id_of_a_record_that_is_not_its_own() {
     }
 }
 
-/// The service has restarted while sockets of its old cgroup were open: its record waits, and the new attachment of the same
-/// program has none.
+/// The service restarted while sockets of its old cgroup were open. The old record waits, and the new attachment of the
+/// same program has no record.
 #[test]
 fn the_record_of_the_cgroup_before_is_not_the_new_attachments() {
     let mut snapshot = pinned();
@@ -89,7 +89,7 @@ fn each_direction_and_each_cgroup_is_a_row_of_its_own() {
     assert!(found.rows.iter().all(|row| row.id.is_none() && row.attach == Mode::Link));
 }
 
-/// The pid alone is not the owner.
+/// A pid alone does not identify an owner.
 #[test]
 fn whether_an_owner_lives_is_said_of_that_owner_alone() {
     let mut snapshot = active();
@@ -104,7 +104,7 @@ fn whether_an_owner_lives_is_said_of_that_owner_alone() {
     assert!(rows.iter().all(|row| row.owner_alive.is_none()), "{rows:?}");
 }
 
-/// One load for both directions of a cgroup and for another cgroup, whose throttle polices TCP.
+/// One load serves both directions of a cgroup and another cgroup, where the throttle polices TCP.
 #[test]
 fn tcp_is_shaped_where_its_program_is_on_the_same_cgroup_and_of_the_same_load() {
     let shaped = |cgroup_id: u64, map: u32| -> Vec<bool> {
@@ -125,7 +125,7 @@ fn tcp_is_shaped_where_its_program_is_on_the_same_cgroup_and_of_the_same_load() 
         assert_eq!(found.unreadable, usize::from(!is_any), "one that goes with no direction");
         found.rows.iter().map(|row| row.tcp == Tcp::Shape).collect()
     };
-    // The download's maps, and the upload's.
+    // The maps of the download and of the upload.
     assert_eq!(shaped(9_310, 82), [true, false, false]);
     assert_eq!(shaped(9_310, 84), [false, true, false]);
     assert_eq!(shaped(4_821, 82), [false, false, true]);
@@ -133,7 +133,7 @@ fn tcp_is_shaped_where_its_program_is_on_the_same_cgroup_and_of_the_same_load() 
     assert_eq!(shaped(4_821, 84), [false; 3]);
 }
 
-/// Its pins may be in a bpffs that is not mounted here, and its record may be lost.
+/// The pins may be in a bpffs that is not mounted here, and the record may be lost.
 #[test]
 fn how_a_throttle_is_attached_its_link_its_pins_and_its_record_tell() {
     let attach = |edit: &dyn Fn(&mut Look)| {
@@ -154,7 +154,7 @@ fn how_a_throttle_is_attached_its_link_its_pins_and_its_record_tell() {
     assert_eq!(attach(&|look| (neither(look), look.links.clear()).1), Mode::Legacy);
 }
 
-/// It is no limit, but belongs to one.
+/// A guard is no limit, but belongs to one.
 #[test]
 fn a_guard_is_no_throttle_and_nothing_that_cannot_be_read() {
     let mut snapshot = active();

@@ -1,4 +1,4 @@
-//! What `--traffic` means for connections that something sends elsewhere, and for what was not limited.
+//! Explains what `--traffic` means for redirected connections, and what was not limited.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,17 +15,17 @@ use throttle_core::Removed;
 
 use crate::words::warn;
 
-/// Where a program may give a connection or a datagram another address.
+/// The attach types where a program may give a connection or a datagram another address.
 const REDIRECTS: [&str; 4] =
     ["cgroup_inet4_connect", "cgroup_inet6_connect", "cgroup_udp4_sendmsg", "cgroup_udp6_sendmsg"];
 
-/// How many programs are named.
+/// The most programs that a message names.
 const NAMED: usize = 5;
 
-/// Programs that may send connections elsewhere, by where they are attached.
+/// Programs that may redirect connections, by attach type.
 type Redirects = BTreeMap<&'static str, BTreeSet<String>>;
 
-/// Says what a limit on some of the traffic means where programs may send the cgroup's connections elsewhere.
+/// Prints what a limit on part of the traffic means if programs may redirect the cgroup's connections.
 pub(crate) fn tell_of_redirects(cgroup: &Path, traffic: Traffic) {
     if traffic == Traffic::All {
         return;
@@ -44,7 +44,7 @@ pub(crate) fn tell_of_redirects(cgroup: &Path, traffic: Traffic) {
     }
 }
 
-/// Those in force on a cgroup, and those that are attached below it.
+/// Collects the programs in force on a cgroup, and those attached below it.
 fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> kernel::Result<()> {
     let unless_gone = |error: kernel::Error| match error.kind() {
         Kind::Vanished => Ok(()),
@@ -67,7 +67,7 @@ fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> kernel::Resu
             Err(error) => return unless_gone(error),
         }
     }
-    // A cgroup that goes meanwhile has none below it.
+    // A cgroup that disappears meanwhile has none below it.
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             redirects(&entry.path(), Scope::Local, found)?;
@@ -76,7 +76,7 @@ fn redirects(cgroup: &Path, scope: Scope, found: &mut Redirects) -> kernel::Resu
     Ok(())
 }
 
-/// Its name, or else its number: the right to ask for it may be missing.
+/// Returns the program's name. It returns the id if the caller has no right to read the name.
 fn program_name(id: kernel::ProgramId) -> String {
     match kernel::objects::program(id) {
         Ok(Some(program)) if !program.info().name.is_empty() => program.whole_name(),
@@ -107,7 +107,7 @@ fn redirected(found: &Redirects, traffic: Traffic) -> Option<String> {
     ))
 }
 
-/// The line of the summary that says what "not limited" means; empty if everything was limited.
+/// Returns the line of the summary that says what "not limited" means. Empty if everything was limited.
 pub(crate) fn meaning(traffic: Traffic, removed: &Removed) -> &'static str {
     let is_exempt = removed.directions.values().any(|detached| {
         let counters = detached.counters.as_ref().ok().and_then(Option::as_ref);
@@ -118,7 +118,7 @@ pub(crate) fn meaning(traffic: Traffic, removed: &Removed) -> &'static str {
 
 fn not_limited(traffic: Traffic) -> &'static str {
     match traffic {
-        // Only before it was armed.
+        // Such packets only come before the throttle is armed.
         Traffic::All => "",
         Traffic::Internet => {
             "not limited: what went to or came from local addresses (private, loopback, link-local, multicast), also where \

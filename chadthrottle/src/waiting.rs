@@ -1,5 +1,5 @@
-//! Throttles that only the ledger has: those whose cgroup was removed and that wait for another one at its path, and
-//! those that somebody detached.
+//! Lists throttles that only the ledger knows. Some wait for a new cgroup at the path of a removed one. Others were
+//! detached by somebody.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,11 @@ use throttle_core::mode::{Mode, Tcp};
 
 use crate::throttles::Row;
 
-/// What a cgroup's path means here.
+/// The mounts and the namespace that decide what a cgroup's path means here.
 pub(crate) struct Here {
     /// The inode number of this process's cgroup namespace.
     namespace: Option<u64>,
-    /// Where cgroup2 is mounted, and the cgroup at the top of each mount; first that which shows the most.
+    /// The cgroup2 mounts, each with the cgroup at its top. The mount that shows the most comes first.
     mounts: Vec<(PathBuf, CgroupId)>,
 }
 
@@ -28,8 +28,8 @@ impl Here {
         Self { namespace: kernel::cgroup::namespace().ok(), mounts: mounts.collect() }
     }
 
-    /// The path of an entry's cgroup, below the mount as other throttles' cgroups are shown. `None` where it is of another
-    /// namespace or mount, as far as is known.
+    /// Returns the path of an entry's cgroup below the mount, as other throttles' cgroups are shown. Returns `None`
+    /// unless the path is of this namespace and of a mount that is visible here.
     fn path(&self, entry: &Entry) -> Option<PathBuf> {
         let path = &entry.cgroup_path;
         let mut mounts = self.mounts.iter();
@@ -42,7 +42,7 @@ impl Here {
     }
 }
 
-/// Every direction of every throttle that waits.
+/// Returns a row for each direction of each throttle that waits.
 pub(crate) fn rows(snapshot: &Snapshot, here: &Here) -> Vec<Row> {
     let Some(look) = snapshot.looks.last() else { return Vec::new() };
     let of_this_boot =
@@ -53,13 +53,13 @@ pub(crate) fn rows(snapshot: &Snapshot, here: &Here) -> Vec<Row> {
         .collect()
 }
 
-/// Every direction of a pinned throttle that does not wait and is not `shown`, as what is attached is. None where not
-/// everything that is attached could be seen.
+/// Returns a row for each direction of a pinned throttle that neither waits nor is among `shown`, which are the
+/// attached ones. Returns nothing unless every attachment could be seen.
 pub(crate) fn detached(snapshot: &Snapshot, here: &Here, shown: &[Row]) -> Vec<Row> {
     let Some(look) = snapshot.looks.last().filter(|look| is_attached_seen(look)) else {
         return Vec::new();
     };
-    // An id is a name in one ledger: the host's and a container's may have the same.
+    // An id is unique in one ledger only. The host's and a container's ledger may both have it.
     let is_one = |row: &Row, other: &Row| {
         (&row.id, row.direction) == (&other.id, other.direction)
             && (row.owner_pid == other.owner_pid || row.cgroup == other.cgroup)
@@ -172,7 +172,7 @@ mod tests {
         assert!(detached(&snapshot, &here(), &[]).is_empty(), "its owner had it detached");
     }
 
-    /// The second direction of the record, and the program for TCP.
+    /// Adds the second direction of the record and the program for TCP.
     fn with_both(mut snapshot: Snapshot) -> Snapshot {
         let look = &mut snapshot.looks[0];
         look.removed_cgroups.clear();
@@ -199,16 +199,16 @@ mod tests {
         for (nth, other) in [(0, 1), (1, 0)] {
             assert_eq!(not_shown(&[both().remove(nth)]), [all[other].clone()]);
         }
-        // Another throttle's, and one that has no id.
+        // A row of another throttle, and one without an id.
         for id in [Some("web".to_owned()), None] {
             let shown: Vec<_> =
                 both().into_iter().map(|row| Row { id: id.clone(), ..row }).collect();
             assert_eq!(not_shown(&shown), all);
         }
-        // One of the same id, of another ledger.
+        // A throttle with the same id in another ledger.
         let namesake = |row| Row { owner_pid: Some(9), cgroup: "/other".into(), ..row };
         assert_eq!(not_shown(&both().into_iter().map(namesake).collect::<Vec<_>>()), all);
-        // Another process has armed it again.
+        // Another process armed it again.
         let armed_again = |row| Row { owner_pid: Some(9), ..row };
         assert_eq!(not_shown(&both().into_iter().map(armed_again).collect::<Vec<_>>()), []);
     }
@@ -218,7 +218,7 @@ mod tests {
         let mut snapshot = with_both(recorded());
         let look = &mut snapshot.looks[0];
         look.removed_cgroups.push(look.ledger[0].cgroup_id);
-        // What it was on the cgroup before that is no direction of it any more.
+        // A direction that it had on the earlier cgroup only is no direction of it any more.
         let former = RecordedAttachment {
             former_cgroup: Some(CgroupId(3)),
             ..look.ledger[0].attachments[0].clone()
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(shown(path, &|entry| entry.cgroup_namespace += 1), elsewhere);
         assert_eq!(shown(path, &|entry| entry.cgroup_top = Some(CgroupId(40))), elsewhere);
         assert_eq!(shown(path, &|entry| entry.cgroup_top = None), elsewhere);
-        // Another mount that is here, and one that is not.
+        // One mount that is visible here, and one that is not.
         let of_40 = |entry: &mut Entry| entry.cgroup_top = Some(CgroupId(40));
         assert_eq!(shown("/mnt/app", &of_40), ("/mnt/app".to_owned(), false));
         assert_eq!(shown("/run/app", &of_40), ("/run/app".to_owned(), true));
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!((rows.len(), rows[0].attach), (1, Mode::Link));
     }
 
-    /// How many throttles wait and how many are detached, after a change to the look; the cgroup is there.
+    /// Returns how many throttles wait and how many are detached after a change to the look. The cgroup exists.
     fn seen(edit: impl Fn(&mut Look)) -> (usize, usize) {
         let mut snapshot = recorded();
         snapshot.looks[0].removed_cgroups.clear();
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// Whoever armed it again died half way.
+    /// A process armed it again and died half way.
     #[test]
     fn a_pinned_throttle_that_is_recorded_to_wait_does_although_its_cgroup_is_there() {
         assert_eq!(seen(|look| look.ledger[0].waiting = true), (1, 0));
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(owned(&|_| ()), (0, 0), "it is dead");
         assert_eq!(owned(&|look| look.owners[0].alive = None), (1, 0));
         assert_eq!(owned(&|look| look.owners.clear()), (1, 0));
-        // Of that pid another one is dead.
+        // The dead process is another one with the same pid.
         assert_eq!(owned(&|look| look.owners[0].owner.pid_namespace += 1), (1, 0));
         assert_eq!(owned(&|look| look.owners[0].owner.start_time += 1), (1, 0));
     }

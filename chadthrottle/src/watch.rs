@@ -1,4 +1,4 @@
-//! Being told when a cgroup is made or removed.
+//! Reports when a cgroup is made or removed.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use kernel::cgroup::Cgroup;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-/// Watches the directories above a cgroup for what is made and removed in them.
+/// Watches the directories above a cgroup for cgroups that are made or removed in them.
 ///
-/// Cgroups above may be removed and made again as well, so each that exists is watched. A cgroup that is made through a
-/// mount of another cgroup namespace is not told of: who waits has to look from time to time.
+/// Cgroups further up may be removed and made again too, so it watches each that exists. The kernel does not report a
+/// cgroup that is made through a mount of another cgroup namespace. So the caller has to look from time to time.
 #[derive(Debug)]
 pub(crate) struct Watch {
     cgroup: PathBuf,
@@ -17,10 +17,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches.
+    /// Starts to watch.
     ///
     /// # Errors
-    /// When the kernel gives no inotify instance: there is a limit for each user.
+    /// Fails if the kernel gives no inotify instance, because their number is limited for each user.
     pub(crate) fn new(cgroup: &Path) -> nix::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let watch = Self { cgroup: cgroup.to_owned(), inotify };
@@ -28,23 +28,23 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches the directories that exist now. Look at the cgroup after this, not before.
+    /// Watches the directories that exist now. Call it before looking at the cgroup.
     fn renew(&self) {
         let what = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR;
         for above in self.cgroup.ancestors().skip(1) {
             match Cgroup::open(above) {
-                // Without a watch the next look finds it, a little later.
+                // Without a watch, the next look finds the change a little later.
                 Ok(_) => drop(self.inotify.add_watch(above, what)),
                 Err(error) if error.kind() == kernel::error::Kind::Vanished => {}
-                // Above the mount.
+                // This directory is above the mount.
                 Err(_) => break,
             }
         }
     }
 
-    /// Takes note of what was told.
+    /// Drains the kernel's notices.
     pub(crate) fn heard(&self) {
-        // What happened does not matter: who was woken looks.
+        // The notice itself does not matter, because the caller looks at the cgroup anyway.
         while self.inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
         self.renew();
     }
@@ -64,8 +64,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether something of this name has come or gone, as far as that is not noted yet. The kernel tells it before the
-    /// call that did it returns. Others' cgroups have other names.
+    /// Tells whether a cgroup of this name has come or gone since the last look. The kernel reports it before the
+    /// system call returns. Other tests use other names.
     fn is_told(watch: &Watch, name: &str) -> bool {
         let mut told = Vec::new();
         while let Ok(events) = watch.inotify.read_events() {

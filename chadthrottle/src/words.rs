@@ -1,4 +1,4 @@
-//! What the commands say, and with which exit status they end.
+//! Prints the messages of the commands, and maps errors to exit statuses.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ pub(crate) use terminal::print;
 use terminal::talk;
 use throttle_core::Error;
 
-/// The exit status for an error. What the kernel or the state of things refuses was not done.
+/// Returns the exit status for an error. If the kernel or the state of the system refused, nothing was done.
 pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return USAGE;
@@ -29,7 +29,7 @@ pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Without the cgroup2 hierarchy nothing can be asked, whatever was to be done.
+/// Returns the status for an error of the kernel. Without the cgroup2 hierarchy, no command can work.
 fn of_kernel(error: &kernel::Error) -> u8 {
     if error.is_no_hierarchy() {
         FAILED
@@ -40,12 +40,12 @@ fn of_kernel(error: &kernel::Error) -> u8 {
     }
 }
 
-/// A path as a terminal may show it.
+/// Returns a path as a terminal may show it.
 pub(crate) fn shown(path: &Path) -> String {
     escape_bytes(path.as_os_str().as_bytes())
 }
 
-/// Something was named that is not there, or cannot be meant.
+/// Tells whether the user named something that does not exist or cannot be meant.
 fn is_the_users(error: &Error) -> bool {
     match error {
         Error::NothingToLimit
@@ -62,7 +62,7 @@ fn is_the_users(error: &Error) -> bool {
     }
 }
 
-/// Something that clap cannot see is wrong with the command line.
+/// A mistake on the command line that clap cannot detect.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) &'static str);
 
@@ -74,23 +74,23 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// What was named, each once.
+/// Returns each id once.
 pub(crate) fn once(ids: &[String]) -> Vec<&String> {
     let mut seen = std::collections::BTreeSet::new();
     ids.iter().filter(|id| seen.insert(*id)).collect()
 }
 
-/// Says what is good to know, beside the result.
+/// Prints information beside the result.
 pub(crate) fn say(text: &str) {
     talk::note(text);
 }
 
-/// Says what the user may want to act on.
+/// Prints a warning that the user may want to act on.
 pub(crate) fn warn(text: &str) {
     talk::warning(text);
 }
 
-/// `12.3 MB (8412 packets)`.
+/// Formats a count, such as `12.3 MB (8412 packets)`.
 pub(crate) fn count(count: Count) -> String {
     let packets = if count.packets == 1 { "packet" } else { "packets" };
     format!("{} ({} {packets})", Bytes(count.bytes), count.packets)

@@ -1,4 +1,4 @@
-//! What the doctor's answer rests on.
+//! The facts that the doctor judges.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,20 +14,20 @@ use kernel::probe::Support;
 use kernel::qdisc::{self, Device};
 use kernel::{AttachType, ProgramId, pins, probe};
 
-/// An answer, or the words of who could not give it.
+/// An answer, or the reason why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer<T> {
-    /// It is so.
+    /// The answer.
     Is(T),
-    /// It cannot be had here.
+    /// This host does not have it.
     No(String),
-    /// Who asked lacks the right to know, or the question was refused.
+    /// The caller lacks the right to ask, or the kernel refused the question.
     Unknown(String),
 }
 
 impl<T> Answer<T> {
-    /// A call that was refused says nothing of the kernel. Of what libbpf has to say, which fills a
-    /// page, the first line is what matters.
+    /// Converts a result. A refused call says nothing about the kernel, so it becomes `Unknown`. Of libbpf's page of
+    /// text only the first line is kept.
     fn of(result: kernel::Result<T>) -> Self {
         match result {
             Ok(answer) => Self::Is(answer),
@@ -50,37 +50,37 @@ pub(super) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// All of it.
+/// All facts.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) release: String,
     pub(super) cgroup2: Answer<Mounted>,
     pub(super) support: Answer<Support>,
-    /// Loading the packet programs.
+    /// Whether the packet programs load.
     pub(super) packets: Answer<()>,
-    /// Loading them with the one for TCP.
+    /// Whether they load together with the program for TCP.
     pub(super) tcp: Answer<()>,
-    /// Loading them with those of a queue for downloads.
+    /// Whether they load together with the programs of a download queue.
     pub(super) queue: Answer<()>,
     pub(super) bpffs: Answer<bool>,
     pub(super) devices: Answer<Vec<Device>>,
     pub(super) offered: Answer<Offered>,
-    /// The cgroup that was named, if one was.
+    /// The cgroup that the user named, if any.
     pub(super) place: Option<Place>,
 }
 
 impl Facts {
-    /// The cgroup2 hierarchy is not to be seen.
+    /// Tells whether no cgroup2 hierarchy is visible.
     pub(super) fn is_blind(&self) -> bool {
         matches!(self.cgroup2, Answer::No(_))
     }
 }
 
-/// The mount of the cgroup2 hierarchy that shows the most.
+/// The cgroup2 mount that shows the largest part of the hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
     pub(super) on: PathBuf,
-    /// What its top is, if it does not show everything.
+    /// What the top of the mount is, unless the mount shows the whole hierarchy.
     pub(super) top: Option<&'static str>,
 }
 
@@ -89,23 +89,23 @@ fn mounted() -> kernel::Result<Mounted> {
     Ok(Mounted { on: view.point().to_owned(), top: view.top_in_words() })
 }
 
-/// What a program is called.
+/// The name and tag of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Called {
     pub(super) name: String,
     pub(super) tag: String,
 }
 
-/// The cgroup that is to be limited.
+/// The cgroup to be limited.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) lineages: Answer<Vec<Lineage>>,
-    /// Of the programs in these lists those whose names could be read.
+    /// The names of the programs in these lists, as far as they could be read.
     pub(super) called: BTreeMap<ProgramId, Called>,
 }
 
-/// Where a limit has its programs.
+/// The attach types that a limit uses.
 const ATTACH_TYPES: [AttachType; 3] =
     [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS];
 
@@ -144,7 +144,7 @@ fn place(path: &Path) -> Place {
     Place { path: path.to_owned(), lineages, called }
 }
 
-/// A program that goes away meanwhile, or cannot be opened, stays without a name.
+/// Reads the names of the programs. A program that disappears or cannot be opened has none.
 fn called(kernel: &LinuxBpf, lineages: &[Lineage]) -> BTreeMap<ProgramId, Called> {
     let levels = lineages.iter().flat_map(|lineage| &lineage.levels);
     let listed = levels.flat_map(|level| level.list.programs.iter().map(|program| program.id));

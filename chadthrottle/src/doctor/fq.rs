@@ -1,4 +1,4 @@
-//! `fq` on the devices, and whether the kernel has it.
+//! Judges `fq` on the devices, and whether the kernel has it.
 
 use bpf::limits::FqDevices;
 use bpf::with_fq;
@@ -43,14 +43,15 @@ pub(super) fn judge(devices: &[Device], offered: &Answer<Offered>) -> Check {
     }
 }
 
-/// What follows for a device without `fq`.
+/// The advice for a device without `fq`.
 struct Offer {
     grade: Grade,
     because: String,
     advice: &'static str,
 }
 
-/// The kernel can only put on a device what it has. A device with `fq` (`is_used`) proves that it has it.
+/// Returns the advice for a device without `fq`. The kernel can only use a qdisc that it has. `is_used` means that some
+/// device has `fq`, which proves that the kernel has it.
 fn offer(is_used: bool, offered: &Answer<Offered>) -> Offer {
     match offered {
         Answer::Is(Offered { fq: false, .. }) => Offer {
@@ -105,7 +106,7 @@ mod tests {
             let found = judge(std::slice::from_ref(&without), &untried);
             assert_eq!((found.grade, &found.advice), (Grade::Unknown, &None), "{found:?}");
             assert!(found.says.ends_with("could not be tried: refused"), "{}", found.says);
-            // That one device has it shows that the kernel does.
+            // One device with `fq` shows that the kernel has it.
             let found = judge(&[without.clone(), with.clone()], &untried);
             assert_eq!(found.grade, Grade::Lesser, "{found:?}");
             assert!(found.advice.is_some(), "{found:?}");

@@ -1,4 +1,4 @@
-//! Judging what the host and its kernel have.
+//! Judges what the host and its kernel offer.
 
 use kernel::AttachType;
 use kernel::qdisc::Device;
@@ -50,7 +50,7 @@ fn packets(facts: &Facts) -> Check {
     }
 }
 
-/// What needs the packet programs, where it is not known that they are there.
+/// Returns the check for a feature that depends on the packet programs, unless those load.
 fn without_packets(facts: &Facts, what: &str) -> Option<Check> {
     match &facts.packets {
         Answer::Is(()) => None,
@@ -96,7 +96,7 @@ fn open_connections(facts: &Facts) -> Check {
     let what = "open connections";
     let dropped = "of those from before a limit, packets above it are dropped";
     without_packets(facts, what).unwrap_or_else(|| match version(&facts.release) {
-        // What shapes the others has said why.
+        // The check of the TCP program has given the reason already.
         _ if facts.tcp.is().is_none() => check(what, Grade::Lesser, dropped, ""),
         Some(version) if version >= (6, 12) => {
             check(what, Grade::Ok, "those from before a limit are shaped too", "")
@@ -148,7 +148,7 @@ fn bpffs(facts: &Facts) -> Check {
     }
 }
 
-/// How limits would be held by default, in the directions in which one can be held.
+/// Returns how limits would be held by default, in the directions where one can be held.
 pub(super) fn held(facts: &Facts) -> Vec<Held> {
     if facts.packets.is().is_none() || facts.is_blind() {
         return Vec::new();
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(with("6.12.0", is(), is()), (Grade::Ok, false, false));
         assert_eq!(with("6.11.11", is(), is()), (Grade::Lesser, true, true));
         assert_eq!(with("6.1.0-56", is(), is()), (Grade::Lesser, true, true));
-        // Not where nothing is shaped, and no newer Linux changes that.
+        // A newer Linux is advised only where something is shaped.
         assert_eq!(with("6.18.0", is(), no()), (Grade::Lesser, true, false));
         assert_eq!(with("6.18.0", is(), unknown()), (Grade::Lesser, true, false));
         assert_eq!(with("6.18.0", no(), no()).0, Grade::Missing);
@@ -342,7 +342,7 @@ mod tests {
             assert_eq!(grade(&facts, what), Grade::Unknown, "{what}");
         }
         assert!(held(&facts).is_empty());
-        // Told once, by that which the others depend on.
+        // The check that the others depend on says it, once.
         let told = judge(&facts).iter().filter(|check| check.says.contains("denied")).count();
         assert_eq!(told, 2, "the packet programs and the links");
     }

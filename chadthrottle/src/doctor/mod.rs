@@ -1,6 +1,6 @@
-//! `chadthrottle doctor`: how limits would be held here, and what would make them better.
+//! `chadthrottle doctor` says how this host would hold limits, and what would make them better.
 //!
-//! Facts are gathered, then judged by pure functions, then shown.
+//! It gathers facts, judges them in pure functions, and then shows the result.
 
 mod facts;
 mod fq;
@@ -33,10 +33,10 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     Ok(ending(&facts, &diagnosis)?)
 }
 
-/// Whether a limit can be held, as far as that could be seen.
+/// Returns the exit status: whether a limit can be held, as far as that could be seen.
 fn ending(facts: &Facts, diagnosis: &Diagnosis) -> Result<(), Ends> {
     match diagnosis.worst() {
-        // As every command ends that can ask nothing.
+        // Every command that cannot see the hierarchy ends in this way.
         _ if facts.is_blind() => Err(exit::failed("no limit can be held here")),
         Grade::Missing => Err(exit::not_done(what_cannot_be(facts))),
         Grade::Unknown => Err(exit::incomplete("not everything could be seen")),
@@ -44,14 +44,14 @@ fn ending(facts: &Facts, diagnosis: &Diagnosis) -> Result<(), Ends> {
     }
 }
 
-/// What is missing, in a sentence: the host's fault comes before that of the cgroup.
+/// Returns what is missing, in a sentence. A fault of the host comes before one of the cgroup.
 fn what_cannot_be(facts: &Facts) -> String {
     let is_the_hosts = judge::judge(facts).iter().any(|it| it.grade == Grade::Missing);
     let there = facts.place.as_ref().filter(|_| !is_the_hosts).and_then(place::what_cannot_be);
     there.unwrap_or_else(|| "no limit can be held here".to_owned())
 }
 
-/// Judges everything.
+/// Judges all facts.
 fn diagnose(facts: &Facts) -> Diagnosis {
     let mut checks = judge::judge(facts);
     checks.extend(facts.place.iter().flat_map(place::judge));

@@ -1,4 +1,4 @@
-//! The cgroup that was named: whether a limit can be attached there, beside what is attached to it and above.
+//! Judges whether a limit can be attached to the named cgroup, beside the programs attached there and above.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -12,7 +12,7 @@ use throttle_core::neighbours::{Joining, joining};
 use super::facts::{Answer, Place};
 use super::report::{self, Above, Check, Grade, List, Mode, Program, Room, check};
 
-/// Judges whether a limit can be held there.
+/// Judges whether the cgroup can be limited.
 pub(super) fn judge(place: &Place) -> Vec<Check> {
     match &place.lineages {
         Answer::Is(lineages) => lineages.iter().map(|lineage| one(place, lineage)).collect(),
@@ -21,18 +21,19 @@ pub(super) fn judge(place: &Place) -> Vec<Check> {
     }
 }
 
-/// Whether the kernel, or the engine, refuses to attach a limit's program there.
+/// Tells whether the kernel or the engine refuses to attach a limit's program to this list.
 fn is_refused(lineage: &Lineage) -> bool {
     matches!(joining(lineage), Joining::Full | Joining::Exclusive(_) | Joining::Displaces(_))
 }
 
-/// The same of one of its lists.
+/// Tells whether one of the cgroup's lists refuses a limit's program.
 pub(super) fn refuses(place: &Place, attach_type: AttachType) -> bool {
     let lists = place.lineages.is().into_iter().flatten();
     lists.filter(|it| it.attach_type == attach_type).any(is_refused)
 }
 
-/// What cannot be held there, in a sentence; `None` where a limit can be held in both directions, or that is not known.
+/// Returns what the cgroup cannot hold, in a sentence. `None` means that both directions can be limited, or that
+/// nothing is known.
 pub(super) fn what_cannot_be(place: &Place) -> Option<String> {
     let lists = match &place.lineages {
         Answer::Is(lists) => lists,
@@ -90,7 +91,7 @@ fn one(place: &Place, lineage: &Lineage) -> Check {
             "ask on the host".to_owned(),
         ),
     };
-    // Without the program for TCP a limit is held by dropping.
+    // Without the program for TCP, the limit drops packets and still holds.
     let (grade, says) = if is_for_tcp && grade == Grade::Missing {
         (Grade::Lesser, format!("packets of TCP above a limit are dropped: {says}"))
     } else {
@@ -99,13 +100,13 @@ fn one(place: &Place, lineage: &Lineage) -> Check {
     check(what, grade, says + &in_force(place, lineage) + &out_of_force(place, lineage), &advice)
 }
 
-/// `3 of 64 places are taken`.
+/// Returns how full the list is, such as `3 of 64 places are taken`.
 fn room(lineage: &Lineage) -> String {
     let used = lineage.levels.first().map_or(0, |own| own.list.programs.len());
     format!("{used} of {MAX_PROGRAMS} places are taken")
 }
 
-/// What runs there that is attached above.
+/// Returns the programs from above that run here.
 fn in_force(place: &Place, lineage: &Lineage) -> String {
     let own = lineage.levels.first();
     let is_own = |id: &ProgramId| own.is_some_and(|own| own.list.count(*id) > 0);
@@ -116,7 +117,7 @@ fn in_force(place: &Place, lineage: &Lineage) -> String {
     format!("; in force from above: {}", programs(place, others.into_iter()))
 }
 
-/// What does not run there although it is attached above, because of what is attached nearer.
+/// Returns the programs from above that do not run here, because a nearer program replaces them.
 fn out_of_force(place: &Place, lineage: &Lineage) -> String {
     let above = lineage.levels.iter().skip(1).flat_map(|level| &level.list.programs);
     let others: Vec<_> =
@@ -127,7 +128,7 @@ fn out_of_force(place: &Place, lineage: &Lineage) -> String {
     format!("; attached above, but out of force here: {}", programs(place, others.into_iter()))
 }
 
-/// `program 12 'firewall'`, `program 12 'firewall' and 7 others`.
+/// Names programs, such as `program 12 'firewall'` or `program 12 'firewall' and 7 others`.
 fn programs(place: &Place, mut ids: impl Iterator<Item = ProgramId>) -> String {
     let Some(first) = ids.next() else { return "a program".to_owned() };
     let name = match place.called.get(&first) {
@@ -140,7 +141,7 @@ fn programs(place: &Place, mut ids: impl Iterator<Item = ProgramId>) -> String {
     }
 }
 
-/// The same for programs that read it.
+/// Returns the same facts for `--format json`.
 pub(super) fn report(place: &Place) -> Option<report::Place> {
     let lineages = place.lineages.is()?;
     let id = lineages.first()?.levels.first()?.cgroup;

@@ -34,7 +34,7 @@ pub(crate) struct Check {
     pub(crate) advice: Option<String>,
 }
 
-/// Advice that an error has given already is not given twice.
+/// Creates a check. It leaves out advice that `says` contains already.
 pub(crate) fn check(what: &str, grade: Grade, says: impl Into<String>, advice: &str) -> Check {
     let says = says.into();
     let advice = (!advice.is_empty() && !says.contains(advice)).then(|| advice.to_owned());
@@ -59,7 +59,7 @@ pub(crate) struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// The worst of all grades.
+    /// Returns the worst of all grades.
     pub(crate) fn worst(&self) -> Grade {
         self.checks.iter().map(|check| check.grade).max().unwrap_or(Grade::Ok)
     }
@@ -164,10 +164,10 @@ pub(crate) struct Program {
     pub(crate) tag: Option<String>,
 }
 
-/// The schema of the answer.
+/// Returns the JSON Schema of the answer.
 ///
 /// # Errors
-/// It cannot be written as JSON.
+/// Fails if the schema cannot be serialized.
 pub(crate) fn schema() -> serde_json::Result<String> {
     schema_of::<Diagnosis>()
 }

@@ -1,4 +1,4 @@
-//! The doctor's answer for people.
+//! Formats the doctor's answer as text.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Whether programs may be on the cgroup above. They take nobody's out of force, and leave room for others.
+//! Decides whether guard programs may be on the cgroup above. They displace nobody's program and leave places free.
 
 use bpf::LinuxBpf;
 use kernel::cgroup::Cgroup;
@@ -11,13 +11,14 @@ use throttle_core::neighbours::{Joining, joining, of_level, without};
 use crate::in_force::{displaced, is_guard};
 use crate::words::shown;
 
-/// Others have the last 16 places of a list: whoever follows a path can do without.
+/// The most programs a list may have when the guard joins. The last 16 places are for others, because the limit works
+/// without the guard.
 const MOST: usize = 48;
 
-/// Looks before programs are attached.
+/// Checks the lists before the programs are attached.
 ///
 /// # Errors
-/// Why they must not be.
+/// Returns why the programs must not be attached.
 pub(super) fn before(parent: &Cgroup, attach_types: &[AttachType]) -> Result<(), String> {
     for lineage in &lineages(parent, attach_types)? {
         let used = lineage.levels.first().map_or(0, |own| own.list.programs.len());
@@ -36,10 +37,10 @@ pub(super) fn before(parent: &Cgroup, attach_types: &[AttachType]) -> Result<(),
     Ok(())
 }
 
-/// Looks while `ours` are attached.
+/// Checks the lists while the programs `ours` are attached.
 ///
 /// # Errors
-/// Why they must not stay.
+/// Returns why the programs must not stay.
 pub(super) fn after(
     parent: &Cgroup,
     attach_types: &[AttachType],
@@ -60,7 +61,7 @@ pub(super) fn after(
 
 fn lineages(parent: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>, String> {
     match whole_lineages(parent, attach_types) {
-        // With the cgroup its programs went.
+        // The kernel detached the programs when it removed the cgroup.
         Err(error) if error.kind() == Kind::Vanished => Ok(Vec::new()),
         Err(error) => {
             Err(format!("which programs are in force cannot be seen: {}", bpf::advice::why(&error)))
@@ -69,7 +70,7 @@ fn lineages(parent: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>
     }
 }
 
-/// What programs that follow a path would do to others there.
+/// Returns what a guard program would do to other programs there, if anything.
 fn objection(lineage: &Lineage) -> Option<String> {
     let others = without(lineage, is_guard);
     let named = |level: &Level| {

@@ -1,7 +1,7 @@
-//! Throttles as text.
+//! Formats throttles as text.
 //!
-//! Nothing is wrapped or cut: a cgroup's path has to survive being copied. Where the table is wider than the terminal,
-//! a list with one entry for each row takes its place.
+//! It wraps and cuts nothing, because users copy the path of a cgroup. If the table is wider than the terminal, a list
+//! with one entry for each row replaces it.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,7 @@ use crate::armed::way;
 use crate::throttles::{Row, Throttles};
 use crate::words::count;
 
-/// Renders the throttles in so many columns. Without a width every column is shown, however many that takes.
+/// Formats the throttles for a terminal with `width` columns. Without a width it shows every column.
 pub(super) fn text(found: &Throttles, width: Option<usize>) -> String {
     let mut text = String::new();
     if found.rows.is_empty() && found.gaps.is_empty() {
@@ -72,7 +72,7 @@ fn narrow(row: &Row) -> [String; 7] {
     ]
 }
 
-/// The cgroup on a line of its own, and what fits in 80 columns below it.
+/// Formats one row: the cgroup on a line of its own, and below it as much as fits in 80 columns.
 fn entry(row: &Row) -> String {
     let [id, limit, attach, owner, passed, dropped, cgroup] = narrow(row);
     format!(

@@ -1,4 +1,4 @@
-//! Other people's programs and limits around a cgroup: what `limit` says of them when it arms.
+//! Finds other people's programs and limits around a cgroup, so that `limit` can report them when it arms.
 
 mod words;
 
@@ -23,7 +23,7 @@ use throttle_core::{Direction, Spec, Started};
 use self::words::{beside, sentences};
 use crate::words::{say, warn};
 
-/// Where another limit is, seen from the cgroup.
+/// The position of another limit, relative to the cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Relation {
     /// On the same cgroup.
@@ -41,35 +41,35 @@ pub(crate) struct Other {
     pub(crate) cgroup: PathBuf,
     pub(crate) direction: Direction,
     pub(crate) rate: Rate,
-    /// `None` for one of a later version, which this one does not know.
+    /// The traffic that it limits. `None` means that a later version defined it and this version does not know it.
     pub(crate) traffic: Option<Traffic>,
-    /// Whose it is, in words.
+    /// Its owner, in words.
     pub(crate) whose: String,
 }
 
-/// Somebody else's program that runs for the cgroup as well.
+/// Somebody else's program that also runs for the cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Beside {
     pub(crate) id: ProgramId,
-    /// `None` where it cannot be read.
+    /// `None` if the name cannot be read.
     pub(crate) name: Option<String>,
     pub(crate) attach_type: AttachType,
     pub(crate) mode: ListMode,
     pub(crate) cgroup: PathBuf,
 }
 
-/// What was found.
+/// The limits and programs that were found.
 #[derive(Debug, Default)]
 pub(crate) struct Around {
     pub(crate) limits: Vec<Other>,
     pub(crate) beside: Vec<Beside>,
 }
 
-/// `Err`: why nothing could be seen.
+/// The findings, or the reason why nothing could be seen.
 pub(crate) type Found = kernel::Result<Around>;
 
-/// Looks for limits on a cgroup, on its ancestors, and on its descendants. It asks each of them for two lists, some ten
-/// microseconds a cgroup. `ours`: the programs of the limit that is armed there already, if it is.
+/// Looks for limits on a cgroup, on its ancestors, and on its descendants. It queries two lists of each cgroup, which
+/// takes some ten microseconds a cgroup. `ours` are the programs of a limit that is armed there already, if any.
 pub(crate) fn around(cgroup: &Path, ours: &[(AttachType, ProgramId)]) -> Found {
     let open = Cgroup::open(cgroup)?;
     let attach_types = Direction::BOTH.map(Direction::attach_type);
@@ -95,9 +95,9 @@ struct Place<'a> {
 }
 
 struct Look {
-    /// Of the limit that asks.
+    /// The programs of the limit that asks.
     ours: Vec<ProgramId>,
-    /// Those that were met; none for one that went away meanwhile.
+    /// The programs met so far. `None` stands for a program that has disappeared.
     programs: BTreeMap<ProgramId, Option<ThrottleProgram>>,
     ledger: Option<Vec<Entry>>,
     found: Around,
@@ -115,7 +115,7 @@ impl Look {
         Ok(())
     }
 
-    /// The programs of others that are in force, where they are in sight.
+    /// Collects other people's programs that are in force, as far as they are visible.
     fn beside(&mut self, lineage: &Lineage) -> kernel::Result<()> {
         for level in &lineage.levels {
             for program in &level.list.programs {
@@ -152,7 +152,8 @@ impl Look {
         Ok(())
     }
 
-    /// The limit of a program at a place. None of one that has none, or goes away meanwhile.
+    /// Returns the limit of a program at a place. `None` means that it is no limit's program, or that it has
+    /// disappeared.
     fn limit(&mut self, place: &Place<'_>, id: ProgramId) -> kernel::Result<Option<Other>> {
         if self.ours.contains(&id) {
             return Ok(None);
@@ -170,7 +171,7 @@ impl Look {
         };
         let Ok(rate) = Rate::from_bytes_per_second(state.rate()) else { return Ok(None) };
         let ledger = self.ledger.get_or_insert_with(|| {
-            // Without the ledger a limit is not known by its name, but it is known.
+            // Without the ledger, the limit has no name in the message. It is still reported.
             let read = ledger::read(Path::new(ledger::DEFAULT_DIR)).unwrap_or_default();
             read.entries.into_iter().map(|(_, entry)| entry).collect()
         });
@@ -185,7 +186,7 @@ impl Look {
         }))
     }
 
-    /// A cgroup that is removed meanwhile has no limits any more.
+    /// Collects the limits below `top`. A cgroup that disappears meanwhile has no limits any more.
     fn below(&mut self, top: &Path) -> kernel::Result<()> {
         let mut folders = children(top)?;
         while let Some(folder) = folders.pop() {
@@ -224,7 +225,7 @@ fn children(folder: &Path) -> kernel::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// `process 4711 (chadthrottle)`, `the pinned throttle 3`.
+/// Names the owner of a limit, such as `process 4711 (chadthrottle)` or `the pinned throttle 3`.
 fn whose(program: &ThrottleProgram, cgroup: CgroupId, ledger: &[Entry]) -> String {
     if let Some(entry) = recorded(&program.info().identity(), cgroup, ledger) {
         return format!("the pinned throttle {}", escape(&entry.throttle));
@@ -245,7 +246,7 @@ fn whose(program: &ThrottleProgram, cgroup: CgroupId, ledger: &[Entry]) -> Strin
     }
 }
 
-/// The record of a pinned throttle that has this program on that cgroup.
+/// Returns the record of the pinned throttle that has this program on this cgroup.
 fn recorded<'a>(
     program: &ProgramIdentity,
     cgroup: CgroupId,
@@ -259,14 +260,14 @@ fn recorded<'a>(
     ledger.iter().find(is_it)
 }
 
-/// Names the programs that the new limit puts out of force.
+/// Warns about the programs that the new limit puts out of force.
 pub(crate) fn tell_of_displaced(displaced: &[Neighbour]) {
     for program in displaced {
         warn(&format!("out of force here as long as this limit lasts: {program}"));
     }
 }
 
-/// Says what the new limit does to other programs, and which other limits hold beside it.
+/// Prints what the new limit does to other programs, and which other limits apply as well.
 pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
     tell_of_displaced(&started.displaced);
     match others {
@@ -287,7 +288,7 @@ pub(crate) fn tell(others: &Found, spec: &Spec, started: &Started) {
 mod tests {
     use super::*;
 
-    /// Recorded by a throttle that its owner has left pinned on purpose.
+    /// A throttle that its owner left pinned on purpose.
     fn pinned() -> Entry {
         let snapshot = include_str!("../../../auditor/tests/snapshots-in/pinned.json");
         let snapshot: auditor::facts::Snapshot = serde_json::from_str(snapshot).unwrap();

@@ -1,4 +1,4 @@
-//! What is said of others, from what was found.
+//! Phrases the messages about other limits and programs.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -11,10 +11,10 @@ use throttle_core::neighbours::Neighbour;
 
 use super::{Beside, Other, Relation};
 
-/// How many are named.
+/// The most programs that a message names.
 const NAMED: usize = 5;
 
-/// What is said of other people's programs that run beside the limit.
+/// Returns the message about other people's programs that run beside the limit.
 pub(super) fn beside(programs: &[Beside], spec: &Spec, displaced: &[Neighbour]) -> Option<String> {
     let limited: Vec<_> = spec.limits().iter().map(|(it, _)| it.attach_type()).collect();
     let is_displaced = |it: &Beside| displaced.iter().any(|other| other.id == it.id);
@@ -42,7 +42,7 @@ pub(super) fn beside(programs: &[Beside], spec: &Spec, displaced: &[Neighbour]) 
         .then(|| format!("beside this limit other programs run: {}{more}", named.join("; ")))
 }
 
-/// What is said of other limits.
+/// Returns the messages about other limits.
 pub(super) fn sentences(others: &[Other], spec: &Spec) -> Vec<String> {
     let mut said = Vec::new();
     for (direction, limits) in spec.limits() {
@@ -68,7 +68,8 @@ pub(super) fn sentences(others: &[Other], spec: &Spec) -> Vec<String> {
     said
 }
 
-/// The lowest rate, and whose it is; where that differs, for each class of traffic that the new limit is about.
+/// Returns the lowest rate and its owner. If the traffic classes differ, it returns one for each class of the new
+/// limit.
 fn what_holds(others: &[&Other], ours: &Limits) -> String {
     let classes = match ours.traffic {
         Traffic::All => vec![Traffic::Internet, Traffic::Local],
@@ -91,7 +92,8 @@ fn what_holds(others: &[&Other], ours: &Limits) -> String {
     text
 }
 
-/// What holds for one class of traffic. A limit on unknown traffic may hold for it or not.
+/// Returns the lowest rate for one class of traffic, and its owner. A limit on unknown traffic does not count here,
+/// because it may not apply.
 fn lowest(others: &[&Other], ours: &Limits, class: Traffic) -> String {
     let about = others.iter().filter(|it| it.traffic.is_some_and(|it| do_meet(Some(it), class)));
     match about.min_by_key(|other| other.rate).filter(|lowest| lowest.rate < ours.rate) {
@@ -100,7 +102,7 @@ fn lowest(others: &[&Other], ours: &Limits, class: Traffic) -> String {
     }
 }
 
-/// Whether there are packets that both limits are about.
+/// Tells whether some packets are subject to both limits.
 fn do_meet(one: Option<Traffic>, other: Traffic) -> bool {
     !matches!(
         (one, other),
@@ -123,7 +125,7 @@ fn sentence(other: &Other, ours: &Limits) -> String {
             )
         }
         Relation::Above => {
-            // One that is out of sight has no path, and says itself that it is above.
+            // A limit that is out of sight has no path. Its text says itself that it is above.
             let above = if other.cgroup.is_absolute() { " above" } else { "" };
             format!(
                 "{direction}: {cgroup}{above} has a limit that this cgroup shares with all others below it: \
@@ -249,14 +251,14 @@ mod tests {
         };
         let same = |text| other(Relation::Same, "/a/b", text);
         let theirs = "(that of process 7 (chadthrottle))";
-        // A limit on everything, and a lower one on some of it.
+        // The new limit covers all traffic, and a lower one covers part of it.
         let all = [same("123K")];
         assert_eq!(last(&all, "50K", Traffic::Local), "for local traffic 50 kB/s (this limit)");
         assert_eq!(
             last(&all, "200K", Traffic::Local),
             format!("for local traffic 123 kB/s {theirs}")
         );
-        // The same in the other order.
+        // The same limits in the other order.
         let local = [of(Some(Traffic::Local), same("50K"))];
         assert_eq!(
             last(&local, "123K", Traffic::All),

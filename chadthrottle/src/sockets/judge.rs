@@ -1,23 +1,23 @@
-//! Which sockets and devices of a cgroup's processes a limit on the cgroup does not hold: a pure function of what they
-//! have open.
+//! Decides which sockets and devices a limit on a cgroup does not cover. It is a pure function of what the cgroup's
+//! processes have open.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::CgroupId;
 use kernel::sockets::{Open, OpenFile, Process, Socket, SocketKind};
 
-/// What goes past a limit, or through it twice.
+/// Traffic that bypasses a limit, or passes through it twice.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Past {
-    /// Sockets that belong to another cgroup, by that.
+    /// Sockets that belong to another cgroup, by cgroup.
     pub(crate) outside: BTreeMap<CgroupId, Outside>,
-    /// Sockets whose frames belong to no cgroup, by their kind.
+    /// Sockets with frames that belong to no cgroup, by kind.
     pub(crate) frames: BTreeMap<SocketKind, Group>,
     /// Devices that a process holds.
     pub(crate) devices: Vec<Held>,
 }
 
-/// Sockets, and the processes that have them. What several have counts once.
+/// Sockets and the processes that hold them. A socket that several processes hold counts once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) processes: BTreeSet<Process>,
@@ -28,22 +28,22 @@ pub(crate) struct Group {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outside {
     pub(crate) group: Group,
-    /// How many of them accept connections.
+    /// The number of these sockets that accept connections.
     pub(crate) listening: usize,
-    /// How many sockets for IP their processes have in all.
+    /// The number of IP sockets that their processes hold in all.
     pub(crate) of: usize,
 }
 
-/// A tun or tap device.
+/// A tun or tap device that a process holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) process: Process,
     pub(crate) name: String,
     pub(crate) is_tap: Option<bool>,
-    /// Its process has sockets that the limit holds and that are not there for listening alone: it may send on by them
-    /// what others send through the device.
+    /// The process has sockets that the limit covers and that do more than listen. So it may send on what others send
+    /// through the device.
     pub(crate) sends_on: bool,
-    /// How many sockets of others in the cgroup have sent through it.
+    /// The number of other processes' sockets in the cgroup that have sent through the device.
     pub(crate) users: usize,
     /// Other processes of the cgroup have sockets or devices.
     pub(crate) has_company: bool,
@@ -75,12 +75,12 @@ pub(crate) fn judge(files: &[OpenFile]) -> Past {
     past
 }
 
-/// Whether packets of the IP layer go through it, so that a cgroup's programs see them.
+/// Tells whether the socket's packets pass the IP layer, where a cgroup's programs see them.
 fn is_ip(socket: &Socket) -> bool {
     matches!(socket.kind, SocketKind::Tcp | SocketKind::Ip)
 }
 
-/// Whether its packets are another cgroup's.
+/// Tells whether the socket's packets belong to another cgroup.
 pub(crate) fn is_outside(socket: &Socket) -> bool {
     is_ip(socket) && !socket.is_inside
 }
@@ -113,7 +113,7 @@ fn devices(files: &[OpenFile], sockets: &[Owned<'_>]) -> Vec<Held> {
     let mut found: Vec<Held> = Vec::new();
     for file in files {
         let Open::Device(device) = &file.what else { continue };
-        // A device with several queues is open several times.
+        // A process opens a device with several queues several times.
         if found.iter().any(|it| it.process == file.process && it.name == device.name) {
             continue;
         }
@@ -149,7 +149,7 @@ pub(super) mod tests {
         Process { pid, name: format!("p{pid}") }
     }
 
-    /// A connected TCP socket of the limited cgroup.
+    /// Creates a connected TCP socket of the limited cgroup.
     pub(crate) fn socket(inode: u64) -> Socket {
         Socket {
             inode,

@@ -1,4 +1,4 @@
-//! How much went through sockets that a limit does not hold, from looks at what TCP counts.
+//! Counts the bytes that bypassed a limit. It reads TCP's own counters of the sockets at each look.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::judge::is_outside;
 /// The longest pause between two looks.
 const LONGEST: Duration = Duration::from_secs(64);
 
-/// A look may take this share of the time.
+/// The pause after a look lasts at least this many times as long as the look, up to [`LONGEST`].
 const SHARE: u32 = 50;
 
-/// What the looks have shown so far.
+/// What the looks have found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     sockets: BTreeMap<u64, Counted>,
-    /// Processes that were there at an earlier look.
+    /// Processes seen at an earlier look.
     known: BTreeSet<u32>,
     looks: u32,
 }
@@ -32,25 +32,25 @@ struct Counted {
     cgroup: CgroupId,
 }
 
-/// What went past the limit.
+/// What bypassed the limit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Missed {
-    /// At least so much: what a socket carried after the last look at it is not known.
+    /// A lower bound, because the bytes that a socket carried after its last look are unknown.
     pub(crate) traffic: Traffic,
     pub(crate) processes: BTreeSet<Process>,
     pub(crate) cgroups: BTreeSet<CgroupId>,
 }
 
 impl Missed {
-    /// Something did.
+    /// Tells whether anything bypassed the limit.
     pub(crate) fn is_any(&self) -> bool {
         self.traffic != Traffic::default()
     }
 }
 
 impl Tally {
-    /// Adds a look. What was there at the first one counts from then on. A socket that turns up later counts from its
-    /// beginning, unless its process does too, which may have come from elsewhere with it.
+    /// Adds a look. It counts a socket from its first byte if its process was known before the socket appeared.
+    /// Otherwise it counts from this look on, because the process may have brought the socket along.
     pub(crate) fn note(&mut self, files: &[OpenFile]) {
         for file in files {
             let Open::Socket(socket) = &file.what else { continue };
@@ -69,7 +69,7 @@ impl Tally {
         self.looks = self.looks.saturating_add(1);
     }
 
-    /// What went past the limit since the first look, in these directions.
+    /// Returns what bypassed the limit in these directions since the first look.
     pub(crate) fn missed(&self, directions: &[Direction]) -> Missed {
         let mut missed = Missed::default();
         let since = |direction, now: u64, first: u64| {
@@ -88,8 +88,9 @@ impl Tally {
         missed
     }
 
-    /// When to look again, after a look that took so long. Where sockets of other cgroups are known, soon: what is closed
-    /// between two looks is not counted. Else less and less often.
+    /// Returns the pause after a look that took this long. It stays short if there are sockets of other cgroups,
+    /// because bytes of a socket that closes between two looks are lost. Otherwise it doubles each time, up to
+    /// [`LONGEST`].
     pub(crate) fn pause(&self, took: Duration, is_any_outside: bool) -> Duration {
         let doublings = if is_any_outside { 0 } else { self.looks.saturating_sub(1).min(6) };
         let pause = Duration::from_secs(1 << doublings);

@@ -1,4 +1,4 @@
-//! What is said of sockets and devices that a limit does not hold, or holds twice.
+//! Phrases the messages about sockets and devices that a limit does not cover, or covers twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use throttle_core::Direction;
 use super::judge::{Held, Outside, Past};
 use super::tally::Missed;
 
-/// How many of a kind are named.
+/// The most items of one kind that a message names.
 const NAMED: usize = 5;
 
 /// Where a cgroup is.
@@ -25,25 +25,25 @@ pub(crate) enum Place {
     Root,
     /// It was removed.
     Removed,
-    /// It exists, but not where it could be seen from here.
+    /// The cgroup exists, but is invisible from here.
     Hidden,
 }
 
-/// What something that is said is about: each is said once.
+/// The topic of a message. Each topic is reported once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum About {
     /// Sockets of another cgroup.
     Outside(CgroupId),
     /// Sockets for whole frames.
     Frames(SocketKind),
-    /// What a process puts into its device.
+    /// What a process writes into its device.
     Puts(Process, String),
     /// What others send through a process's device.
     Twice(Process, String),
 }
 
-/// Says of everything that a limit does not hold, or holds twice, what it is and what to do. `first`: the process that the
-/// user named; `place` finds a cgroup, `home` that of a process.
+/// Returns, for each topic, what a limit does not cover or covers twice, and what to do. `first` is the process that
+/// the user named. `place` finds a cgroup, and `home` the cgroup of a process.
 pub(crate) fn all(
     past: &Past,
     first: Option<u32>,
@@ -76,7 +76,7 @@ pub(crate) fn all(
     said
 }
 
-/// The lines that are new, of the first few things; and that there are more.
+/// Returns the lines of the first few new topics, and a line if there are more.
 pub(crate) fn news(said: BTreeMap<About, Vec<String>>, told: &mut BTreeSet<About>) -> Vec<String> {
     let new: Vec<_> = said.into_iter().filter(|(about, _)| told.insert(about.clone())).collect();
     let more = new.len().saturating_sub(NAMED);
@@ -98,7 +98,7 @@ fn family(kind: SocketKind) -> &'static str {
 pub(crate) struct Home {
     /// Its cgroup's path below the cgroup2 mount.
     pub(crate) path: PathBuf,
-    /// That is a cgroup below the limited one.
+    /// That cgroup is below the limited one.
     pub(crate) is_below: bool,
 }
 
@@ -136,7 +136,7 @@ fn what_would_hold(place: &Place) -> String {
     }
 }
 
-/// `process 4 (qemu) holds the tap device tap0`.
+/// Names a device and its holder, such as `process 4 (qemu) holds the tap device tap0`.
 fn holds(held: &Held) -> String {
     let kind = match held.is_tap {
         Some(true) => "tap device",
@@ -153,7 +153,7 @@ fn holds(held: &Held) -> String {
 }
 
 fn puts(held: &Held) -> Option<String> {
-    // What is put into a tun by who sends on what comes out of it came by a socket of its own.
+    // A process that sends on what leaves a tun received what it puts in through a socket of its own.
     (held.is_tap != Some(false) || !held.sends_on).then(|| {
         format!(
             "{}: what the process puts into it is no socket's, and not limited; tc on {} can limit that",
@@ -183,8 +183,7 @@ fn twice(held: &Held, home: Option<&Home>) -> Option<String> {
     ))
 }
 
-/// What to say while the limit waits, of the bytes that it has counted in each direction; `None` unless more than that
-/// went past it.
+/// Returns the warning to print while the limit runs. `None` unless more bytes bypassed the limit than it has counted.
 pub(crate) fn while_waiting(
     counted: &[(Direction, u64)],
     missed: &Missed,
@@ -210,7 +209,7 @@ pub(crate) fn while_waiting(
     ))
 }
 
-/// The line of the summary; empty if nothing is known to have gone past the limit.
+/// Returns the line of the summary, or an empty string if nothing is known to have bypassed the limit.
 pub(crate) fn at_the_end(missed: &Missed, place: impl Fn(CgroupId) -> Place) -> String {
     match amounts(missed.traffic, &Direction::BOTH) {
         Some(what) => format!(
@@ -221,8 +220,8 @@ pub(crate) fn at_the_end(missed: &Missed, place: impl Fn(CgroupId) -> Place) -> 
     }
 }
 
-/// What to say in the end where the limit has counted nothing and something went past it that nobody counts, as far as was
-/// told; empty if there was nothing of the kind.
+/// Returns the line of the summary for a limit that counted nothing while uncounted traffic bypassed it. Empty if no
+/// such traffic was reported.
 pub(crate) fn unknown_at_the_end(told: &BTreeSet<About>, uncounted_sockets: usize) -> String {
     let mut what = Vec::new();
     if uncounted_sockets > 0 {
@@ -232,7 +231,7 @@ pub(crate) fn unknown_at_the_end(told: &BTreeSet<About>, uncounted_sockets: usiz
     what.extend(told.iter().filter_map(|about| match about {
         About::Frames(kind) => Some(format!("{} sockets", family(*kind))),
         About::Puts(_, device) => Some(escape(device)),
-        // These count, or those of them that do not are counted above.
+        // TCP counts these, or `uncounted_sockets` includes them.
         About::Outside(_) | About::Twice(..) => None,
     }));
     if what.is_empty() {
@@ -241,7 +240,7 @@ pub(crate) fn unknown_at_the_end(told: &BTreeSet<About>, uncounted_sockets: usiz
     format!("outside   unknown: nothing counts what goes past this limit through {}\n", list(&what))
 }
 
-/// `sent at least 1.2 GB and received at least 3 kB`, of these directions.
+/// Formats the bytes in these directions, such as `sent at least 1.2 GB and received at least 3 kB`.
 fn amounts(traffic: Traffic, directions: &[Direction]) -> Option<String> {
     let amount = |direction: &Direction| match direction {
         Direction::Upload => {
@@ -268,7 +267,7 @@ fn shown(place: &Place, id: CgroupId) -> String {
     }
 }
 
-/// `process 1 (a)`, or `processes 1 (a), 2 (b) and 7 more`; the one that the user named first.
+/// Returns `process 1 (a)`, or `processes 1 (a), 2 (b) and 7 more`. The process that the user named comes first.
 fn processes(found: &BTreeSet<Process>, first: Option<u32>) -> String {
     let is_first = |process: &&Process| Some(process.pid) == first;
     let (named, others): (Vec<_>, Vec<_>) = found.iter().partition(is_first);
@@ -280,7 +279,7 @@ fn processes(found: &BTreeSet<Process>, first: Option<u32>) -> String {
     format!("{} {}", plural(shown.len(), "process", "processes"), list(&shown))
 }
 
-/// `a, b and c`; of many the first few, and how many more.
+/// Returns `a, b and c`. Of a long list it returns the first few and the number of the others.
 fn list(items: &[String]) -> String {
     let more = items.len().saturating_sub(NAMED);
     if more > 0 {

@@ -122,7 +122,7 @@ fn what_a_vpn_client_sends_on_counts_twice_and_what_a_virtual_machine_sends_not_
           tc on dev\\n0 can limit that"
         ]
     );
-    // A network stack in user space: by a tap, or a machine with a console over TCP.
+    // A network stack in user space, which uses a tap, or a machine with a console over TCP.
     assert_eq!(said_of(held(Some(true), true), None).len(), 2);
     assert_eq!(said_of(held(None, true), None).len(), 2, "unknown");
     assert_eq!(said_of(held(Some(false), false), None).len(), 1);

@@ -1,4 +1,4 @@
-//! A kernel: its objects, their holders, and its calls.
+//! Models a kernel: its objects, their holders, and its system calls.
 
 mod attaching;
 pub(crate) mod devices;
@@ -16,10 +16,10 @@ use super::Version;
 use super::list::{self, Hold};
 use super::tree::Tree;
 
-/// A process's number. 0 is whoever watches from outside.
+/// A process id. 0 is an observer outside the model.
 pub(crate) type Pid = u32;
 
-/// A kernel.
+/// A model kernel.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     version: Version,
@@ -30,7 +30,7 @@ pub struct Kernel {
     pins: BTreeMap<PathBuf, LinkId>,
     folders: BTreeSet<PathBuf>,
     descriptors: BTreeMap<Descriptor, (Pid, Object)>,
-    /// Shared by the attach types of a cgroup.
+    /// The attach types of a cgroup share these states.
     states: BTreeMap<(Load, CgroupId), States>,
     counters: BTreeMap<(Load, CgroupId, AttachType), Counters>,
     processes: BTreeMap<Pid, Process>,
@@ -38,11 +38,11 @@ pub struct Kernel {
     last_number: u32,
 }
 
-/// An open file's number, in all processes together.
+/// The number of an open file, unique across all processes.
 pub(crate) type Descriptor = u32;
 type Load = u32;
 
-/// What an open file is of.
+/// What an open file refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Object {
     Cgroup,
@@ -55,7 +55,7 @@ pub(crate) enum Object {
 pub(crate) struct ProgramObject {
     pub(crate) name: String,
     pub(crate) attach_type: AttachType,
-    /// Which programs share its maps; `None` for one that has no state.
+    /// The load that the program belongs to. Programs of one load share their maps. `None` if the program has no state.
     load: Option<Load>,
     pub(crate) loaded_at: u64,
 }
@@ -64,11 +64,11 @@ pub(crate) struct ProgramObject {
 struct LinkObject {
     program: ProgramId,
     attach_type: AttachType,
-    /// `None`: defunct.
+    /// The cgroup, or `None` for a defunct link.
     cgroup: Option<CgroupId>,
 }
 
-/// A load's states on a cgroup.
+/// The states of one load on a cgroup.
 #[derive(Debug, Clone, Copy, Default)]
 struct States {
     download: ThrottleState,
@@ -78,12 +78,12 @@ struct States {
 /// A process.
 #[derive(Debug, Clone)]
 struct Process {
-    /// Where it lives; `None` for one whose cgroup does not matter.
+    /// The cgroup of the process, or `None` if that does not matter.
     cgroup: Option<CgroupId>,
 }
 
 impl Kernel {
-    /// A kernel that has booted, with one cgroup at `root`.
+    /// Boots a kernel with one cgroup at `root`.
     pub fn boot(version: Version, root: &Path) -> Self {
         Self {
             version,
@@ -102,7 +102,7 @@ impl Kernel {
         }
     }
 
-    /// Which one.
+    /// Returns the kernel version.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -122,7 +122,7 @@ impl Kernel {
     /// Starts a process.
     ///
     /// # Errors
-    /// `ENOENT` when its cgroup does not exist.
+    /// `ENOENT` if its cgroup does not exist.
     pub(crate) fn spawn(&mut self, cgroup: Option<&Path>) -> nix::Result<Pid> {
         let cgroup = match cgroup {
             Some(path) => Some(self.tree.find(path).ok_or(Errno::ENOENT)?),
@@ -140,7 +140,7 @@ impl Kernel {
         self.processes.contains_key(&pid)
     }
 
-    /// Ends a process, however it ends: its files are closed.
+    /// Ends a process, for whatever reason, and closes its files.
     pub(crate) fn end(&mut self, pid: Pid) {
         if let Some(node) =
             self.processes.remove(&pid).and_then(|it| self.tree.node_mut(it.cgroup?))
@@ -164,12 +164,12 @@ impl Kernel {
         Ok(())
     }
 
-    /// The cgroup of a process.
+    /// Returns the cgroup of a process.
     pub(crate) fn cgroup_of(&self, pid: Pid) -> Option<PathBuf> {
         Some(self.tree.node(self.processes.get(&pid)?.cgroup?)?.path.clone())
     }
 
-    /// Where a cgroup is, unless it was removed.
+    /// Returns the path of a cgroup, unless it was removed.
     pub(crate) fn cgroup_path(&self, id: CgroupId) -> Option<PathBuf> {
         Some(self.tree.online(id).ok()?.path.clone())
     }
@@ -182,18 +182,18 @@ impl Kernel {
 
     pub(crate) fn close(&mut self, descriptor: Descriptor) {
         match self.descriptors.remove(&descriptor) {
-            // An open cgroup keeps nothing: one that was removed is gone all the same.
+            // An open cgroup file keeps no removed cgroup alive.
             None | Some((_, Object::Cgroup)) => {}
             Some(_) => self.reap(),
         }
     }
 
-    /// How many files a process has open.
+    /// Returns the number of files that a process has open.
     pub(crate) fn open_files(&self, pid: Pid) -> usize {
         self.descriptors.values().filter(|(holder, _)| *holder == pid).count()
     }
 
-    /// Lets go of what nobody holds any more.
+    /// Releases every object that has no holder any more.
     fn reap(&mut self) {
         while let Some((cgroup, lists)) = self.tree.take_released() {
             for entry in lists.values().flat_map(|list| &list.entries) {
@@ -237,7 +237,7 @@ impl Kernel {
         let Some(cgroup) = link.cgroup.take() else { return };
         let attach_type = link.attach_type;
         if let Ok(list) = self.tree.list_mut(cgroup, attach_type) {
-            // It is there: its cgroup is known only while it is.
+            // The entry exists, because a link only knows its cgroup while the list has the entry.
             let _ = list.detach(Some(Hold::Link(id)));
         }
     }
@@ -250,7 +250,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// A socket that was made in a cgroup belongs to it.
+    /// Opens a socket. It belongs to the cgroup for good.
     pub(crate) fn open_socket(&mut self, cgroup: &Path) -> nix::Result<CgroupId> {
         let id = self.tree.find(cgroup).ok_or(Errno::ENOENT)?;
         let node = self.tree.node_mut(id).ok_or(Errno::ENOENT)?;
@@ -265,7 +265,7 @@ impl Kernel {
         self.reap();
     }
 
-    /// A packet comes by, to or from a socket of the cgroup.
+    /// Passes a packet to or from a socket of the cgroup.
     pub(crate) fn packet(&mut self, cgroup: CgroupId, attach_type: AttachType) {
         for (whose, entry) in list::effective(self.tree.lists(cgroup, attach_type)) {
             let Some(load) =
@@ -275,7 +275,7 @@ impl Kernel {
             };
             let armed = self.state_at(load, whose, attach_type).is_some_and(|it| it.is_armed());
             let counters = self.counters.entry((load, whose, attach_type)).or_default();
-            // Nothing here sends as much as any limit forbids.
+            // The model never sends enough to exceed a limit.
             let count = if armed { &mut counters.passed } else { &mut counters.exempt };
             count.packets += 1;
             count.bytes += 100;
@@ -284,7 +284,7 @@ impl Kernel {
 
     // Programs.
 
-    /// Loads programs that share their maps, or one that has none.
+    /// Loads programs that share their maps, or programs without maps.
     pub(crate) fn load(
         &mut self,
         process: Pid,
@@ -311,12 +311,12 @@ impl Kernel {
         self.programs.get(&id)
     }
 
-    /// Every loaded program.
+    /// Returns every loaded program.
     pub fn programs(&self) -> impl Iterator<Item = (ProgramId, &str)> {
         self.programs.iter().map(|(&id, program)| (id, program.name.as_str()))
     }
 
-    /// The loads that have maps: each stands for its own.
+    /// Returns the loads that have maps. A load stands for its own maps.
     pub(crate) fn loads(&self) -> BTreeSet<Load> {
         self.programs.values().filter_map(|program| program.load).collect()
     }
@@ -328,8 +328,8 @@ impl Kernel {
         }
     }
 
-    /// Whether the kernel takes a program for an attach type at all. A `cgroup_skb` program that may return
-    /// only 0 and 1 goes for either direction; any other has to be loaded for just this one.
+    /// Checks whether the kernel accepts a program for an attach type at all. A `cgroup_skb` program that returns only
+    /// 0 and 1 fits either direction. Any other program fits only the direction it was loaded for.
     fn check_type(&self, id: ProgramId, attach_type: AttachType) -> nix::Result<()> {
         let program = self.programs.get(&id).ok_or(Errno::EBADF)?;
         let same_type = program.attach_type.program_type() == attach_type.program_type();

@@ -1,35 +1,35 @@
-//! The programs of one cgroup and attach type, and the rules for attaching and detaching.
+//! Models the list of programs of one cgroup and attach type, with the rules for attaching and detaching.
 
 use kernel::list::{AttachFlags, MAX_PROGRAMS};
 use kernel::{LinkId, ProgramId};
 use nix::errno::Errno;
 
-/// What stands in a list.
+/// What an entry of a list refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Hold {
-    /// A program that was attached the legacy way.
+    /// A program attached the legacy way.
     Program(ProgramId),
-    /// A link, with whatever program it has at the time.
+    /// A link, with its current program.
     Link(LinkId),
 }
 
-/// A place in a list.
+/// An entry of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
-    /// What stands there.
+    /// What the entry refers to.
     pub hold: Hold,
-    /// It was attached with `BPF_F_PREORDER`.
+    /// Whether the entry was attached with `BPF_F_PREORDER`.
     pub preorder: bool,
 }
 
 /// A list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct List {
-    /// NONE (empty), OVERRIDE or MULTI; empty too while there is nothing in it.
+    /// The mode of the list: none, OVERRIDE or MULTI. Also none while the list is empty.
     pub flags: AttachFlags,
-    /// In the order of attaching.
+    /// The entries, in the order of attaching.
     pub entries: Vec<Entry>,
-    /// Counts up with every change, from 1.
+    /// The revision. It starts at 1 and grows with every change.
     pub revision: u64,
 }
 
@@ -39,24 +39,24 @@ impl Default for List {
     }
 }
 
-/// The kinds of list.
+/// The flags that set the mode of a list.
 const KINDS: AttachFlags = AttachFlags::OVERRIDE.union(AttachFlags::MULTI);
 
-/// `BPF_F_BEFORE`: insert at the beginning (there is no naming a neighbour here).
+/// `BPF_F_BEFORE` inserts at the beginning. The model never names a neighbour.
 pub(crate) const BEFORE: AttachFlags = AttachFlags::from_bits_retain(1 << 3);
-/// `BPF_F_AFTER`: insert at the end, as without it.
+/// `BPF_F_AFTER` inserts at the end, which is also the default.
 pub(crate) const AFTER: AttachFlags = AttachFlags::from_bits_retain(1 << 4);
-/// `BPF_F_ID`: the neighbour is named by its id.
+/// `BPF_F_ID` names the neighbour by its id.
 pub(crate) const ID: AttachFlags = AttachFlags::from_bits_retain(1 << 5);
-/// `BPF_F_LINK`: the neighbour is a link.
+/// `BPF_F_LINK` means that the neighbour is a link.
 pub(crate) const LINK: AttachFlags = AttachFlags::from_bits_retain(1 << 13);
-/// All that say where to insert (6.17).
+/// All flags that choose the position (Linux 6.17).
 pub(crate) const INSERTION: AttachFlags = BEFORE.union(AFTER).union(ID).union(LINK);
 
-/// What is wrong with the flags themselves, whatever the list.
+/// Checks the flags themselves, for any list.
 ///
 /// # Errors
-/// `EINVAL`.
+/// `EINVAL` if the flags contradict each other.
 pub(crate) fn check_flags(flags: AttachFlags) -> nix::Result<()> {
     let both_kinds = flags.contains(KINDS);
     let replaces = flags.contains(AttachFlags::REPLACE);
@@ -68,14 +68,14 @@ pub(crate) fn check_flags(flags: AttachFlags) -> nix::Result<()> {
     Ok(())
 }
 
-/// Where a new entry goes.
+/// Returns the index of a new entry.
 fn insertion_point(flags: AttachFlags, length: usize) -> nix::Result<usize> {
     let (before, after) = (flags.contains(BEFORE), flags.contains(AFTER));
     if flags.intersects(ID.union(LINK)) {
         if before == after || flags.contains(LINK) {
             return Err(Errno::EINVAL);
         }
-        // No neighbour's id is ever given: it is 0, which no program has.
+        // The model gives no neighbour's id, so the id is 0, which no program has.
         return Err(Errno::ENOENT);
     }
     if before && after && length > 0 {
@@ -85,18 +85,16 @@ fn insertion_point(flags: AttachFlags, length: usize) -> nix::Result<usize> {
 }
 
 impl List {
-    /// It runs beside its ancestors' and descendants' lists, not in place of them.
+    /// Tells whether the list runs beside the lists of ancestors and descendants instead of replacing them.
     pub(crate) fn is_multi(&self) -> bool {
         self.flags.contains(AttachFlags::MULTI)
     }
 
-    /// Attaches. Returns the program whose place was taken, if any.
+    /// Attaches a program or link. The flags must have passed [`check_flags`].
     ///
     /// # Errors
-    /// `EPERM`: the list is of another kind. `E2BIG`: it is full. `EINVAL`: that is attached already.
-    /// `ENOENT`: what is to be replaced is not there.
-    ///
-    /// The flags have passed [`check_flags`].
+    /// `EPERM` if the list has another mode, `E2BIG` if it is full, and `EINVAL` if the entry exists already. `ENOENT`
+    /// if the program to replace is not in the list.
     pub(crate) fn attach(
         &mut self,
         hold: Hold,
@@ -107,7 +105,7 @@ impl List {
         if !self.entries.is_empty() && self.flags != kind {
             return Err(Errno::EPERM);
         }
-        // Before it is asked whether a place would be taken over: a full list cannot be changed so.
+        // The kernel checks this first, so a full list does not even accept a replacement.
         if self.entries.len() >= MAX_PROGRAMS {
             return Err(Errno::E2BIG);
         }
@@ -122,7 +120,7 @@ impl List {
         Ok(())
     }
 
-    /// The place of another program that an attachment takes.
+    /// Returns the index of the entry that an attachment replaces, if any.
     fn taken_over(
         &self,
         hold: Hold,
@@ -146,10 +144,10 @@ impl List {
         self.entries.iter().position(|entry| entry.hold == hold)
     }
 
-    /// Detaches what is named; where the list is not MULTI, whatever is there.
+    /// Detaches the named entry. A list that is not MULTI detaches its only entry, whatever the name.
     ///
     /// # Errors
-    /// `EINVAL`: a MULTI list, and nothing is named. `ENOENT`: not there.
+    /// `EINVAL` if the list is MULTI and no entry is named. `ENOENT` if the entry is not in the list.
     pub(crate) fn detach(&mut self, named: Option<Hold>) -> nix::Result<Entry> {
         let at = if self.is_multi() {
             self.position(named.ok_or(Errno::EINVAL)?)
@@ -165,18 +163,18 @@ impl List {
     }
 }
 
-/// Whether the ancestors' lists, nearest first, let another one begin below them.
+/// Tells whether the ancestors' lists, nearest first, allow a list below them.
 pub(crate) fn ancestors_allow<'a>(ancestors: impl IntoIterator<Item = &'a List>) -> bool {
-    // Only the nearest that says anything matters: MULTI (which it is only while it holds something), or
-    // one program.
+    // Only the nearest list with entries decides. MULTI and OVERRIDE allow a list below. A list without a flag
+    // forbids it.
     ancestors
         .into_iter()
         .find(|list| !list.entries.is_empty())
         .is_none_or(|list| !list.flags.is_empty())
 }
 
-/// What runs, in order, where these are the lists of a cgroup and its ancestors, nearest first. `T` says whose
-/// list it is.
+/// Returns what runs, in order. `lists` are the lists of a cgroup and its ancestors, nearest first. `T` identifies the
+/// owner of each list.
 pub(crate) fn effective<'a, T: Copy>(
     lists: impl IntoIterator<Item = (T, &'a List)>,
 ) -> Vec<(T, Entry)> {
@@ -188,7 +186,7 @@ pub(crate) fn effective<'a, T: Copy>(
         }
         let (preorder, others): (Vec<_>, Vec<_>) =
             list.entries.iter().map(|&entry| (whose, entry)).partition(|(_, entry)| entry.preorder);
-        // The furthest ancestor's come first, each list's own in the order of attaching.
+        // PREORDER entries of the furthest ancestor come first. Each list keeps its own order of attaching.
         before.splice(0..0, preorder);
         after.extend(others);
     }

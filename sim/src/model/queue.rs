@@ -1,4 +1,5 @@
-//! The devices of download queues. A device outlives its owner. The next queue removes those of dead owners.
+//! Models the devices of download queues. A device outlives its owner. The next queue to open removes the devices of
+//! dead owners.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -15,7 +16,7 @@ use super::handles::{Model, ModelProgram};
 use super::kernel::devices::Ifindex;
 use super::kernel::{Kernel, Pid};
 
-/// A queue of a process.
+/// The queue of a process.
 #[derive(Debug)]
 pub struct ModelQueue {
     device: Option<Ifindex>,
@@ -44,7 +45,7 @@ impl ModelQueue {
 
 impl Drop for ModelQueue {
     fn drop(&mut self) {
-        // Who was killed closes nothing.
+        // A killed process runs no destructor.
         let is_alive = self.process == 0 || self.kernel.borrow().is_alive(self.process);
         if is_alive {
             let _ = self.close();
@@ -66,7 +67,7 @@ impl Model {
         if !self.kernel.borrow().version().since(6, 6) {
             return Err(fail(Call::DeviceLink, Errno::EINVAL));
         }
-        // One that stays keeps no queue from being opened.
+        // A device that cannot be removed does not keep a new queue from opening.
         let _ = self.sweep();
         let device = self.kernel.borrow_mut().make_device(owner);
         let kernel = Rc::clone(&self.kernel);
@@ -89,32 +90,32 @@ impl Model {
         swept
     }
 
-    /// The devices of queues, each with its owner.
+    /// Returns the devices of queues, each with its owner.
     pub fn queue_devices(&self) -> Vec<(Ifindex, Owner)> {
         let kernel = self.kernel.borrow();
         kernel.devices().map(|(device, found)| (device, found.owner.clone())).collect()
     }
 
-    /// Removes a network device, whosever it is.
+    /// Removes any network device.
     ///
     /// # Errors
-    /// `ENODEV`, or `EBUSY`.
+    /// `ENODEV` if there is no such device, or `EBUSY` if it is busy.
     pub fn remove_device(&self, device: Ifindex) -> nix::Result<()> {
         self.kernel.borrow_mut().remove_device(device)
     }
 
-    /// Lets a network device be in use, so that nobody can remove it, or not any more.
+    /// Marks a network device as busy or not. A busy device cannot be removed.
     ///
     /// # Errors
-    /// `ENODEV`.
+    /// `ENODEV` if there is no such device.
     pub fn set_busy(&self, device: Ifindex, busy: bool) -> nix::Result<()> {
         self.kernel.borrow_mut().set_busy(device, busy)
     }
 
-    /// Takes a network device down, whosever it is.
+    /// Takes any network device down.
     ///
     /// # Errors
-    /// `ENODEV`.
+    /// `ENODEV` if there is no such device.
     pub fn take_down(&self, device: Ifindex) -> nix::Result<()> {
         self.kernel.borrow_mut().take_down(device)
     }

@@ -1,4 +1,4 @@
-//! The cgroups.
+//! Models the cgroup hierarchy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use nix::errno::Errno;
 
 use super::list::List;
 
-/// A cgroup; also one that was removed, as long as something holds it.
+/// A cgroup. A removed one stays here as long as something holds it.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) parent: Option<CgroupId>,
     pub(crate) path: PathBuf,
-    /// It was not removed.
+    /// The cgroup was not removed.
     pub(crate) online: bool,
     pub(crate) processes: usize,
     pub(crate) sockets: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// One cgroup, the root, at that path.
+    /// Creates a hierarchy with one cgroup, the root, at this path.
     pub(crate) fn new(root: &Path) -> Self {
         let mut tree = Self { nodes: BTreeMap::new(), last: 0 };
         tree.insert(None, root);
@@ -43,12 +43,12 @@ impl Tree {
         self.nodes.insert(CgroupId(self.last), node);
     }
 
-    /// The cgroup at a path.
+    /// Returns the cgroup at a path.
     pub(crate) fn find(&self, path: &Path) -> Option<CgroupId> {
         self.nodes.iter().find(|(_, node)| node.online && node.path == path).map(|(&id, _)| id)
     }
 
-    /// A cgroup that was not removed.
+    /// Returns a cgroup that was not removed.
     pub(crate) fn online(&self, id: CgroupId) -> nix::Result<&Node> {
         self.nodes.get(&id).filter(|node| node.online).ok_or(Errno::ENOENT)
     }
@@ -70,7 +70,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes a cgroup from the hierarchy; it lives on as long as something holds it.
+    /// Removes a cgroup from the hierarchy. It lives on as long as something holds it.
     pub(crate) fn remove(&mut self, path: &Path) -> nix::Result<()> {
         let id = self.find(path).ok_or(Errno::ENOENT)?;
         let has_children = self.nodes.values().any(|node| node.online && node.parent == Some(id));
@@ -82,8 +82,8 @@ impl Tree {
         Ok(())
     }
 
-    /// A removed cgroup that nothing holds: no socket that was made in it, and no cgroup below it that is
-    /// held. It is gone with this call; its lists are returned.
+    /// Deletes one removed cgroup that has no holder and returns its lists. Sockets made in a cgroup hold it, and so do
+    /// cgroups below it that are held.
     pub(crate) fn take_released(&mut self) -> Option<(CgroupId, BTreeMap<AttachType, List>)> {
         let id = *self
             .nodes
@@ -97,7 +97,7 @@ impl Tree {
         self.nodes.remove(&id).map(|node| (id, node.lists))
     }
 
-    /// A cgroup and its ancestors, nearest first.
+    /// Returns a cgroup and its ancestors, nearest first.
     pub(crate) fn upwards(&self, id: CgroupId) -> impl Iterator<Item = (CgroupId, &Node)> {
         let mut next = Some(id);
         std::iter::from_fn(move || {
@@ -108,7 +108,7 @@ impl Tree {
         })
     }
 
-    /// The lists of a cgroup and its ancestors, nearest first.
+    /// Returns the lists of a cgroup and its ancestors, nearest first.
     pub(crate) fn lists(
         &self,
         id: CgroupId,
@@ -117,7 +117,7 @@ impl Tree {
         self.upwards(id).filter_map(move |(id, node)| Some((id, node.lists.get(&attach_type)?)))
     }
 
-    /// A cgroup's own list, if anything was ever in it.
+    /// Returns a cgroup's own list, if it ever had an entry.
     pub(crate) fn list(&self, id: CgroupId, attach_type: AttachType) -> Option<&List> {
         self.nodes.get(&id)?.lists.get(&attach_type)
     }
@@ -131,7 +131,7 @@ impl Tree {
         Ok(node.lists.entry(attach_type).or_default())
     }
 
-    /// Every list.
+    /// Returns every list.
     pub(crate) fn all_lists(&self) -> impl Iterator<Item = (CgroupId, AttachType, &List)> {
         self.nodes.iter().flat_map(|(&id, node)| {
             node.lists.iter().map(move |(&attach_type, list)| (id, attach_type, list))

@@ -23,12 +23,12 @@ pub enum Wish {
     Tcg,
 }
 
-/// How it does run, and why.
+/// Whether guests use KVM, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accel {
-    /// With KVM.
+    /// Whether guests use KVM.
     pub kvm: bool,
-    /// Why, for people.
+    /// The reason, as text.
     pub why: String,
 }
 
@@ -38,14 +38,14 @@ impl std::fmt::Display for Accel {
     }
 }
 
-/// How long a kernel may take to find that it has no root file system. It takes less than two seconds, and far longer where
-/// KVM itself runs in a virtual machine.
+/// The time that a kernel may take to find that it has no root file system. It takes less than two seconds, or far
+/// longer if KVM itself runs in a virtual machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Decides, with that image for a try if there is one.
+/// Chooses KVM or emulation. It boots `image` as a trial, if there is one.
 ///
 /// # Errors
-/// When KVM is asked for and does not run a kernel: virtme-ng would emulate without a word.
+/// Fails if the wish is KVM and KVM runs no kernel, because virtme-ng would silently emulate.
 pub fn choose(wish: Wish, image: Option<&Path>) -> anyhow::Result<Accel> {
     let accel = match wish {
         Wish::Tcg => Accel { kvm: false, why: "asked for".into() },
@@ -68,7 +68,7 @@ fn look(device: &Path, image: Option<&Path>) -> Accel {
     }
 }
 
-/// Why that kernel does not get as far as looking for a root file system under KVM, if so.
+/// Returns why this kernel does not get as far as the search for a root file system under KVM, if so.
 fn fails(image: &Path) -> anyhow::Result<Option<String>> {
     let dir = tempfile::tempdir()?;
     let (console, said) = (dir.path().join("console"), dir.path().join("said"));
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn kvm_that_does_not_run_is_no_kvm() {
-        // No kernel: QEMU ends at once, with KVM or without.
+        // This is no kernel, so QEMU ends at once, with KVM or without.
         let image = Path::new("/dev/null");
         let error = choose(Wish::Kvm, Some(image)).unwrap_err().to_string();
         assert!(error.starts_with("KVM is asked for: /dev/kvm"), "{error}");

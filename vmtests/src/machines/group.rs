@@ -1,7 +1,7 @@
-//! A process group that ends as a whole.
+//! Runs a process group and ends it as a whole.
 //!
-//! virtme-ng starts a shell, which starts QEMU. Beside QEMU runs virtiofsd, which loses its parent. All stay in one process
-//! group. So the group is what gets killed and checked.
+//! virtme-ng starts a shell, which starts QEMU. virtiofsd runs beside QEMU and loses its parent. All stay in one
+//! process group, so the group is what gets killed and checked.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -15,14 +15,14 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-/// How long ended processes may take to go.
+/// The longest wait for killed processes to disappear.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running process group; dropping this ends it.
+/// A running process group. Dropping it ends the group.
 #[derive(Debug)]
 pub struct Group {
     leader: Child,
-    /// Ends the group, which is its own, if this process dies without a word: SIGKILL runs no destructor.
+    /// Leads the group and kills it if this process dies. SIGKILL runs no destructor.
     watcher: Child,
     over: bool,
 }
@@ -31,10 +31,10 @@ impl Group {
     /// Starts the command in a group of its own.
     ///
     /// # Errors
-    /// When it, or the shell that watches over it, cannot be started.
+    /// Fails if the command or the shell that watches it cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        // First, so that there is no moment in which nobody watches.
+        // The watcher starts first, so the group is never without one.
         let mut watcher = Command::new("sh")
             .args(["-c", "read -r word; kill -s KILL -- -$$"])
             .process_group(0)
@@ -53,31 +53,31 @@ impl Group {
         }
     }
 
-    /// The leader's standard output, once, if it was piped.
+    /// Returns the leader's standard output once, if it was piped.
     pub fn stdout(&mut self) -> Option<ChildStdout> {
         self.leader.stdout.take()
     }
 
-    /// The leader's standard error, once, if it was piped.
+    /// Returns the leader's standard error once, if it was piped.
     pub fn stderr(&mut self) -> Option<ChildStderr> {
         self.leader.stderr.take()
     }
 
-    /// Whether the leader has ended. Its number stays taken until [`Group::end`], so that the group's
-    /// cannot become another's.
+    /// Tells whether the leader has ended. The kernel keeps its pid until [`Group::end`], so no other group can take
+    /// the number.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// Fails if the kernel cannot tell.
     pub fn has_ended(&self) -> Result<bool> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let status = waitid(Id::Pid(pid(&self.leader)), flags).context("cannot wait")?;
         Ok(status != WaitStatus::StillAlive)
     }
 
-    /// Ends whatever of the group is left, and returns how the leader ended.
+    /// Ends what is left of the group and returns the leader's exit status.
     ///
     /// # Errors
-    /// When something of it stays.
+    /// Fails if a process of the group stays.
     pub fn end(mut self) -> Result<ExitStatus> {
         self.sweep()?;
         self.leader.wait().context("cannot wait")
@@ -85,7 +85,7 @@ impl Group {
 
     fn sweep(&mut self) -> Result<()> {
         self.over = true;
-        // Its number stays taken until the watcher is waited for.
+        // The kernel keeps the watcher's pid until the call of `wait`.
         let group = pid(&self.watcher);
         let deadline = Instant::now() + PATIENCE;
         let swept = loop {
@@ -122,7 +122,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// The processes of a group that have not ended, as "PID NAME".
+/// Returns the processes of a group that have not ended, as "PID NAME".
 fn living(group: Pid) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("/proc")? {
@@ -139,10 +139,10 @@ fn living(group: Pid) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Of a `/proc/PID/stat` (proc(5)): the process as "PID NAME", its state, its group.
+/// Parses a `/proc/PID/stat` file (proc(5)). Returns the process as "PID NAME", its state, and its group.
 fn stat_fields(stat: &str) -> Option<(String, &str, i32)> {
     let (pid, rest) = stat.split_once(" (")?;
-    // The name may hold spaces and brackets.
+    // The name may contain spaces and brackets.
     let (name, rest) = rest.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?;
@@ -150,10 +150,10 @@ fn stat_fields(stat: &str) -> Option<(String, &str, i32)> {
     Some((format!("{pid} {name}"), state, group))
 }
 
-/// Fails while anything of a group that has ended is there; for tests.
+/// Checks that nothing is left of an ended group. For tests.
 ///
 /// # Errors
-/// With the names of the processes.
+/// Fails with the names of the processes that are left.
 pub fn assert_gone(group: i32) -> Result<()> {
     let left = living(Pid::from_raw(group))?;
     if !left.is_empty() {
@@ -166,7 +166,7 @@ pub fn assert_gone(group: i32) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A leader with a child whose parent is gone, as virtiofsd is.
+    /// Starts a leader and a child that has lost its parent, like virtiofsd.
     fn family() -> Group {
         let script = "(sleep 1000 & sleep 1000 &) ; sleep 1000";
         let group =
@@ -211,7 +211,7 @@ mod tests {
     fn a_group_ends_when_this_process_dies_without_a_word() {
         let mut group = family();
         let number = pid(&group.watcher).as_raw();
-        // What the kernel does for a process that is killed: the pipe is closed.
+        // The kernel closes the pipe in this way when the process is killed.
         drop(group.watcher.stdin.take());
         let deadline = Instant::now() + PATIENCE;
         while assert_gone(number).is_err() {

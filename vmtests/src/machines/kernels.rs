@@ -1,5 +1,5 @@
-//! The cache of kernels. Each has a directory, laid out as virtme-ng expects (`boot/vmlinuz-RELEASE`,
-//! `lib/modules/RELEASE`), with a note that says where it came from.
+//! Caches kernels. Each kernel has a directory laid out as virtme-ng expects (`boot/vmlinuz-RELEASE`,
+//! `lib/modules/RELEASE`), with a note that names its source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,39 +15,39 @@ use super::matrix::{Kernel, Mainline, Way};
 /// A kernel that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootable {
-    /// The image that `vng --run` is given.
+    /// The image to pass to `vng --run`.
     pub run: PathBuf,
-    /// Where it came from, for people.
+    /// The source, as text.
     pub from: String,
-    /// The way that it was got by.
+    /// The way that fetched the kernel.
     pub way: Way,
 }
 
-/// What came of looking for a kernel.
+/// The result of looking for a kernel.
 #[derive(Debug)]
 pub enum Found {
-    /// It can be booted.
+    /// The kernel can be booted.
     Here(Bootable),
-    /// This system knows none of the ways to get it.
+    /// This system supports no way to get the kernel.
     NotHere(String),
 }
 
-/// The cache.
+/// The cache of kernels.
 #[derive(Debug)]
 pub struct Cache {
-    /// Its directory.
+    /// The directory of the cache.
     pub dir: PathBuf,
-    /// virtme-ng, which fetches mainline kernels.
+    /// The path of virtme-ng, which fetches mainline kernels.
     pub vng: PathBuf,
-    /// Whether to get what is there once more.
+    /// Whether to fetch cached kernels again.
     pub refresh: bool,
 }
 
 impl Cache {
-    /// Finds a kernel in the cache, or gets it.
+    /// Finds a kernel in the cache, or fetches it.
     ///
     /// # Errors
-    /// When this system knows a way, and it fails.
+    /// Fails if this system supports a way and that way fails.
     pub fn get(&self, kernel: &Kernel, say: impl Fn(&str)) -> Result<Found> {
         let mut reasons = Vec::new();
         for way in &kernel.get {
@@ -74,8 +74,8 @@ impl Cache {
         Ok(Found::NotHere(reasons.join("; ")))
     }
 
-    /// Has virtme-ng unpack a kernel, and moves it to where the others are. virtme-ng's own cache lies in the home of
-    /// whoever runs it, which is root here, and takes what a broken download left for a kernel.
+    /// Lets virtme-ng unpack a kernel, and moves it into this cache. virtme-ng's own cache lies in root's home here. It
+    /// would also mistake the rest of a broken download for a kernel.
     fn mainline(&self, mainline: &Mainline, new: &Path) -> Result<()> {
         let version = &mainline.version;
         let home = new.join("home");
@@ -102,7 +102,7 @@ impl Cache {
         remove(&home)
     }
 
-    /// What there is of a kernel, without getting anything.
+    /// Describes a kernel's state in the cache, without fetching anything.
     pub fn state(&self, kernel: &Kernel) -> String {
         let known = kernel.get.iter().find(|way| unavailable(way).is_none());
         match known {
@@ -117,7 +117,7 @@ impl Cache {
         }
     }
 
-    /// What an earlier run left, unless it was got in another way than the matrix says now.
+    /// Returns the cached kernel, unless the matrix names another way to get it now.
     fn cached(&self, kernel: &Kernel, way: &Way) -> Option<Bootable> {
         let note = fs::read_to_string(self.dir.join(&kernel.name).join(NOTE)).ok()?;
         let bootable: Bootable = serde_json::from_str(&note).ok()?;
@@ -125,7 +125,7 @@ impl Cache {
     }
 
     fn fetch(&self, kernel: &Kernel, way: &Way) -> Result<Bootable> {
-        // Made beside it and then renamed, so that nothing half unpacked is ever taken for a kernel.
+        // A rename at the end makes sure that nobody finds a half unpacked kernel.
         let (home, new) =
             (self.dir.join(&kernel.name), self.dir.join(format!("{}.new", kernel.name)));
         remove(&new)?;
@@ -160,7 +160,7 @@ impl Cache {
 
 const NOTE: &str = "kernel.json";
 
-/// Why this system does not know that way, if so.
+/// Returns why this system does not support a way, if so.
 fn unavailable(way: &Way) -> Option<String> {
     match way {
         Way::Debian(debian) => apt::unavailable(debian),
@@ -172,13 +172,13 @@ fn unavailable(way: &Way) -> Option<String> {
     }
 }
 
-/// depmod is in sbin, which is not on an ordinary user's PATH.
+/// Returns the path of depmod. It is in sbin, which is not on an ordinary user's PATH.
 fn depmod() -> PathBuf {
     let sbin = Path::new("/usr/sbin/depmod");
     if sbin.exists() { sbin.to_owned() } else { PathBuf::from("depmod") }
 }
 
-/// Moves an unpacked kernel's parts to where virtme-ng looks for them, and returns its release.
+/// Moves the parts of an unpacked kernel to where virtme-ng looks for them. Returns the kernel's release.
 fn arrange(root: &Path) -> Result<String> {
     let (modules, usr) = (root.join("lib/modules"), root.join("usr/lib/modules"));
     if usr.is_dir() && !modules.exists() {
@@ -201,12 +201,12 @@ fn arrange(root: &Path) -> Result<String> {
     if !image.is_file() {
         bail!("no image of {release} in {}", root.display());
     }
-    // Half of what is unpacked: documentation that nobody reads here.
+    // This is half of what was unpacked: documentation that nobody reads here.
     remove(&root.join("usr"))?;
     Ok(release)
 }
 
-/// Removes a directory that need not be there.
+/// Removes a directory if it exists.
 fn remove(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -286,7 +286,7 @@ mod tests {
         );
     }
 
-    /// With a virtme-ng that leaves what the real one would, but downloads nothing.
+    /// A stand-in for virtme-ng leaves the same files as the real one, but downloads nothing.
     #[test]
     fn a_mainline_kernel_is_fetched_once_and_kept_with_the_others() {
         let dir = tempfile::tempdir().unwrap();
@@ -305,7 +305,7 @@ echo >lib/modules/6.6.0-generic/modules.order && echo >lib/modules/6.6.0-generic
         assert!(here.run.is_file() && here.from == "mainline v6.6");
         assert!(kernels.join("6.6/lib/modules/6.6.0-generic/modules.dep").is_file());
         assert!(!kernels.join("6.6/home").exists(), "the packages are kept");
-        // Whoever cannot fetch it any more has it all the same.
+        // A cached kernel works even if it cannot be fetched any more.
         let again = cache("false".into()).get(&mainline_6_6(), |_| {}).unwrap();
         assert!(matches!(again, Found::Here(it) if it == here));
     }

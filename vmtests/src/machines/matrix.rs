@@ -1,4 +1,4 @@
-//! Reads the matrix of kernels: which there are, how to get them, and what each has to offer.
+//! Reads the matrix of kernels: which kernels to test, how to get them, and what each supports.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,42 +6,42 @@ use std::time::Duration;
 use kernel::probe::Support;
 use serde::{Deserialize, Serialize};
 
-/// The file, as it is in the sources.
+/// The matrix file in the sources.
 pub const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels.toml");
 
-/// All kernels.
+/// The whole matrix.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
-    /// Test binaries that have a machine of their own on each kernel.
+    /// Test binaries that get a machine of their own on each kernel.
     #[serde(default)]
     pub apart: Vec<String>,
-    /// The tests, as a filterset of nextest's, that one kernel suffices for: the last one of a run has them.
+    /// A nextest filterset of tests that need only one kernel. The last kernel of a run runs them.
     pub once: Option<String>,
-    /// How long a guest may take.
+    /// The time limits of a guest.
     pub limits: Limits,
     /// The kernels, in the order of the file.
     #[serde(rename = "kernel")]
     pub kernels: Vec<Kernel>,
 }
 
-/// How long a guest may take, in seconds.
+/// The time limits of a guest, in seconds.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Until its script begins.
+    /// The time until the guest's script begins.
     pub boot: u64,
-    /// Until its script has ended.
+    /// The time until the guest's script has ended.
     pub run: u64,
 }
 
 impl Limits {
-    /// Until the script begins.
+    /// Returns the time limit for the start of the script.
     pub fn boot(&self) -> Duration {
         Duration::from_secs(self.boot)
     }
 
-    /// Until the script has ended.
+    /// Returns the time limit for the end of the script.
     pub fn run(&self) -> Duration {
         Duration::from_secs(self.run)
     }
@@ -51,20 +51,20 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
-    /// What it is asked for by.
+    /// The name that selects the kernel.
     pub name: String,
-    /// How `uname -r` begins.
+    /// The prefix of `uname -r`.
     pub release: Option<String>,
-    /// The lowest version that `uname -r` may have.
+    /// The lowest version that `uname -r` may report.
     pub at_least: Option<String>,
-    /// Whether it is run when no kernel is named.
+    /// Whether a run without named kernels includes this one.
     #[serde(default)]
     pub default: bool,
-    /// How to get it: the first way that this system knows.
+    /// The ways to get the kernel. The first way that this system supports counts.
     pub get: Vec<Way>,
-    /// What `kernel::probe` has to find.
+    /// What `kernel::probe` must find.
     pub expect: Support,
-    /// Whether [`kernel::probe::tcx`] has to find lists on network devices.
+    /// Whether [`kernel::probe::tcx`] must find lists on network devices.
     #[serde(default)]
     pub tcx: bool,
 }
@@ -75,9 +75,9 @@ pub struct Kernel {
 pub enum Way {
     /// A Debian package.
     Debian(Debian),
-    /// What `vng --run VERSION` fetches.
+    /// A kernel that `vng --run VERSION` fetches.
     Mainline(Mainline),
-    /// A file that is there.
+    /// An existing file.
     Image(Image),
 }
 
@@ -91,14 +91,14 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// A Debian package of a kernel, or one that depends on it.
+/// A Debian package with a kernel, or a package that depends on one.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Debian {
-    /// The package.
+    /// The name of the package.
     #[serde(rename = "debian")]
     pub package: String,
-    /// The suite that has it.
+    /// The suite that has the package.
     pub suite: String,
 }
 
@@ -106,7 +106,7 @@ pub struct Debian {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mainline {
-    /// With its `v`.
+    /// The version, with its `v`.
     #[serde(rename = "mainline")]
     pub version: String,
 }
@@ -115,29 +115,29 @@ pub struct Mainline {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// The file.
+    /// The path of the image.
     pub image: PathBuf,
 }
 
-/// The file cannot be used, or has no such kernel.
+/// The matrix is invalid, or has no such kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
-    /// It cannot be read as a matrix.
+    /// The text is no matrix.
     #[error("{0}")]
     Syntax(#[from] toml::de::Error),
-    /// It contradicts itself.
+    /// The matrix contradicts itself.
     #[error("kernel {0}: {1}")]
     Kernel(String, &'static str),
-    /// Somebody asked for a kernel that it has not.
+    /// The matrix lacks a requested kernel.
     #[error("there is no kernel {0} in the matrix; it has {1}")]
     Unknown(String, String),
 }
 
 impl Matrix {
-    /// Reads the file's text.
+    /// Parses the text of the matrix file.
     ///
     /// # Errors
-    /// When it is no matrix.
+    /// Fails if the text is no valid matrix.
     pub fn parse(text: &str) -> Result<Self, MatrixError> {
         let matrix: Self = toml::from_str(text)?;
         for (index, kernel) in matrix.kernels.iter().enumerate() {
@@ -160,10 +160,10 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// The kernels of these names, each once; without any, those that are meant to be run then.
+    /// Returns the named kernels, each once. Without names it returns the default ones.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// Fails if a name is not in the matrix.
     pub fn select(&self, names: &[String]) -> Result<Vec<&Kernel>, MatrixError> {
         for name in names {
             if !self.kernels.iter().any(|kernel| kernel.name == *name) {
@@ -180,21 +180,21 @@ impl Matrix {
     }
 }
 
-/// Names become directories and parts of command lines.
+/// Tells whether a name is valid. Names become directories and parts of command lines.
 fn is_a_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.chars().all(|char| char.is_ascii_alphanumeric() || ".-".contains(char))
 }
 
 impl Kernel {
-    /// Whether a kernel that calls itself so is this one.
+    /// Tells whether a kernel with this release is the one meant here.
     pub fn is_release(&self, release: &str) -> bool {
         let begins = |prefix: &String| release.starts_with(prefix.as_str());
         let reaches = |lowest: &String| version(release) >= version(lowest);
         self.release.as_ref().is_none_or(begins) && self.at_least.as_ref().is_none_or(reaches)
     }
 
-    /// What `uname -r` has to be, for people.
+    /// Describes what `uname -r` must report.
     pub fn wanted(&self) -> String {
         match (&self.release, &self.at_least) {
             (Some(prefix), _) => format!("{prefix}*"),
@@ -204,7 +204,7 @@ impl Kernel {
     }
 }
 
-/// The first two numbers of a kernel's version.
+/// Returns the first two numbers of a kernel's version.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);
     let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);

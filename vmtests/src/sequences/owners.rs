@@ -1,5 +1,5 @@
-//! Tells whether a throttle's program belongs to this run: by the process that owns it, or, if it names none, by where it is
-//! attached, pinned and open. Others may have throttles of the same names on this host, which come and go.
+//! Tells whether a throttle's program belongs to this test run. The owner process decides. If the program names none,
+//! its cgroup, pins and open files decide. Throttles of other people with the same names come and go on this host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,13 +19,13 @@ use kernel::{AttachType, MapId, Program, ProgramId, ProgramInfo, Result, objects
 use nix::errno::Errno;
 use testkit::cgroup::is_scratch;
 
-/// What this process knows of its run.
+/// What this process knows about its run.
 #[derive(Debug)]
 struct Run {
     started: Vec<Started>,
-    /// Programs that were there before.
+    /// Programs that existed before the run.
     before: Option<BTreeSet<ProgramId>>,
-    /// Programs without an owner that were found in a cgroup of somebody else's: that is their maker for good.
+    /// Programs without an owner that were once found in somebody else's cgroup. They stay somebody else's for good.
     others: BTreeSet<ProgramId>,
 }
 
@@ -33,7 +33,7 @@ struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Started {
     pid: u32,
-    /// As owners have it; `None` where nobody can tell.
+    /// The start time as owners record it, or `None` if it is unknown.
     start_time: Option<u64>,
     pid_namespace: u32,
 }
@@ -45,7 +45,7 @@ impl Started {
         Ok(Self { pid, start_time, pid_namespace: kernel::process::pid_namespace()? })
     }
 
-    /// A pid alone may be another process's, of another time or of another namespace.
+    /// Tells whether this process is the owner. The pid alone is ambiguous across time and namespaces.
     fn is(&self, owner: &Owner) -> bool {
         let is_then = match (self.start_time, owner.start_time) {
             (None, _) | (_, 0) => true,
@@ -62,43 +62,44 @@ fn run() -> MutexGuard<'static, Run> {
     RUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes that this process has started one that may own throttles, which count from now on, also when it has ended.
+/// Notes that this process started a child that may own throttles. Its throttles belong to the run from now on, even
+/// after the child has ended.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// Fails if `/proc` cannot be read.
 pub fn note(child: &Child) -> Result<()> {
     let started = Started::new(child.id())?;
     run().started.push(started);
     Ok(())
 }
 
-/// Notes which programs there are: without an owner, only those that come later can be of this run. Only the first call
-/// counts.
+/// Notes which programs exist. Only programs without an owner that come later can belong to this run. Only the first
+/// call counts.
 ///
 /// # Errors
-/// Those of the kernel.
+/// Returns errors of the kernel.
 pub fn begin() -> Result<()> {
     let there = objects::program_ids()?;
     run().before.get_or_insert_with(|| there.into_iter().collect());
     Ok(())
 }
 
-/// The programs on this host that are called as those of throttles are, by whose they are.
+/// The programs on this host with the names of throttles, by owner.
 #[derive(Debug, Default)]
 pub struct Throttles {
-    /// Of this run.
+    /// Programs of this run.
     pub ours: Vec<ProgramId>,
-    /// Certainly somebody else's.
+    /// Programs that certainly belong to somebody else.
     pub others: BTreeSet<ProgramId>,
-    /// Maps of others' programs.
+    /// Maps of other people's programs.
     pub others_maps: BTreeSet<MapId>,
 }
 
 impl Throttles {
-    /// Asks the kernel for all.
+    /// Asks the kernel for all programs.
     ///
     /// # Errors
-    /// Those of the kernel.
+    /// Returns errors of the kernel.
     pub fn find() -> Result<Self> {
         begin()?;
         let mut found = Self::default();
@@ -131,7 +132,7 @@ impl Throttles {
             return;
         }
         let run = run();
-        // An owner that cannot be read is none.
+        // An unreadable owner counts as no owner.
         if let Ok(Some(owner)) = bpf::owner_of(program) {
             let is_ours = run.started.iter().any(|started| started.is(&owner));
             self.add(info, is_ours);
@@ -144,8 +145,8 @@ impl Throttles {
         }
     }
 
-    /// None of them is open here any more: who looks at the same time, as another run of the tests may, would take this
-    /// process for a holder.
+    /// Judges programs without an owner. All of them are closed here by now, because another test run that looks at the
+    /// same time would take this process for a holder.
     fn judge_nameless(&mut self, programs: &[ProgramInfo]) -> Result<()> {
         let ids: Vec<_> = programs.iter().map(|info| info.id).collect();
         let seen = Seen::look(&ids)?;
@@ -160,23 +161,23 @@ impl Throttles {
     }
 }
 
-/// What shows whose a program is that names no owner.
+/// The evidence about a program that names no owner.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // Independent facts.
 struct Traces {
-    /// Attached to a cgroup of this run.
+    /// The program is attached to a cgroup of this run.
     in_our_cgroups: bool,
-    /// Attached to another one.
+    /// The program is attached to another cgroup.
     elsewhere: bool,
-    /// Open, or a link to it, in a process of this run, or pinned where this run pins.
+    /// A process of this run holds the program or its link, or this run has pinned it.
     kept_by_us: bool,
-    /// Open, or a link to it, in a living process that is none of this run, in two looks.
+    /// In two looks, a living process outside this run held the program or its link.
     held_by_others: bool,
 }
 
 impl Traces {
-    /// In doubt it is ours. `has_maps`: it is a throttle's, whose maker forgot the owner; one without is what tests plant,
-    /// of another run as well, and then it may be kept by a pin or a map that is out of sight from here.
+    /// Tells whether the program belongs to this run. A program with maps is a throttle without an owner, which is ours
+    /// unless something speaks against it. Tests of any run plant programs without maps, so those need evidence.
     fn is_ours(self, has_maps: bool) -> bool {
         if self.in_our_cgroups || self.kept_by_us {
             return true;
@@ -224,7 +225,8 @@ impl Seen {
         Ok(seen)
     }
 
-    /// `is_ours`: it is below a cgroup of this run.
+    /// Notes the programs on a cgroup and those below it. `is_ours` means that the cgroup is below a cgroup of this
+    /// run.
     fn look_through_cgroups(
         &mut self,
         path: &Path,
@@ -234,18 +236,18 @@ impl Seen {
         let is_ours = is_ours || is_scratch(path);
         let cgroup = match Cgroup::open(path) {
             Err(error) if error.kind() == Kind::Vanished => return Ok(()),
-            // Others' cgroups may lie deeper than a path can say; this run's do not.
+            // Other people's cgroups may be too deep for a path. This run's cgroups are not.
             Err(error) if error.errno() == Errno::ENAMETOOLONG && !is_ours => return Ok(()),
             opened => opened?,
         };
         let found = if is_ours { &mut self.in_our_cgroups } else { &mut self.elsewhere };
         for attach_type in [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS]
         {
-            // It was removed meanwhile.
+            // Somebody removed the cgroup meanwhile.
             let Ok(list) = query.ask(cgroup.as_fd(), attach_type, Scope::Local) else { break };
             found.extend(list.programs.iter().map(|program| program.id));
         }
-        // The same.
+        // Somebody removed the cgroup meanwhile.
         let Ok(below) = fs::read_dir(path) else { return Ok(()) };
         for entry in below.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -265,7 +267,7 @@ impl Seen {
     }
 }
 
-/// Tells what the pins below a folder hold. What goes meanwhile is held no more.
+/// Calls `tell` for everything that the pins below a folder hold. It skips pins that disappear meanwhile.
 fn pinned_below(folder: &Path, tell: &mut impl FnMut(Held)) -> Result<()> {
     let Ok(listing) = fs::read_dir(folder) else { return Ok(()) };
     for entry in listing.flatten() {
@@ -279,18 +281,19 @@ fn pinned_below(folder: &Path, tell: &mut impl FnMut(Held)) -> Result<()> {
     Ok(())
 }
 
-/// The mount namespace of a process; `None` when it has ended.
+/// Returns the mount namespace of a process, or `None` if the process has ended.
 fn mount_namespace(process: &str) -> Option<u64> {
     fs::metadata(format!("/proc/{process}/ns/mnt")).ok().map(|namespace| namespace.ino())
 }
 
-/// Whether this process and those that it starts have a mount namespace of their own (see [`testkit::isolation::isolate`]).
+/// Tells whether this process and its children have their own mount namespace (see [`testkit::isolation::isolate`]).
 fn is_alone() -> bool {
     let parent = mount_namespace(&nix::unistd::getppid().to_string());
     mount_namespace("self").is_some_and(|own| Some(own) != parent)
 }
 
-/// Whether this process has started it, directly or through others, or it lives where only those do.
+/// Tells whether this process started the other one, directly or indirectly. A process in this run's own mount
+/// namespace counts as well.
 fn is_process_ours(pid: u32) -> Result<bool> {
     let own = std::process::id();
     if is_alone() && mount_namespace(&pid.to_string()) == mount_namespace("self") {
@@ -327,7 +330,7 @@ mod tests {
         assert!(!own.is(&Owner { pid: owner.pid + 1, ..owner.clone() }));
         assert!(!own.is(&Owner { start_time: owner.start_time + 1, ..owner.clone() }));
         assert!(!own.is(&Owner { pid_namespace: owner.pid_namespace + 1, ..owner.clone() }));
-        // It could not tell when it started.
+        // The owner could not tell when it started.
         assert!(own.is(&Owner { start_time: 0, ..owner }));
     }
 
@@ -339,7 +342,7 @@ mod tests {
             [Traces { elsewhere: true, ..no_trace }, Traces { held_by_others: true, ..no_trace }]
         {
             assert!(!others.is_ours(true) && !others.is_ours(false), "{others:?}");
-            // Who is ours and holds it may have made it; nobody else's throttle gets here.
+            // A holder of ours may be the maker. Nobody else's throttle gets into our cgroups.
             for both in
                 [Traces { in_our_cgroups: true, ..others }, Traces { kept_by_us: true, ..others }]
             {
@@ -354,7 +357,7 @@ mod tests {
         (program.as_fd().try_clone_to_owned().unwrap(), program.info().id)
     }
 
-    /// Whether it is ours, by what is found; it is one or the other.
+    /// Returns whether the program counts as ours, and checks that it counts as exactly one.
     fn is_ours(id: ProgramId) -> bool {
         let found = Throttles::find().unwrap();
         let (ours, others) = (found.ours.contains(&id), found.others.contains(&id));
@@ -362,7 +365,7 @@ mod tests {
         ours
     }
 
-    /// Holds a file as its standard input, and nothing else of ours.
+    /// Starts a process that holds a file as its standard input, and nothing else of ours.
     fn holder(command: &mut Command, program: OwnedFd) -> Mortal {
         Mortal::from(command.stdin(Stdio::from(program)).spawn().unwrap())
     }
@@ -371,7 +374,7 @@ mod tests {
     fn root_a_leaked_throttle_without_an_owner_is_ours() {
         isolate();
         begin().unwrap();
-        // Our own child has it, and nobody else.
+        // Only a child of this process holds the program.
         let (program, id) = nameless();
         let _child = holder(Command::new("sleep").arg("1000"), program);
         assert!(is_ours(id));
@@ -381,7 +384,7 @@ mod tests {
         let copy = stand_in.as_fd().try_clone_to_owned().unwrap();
         let _other_child = holder(Command::new("sleep").arg("1000"), copy);
         assert!(is_ours(id));
-        // What tests plant is ours in a cgroup of ours.
+        // A planted program is ours if its cgroup is ours.
         let cgroup = ScratchCgroup::new("owners");
         let planted = leak::plant(&cgroup.child("a"), AttachType::INET_INGRESS).unwrap();
         assert!(is_ours(planted));
@@ -390,7 +393,7 @@ mod tests {
     #[test]
     fn root_what_a_stranger_holds_or_has_attached_is_not_ours() {
         begin().unwrap();
-        // Another run of the tests: none of this one's processes has started it.
+        // The process belongs to another test run, because no process of this run started it.
         let (program, id) = nameless();
         let mut shell = Command::new("sh");
         shell
@@ -400,7 +403,7 @@ mod tests {
         let pid: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
         let _stranger = Killed(pid);
         assert!(!is_ours(id));
-        // And a cgroup that this process has not made.
+        // This process did not make the cgroup.
         let name = format!("chadtest-{}-elsewhere", std::process::id());
         let elsewhere = cgroup2_mount().unwrap().join(name);
         fs::create_dir(&elsewhere).unwrap();

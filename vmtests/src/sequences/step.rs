@@ -1,4 +1,4 @@
-//! What can happen to a throttle system, as values. They can be drawn, enumerated, stored in a file and replayed.
+//! Defines the events of a test sequence as values. A value can be drawn, enumerated, stored in a file and replayed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use kernel::AttachType;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-/// One of a few cgroups, nested.
+/// One of a few nested cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -19,10 +19,10 @@ pub enum Place {
 }
 
 impl Place {
-    /// Each, parents first.
+    /// All places, parents first.
     pub const ALL: [Self; 4] = [Self::A, Self::AB, Self::ABC, Self::D];
 
-    /// Its path below the cgroup that everything happens in.
+    /// Returns the place's path below the top cgroup of the sequence.
     pub fn below(self, top: &Path) -> PathBuf {
         top.join(match self {
             Self::A => "a",
@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-/// Which way.
+/// A direction of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -43,10 +43,10 @@ pub enum Way {
 }
 
 impl Way {
-    /// Both.
+    /// Both directions.
     pub const BOTH: [Self; 2] = [Self::Download, Self::Upload];
 
-    /// Where on a cgroup.
+    /// Returns the attach type of this direction.
     pub fn attach_type(self) -> AttachType {
         match self {
             Self::Download => AttachType::INET_INGRESS,
@@ -55,11 +55,11 @@ impl Way {
     }
 }
 
-/// Every place on a cgroup that a throttle of ours has a program at.
+/// The attach types that our throttles use.
 pub const ATTACH_TYPES: [AttachType; 3] =
     [AttachType::INET_INGRESS, AttachType::INET_EGRESS, AttachType::SOCK_OPS];
 
-/// Which directions a throttle limits.
+/// The directions that a throttle limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -70,7 +70,7 @@ pub enum Ways {
 }
 
 impl Ways {
-    /// Whether that one is among them.
+    /// Tells whether this direction is among them.
     pub fn has(self, way: Way) -> bool {
         match self {
             Self::Download => way == Way::Download,
@@ -80,7 +80,7 @@ impl Ways {
     }
 }
 
-/// How a throttle is to be attached.
+/// The requested way to attach a throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -90,7 +90,7 @@ pub enum How {
     Legacy,
 }
 
-/// How other people attach.
+/// The way in which other people attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -101,36 +101,36 @@ pub enum Kind {
     Link,
 }
 
-/// Whom a throttle is asked for.
+/// The target of a throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// A cgroup.
     Cgroup(Place),
-    /// The nth of the processes there are.
+    /// The nth existing process.
     Process(u8),
 }
 
-/// What goes wrong at a call.
+/// An injected failure of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mishap {
-    /// The process is killed right before it.
+    /// The process is killed right before the call.
     DieBefore,
-    /// The process is killed right after it.
+    /// The process is killed right after the call.
     DieAfter,
-    /// It is not made, and fails with this errno.
+    /// The call does not happen, and fails with this errno.
     Fail(Fail),
 }
 
 impl Mishap {
-    /// Whether the process dies of it.
+    /// Tells whether the process dies.
     pub fn is_death(self) -> bool {
         matches!(self, Self::DieBefore | Self::DieAfter)
     }
 }
 
-/// The errnos that are injected.
+/// The injected errnos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs, clippy::upper_case_acronyms)]
@@ -144,11 +144,11 @@ pub enum Fail {
 }
 
 impl Fail {
-    /// Each.
+    /// All of them.
     pub const ALL: [Self; 6] =
         [Self::EPERM, Self::ENOMEM, Self::E2BIG, Self::EBUSY, Self::ENOENT, Self::EINTR];
 
-    /// As the kernel says it.
+    /// Returns the kernel's errno.
     pub fn errno(self) -> Errno {
         match self {
             Self::EPERM => Errno::EPERM,
@@ -161,134 +161,133 @@ impl Fail {
     }
 }
 
-/// Something goes wrong at the nth call (from 1) that the owner makes during a step: into the kernel, or on a
-/// file of the ledger.
+/// A failure injected at the nth call (from 1) of the owner during a step. A call goes to the kernel or to a file of
+/// the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fault {
-    /// At which call.
+    /// The number of the call.
     pub nth: u16,
-    /// What.
+    /// The failure.
     pub mishap: Mishap,
 }
 
-/// What somebody does to the ledger.
+/// Damage that somebody does to the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Damage {
-    /// A file that is no entry.
+    /// A file that is no entry appears.
     Junk,
-    /// An entry that was being written when its writer died.
+    /// A draft appears, as if the writer died while writing an entry.
     Draft,
-    /// An entry of another boot.
+    /// An entry of another boot appears.
     OtherBoot,
-    /// The entry of the nth throttle that has one is overwritten.
+    /// The entry of the nth recorded throttle is overwritten.
     Torn(u8),
 }
 
-/// One thing that happens. Small numbers name the nth of what there is, counted round; a step for which there
-/// is nothing is not taken.
+/// One event. Small numbers name the nth existing object, modulo their number. A step without an object is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// A cgroup is made.
+    /// Somebody makes a cgroup.
     CreateCgroup(Place),
-    /// A cgroup is removed.
+    /// Somebody removes a cgroup.
     RemoveCgroup(Place),
-    /// A process begins, with an open socket.
+    /// A process starts, with an open socket.
     Spawn(Place),
-    /// A process is moved; its socket stays where it was made.
+    /// A process moves. Its socket stays in the old cgroup.
     Move(u8, Place),
-    /// A process is killed.
+    /// Somebody kills a process.
     End(u8),
-    /// A socket is made that no process of the cgroup holds.
+    /// Somebody opens a socket in a cgroup that no process of the cgroup holds.
     HoldSocket(Place),
-    /// It is closed.
+    /// Somebody closes such a socket.
     CloseSocket(u8),
     /// A process sends itself a packet.
     Send(u8),
     /// An owner (0 or 1) starts.
     Start {
-        /// Which.
+        /// The owner.
         owner: u8,
-        /// What goes wrong.
+        /// The injected failure, if any.
         fault: Option<Fault>,
     },
     /// An owner adds a throttle.
     Add {
-        /// Which.
+        /// The owner.
         owner: u8,
-        /// For whom.
+        /// The target.
         target: Target,
-        /// Which directions.
+        /// The directions.
         ways: Ways,
-        /// How.
+        /// How to attach.
         how: How,
-        /// What goes wrong.
+        /// The injected failure, if any.
         fault: Option<Fault>,
     },
     /// An owner changes the rates of a throttle.
     Change {
-        /// Which.
+        /// The owner.
         owner: u8,
-        /// Its nth.
+        /// The number of its throttle.
         throttle: u8,
-        /// What goes wrong.
+        /// The injected failure, if any.
         fault: Option<Fault>,
     },
     /// An owner removes a throttle.
     Remove {
-        /// Which.
+        /// The owner.
         owner: u8,
-        /// Its nth.
+        /// The number of its throttle.
         throttle: u8,
-        /// What goes wrong.
+        /// The injected failure, if any.
         fault: Option<Fault>,
     },
     /// Somebody removes the nth pinned throttle by its name.
     RemovePinned {
-        /// Which.
+        /// The number of the pinned throttle.
         throttle: u8,
-        /// What goes wrong.
+        /// The injected failure, if any.
         fault: Option<Fault>,
     },
     /// An owner removes all of its throttles and ends.
     ShutDown {
-        /// Which.
+        /// The owner.
         owner: u8,
-        /// What goes wrong.
+        /// The injected failure, if any.
         fault: Option<Fault>,
     },
-    /// An owner is killed between two calls.
+    /// Somebody kills an owner between two calls.
     Kill {
-        /// Which.
+        /// The owner.
         owner: u8,
     },
-    /// Other people attach a program of theirs.
+    /// Other people attach a program.
     OthersAttach {
-        /// Where.
+        /// The cgroup.
         place: Place,
-        /// Where on it.
+        /// The direction.
         way: Way,
-        /// How.
+        /// How they attach.
         kind: Kind,
     },
-    /// Other people detach one of theirs.
+    /// Other people detach one of their programs.
     OthersDetach(u8),
-    /// Other people attach so many that the list is full.
+    /// Other people attach programs until the list is full.
     Fill {
-        /// Where.
+        /// The cgroup.
         place: Place,
-        /// Where on it.
+        /// The direction.
         way: Way,
     },
-    /// Somebody detaches the nth program of ours that was attached the legacy way.
+    /// A stranger detaches our nth program that was attached the legacy way.
     Stranger(u8),
     /// Somebody damages the ledger.
     Damage(Damage),
 }
 
 impl Step {
-    /// What goes wrong in it.
+    /// Returns the injected failure of the step, if any.
     pub fn fault(&self) -> Option<Fault> {
         match self {
             Self::Start { fault, .. }
@@ -301,8 +300,8 @@ impl Step {
         }
     }
 
-    /// Whether the kernel does a part of it after it has answered: files are closed with a process and a socket,
-    /// and what a removed cgroup had ends a moment later. What an owner says is done has to be done.
+    /// Tells whether the kernel finishes the step after the call returned. It closes files after a process ends, and
+    /// releases a removed cgroup a moment later. What an owner reports as done must be done at once.
     pub fn is_finished_later(&self) -> bool {
         let dies = self.fault().is_some_and(|fault| fault.mishap.is_death());
         dies || matches!(
@@ -311,7 +310,7 @@ impl Step {
         )
     }
 
-    /// The same step with this going wrong; as it is where nothing can.
+    /// Returns the step with this failure injected. Steps that cannot fail stay as they are.
     #[must_use]
     pub fn with_fault(mut self, new: Option<Fault>) -> Self {
         match &mut self {

@@ -1,4 +1,4 @@
-//! Attach, detach and query.
+//! Models attach, detach and query.
 
 use kernel::lineage::{Level, Lineage};
 use kernel::list::{AttachFlags, AttachedProgram, ProgramList, Scope};
@@ -9,7 +9,7 @@ use super::Kernel;
 use crate::model::list::{self, Hold, List};
 
 impl Kernel {
-    /// `BPF_PROG_ATTACH`.
+    /// Models `BPF_PROG_ATTACH`.
     pub(crate) fn attach(
         &mut self,
         program: ProgramId,
@@ -40,8 +40,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// The program to be replaced, where there is to be one: it has to be of the right type. If none is named,
-    /// the descriptor is 0, which is not a program's.
+    /// Returns the program to replace, which must be of the right type. If no program is named, the descriptor is 0,
+    /// which belongs to no program.
     fn replaced(
         &self,
         named: Option<ProgramId>,
@@ -95,7 +95,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// State is made when a program comes to a place first, and stays when it leaves.
+    /// Creates the state when a program is first attached to a cgroup. The state stays when the program is detached.
     pub(super) fn ensure_storage(
         &mut self,
         id: ProgramId,
@@ -110,7 +110,7 @@ impl Kernel {
         }
     }
 
-    /// `BPF_PROG_DETACH`. A program of another type counts as none.
+    /// Models `BPF_PROG_DETACH`. A program of another type counts as no program.
     pub(crate) fn detach(
         &mut self,
         program: Option<ProgramId>,
@@ -131,7 +131,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// `BPF_PROG_QUERY`.
+    /// Models `BPF_PROG_QUERY`.
     pub(crate) fn query(
         &self,
         cgroup: CgroupId,
@@ -160,14 +160,14 @@ impl Kernel {
         })
     }
 
-    /// The lists of a cgroup and its ancestors. Every cgroup is in sight.
+    /// Returns the lists of a cgroup and its ancestors. Every cgroup is visible.
     pub(crate) fn lineage(
         &self,
         cgroup: CgroupId,
         attach_type: AttachType,
     ) -> nix::Result<Lineage> {
         let levels = self.tree.upwards(cgroup).map(|(id, node)| {
-            // As the call asks it: without each program's own flags.
+            // The real call does not ask for the flags of each program.
             let mut list = self.query(id, attach_type, Scope::Local)?;
             for program in &mut list.programs {
                 program.flags = None;
@@ -183,7 +183,7 @@ impl Kernel {
         })
     }
 
-    /// What the real kernel would say of a program, as far as the model knows it.
+    /// Returns what the real kernel would say about a program, as far as the model knows it.
     pub(crate) fn program_info(&self, id: ProgramId) -> Option<ProgramInfo> {
         let program = self.programs.get(&id)?;
         Some(ProgramInfo {

@@ -1,4 +1,4 @@
-//! The network devices of download queues: whether each is there, and whether it is up.
+//! Models the network devices of download queues: whether each exists and is up.
 
 use bpf::Owner;
 use nix::errno::Errno;
@@ -8,10 +8,10 @@ use super::Kernel;
 /// The number of a network device.
 pub(crate) type Ifindex = u32;
 
-/// The device of a queue. No process holds it, so that it stays when its owner ends.
+/// The device of a queue. It has no holder, so it stays when its owner ends.
 #[derive(Debug, Clone)]
 pub(crate) struct Device {
-    /// As its alias names it.
+    /// The owner that the device's alias names.
     pub(crate) owner: Owner,
     up: bool,
     busy: bool,
@@ -24,7 +24,7 @@ impl Kernel {
         number
     }
 
-    /// `RTM_DELLINK`.
+    /// Models `RTM_DELLINK`.
     pub(crate) fn remove_device(&mut self, device: Ifindex) -> nix::Result<()> {
         match self.devices.get(&device) {
             None => Err(Errno::ENODEV),
@@ -40,7 +40,7 @@ impl Kernel {
         self.device(device).map(|it| it.up = false)
     }
 
-    /// A busy device cannot be removed.
+    /// Marks a device as busy or not. A busy device cannot be removed.
     pub(crate) fn set_busy(&mut self, device: Ifindex, busy: bool) -> nix::Result<()> {
         self.device(device).map(|it| it.busy = busy)
     }
@@ -49,7 +49,7 @@ impl Kernel {
         self.devices.get_mut(&device).ok_or(Errno::ENODEV)
     }
 
-    /// What is redirected to a device that is gone or down is dropped.
+    /// Tells whether a device is up. The kernel drops packets redirected to a device that is gone or down.
     pub(crate) fn is_up(&self, device: Ifindex) -> bool {
         self.devices.get(&device).is_some_and(|it| it.up)
     }

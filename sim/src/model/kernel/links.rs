@@ -1,4 +1,4 @@
-//! Links and their pins.
+//! Models links and their pins.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::{Descriptor, Kernel, LinkObject, Object, Pid};
 use crate::model::list::Hold;
 
 impl Kernel {
-    /// `BPF_LINK_CREATE`.
+    /// Models `BPF_LINK_CREATE`.
     pub(crate) fn link_create(
         &mut self,
         process: Pid,
@@ -28,7 +28,7 @@ impl Kernel {
         Ok((id, self.open(process, Object::Link(id))))
     }
 
-    /// `BPF_LINK_GET_FD_BY_ID`.
+    /// Models `BPF_LINK_GET_FD_BY_ID`.
     pub(crate) fn open_link(&mut self, process: Pid, id: LinkId) -> nix::Result<Descriptor> {
         self.links.get(&id).ok_or(Errno::ENOENT)?;
         Ok(self.open(process, Object::Link(id)))
@@ -44,7 +44,7 @@ impl Kernel {
         })
     }
 
-    /// `BPF_LINK_UPDATE`.
+    /// Models `BPF_LINK_UPDATE`.
     pub(crate) fn link_update(
         &mut self,
         id: LinkId,
@@ -74,21 +74,21 @@ impl Kernel {
         Ok(())
     }
 
-    /// `BPF_LINK_DETACH`. Of a defunct link too.
+    /// Models `BPF_LINK_DETACH`. It also succeeds on a defunct link.
     pub(crate) fn link_detach(&mut self, id: LinkId) -> nix::Result<()> {
         self.links.get(&id).ok_or(Errno::EBADF)?;
         self.leave_list(id);
         Ok(())
     }
 
-    /// Every link.
+    /// Returns every link.
     pub(crate) fn links(&self) -> impl Iterator<Item = LinkId> {
         self.links.keys().copied()
     }
 
-    /// `BPF_OBJ_PIN`, and the folder for it.
+    /// Models `BPF_OBJ_PIN`, and creates the folder for the pin.
     pub(crate) fn pin(&mut self, id: LinkId, path: &Path) -> nix::Result<()> {
-        // `bpf_lookup()`: dots are for the files that the kernel itself puts there.
+        // `bpf_lookup()` reserves names with dots for the kernel's own files.
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().contains(&b'.')) {
             return Err(Errno::EPERM);
         }
@@ -127,7 +127,7 @@ impl Kernel {
         self.pins.contains_key(path) || self.folders.contains(path)
     }
 
-    /// Every pin and every folder that was made for one.
+    /// Returns every pin and every folder that was made for a pin.
     pub(crate) fn pins(&self) -> impl Iterator<Item = &Path> {
         self.pins.keys().chain(&self.folders).map(PathBuf::as_path)
     }

@@ -1,4 +1,4 @@
-//! The bookkeeping of the historical throttle.
+//! Implements the bookkeeping of the historical throttle.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use crate::sequences::faulty::{Control, Faulty, FaultyFiles};
 use crate::sequences::in_model::Process;
 use crate::sequences::system::{Claim, Counted, Handle, Rates, Request, Whom};
 
-/// A running throttle of the history.
+/// A running historical throttle.
 pub struct Backend {
     bug: Option<Bug>,
     kernel: Model,
@@ -42,7 +42,7 @@ struct Throttle {
     cgroup: usize,
     programs: Rc<Loaded<ModelProgram>>,
     rates: Rates,
-    /// Where its programs are attached.
+    /// The attach types of its programs.
     attached: Vec<AttachType>,
 }
 
@@ -51,7 +51,7 @@ fn said(error: impl std::fmt::Display) -> String {
 }
 
 impl Backend {
-    /// Starts, and removes what is recorded of dead owners.
+    /// Starts the throttle and removes what dead owners have recorded.
     pub(super) fn start(at: &Process, bug: Option<Bug>) -> Result<Self, String> {
         let files = FaultyFiles::new(Rc::clone(&at.setting.files), Rc::clone(&at.control));
         let ledger = LedgerDir::on(Rc::new(files), &at.setting.ledger);
@@ -166,7 +166,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Sets a rate; 0 for none.
+    /// Sets a rate. 0 means none.
     fn set(
         &self,
         programs: &Loaded<ModelProgram>,
@@ -255,7 +255,7 @@ impl Backend {
         let looked_up;
         let cgroup = match throttle.pid.filter(|_| self.has(Bug::LookUpAgain)) {
             Some(pid) => {
-                // No process, no cgroup, nothing to do.
+                // The process or its cgroup has gone, so there is nothing to do.
                 let Some(path) = self.kernel.cgroup_of(pid) else { return Ok(()) };
                 looked_up = self.calls.open_cgroup(&path).map_err(said)?;
                 &looked_up

@@ -1,9 +1,9 @@
-//! A process's table of open cgroups. Like the kernel it hands out the lowest free number, so a closed number soon belongs
-//! to another cgroup.
+//! Models a process's table of open cgroups. Like the kernel, it assigns the lowest free number. So a closed number
+//! soon refers to another cgroup.
 
 use sim::ModelCgroup;
 
-/// The table.
+/// The table of open cgroups.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
     open: Vec<Option<ModelCgroup>>,
@@ -26,7 +26,7 @@ impl Descriptors {
         }
     }
 
-    /// What a number is of now.
+    /// Returns the cgroup that a number refers to now.
     pub(super) fn get(&self, number: usize) -> Result<&ModelCgroup, String> {
         let open = self.open.get(number).and_then(Option::as_ref);
         open.ok_or_else(|| format!("descriptor {number}: EBADF"))

@@ -1,6 +1,7 @@
-//! The historical throttle, rewritten from descriptions of its bookkeeping: legacy attachments, a list of them in memory, and
-//! one function each to attach, change and remove. Its bugs can be switched on one at a time. Without any, sequences must
-//! pass. With any, they must fail.
+//! Rewrites the historical throttle from descriptions of its bookkeeping. It has legacy attachments, a list of them in
+//! memory, and one function each to attach, change and remove.
+//!
+//! Its bugs can be switched on one at a time. Sequences must pass without a bug and must fail with any.
 
 mod backend;
 mod descriptors;
@@ -13,37 +14,37 @@ use super::in_model::{Process, Program, Running};
 use super::step::{How, Step};
 use super::system::{Claim, Counted, Handle, Rates, Request};
 
-/// What was wrong with it, at one time or another, and what is wrong with its like.
+/// A bug that the historical throttle had at some time, or that similar programs have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bug {
-    /// Detach is given no program: `attach_bpf_fd` is 0.
+    /// Detach names no program: `attach_bpf_fd` is 0.
     NoProgram,
-    /// An error of detach is read as "detached already".
+    /// The throttle treats any error of detach as "detached already".
     ErrorIsSuccess,
-    /// Detach is given the flags that attach had.
+    /// Detach passes the flags of attach.
     DetachFlags,
-    /// On removal the cgroup is looked up again, through the process.
+    /// Removal looks the cgroup up again, through the process.
     LookUpAgain,
-    /// A detach fails, and the attachment is forgotten all the same.
+    /// The throttle forgets an attachment although detach failed.
     ForgetOnError,
     /// All cgroups share one state.
     OneBucket,
-    /// The number of a descriptor is kept after it was closed.
+    /// The throttle keeps a descriptor's number after closing the descriptor.
     StaleDescriptor,
-    /// A change attaches once more.
+    /// A change of the rate attaches once more.
     AttachOnChange,
-    /// Only one direction is removed.
+    /// Removal covers only one direction.
     OneDirection,
-    /// Shutting down ends at the first error.
+    /// Shutdown stops at the first error.
     ShutDownStops,
-    /// An attachment is recorded only after it was made.
+    /// The throttle records an attachment only after making it.
     RecordLate,
-    /// Detach without a look at the list: where it is not MULTI, whatever is there goes.
+    /// Detach does not look at the list first. A list that is not MULTI loses whatever program it has.
     BlindDetach,
 }
 
 impl Bug {
-    /// Each.
+    /// All bugs.
     pub const ALL: [Self; 12] = [
         Self::NoProgram,
         Self::ErrorIsSuccess,
@@ -79,12 +80,12 @@ impl fmt::Display for Bug {
     }
 }
 
-/// The historical throttle, with one of its bugs or none.
+/// The historical throttle, with at most one of its bugs.
 #[derive(Debug, Clone, Copy)]
 pub struct Historical(pub Option<Bug>);
 
 impl Historical {
-    /// It knows legacy attachments only: whatever is asked for becomes one.
+    /// Converts every requested attachment to a legacy one, because the historical throttle knows no other.
     pub fn steps(steps: &[Step]) -> Vec<Step> {
         let legacy = |step: &Step| match *step {
             Step::Add { owner, target, ways, fault, .. } => {
@@ -123,7 +124,7 @@ impl Program for Historical {
         false
     }
 
-    /// Nobody looked at others' programs then.
+    /// Returns false, because the historical throttle did not look at other people's programs.
     fn refuses_to_displace(&self) -> bool {
         false
     }

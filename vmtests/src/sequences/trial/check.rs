@@ -1,4 +1,4 @@
-//! Compares what is there with what ought to be there.
+//! Compares the actual state with the expected state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use crate::sequences::expected::{Ownership, Part, Throttle};
 use crate::sequences::step::{ATTACH_TYPES, Place};
 use crate::sequences::system::{Claim, Counted, Handle, System};
 
-/// The rates of the kernel's state, by throttle and place.
+/// The rates in the kernel's state, by throttle and attach type.
 type RatesOf = BTreeMap<(Handle, AttachType), u64>;
 
 fn unasked(error: &kernel::Error) -> Violation {
     Violation::new(Property::GateIsRight, format!("the kernel cannot be asked: {error}"))
 }
 
-/// A cgroup that there is, where it is tried and where it is expected.
+/// An existing cgroup, opened in the tested world and in the model of what is expected.
 struct Opened<C> {
     path: PathBuf,
     real: C,
@@ -32,14 +32,14 @@ struct Opened<C> {
 }
 
 impl<W: Surveyed, S: System> Trial<W, S> {
-    /// Everything; the lists within that time.
+    /// Checks everything. The lists may take up to `patience` to match.
     pub(super) fn check(&mut self, patience: Duration) -> Checked {
         self.settle_within(patience, |trial| trial.check_lists(&BTreeSet::new()))?;
         let rates = self.check_throttles()?;
         self.check_claims(&rates)
     }
 
-    /// What the kernel does a little later may take its time.
+    /// Repeats a look until it succeeds or the patience ends, because the kernel finishes some work later.
     pub(super) fn settle_to<T>(&mut self, look: impl Fn(&mut Self) -> Checked<T>) -> Checked<T> {
         self.settle_within(self.patience, look)
     }
@@ -58,7 +58,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         }
     }
 
-    /// The cgroups that there are.
+    /// Returns the paths of the existing cgroups.
     pub(super) fn places(&self) -> Vec<PathBuf> {
         let below = Place::ALL.iter().map(|place| place.below(&self.top));
         let exists = |path: &PathBuf| self.expected.model.open_cgroup(path).is_ok();
@@ -74,7 +74,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(above)
     }
 
-    /// The list of a cgroup, without those programs that were there before.
+    /// Returns the list of a cgroup, without programs that existed before the trial.
     fn real_list(
         &self,
         cgroup: &W::Cgroup,
@@ -86,7 +86,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(ids.filter(|id| !self.above.contains(id)).collect())
     }
 
-    /// Opens the cgroups that there are, once for all of their lists: it is most of what a look at one costs.
+    /// Opens all existing cgroups once for all of their lists, because opening costs most of a look.
     fn opened(&self) -> Checked<Vec<Opened<W::Cgroup>>> {
         let open = |path: PathBuf| {
             let expected =
@@ -97,7 +97,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         self.places().into_iter().map(open).collect()
     }
 
-    /// Every list, local and effective. Of the uncertain throttles it is learnt what there is of them.
+    /// Checks every list, local and effective. For uncertain throttles it adopts what it finds.
     fn check_lists(&mut self, uncertain: &BTreeSet<Handle>) -> Checked {
         let opened = self.opened()?;
         for cgroup in &opened {
@@ -160,7 +160,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(())
     }
 
-    /// A program of ours is not where it ought to be: it is missing, or something stands in its place.
+    /// Describes why a program of ours is not where it should be: missing, or another one in its place.
     fn list_differs(
         &self,
         handle: Handle,
@@ -184,7 +184,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         }
     }
 
-    /// It was bound to something that was expected once.
+    /// Tells whether the program was expected at some time.
     fn is_former(&self, id: ProgramId) -> bool {
         self.expected.real.values().any(|real| *real == id)
     }
@@ -223,27 +223,27 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         ))
     }
 
-    /// Learns what there is of throttles of which that cannot be known.
+    /// Finds out how much exists of throttles whose state is uncertain.
     pub(super) fn resolve(&mut self, uncertain: &[Handle]) -> Checked {
         let uncertain: BTreeSet<_> = uncertain.iter().copied().collect();
         self.settle_to(|trial| trial.check_lists(&uncertain))
     }
 
-    /// The programs of a throttle that are attached.
+    /// Returns the attached programs of a throttle.
     pub(super) fn attached_parts(&self, throttle: &Throttle) -> Vec<ProgramId> {
         let attached = throttle.parts.iter().filter(|part| self.is_attached(part));
         attached.filter_map(|part| self.expected.real.get(&part.stand_in())).copied().collect()
     }
 
-    /// Whether a part is expected to be on its cgroup's list.
+    /// Tells whether a part should be on its cgroup's list.
     pub(super) fn is_attached(&self, part: &Part) -> bool {
         let list = self.expected.list(&part.path, part.attach_type, Scope::Local);
         list.contains(&part.stand_in())
     }
 
-    /// The throttle that has one of these programs on that cgroup: on its list now, or at least once. (One load
-    /// serves a place again when a throttle has left it. So it does when the cgroup was removed and made again, and
-    /// then the path and the program are the same, and the cgroup's number is not.)
+    /// Returns the throttle that has, or once had, one of these programs on that cgroup. A current one takes
+    /// precedence. One load serves a cgroup again after a throttle left it, or after the cgroup was removed and made
+    /// again. In the second case only the cgroup's id tells the two apart.
     pub(super) fn handle_of(
         &self,
         cgroup: &Path,
@@ -266,7 +266,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         found.or_else(|| throttles.find(|it| has(it, false))).map(|throttle| throttle.handle)
     }
 
-    /// Every throttle that is meant limits to the rate that was asked for, and counts on. Returns the rates.
+    /// Checks that every wanted throttle limits to the requested rate and that its counters grow. Returns the rates.
     fn check_throttles(&mut self) -> Checked<RatesOf> {
         let mut rates = RatesOf::new();
         let mut seen = Vec::new();
@@ -281,7 +281,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
                     continue;
                 }
                 let (rate, counted) = self.read(id, part).map_err(|error| unasked(&error))?;
-                // A removal that failed half way may have ended the limit already.
+                // A removal that failed half way may have disarmed the throttle already.
                 let disarmed = throttle.removing && rate == 0;
                 if !disarmed {
                     rates.insert((throttle.handle, part.attach_type), rate);
@@ -304,7 +304,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(rates)
     }
 
-    /// The rate to which a program limits, and what it has counted.
+    /// Reads a program's rate and counters.
     fn read(&self, id: ProgramId, part: &Part) -> kernel::Result<(u64, Counters)> {
         let cgroup = self.world.cgroup_id(&self.world.open_cgroup(&part.path)?);
         let program = self.world.open_program(id)?;
@@ -313,7 +313,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok((state.map_or(0, |state| state.rate()), counters.unwrap_or_default()))
     }
 
-    /// Every owner lists what it has.
+    /// Checks that every owner lists exactly its throttles.
     fn check_claims(&mut self, rates: &RatesOf) -> Checked {
         for owner in 0..self.running.len() {
             if !self.running[owner] {
@@ -336,7 +336,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(())
     }
 
-    /// An owner tells of every throttle to how much the kernel limits it, also after a call that failed.
+    /// Checks that an owner reports each throttle's rate as the kernel has it, even after a failed call.
     fn check_rates(&self, claim: &Claim, rates: &RatesOf) -> Checked {
         let handle = claim.handle;
         let its =
@@ -351,8 +351,8 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(())
     }
 
-    /// What a throttle tells at its end is what it told last, for nothing was sent since. Only the one call that failed
-    /// may have been to read it; and it goes with its cgroup.
+    /// Checks that the final counters equal the last reported ones, because nothing was sent since. Counters disappear
+    /// with their cgroup. If a call failed, it may have been the read of one counter.
     pub(super) fn check_final(&self, handle: Handle, counted: &Counted) -> Checked {
         let throttle = self.expected.throttle(handle);
         let parts = throttle.into_iter().flat_map(|it| &it.parts);
@@ -371,7 +371,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(())
     }
 
-    /// Only of a throttle that has lost a program that limits is it said in the end that it has.
+    /// Checks that only throttles that lost a limiting program are reported as lost.
     pub(super) fn check_lost(&mut self) -> Checked {
         for handle in self.system.take_lost() {
             let parts = self.expected.throttle(handle).into_iter().flat_map(|it| &it.parts);
@@ -383,13 +383,13 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(())
     }
 
-    /// The parts of a throttle that are attached and tell what they count.
+    /// Returns the attached parts of a throttle that report counters.
     fn counting_parts<'a>(&'a self, throttle: &'a Throttle) -> impl Iterator<Item = &'a Part> {
         let tells = self.system.reports_counters();
         throttle.parts.iter().filter(move |it| tells && it.limits() && self.is_attached(it))
     }
 
-    /// An owner tells of every throttle that is attached what it has counted.
+    /// Checks that an owner reports counters of every attached throttle.
     fn check_counters(&mut self, Claim { handle, counters, .. }: &Claim) -> Checked {
         let throttle = self.expected.throttle(*handle);
         let parts = throttle.into_iter().flat_map(|it| self.counting_parts(it));
@@ -406,7 +406,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
     }
 }
 
-/// Counters only grow.
+/// Checks that counters only grow.
 fn grown(
     known: &mut BTreeMap<(Handle, AttachType), Counters>,
     handle: Handle,

@@ -1,7 +1,7 @@
-//! How long it takes to limit a cgroup and to end that, verified, beside the two system calls that this takes at
-//! the least, with 0 to 63 other programs on the list.
+//! Measures how long it takes to limit a cgroup and to end the limit, with verification. It compares this with the two
+//! system calls that are the minimum, with 0 to 63 other programs on the list.
 //!
-//! `cargo bench -p chadthrottle-benches --bench attach_detach`, as root. Fails when a ratio to the system calls is far above that
+//! Run `cargo bench -p benches --bench attach_detach` as root. Fails if a ratio to the system calls is far above that
 //! of the baseline.
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(run: &Run) -> anyhow::Result<()> {
-    // Pins and ledger of its own; before any thread is started.
+    // This gives the bench its own pins and ledger. It must come before any thread starts.
     testkit::isolation::isolate();
     let mut ratios = Vec::new();
     for neighbours in NEIGHBOURS {

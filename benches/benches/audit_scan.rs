@@ -1,7 +1,7 @@
-//! How long an audit of 100 to 100,000 cgroups takes, beside `bpftool cgroup tree`.
+//! Measures an audit of 100 to 100,000 cgroups, beside `bpftool cgroup tree`.
 //!
-//! `cargo bench -p chadthrottle-benches --bench audit_scan`, as root. It prints the table of `docs/benchmarks/audit.md`, and fails if
-//! the auditor is not fast or small enough beside it, or far slower beside it than the baseline says.
+//! Run `cargo bench -p benches --bench audit_scan` as root. It prints the table of `docs/benchmarks/audit.md`. It fails
+//! if the auditor is too slow or too large beside bpftool, or far slower than the baseline says.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -19,8 +19,8 @@ use kernel::AttachType;
 
 const ATTACHMENTS: usize = 100;
 
-/// How many cgroups, how many attachments, which, and in how many rounds they are looked at. The smallest first:
-/// a smoke run takes no more than two.
+/// Number of cgroups, number of attachments, their kind, and number of rounds. The smallest tree comes first, because a
+/// smoke run takes at most two.
 const TREES: [(usize, usize, Attached, usize); 6] = [
     (100, 10, Attached::Foreign, 15),
     (1_000, ATTACHMENTS, Attached::Foreign, 15),

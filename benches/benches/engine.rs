@@ -1,7 +1,7 @@
-//! A thousand throttles in one process: what adding, listing, changing and removing take for each, beside three
-//! links made and closed; and whether it takes more for each the more there are.
+//! Measures a thousand throttles in one process: the time to add, list, change and remove each. It compares this with
+//! three links, created and closed, and checks that the time per throttle does not grow with their number.
 //!
-//! `cargo bench -p chadthrottle-benches --bench engine`, as root. Fails when a ratio to the links is far above that of the
+//! Run `cargo bench -p benches --bench engine` as root. Fails if a ratio to the links is far above that of the
 //! baseline.
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(run: &Run) -> anyhow::Result<()> {
-    // Pins and ledger of its own; before any thread is started.
+    // This gives the bench its own pins and ledger. It must come before any thread starts.
     testkit::isolation::isolate();
     let (counts, rounds) = if run.is_smoke() { (&[10][..], 1) } else { (&COUNTS[..], 15) };
     let bar = progress(counts.len() * rounds * STEPS);
@@ -44,7 +44,7 @@ fn bench(run: &Run) -> anyhow::Result<()> {
             figure("remove", |round| round.remove),
         ];
         ratios.extend(figures.iter().map(|figure| Ratio::of(figure, &links)));
-        // The allocator gives little back, so later rounds find it there already.
+        // The allocator returns little memory, so later rounds reuse it.
         let bytes = rounds.iter().map(|round| round.bytes).fold(0.0, f64::max);
         memory.push([count.to_string(), format!("{bytes:.0}")]);
         let all: Vec<Figure> = [links.clone()].into_iter().chain(figures).collect();

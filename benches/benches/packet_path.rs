@@ -1,7 +1,7 @@
-//! What a packet pays, by `BPF_PROG_TEST_RUN`, beside other ways to limit; what two processors pay on one
-//! bucket; and what the programs take in real TCP traffic.
+//! Measures what a packet costs with `BPF_PROG_TEST_RUN`, beside other ways to limit. It also measures two processors
+//! on one bucket, and the programs in real TCP traffic.
 //!
-//! `cargo bench -p chadthrottle-benches --bench packet_path`, as root. Fails when a ratio to a peer is far above that of the
+//! Run `cargo bench -p benches --bench packet_path` as root. Fails if a ratio to a peer is far above that of the
 //! baseline.
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ use benches::tcp;
 use benches::turns::{Contestant, Figure, by_criterion, in_turns, median};
 use bpf::limits::Traffic;
 
-/// The goals: nanoseconds above the clock, and above the same without a class of traffic.
+/// The goals, in nanoseconds: above a look at the clock, and above the same program without a class of traffic.
 const MOST_ABOVE_CLOCK: f64 = 20.0;
 const MOST_FOR_A_CLASS: f64 = 10.0;
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(run: &Run) -> anyhow::Result<()> {
-    // Pins, ledger and loopback of its own; before any thread is started.
+    // This gives the bench its own pins, ledger and loopback. It must come before any thread starts.
     testkit::isolation::isolate();
     let programs = Programs::load()?;
     let mut ratios = Vec::new();
@@ -74,7 +74,7 @@ fn one_processor(figures: &[Figure]) -> anyhow::Result<Vec<Ratio>> {
 
 fn two_processors(run: &Run, programs: &Programs, cpus: [usize; 2]) -> anyhow::Result<Vec<Ratio>> {
     let packet = path::packet("192.0.2.1");
-    // Which part of the time both ran, of each round with two.
+    // For each round with two processors, the part of the time in which both ran.
     let shared = RefCell::new(Vec::new());
     let mut contestants = Vec::new();
     let systems = [

@@ -1,4 +1,4 @@
-//! Attaching and detaching, with neighbours on the list.
+//! Measures attaching and detaching with other programs on the list.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd;
@@ -18,13 +18,13 @@ use throttle_core::{Engine, ThrottleId};
 use crate::throttle::{engine, spec};
 use crate::turns::Contestant;
 
-/// How many neighbours are tried: the kernel takes 64 programs on one list.
+/// The numbers of neighbours to try. The kernel accepts 64 programs on one list.
 pub const NEIGHBOURS: [usize; 4] = [0, 1, 31, 63];
 
-/// The name of the contestant that does two system calls and nothing else.
+/// The name of the contestant that makes two system calls and nothing else.
 pub const FLOOR: &str = "attach and detach alone";
 
-/// The name of the one that makes a link and ends it.
+/// The name of the contestant that creates a link and detaches it.
 pub const LINK_FLOOR: &str = "a link alone";
 
 const AT: AttachType = AttachType::INET_EGRESS;
@@ -32,29 +32,28 @@ const RATE: &str = "10MB/s";
 
 /// A cgroup with neighbours on it, and an engine that has loaded its programs already.
 ///
-/// Everything goes when it is dropped, or with the process: see [`testkit::isolation::isolate`], to be called
-/// before.
+/// Everything in it disappears when it is dropped, or with the process. Call [`testkit::isolation::isolate`] first.
 pub struct Place {
     scratch: ScratchCgroup,
     cgroup: Cgroup,
     nothing: Program,
     engine: RefCell<Engine<LinuxBpf>>,
-    // Throttles elsewhere, so that the programs stay loaded: one for each kind.
+    // One throttle of each kind elsewhere keeps the programs loaded.
     held: Vec<ThrottleId>,
 }
 
 impl Place {
-    /// Makes it.
+    /// Creates the cgroup, its neighbours and the engine.
     ///
     /// # Errors
-    /// When the kernel refuses something.
+    /// Fails if the kernel refuses something.
     pub fn new(neighbours: usize) -> anyhow::Result<Self> {
         let scratch = ScratchCgroup::new("attach");
         let path = scratch.child("place");
         let cgroup = Cgroup::open(&path)?;
         for at in [AttachType::INET_INGRESS, AT, AttachType::SOCK_OPS] {
             for _ in 0..neighbours {
-                // The attachment holds it, and goes with the cgroup.
+                // The attachment keeps the program loaded until the cgroup is removed.
                 let neighbour = Program::load_pass("chadtest_neighb", at)?;
                 attach(neighbour.as_fd(), &cgroup, at, AttachFlags::MULTI, None)?;
             }
@@ -69,7 +68,7 @@ impl Place {
         Ok(Self { scratch, cgroup, nothing, engine: RefCell::new(engine), held })
     }
 
-    /// The contestants: the floor first.
+    /// Returns the contestants, with the floor first.
     pub fn contestants(&self) -> Vec<Contestant<'_>> {
         let mut all = vec![
             Contestant::new(FLOOR, |times| self.floor(times)),
@@ -88,10 +87,10 @@ impl Place {
         all
     }
 
-    /// Ends what it holds.
+    /// Removes the throttles elsewhere.
     ///
     /// # Errors
-    /// When a throttle cannot be removed.
+    /// Fails if a throttle cannot be removed.
     pub fn end(self) -> anyhow::Result<()> {
         let mut engine = self.engine.into_inner();
         for id in self.held {
@@ -102,7 +101,7 @@ impl Place {
         Ok(())
     }
 
-    /// What the kernel takes to put a program there and take it off again.
+    /// Measures a bare attach and detach of a program.
     fn floor(&self, times: u64) -> anyhow::Result<Duration> {
         let start = Instant::now();
         for _ in 0..times {
@@ -112,17 +111,17 @@ impl Place {
         Ok(start.elapsed())
     }
 
-    /// The same with a link.
+    /// Measures the same with a link.
     fn link_floor(&self, times: u64) -> anyhow::Result<Duration> {
         let start = Instant::now();
         for _ in 0..times {
-            // Closing it does not suffice: whoever lists the host's links holds each for a moment.
+            // Closing the link is not enough, because a process that lists the host's links holds each for a moment.
             Link::create(self.nothing.as_fd(), &self.cgroup, AT)?.detach()?;
         }
         Ok(start.elapsed())
     }
 
-    /// Attaching, arming, removing, and asking whether that is so.
+    /// Measures adding a throttle and removing it, which includes the check that its programs are gone.
     fn throttle(&self, attach: Wish, tcp: TcpWish, times: u64) -> anyhow::Result<Duration> {
         let rate: Rate = RATE.parse()?;
         let spec = spec(self.cgroup.path().to_owned(), rate, attach, tcp);
@@ -136,10 +135,10 @@ impl Place {
     }
 }
 
-/// The first throttle of a process, which also loads the programs, and its removal, which gives them up.
+/// Measures the first throttle of a process and its removal. This includes loading and unloading the programs.
 ///
 /// # Errors
-/// When it cannot be added or removed.
+/// Fails if the throttle cannot be added or removed.
 pub fn first_of_a_process(times: u64) -> anyhow::Result<Duration> {
     let scratch = ScratchCgroup::new("first");
     let spec = spec(scratch.path().into(), RATE.parse()?, Wish::Link, TcpWish::Shape);

@@ -1,6 +1,7 @@
-//! What the benches saw before, as ratios to a peer in the same run: times are the machine's, ratios are the code's.
+//! Stores earlier results of the benches as ratios to a peer in the same run. Times depend on the machine, but ratios
+//! depend on the code.
 //!
-//! They lie in `baseline.json`. `BENCH_BASELINE=save cargo bench -p chadthrottle-benches` writes it anew.
+//! The file is `baseline.json`. `BENCH_BASELINE=save cargo bench -p benches` rewrites it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,34 +12,34 @@ use comfy_table::Table;
 use crate::table::table;
 use crate::turns::Figure;
 
-/// A ratio above that of the baseline by this factor is far worse.
+/// A ratio above the baseline's by this factor fails the bench.
 const TOLERANCE: f64 = 1.5;
 
-/// Where the baseline lies: in the sources that this was built from.
+/// The path of the baseline in the sources of this build.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.json");
 
-/// By bench, by name.
+/// The ratios, by bench and by name.
 type Ratios = BTreeMap<String, BTreeMap<String, f64>>;
 
-/// One figure of ours beside a peer of the same run.
+/// One of our figures relative to a peer of the same run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ratio {
-    /// Ours.
+    /// The name of our contestant.
     pub name: String,
-    /// The peer.
+    /// The name of the peer.
     pub peer: String,
-    /// How many times as long ours took.
+    /// Our time divided by the peer's.
     pub value: f64,
 }
 
 impl Ratio {
-    /// Of two figures of one run.
+    /// Compares two figures of one run.
     pub fn of(own: &Figure, peer: &Figure) -> Self {
         Self { name: own.name.clone(), peer: peer.name.clone(), value: own.ratio_to(peer) }
     }
 }
 
-/// The file, and whether it is to be written.
+/// The baseline file, and whether to save to it.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     file: PathBuf,
@@ -46,7 +47,7 @@ pub(crate) struct Baseline {
 }
 
 impl Baseline {
-    /// As `BENCH_BASELINE` says: `save` or nothing.
+    /// Reads `BENCH_BASELINE`, which is `save` or unset.
     pub(crate) fn from_env() -> anyhow::Result<Self> {
         let save = match std::env::var_os("BENCH_BASELINE") {
             None => false,
@@ -74,7 +75,7 @@ impl Baseline {
     }
 }
 
-/// A file that is not there yet is empty.
+/// Reads the file. A missing file counts as empty.
 fn read(file: &Path) -> anyhow::Result<Ratios> {
     let name = || file.display().to_string();
     match std::fs::read(file) {
@@ -84,20 +85,21 @@ fn read(file: &Path) -> anyhow::Result<Ratios> {
     }
 }
 
-/// To three digits: more is noise. What the bench no longer measures goes.
+/// Saves the ratios with three decimal places, because more is noise. It drops ratios that the bench no longer
+/// measures.
 fn save(all: &mut Ratios, bench: &str, ratios: &[Ratio]) {
     let rounded = |value: f64| (value * 1_000.0).round() / 1_000.0;
     let ratios = ratios.iter().map(|ratio| (ratio.name.clone(), rounded(ratio.value)));
     all.insert(bench.to_owned(), ratios.collect());
 }
 
-/// What is far worse than it was, or was never saved, for people.
+/// Describes the ratios that are far above the baseline or have none.
 fn misses(before: &BTreeMap<String, f64>, ratios: &[Ratio]) -> Vec<String> {
     let miss = |ratio: &Ratio| {
         let Ratio { name, peer, value } = ratio;
         match before.get(name) {
             None => Some(format!("{name}: not in it (BENCH_BASELINE=save)")),
-            // NaN, which is not comparable, is no good either.
+            // NaN compares with nothing, so it counts as a miss.
             Some(&was) if *value <= was * TOLERANCE => None,
             Some(was) => Some(format!(
                 "{name}: {value:.2} times {peer}; it was {was:.2}, and {TOLERANCE} times that is too much"

@@ -1,4 +1,4 @@
-//! Measuring in turns, and telling the result as Markdown.
+//! Measures contestants in turns and prints the result as Markdown.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use crate::baseline::Ratio;
 use crate::forest::{Attached, Forest};
 use crate::scan::{TWO_TYPES, as_process, bpftool};
 
-/// Below so many cgroups nothing is asked.
+/// Trees with fewer cgroups than this have no goals.
 const SMALL: usize = 10_000;
-/// How much memory it may use at most.
+/// The most memory that the auditor may use.
 const MOST_MEGABYTES: f64 = 64.0;
-/// With more attachments bpftool is left out: it loads the kernel's type information for each attached program and keeps
-/// it, some 6 MB each (bpftool 7.1: 1.2 GB for 200 attachments, and for 10,000 the kernel ended it at 23 GB).
+/// bpftool takes part up to this number of attachments. bpftool 7.1 keeps some 6 MB of type information per attached
+/// program: 1.2 GB for 200 attachments. With 10,000 the kernel killed it at 23 GB.
 const MOST_FOR_BPFTOOL: usize = 200;
 
 /// The contestants beside bpftool, in the order of the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Every cgroup is asked for the two attach types of a throttle.
+    /// Queries every cgroup for the two attach types of a throttle.
     TwoTypes,
-    /// For all that the kernel knows.
+    /// Queries every cgroup for all attach types that the kernel knows.
     AllTypes,
-    /// The kernel goes over the cgroups itself, for all attach types.
+    /// Lets a kernel iterator visit the cgroups, for all attach types.
     Iterator,
-    /// The same without what loading the iterator takes, which is the same for any number of cgroups.
+    /// The iterator without its load time, which is the same for any number of cgroups.
     AfterLoad,
 }
 
@@ -42,7 +42,7 @@ impl Way {
         }
     }
 
-    /// How many times as fast as bpftool it has to be at least.
+    /// Returns how many times faster than bpftool this way has to be.
     fn least(self) -> f64 {
         match self {
             Self::TwoTypes => 4.0,
@@ -53,18 +53,18 @@ impl Way {
     }
 }
 
-/// One row of the table: the same tree, looked at in several ways.
+/// One row of the table: one tree, scanned in several ways.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// How many cgroups.
+    /// The number of cgroups.
     pub cgroups: usize,
-    /// How many attachments.
+    /// The number of attachments.
     pub attachments: usize,
-    /// What they are.
+    /// The kind of attachments.
     pub attached: Attached,
-    /// `bpftool cgroup tree`; none where it would need more memory than there is.
+    /// The time of `bpftool cgroup tree`, or `None` if that would need more memory than there is.
     pub bpftool: Option<Duration>,
-    /// The auditor as a process, each [`Way`].
+    /// The times of the auditor as a process, one for each [`Way`].
     ways: [Duration; 4],
     /// The most memory that the auditor used, in kB.
     pub peak_kilobytes: u64,
@@ -74,7 +74,7 @@ impl Row {
     /// Lets the contestants run in turns and takes the median of each.
     ///
     /// # Errors
-    /// When one of them fails.
+    /// Fails if a contestant fails.
     pub fn measure(forest: &Forest, rounds: usize) -> anyhow::Result<Self> {
         let root = forest.root();
         let mut theirs = Vec::new();
@@ -106,7 +106,7 @@ impl Row {
         })
     }
 
-    /// How many times faster than bpftool each way is; none without it.
+    /// Returns each way with its time and how many times faster than bpftool it is. `None` without bpftool.
     fn ratios(&self) -> impl Iterator<Item = (Way, Duration, Option<f64>)> {
         Way::ALL.into_iter().zip(self.ways).map(|(way, time)| {
             (way, time, self.bpftool.map(|theirs| theirs.as_secs_f64() / time.as_secs_f64()))
@@ -117,7 +117,7 @@ impl Row {
         self.ratios().filter_map(|(way, _, ratio)| Some((way, ratio?)))
     }
 
-    /// The same the other way round, for the baseline: how long the auditor takes beside bpftool.
+    /// Returns the inverse ratios for the baseline: the auditor's time divided by bpftool's.
     pub fn baseline(&self) -> impl Iterator<Item = Ratio> {
         let Self { cgroups, attachments, attached, .. } = *self;
         self.known_ratios().map(move |(way, ratio)| Ratio {
@@ -127,10 +127,11 @@ impl Row {
         })
     }
 
-    /// What of this is not good enough, for people; nothing where all is. The ratios are to a peer in the
-    /// same run, so the machine and its load do not matter much. Of small trees nothing is asked: there it is
-    /// starting a process that counts, not looking at cgroups; nor is it of leaks, which are looked at twice
-    /// with a pause in between.
+    /// Describes which goals the row misses. The goals are ratios to a peer in the same run, so the load of the machine
+    /// matters little.
+    ///
+    /// Small trees have no goals, because starting a process takes most of their time. Leaks have none either, because
+    /// the auditor looks at them twice with a pause in between.
     pub fn misses(&self) -> Vec<String> {
         if self.cgroups < SMALL {
             return Vec::new();
@@ -152,7 +153,7 @@ impl Row {
     }
 }
 
-/// The rows as a Markdown table.
+/// Formats the rows as a Markdown table.
 pub fn markdown(rows: &[Row]) -> String {
     let names = Way::ALL.map(|way| format!("`scan`, {}", way.name())).join(" | ");
     let mut table = format!(

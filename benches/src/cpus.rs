@@ -1,4 +1,4 @@
-//! Two processors on one bucket.
+//! Runs programs on two processors that share one bucket.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -10,24 +10,24 @@ use nix::unistd::Pid;
 use crate::object::Programs;
 use crate::packet::Packet;
 
-/// The first two processors that this process may use.
+/// Returns the first two processors that this process may use.
 ///
 /// # Errors
-/// When the kernel cannot be asked, or there is one only.
+/// Fails if the kernel cannot be asked, or if there is only one processor.
 pub fn two() -> anyhow::Result<[usize; 2]> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let mut found = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
     found.next().zip(found.next()).map(Into::into).context("there is one processor only")
 }
 
-/// Runs a program on these processors at once, on each so many times; returns how long this took on one of
-/// them, and for which part of the time all ran.
+/// Runs a program on these processors at once, `times` times on each. Returns the mean time of a processor, and the
+/// part of the time in which all ran.
 ///
 /// # Errors
-/// When a run fails on one of them.
+/// Fails if a run fails on one of the processors.
 ///
 /// # Panics
-/// When a run does, which it has no reason to.
+/// Panics if the thread of a run does, which has no reason to.
 pub fn together(
     programs: &Programs,
     cpus: &[usize],
@@ -38,7 +38,7 @@ pub fn together(
     let start = Barrier::new(cpus.len());
     let one = |cpu: usize| -> anyhow::Result<(Duration, Span)> {
         let mut set = CpuSet::new();
-        // The others wait at the barrier, so nobody may leave before it.
+        // The other threads wait at the barrier, so none may return before it.
         let pinned = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
         start.wait();
         pinned.with_context(|| format!("processor {cpu}"))?;
@@ -57,14 +57,14 @@ pub fn together(
     Ok((sum / u32::try_from(cpus.len())?, shared(&spans)))
 }
 
-/// When one ran.
+/// When one thread ran.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     from: Instant,
     to: Instant,
 }
 
-/// Which part of the time, from when the first began to when the last ended, all ran.
+/// Returns the part of the time in which all ran, from the first start to the last end.
 fn shared(spans: &[Span]) -> f64 {
     let bounds = |spans: &[Span]| {
         let latest = spans.iter().map(|span| span.from).max()?;

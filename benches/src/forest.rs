@@ -1,4 +1,4 @@
-//! Many cgroups.
+//! Creates many cgroups to scan.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -9,20 +9,20 @@ use kernel::list::{AttachFlags, attach};
 use kernel::{AttachType, Program};
 use testkit::cgroup::ScratchCgroup;
 
-/// The name of the programs that the auditor is told are ours, as the kernel keeps it.
+/// The name of the programs that the auditor treats as ours, truncated as in the kernel.
 pub const OURS: &str = "chadthrottle_bl";
 
-/// What is attached to the cgroups of a forest.
+/// The kind of programs attached to the cgroups of a forest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
-    /// Programs that are none of ours.
+    /// Other people's programs.
     Foreign,
-    /// Leaks: programs of ours that nobody holds.
+    /// Leaks, which are programs of ours without a holder.
     Leaks,
 }
 
 impl Attached {
-    /// For the table.
+    /// Returns the word for the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Foreign => "foreign",
@@ -31,27 +31,26 @@ impl Attached {
     }
 }
 
-/// Cgroups have this many children, or none.
+/// The number of children of a cgroup that has any.
 const CHILDREN: usize = 99;
 
-/// A scratch cgroup with a tree below it, two levels deep, on which programs are attached the legacy way,
-/// one on a cgroup.
-/// Dropping it removes all.
+/// A scratch cgroup with a tree of two levels below it. Legacy attachments are spread over the tree, one per cgroup.
+/// Dropping it removes everything.
 pub struct Forest {
     scratch: ScratchCgroup,
-    /// How many cgroups there are, the scratch cgroup not counted.
+    /// The number of cgroups, without the scratch cgroup.
     pub cgroups: usize,
-    /// How many attachments there are.
+    /// The number of attachments.
     pub attachments: usize,
-    /// What they are.
+    /// The kind of attachments.
     pub attached: Attached,
 }
 
 impl Forest {
-    /// Plants `cgroups`, rounded down to hundreds, with `attachments` on them, spread evenly. Needs root.
+    /// Creates `cgroups` cgroups, rounded down to hundreds, and spreads `attachments` evenly over them. Needs root.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub fn plant(cgroups: usize, attachments: usize, attached: Attached) -> anyhow::Result<Self> {
         let scratch = ScratchCgroup::new("forest");
         let cgroups = cgroups / (CHILDREN + 1) * (CHILDREN + 1);
@@ -83,7 +82,7 @@ impl Forest {
         Ok(forest)
     }
 
-    /// Its directory.
+    /// Returns the directory of the scratch cgroup.
     pub fn root(&self) -> &Path {
         self.scratch.path()
     }

@@ -1,4 +1,4 @@
-//! What is tried: one kind of traffic over one kind of way, against one limit.
+//! Defines what the lab measures: one kind of traffic over one kind of path, against one limit.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// For people.
+    /// Returns the word for reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Up => "upload",
@@ -43,7 +43,7 @@ pub enum Sender {
 }
 
 impl Sender {
-    /// As it is typed, and as the kernel calls it.
+    /// Returns the name as typed on the command line and as the kernel knows it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cubic => "cubic",
@@ -52,31 +52,31 @@ impl Sender {
         }
     }
 
-    /// Whether it is TCP.
+    /// Tells whether the sender uses TCP.
     pub fn is_tcp(self) -> bool {
         self != Self::Udp
     }
 }
 
-/// What is tried with each system.
+/// One combination that is measured with each system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cell {
-    /// Which way.
+    /// The direction.
     pub way: Way,
-    /// Who sends.
+    /// The sender.
     pub sender: Sender,
-    /// The round trip that is added, in milliseconds.
+    /// The added round trip, in milliseconds.
     pub rtt_ms: u32,
-    /// What part of the data's packets is lost, in percent: of uploads behind the limit, of downloads before it.
+    /// The lost part of the data packets, in percent. Uploads lose packets behind the limit, downloads before it.
     pub loss_percent: u32,
-    /// The limit, bytes per second.
+    /// The limit, in bytes per second.
     pub rate: Rate,
-    /// How many connections (or streams of datagrams) at once.
+    /// The number of connections (or datagram streams) at once.
     pub flows: u32,
 }
 
 impl Cell {
-    /// Whether it needs packets to be delayed or lost.
+    /// Tells whether the cell needs netem to delay or lose packets.
     pub fn needs_netem(&self) -> bool {
         self.rtt_ms > 0 || self.loss_percent > 0
     }

@@ -84,7 +84,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// How long each run takes.
+    /// Returns the length of each run.
     pub fn span(&self) -> Span {
         let usual = match self.preset {
             Some(Preset::Smoke) => 2,
@@ -94,12 +94,12 @@ impl RunArgs {
         Span { seconds: self.seconds.unwrap_or(usual), omit: self.omit }
     }
 
-    /// How many runs.
+    /// Returns the number of runs.
     pub fn runs(&self) -> u32 {
         self.runs.unwrap_or(if self.preset == Some(Preset::Smoke) { 1 } else { 3 })
     }
 
-    /// Whether limits within limits are measured.
+    /// Tells whether to measure limits within limits.
     pub fn nested(&self) -> bool {
         self.nested || matches!(self.preset, Some(Preset::Goals | Preset::Full))
     }

@@ -1,4 +1,4 @@
-//! What the lab's command line does.
+//! Executes the lab's command line.
 
 use std::fs;
 use std::io::{IsTerminal, Write};
@@ -20,15 +20,15 @@ use super::setup::{Leftover, Refusal};
 use super::stop::Stop;
 use super::{goals, guest, markdown, nested, plots, table};
 
-/// Some runs failed.
+/// The exit status if some runs failed.
 pub(super) const RUNS_FAILED: u8 = 1;
-/// What the shell shows for a program that Ctrl-C ended.
+/// The exit status that a shell shows for a program ended by Ctrl-C.
 const STOPPED: u8 = 130;
 
-/// Does what the command line says, and returns the exit status.
+/// Executes the command line and returns the exit status.
 ///
 /// # Errors
-/// When it could not. (Exit status 2.)
+/// Fails if the command could not be executed, which is exit status 2.
 pub fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Some(Command::Report(args)) => report(args),
@@ -60,7 +60,7 @@ fn measure(args: &RunArgs) -> Result<u8> {
         Some(kernel) => guest::measure(kernel, args, &stop),
         None => here(args, &entries, &stop),
     };
-    // What stays is told even to those who wished to stop.
+    // A user who stopped the lab still has to know what it left behind.
     if stop.is_wished() && !results.as_ref().is_err_and(anyhow::Error::is::<Leftover>) {
         eprintln!("lab: stopped; nothing was written");
         return Ok(STOPPED);
@@ -153,7 +153,7 @@ fn here(args: &RunArgs, entries: &[Entry], stop: &Stop) -> Result<Results> {
     Ok(results)
 }
 
-/// In which ways, and how far, limits within limits are measured.
+/// Returns the directions and round trips at which to measure limits within limits.
 fn nested_ways(args: &RunArgs) -> Vec<(Way, u32)> {
     if !args.nested() {
         return Vec::new();
@@ -167,7 +167,7 @@ fn nested_ways(args: &RunArgs) -> Vec<(Way, u32)> {
         .collect()
 }
 
-/// A bar for people; lines where nobody sees a bar.
+/// Shows progress as a bar on a terminal, and as lines elsewhere.
 struct Progress {
     bar: ProgressBar,
 }
@@ -193,7 +193,7 @@ impl Progress {
     }
 }
 
-/// Writes the report of these, `NAME.md` and its plots.
+/// Writes the report of these results: `NAME.md` and its plots.
 fn write_report(all: &[Results], dir: &Path, name: &str) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     let mut plots = Vec::new();
@@ -221,7 +221,7 @@ fn tell(written: &[PathBuf]) {
     }
 }
 
-/// A reader who has gone away has read enough.
+/// Prints text. A reader that closed the pipe is no error.
 fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -1,14 +1,14 @@
-//! Two systems in the same cells, column by column.
+//! Compares two systems in the same cells, column by column.
 
 use super::results::Row;
 use super::stats::Spread;
 use super::summary::Added;
 use super::systems::Name;
 
-/// A figure of a row: less is better.
+/// A figure of a row. Less is better.
 type Figure = fn(&Row) -> Option<f64>;
 
-/// What is compared.
+/// The compared columns.
 const COMPARED: [(&str, Figure); 11] = [
     ("error", |row| median(row.summary.off_percent)),
     ("off in 100 ms", |row| median(row.summary.window_mean_percent)),
@@ -23,18 +23,18 @@ const COMPARED: [(&str, Figure); 11] = [
     ("CPU", |row| median(row.summary.cpu_seconds_per_gb)),
 ];
 
-/// The middle of the runs.
+/// Returns the median of the runs.
 pub fn median(spread: Option<Spread>) -> Option<f64> {
     Some(spread?.median)
 }
 
-/// How many probes did not come back, in percent.
+/// Returns the part of the probes that did not come back, in percent.
 pub fn lost(added: &Added) -> Option<f64> {
     median(added.lost_percent)
 }
 
-/// How each column stands: what is said of it where ours is worse than theirs, or cannot be compared, in any of
-/// these cells; and in words how the other columns are. A column that is the same in every cell is not better.
+/// Compares all columns. Returns a summary of the columns in words, and each column where ours is worse in some cell or
+/// cannot be compared. A column that is equal in every cell counts as equal, not as better.
 pub fn columns(pairs: &[(&Row, &Row)], theirs: Name) -> (String, Vec<String>) {
     let (mut better, mut equal) = (0, 0);
     let mut misses = Vec::new();

@@ -1,4 +1,4 @@
-//! How busy the whole machine is.
+//! Measures how busy the whole machine is.
 
 use std::fs;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// The time that all processors have spent on something, and when that was read.
+/// The busy time of all processors, and when it was read.
 #[derive(Debug, Clone, Copy)]
 pub struct Busy {
     seconds: f64,
@@ -14,10 +14,10 @@ pub struct Busy {
 }
 
 impl Busy {
-    /// Now.
+    /// Reads the busy time now.
     ///
     /// # Errors
-    /// When `/proc/stat` cannot be read.
+    /// Fails if `/proc/stat` cannot be read.
     pub fn now() -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
         let ticks = busy_ticks(&text).context("/proc/stat has no line of all processors")?;
@@ -25,13 +25,14 @@ impl Busy {
         Ok(Self { seconds: ticks as f64 / a_second as f64, at: Instant::now() })
     }
 
-    /// Processor seconds and seconds since then.
+    /// Returns the processor seconds and the seconds since an earlier reading.
     pub fn since(&self, earlier: &Self) -> (f64, f64) {
         (self.seconds - earlier.seconds, (self.at - earlier.at).as_secs_f64())
     }
 }
 
-/// All time that was neither idle nor waiting for a disk nor another machine's (proc(5)), in clock ticks.
+/// Returns the busy time in clock ticks: all time except idle, waiting for a disk, and time that other machines took
+/// (proc(5)).
 fn busy_ticks(stat: &str) -> Option<u64> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let times: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();

@@ -1,4 +1,4 @@
-//! Small datagrams there and back: how long what is beside the load, or in it, has to wait.
+//! Sends small datagrams to the far end and back. This shows the delay of traffic beside the load, or within it.
 
 use std::fs::File;
 use std::io;
@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use super::stats::quantile;
 
-/// The payload of a probe: its number.
+/// The payload of a probe in bytes. It is the number of the probe.
 pub const LENGTH: u32 = 8;
-/// How many are sent in a second.
+/// The number of probes per second.
 pub const A_SECOND: f64 = 20.0;
-/// How long the last ones are waited for. What comes later counts as lost.
+/// The wait for the last replies. A later reply counts as lost.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often a thread looks whether it is to end.
+/// How often a thread checks whether it should end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The one at the far end who sends every datagram back. Ends when it is dropped.
+/// The server at the far end, which sends every datagram back. Dropping it ends the server.
 #[derive(Debug)]
 pub struct Echo {
     address: SocketAddr,
@@ -33,16 +33,16 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Starts it in that network namespace. Needs `CAP_SYS_ADMIN`.
+    /// Starts the server in a network namespace. Needs `CAP_SYS_ADMIN`.
     ///
     /// # Errors
-    /// When it cannot go there or listen there.
+    /// Fails if the thread cannot enter the namespace or listen there.
     pub fn start(network: PathBuf, address: &'static str) -> Result<Self> {
         let end = Arc::new(AtomicBool::new(false));
         let (told, ready) = std::sync::mpsc::channel();
         let ends = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
-            // A thread has a network of its own.
+            // Each thread has its own network namespace.
             let listen = || -> io::Result<UdpSocket> {
                 setns(File::open(network)?, CloneFlags::CLONE_NEWNET)?;
                 let socket = UdpSocket::bind((address, 0))?;
@@ -63,7 +63,7 @@ impl Echo {
         Ok(Self { address, end, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// Returns the address where the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -73,7 +73,7 @@ impl Drop for Echo {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say.
+            // The thread returns no result.
             let _ = thread.join();
         }
     }
@@ -82,14 +82,14 @@ impl Drop for Echo {
 fn echo(socket: &UdpSocket, end: &AtomicBool) {
     let mut buffer = [0; 64];
     while !end.load(Ordering::Relaxed) {
-        // A timeout, or an earlier reply that nobody wanted: neither keeps it from answering the next.
+        // A timeout, or an error about an earlier reply, does not keep the server from answering the next probe.
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let _ = socket.send_to(&buffer[..length], from);
         }
     }
 }
 
-/// Somebody who sends probes and takes the time of each.
+/// Sends probes and measures the time of each.
 #[derive(Debug)]
 pub struct Prober {
     end: Arc<AtomicBool>,
@@ -97,22 +97,22 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Starts sending, through a socket that is connected to an [`Echo`].
+    /// Starts to send through a socket that is connected to an [`Echo`].
     pub fn start(socket: UdpSocket) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&end);
         Self { end, thread: Some(std::thread::spawn(move || probe(&socket, &ends))) }
     }
 
-    /// Has it send no more.
+    /// Stops sending.
     pub fn stop(&self) {
         self.end.store(true, Ordering::Relaxed);
     }
 
-    /// Ends it, after waiting for the last replies.
+    /// Ends the prober after waiting for the last replies.
     ///
     /// # Errors
-    /// When its socket failed.
+    /// Fails if the socket failed.
     pub fn end(mut self) -> Result<Echoes> {
         self.stop();
         let thread = self.thread.take().context("the prober has ended")?;
@@ -127,33 +127,33 @@ impl Drop for Prober {
     }
 }
 
-/// What became of the probes.
+/// The results of the probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Echoes {
-    /// How many were sent.
+    /// The number of probes sent.
     pub sent: u32,
-    /// How many did not come back within half a second after the last one.
+    /// The number of probes that did not come back within half a second after the last one.
     pub lost: u32,
-    /// Half of those that came back took no longer, in milliseconds. `None` when none came back.
+    /// The median time of the probes that came back, in milliseconds. `None` if none came back.
     pub p50_ms: Option<f64>,
-    /// 99 of 100 of those that came back took no longer.
+    /// The 99th percentile of the probes that came back, in milliseconds.
     pub p99_ms: Option<f64>,
-    /// The same of all that were sent.
+    /// The same quantiles of all probes sent.
     #[serde(default)]
     pub of_all: Option<OfAll>,
 }
 
-/// Of all probes, where one that did not come back is slower than any that did.
+/// Quantiles of all probes. A lost probe counts as slower than any other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct OfAll {
-    /// Half of them took no longer, in milliseconds. `None`: the one in the middle did not come back.
+    /// The median, in milliseconds. `None` if that probe was lost.
     pub p50_ms: Option<f64>,
-    /// 99 of 100 of them.
+    /// The 99th percentile, in milliseconds.
     pub p99_ms: Option<f64>,
 }
 
 impl Echoes {
-    /// Of the time that each took, in milliseconds; `None` for one that did not come back.
+    /// Summarizes the times of the probes, in milliseconds. `None` stands for a lost probe.
     fn of(probes: &[Option<f64>]) -> Self {
         let back: Vec<f64> = probes.iter().copied().flatten().collect();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -166,8 +166,8 @@ impl Echoes {
         }
     }
 
-    /// The quantiles of all that were sent. Where they were not written down, those of the probes that came back
-    /// stand in, which are no longer, as far as that many came back.
+    /// Returns the quantiles of all probes sent. Old results lack them, so the quantiles of the returned probes stand
+    /// in where enough came back. Those are never longer.
     pub fn of_all(&self) -> OfAll {
         self.of_all.unwrap_or_else(|| {
             let back = f64::from(self.sent.saturating_sub(self.lost));
@@ -179,7 +179,7 @@ impl Echoes {
     }
 }
 
-/// `None` for a probe that did not come back.
+/// Returns a quantile of all probes, or `None` if that probe was lost.
 fn ranked(probes: &[Option<f64>], part: f64) -> Option<f64> {
     let times: Vec<f64> = probes.iter().map(|time| time.unwrap_or(f64::INFINITY)).collect();
     quantile(&times, part).filter(|time| time.is_finite())
@@ -193,7 +193,7 @@ fn probe(socket: &UdpSocket, end: &AtomicBool) -> io::Result<Echoes> {
         probes.push((Instant::now(), None));
         match socket.send(&(probes.len() as u64 - 1).to_le_bytes()) {
             Ok(_) => {}
-            // Some limits refuse to send (EPERM, ENOBUFS): a probe that does not come back.
+            // Some limits refuse the send (EPERM, ENOBUFS). The probe counts as lost.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
             Err(error) => return Err(error),
@@ -207,7 +207,7 @@ fn probe(socket: &UdpSocket, end: &AtomicBool) -> io::Result<Echoes> {
     Ok(Echoes::of(&times))
 }
 
-/// Takes replies until then; or until there are no more to come, if that is sooner and `probes` are all.
+/// Receives replies until the deadline, or until all replies to `probes` have come.
 fn receive(
     socket: &UdpSocket,
     probes: &mut [(Instant, Option<f64>)],
@@ -258,7 +258,7 @@ mod tests {
     fn what_did_not_come_back_is_slower_than_all_that_did() {
         let echoes = Echoes::of(&[Some(1.0), None, None, Some(9.0), Some(2.0)]);
         assert_eq!(echoes.of_all(), OfAll { p50_ms: Some(9.0), p99_ms: None });
-        // As far as it can be told where it was not written down.
+        // Old results lack the quantiles of all probes, so this is what the others allow to tell.
         let told = |lost| Echoes { sent: 10, lost, of_all: None, ..echoes }.of_all();
         assert_eq!(told(0), OfAll { p50_ms: Some(2.0), p99_ms: Some(9.0) });
         assert_eq!(told(5), OfAll { p50_ms: Some(2.0), p99_ms: None });

@@ -1,7 +1,7 @@
-//! What a limit lets through, if it is kept to the byte.
+//! Computes what a limit lets through if it is exact.
 //!
-//! Every limit counts packets, and what arrives is their payload. Who counts the Ethernet header too lets
-//! less through at the same number, which is no error of his: each system is held to what *it* counts.
+//! Every limit counts packets, but the measured goodput is payload. A system that counts the Ethernet header lets less
+//! payload through at the same rate, and rightly so. So each system is compared with what that system counts.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,9 @@ use super::cell::{Cell, Way};
 
 /// The MTU of the lab's interfaces.
 const MTU: f64 = 1500.0;
-/// IPv4, TCP, and its time stamps.
+/// The headers of IPv4 and TCP, with time stamps.
 const TCP_HEADERS: f64 = 20.0 + 20.0 + 12.0;
-/// IPv4 and UDP.
+/// The headers of IPv4 and UDP.
 const UDP_HEADERS: f64 = 20.0 + 8.0;
 const ETHERNET: f64 = 14.0;
 /// The payload of a datagram, which fits the MTU.
@@ -19,22 +19,22 @@ pub const DATAGRAM: u32 = 1448;
 /// The payload of a full segment.
 pub const SEGMENT: f64 = MTU - TCP_HEADERS;
 
-/// What a system counts of a packet.
+/// The part of a packet that a system counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Counted {
-    /// From the IP header on.
+    /// The packet from the IP header on.
     Ip,
-    /// From the IP header on, but the headers once for all segments that GSO or GRO has put together.
+    /// The packet from the IP header on, with one set of headers for all segments that GSO or GRO has merged.
     IpOncePerPacket,
-    /// The Ethernet header as well: 14 bytes more.
+    /// The Ethernet header as well, which adds 14 bytes.
     Ethernet,
-    /// Nothing: it does not limit.
+    /// Nothing, because the system does not limit.
     Nothing,
 }
 
 impl Counted {
-    /// The length that it sees of a packet which has `ip` bytes from the IP header on.
+    /// Returns the counted length of a packet that has `ip` bytes from the IP header on.
     fn of(self, ip: f64) -> f64 {
         match self {
             Self::Ip | Self::IpOncePerPacket => ip,
@@ -44,29 +44,30 @@ impl Counted {
     }
 }
 
-/// The rates of payload, in bytes a second, that are no error.
+/// The payload rates that are exact, in bytes per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Expected {
-    /// From this one,
+    /// The lowest exact rate.
     pub least: f64,
-    /// to this one, which is the same but for [`Counted::IpOncePerPacket`].
+    /// The highest exact rate. It differs from `least` only for [`Counted::IpOncePerPacket`].
     pub most: f64,
 }
 
 impl Expected {
-    /// How far a rate is off the nearer end, in percent of that; negative: too little. 0 between them.
+    /// Returns how far a rate is outside the range, in percent of the nearer end. Negative means too little, 0 means
+    /// inside.
     pub fn off_percent(&self, rate: f64) -> f64 {
         (rate / rate.clamp(self.least, self.most) - 1.0) * 100.0
     }
 }
 
-/// The payload that arrives in a second, in bytes, if the limit is kept exactly while `probes` small datagrams
-/// of `probe` bytes of payload go through it in a second. `None` without a limit.
+/// Returns the payload that arrives per second, in bytes, under an exact limit. `probes` datagrams per second, each
+/// with `probe` bytes of payload, share the limit. `None` without a limit.
 ///
-/// What is lost of an upload is lost behind the limit, which has counted it; of a download, before it.
+/// Lost upload packets are lost behind the limit, which has counted them. Lost download packets are lost before it.
 ///
-/// Who counts the headers once for a packet of many segments lets more through the more of them there are: from
-/// a packet for each segment up to hardly any header at all. Nobody puts datagrams together.
+/// A system that counts headers once per merged packet lets more through the more segments are merged. The range goes
+/// from one segment per packet to almost no headers. Nothing merges datagrams.
 pub fn goodput(cell: &Cell, counted: Counted, probes: f64, probe: u32) -> Option<Expected> {
     if counted == Counted::Nothing {
         return None;
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_the_probes_take_is_not_missing() {
-        // 10 a second of 8 + 28 bytes are 360 bytes, and 500 with their Ethernet headers.
+        // 10 probes per second of 8 + 28 bytes are 360 bytes, and 500 bytes with their Ethernet headers.
         near(goodput(&cell(Sender::Cubic), Counted::Ip, 10.0, 8), 1_499_640.0 * 1448.0 / 1500.0);
         near(
             goodput(&cell(Sender::Cubic), Counted::Ethernet, 10.0, 8),

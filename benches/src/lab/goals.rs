@@ -1,7 +1,7 @@
-//! The goals of the packet path, and how far they are reached.
+//! Defines the goals of the packet path and judges them.
 //!
-//! For each goal and machine the worst cell counts, by its median. What was not measured, failed, or was measured
-//! too seldom is not reached.
+//! For each goal and machine, the median of the worst cell counts. A cell misses the goal if it was not measured,
+//! failed, or was measured too seldom.
 
 use super::cell::{Cell, Way};
 use super::compare::{columns, lost, median};
@@ -12,25 +12,25 @@ use super::stats::Spread;
 use super::systems::Name;
 use super::table::{number, percent, signed_percent};
 
-/// How a goal stands on a machine.
+/// The state of one goal on one machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// What it is about.
+    /// The subject of the goal.
     pub what: &'static str,
-    /// What is wanted.
+    /// The goal.
     pub goal: &'static str,
-    /// Where this was measured, or that it was not.
+    /// The machine that measured this, or a note that none did.
     pub machine: String,
-    /// The figures that count.
+    /// The decisive figures.
     pub figures: String,
-    /// By how much it is missed.
+    /// How far each figure misses the goal.
     pub misses: Vec<String>,
-    /// How many of its cells were measured; `None` where none was.
+    /// How many of the goal's cells were measured, or `None` if none was.
     pub measured: Option<Measured>,
 }
 
 impl Standing {
-    /// Reached, or by how much not.
+    /// Returns "reached", or what is missing.
     pub fn verdict(&self) -> String {
         let Some(measured) = self.measured else { return "not measured".into() };
         let missed =
@@ -40,7 +40,7 @@ impl Standing {
     }
 }
 
-/// What a machine's results say of a goal: `None` if nothing.
+/// Looks up a goal's figures in a machine's results. `None` if the results have none.
 type Look = fn(&Results) -> Option<Found>;
 
 struct Found {
@@ -48,9 +48,9 @@ struct Found {
     misses: Vec<String>,
 }
 
-/// What a goal is about.
+/// The measurements that a goal needs.
 enum About {
-    /// Such cells, at least at that round trip, with these systems: ours first.
+    /// Cells that match, the round trip of those that the goal needs, and the systems, ours first.
     Cells(fn(&Cell) -> bool, u32, &'static [Name]),
     /// Limits within limits.
     Nested,
@@ -123,7 +123,7 @@ const GOALS: [Goal; 7] = [
     },
 ];
 
-/// How every goal stands on every machine that has tried it.
+/// Returns the state of every goal on every machine that has tried it.
 pub fn standings(all: &[Results]) -> Vec<Standing> {
     let mut standings = Vec::new();
     for Goal { what, wanted: goal, about, look } in &GOALS {
@@ -171,7 +171,7 @@ fn is_far_download(cell: &Cell) -> bool {
     cell.way == Way::Down && cell.sender.is_tcp() && (cell.rtt_ms, cell.loss_percent) == (20, 0)
 }
 
-/// Rows of a system in such cells, whose runs have figures that say something of the limit.
+/// Returns the rows of a system in matching cells that have figures and enough load.
 fn rows(
     results: &Results,
     system: Name,
@@ -182,7 +182,7 @@ fn rows(
     })
 }
 
-/// Rows of both in the same cells.
+/// Returns the rows of two systems that share a cell.
 fn pairs(
     results: &Results,
     ours: Name,
@@ -196,7 +196,7 @@ fn pairs(
     pairs
 }
 
-/// The row whose median is highest.
+/// Returns the row with the highest median.
 fn worst<'a>(
     rows: impl Iterator<Item = &'a Row>,
     value: impl Fn(&Row) -> Option<Spread>,
@@ -231,12 +231,12 @@ fn sent_again(results: &Results, is_it: fn(&Cell) -> bool, most: f64) -> Option<
     Some(Found { figures, misses })
 }
 
-/// A single segment of a million is not none.
+/// Formats a percentage with more digits near zero, because one segment of a million is not zero.
 fn fine_percent(value: f64) -> String {
     if value > 0.0 && value < 0.01 { format!("{value:.5} %") } else { percent(value) }
 }
 
-/// Both, where the first is there.
+/// Joins both findings, or returns `None` if there is no first one.
 fn both(first: Option<Found>, second: Option<Found>) -> Option<Found> {
     match (first, second) {
         (Some(first), Some(second)) => Some(joined(&first, &second)),
@@ -251,7 +251,7 @@ fn joined(first: &Found, second: &Found) -> Found {
     }
 }
 
-/// Of far downloads. `None` if no cell has both.
+/// Compares two systems for far downloads. `None` if no cell has both.
 fn compare(results: &Results, ours: Name, theirs: Name) -> Option<Found> {
     let pairs = pairs(results, ours, theirs, is_far_download);
     if pairs.is_empty() {
@@ -267,7 +267,7 @@ fn compare(results: &Results, ours: Name, theirs: Name) -> Option<Found> {
     Some(Found { figures: format!("{figures}; pings lost at most {ours} beside {theirs}"), misses })
 }
 
-/// How much more than its limit anybody may let through, in percent, and how much less all may together.
+/// How much more than its limit any cgroup may get, and how much less all may get together, in percent.
 const NESTED_OVER: f64 = 1.0;
 const NESTED_UNDER: f64 = 2.0;
 
@@ -277,7 +277,7 @@ fn nested(results: &Results) -> Option<Found> {
     for nested in results.nested.iter().filter(|nested| nested.not_here.is_none()) {
         let way = format!("{} {} ms", nested.way.name(), nested.rtt_ms);
         let (child, all) = nested_errors(nested);
-        // A child may get less: its sibling takes the rest of what the parent lets through.
+        // The child may get less, because its sibling takes the rest of the parent's limit.
         for (who, errors, under) in [("child", child, f64::INFINITY), ("both", all, NESTED_UNDER)] {
             let Some(spread) = Spread::of(errors.iter().copied()) else {
                 misses.push(format!("{way}: {who}: every run failed"));
@@ -298,7 +298,7 @@ fn nested(results: &Results) -> Option<Found> {
         .then(|| Found { figures: figures.join("; "), misses })
 }
 
-/// How far the child and all together are off their limits in each run, in percent.
+/// Returns the errors of the child and of all together in each run, in percent of their limits.
 fn nested_errors(nested: &Nested) -> (Vec<f64>, Vec<f64>) {
     let carried = SEGMENT / 1500.0;
     let error = |got: f64, limit: u64| (got / (limit as f64 * carried) - 1.0) * 100.0;
@@ -312,7 +312,7 @@ fn nested_errors(nested: &Nested) -> (Vec<f64>, Vec<f64>) {
     runs.unzip()
 }
 
-/// Probes in the cgroup: a shaper delays only what goes through it, and tbf has everything go through it.
+/// Judges probes in the cgroup. A shaper on the cgroup delays only its traffic, but tbf delays the whole interface.
 fn latency(results: &Results) -> Option<Found> {
     let pairs = pairs(results, Name::Ours, Name::Tbf, |_| true);
     let mut figures = Vec::new();
@@ -344,7 +344,7 @@ fn latency(results: &Results) -> Option<Found> {
     (!pairs.is_empty()).then(|| Found { figures: figures.join("; "), misses })
 }
 
-/// Of a probe, which may not have come back.
+/// Formats the time of a probe, which may be lost.
 fn time(ms: f64) -> String {
     if ms.is_finite() { format!("{} ms", number(ms)) } else { "never".into() }
 }

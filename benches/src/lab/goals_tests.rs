@@ -1,4 +1,4 @@
-//! Tests of what the goals' table says.
+//! Tests the table of goals.
 
 use bpf::limits::Rate;
 
@@ -10,12 +10,12 @@ use super::super::results::{Idle, Measured as Figures, Run};
 use super::super::samples;
 use super::*;
 
-/// A row with three runs, off by so much, which sent so much again, with all pings back.
+/// Creates a row of three runs with these errors, retransmissions and ping times. All pings come back.
 fn row(cell: Cell, system: Name, errors: [f64; 3], again: f64, ping: f64) -> Row {
     let runs = errors.map(|error| {
         let figures = samples::measured(1_206_000.0 * (1.0 + error / 100.0), ping);
         let inside = Echoes { lost: 0, of_all: None, ..figures.inside };
-        // Enough of datagrams.
+        // This is enough datagrams to load the limit.
         let offered = 1_800_000.0;
         let resent_percent = Some(again);
         Run::Measured(Box::new(Figures { offered, resent_percent, inside, ..figures }))
@@ -23,7 +23,7 @@ fn row(cell: Cell, system: Name, errors: [f64; 3], again: f64, ping: f64) -> Row
     samples::row(cell, system, runs.to_vec())
 }
 
-/// Has the row's runs lose so many of a hundred pings.
+/// Lets each run of the row lose this many of its hundred pings.
 fn losing(mut row: Row, lost: u32) -> Row {
     for run in &mut row.runs {
         let Run::Measured(figures) = run else { continue };
@@ -32,7 +32,7 @@ fn losing(mut row: Row, lost: u32) -> Row {
     row
 }
 
-/// Every other cell that the goals need, as good as can be.
+/// Adds every other cell that the goals need, with perfect results.
 fn filled(mut rows: Vec<Row>) -> Vec<Row> {
     for entry in entries(Some(Preset::Goals), &Choice::default()).unwrap() {
         for system in entry.systems {
@@ -119,7 +119,7 @@ fn what_failed_is_missing_or_was_measured_too_seldom_is_incomplete() {
     };
     assert_eq!(one(|_| ()), "reached");
     let all = needed::needed(is_upload, 0, OURS).len();
-    // One of them at 20 ms, which the goal does not need, but is about.
+    // One cell at 20 ms is not needed for the goal, but belongs to its subject.
     let incomplete = format!("incomplete: {all} of {} cells", all + 1);
     assert_eq!(one(|row| row.runs[0] = Run::Failed("it hung".into())), incomplete);
     assert_eq!(one(|row| row.runs.push(Run::Failed("it hung".into()))), incomplete);
@@ -159,7 +159,7 @@ fn a_far_download_has_to_be_better_than_police_in_every_column() {
     let standing_of = |police: Row| standing(filled(vec![ours(), police]), FAR);
     let good = standing_of(police(2.0));
     assert_eq!(good.verdict(), "reached");
-    // What is the same is not better.
+    // Equal columns are not better.
     assert!(good.figures.contains("better in 4 and equal in 7 of 11 columns"), "{good:?}");
     assert!(
         standing(vec![ours()], FAR)

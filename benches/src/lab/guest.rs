@@ -1,4 +1,4 @@
-//! The lab in a virtual machine: the same binary, run by the tests' runner, and its results out of the log.
+//! Runs the lab in a virtual machine. The tests' runner starts the same binary, and the results come from its log.
 
 use std::fmt::Display;
 use std::fs;
@@ -18,23 +18,23 @@ use super::commands::RUNS_FAILED;
 use super::results::Results;
 use super::stop::Stop;
 
-/// Where the runner leaves its logs: not where those of the tests are.
+/// The directory for the runner's logs, apart from the logs of the tests.
 const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/vm-lab");
 const LOOK: Duration = Duration::from_millis(100);
-/// What results begin with, in a line of their own.
+/// The beginning of the results, which are one line.
 const BEGINS: &str = "{\"schema_version\":";
 
-/// Boots that kernel, measures there what the arguments say, and takes the results from its log.
+/// Boots this kernel, measures there, and reads the results from the log.
 ///
 /// # Errors
-/// When the machine does not come up or to an end, or its log has no results.
+/// Fails if the machine does not start or end, or if its log has no results.
 pub fn measure(kernel: &str, args: &RunArgs, stop: &Stop) -> Result<Results> {
     let lab = std::env::current_exe().context("where the lab is")?;
     let mut words = vec![lab.display().to_string()];
     words.extend(for_the_guest(args));
     let log = Path::new(OUT).join(kernel).join("tests.log");
     begin_anew(&log)?;
-    // A runner of its own: it prints tables on its standard output, and sees to signals by itself.
+    // The runner is a process of its own, because it prints tables and handles signals itself.
     let child = Command::new(&lab)
         .args(["runner", "--kernel", kernel, "--out", OUT])
         .args(["--limit", &args.limit.to_string(), "--command", &command(&words)])
@@ -49,7 +49,7 @@ pub fn measure(kernel: &str, args: &RunArgs, stop: &Stop) -> Result<Results> {
     found(&String::from_utf8_lossy(&text)).with_context(|| log.display().to_string())
 }
 
-/// An earlier run's results are nobody's.
+/// Removes the log of an earlier run.
 fn begin_anew(log: &Path) -> Result<()> {
     match fs::remove_file(log) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -59,13 +59,13 @@ fn begin_anew(log: &Path) -> Result<()> {
     }
 }
 
-/// For the guest's shell. Runs that failed are in the results, and no failure of the machine's.
+/// Returns the command for the guest's shell. Failed runs are part of the results, so they are no error of the guest.
 fn command(words: &[String]) -> String {
     let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
     format!("{} || [ $? -eq {RUNS_FAILED} ]", words.join(" "))
 }
 
-/// Ends with the runner, which is told when somebody wishes to stop.
+/// Waits for the runner, and tells it when somebody wants to stop.
 fn wait(mut child: Child, stop: &Stop) -> Result<ExitStatus> {
     let mut told = false;
     loop {
@@ -74,7 +74,7 @@ fn wait(mut child: Child, stop: &Stop) -> Result<ExitStatus> {
         }
         if stop.is_wished() && !told {
             let pid = Pid::from_raw(i32::try_from(child.id()).context("its pid")?);
-            // After Ctrl-C it knows already; being told twice is the same.
+            // After Ctrl-C the runner knows already. A second signal changes nothing.
             kill(pid, Signal::SIGTERM).context("the runner")?;
             told = true;
         }
@@ -82,7 +82,7 @@ fn wait(mut child: Child, stop: &Stop) -> Result<ExitStatus> {
     }
 }
 
-/// The results in a guest's log.
+/// Finds the results in a guest's log.
 fn found(log: &str) -> Result<Results> {
     let Some(line) = log.lines().rfind(|line| line.starts_with(BEGINS)) else {
         let said = vmtests::machines::command::tail(log.trim(), 5);
@@ -91,7 +91,7 @@ fn found(log: &str) -> Result<Results> {
     Results::parse(line)
 }
 
-/// The same arguments, but to print results, and not to boot a machine.
+/// Returns the arguments for the guest: the same ones, but with results on standard output and without a machine.
 fn for_the_guest(args: &RunArgs) -> Vec<String> {
     let mut words = vec!["--json".to_owned()];
     let mut say = |option: &str, values: &[String]| {
@@ -127,7 +127,7 @@ fn plain<T: Display>(values: &[T]) -> Vec<String> {
     values.iter().map(T::to_string).collect()
 }
 
-/// For a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,4 +1,4 @@
-//! Where, when, and with what was measured.
+//! Records where, when, and with which tools the lab measured.
 
 use std::fs;
 use std::process::Command;
@@ -7,34 +7,34 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// Figures mean little without it.
+/// The machine and its tools. Figures mean little without them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// `host`, or a virtual machine of the runner's: `VM, KVM` or `VM, emulated`.
+    /// `host`, or for a virtual machine of the runner `VM, KVM` or `VM, emulated`.
     pub kind: String,
-    /// `uname -r`.
+    /// The output of `uname -r`.
     pub kernel: String,
-    /// The processors' model.
+    /// The model of the processors.
     pub cpu: String,
-    /// How many processors are online.
+    /// The number of online processors.
     pub processors: u32,
-    /// When, as RFC 3339.
+    /// The time, as RFC 3339.
     pub taken_at: String,
-    /// This version.
+    /// The version of chadthrottle.
     pub chadthrottle: String,
-    /// What `iperf3 --version` says.
+    /// The version that `iperf3 --version` prints.
     pub iperf3: String,
-    /// What `tc -V` says.
+    /// The version that `tc -V` prints.
     pub tc: String,
-    /// What `nft --version` says, or that it is not there.
+    /// The version that `nft --version` prints, or a note that it is missing.
     pub nft: String,
 }
 
 impl Machine {
-    /// This one, now.
+    /// Describes this machine now.
     ///
     /// # Errors
-    /// When it does not tell.
+    /// Fails if the machine's data cannot be read.
     pub fn this() -> Result<Self> {
         let uname = nix::sys::utsname::uname().context("uname")?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
@@ -53,18 +53,18 @@ impl Machine {
         })
     }
 
-    /// One line for people.
+    /// Returns one line of text for reports.
     pub fn told(&self) -> String {
         let Self { kind, kernel, cpu, processors, taken_at, iperf3, tc, nft, .. } = self;
         format!("{kind}, Linux {kernel}, {processors} x {cpu}, {taken_at}; {iperf3}, {tc}, {nft}")
     }
 
-    /// What a run takes besides its seconds, on average: the ends start, and the last replies are waited for.
+    /// Returns the average extra time of a run, in seconds: for starting both ends and waiting for the last replies.
     pub fn overhead_seconds(&self) -> f64 {
         if self.kind == EMULATED { 3.0 } else { 0.8 }
     }
 
-    /// A word for it, fit for the name of a file.
+    /// Returns a short name that fits into a file name.
     pub fn word(&self) -> String {
         let kind = self.kind.split(',').next().unwrap_or_default().to_lowercase();
         let mut numbers = self.kernel.split(|char: char| !char.is_ascii_digit());
@@ -75,7 +75,7 @@ impl Machine {
 
 const EMULATED: &str = "VM, emulated";
 
-/// The runner tells its guests what is expected of them; only KVM brings that clock.
+/// Tells host and guests apart. The runner sets a variable in its guests, and only KVM provides the KVM clock.
 fn kind() -> &'static str {
     const CLOCKS: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
     if std::env::var_os("VMTESTS_KERNEL").is_none() {
@@ -90,7 +90,7 @@ fn cpu(cpuinfo: &str) -> Option<&str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// The first line that says so.
+/// Returns the first line of a tool's version output.
 fn version(name: &str, option: &str) -> String {
     let Ok(output) = Command::new(name).arg(option).output() else {
         return format!("{name} is not installed");

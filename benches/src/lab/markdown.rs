@@ -1,4 +1,4 @@
-//! Results as Markdown.
+//! Formats results as Markdown.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -32,7 +32,7 @@ const LEGEND: &str = "\
     - At a loss above 0, segments are sent one by one (`gso_max_segs 1`), so that one is lost at a time.\n\
     - *not here*: what this kernel or host lacks, in the words of the tool.\n";
 
-/// The whole report; `plots` are the names of the plots' files, of each of the results.
+/// Returns the whole report. `plots` has the file names of the plots for each of the results.
 pub fn report(all: &[Results], plots: &[Vec<String>]) -> String {
     let mut text = HEAD.to_owned();
     text += "## Goals\n";
@@ -50,7 +50,7 @@ pub fn report(all: &[Results], plots: &[Vec<String>]) -> String {
     text
 }
 
-/// The goals as a table.
+/// Returns the goals as a table.
 pub fn goals(standings: &[Standing]) -> String {
     let rows = standings.iter().map(|standing| {
         let Standing { what, goal, machine, figures, .. } = standing;
@@ -112,7 +112,7 @@ fn machine(results: &Results, name: &str, plots: &[String]) -> String {
     text
 }
 
-/// Limits within limits as a table.
+/// Returns limits within limits as a table.
 pub fn nested(results: &Results) -> String {
     let rows = results.nested.iter().map(|nested| {
         let Nested { way, rtt_ms, parent, child, not_here, runs } = nested;

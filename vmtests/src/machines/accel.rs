@@ -1,5 +1,5 @@
-//! Finds out whether KVM runs a stock kernel here. `/dev/kvm` alone does not prove it: on some machines a guest starts and
-//! then hangs. So this boots a kernel for a moment.
+//! Finds out whether KVM runs a stock kernel here. `/dev/kvm` alone does not prove it: on some machines a guest starts
+//! and then hangs. So this boots a kernel for a moment.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! What the benches share: hosts to look at, contestants, and tables; and the traffic [`lab`].
+//! Provides what the benches share: hosts to scan, contestants, and tables. The traffic [`lab`] is here too.
 //!
-//! Figures drift with the machine and its load, so peers are always measured beside ours, in turns, in
-//! one run: it is the ratio that counts.
+//! Figures drift with the machine and its load. So each bench measures peers beside ours, in turns, in one run. Only
+//! the ratio counts.
 #![forbid(unsafe_code)]
 
 pub mod attach;

@@ -1,4 +1,4 @@
-//! Many throttles in one process.
+//! Measures many throttles in one process.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -15,27 +15,27 @@ use throttle_core::{Change, Spec, ThrottleId};
 
 use crate::throttle::{engine, spec};
 
-/// Of one throttle: its cgroup and three links; and some for the programs and the rest.
+/// The open files per throttle (its cgroup and three links), and those for the programs and the rest.
 const DESCRIPTORS: (usize, usize) = (4, 200);
 
-/// What was done with all throttles, in this order, and how long it took for each throttle, in nanoseconds.
+/// The steps of a round, in order, with the time for each throttle in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Round {
     /// Adding.
     pub add: f64,
     /// Listing all at once.
     pub list: f64,
-    /// Giving each another rate.
+    /// Changing the rate of each.
     pub change: f64,
     /// Removing.
     pub remove: f64,
-    /// What is paid at least for adding and removing: three links, made and closed.
+    /// The minimum for adding and removing: three links, created and closed.
     pub links: f64,
-    /// Memory of this process that the throttles took while they were there, in bytes for each.
+    /// The memory of this process that one throttle takes, in bytes.
     pub bytes: f64,
 }
 
-/// Cgroups to throttle.
+/// The cgroups to throttle.
 pub struct Many {
     _scratch: ScratchCgroup,
     first: PathBuf,
@@ -43,10 +43,10 @@ pub struct Many {
 }
 
 impl Many {
-    /// Makes that many cgroups, and sees to it that this process may open enough files.
+    /// Creates this many cgroups and raises the limit of open files if necessary.
     ///
     /// # Errors
-    /// When it may not.
+    /// Fails if the limit cannot be raised.
     pub fn new(count: usize) -> anyhow::Result<Self> {
         let needed = (count * DESCRIPTORS.0 + DESCRIPTORS.1) as u64;
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -60,10 +60,10 @@ impl Many {
         Ok(Self { _scratch: scratch, first, cgroups })
     }
 
-    /// Throttles them all, with an engine of its own, and tidies up. `step` is called after each part of it.
+    /// Throttles all cgroups with its own engine and removes the throttles. It calls `step` after each step.
     ///
     /// # Errors
-    /// When something cannot be attached, changed or removed, or is not as it should be.
+    /// Fails if an attach, change or removal fails, or if the state is wrong afterwards.
     pub fn round(&self, step: impl Fn()) -> anyhow::Result<Round> {
         let count = self.cgroups.len();
         let each = |time: Duration| time.as_nanos() as f64 / count as f64;
@@ -74,7 +74,7 @@ impl Many {
             Ok(spec(cgroup.clone(), "1MB/s".parse()?, Wish::Link, TcpWish::Shape))
         };
         let mut engine = engine()?;
-        // One more, so that the programs are loaded already.
+        // This extra throttle loads the programs in advance.
         let first = engine.add(&spec(&self.first)?)?.id;
         let before = resident_bytes()?;
         let mut ids: Vec<ThrottleId> = Vec::new();
@@ -130,10 +130,10 @@ impl Many {
     }
 }
 
-/// How many parts a round has.
+/// The number of steps in a round.
 pub const STEPS: usize = 5;
 
-/// `VmRSS`, in bytes.
+/// Returns `VmRSS`, in bytes.
 fn resident_bytes() -> anyhow::Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! The programs of `programs/packet_path.bpf.c`, and running them on a packet.
+//! Loads the programs of `programs/packet_path.bpf.c` and runs them on a packet.
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use crate::packet::Packet;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/packet_path.bpf.o"));
 
-/// Any that is not 0: with 0 the verifier takes out what makes and looks at marks.
+/// Any value except 0. With 0 the verifier removes the code that sets and checks marks.
 const MARK: u32 = 0x6368_6164;
 
-/// More than this in one call the kernel does not take.
+/// The most repetitions that the kernel accepts in one call.
 const MOST_REPEATS: u64 = 1 << 31;
 
-/// The programs, loaded and attached nowhere. They go when this is dropped, or the process ends.
+/// The loaded programs, attached nowhere. The kernel unloads them when this is dropped or the process ends.
 pub struct Programs {
     object: Object,
     limits: MapHandle,
 }
 
 impl Programs {
-    /// Loads them. Needs `CAP_BPF` and `CAP_NET_ADMIN`, and Linux 5.12.
+    /// Loads the programs. Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub fn load() -> anyhow::Result<Self> {
         let mut open =
             ObjectBuilder::default().open_memory(OBJECT).context("cannot read the object")?;
         for mut program in open.progs_mut() {
-            // The kernel has no test run for the others: see the module `tcp`.
+            // The kernel has no test run for the other programs. The module `tcp` measures those.
             let is_run = matches!(program.prog_type(), ProgramType::CgroupSkb);
             program.set_autoload(is_run);
         }
@@ -62,10 +62,10 @@ impl Programs {
         Ok(Self { object, limits })
     }
 
-    /// Sets the limits of both directions, with all of the burst to spend. `None`: disarmed.
+    /// Sets the limits of both directions, with the whole burst available. `None` disarms them.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Fails if the limits cannot be written.
     pub fn limit(&self, limits: Option<&Limits>) -> anyhow::Result<()> {
         let state = match limits {
             Some(limits) => {
@@ -82,11 +82,11 @@ impl Programs {
         Ok(self.limits.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY)?)
     }
 
-    /// Runs a program on a packet so many times, and returns the processor time that this took. It must give
-    /// that verdict, or what was measured is not what was meant.
+    /// Runs a program on a packet `times` times, and returns the processor time. It checks the verdict, because another
+    /// verdict means that the wrong case was measured.
     ///
     /// # Errors
-    /// When the kernel refuses, or the verdict is another one.
+    /// Fails if the kernel refuses or the verdict differs.
     pub fn run(
         &self,
         program: &str,
@@ -114,13 +114,13 @@ impl Programs {
     }
 }
 
-/// Of this thread: what others do on a busy machine is not in it. (The kernel's own figure is, too, but it
-/// comes in whole nanoseconds.)
+/// Returns the processor time of this thread, which excludes what others do on a busy machine. The kernel's own figure
+/// excludes that too, but only has whole nanoseconds.
 fn processor_time() -> anyhow::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// The names and offsets of the variables that are constants once the programs are loaded.
+/// Returns the names and offsets of the variables that become constants when the programs are loaded.
 fn read_only_variables() -> anyhow::Result<Vec<(String, usize)>> {
     let btf = Btf::from_raw("packet_path", OBJECT)?.context("the object has no types")?;
     let section: DataSec<'_> =

@@ -1,8 +1,8 @@
-//! Packets to run the programs on.
+//! Creates packets for the programs.
 
 use std::net::IpAddr;
 
-/// From the IP header on: what a full Ethernet frame carries.
+/// The length from the IP header on, which fills an Ethernet frame.
 pub const LENGTH: usize = 1_500;
 
 const ETHERNET_HEADER: usize = 14;
@@ -10,18 +10,18 @@ const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const UDP: u8 = 17;
 
-/// An ordinary packet: no GSO, no options, as it lies in front of a `cgroup_skb` program, with the Ethernet
-/// header that the kernel takes off.
+/// An ordinary packet without GSO and options, with the Ethernet header that the kernel removes. The rest is what a
+/// `cgroup_skb` program sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet(Vec<u8>);
 
 impl Packet {
-    /// UDP from and to the same address, so that it is of the same class of traffic in both directions.
+    /// Creates a UDP packet from and to the same address, so its class of traffic is the same in both directions.
     pub fn between(address: IpAddr) -> Self {
         Self::with_length(address, LENGTH)
     }
 
-    /// The same of that length, from the IP header on.
+    /// Creates such a packet with this length from the IP header on.
     pub fn with_length(address: IpAddr, bytes: usize) -> Self {
         let mut frame = vec![0; ETHERNET_HEADER];
         let protocol = if address.is_ipv4() { IPV4 } else { IPV6 };
@@ -47,7 +47,7 @@ impl Packet {
         Self(frame)
     }
 
-    /// With its Ethernet header.
+    /// Returns the packet with its Ethernet header.
     pub fn frame(&self) -> &[u8] {
         &self.0
     }

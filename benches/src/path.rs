@@ -1,4 +1,4 @@
-//! The packet path: which programs are run on which packets in which state.
+//! Measures the packet path: which programs run on which packets in which state.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,38 +9,38 @@ use crate::object::Programs;
 use crate::packet::Packet;
 use crate::turns::Contestant;
 
-/// What is paid for running any program at all.
+/// The cost of running any program at all.
 pub const EMPTY: &str = "empty";
-/// The same with one look at the clock, without which there is no limit.
+/// The cost with one look at the clock, which every limit needs.
 pub const CLOCK: &str = "clock";
 /// The throttle that this project began with.
 pub const HISTORICAL: &str = "historical";
 /// A token bucket with a lock.
 pub const LOCKED: &str = "spin-locked";
-/// Ours, as most packets meet it.
+/// Our program in the most common case.
 pub const PASSING: &str = "upload, passing";
-/// The same of what is received.
+/// Our program on received packets.
 pub const DOWNLOAD: &str = "download, passing";
-/// Ours with a class of traffic, as most packets meet it.
+/// Our program with a class of traffic, in the most common case.
 pub const CLASSED: &str = "internet only, passing, IPv4";
 /// The same with IPv6.
 pub const CLASSED_V6: &str = "internet only, passing, IPv6";
 
 const PASS: u32 = 1;
-/// Of a packet that is sent.
+/// The verdict that drops a sent packet.
 const DROP: u32 = 2;
-/// Of one that is received.
+/// The verdict that drops a received packet.
 const DROP_INGRESS: u32 = 0;
 
 /// The device on which the kernel runs a program for a test.
 const LOOPBACK: u32 = 1;
 const ELSEWHERE: [u32; FqDevices::MOST] = [11, 12, 13, 14, 15, 16, 17, 18];
 
-/// Addresses of the documentation's and of private networks: the first two are the internet to the filter.
+/// Addresses for documentation and of private networks. The filter treats the first two as internet addresses.
 const PUBLIC: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const PRIVATE: [&str; 2] = ["10.0.0.1", "fd00::1"];
 
-/// One case: a program, a packet, and the limits that it is to find.
+/// One case: a program, a packet, and the limits in force.
 struct Case {
     name: String,
     program: &'static str,
@@ -54,19 +54,19 @@ impl Case {
         Self { name: name.to_owned(), program, packet: packet(PUBLIC[0]), limits, verdict: PASS }
     }
 
-    /// Puts the limits there and runs the program on the packet.
+    /// Sets the limits and runs the program on the packet.
     fn run(&self, programs: &Programs, times: u64) -> anyhow::Result<Duration> {
         programs.limit(self.limits.as_ref())?;
-        // The first ones find cold caches, and may use up the burst.
+        // The first runs find cold caches and may use up the burst.
         programs.run(self.program, &self.packet, 100, self.verdict)?;
         programs.run(self.program, &self.packet, times, self.verdict)
     }
 }
 
-/// All cases, as contestants.
+/// Returns all cases as contestants.
 ///
 /// # Errors
-/// When the historical throttle cannot be set up.
+/// Fails if the historical throttle cannot be set up.
 pub fn contestants(programs: &Programs) -> anyhow::Result<Vec<Contestant<'_>>> {
     programs.run("bench_historical_setup", &packet(PUBLIC[0]), 1, PASS)?;
     Ok(cases()
@@ -80,14 +80,14 @@ fn cases() -> Vec<Case> {
     let mut cases = vec![
         Case::plain(EMPTY, "bench_empty", None),
         Case::plain(CLOCK, "bench_clock", None),
-        // The very program that hosts load. It should cost what the next one does, which has another way to its
-        // limits.
+        // This is the program that hosts load. It should cost as much as the next one, which finds its limits in
+        // another way.
         Case::plain("the loaded program, disarmed", "chadthrottle_egress", None),
         Case::plain("upload, disarmed", "bench_upload", None),
         Case::plain(PASSING, "bench_upload", Some(wide(Traffic::All))),
         Case::plain(DOWNLOAD, "bench_download", Some(wide(Traffic::All))),
         Case::plain("upload, passing, through fq", "bench_upload", Some(through_fq(&[LOOPBACK]))),
-        // As many devices as a throttle knows, and another one.
+        // This limit knows the most devices that a throttle can, and the packet uses another one.
         Case::plain("upload, passing, past fq", "bench_upload", Some(through_fq(&ELSEWHERE))),
         Case { verdict: DROP, ..Case::plain("upload, dropping", "bench_dropping", narrow) },
         Case {
@@ -120,26 +120,26 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// A limit that nothing here reaches: full packets cost 15 ns each.
+/// Returns a limit that nothing here reaches, because full packets cost 15 ns each.
 pub fn wide(traffic: Traffic) -> Limits {
     Limits { rate: Rate::MAX, burst: Burst::DEFAULT, traffic, departures: Departures::Never }
 }
 
-/// The same where these devices have `fq`.
+/// Returns the same limit for a host where these devices have `fq`.
 fn through_fq(devices: &[u32]) -> Limits {
     Limits { departures: Departures::Fq(devices.iter().copied().collect()), ..wide(Traffic::All) }
 }
 
-/// One that lets one packet through, and then nothing for a second and a half.
+/// Returns a limit that passes one packet, and then nothing for 1.5 seconds.
 fn narrow(traffic: Traffic) -> Limits {
     let burst = Burst::new(Duration::from_millis(1)).unwrap_or(Burst::DEFAULT);
     Limits { rate: Rate::MIN, burst, traffic, departures: Departures::Never }
 }
 
-/// A packet to that address.
+/// Creates a packet to this address.
 ///
 /// # Panics
-/// Never: only with the addresses above.
+/// Never panics with the addresses above.
 pub fn packet(text: &str) -> Packet {
     Packet::between(address(text))
 }

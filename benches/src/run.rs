@@ -1,4 +1,4 @@
-//! What the `main` of every bench does: looks whether it may run, and tells what came of it.
+//! Runs the `main` of every bench: checks the preconditions and reports the result.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ pub struct Run {
     baseline: Baseline,
 }
 
-/// Runs a bench. Exit status: 0 if all went well, 1 if it failed or something was not good enough, 2 if it could
-/// not begin: without root, or with settings that mean nothing.
+/// Runs a bench and returns the exit status. 0 means that all went well, and 1 that it failed or missed a goal. 2 means
+/// that it could not begin, without root or with invalid settings.
 pub fn main(
     bench: &'static str,
     what: &str,
@@ -42,21 +42,21 @@ pub fn main(
 }
 
 impl Run {
-    /// Everything once, to see that it works: what it took says nothing, and nobody looks at it.
+    /// Tells whether this is a smoke run, which does everything once to see that it works. Its figures mean nothing.
     pub fn is_smoke(&self) -> bool {
         self.smoke
     }
 
-    /// Shows the ratios beside those of the baseline, or saves them there.
+    /// Shows the ratios beside those of the baseline, or saves them.
     ///
     /// # Errors
-    /// When one is far above the baseline's, or has none there, or the baseline cannot be read or written.
+    /// Fails if a ratio is far above the baseline's or missing there, or if the file cannot be read or written.
     pub fn settle(&self, ratios: &[Ratio]) -> anyhow::Result<()> {
         if self.smoke { Ok(()) } else { self.baseline.settle(self.bench, ratios) }
     }
 }
 
-/// As Criterion has it: cargo says `--bench` where it is to measure.
+/// Tells whether to do a smoke run. As with Criterion, cargo passes `--bench` when a bench should measure.
 fn is_smoke(args: impl IntoIterator<Item = OsString>) -> bool {
     let args: Vec<OsString> = args.into_iter().collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);

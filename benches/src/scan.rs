@@ -1,4 +1,4 @@
-//! Ways to look at a tree of cgroups.
+//! Provides ways to scan a tree of cgroups.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,20 +16,20 @@ use serde::Deserialize;
 
 use crate::forest::OURS;
 
-/// A process that finds this among its variables is the auditor; see [`be_the_auditor_if_asked`].
+/// The variable that makes a process the auditor; see [`be_the_auditor_if_asked`].
 const ROLE: &str = "CHADTHROTTLE_BENCH_AUDIT";
 
 /// The attach types of a throttle.
 pub const TWO_TYPES: [AttachType; 2] = [AttachType::INET_INGRESS, AttachType::INET_EGRESS];
 
-/// To be called first thing in `main`: runs the auditor's command line, if this process was started by
-/// [`as_process`], and then returns its exit status.
+/// Runs the auditor's command line if [`as_process`] started this process, and returns the auditor's exit status. Call
+/// it first in `main`.
 ///
-/// A bench cannot count on another crate's binary having been built; this one contains all of it.
+/// A bench cannot rely on another crate's binary, so it contains the whole auditor.
 pub fn be_the_auditor_if_asked() -> Option<ExitCode> {
     env::var_os(ROLE)?;
     let status = chadthrottle_audit::run(&Cli::parse());
-    // For whoever measures: the most memory that was in use.
+    // The parent reads the peak memory from here.
     eprintln!("{}", peak_kilobytes().unwrap_or_default());
     Some(status.map_or(ExitCode::FAILURE, ExitCode::from))
 }
@@ -37,7 +37,7 @@ pub fn be_the_auditor_if_asked() -> Option<ExitCode> {
 /// Audits in this process. No attach type means all.
 ///
 /// # Errors
-/// When it cannot, or does not see everything.
+/// Fails if the audit fails or does not see everything.
 pub fn in_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::Result<()> {
     let options = Options {
         root: root.to_owned(),
@@ -52,19 +52,19 @@ pub fn in_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::
     Ok(())
 }
 
-/// What a scan tells of itself.
+/// What a scan reports about itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
-    /// The most memory that it used, in kB.
+    /// The most memory that the scan used, in kB.
     pub peak_kilobytes: u64,
-    /// Where its time went.
+    /// The time of each part of the scan.
     pub timings: Timings,
 }
 
-/// `chadthrottle-audit scan` as a process of its own.
+/// Runs `chadthrottle-audit scan` as a process of its own.
 ///
 /// # Errors
-/// When it fails, or does not see everything.
+/// Fails if the scan fails or does not see everything.
 pub fn as_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::Result<Told> {
     #[derive(Deserialize)]
     struct Report {
@@ -96,10 +96,10 @@ pub fn as_process(root: &Path, types: &[AttachType], method: Method) -> anyhow::
     Ok(Told { peak_kilobytes, timings: report.timings_ms })
 }
 
-/// `bpftool cgroup tree`.
+/// Runs `bpftool cgroup tree`.
 ///
 /// # Errors
-/// When it is not installed or fails.
+/// Fails if bpftool is not installed or fails.
 pub fn bpftool(root: &Path) -> anyhow::Result<()> {
     let status = Command::new("bpftool")
         .args(["cgroup", "tree"])
@@ -111,7 +111,7 @@ pub fn bpftool(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `VmHWM` of this process.
+/// Returns `VmHWM` of this process, in kB.
 fn peak_kilobytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,11 +1,11 @@
-//! Tables for people, which are Markdown at the same time: what is printed can be put into a page.
+//! Formats tables as Markdown, so that the printed table can go into a page.
 
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::turns::Figure;
 
-/// A table with the first columns to the left and the others, which are numbers, to the right.
+/// Creates a table. The first columns are left-aligned, and the others are numbers and right-aligned.
 pub fn table<const N: usize>(
     header: [&str; N],
     left: usize,
@@ -22,7 +22,7 @@ pub fn table<const N: usize>(
     table
 }
 
-/// What each took beside a peer, which is among them or not.
+/// Shows what each contestant took relative to a peer, which may be one of them.
 pub fn beside(peer: &Figure, figures: &[Figure]) -> Table {
     let header = ["", "median", "above", "times", "lowest", "highest"];
     let mut table = table(
@@ -47,7 +47,7 @@ pub fn beside(peer: &Figure, figures: &[Figure]) -> Table {
     table
 }
 
-/// Nanoseconds in a unit that leaves few digits.
+/// Formats nanoseconds in a unit that leaves few digits.
 pub fn time(nanos: f64) -> String {
     match nanos.abs() {
         small if small < 1e3 => format!("{nanos:.1} ns"),

@@ -1,8 +1,8 @@
-//! What the programs take in real traffic, as the kernel counts it.
+//! Measures the programs in real traffic, with the run times that the kernel counts.
 //!
-//! The program for TCP can be measured in no other way: the kernel has no test run for sockops programs. Beside
-//! each of ours lies a program that does nothing, at the same place, so it is run as often; what both pay is the
-//! clock by which the kernel counts.
+//! The program for TCP cannot be measured otherwise, because the kernel has no test run for sockops programs. Beside
+//! each program of ours, a program that does nothing is attached at the same place, so both run equally often. Both pay
+//! for the clock that the kernel reads.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -23,29 +23,29 @@ use throttle_core::mode::{TcpWish, Wish};
 use crate::throttle::{engine, spec};
 use crate::turns::Figure;
 
-/// Below what loopback carries, and far above what the bucket would have to hold back.
+/// A rate below what loopback carries, and far above rates where the bucket would have to hold packets back.
 const RATE: &str = "100MB/s";
 const CHUNK: usize = 64 * 1024;
 
-/// Where the programs are attached, and for people which they are.
+/// The attach types of the programs, and their names in the table.
 const PLACES: [(AttachType, &str); 3] = [
     (AttachType::INET_INGRESS, "download"),
     (AttachType::INET_EGRESS, "upload"),
     (AttachType::SOCK_OPS, "TCP"),
 ];
 
-/// What one program took.
+/// The cost of one program in traffic.
 #[derive(Debug)]
 pub struct InTraffic {
-    /// Ours, for one run.
+    /// Our program, per run.
     pub ours: Figure,
-    /// The one that does nothing, for one run.
+    /// The program that does nothing, per run.
     pub nothing: Figure,
-    /// How often ours ran for each segment that carries data (1,448 bytes), in all rounds.
+    /// The runs of our program per data segment (1,448 bytes), over all rounds.
     pub runs: f64,
 }
 
-/// A program of ours and the one beside it.
+/// A program of ours and the program beside it.
 struct Pair {
     name: &'static str,
     ours: Program,
@@ -53,13 +53,13 @@ struct Pair {
     _link: Link,
 }
 
-/// Sends and receives `bytes` over loopback within a throttled cgroup, so many times, and tells of each program
-/// what it took. Call [`testkit::isolation::isolate`] first.
+/// Sends and receives `bytes` over loopback in a throttled cgroup, `rounds` times. Returns the cost of each program.
+/// Call [`testkit::isolation::isolate`] first.
 ///
 /// # Errors
-/// When the throttle or the traffic fails.
+/// Fails if the throttle or the traffic fails.
 pub fn measure(rounds: usize, bytes: usize) -> anyhow::Result<Vec<InTraffic>> {
-    // As a real network has it: loopback's own is 64 kB.
+    // This is the MTU of a real network. Loopback's own is 64 kB.
     let status = Command::new("ip").args(["link", "set", "lo", "mtu", "1500"]).status()?;
     ensure!(status.success(), "ip cannot set the MTU of loopback: {status}");
     let scratch = ScratchCgroup::new("tcp");
@@ -100,7 +100,7 @@ pub fn measure(rounds: usize, bytes: usize) -> anyhow::Result<Vec<InTraffic>> {
     Ok(rows)
 }
 
-/// Finds our program and puts one that does nothing beside it.
+/// Finds our program and attaches one that does nothing beside it.
 fn pair(cgroup: &Cgroup, (at, name): (AttachType, &'static str)) -> anyhow::Result<Pair> {
     let list = query(cgroup, at, Scope::Local, false)?;
     ensure!(list.programs.len() == 1, "{} programs at {at}, not one", list.programs.len());
@@ -115,9 +115,9 @@ fn times(pairs: &[Pair]) -> anyhow::Result<Vec<[RunTime; 2]>> {
     pairs.iter().map(both).collect()
 }
 
-/// One end in the cgroup sends or receives, the other is outside.
+/// Transfers data between an end in the cgroup and one outside.
 fn transfer(scratch: &ScratchCgroup, upload: bool, bytes: usize) -> anyhow::Result<()> {
-    // What a listener accepts belongs to the listener's cgroup.
+    // An accepted socket belongs to the listener's cgroup.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let far = thread::spawn(move || -> std::io::Result<usize> {

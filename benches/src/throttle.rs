@@ -1,4 +1,4 @@
-//! Engines and throttles for the benches, in namespaces of their own: ledger and pins go with the process.
+//! Provides engines and throttles in their own namespaces, so ledger and pins disappear with the process.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use throttle_core::mode::{TcpWish, Wish};
 use throttle_core::settle::Settlement;
 use throttle_core::{Config, Engine, Spec};
 
-/// An engine on the running kernel. Call [`testkit::isolation::isolate`] first.
+/// Starts an engine on the running kernel. Call [`testkit::isolation::isolate`] first.
 ///
 /// # Errors
-/// When the kernel cannot be asked what it can do, or something is left that was to be settled.
+/// Fails if the kernel's features cannot be determined, or if old throttles could not be removed.
 pub fn engine() -> anyhow::Result<Engine<LinuxBpf>> {
     let bpffs = Path::new(kernel::pins::DEFAULT_BPFFS);
     let config = Config {
@@ -31,7 +31,7 @@ pub fn engine() -> anyhow::Result<Engine<LinuxBpf>> {
     Ok(engine)
 }
 
-/// A throttle on a cgroup: an upload alone that is policed (one program), or all that there is (three).
+/// Returns the spec of a throttle: one policed upload (one program), or everything (three programs).
 pub fn spec(cgroup: PathBuf, rate: Rate, attach: Wish, tcp: TcpWish) -> Spec {
     Spec {
         cgroup,

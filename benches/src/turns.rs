@@ -1,5 +1,5 @@
-//! Measuring in turns: in each round every contestant once, so that what else the machine does falls on all of
-//! them, and medians, so that what falls on one does not count.
+//! Measures contestants in turns. Each runs once per round, so other load on the machine affects all of them. Medians
+//! ignore load that affects only one.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::run::Run;
 
 type Work<'a> = Box<dyn FnMut(u64) -> anyhow::Result<Duration> + 'a>;
 
-/// Something that is measured.
+/// Something to measure.
 pub struct Contestant<'a> {
     name: String,
     work: Work<'a>,
 }
 
 impl<'a> Contestant<'a> {
-    /// `work` does it that many times and returns how long this took.
+    /// Creates a contestant. `work` does its work `times` times and returns the time.
     pub fn new(
         name: impl Into<String>,
         work: impl FnMut(u64) -> anyhow::Result<Duration> + 'a,
@@ -35,35 +35,35 @@ impl<'a> Contestant<'a> {
 /// What one contestant took, in nanoseconds each time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// The contestant.
+    /// The name of the contestant.
     pub name: String,
-    /// One for each round.
+    /// One value for each round.
     pub rounds: Vec<f64>,
 }
 
 impl Figure {
-    /// The median of the rounds.
+    /// Returns the median of the rounds.
     pub fn nanos(&self) -> f64 {
         median(self.rounds.clone())
     }
 
-    /// The round that was disturbed least. NaN of none.
+    /// Returns the fastest round, which was disturbed least. NaN without rounds.
     pub fn lowest(&self) -> f64 {
         self.rounds.iter().copied().reduce(f64::min).unwrap_or(f64::NAN)
     }
 
-    /// The one that was disturbed most.
+    /// Returns the slowest round, which was disturbed most.
     pub fn highest(&self) -> f64 {
         self.rounds.iter().copied().reduce(f64::max).unwrap_or(f64::NAN)
     }
 
-    /// How many times as long as the other: the median of what it was in each round, so that a slow round,
-    /// which is slow for both, does not count.
+    /// Returns how many times as long as the peer this took: the median of the ratios in each round. A round that was
+    /// slow for both does not distort it.
     pub fn ratio_to(&self, peer: &Self) -> f64 {
         self.beside(peer, |own, peer| own / peer)
     }
 
-    /// How many nanoseconds more than the other, likewise.
+    /// Returns how many nanoseconds longer than the peer this took, in the same way.
     pub fn above(&self, peer: &Self) -> f64 {
         self.beside(peer, |own, peer| own - peer)
     }
@@ -75,10 +75,10 @@ impl Figure {
     }
 }
 
-/// Lets each do its work that many times in each round; smoke runs have one round of a few times.
+/// Lets each contestant do its work `times` times in each round. A smoke run has one round of at most 100 times.
 ///
 /// # Errors
-/// When one of them fails.
+/// Fails if a contestant fails.
 pub fn in_turns(
     run: &Run,
     contestants: &mut [Contestant<'_>],
@@ -100,12 +100,12 @@ pub fn in_turns(
     Ok(figures)
 }
 
-/// The same contestants one after another by Criterion, which keeps what it saw and shows what has changed since.
+/// Measures the same contestants one after another with Criterion, which stores the results and shows changes.
 ///
 /// # Panics
-/// When one of them fails, which it did not in its turns.
+/// Panics if a contestant fails, which none did in its turns.
 pub fn by_criterion(group: &str, contestants: &mut [Contestant<'_>]) {
-    // A picture for each takes longer than measuring it.
+    // Drawing the plots takes longer than measuring.
     let mut criterion =
         Criterion::default().without_plots().nresamples(5_000).configure_from_args();
     let mut group = criterion.benchmark_group(group);
@@ -123,16 +123,16 @@ pub fn by_criterion(group: &str, contestants: &mut [Contestant<'_>]) {
     criterion.final_summary();
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// Creates a progress bar, which shows only on a terminal.
 ///
 /// # Panics
-/// Never: the template is right.
+/// Never panics, because the template is valid.
 pub fn progress(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
     ProgressBar::new(steps as u64).with_style(style.expect("a right template"))
 }
 
-/// The middle one; of an even number the mean of the two in the middle. NaN of none.
+/// Returns the median: the mean of the two middle values if their number is even, and NaN without values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -166,7 +166,7 @@ mod tests {
         let (own, peer) = (figure(&[20.0, 200.0, 20.0]), figure(&[10.0, 100.0, 10.0]));
         assert_eq!(own.ratio_to(&peer), 2.0);
         assert_eq!(own.above(&peer), 10.0);
-        // The medians alone would say 110 / 10.
+        // The medians alone would give 110 / 10.
         let (own, peer) = (figure(&[20.0, 200.0, 200.0]), figure(&[10.0, 100.0, 10.0]));
         assert_eq!(own.ratio_to(&peer), 2.0);
     }

@@ -1,4 +1,4 @@
-//! Measures: each cell with each system, in turns.
+//! Measures each cell with each system, in turns.
 
 use std::time::{Duration, Instant};
 
@@ -18,29 +18,29 @@ use super::summary::Summary;
 use super::systems::{Installed, Name, System};
 use super::traffic::{Ends, Span, Test};
 
-/// From the start of a test until its connections are made.
+/// The time after the start of a test until its connections exist.
 const SETTLED: Duration = Duration::from_millis(200);
-/// iperf3's port.
+/// The port of iperf3.
 const PORT: u16 = 5201;
 
-/// What a whole run of the lab needs.
+/// The inputs of a whole run of the lab.
 #[derive(Debug)]
 pub struct Lab<'a> {
-    /// Where.
+    /// The network to measure in.
     pub network: &'a Network,
-    /// How long.
+    /// The length of a run.
     pub span: Span,
-    /// How often.
+    /// The number of runs.
     pub runs: u32,
-    /// Until somebody wishes to stop.
+    /// The user's wish to stop.
     pub stop: &'a Stop,
 }
 
 impl Lab<'_> {
-    /// Looks at the way of a cell without load, for as long as a run counts.
+    /// Measures the path of a cell without load, for as long as a run counts.
     ///
     /// # Errors
-    /// When it cannot be made or looked at. [`Refusal::Missing`] where the kernel has no netem.
+    /// Fails if the path cannot be set up or measured. Returns [`Refusal::Missing`] if the kernel has no netem.
     pub fn idle(&self, cell: &Cell) -> Result<Idle, Refusal> {
         let distance = self.network.distance(cell)?;
         let looked = self.look(cell);
@@ -63,13 +63,12 @@ impl Lab<'_> {
         })
     }
 
-    /// Measures an entry: all of its systems, one after the other, as often as is wanted, each time in another
-    /// order. `idle` is what its way is like without load, or why there is no such way; `begins` is told what
-    /// begins.
+    /// Measures an entry: all of its systems, one after the other, for the wanted number of runs. The order rotates
+    /// from run to run. `idle` is the path without load, or the reason why there is none. `begins` is called with a
+    /// text before each measurement.
     ///
     /// # Errors
-    /// When somebody wishes to stop, or something of a run cannot be taken back. A run that fails is a
-    /// result.
+    /// Fails if the user wants to stop or a setting cannot be undone. A failed run is a result, not an error.
     pub fn entry(
         &self,
         entry: &Entry,
@@ -103,7 +102,7 @@ impl Lab<'_> {
                     Ok(measured) => row.runs.push(Run::Measured(Box::new(measured))),
                     Err(Refusal::Missing(why)) => row.not_here = Some(why),
                     Err(Refusal::Failed(error)) => {
-                        // What is measured beneath something that stays is nobody's result.
+                        // A setting that stays would falsify every later measurement.
                         if error.is::<Leftover>() {
                             return Err(error.context(format!("{}, {}", entry.cell, name.name())));
                         }
@@ -156,7 +155,7 @@ impl Lab<'_> {
         })
     }
 
-    /// Until the client has ended: the limit is not needed any longer then.
+    /// Loads the system until the client has ended. After that the limit is not needed any more.
     fn load(&self, row: &Row) -> Result<Loaded> {
         let network = self.network;
         let outside = network.probe_socket(network.others())?;
@@ -179,7 +178,7 @@ impl Lab<'_> {
     }
 }
 
-/// A test whose client has ended, and what was seen meanwhile.
+/// A test whose client has ended, and what the probes saw meanwhile.
 struct Loaded {
     test: Test,
     busy_processors: f64,
@@ -187,7 +186,7 @@ struct Loaded {
     inside: Echoes,
 }
 
-/// Without runs yet.
+/// Creates a row without runs.
 fn row(cell: Cell, name: Name) -> Row {
     let system = name.system();
     let counted = system.counted(cell.way);
@@ -205,7 +204,7 @@ fn row(cell: Cell, name: Name) -> Row {
     }
 }
 
-/// How many probes go through its limit in a second.
+/// Returns how many probes per second go through the system's limit.
 fn probes(system: &dyn System) -> f64 {
     if system.is_for_cgroups() { A_SECOND } else { 2.0 * A_SECOND }
 }
@@ -220,7 +219,7 @@ mod tests {
     #[test]
     fn each_system_is_held_to_what_it_counts_and_lets_through() {
         let expected = |name, sender| row(samples::cell(Way::Up, sender), name).expected;
-        // One probe, of 36 bytes, and two, of 50 with their Ethernet headers.
+        // Ours counts the 36 bytes of one prober, htb the 50 bytes (with Ethernet headers) of two.
         let ours = (1_250_000.0 - 20.0 * 36.0) * 1448.0 / 1500.0;
         let htb = (1_250_000.0 - 40.0 * 50.0) * 1448.0 / 1514.0;
         assert_eq!(expected(Name::Ours, Sender::Cubic), Some(ours));

@@ -1,8 +1,8 @@
-//! The traffic lab: ways to limit traffic, side by side, with real traffic in one run.
+//! The traffic lab compares ways to limit traffic, side by side, with real traffic in one run.
 //!
-//! [`plan`] says what is tried, [`network`] is where, [`systems`] are what limits, [`traffic`] and [`echo`] are
-//! what is limited, [`measure`] does it, [`results`] is what comes of it; [`goals`], [`markdown`] and [`plots`]
-//! show that, and know nothing of how it came about.
+//! [`plan`] selects the measurements, and [`network`] sets up the place. [`systems`] limit what [`traffic`] and
+//! [`echo`] send. [`measure`] runs it all and produces [`results`]. [`goals`], [`markdown`] and [`plots`] show the
+//! results and know nothing about how they were measured.
 
 pub mod cell;
 pub mod cli;

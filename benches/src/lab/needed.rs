@@ -1,4 +1,4 @@
-//! The cells that a goal needs, and how many of them were measured.
+//! Determines which cells a goal needs, and how many of them were measured.
 
 use super::cell::{Cell, Way};
 use super::plan::{Choice, entries};
@@ -6,28 +6,28 @@ use super::presets::Preset;
 use super::results::{Nested, NestedRun, Results, Row};
 use super::systems::Name;
 
-/// A cell with fewer runs says too little.
+/// The runs that a cell needs to count as measured.
 const RUNS: usize = 3;
 
-/// How many of a goal's cells were measured with all of its systems, and never failed.
+/// How many of a goal's cells were measured with all of its systems, without a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {
-    /// So many,
+    /// The number of measured cells.
     pub cells: usize,
-    /// of so many.
+    /// The number of cells in all.
     pub of: usize,
 }
 
 impl Measured {
-    /// What is to be said of it; nothing where all were measured.
+    /// Returns a note that cells are missing, or `None` if all were measured.
     pub fn incomplete(self) -> Option<String> {
         let Self { cells, of } = self;
         (cells < of).then(|| format!("incomplete: {cells} of {of} cells"))
     }
 }
 
-/// Of the cells of the preset for goals which a goal is about, at that round trip and with all of these systems;
-/// and of others that it is about and that were tried. `None` where none was tried.
+/// Counts the cells of a goal and the measured ones among them. The cells are the goal's cells of the preset, at this
+/// round trip and with all of these systems. Other matching cells that were tried count too. `None` if none was tried.
 pub fn of_rows(
     results: &Results,
     is_it: fn(&Cell) -> bool,
@@ -51,7 +51,7 @@ pub fn of_rows(
     Some(Measured { cells: cells.iter().filter(is_whole).count(), of: cells.len() })
 }
 
-/// The cells of the preset.
+/// Returns the cells of the preset that the goal needs.
 pub fn needed(is_it: fn(&Cell) -> bool, rtt_ms: u32, systems: &[Name]) -> Vec<Cell> {
     let entries = entries(Some(Preset::Goals), &Choice::default()).unwrap_or_default();
     let entries = entries.into_iter().filter(|entry| {
@@ -62,8 +62,8 @@ pub fn needed(is_it: fn(&Cell) -> bool, rtt_ms: u32, systems: &[Name]) -> Vec<Ce
     entries.map(|entry| entry.cell).collect()
 }
 
-/// The cells that the first of the systems was tried in; of those that are not needed, only where the others
-/// have a row, too.
+/// Returns the matching cells in which the first system was tried. A cell that the goal does not need counts only if
+/// the other systems have a row too.
 fn tried(
     results: &Results,
     is_it: fn(&Cell) -> bool,
@@ -87,7 +87,7 @@ fn is_measured(row: &Row) -> bool {
     row.not_here.is_none() && measured >= RUNS && measured == row.runs.len() && row.is_loaded()
 }
 
-/// Of both ways of limits within limits, at each round trip that was tried.
+/// Counts the limits within limits in both directions, at each round trip that was tried.
 pub fn of_nested(results: &Results) -> Option<Measured> {
     let tried = || results.nested.iter().filter(|nested| nested.not_here.is_none());
     let mut rtts: Vec<_> = tried().map(|nested| nested.rtt_ms).collect();

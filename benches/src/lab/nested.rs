@@ -1,4 +1,4 @@
-//! A limit within a limit: both are to hold.
+//! Measures a limit within a limit. Both have to hold.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use super::setup::{Leftover, Refusal, taken_back};
 use super::systems::{Throttles, spec};
 use super::traffic::{Server, Span, Test};
 
-/// The limit of all, bytes per second.
+/// The limit of the parent, in bytes per second.
 const PARENT: u64 = 2_000_000;
-/// That of a part, bytes per second.
+/// The limit of the child, in bytes per second.
 const CHILD: u64 = 1_000_000;
 const PORTS: [u16; 2] = [5202, 5203];
-/// How much longer than what counts both run: less than that lies between their beginnings.
+/// The extra time that both tests run, in seconds. The second test has to start within this time.
 pub const SPARE_SECONDS: u32 = 1;
 
-/// Loads a child and its sibling at once, that way and that far, as often as the lab measures.
+/// Loads a child and its sibling at once, in this direction and at this round trip, for the lab's number of runs.
 ///
 /// # Errors
-/// When somebody wishes to stop, or something cannot be taken back. A run that fails is a result.
+/// Fails if the user wants to stop or a setting cannot be undone. A failed run is a result, not an error.
 pub fn measure(lab: &Lab<'_>, way: Way, rtt_ms: u32, begins: &dyn Fn(&str)) -> Result<Nested> {
     let (parent, child) = (Rate::try_from(PARENT)?, Rate::try_from(CHILD)?);
     let mut nested = Nested { way, rtt_ms, parent, child, not_here: None, runs: Vec::new() };
@@ -77,8 +77,8 @@ fn limited(lab: &Lab<'_>, nested: &Nested, cell: &Cell) -> Result<NestedRun, Ref
     Ok(NestedRun::Measured { child: child.receiver.rate(), sibling: sibling.receiver.rate() })
 }
 
-/// Loads both until their clients have ended. Both run for longer than what counts, which is the same for both:
-/// who is alone for a moment has all of the parent's limit.
+/// Loads both until their clients have ended. The same seconds count for both, and both run longer than that, because a
+/// test that runs alone gets all of the parent's limit.
 fn load(lab: &Lab<'_>, cell: &Cell, cgroups: [&Path; 2]) -> Result<[Test; 2]> {
     let [first, second] = PORTS.map(|port| Server::start(lab.network, port));
     let span = Span { seconds: lab.span.seconds + SPARE_SECONDS, ..lab.span };
@@ -93,7 +93,7 @@ fn load(lab: &Lab<'_>, cell: &Cell, cgroups: [&Path; 2]) -> Result<[Test; 2]> {
     Ok([first, second])
 }
 
-/// What counts of two tests, the second one of which began so many seconds later.
+/// Returns which seconds of two tests count. The second test started `later` seconds after the first.
 fn common(seconds: u32, later: f64) -> Result<[Counted; 2]> {
     ensure!(later < f64::from(SPARE_SECONDS), "the second test began {later:.1} s after the first");
     let second = Counted::all(seconds);

@@ -1,4 +1,4 @@
-//! Where the traffic goes: two networks, a wire between them, and what is far away and loses packets.
+//! Sets up two networks with a wire between them. The far one adds delay and loss.
 //!
 //! ```text
 //!   near: the lab's own network                far: a network of its own
@@ -8,8 +8,8 @@
 //!   +-----------------------------+            +-----------------------------+
 //! ```
 //!
-//! All of it lies in namespaces of this process, the far network's name in its own `/run`, and every process
-//! that is started lives in a scratch cgroup: whatever kills the lab, nothing stays.
+//! All of it is in namespaces of this process, and the name of the far network is in a private `/run`. Every process
+//! that the lab starts lives in a scratch cgroup. So nothing stays, even if the lab is killed.
 
 use std::io;
 use std::net::UdpSocket;
@@ -25,38 +25,37 @@ use super::cell::{Cell, Way};
 use super::echo::Echo;
 use super::setup::{Refusal, Setup, run};
 
-/// The interface at which systems limit.
+/// The interface where systems limit.
 pub const NEAR: &str = "chadtest0";
 const FAR: &str = "chadtest1";
-/// What comes in at the far end goes through this one where it is to be delayed or lost.
+/// The interface that delays and drops what comes in at the far end.
 const FAR_IN: &str = "chadtest2";
-/// The far network's name.
+/// The name of the far network.
 pub const FAR_NETWORK: &str = "chadtest-far";
-/// The far end's address.
+/// The address of the far end.
 pub const FAR_ADDRESS: &str = "198.18.0.2";
 const NEAR_ADDRESS: &str = "198.18.0.1";
-/// How long an interface may take until it is up.
+/// The longest wait for an interface to come up.
 const COMES_UP: Duration = Duration::from_secs(20);
 
-/// Both networks, and the cgroups.
+/// Both networks and the cgroups.
 #[derive(Debug)]
 pub struct Network {
     echo: Echo,
-    /// What is limited: processes and sockets in it.
+    /// The cgroup that the systems limit, with its processes and sockets.
     throttled: PathBuf,
-    /// All others that the lab starts.
+    /// The cgroup of all other processes that the lab starts.
     others: PathBuf,
-    // Last: what lives in it has ended by then.
+    // This field is last, because the processes in the networks must end before it is dropped.
     _setup: Setup,
     _cgroup: ScratchCgroup,
 }
 
 impl Network {
-    /// Makes them, and moves this thread into the near one. To be called before there are other threads that
-    /// have to do with networks.
+    /// Creates both networks and moves this thread into the near one. Call it before other threads use the network.
     ///
     /// # Errors
-    /// When a command fails or is missing. Without root it panics; ask first.
+    /// Fails if a command fails or is missing. It panics without root, so check that first.
     pub fn new() -> Result<Self> {
         isolate();
         let cgroup = ScratchCgroup::new("lab");
@@ -64,7 +63,7 @@ impl Network {
         let mut setup = Setup::default();
         let far = |command: &str| format!("ip -n {FAR_NETWORK} {command}");
         let inside = |command: &str| format!("ip netns exec {FAR_NETWORK} {command}");
-        // What one run learns of the way is not the next one's to know.
+        // A run must not profit from what TCP learned about the path in an earlier run.
         let forget = "sysctl -qw net.ipv4.tcp_no_metrics_save=1";
         let delete = format!("ip netns del {FAR_NETWORK}");
         setup.run(&format!("ip netns add {FAR_NETWORK}"), Some(&delete))?;
@@ -89,20 +88,20 @@ impl Network {
         Ok(Self { echo, throttled, others, _setup: setup, _cgroup: cgroup })
     }
 
-    /// The cgroup that is limited.
+    /// Returns the cgroup that the systems limit.
     pub fn throttled(&self) -> &Path {
         &self.throttled
     }
 
-    /// The cgroup of what is not limited.
+    /// Returns the cgroup of everything else.
     pub fn others(&self) -> &Path {
         &self.others
     }
 
-    /// A socket that the far end echoes to, belonging to that cgroup.
+    /// Opens a socket to the far end's echo server. It belongs to the given cgroup.
     ///
     /// # Errors
-    /// Those of sockets.
+    /// Returns errors of the socket calls.
     pub fn probe_socket(&self, cgroup: &Path) -> Result<UdpSocket> {
         let connect = || -> io::Result<UdpSocket> {
             let socket = UdpSocket::bind((NEAR_ADDRESS, 0))?;
@@ -113,12 +112,13 @@ impl Network {
         connect().context("a socket to the far end")
     }
 
-    /// Makes the way as long and as bad as the cell wants it: half of the round trip in each direction, and
-    /// loss in that of the data: at the far end, so behind what limits uploads and before what limits downloads. Where packets are lost, each is one segment long:
-    /// otherwise 45 segments would go at once.
+    /// Sets up the delay and loss of a cell. Each direction gets half of the round trip. The direction of the data gets
+    /// the loss, at the far end: behind the limit of uploads, and before the limit of downloads.
+    ///
+    /// With loss, every packet has one segment. Otherwise one loss would take 45 segments.
     ///
     /// # Errors
-    /// [`Refusal::Missing`] where the kernel has no netem.
+    /// Returns [`Refusal::Missing`] if the kernel has no netem.
     pub fn distance(&self, cell: &Cell) -> Result<Setup, Refusal> {
         let mut setup = Setup::default();
         if !cell.needs_netem() {
@@ -126,7 +126,7 @@ impl Network {
         }
         let netem = |way: Way| {
             let loss = if way == cell.way { cell.loss_percent } else { 0 };
-            // As many packets as are under way at the highest rate, and more.
+            // The queue holds more packets than are in flight at the highest rate.
             format!("netem limit 100000 delay {}us loss {loss}%", cell.rtt_ms * 500)
         };
         let tc = format!("tc -n {FAR_NETWORK}");
@@ -160,7 +160,7 @@ impl Network {
     }
 }
 
-/// Waits until the interface that this shows is up: a moment after it was told to be.
+/// Waits until the interface in this command's output is up, which takes a moment.
 fn until_up(show: &str) -> Result<()> {
     let deadline = Instant::now() + COMES_UP;
     while !run(show)?.contains(" UP ") {
@@ -170,12 +170,12 @@ fn until_up(show: &str) -> Result<()> {
     Ok(())
 }
 
-/// The words after `tc` that send everything which comes in at an interface through another.
+/// Returns the words after `tc` that redirect everything that enters one interface through another.
 pub fn redirect(from: &str, through: &str) -> String {
     format!(
         "filter add dev {from} ingress protocol all prio 1 {ALL} action mirred egress redirect dev {through}"
     )
 }
 
-/// A filter for all packets: matchall is rarer than u32.
+/// A filter for all packets. More kernels have u32 than matchall.
 pub const ALL: &str = "u32 match u32 0 0";

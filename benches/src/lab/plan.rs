@@ -1,4 +1,4 @@
-//! Which cells are measured, with which systems, and in which order.
+//! Selects the cells and systems to measure, and their order.
 
 use bpf::limits::Rate;
 
@@ -38,20 +38,20 @@ pub struct Choice {
     pub systems: Vec<Name>,
 }
 
-/// A cell, and what is tried in it, side by side.
+/// A cell and the systems to measure in it, side by side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The cell.
     pub cell: Cell,
-    /// In this order, which is rotated between runs.
+    /// The systems. Their order rotates between runs.
     pub systems: Vec<Name>,
 }
 
-/// What is measured: of a preset, what the choice leaves of it; without one, every combination of the choice,
-/// where the usual is taken of what it does not name. Sorted, each cell once.
+/// Returns what to measure, sorted, each cell once. With a preset, the choice filters its cells. Without one, the
+/// choice is expanded to every combination, and defaults fill what it does not name.
 ///
 /// # Errors
-/// When nothing is left.
+/// Fails if nothing is left.
 pub fn entries(preset: Option<Preset>, choice: &Choice) -> Result<Vec<Entry>, NothingLeft> {
     let mut entries = Vec::new();
     if let Some(preset) = preset {
@@ -76,15 +76,15 @@ pub fn entries(preset: Option<Preset>, choice: &Choice) -> Result<Vec<Entry>, No
     if entries.is_empty() { Err(NothingLeft) } else { Ok(entries) }
 }
 
-/// A choice that the preset has nothing of.
+/// The choice excludes every cell of the preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the preset has nothing of what was chosen; without --preset, every combination of the choice is measured"
 )]
 pub struct NothingLeft;
 
-/// The systems in the order of that run (from 0): each comes first once, so that what a run leaves behind, in
-/// caches say, is not always the same one's gain.
+/// Returns the systems in the order of a run, counted from 0. Each system comes first once, so no system always profits
+/// from caches that the one before has filled.
 pub fn rotated(systems: &[Name], run: usize) -> Vec<Name> {
     let mut rotated = systems.to_vec();
     if !rotated.is_empty() {
@@ -113,7 +113,7 @@ fn keep(entries: &mut Vec<Entry>, choice: &Choice) {
     });
 }
 
-/// Every combination of the block's.
+/// Adds every combination of a block.
 fn expand(block: &Block<'_>, entries: &mut Vec<Entry>) {
     for &way in block.ways {
         for &sender in block.senders {
@@ -131,7 +131,7 @@ fn expand(block: &Block<'_>, entries: &mut Vec<Entry>) {
     }
 }
 
-/// A cell that several blocks have is measured once, with the systems of all.
+/// Adds a cell. If several blocks have it, the lab measures it once with the systems of all.
 fn add(entries: &mut Vec<Entry>, cell: Cell, systems: &[Name]) {
     let known = entries.iter_mut().find(|entry| entry.cell == cell);
     let Some(entry) = known else {

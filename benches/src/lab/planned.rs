@@ -1,4 +1,4 @@
-//! How long it should take to measure what is planned.
+//! Estimates how long the planned measurements take.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use super::nested::SPARE_SECONDS;
 use super::plan::Entry;
 use super::traffic::Span;
 
-/// How many runs are planned, and how long they should take.
+/// The number of planned runs and their estimated time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Planned {
-    /// Those of rows, and of limits within limits.
+    /// The runs of rows and of limits within limits.
     pub runs: u64,
-    /// All of them, and the looks at the ways without load.
+    /// The time of all runs and of the measurements without load, in seconds.
     pub seconds: f64,
 }
 
-/// Of these entries and so many limits within limits, `runs` times each, where each run takes `overhead` seconds
-/// besides. What this kernel lacks takes no time, and is planned all the same.
+/// Estimates the time of these entries and of `nested` limits within limits, `runs` times each. Each run takes
+/// `overhead` extra seconds. Cells that this kernel cannot measure count too, although they take no time.
 pub fn planned(entries: &[Entry], nested: usize, span: Span, runs: u32, overhead: f64) -> Planned {
     let took = |span: Span| f64::from(span.seconds + span.omit) + overhead;
     let mut ways: Vec<_> =
@@ -60,7 +60,7 @@ mod tests {
         };
         let entries = entries(None, &choice).unwrap();
         let planned = planned(&entries, 1, Span { seconds: 2, omit: 1 }, 3, 0.5);
-        // Three times two of 6 + 1.5 s, two of 2 + 1.5 s, one of 3 + 1.5 s; and once an idle one of 2.5 s.
+        // Three times: two runs of 6 + 1.5 s, two of 2 + 1.5 s, and one of 3 + 1.5 s. Then once 2.5 s without load.
         assert_eq!(planned, Planned { runs: 15, seconds: 3.0 * (15.0 + 7.0 + 4.5) + 2.5 });
         assert_eq!(planned.to_string(), "15 runs, about 2 minutes");
     }

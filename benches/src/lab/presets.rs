@@ -1,4 +1,4 @@
-//! The chosen sets of cells.
+//! Defines the preset cells.
 
 use clap::ValueEnum;
 
@@ -17,7 +17,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// What it is made of.
+    /// Returns the blocks of the preset.
     pub(super) fn blocks(self) -> &'static [Block<'static>] {
         match self {
             Self::Smoke => SMOKE,
@@ -27,19 +27,19 @@ impl Preset {
     }
 }
 
-/// Every combination of these.
+/// A block stands for every combination of its values.
 pub(super) struct Block<'a> {
     pub(super) ways: &'a [Way],
     pub(super) senders: &'a [Sender],
     pub(super) flows: &'a [u32],
-    /// Bytes per second.
+    /// The limits, in bytes per second.
     pub(super) rates: &'a [u64],
     pub(super) rtts: &'a [u32],
     pub(super) losses: &'a [u32],
     pub(super) systems: &'a [Name],
 }
 
-/// What a cell is where nothing else is said.
+/// The defaults of a cell.
 pub(super) const CELL: Block<'static> = Block {
     ways: &[Way::Up],
     senders: &[Sender::Cubic],
@@ -50,7 +50,7 @@ pub(super) const CELL: Block<'static> = Block {
     systems: &[Name::Ours],
 };
 
-/// The same for downloads over a distance.
+/// The defaults of a download with a long round trip.
 const FAR_DOWN: Block<'static> = Block {
     ways: &[Way::Down],
     rtts: &[20],
@@ -66,8 +66,8 @@ const UDP: &[Sender] = &[Sender::Udp];
 const SMOKE: &[Block<'_>] =
     &[Block { ways: BOTH, systems: &[Name::Ours, Name::Htb, Name::Police], ..CELL }];
 
-/// What the goals need, and what the docs say beside them. Round trips of 20 ms only at rates that emulated
-/// processors can do: where this host has no netem, they are measured in a virtual machine (`--vm 6.12 --rtt 20`).
+/// The cells that the goals and the docs need. Round trips of 20 ms come only with rates that an emulated processor can
+/// do. A host without netem measures those in a virtual machine (`--vm 6.12 --rtt 20`).
 const GOALS: &[Block<'_>] = &[
     Block {
         senders: TCP,
@@ -78,7 +78,7 @@ const GOALS: &[Block<'_>] = &[
     // These take three times as long.
     Block { senders: TCP, flows: &[1, 4], rates: &[125_000], ..CELL },
     Block { ways: BOTH, senders: UDP, rates: &[1_250_000, 12_500_000], ..CELL },
-    // The peers, side by side.
+    // These compare the peers side by side.
     Block {
         flows: &[4],
         rates: &[12_500_000],
@@ -109,14 +109,14 @@ const GOALS: &[Block<'_>] = &[
         systems: &[Name::Ours, Name::Bucket250, Name::Htb, Name::Tbf, Name::Nft],
         ..CELL
     },
-    // What windows alone do not hold among them: 16 flows.
+    // Windows alone do not hold these 16 flows to the limit.
     Block { flows: &[1, 16], ..FAR_DOWN },
     Block { senders: BBR, flows: &[4], ..FAR_DOWN },
     Block { flows: &[4], rates: &[12_500_000], ..FAR_DOWN },
     Block { senders: UDP, systems: &[Name::Ours, Name::OursQueue], ..FAR_DOWN },
     Block { senders: UDP, rtts: &[20], systems: &[Name::Ours, Name::OursFq], ..CELL },
     Block { flows: &[4], rtts: &[20], systems: &[Name::Ours, Name::OursFq, Name::Tbf], ..CELL },
-    // A path that loses packets itself.
+    // This path loses packets itself.
     Block { flows: &[4], losses: &[1], ..FAR_DOWN },
     Block { flows: &[4], rtts: &[20], losses: &[1], systems: &[Name::Ours, Name::Htb], ..CELL },
 ];

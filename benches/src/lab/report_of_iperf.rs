@@ -1,64 +1,64 @@
-//! Reads what iperf3 reports (`-J`) of one end of a test.
+//! Parses the report (`-J`) of one end of an iperf3 test.
 //!
-//! Each end knows its own: what arrived is for the receiver to say, what was sent again for the sender. Only
-//! the intervals count, and of them only those after the omitted seconds; iperf3's own sums leave open what
-//! they span.
+//! Each end has its own figures: the receiver knows what arrived, and the sender what was sent again. Only intervals
+//! after the omitted seconds count. It ignores iperf3's own sums, because their time span is unclear.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::expect::SEGMENT;
 
-/// A shorter interval is the rest after the last whole one: its rate means nothing.
+/// A shorter interval is the rest after the last whole one. Its rate means nothing.
 const SHORTEST_SECONDS: f64 = 0.05;
 
-/// What counts of a test, in seconds after the omitted ones.
+/// The part of a test that counts, in seconds after the omitted ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Counted {
-    /// The intervals that begin then or later,
+    /// Intervals count if they begin at this time or later.
     pub from: f64,
-    /// and before then.
+    /// Intervals count if they begin before this time.
     pub until: f64,
 }
 
 impl Counted {
-    /// So many seconds from the beginning.
+    /// Returns a span of this many seconds from the beginning.
     pub fn all(seconds: u32) -> Self {
         Self { from: 0.0, until: f64::from(seconds) }
     }
 }
 
-/// What one end saw after the omitted seconds.
+/// What one end measured after the omitted seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct End {
-    /// Payload, bytes.
+    /// The payload in bytes.
     pub bytes: u64,
-    /// How long that took.
+    /// The time in seconds.
     pub seconds: f64,
-    /// The rate in each interval, bytes per second.
+    /// The rate in each interval, in bytes per second.
     pub windows: Vec<f64>,
-    /// Segments that were sent again; the sender's of TCP alone.
+    /// The number of segments sent again. Only a TCP sender knows it.
     pub retransmits: Option<u64>,
-    /// The same of the whole test, with the omitted seconds and the end, in percent of all its segments.
+    /// Segments sent again in the whole test, in percent of all its segments. This includes the omitted seconds and the
+    /// end.
     pub resent_percent: Option<f64>,
-    /// Datagrams that should have come, and those that did not; the receiver's of UDP alone.
+    /// The number of expected datagrams and of lost ones. Only a UDP receiver knows them.
     pub datagrams: Option<(u64, u64)>,
-    /// The congestion control of the sender, as this end was told.
+    /// The sender's congestion control, as this end reports it.
     pub congestion: Option<String>,
 }
 
 impl End {
-    /// Bytes per second.
+    /// Returns the rate in bytes per second.
     pub fn rate(&self) -> f64 {
         self.bytes as f64 / self.seconds
     }
 
-    /// How many segments were sent again, in percent of those that were sent.
+    /// Returns the segments sent again, in percent of those sent.
     pub fn retransmitted_percent(&self) -> Option<f64> {
         Some(percent_of_segments(self.retransmits?, self.bytes))
     }
 
-    /// How many datagrams did not come, in percent.
+    /// Returns the lost datagrams, in percent.
     pub fn lost_percent(&self) -> Option<f64> {
         let (expected, lost) = self.datagrams?;
         Some(lost as f64 / (expected.max(1)) as f64 * 100.0)
@@ -69,7 +69,7 @@ fn percent_of_segments(again: u64, bytes: u64) -> f64 {
     again as f64 / (bytes as f64 / SEGMENT).max(1.0) * 100.0
 }
 
-/// Of all intervals: what is sent again while a connection begins is sent again, too.
+/// Returns the segments sent again in all intervals, in percent. Those at the start of a connection count as well.
 fn resent_percent(intervals: &[Interval]) -> Option<f64> {
     let bytes = intervals.iter().map(|it| it.sum.bytes).sum();
     let again = intervals.iter().filter_map(|it| it.sum.retransmits).reduce(|a, b| a + b)?;
@@ -105,12 +105,11 @@ struct Sum {
     lost_packets: Option<i64>,
 }
 
-/// Reads one end's report of a test of which that counts. What comes later does not count: the last
-/// words of a test go through the limit too, and until the far end has them it goes on counting, with nothing
-/// to count.
+/// Parses one end's report and keeps the part that counts. The last bytes of a test also pass the limit. The far end
+/// keeps reporting until they arrive, with nothing to count.
 ///
 /// # Errors
-/// When it is none, reports an error, or has nothing after the omitted seconds.
+/// Fails if the text is no report, reports an error, or has nothing after the omitted seconds.
 pub fn parse(text: &str, counted: Counted) -> Result<End> {
     let report: Report = serde_json::from_str(text)
         .with_context(|| format!("this is no report of iperf3's: {:?}", excerpt(text)))?;
@@ -133,8 +132,8 @@ pub fn parse(text: &str, counted: Counted) -> Result<End> {
         if begins + SHORTEST_SECONDS < counted.from {
             continue;
         }
-        // iperf3 begins to count anew at the end of the omitted seconds, in the middle of an interval: of the
-        // first one, the time may be whole and the bytes not.
+        // iperf3 resets its counters at the end of the omitted seconds, within an interval. So the first interval may
+        // have its whole time but only some of its bytes.
         if at == 0 {
             continue;
         }
@@ -149,7 +148,7 @@ pub fn parse(text: &str, counted: Counted) -> Result<End> {
         if let (Some(packets), Some(lost)) = (sum.packets, sum.lost_packets) {
             let (expected, missing) = end.datagrams.get_or_insert((0, 0));
             *expected += packets;
-            // What came late was counted as lost before, and is taken off again.
+            // iperf3 counted late datagrams as lost before, and corrects that here.
             *missing = missing.saturating_add_signed(lost);
         }
     }
@@ -159,7 +158,7 @@ pub fn parse(text: &str, counted: Counted) -> Result<End> {
     Ok(end)
 }
 
-/// The beginning, for messages.
+/// Returns the beginning of the text, for messages.
 fn excerpt(text: &str) -> String {
     text.trim().chars().take(200).collect()
 }
@@ -199,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_again_at_any_time_is_told_too() {
-        // 61 of 999,999 + 3 x 144,800 bytes.
+        // 61 segments of 999,999 + 3 x 144,800 bytes.
         let percent = parse(SENDER, 4).unwrap().resent_percent.unwrap();
         assert!((percent - 61.0 / (1_434_399.0 / 1448.0) * 100.0).abs() < 1e-9, "{percent}");
         assert_eq!(parse(RECEIVER, 4).unwrap().resent_percent, None);

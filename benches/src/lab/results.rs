@@ -1,4 +1,4 @@
-//! What was measured, as it is written to JSON and read again.
+//! Stores measurements as JSON and reads them again.
 
 use anyhow::{Context, Result, ensure};
 use bpf::limits::Rate;
@@ -12,67 +12,68 @@ use super::stats::Deviation;
 use super::summary::Summary;
 use super::systems::Name;
 
-/// Changes when a field changes its meaning or goes.
+/// The version of the format. It changes when a field changes its meaning or disappears.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// What is said where something else keeps the processors busy.
+/// The note in a report if other programs keep the processors busy.
 pub const NOT_QUIET: &str =
     "machine not quiet: more than a tenth of it is busy without load, so there are no CPU figures";
 
-/// All of one run of the lab.
+/// The results of one run of the lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// [`SCHEMA_VERSION`].
+    /// The version, see [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// Where, when, and with what.
+    /// The machine, the time and the tools.
     pub machine: Machine,
-    /// Seconds that each measurement counts; three times as many below 1 MB/s.
+    /// The seconds that count in each measurement. Limits below 1 MB/s have three times as many.
     pub seconds: u32,
-    /// Seconds before that.
+    /// The omitted seconds before those.
     pub omitted_seconds: u32,
-    /// How often each was measured.
+    /// The number of runs of each measurement.
     pub runs: u32,
-    /// The ways without load.
+    /// The paths without load.
     pub idle: Vec<Idle>,
-    /// Each cell with each system.
+    /// One row for each cell and system.
     pub rows: Vec<Row>,
     /// Limits within limits.
     pub nested: Vec<Nested>,
 }
 
-/// A way without load, and the machine with it.
+/// A path and the machine, both without load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Idle {
-    /// The round trip that is added.
+    /// The added round trip, in milliseconds.
     pub rtt_ms: u32,
-    /// What part of the packets is lost.
+    /// The lost part of the packets, in percent.
     pub loss_percent: u32,
-    /// How long probes take.
+    /// The times of the probes.
     pub echoes: Echoes,
-    /// How many processors are busy, on average.
+    /// The average number of busy processors.
     pub busy_processors: f64,
 }
 
-/// A cell with a system.
+/// A cell measured with one system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What was tried.
+    /// The cell.
     pub cell: Cell,
-    /// With what.
+    /// The system.
     pub system: Name,
-    /// What it counts of a packet.
+    /// What the system counts of a packet.
     pub counted: Counted,
-    /// The goodput if its limit is kept to the byte, bytes per second; `None` without a limit.
+    /// The goodput of an exact limit, in bytes per second. `None` without a limit.
     pub expected: Option<f64>,
-    /// The most that is no error either, where what it counts leaves that open; otherwise the same.
+    /// The highest goodput of an exact limit. It differs from `expected` if the system's way of counting allows a
+    /// range.
     pub expected_most: Option<f64>,
-    /// What was done to set it up.
+    /// The commands that set the system up.
     pub done: Vec<String>,
-    /// Why it was not measured: what this kernel or host lacks, in the words of whoever said so.
+    /// Why the cell was not measured: what this kernel or host lacks, in the words of the failing tool.
     pub not_here: Option<String>,
-    /// Each measurement, in order.
+    /// The measurements, in order.
     pub runs: Vec<Run>,
-    /// Their medians. Made anew from the runs when it is read.
+    /// The medians of the runs. They are computed again after reading.
     #[serde(default)]
     pub summary: Summary,
 }
@@ -81,53 +82,52 @@ pub struct Row {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Run {
-    /// It came to an end.
+    /// The run finished.
     Measured(Box<Measured>),
-    /// It did not, and why.
+    /// The run failed, and why.
     Failed(String),
 }
 
-/// What came of one measurement.
+/// The figures of one measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Payload that arrived, bytes per second.
+    /// The payload that arrived, in bytes per second.
     pub goodput: f64,
-    /// Payload that was sent, bytes per second. For UDP: what was offered.
+    /// The payload that was sent, in bytes per second. For UDP, the offered load.
     pub offered: f64,
-    /// How far windows of 100 ms were off what is expected; `None` without a limit.
+    /// How far windows of 100 ms differ from the expected rate. `None` without a limit.
     pub windows: Option<Deviation>,
-    /// TCP: segments sent again in the seconds that count, in percent of those sent in them.
+    /// TCP: segments sent again in the seconds that count, in percent of those sent then.
     pub retransmitted_percent: Option<f64>,
     /// TCP: segments sent again in the whole test, the omitted seconds included, in percent of those sent.
     pub resent_percent: Option<f64>,
-    /// UDP: datagrams that did not come, in percent of those sent.
+    /// UDP: lost datagrams, in percent of those sent.
     pub lost_percent: Option<f64>,
-    /// Probes from a process beside the cgroup, over the same wire.
+    /// Probes of a process outside the cgroup, over the same wire.
     pub outside: Echoes,
-    /// Probes from a process in the cgroup.
+    /// Probes of a process in the cgroup.
     pub inside: Echoes,
-    /// How many processors were busy, on average, with everything.
+    /// The average number of busy processors, with everything included.
     pub busy_processors: f64,
-    /// Processor seconds of the whole machine for 10^9 bytes of payload, without what it takes when idle. `None`
-    /// where that is too much to be told apart.
+    /// Processor seconds of the whole machine for 10^9 bytes of payload, less its idle load. `None` if the idle load is
+    /// too high to tell them apart.
     pub cpu_seconds_per_gb: Option<f64>,
 }
 
-/// Two limits, one within the other, and what each let through. (Loads run in the child and in a sibling of
-/// it at once.)
+/// A limit within a limit, and what each let through. A child and its sibling are loaded at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Nested {
-    /// Which way.
+    /// The direction.
     pub way: Way,
-    /// The round trip that is added.
+    /// The added round trip, in milliseconds.
     pub rtt_ms: u32,
-    /// The limit of both together, bytes per second.
+    /// The limit of the parent, for both together, in bytes per second.
     pub parent: Rate,
-    /// The limit of the child.
+    /// The limit of the child, in bytes per second.
     pub child: Rate,
     /// Why it was not measured.
     pub not_here: Option<String>,
-    /// Each measurement.
+    /// The measurements.
     pub runs: Vec<NestedRun>,
 }
 
@@ -135,45 +135,45 @@ pub struct Nested {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NestedRun {
-    /// Payload in bytes per second.
+    /// The payload, in bytes per second.
     Measured {
-        /// What the child got.
+        /// The payload of the child.
         child: f64,
-        /// What its sibling got, which only the parent limits.
+        /// The payload of its sibling, which only the parent limits.
         sibling: f64,
     },
-    /// It came to no end, and why.
+    /// The run failed, and why.
     Failed(String),
 }
 
 impl Idle {
-    /// Whether so little else runs on a machine of so many processors that what a test takes can be told from
-    /// it: at most a tenth of them.
+    /// Tells whether the machine is quiet enough to measure the processor time of a test: at most a tenth of its
+    /// `processors` are busy.
     pub fn is_quiet(&self, processors: u32) -> bool {
         self.busy_processors <= 0.1 * f64::from(processors)
     }
 
-    /// Processor seconds for 10^9 bytes at that goodput, with so many processors busy. `None` where the machine
-    /// is not quiet.
+    /// Returns the processor seconds for 10^9 bytes at this goodput, with `busy` processors. `None` if the machine is
+    /// not quiet.
     pub fn cpu_seconds_per_gb(&self, processors: u32, busy: f64, goodput: f64) -> Option<f64> {
         self.is_quiet(processors).then(|| (busy - self.busy_processors) / goodput * 1e9)
     }
 }
 
 impl Row {
-    /// How many runs came to an end.
+    /// Returns the number of finished runs.
     pub fn measured(&self) -> usize {
         self.runs.iter().filter(|run| matches!(run, Run::Measured(_))).count()
     }
 
-    /// The goodputs that are no error.
+    /// Returns the goodputs of an exact limit.
     pub fn range(&self) -> Option<Expected> {
         let least = self.expected?;
         Some(Expected { least, most: self.expected_most.unwrap_or(least) })
     }
 
-    /// Whether as much was sent as the limit lets through. Datagrams are paced by their sender, and where the
-    /// machine is too slow for that, the limit has nothing to do. (TCP sends no more than arrives.)
+    /// Tells whether the sender offered more than the limit. A UDP sender paces its datagrams, and a slow machine may
+    /// offer too few. TCP always counts as loaded, because it sends no more than arrives.
     pub fn is_loaded(&self) -> bool {
         match (self.cell.sender.is_tcp(), self.summary.offered, self.expected) {
             (false, Some(offered), Some(expected)) => offered.median > expected,
@@ -182,7 +182,7 @@ impl Row {
     }
 }
 
-/// A name for each of these: its machine's word, and a number where another before it has that, too.
+/// Returns a name for each of the results: the word of its machine, with a number if an earlier one has that word.
 pub fn names(all: &[Results]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for results in all {
@@ -194,10 +194,10 @@ pub fn names(all: &[Results]) -> Vec<String> {
 }
 
 impl Results {
-    /// Reads them.
+    /// Parses results.
     ///
     /// # Errors
-    /// When it is no such file, or one of another version.
+    /// Fails if the text is no such file or has another version.
     pub fn parse(text: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
@@ -214,7 +214,7 @@ impl Results {
         Ok(results)
     }
 
-    /// Makes the summary of every row anew.
+    /// Computes the summary of every row again.
     pub fn summarise(&mut self) {
         for row in &mut self.rows {
             let idle = self.idle.iter().find(|idle| {
@@ -224,12 +224,12 @@ impl Results {
         }
     }
 
-    /// Whether each way without load was.
+    /// Tells whether the machine was quiet on each path without load.
     pub fn is_quiet(&self) -> bool {
         self.idle.iter().all(|idle| idle.is_quiet(self.machine.processors))
     }
 
-    /// What failed, for people.
+    /// Describes the failures.
     pub fn failures(&self) -> Vec<String> {
         let rows = self.rows.iter().flat_map(|row| {
             row.runs.iter().filter_map(move |run| match run {

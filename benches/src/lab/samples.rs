@@ -1,4 +1,4 @@
-//! Made-up results, for tests.
+//! Provides made-up results for tests.
 
 use bpf::limits::Rate;
 

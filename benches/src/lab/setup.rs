@@ -1,37 +1,37 @@
-//! Commands that change the lab's network, and those that change it back.
+//! Runs commands that change the lab's network, and those that undo the changes.
 
 use std::process::{Command, Output};
 
 use anyhow::{Context, Error, Result, anyhow};
 
-/// Why something could not be set up.
+/// Why a setting failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// This system has no such thing: the words of whoever said so.
+    /// This system does not support it. Contains the words of the failing tool.
     #[error("not here: {0}")]
     Missing(String),
-    /// It has, or should have.
+    /// This system supports it, or should, but it failed.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
 
 impl Refusal {
-    /// Whether something stays in force that should be gone.
+    /// Tells whether a setting stays in force that should be gone.
     pub fn is_leftover(&self) -> bool {
         matches!(self, Self::Failed(error) if error.is::<Leftover>())
     }
 }
 
-/// Something could not be taken back: nothing can be measured any more, as it would be beneath what stays.
+/// A setting could not be undone. Every later measurement would suffer from it, so none follows.
 #[derive(Debug, thiserror::Error)]
 #[error("it could not be taken back: {0}")]
 pub struct Leftover(String);
 
-/// What came of something, once all of it should have been taken back: a [`Leftover`] if it was not, with
-/// what went wrong before.
+/// Combines a result with the result of undoing its settings. Returns [`Leftover`] if undoing failed, with any earlier
+/// failure.
 ///
 /// # Errors
-/// Those of both.
+/// Returns the errors of both.
 pub fn taken_back<T>(result: Result<T, Refusal>, removed: Result<()>) -> Result<T, Refusal> {
     let Err(stays) = removed else { return result };
     let told = match result {
@@ -41,7 +41,7 @@ pub fn taken_back<T>(result: Result<T, Refusal>, removed: Result<()>) -> Result<
     Err(Refusal::Failed(Error::new(Leftover(told))))
 }
 
-/// What was run, and what takes it back. Dropping this takes it back too, and can only print what goes wrong.
+/// Commands that were run, and the commands that undo them. Dropping this undoes them and can only print failures.
 #[must_use = "dropping this takes it back at once"]
 #[derive(Debug, Default)]
 pub struct Setup {
@@ -50,10 +50,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Runs a command (words without blanks in them), to be taken back by `undo`, later ones first.
+    /// Runs a command and registers the command that undoes it. Words must not contain blanks. Later commands are
+    /// undone first.
     ///
     /// # Errors
-    /// When it fails. What was run before is taken back then.
+    /// Fails if the command fails. It then undoes the earlier commands.
     pub fn run(&mut self, command: &str, undo: Option<&str>) -> Result<(), Refusal> {
         if let Err(refusal) = run(command) {
             return taken_back(Err(refusal), self.take_back());
@@ -63,15 +64,15 @@ impl Setup {
         Ok(())
     }
 
-    /// The commands that were run, in order.
+    /// Returns the commands that were run, in order.
     pub fn done(&self) -> &[String] {
         &self.done
     }
 
-    /// Takes everything back.
+    /// Undoes everything.
     ///
     /// # Errors
-    /// The first one; the rest is taken back all the same.
+    /// Returns the first error. It still tries to undo the rest.
     pub fn remove(mut self) -> Result<()> {
         self.take_back()
     }
@@ -94,10 +95,10 @@ impl Drop for Setup {
     }
 }
 
-/// Runs a command and returns what it printed.
+/// Runs a command and returns its output.
 ///
 /// # Errors
-/// When it cannot be started, or fails: with what it said.
+/// Fails if the command cannot be started, or if it fails. The error contains its error output.
 pub fn run(command: &str) -> Result<String, Refusal> {
     let mut words = command.split_whitespace();
     let name = words.next().context("no command")?;
@@ -124,7 +125,7 @@ fn judge(command: &str, output: &Output) -> Result<String, Refusal> {
     })
 }
 
-/// How `tc`, `ip` and `nft` tell that the kernel has no such thing.
+/// The messages of `tc`, `ip` and `nft` if the kernel lacks a feature.
 const LACKS: [&str; 6] = [
     "Specified qdisc kind is unknown",
     "Unknown qdisc",
@@ -134,7 +135,7 @@ const LACKS: [&str; 6] = [
     "Operation not supported",
 ];
 
-/// The line that says so, if one does.
+/// Returns the line with such a message, if there is one.
 fn lack(said: &str) -> Option<String> {
     let line = said.lines().find(|line| LACKS.iter().any(|lack| line.contains(lack)))?;
     Some(line.trim().trim_start_matches("Error: ").trim_end_matches('.').to_owned())

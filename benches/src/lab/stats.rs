@@ -1,22 +1,22 @@
-//! Medians, quantiles, and how far windows are off.
+//! Computes medians, quantiles and deviations.
 
 use serde::{Deserialize, Serialize};
 
 use super::expect::Expected;
 
-/// The middle of several runs, and how far they lie apart.
+/// The median of several runs and their range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Half of the runs are above.
+    /// The median.
     pub median: f64,
-    /// The lowest.
+    /// The lowest value.
     pub min: f64,
-    /// The highest.
+    /// The highest value.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of these; `None` without any.
+    /// Summarizes these values. `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<_> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -30,26 +30,26 @@ impl Spread {
     }
 }
 
-/// The smallest value that at least this part (0 to 1) of them does not exceed; `None` without any.
+/// Returns the smallest value that at least this part (0 to 1) of the values does not exceed. `None` without values.
 pub fn quantile(values: &[f64], part: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    // Between 0 and their number, which is small.
+    // The rank is between 0 and the number of values, which is small.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rank = (part * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// How far short windows are off, in percent of what is expected of each.
+/// How far short windows differ from the expected rate, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {
-    /// On average, whether too much or too little.
+    /// The average difference, regardless of the sign.
     pub mean: f64,
-    /// Nineteen windows of twenty are no further off.
+    /// 19 of 20 windows differ by no more than this.
     pub p95: f64,
 }
 
-/// Of windows of these rates; `None` without any.
+/// Returns the deviation of windows with these rates. `None` without windows.
 pub fn deviation(windows: &[f64], expected: Expected) -> Option<Deviation> {
     let off: Vec<f64> = windows.iter().map(|rate| expected.off_percent(*rate).abs()).collect();
     let p95 = quantile(&off, 0.95)?;

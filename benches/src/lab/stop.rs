@@ -1,4 +1,4 @@
-//! Being told to stop, and then still taking everything back.
+//! Handles the user's wish to stop, so that the lab still undoes all settings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,16 +9,16 @@ use nix::sys::signal::{SigSet, Signal};
 
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The wish to stop.
+/// The user's wish to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// From now on SIGINT (Ctrl-C), SIGTERM and SIGHUP are this wish. To be called before any other thread is
-    /// there.
+    /// Blocks SIGINT (Ctrl-C), SIGTERM and SIGHUP, which express the wish from now on. Call it before any other thread
+    /// exists.
     ///
     /// # Errors
-    /// When the kernel does not block signals.
+    /// Fails if the kernel does not block the signals.
     pub fn on_signals() -> Result<Self> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -36,15 +36,15 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Whether somebody wished it.
+    /// Tells whether the user wants to stop.
     pub fn is_wished(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Waits until then.
+    /// Sleeps until this time.
     ///
     /// # Errors
-    /// When somebody wishes to stop.
+    /// Fails if the user wants to stop.
     pub fn sleep_until(&self, end: Instant) -> Result<()> {
         loop {
             ensure!(!self.is_wished(), "stopped");

@@ -1,4 +1,4 @@
-//! The medians of a row.
+//! Computes the medians of a row.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,46 +6,46 @@ use super::echo::{Echoes, OfAll};
 use super::results::{Idle, Measured, Row, Run};
 use super::stats::Spread;
 
-/// Of all runs that came to an end, each figure by itself. `None` where there is none.
+/// Each figure across all finished runs. `None` if no run has the figure.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Payload that arrived, bytes per second.
+    /// The payload that arrived, in bytes per second.
     pub goodput: Option<Spread>,
-    /// Payload that was sent, bytes per second.
+    /// The payload that was sent, in bytes per second.
     pub offered: Option<Spread>,
-    /// How far the goodput is off what is expected, in percent; negative: too little.
+    /// How far the goodput differs from the expected one, in percent. Negative means too little.
     pub error_percent: Option<Spread>,
-    /// The same without the sign: runs with too much do not make up for those with too little.
+    /// The same without the sign, so runs with too much do not compensate for runs with too little.
     pub off_percent: Option<Spread>,
-    /// How far windows of 100 ms are off, on average, in percent.
+    /// The average difference of windows of 100 ms, in percent.
     pub window_mean_percent: Option<Spread>,
-    /// The same for the worst window of twenty.
+    /// The difference that 19 of 20 windows do not exceed, in percent.
     pub window_p95_percent: Option<Spread>,
     /// TCP: segments sent again in the whole test, in percent.
     pub resent_percent: Option<Spread>,
-    /// UDP: datagrams that were lost, in percent.
+    /// UDP: lost datagrams, in percent.
     pub lost_percent: Option<Spread>,
-    /// Beside the cgroup.
+    /// The added time of probes outside the cgroup.
     pub outside: Added,
-    /// In the cgroup.
+    /// The added time of probes in the cgroup.
     pub inside: Added,
     /// Processor seconds for 10^9 bytes.
     pub cpu_seconds_per_gb: Option<Spread>,
 }
 
-/// What the load adds to the time of a probe: the quantile with load less the same one without.
+/// What the load adds to the time of probes: a quantile with load less the same quantile without.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Added {
-    /// Of half of the probes, in milliseconds.
+    /// The median of the returned probes, in milliseconds.
     pub p50_ms: Option<Spread>,
-    /// Of 99 of 100, in milliseconds.
+    /// The 99th percentile of the returned probes, in milliseconds.
     pub p99_ms: Option<Spread>,
-    /// Probes that did not come back, in percent.
+    /// The lost probes, in percent.
     pub lost_percent: Option<Spread>,
-    /// Of all probes, where one that did not come back took for ever: infinite, which JSON does not have.
+    /// The median of all probes. A lost probe takes infinite time, which JSON cannot express.
     #[serde(skip)]
     pub of_all_p50_ms: Option<Spread>,
-    /// The same of 99 of 100.
+    /// The 99th percentile of all probes.
     #[serde(skip)]
     pub of_all_p99_ms: Option<Spread>,
 }
@@ -77,7 +77,7 @@ impl Added {
 }
 
 impl Summary {
-    /// Of a row, with what the way is like without load.
+    /// Summarizes a row, relative to the path without load.
     pub fn of(row: &Row, idle: Option<&Idle>) -> Self {
         let runs: Vec<&Measured> = row
             .runs
@@ -120,7 +120,7 @@ mod tests {
         let summary = &samples::results().rows[0].summary;
         is_near(summary.goodput, 1_200_000.0);
         is_near(summary.error_percent, -0.4975);
-        // Runs of 3, 4 and 8 ms; 1 ms without load.
+        // The runs have 3, 4 and 8 ms, and 1 ms without load.
         is_near(summary.inside.p50_ms, 3.0);
         is_near(summary.inside.lost_percent, 10.0);
         is_near(summary.inside.of_all_p50_ms, 3.0);
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn runs_with_too_much_do_not_make_up_for_those_with_too_little() {
         let summary = &samples::results().rows[0].summary;
-        // Runs of -0.50, +7.79 and -8.79 %.
+        // The runs have -0.50, +7.79 and -8.79 %.
         is_near(summary.off_percent, 7.7944);
     }
 

@@ -1,4 +1,4 @@
-//! The figures of a row as words, the same in every table.
+//! Formats the figures of a row, the same way in every table.
 
 use super::cell::Cell;
 use super::results::{Results, Row, Run};
@@ -6,7 +6,7 @@ use super::stats::Spread;
 use super::summary::Added;
 use super::systems::Name;
 
-/// What the columns after the cell and the system are.
+/// The titles of the columns after the cell and the system.
 pub const COLUMNS: [&str; 9] = [
     "goodput",
     "error",
@@ -19,7 +19,7 @@ pub const COLUMNS: [&str; 9] = [
     "runs",
 ];
 
-/// The figures: one for each of [`COLUMNS`].
+/// Returns the figures, one for each of [`COLUMNS`].
 pub fn figures(row: &Row) -> Vec<String> {
     if let Some(why) = &row.not_here {
         return alone(format!("not here: {why}"));
@@ -57,7 +57,7 @@ pub fn figures(row: &Row) -> Vec<String> {
     ]
 }
 
-/// A word in the place of all figures.
+/// Returns a word that replaces all figures.
 fn alone(word: String) -> Vec<String> {
     let mut cells = vec![String::new(); COLUMNS.len()];
     cells[0] = word;
@@ -81,7 +81,7 @@ fn ping(added: &Added) -> String {
     format!("{}/{} ms{lost}", number(p50.median), number(p99.median))
 }
 
-/// `1.21 MB/s`.
+/// Formats a rate, such as `1.21 MB/s`.
 pub fn rate(bytes_per_second: f64) -> String {
     let (value, unit) = match bytes_per_second {
         value if value < 1e6 => (value / 1e3, "kB/s"),
@@ -91,7 +91,7 @@ pub fn rate(bytes_per_second: f64) -> String {
     format!("{} {unit}", significant(value))
 }
 
-/// Four digits that count.
+/// Formats a value with four significant digits.
 fn significant(value: f64) -> String {
     match value.abs() {
         value_abs if value_abs >= 100.0 => format!("{value:.1}"),
@@ -100,14 +100,14 @@ fn significant(value: f64) -> String {
     }
 }
 
-/// As many digits as say something.
+/// Formats a value with as many digits as are meaningful.
 pub fn number(value: f64) -> String {
     let shown = match value.abs() {
         value_abs if value_abs >= 100.0 => format!("{value:.0}"),
         value_abs if value_abs >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     };
-    // -0.00 is 0.
+    // -0.00 becomes 0.
     if shown.trim_start_matches('-').chars().all(|char| matches!(char, '0' | '.')) {
         shown.trim_start_matches('-').to_owned()
     } else {
@@ -115,21 +115,21 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// `0.31 %`.
+/// Formats a percentage, such as `0.31 %`.
 pub fn percent(value: f64) -> String {
     format!("{} %", number(value))
 }
 
-/// `+0.31 %`.
+/// Formats a percentage with its sign, such as `+0.31 %`.
 pub fn signed_percent(value: f64) -> String {
     let shown = percent(value);
     if shown.starts_with('-') || shown.starts_with("0.00 ") { shown } else { format!("+{shown}") }
 }
 
-/// What the words before the figures are.
+/// The titles of the columns before the figures.
 pub const CELL: [&str; 5] = ["limit", "flows", "RTT", "loss", "system"];
 
-/// The words before the figures.
+/// Returns the words before the figures.
 pub fn cell(cell: &Cell, system: Name) -> Vec<String> {
     vec![
         cell.rate.to_string(),
@@ -140,7 +140,8 @@ pub fn cell(cell: &Cell, system: Name) -> Vec<String> {
     ]
 }
 
-/// A longer cell would have a terminal's lines wrap. What was cut is in the report, and failures are told anyway.
+/// The longest cell, so that a terminal does not wrap the lines. The report has the full text, and failures are printed
+/// anyway.
 const LONGEST: usize = 48;
 
 fn short(cell: String) -> String {
@@ -150,7 +151,7 @@ fn short(cell: String) -> String {
     cell.chars().take(LONGEST - 1).chain(['\u{2026}']).collect()
 }
 
-/// All rows as an aligned table for a terminal.
+/// Formats all rows as an aligned table for a terminal.
 pub fn aligned(results: &Results) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);

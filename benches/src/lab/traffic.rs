@@ -1,4 +1,4 @@
-//! One test of iperf3's: a server at the far end, a client in the cgroup, and what both report.
+//! Runs one test of iperf3: a server at the far end and a client in the cgroup. It reads the reports of both.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -18,28 +18,28 @@ use super::network::{FAR_ADDRESS, FAR_NETWORK, Network};
 use super::report_of_iperf::{Counted, End, parse};
 use super::stop::Stop;
 
-/// How long a server may take until it listens. Emulated processors are slow.
+/// The longest wait for a server to listen. Emulated processors are slow.
 const LISTENS: Duration = Duration::from_secs(20);
-/// How much longer than it should an iperf3 may take before it is ended. Its last words go through the limit.
+/// The extra time after which an iperf3 is killed. Its last bytes pass the limit too.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
-/// How much more is offered in datagrams than may pass.
+/// The offered datagrams relative to the limit.
 const SURPLUS: f64 = 1.5;
-/// Seconds between iperf3's reports.
+/// The seconds between the reports of iperf3.
 const INTERVAL: &str = "0.1";
 
-/// How long.
+/// The length of a test.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
-    /// What counts.
+    /// The seconds that count.
     pub seconds: u32,
-    /// What comes before that and does not.
+    /// The seconds before, which are omitted.
     pub omit: u32,
 }
 
 impl Span {
-    /// At that limit, bytes a second: three times as long below 1 MB/s, where a burst of ten segments is worth
-    /// a tenth of a second.
+    /// Returns the span for a limit. Below 1 MB/s it is three times as long, because a burst of ten segments is worth a
+    /// tenth of a second there.
     #[must_use]
     pub fn at(self, rate: Rate) -> Self {
         let times = if rate.bytes_per_second() < 1_000_000 { 3 } else { 1 };
@@ -47,14 +47,14 @@ impl Span {
     }
 }
 
-/// A server that waits for a client. Ends with this.
+/// A server that waits for a client. Dropping it ends the server.
 #[derive(Debug)]
 pub struct Server {
     iperf: Iperf,
     port: u16,
 }
 
-/// A test that runs. Ends with this.
+/// A running test. Dropping it ends both processes.
 #[derive(Debug)]
 pub struct Test {
     server: Iperf,
@@ -66,20 +66,21 @@ pub struct Test {
     started: Instant,
 }
 
-/// What both ends report.
+/// The reports of both ends.
 #[derive(Debug)]
 pub struct Ends {
-    /// The one who sends the payload.
+    /// The end that sends the payload.
     pub sender: End,
-    /// The one who receives it.
+    /// The end that receives the payload.
     pub receiver: End,
 }
 
 impl Server {
-    /// Starts one at the far end, and waits until it listens. Each at a time has its own port.
+    /// Starts a server at the far end and waits until it listens. Servers that run at the same time need different
+    /// ports.
     ///
     /// # Errors
-    /// When it cannot be started, or does not listen.
+    /// Fails if the server cannot be started or does not listen.
     pub fn start(network: &Network, port: u16) -> Result<Self> {
         let mut server = Command::new("ip");
         server.args(["netns", "exec", FAR_NETWORK, "iperf3", "-4", "-s", "-1", "-J"]);
@@ -92,10 +93,10 @@ impl Server {
         Ok(Self { iperf, port })
     }
 
-    /// Starts its client; that and its sockets belong to that cgroup.
+    /// Starts the client in a cgroup. Its sockets belong to that cgroup.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// Fails if the client cannot be started.
     pub fn test(self, cgroup: &Path, cell: &Cell, span: Span) -> Result<Test> {
         let mut client = Command::new("iperf3");
         client.args(["-c", FAR_ADDRESS, "-p", &self.port.to_string(), "-J", "-i", INTERVAL]);
@@ -122,7 +123,7 @@ impl Test {
     /// Starts both ends.
     ///
     /// # Errors
-    /// Those of [`Server::start`] and [`Server::test`].
+    /// Returns the errors of [`Server::start`] and [`Server::test`].
     pub fn start(
         network: &Network,
         cgroup: &Path,
@@ -133,34 +134,34 @@ impl Test {
         Server::start(network, port)?.test(cgroup, cell, span)
     }
 
-    /// Has only these seconds count, of those that its span has.
+    /// Sets which seconds of the test count.
     pub fn counts(&mut self, counted: Counted) {
         self.counted = counted;
     }
 
-    /// Since when it runs.
+    /// Returns the time when the test started.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// Waits until the client has ended. What counts is over then; what it has left in its sockets may take a
-    /// small limit half a minute, and the server waits for the last byte of it: time to take the limit away.
+    /// Waits until the client has ended. The measurement is over then, so the caller should remove the limit. What is
+    /// left in the client's sockets might take a small limit half a minute, and the server waits for the last byte.
     ///
     /// # Errors
-    /// When it hangs, or somebody wishes to stop.
+    /// Fails if the client hangs or the user wants to stop.
     pub fn client_ends(&mut self, stop: &Stop) -> Result<()> {
         self.client.wait(self.deadline, stop).context("the client")?;
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the test.
     ///
     /// # Errors
-    /// When an end fails, hangs, or did not use the congestion control that was asked for.
+    /// Fails if an end fails, hangs, or did not use the requested congestion control.
     pub fn finish(mut self, stop: &Stop) -> Result<Ends> {
         let client = self.client.finish(self.counted, self.deadline, stop).context("the client");
         if client.is_err() {
-            // It would wait for another client.
+            // The server would wait for another client.
             self.server.end();
         }
         let client = client?;
@@ -181,7 +182,7 @@ impl Test {
     }
 }
 
-/// What the client is told, but for where to.
+/// Returns the client's arguments, without the address.
 fn arguments(cell: &Cell, span: Span) -> Vec<String> {
     let mut words: Vec<String> =
         ["-t", &span.seconds.to_string(), "-O", &span.omit.to_string()].map(str::to_owned).to_vec();
@@ -202,8 +203,7 @@ fn arguments(cell: &Cell, span: Span) -> Vec<String> {
     words
 }
 
-/// A process, ended when this is dropped. What it prints goes into files without a name, so that it never
-/// waits for somebody to read.
+/// A process that is killed when this is dropped. Its output goes to unnamed files, so it never waits for a reader.
 #[derive(Debug)]
 struct Iperf {
     child: Child,
@@ -224,7 +224,7 @@ impl Iperf {
         Ok(Self { child, stdout, stderr })
     }
 
-    /// Waits until it listens.
+    /// Waits until the server listens.
     fn listens(&mut self, port: u16) -> Result<()> {
         let deadline = Instant::now() + LISTENS;
         let table = format!("/proc/{}/net/tcp", self.child.id());
@@ -232,7 +232,7 @@ impl Iperf {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server has ended ({status}): {}", self.said()?);
             }
-            // Until it has entered the far network, the table is the near one's, where nobody listens.
+            // Before the process enters the far network, this table is the near one's, where nobody listens.
             let text = fs::read_to_string(&table).with_context(|| table.clone())?;
             if is_listened_to(&text, port) {
                 return Ok(());
@@ -245,7 +245,7 @@ impl Iperf {
     fn finish(&mut self, counted: Counted, deadline: Instant, stop: &Stop) -> Result<End> {
         let status = self.wait(deadline, stop)?;
         let report = content(&mut self.stdout)?;
-        // Its own words say more than its status.
+        // The report says more than the exit status.
         let end = parse(&report, counted).with_context(|| format!("{status}"));
         let end = match end {
             Err(error) => bail!("{error:#} {}", self.said()?),
@@ -274,7 +274,7 @@ impl Iperf {
     }
 
     fn end(&mut self) {
-        // Both fail only for one that has ended and was waited for.
+        // Both calls fail only for a process that has ended and was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

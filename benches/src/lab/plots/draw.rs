@@ -1,4 +1,4 @@
-//! Puts panels on paper: groups of bars, with a line from the lowest run to the highest.
+//! Draws panels with groups of bars. A line on each bar goes from the lowest run to the highest.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -12,7 +12,7 @@ use super::{Group, Kind, Panel};
 const WIDTH: i32 = 1000;
 const HEAD: i32 = 96;
 const PANEL: i32 = 230;
-/// Around the bars of a panel.
+/// The margins around the bars of a panel, in pixels.
 const LEFT: i32 = 72;
 const RIGHT: i32 = 16;
 const TOP: i32 = 30;
@@ -23,7 +23,7 @@ const FAINT: RGBColor = RGBColor(216, 216, 216);
 const GREY: RGBColor = RGBColor(110, 110, 110);
 const GOOD: RGBColor = RGBColor(226, 242, 226);
 
-/// People who see few colours can tell these apart (Okabe and Ito's).
+/// Returns a system's colour. People with colour blindness can tell these apart (palette of Okabe and Ito).
 fn colour(name: Name) -> RGBColor {
     match name {
         Name::Ours => RGBColor(0, 114, 178),
@@ -44,7 +44,7 @@ fn colour(name: Name) -> RGBColor {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// The plot as SVG.
+/// Draws the plot as SVG.
 pub(super) fn svg(kind: &Kind, panels: &[Panel], machine: &str) -> Result<String> {
     let height = HEAD + PANEL * i32::try_from(panels.len())?;
     let mut text = String::new();
@@ -89,7 +89,7 @@ fn legend(area: &Area<'_>, panels: &[Panel]) -> Drawn {
     Ok(())
 }
 
-/// The lowest and the highest value of all panels, which have one scale, so that they can be compared.
+/// Returns the lowest and the highest value of all panels. One scale for all makes them comparable.
 fn range(kind: &Kind, panels: &[Panel]) -> (f64, f64) {
     let bars = panels.iter().flat_map(|panel| &panel.groups).flat_map(|group| &group.bars);
     let good = kind.good.unwrap_or(0.0);
@@ -97,7 +97,7 @@ fn range(kind: &Kind, panels: &[Panel]) -> (f64, f64) {
         .fold((-good, good), |(low, high), spread| (low.min(spread.min), high.max(spread.max)))
 }
 
-/// Where the bars of a panel go.
+/// The area of a panel's bars.
 struct Frame {
     top: i32,
     bottom: i32,
@@ -110,13 +110,13 @@ impl Frame {
         Self { top: panel_top + TOP, bottom: panel_top + PANEL - BOTTOM, ticks }
     }
 
-    /// How far down a value lies.
+    /// Returns the vertical position of a value, in pixels.
     fn y(&self, value: f64) -> i32 {
         let first = self.ticks.first().copied().map_or(0.0, place);
         let last = self.ticks.last().copied().map_or(1.0, place);
         let part = (place(value) - first) / (last - first);
         let height = f64::from(self.bottom - self.top);
-        // Within the picture, which has a thousand pixels or so.
+        // The value is inside the picture, which has about a thousand pixels.
         #[allow(clippy::cast_possible_truncation)]
         let up = (part * height).round() as i32;
         self.bottom - up
@@ -151,7 +151,7 @@ impl Frame {
 
     fn group(&self, area: &Area<'_>, panel: &Panel, group: &Group, left: i32, width: i32) -> Drawn {
         words(area, &group.label, (left + width / 2, self.bottom + 14), 12, INK, HPos::Center)?;
-        // Those of the panel that are in this group, side by side in its middle.
+        // Only systems in this group get a bar. The bars stand side by side in its middle.
         let places: Vec<_> = panel
             .systems
             .iter()
@@ -168,7 +168,7 @@ impl Frame {
                 continue;
             };
             let (zero, y) = (self.y(0.0), self.y(spread.median));
-            // What is 0 is to be seen, too.
+            // A bar of 0 has to be visible too.
             let corners = [(x + 1, zero.min(y) - 1), (x + bar - 1, zero.max(y) + 1)];
             area.draw(&Rectangle::new(corners, colour(*name).filled()))?;
             let line = [(middle, self.y(spread.min)), (middle, self.y(spread.max))];

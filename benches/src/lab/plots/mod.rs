@@ -1,4 +1,4 @@
-//! Results as plots: what is shown where. `draw` puts it on paper.
+//! Turns results into plots and decides what each shows. `draw` draws them.
 
 mod draw;
 mod scale;
@@ -10,18 +10,18 @@ use super::results::{Results, Row};
 use super::stats::Spread;
 use super::systems::Name;
 
-/// A figure that is plotted.
+/// A figure to plot.
 #[derive(Debug)]
 struct Kind {
-    /// Part of the file's name.
+    /// The figure's part of the file name.
     word: &'static str,
     title: &'static str,
-    /// What the numbers of the axis are.
+    /// The unit of the axis.
     unit: &'static str,
-    /// What is as good as it should be, around 0.
+    /// Values within this distance of 0 are good.
     good: Option<f64>,
     value: fn(&Row) -> Option<Spread>,
-    /// Who has no such figure.
+    /// The systems without such a figure.
     without: &'static [Name],
 }
 
@@ -31,7 +31,7 @@ const KINDS: [Kind; 3] = [
         title: "Goodput: how far off its limit",
         unit: "%",
         good: Some(1.0),
-        // What a sender who is too slow does not send is no error of the limit's.
+        // A sender that is too slow is no error of the limit.
         value: |row| row.summary.error_percent.filter(|_| row.is_loaded()),
         without: &[Name::None],
     },
@@ -53,32 +53,32 @@ const KINDS: [Kind; 3] = [
     },
 ];
 
-/// What is faster than without load was so by chance.
+/// Sets negative values to 0. Traffic that is faster under load than without was so by chance.
 fn at_least_nothing(Spread { median, min, max }: Spread) -> Spread {
     Spread { median: median.max(0.0), min: min.max(0.0), max: max.max(0.0) }
 }
 
-/// Cells that differ in their limit and in the number of flows alone.
+/// Cells that differ only in their limit and their number of flows.
 #[derive(Debug, PartialEq)]
 struct Panel {
     title: String,
-    /// Who is in any of its groups, each with a place of his own.
+    /// The systems in any of the groups. Each system has the same place in all groups.
     systems: Vec<Name>,
     groups: Vec<Group>,
 }
 
-/// One cell.
+/// The bars of one cell.
 #[derive(Debug, PartialEq)]
 struct Group {
     label: String,
-    /// For each of the panel's systems that was tried: its figure, `None` where it could not be measured.
+    /// One bar for each tried system. `None` means that the figure could not be measured.
     bars: Vec<(Name, Option<Spread>)>,
 }
 
-/// All plots of these results, as SVG, with the word for each. None for a figure that nobody has.
+/// Draws all plots of these results as SVG, each with its word. It skips figures without values.
 ///
 /// # Errors
-/// When drawing fails.
+/// Fails if drawing fails.
 pub fn all(results: &Results) -> Result<Vec<(&'static str, String)>> {
     let mut plots = Vec::new();
     for kind in &KINDS {
@@ -93,7 +93,7 @@ pub fn all(results: &Results) -> Result<Vec<(&'static str, String)>> {
 fn panels(results: &Results, kind: &Kind) -> Vec<Panel> {
     let mut panels: Vec<Panel> = Vec::new();
     for row in results.rows.iter().filter(|row| !kind.without.contains(&row.system)) {
-        // Datagrams are not sent again.
+        // UDP sends no datagram again.
         if kind.word == "again" && !row.cell.sender.is_tcp() {
             continue;
         }
@@ -115,7 +115,7 @@ fn panels(results: &Results, kind: &Kind) -> Vec<Panel> {
         );
         group.bars.push((row.system, (kind.value)(row)));
     }
-    // Where nothing at all could be measured there is nothing to see; the table says why.
+    // An empty panel shows nothing. The table gives the reason.
     panels.retain(|panel| {
         panel.groups.iter().any(|group| group.bars.iter().any(|(_, value)| value.is_some()))
     });

@@ -1,15 +1,15 @@
-//! An axis on which 0.1 % and 90 % can both be seen: linear near 0, logarithmic further out.
+//! Scales an axis on which 0.1 % and 90 % are both visible: linear near 0, logarithmic further out.
 
-/// Up to here it is (nearly) linear.
+/// The scale is almost linear up to this value.
 const LINEAR: f64 = 0.1;
 
-/// Where a value lies, in decades from 0.
+/// Returns the position of a value, in decades from 0.
 pub(super) fn place(value: f64) -> f64 {
     (value.abs() / LINEAR).ln_1p() / std::f64::consts::LN_10 * value.signum()
 }
 
-/// The numbers that are written on the axis, for values from `low` to `high`: powers of ten out to the first one
-/// that is beyond each, and 0.
+/// Returns the numbers on the axis for values from `low` to `high`: 0 and powers of ten, up to the first one beyond
+/// each end.
 pub(super) fn ticks(low: f64, high: f64) -> Vec<f64> {
     let side = |most: f64| {
         let mut ticks = Vec::new();

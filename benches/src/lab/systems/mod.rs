@@ -1,6 +1,6 @@
-//! What limits traffic, each behind the same trait: installed, left alone while the traffic runs, removed.
+//! Defines the systems that limit traffic. One trait installs each, leaves it alone during the traffic, and removes it.
 //!
-//! The eBPF ones limit the cgroup, the others all of the interface: the lab's traffic, and both probes.
+//! The eBPF systems limit the cgroup. The others limit the whole interface, so the lab's traffic and both probes.
 
 mod nft;
 mod ours;
@@ -22,13 +22,13 @@ use super::setup::{Refusal, Setup};
 
 /// A way to limit traffic.
 pub trait System {
-    /// What is to be known to read its figures, in a sentence.
+    /// Returns what a reader has to know about the system's figures, in a sentence.
     fn note(&self) -> &'static str;
 
-    /// What it counts of a packet.
+    /// Returns what the system counts of a packet.
     fn counted(&self, way: Way) -> Counted;
 
-    /// Whether it limits the cgroup alone, and not the interface.
+    /// Tells whether the system limits only the cgroup, and not the interface.
     fn is_for_cgroups(&self) -> bool {
         false
     }
@@ -36,7 +36,7 @@ pub trait System {
     /// Begins to limit.
     ///
     /// # Errors
-    /// [`Refusal::Missing`] where the kernel or the host has no such thing. Nothing stays of a failure.
+    /// Returns [`Refusal::Missing`] if the kernel or the host lacks the system. A failure leaves nothing behind.
     fn install(
         &self,
         network: &Network,
@@ -45,15 +45,15 @@ pub trait System {
     ) -> Result<Box<dyn Installed>, Refusal>;
 }
 
-/// A limit that is in force until this is removed, or dropped.
+/// A limit that is in force. Removing or dropping it ends the limit.
 pub trait Installed {
-    /// What was done, for people: commands, or what the engine says.
+    /// Returns the commands that were run, or the engine's messages.
     fn done(&self) -> Vec<String>;
 
-    /// Ends it.
+    /// Ends the limit.
     ///
     /// # Errors
-    /// When part of it stays.
+    /// Fails if a part of the limit stays.
     fn remove(self: Box<Self>) -> Result<()>;
 }
 
@@ -112,7 +112,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// All of them, in the order of tables.
+    /// All systems, in the order of tables.
     pub const ALL: &'static [Self] = &[
         Self::Ours,
         Self::OursFq,
@@ -129,7 +129,7 @@ impl Name {
         Self::None,
     ];
 
-    /// As it is typed and printed.
+    /// Returns the name as typed and printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
@@ -148,7 +148,7 @@ impl Name {
         }
     }
 
-    /// The system.
+    /// Returns the system.
     pub fn system(self) -> Box<dyn System> {
         match self {
             Self::Ours => Box::new(ours::Ours::Default),
@@ -168,7 +168,7 @@ impl Name {
     }
 }
 
-/// What is there without any of them.
+/// The network without any system.
 #[derive(Debug)]
 struct Unlimited;
 
@@ -186,8 +186,8 @@ impl System for Unlimited {
     }
 }
 
-/// How much a drop-only peer may let through at once: 250 ms as ours, but room for two packets of 64 kB, of
-/// which it would otherwise drop every one.
+/// Returns the burst of a peer that only drops, in bytes: 250 ms as ours, and at least two packets of 64 kB. With a
+/// smaller burst it would drop every such packet.
 fn policer_burst(rate: Rate) -> u64 {
     (rate.bytes_per_second() / 4).max(131_072)
 }

@@ -1,4 +1,4 @@
-//! nftables.
+//! Limits with nftables.
 
 use anyhow::Result;
 use bpf::limits::Rate;

@@ -1,4 +1,4 @@
-//! chadthrottle, in the lab's own process.
+//! Limits with chadthrottle, in the lab's own process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,18 +17,18 @@ use super::super::network::{NEAR, Network};
 use super::super::setup::{Refusal, Setup};
 use super::{Installed, System};
 
-/// In one of its kinds.
+/// The variants of chadthrottle.
 #[derive(Debug)]
 pub(super) enum Ours {
-    /// As `chadthrottle limit` does it without any option.
+    /// `chadthrottle limit` without any option.
     Default,
-    /// The same, with `fq` as the interface's queueing discipline.
+    /// The default, with `fq` as the qdisc of the interface.
     BehindFq,
-    /// `--download-queue`: downloads wait in a queue of their own (ifb with `fq`).
+    /// `--download-queue`: downloads wait in their own queue (ifb with `fq`).
     Queue,
-    /// `--burst` of that length.
+    /// `--burst` with this length.
     Burst(Duration),
-    /// `--tcp police` with that burst: packets above the limit are dropped, no more.
+    /// `--tcp police` with this burst. It only drops packets above the limit.
     Bucket(Duration),
 }
 
@@ -89,7 +89,7 @@ impl System for Ours {
             ..spec(network.throttled(), way, rate, burst, tcp)
         };
         throttles.add(&spec).map_err(|error| {
-            // What a queue needs, the kernel may not have; whatever else fails, has failed.
+            // The kernel may lack what a queue needs. Any other failure is an error.
             let said = format!("{error:#}");
             let lacks =
                 ["needs Linux 6.6", "this kernel has no"].iter().any(|it| said.contains(it));
@@ -103,7 +103,7 @@ impl System for Ours {
     }
 }
 
-/// A limit as `chadthrottle limit` without options makes it, but for one direction.
+/// Returns the limit that `chadthrottle limit` sets without options, but for one direction.
 pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWish) -> Spec {
     Spec {
         cgroup: cgroup.to_owned(),
@@ -120,7 +120,7 @@ pub(crate) fn spec(cgroup: &Path, way: Way, rate: Rate, burst: Burst, tcp: TcpWi
     }
 }
 
-/// Throttles of an engine of their own.
+/// An engine with its throttles.
 pub(crate) struct Throttles {
     engine: Engine<LinuxBpf>,
     added: Vec<ThrottleId>,
@@ -128,7 +128,7 @@ pub(crate) struct Throttles {
 }
 
 impl Throttles {
-    /// An engine without throttles.
+    /// Starts an engine without throttles.
     pub(crate) fn start() -> Result<Self> {
         let dir = Path::new(bpf::ledger::DEFAULT_DIR);
         let bpffs = Path::new(kernel::pins::DEFAULT_BPFFS);
@@ -152,12 +152,12 @@ impl Throttles {
         Ok(())
     }
 
-    /// What was added, for people.
+    /// Describes what was added.
     pub(crate) fn told(&self) -> &[String] {
         &self.told
     }
 
-    /// Removes all of them.
+    /// Removes all throttles.
     pub(crate) fn remove(mut self) -> Result<()> {
         self.engine.shut_down()?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Traffic control: queueing disciplines and the policer.
+//! Limits with traffic control: qdiscs and the policer.
 
 use anyhow::Result;
 use bpf::limits::Rate;
@@ -9,19 +9,19 @@ use super::super::network::{ALL, NEAR, Network, redirect};
 use super::super::setup::{Refusal, Setup};
 use super::{Installed, System, policer_burst};
 
-/// What comes in has no queue; it is given one by sending it through this interface.
+/// The interface that gives incoming traffic a queue. Incoming traffic has none of its own.
 const NEAR_IN: &str = "chadtest3";
 
-/// What a shaper may send at once: 10 ms, and never less than two packets.
+/// Returns the burst of a shaper, in bytes: 10 ms, and at least two packets.
 fn shaper_burst(rate: Rate) -> u64 {
     (rate.bytes_per_second() / 100).max(3_200)
 }
 
-/// Packets that a queue of its own holds: as of an ordinary interface; an `ifb` has 32 otherwise, which is what
-/// the classes of `htb` would take for theirs.
+/// The queue length of the ifb, in packets, as on an ordinary interface. The default of an `ifb` is 32, which the
+/// classes of `htb` would inherit.
 const QUEUE: u32 = 1000;
 
-/// Makes the interface at whose root a shaper shapes that direction.
+/// Creates the interface that shapes this direction at its root.
 fn shaped(setup: &mut Setup, way: Way) -> Result<&'static str, Refusal> {
     if way == Way::Up {
         return Ok(NEAR);

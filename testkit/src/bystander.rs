@@ -1,8 +1,8 @@
-//! A bystander: a process that attaches and detaches its own programs in cgroups that others use too. Now and then it leaks
-//! a program for the cleaner to find.
+//! A bystander: a process that attaches and detaches its own programs in cgroups that others use too. Now and then it
+//! leaks a program for the cleaner to find.
 //!
-//! After each operation it asks the kernel whether all its programs are still attached. So it notices at once if somebody
-//! else detaches one.
+//! After each operation it asks the kernel whether all its programs are still attached. So it notices at once if
+//! somebody else detaches one.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -26,50 +26,50 @@ use crate::leak::plant_named;
 
 const TYPES: [AttachType; 2] = [AttachType::INET_INGRESS, AttachType::INET_EGRESS];
 
-/// How many foreign attachments of its own a bystander has at most.
+/// The most foreign attachments that a bystander has.
 const OWN: usize = 12;
 
-/// Nobody leaks into a list that has more programs than this. With the programs of three bystanders it stays below 64.
+/// Bystanders leak only into lists with at most this many programs. So the lists of three bystanders stay below 64.
 const ENOUGH: usize = 16;
 
-/// Leaves time for others to run.
+/// A pause that lets other processes run.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What a bystander is to do.
+/// The task of a bystander.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// What its choices follow from.
+    /// The seed of its random choices.
     pub seed: u64,
-    /// Its programs' name.
+    /// The name of its programs.
     pub foreign: String,
-    /// The name of what is leaked; of some of its own as well, which it holds.
+    /// The name of leaked programs. Some programs that it holds have this name too.
     pub ours: String,
-    /// Cgroups with lists of many.
+    /// Cgroups with MULTI lists, which others share.
     pub shared: Vec<PathBuf>,
-    /// A cgroup with a list of one, which no other bystander uses.
+    /// A cgroup with a list of one program, which no other bystander uses.
     pub single: Option<PathBuf>,
 }
 
-/// What a bystander has done, and what of its own is attached.
+/// What a bystander has done, and which of its programs are attached.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Attached and detached.
+    /// The number of attachments and detachments.
     pub operations: u64,
-    /// Leaked in cgroups with lists of many.
+    /// The number of leaks in shared lists.
     pub leaked: u64,
-    /// Leaked in the cgroup with a list of one.
+    /// The number of leaks in the list of one.
     pub leaked_alone: u64,
-    /// How often it asked whether all of its own are there.
+    /// How often it asked the kernel whether its programs are attached.
     pub checks: u64,
-    /// Where its own are now.
+    /// The places of its attached programs.
     pub attached: Vec<(PathBuf, AttachType, ProgramId)>,
 }
 
-/// Prints `ready`, then runs one operation after another until a line comes on standard input. Then prints its account as one
-/// line of JSON, and waits for standard input to end.
+/// Prints `ready`, then runs operations until standard input has a line. Then it prints its account as one line of JSON
+/// and waits for the end of standard input.
 ///
 /// # Errors
-/// When one of its programs is gone, or a call fails unexpectedly.
+/// Fails if one of its programs is gone or a call fails unexpectedly.
 pub fn run(task: &Task) -> anyhow::Result<()> {
     let (asked, asks) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -88,28 +88,28 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
     }
     println!("{}", serde_json::to_string(&bystander.account())?);
     std::io::stdout().flush()?;
-    // What it holds stays where it is until everybody has been asked.
+    // Its programs stay attached until every bystander has been asked.
     let _ = asks.recv();
     Ok(())
 }
 
-/// Attaches a program, and is killed while it is open.
+/// Attaches a program and gets killed while the program is open.
 ///
 /// # Errors
-/// When it could not be attached.
+/// Fails if the program could not be attached.
 pub fn die(name: &str, cgroup: &Path, attach_type: AttachType) -> anyhow::Result<()> {
     let _held = add(&(cgroup.to_owned(), attach_type), name, false, true)?;
     kill(Pid::this(), Signal::SIGKILL)?;
     bail!("it lives")
 }
 
-/// A place: a cgroup and where on it.
+/// A cgroup and an attach type.
 type Place = (PathBuf, AttachType);
 
 enum Own {
-    /// Legacy; who holds it open.
+    /// A legacy attachment, with its holder if it has one.
     Legacy(ProgramId, Option<Box<Program>>),
-    /// Through a link.
+    /// An attachment through a link.
     Link(ProgramId, Link),
 }
 
@@ -125,16 +125,16 @@ struct Bystander<'a> {
     task: &'a Task,
     random: u64,
     foreign: Vec<(Place, Own)>,
-    /// At most one at a place: a second one of the same process would be a duplicate, and so a leak.
+    /// At most one program per place. A second one of the same process would count as a duplicate, so as a leak.
     ours: BTreeMap<Place, Own>,
-    /// What it has in the list of one.
+    /// The program in the list of one.
     single: Option<ProgramId>,
     account: Account,
 }
 
 impl<'a> Bystander<'a> {
     fn new(task: &'a Task) -> Self {
-        // Xorshift stays at zero.
+        // Xorshift would stay at zero.
         let random = task.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let account = Account::default();
         Self { task, random, foreign: Vec::new(), ours: BTreeMap::new(), single: None, account }
@@ -188,7 +188,7 @@ impl<'a> Bystander<'a> {
         if let Some(own) = self.ours.remove(&place) {
             return remove(&place, own);
         }
-        // Somebody has to hold it, or it is a leak.
+        // Without a holder the program would be a leak.
         let own = add(&place, &self.task.ours, self.below(2) == 0, true)?;
         self.ours.insert(place, own);
         Ok(())
@@ -207,7 +207,7 @@ impl<'a> Bystander<'a> {
         Ok(())
     }
 
-    /// A process of its own leaks, and is killed.
+    /// Starts a process that leaks a program and gets killed.
     fn leak_by_dying(&mut self, (cgroup, attach_type): &Place) -> anyhow::Result<()> {
         let mut child = Command::new(std::env::current_exe()?);
         child.args(["--dies-as", &self.task.ours, "--attach-type", attach_type.name()]).arg(cgroup);
@@ -219,20 +219,20 @@ impl<'a> Bystander<'a> {
         Ok(())
     }
 
-    /// Leaks into the list of one, or replaces the leak by a program of its own. A cleaner that detaches without looking again
-    /// would detach this program. The leaked program stays loaded, because it is leaked elsewhere too.
+    /// Leaks into the list of one, or replaces the leak with a program of its own. A cleaner that does not look again
+    /// before it detaches would hit that program. The leaked program stays loaded, because it is leaked elsewhere too.
     fn use_single(&mut self) -> anyhow::Result<()> {
         let Some(cgroup) = &self.task.single else { return self.leak() };
         let (single, flags) = (open(cgroup)?, AttachFlags::OVERRIDE);
         let is_leak = self.single.is_some();
         if !is_leak && self.below(4) != 0 {
-            // Leave the cleaner the time to look at it.
+            // This gives the cleaner time to look at the leak.
             return Ok(());
         }
         let name = if is_leak { &self.task.ours } else { &self.task.foreign };
         let program = Program::load_pass(name, TYPES[0])?;
         let elsewhere = (self.place().0, TYPES[0]);
-        // The others are at the first limit most of the time.
+        // The other lists are full up to `ENOUGH` most of the time.
         let is_room = list(&elsewhere)?.len() <= ENOUGH + 8;
         if is_leak && is_room {
             attach(program.as_fd(), &open(&elsewhere.0)?, TYPES[0], AttachFlags::MULTI, None)?;
@@ -244,7 +244,7 @@ impl<'a> Bystander<'a> {
         Ok(())
     }
 
-    /// Asks the kernel for all of its own.
+    /// Asks the kernel whether all of its programs are attached.
     fn check(&mut self) -> anyhow::Result<()> {
         self.account.checks += 1;
         let mut lists: BTreeMap<Place, Vec<ProgramId>> = BTreeMap::new();
@@ -306,10 +306,10 @@ fn remove(place: &Place, own: Own) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The programs at a place.
+/// Returns the programs at a place.
 ///
 /// # Errors
-/// Those of the kernel.
+/// Returns errors of the kernel.
 pub fn list(place: &(PathBuf, AttachType)) -> anyhow::Result<Vec<ProgramId>> {
     let list = query(&open(&place.0)?, place.1, Scope::Local, false)?;
     Ok(list.programs.into_iter().map(|program| program.id).collect())

@@ -19,27 +19,27 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// What the names of all scratch cgroups begin with.
+/// The prefix of the names of all scratch cgroups.
 pub const PREFIX: &str = "chadtest";
 
-/// A private cgroup directly below the cgroup2 mount. Dropping this removes it with everything below it. If the test itself is
-/// killed, a watcher kills the processes in the cgroup and removes it.
+/// A private cgroup directly below the cgroup2 mount. Dropping this removes it with everything below it. If the test
+/// itself is killed, a watcher kills the processes in the cgroup and removes it.
 #[derive(Debug)]
 pub struct ScratchCgroup {
     path: PathBuf,
-    /// Ends with this process, and then removes the cgroup.
+    /// Ends with this process and then removes the cgroup.
     watcher: Option<Child>,
 }
 
 /// The scratch cgroups that this process has made.
 static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Whether this process has made the cgroup, as a scratch cgroup.
+/// Tells whether this process made the cgroup as a scratch cgroup.
 pub fn is_scratch(path: &Path) -> bool {
     MADE.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|made| made == path)
 }
 
-/// Waits until the test has ended. If the test writes a word first, there is nothing to do.
+/// Waits until the test has ended. It does nothing if the test writes a word first.
 const WATCHER: &str = r#"read -r word && exit
 echo 1 >"$1/cgroup.kill"
 for try in $(seq 50); do
@@ -51,16 +51,16 @@ done"#;
 fn watch(path: &Path) -> io::Result<Child> {
     let mut watcher = Command::new("sh");
     watcher.args(["-c", WATCHER, "watcher"]).arg(path);
-    // A group of its own: Ctrl-C is for the test.
+    // The watcher has its own process group, because Ctrl-C is for the test only.
     watcher.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     watcher.spawn()
 }
 
 impl ScratchCgroup {
-    /// Makes one.
+    /// Creates a scratch cgroup.
     ///
     /// # Panics
-    /// When it cannot be made: without root, or without cgroup2.
+    /// Panics without root or without cgroup2.
     #[must_use]
     pub fn new(label: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -70,39 +70,39 @@ impl ScratchCgroup {
         fs::create_dir(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run as root", path.display()));
         MADE.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
-        // A virtual machine goes with all that is in it, and an exec is dear there.
+        // A virtual machine disappears with its cgroups, and an exec is slow there.
         let watcher = std::env::var_os("VMTESTS_KERNEL").is_none().then(|| watch(&path));
         let watcher = watcher.map(|started| started.expect("sh starts"));
         Self { path, watcher }
     }
 
-    /// Its directory.
+    /// Returns its directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its path relative to the cgroup2 mount, beginning with `/`.
+    /// Returns its path relative to the cgroup2 mount, with a leading `/`.
     ///
     /// # Panics
-    /// Never: it was made directly below the mount.
+    /// Never panics, because the cgroup is directly below the mount.
     pub fn relative(&self) -> PathBuf {
         Path::new("/").join(self.path.file_name().expect("a scratch cgroup has a name"))
     }
 
-    /// Makes a cgroup below it, with any name, and returns its directory.
+    /// Creates a cgroup below it with any name, and returns its directory.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// Panics if the cgroup cannot be created.
     pub fn child(&self, name: impl AsRef<Path>) -> PathBuf {
         let path = self.path.join(name);
         fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         path
     }
 
-    /// Moves this process into the cgroup. Sockets that it makes belong to the cgroup until the guard is dropped.
+    /// Moves this process into the cgroup. Its new sockets belong to the cgroup until the guard is dropped.
     ///
     /// # Panics
-    /// When it cannot move.
+    /// Panics if the process cannot be moved.
     pub fn enter(&self) -> Entered {
         enter(&self.path)
     }
@@ -113,7 +113,7 @@ impl Drop for ScratchCgroup {
         self.remove();
         let Some(watcher) = &mut self.watcher else { return };
         if let Some(mut word) = watcher.stdin.take() {
-            // One that has ended already need not be told.
+            // A watcher that has ended already needs no word.
             let _ = word.write_all(b"done\n");
         }
         let _ = watcher.wait();
@@ -122,7 +122,7 @@ impl Drop for ScratchCgroup {
 
 impl ScratchCgroup {
     fn remove(&self) {
-        // The processes of a test end a moment after it has waited for them.
+        // The processes of a test end a moment after the test has waited for them.
         let deadline = Instant::now() + Duration::from_secs(30);
         while let Err(error) = remove_tree(&self.path) {
             if Instant::now() > deadline {
@@ -134,8 +134,8 @@ impl ScratchCgroup {
     }
 }
 
-/// Removes a cgroup and everything below it, however deep. A whole path may be longer than the kernel takes, so this opens
-/// and removes each cgroup from its parent, and holds two descriptors at a time.
+/// Removes a cgroup and everything below it, however deep. A whole path may be longer than the kernel takes, so this
+/// opens and removes each cgroup from its parent, and holds two descriptors at a time.
 ///
 /// # Errors
 /// `EBUSY` while a process lives in one of them.
@@ -144,7 +144,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let mut here = open(parent, FOLDER, Mode::empty())?;
-    // Of each cgroup from the top to `here`, what is to be removed in it.
+    // For each cgroup from the top to `here`, the names of the cgroups to remove in it.
     let mut levels = vec![vec![CString::new(name.as_bytes())?]];
     while let Some(names) = levels.last_mut() {
         let Some(name) = names.last() else {
@@ -168,7 +168,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 const FOLDER: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// The names of the folders in a folder.
+/// Returns the names of the folders in a folder.
 fn folders(folder: &OwnedFd) -> nix::Result<Vec<CString>> {
     let mut names = Vec::new();
     let listing = unless_gone(Dir::openat(folder, c".", FOLDER, Mode::empty()))?;
@@ -192,7 +192,7 @@ fn unless_gone<T>(done: nix::Result<T>) -> nix::Result<Option<T>> {
     }
 }
 
-/// This process is in another cgroup; dropping this moves it back.
+/// Marks that this process is in another cgroup. Dropping it moves the process back.
 #[must_use = "dropping this moves the process back at once"]
 #[derive(Debug)]
 pub struct Entered {
@@ -202,7 +202,7 @@ pub struct Entered {
 /// Moves this process into a cgroup.
 ///
 /// # Panics
-/// When it cannot move.
+/// Panics if the process cannot be moved.
 pub fn enter(cgroup: &Path) -> Entered {
     let mount = kernel::cgroup::cgroup2_mount().expect("cgroup2 is mounted");
     let own = kernel::cgroup::of_process(std::process::id()).expect("this process has a cgroup");
@@ -251,7 +251,7 @@ mod tests {
         let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
         fs::write(cgroup.path().join("a/cgroup.procs"), sleeper.id().to_string()).unwrap();
         let mut watcher = watch(cgroup.path()).unwrap();
-        // As the kernel closes it.
+        // The kernel closes the pipe in the same way.
         drop(watcher.stdin.take());
         assert!(watcher.wait().unwrap().success());
         assert!(!cgroup.path().exists());

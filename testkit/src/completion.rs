@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-/// What bash offers for the last of these words, with a script of `clap_complete`'s.
+/// Returns what bash offers for the last of these words, given a script of `clap_complete`.
 ///
 /// # Panics
-/// bash cannot be run.
+/// Panics if bash cannot be run.
 pub fn in_bash(script: &str, words: &[&str]) -> Vec<String> {
     let ask = r#"
 eval "$1"; shift

@@ -1,10 +1,10 @@
-//! Whether the running kernel has the iterator over cgroups.
+//! Detects whether the running kernel has the iterator over cgroups.
 
 /// The context of its programs, as the kernel's type information names it.
 const TYPE: &[u8] = b"\0bpf_iter__cgroup\0";
 
-/// Returns whether the kernel's type information has the iterator. Mainline has had it since 6.1, but distributions also
-/// backport it, and no kernel has it without type information. So the version does not decide.
+/// Returns whether the kernel's type information has the iterator. Mainline has had it since 6.1, but distributions
+/// also backport it, and no kernel has it without type information. So the version does not decide.
 ///
 /// # Panics
 /// When the type information exists and cannot be read.

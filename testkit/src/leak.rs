@@ -35,14 +35,14 @@ pub fn load_nameless() -> kernel::Result<ThrottleProgram> {
     load(&nobody, 0, Parts::default()).map(|loaded| loaded.ingress)
 }
 
-/// A name that counts as ours: what has neither metadata nor a record is judged only if it is named as ours is. The same
-/// each time.
+/// Returns a name that counts as ours, the same on each call. The auditor recognizes a program without metadata and
+/// record by its name only.
 ///
-/// The kernel keeps 15 characters, so three are left, and pids have more digits: two processes would have the same name
-/// whose pids are a multiple of 238,328 apart. So it is one that no program has when it is first asked for.
+/// The kernel keeps 15 characters, so only three are left for the pid. Pids that differ by a multiple of 238,328 would
+/// share a name. So it picks a name that no program has at the first call.
 ///
 /// # Panics
-/// When the kernel does not tell which programs there are: without root.
+/// Panics if the kernel does not list its programs, which needs root.
 pub fn own_name() -> String {
     static NAME: OnceLock<String> = OnceLock::new();
     let choose = || {
@@ -52,7 +52,7 @@ pub fn own_name() -> String {
     NAME.get_or_init(choose).clone()
 }
 
-/// A name that does not count as ours, and that no other process of this pid namespace uses.
+/// Returns a name that does not count as ours. No other process of this pid namespace uses it.
 pub fn foreign_name() -> String {
     // 62⁴ is more than the kernel's highest pid.
     format!("chadtest_f{}", digits(std::process::id(), 4))
@@ -64,7 +64,7 @@ fn first_free(pid: u32, is_taken: impl Fn(&str) -> bool) -> String {
     all.find(|name| !is_taken(name)).expect("the kernel has not so many programs")
 }
 
-/// The last digits of a number of base 62, the lowest first.
+/// Returns the last digits of a number in base 62, the lowest first.
 fn digits(mut number: u32, count: u32) -> String {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut digit = || {
@@ -75,7 +75,7 @@ fn digits(mut number: u32, count: u32) -> String {
     (0..count).map(|_| digit()).collect()
 }
 
-/// The names of all programs.
+/// Returns the names of all programs.
 fn names() -> kernel::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for id in objects::program_ids()? {
@@ -84,10 +84,10 @@ fn names() -> kernel::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// The same under any name and with any flags.
+/// Leaks a program with any name and any flags.
 ///
 /// # Errors
-/// Those of the kernel.
+/// Returns errors of the kernel.
 pub fn plant_named(
     name: &str,
     cgroup: &Path,
@@ -112,7 +112,7 @@ mod tests {
             ("chadthrottle700", first.clone())
         );
         assert_ne!(first_free(7 + 238_328, |name| name == first), first);
-        // The highest pid of all, and the lowest: nobody shares four digits.
+        // The highest and the lowest pid also have four distinct digits.
         assert_eq!((digits(1 << 22, 4).len(), digits(0, 4).as_str()), (4, "0000"));
         const { assert!(62_u32.pow(4) > 1 << 22) };
     }

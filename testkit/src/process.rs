@@ -5,8 +5,8 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// A process that is killed when this is dropped, so that a failed test leaves none behind. (A limit does not end by itself
-/// when the test's cgroups go: it waits for its cgroup to come back.)
+/// A process that is killed when this is dropped, so a failed test leaves none behind. A limit would not end with the
+/// test's cgroups, because it waits for its cgroup to come back.
 #[derive(Debug)]
 pub struct Mortal(Child);
 
@@ -32,17 +32,17 @@ impl DerefMut for Mortal {
 
 impl Drop for Mortal {
     fn drop(&mut self) {
-        // One that was waited for cannot be killed any more.
+        // A process that was waited for cannot be killed any more.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Waits until a condition holds. The kernel detaches a moment after a process is killed, and a limit looks only every
+/// Waits until a condition holds. The kernel detaches a moment after a process is killed, and a limit looks only once a
 /// second.
 ///
 /// # Panics
-/// When it does not hold within 30 seconds, at the caller's location.
+/// Panics at the caller's location if the condition does not hold within 30 seconds.
 #[track_caller]
 pub fn soon(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -52,11 +52,10 @@ pub fn soon(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until a process that was just started has its own name. Its parent goes on as soon as exec has given up the old
-/// memory, and for a moment after that the process still has the parent's name.
+/// Waits until a new process has its own name. For a moment after exec, the process still has the name of its parent.
 ///
 /// # Panics
-/// When there is no such process, or it does not have the name within 20 seconds.
+/// Panics if the process does not exist or lacks the name after 20 seconds.
 pub fn wait_for_name(pid: u32, name: &str) {
     let comm = format!("/proc/{pid}/comm");
     let deadline = Instant::now() + Duration::from_secs(20);

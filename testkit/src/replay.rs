@@ -12,20 +12,20 @@ use crate::shell::quote;
 /// Names the folder from which `vmtests vm` copies files out of a guest, to the same path on the host.
 pub const KEPT: &str = "VMTESTS_KEPT";
 
-/// How often a failure came back.
+/// How often a failure occurred again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Again {
-    /// How often it ran.
+    /// The number of runs.
     pub runs: u32,
-    /// How often it failed.
+    /// The number of failed runs.
     pub failed: u32,
 }
 
 impl Again {
-    /// How often [`Again::tried`] tries.
+    /// The number of runs in [`Again::tried`].
     const RUNS: u32 = 3;
 
-    /// Runs it a few times.
+    /// Runs a sequence a few times and counts the failures.
     pub fn tried(mut fails: impl FnMut() -> bool) -> Self {
         let failed = (0..Self::RUNS).map(|_| u32::from(fails())).sum();
         Self { runs: Self::RUNS, failed }
@@ -43,10 +43,10 @@ impl fmt::Display for Again {
     }
 }
 
-/// What a user needs to see a failure again.
+/// What a user needs to reproduce a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repeat {
-    /// How often it came back when it was tried again.
+    /// How often the failure occurred again, if it was tried.
     pub again: Option<Again>,
     /// The command to type.
     pub command: String,
@@ -61,30 +61,30 @@ impl fmt::Display for Repeat {
     }
 }
 
-/// Of the matrix's entry for a guest's kernel, as the runner passes it on, the name.
+/// The part of the runner's matrix entry that names the guest's kernel.
 #[derive(Deserialize)]
 struct MatrixEntry {
     name: String,
 }
 
-/// Where a sequence failed: this decides what to type.
+/// Where a sequence failed. This decides which command reproduces it.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// In a guest, the kernel's name in the matrix.
+    /// The kernel's name in the matrix, in a guest.
     guest: Option<String>,
-    /// This user needs no sudo.
+    /// Whether the user is root and needs no sudo.
     is_root: bool,
-    /// The folder with the sources, where the user types the command.
+    /// The folder of the sources, where the user types the command.
     workspace: PathBuf,
-    /// The folder of the programs that were built with this one.
+    /// The folder of the programs of this build.
     programs: PathBuf,
 }
 
 impl Place {
-    /// Returns the place where this process runs.
+    /// Returns the place of this process.
     ///
     /// # Panics
-    /// In a guest, when the runner's entry for its kernel cannot be read.
+    /// Panics in a guest if the runner's matrix entry cannot be read.
     pub fn here() -> Self {
         let guest = std::env::var("VMTESTS_KERNEL").ok().map(|text| {
             let kernel: MatrixEntry = serde_json::from_str(&text).expect("the matrix's entry");
@@ -95,7 +95,7 @@ impl Place {
         let folder = own.parent().unwrap_or(Path::new(""));
         let is_test = folder.ends_with("deps");
         let programs = folder.parent().filter(|_| is_test).unwrap_or(folder);
-        // `scripts/test` takes only what it has built to sudo, and a guest hears of it.
+        // `scripts/test` uses sudo only to run what it has built. A guest gets this variable too.
         let is_sudo = std::env::var_os("SUDO_USER").is_some_and(|user| !user.is_empty());
         Self {
             guest,
@@ -105,7 +105,7 @@ impl Place {
         }
     }
 
-    /// Returns a path as a user types it at the top of the sources.
+    /// Returns a path as a user would type it at the top of the sources.
     fn shown(&self, path: &Path) -> String {
         let path = path.strip_prefix(&self.workspace).unwrap_or(path).to_string_lossy();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,".contains(&byte);
@@ -113,8 +113,8 @@ impl Place {
     }
 }
 
-/// Keeps a sequence that failed among the sources, so that it runs first from now on. A guest writes it into the folder that
-/// its host copies. If the sources are read-only, it goes to the folder for temporary files.
+/// Keeps a sequence that failed among the sources, so that it runs first from now on. A guest writes it into the folder
+/// that its host copies. If the sources are read-only, it goes to the folder for temporary files.
 ///
 /// # Errors
 /// When it cannot be written to any place that outlives this machine.
@@ -128,10 +128,10 @@ pub fn keep(sources: &Path, name: &str, text: &str) -> io::Result<PathBuf> {
     keep_in(&folders, name, text)
 }
 
-/// Writes it into the first of these folders that can be written.
+/// Writes the text into the first writable folder.
 ///
 /// # Errors
-/// When none can.
+/// Fails if no folder is writable.
 pub fn keep_in(folders: &[PathBuf], name: &str, text: &str) -> io::Result<PathBuf> {
     let mut done = Err(io::Error::other("no folder here outlives this machine"));
     for folder in folders {
@@ -144,16 +144,16 @@ pub fn keep_in(folders: &[PathBuf], name: &str, text: &str) -> io::Result<PathBu
     done
 }
 
-/// How to run a sequence again: the arguments of `vmtests replay`.
+/// The arguments of `vmtests replay` that run a sequence again.
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
-    /// The file; `None` if it could not be written.
+    /// The file, or `None` if it could not be written.
     pub file: Option<PathBuf>,
-    /// It runs on the running kernel, not on the model.
+    /// Whether the sequence runs on the running kernel instead of the model.
     pub on_kernel: bool,
-    /// The version whose rules the model follows.
+    /// The kernel version that the model follows.
     pub rules: Option<String>,
-    /// Which throttle system.
+    /// The throttle system.
     pub system: Option<String>,
 }
 
@@ -196,7 +196,7 @@ impl Replay {
             }
             _ => format!("{sudo}{replay}"),
         };
-        // All of them: a sequence runs the program and the auditor, too.
+        // A sequence also runs the program and the auditor, so all binaries are needed.
         format!("cargo build --workspace --bins && {typed}")
     }
 }
@@ -249,7 +249,7 @@ mod tests {
         let vm = format!("target/debug/vmtests vm --kernel 6.1 --command '{command}'");
         assert_eq!(typed(&kept, &guest), format!("sudo {vm}"));
         assert_eq!(typed(&kept, &Place { is_root: true, ..guest.clone() }), vm);
-        // The model is the same anywhere.
+        // The model is the same everywhere.
         assert_eq!(typed(&model, &guest), on_model);
     }
 

@@ -1,7 +1,7 @@
-//! What the tests that prove something have done, as data: each writes a JSON file, and `vmtests proved` adds them up.
+//! Stores as data what the tests have proved. Each test writes a JSON file, and `vmtests proved` adds the files up.
 //!
-//! The files go into the folder that the environment variable `VMTESTS_RESULTS` names, or below `target/results`. A test that
-//! fails says how to see the failure again, or writes none. `scripts/test` and `vmtests vm` empty the folders before a run.
+//! The files go into the folder in the environment variable `VMTESTS_RESULTS`, or below `target/results`. A failed test
+//! writes how to reproduce the failure, or nothing. `scripts/test` and `vmtests vm` empty the folders before a run.
 
 use std::fmt;
 use std::fs;
@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::replay::Repeat;
 
-/// Names the folder for results.
+/// The variable with the folder for results.
 pub const FOLDER: &str = "VMTESTS_RESULTS";
-/// Names the run that results belong to, where several runs of nextest are one: the machines of `vmtests vm`.
+/// The variable with the id of the run. The machines of `vmtests vm` run nextest several times but share one id.
 pub const RUN: &str = "VMTESTS_RUN";
 
 /// The tests that write a result.
@@ -27,7 +27,7 @@ pub enum Test {
     RandomOnModel,
     /// Every short sequence of the engine on the simulated kernel.
     ExhaustiveOnModel,
-    /// Every bug of the history is caught.
+    /// The search for every bug of the historical throttle.
     BugsOfHistory,
     /// Random sequences of the engine on a real kernel.
     EngineOnKernel,
@@ -38,14 +38,14 @@ pub enum Test {
 }
 
 impl Test {
-    /// Those that need no kernel.
+    /// The tests that need no kernel.
     pub const ON_MODEL: [Self; 3] =
         [Self::RandomOnModel, Self::ExhaustiveOnModel, Self::BugsOfHistory];
-    /// Those that run on each kernel.
+    /// The tests that run on each kernel.
     pub const ON_KERNEL: [Self; 3] =
         [Self::EngineOnKernel, Self::ProgramOnKernel, Self::ModelBesideKernel];
 
-    /// Returns the name of its function.
+    /// Returns the name of the test function.
     pub fn function(self) -> &'static str {
         match self {
             Self::RandomOnModel => "random_sequences_on_the_model_leave_nothing_behind",
@@ -63,7 +63,7 @@ impl Test {
         }
     }
 
-    /// Finds the test of that function.
+    /// Finds the test with this function.
     pub fn of_function(name: &str) -> Option<Self> {
         [Self::ON_MODEL, Self::ON_KERNEL].concat().into_iter().find(|test| test.function() == name)
     }
@@ -76,25 +76,25 @@ impl Test {
 /// The result of one test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestResult {
-    /// Which test.
+    /// The test.
     pub test: Test,
-    /// The run that it was part of: an id that nextest or `vmtests vm` made.
+    /// The id of the run, from nextest or `vmtests vm`.
     pub run: String,
-    /// What was done.
+    /// What the test did.
     pub done: Done,
 }
 
-/// What a test has done.
+/// What a test did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Done {
-    /// Sequences, and after each one nothing was left.
+    /// It ran sequences, and none left anything behind.
     Sequences(Vec<Sequences>),
-    /// The simulated kernel answered as the real one.
+    /// The simulated kernel gave the same answers as the real one.
     Agreement(Agreement),
-    /// Bugs were switched on, one at a time, and looked for.
+    /// It switched on bugs, one at a time, and searched for each.
     Bugs(Vec<Caught>),
-    /// It failed.
+    /// The test failed.
     Failed(Repeat),
 }
 
@@ -117,13 +117,13 @@ impl fmt::Display for Tested {
     }
 }
 
-/// Where sequences ran.
+/// The machine where sequences ran.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Machine {
-    /// A real kernel: its release, as `uname -r` says it.
+    /// A real kernel, with its release from `uname -r`.
     Kernel(String),
-    /// A simulated kernel: the version whose rules it had.
+    /// A simulated kernel, with the version that it follows.
     Model(String),
 }
 
@@ -135,7 +135,7 @@ impl Machine {
         Self::Kernel(release.map_or_else(|_| "?".to_owned(), std::borrow::Cow::into_owned))
     }
 
-    /// Whether it is a real kernel.
+    /// Tells whether this is a real kernel.
     pub fn is_kernel(&self) -> bool {
         matches!(self, Self::Kernel(_))
     }
@@ -150,26 +150,26 @@ impl fmt::Display for Machine {
     }
 }
 
-/// How sequences were chosen.
+/// How the sequences were chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// At random.
+    /// The sequences were random.
     Random {
-        /// What they were drawn from.
+        /// The seed.
         seed: u64,
     },
-    /// Every one.
+    /// The search ran every sequence.
     Exhaustive {
-        /// Of which steps.
+        /// The name of the alphabet of steps.
         alphabet: String,
-        /// How many steps without a mishap.
+        /// The number of steps without a mishap.
         depth: usize,
-        /// How many steps with one.
+        /// The number of steps with a mishap.
         depth_with_mishap: usize,
-        /// Sequences without a mishap.
+        /// The number of sequences without a mishap.
         plain: u64,
-        /// Sequences with one.
+        /// The number of sequences with a mishap.
         with_mishap: u64,
     },
 }
@@ -187,16 +187,16 @@ impl fmt::Display for Method {
     }
 }
 
-/// How much was done.
+/// The amount of work done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Sequences.
+    /// The number of sequences.
     pub sequences: u64,
-    /// Steps that were taken.
+    /// The number of steps.
     pub steps: u64,
-    /// Calls that were made to fail.
+    /// The number of injected call failures.
     pub faults: u64,
-    /// Owners that were killed, at a call or between two.
+    /// The number of killed owners, at a call or between two calls.
     pub crashes: u64,
 }
 
@@ -212,15 +212,15 @@ impl AddAssign for Tally {
 /// Sequences that left nothing behind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sequences {
-    /// What was tested.
+    /// The tested system.
     pub system: Tested,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// How they were chosen.
+    /// How the sequences were chosen.
     pub method: Method,
-    /// How much was done.
+    /// The amount of work done.
     pub tally: Tally,
-    /// How long it took.
+    /// The time that it took.
     pub took: Duration,
 }
 
@@ -237,14 +237,14 @@ impl fmt::Display for Sequences {
     }
 }
 
-/// The simulated kernel answered as a real one.
+/// The simulated kernel gave the same answers as a real one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreement {
-    /// As which one.
+    /// The real kernel.
     pub machine: Machine,
-    /// Sequences of calls, kept and random ones.
+    /// The number of sequences of calls, kept and random.
     pub sequences: u64,
-    /// Calls in all of them.
+    /// The number of calls in all of them.
     pub calls: u64,
 }
 
@@ -255,28 +255,29 @@ impl fmt::Display for Agreement {
     }
 }
 
-/// How one bug was looked for.
+/// The result of the search for one bug.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caught {
-    /// Which; `None`: no bug was switched on.
+    /// The bug, or `None` if no bug was switched on.
     pub bug: Option<String>,
-    /// The property that did not hold; `None`: nothing was found.
+    /// The violated property, or `None` if nothing was found.
     pub caught_by: Option<String>,
-    /// How many sequences were tried.
+    /// The number of sequences tried.
     pub sequences: u64,
-    /// How many steps the shortest sequence has that shows it.
+    /// The number of steps in the shortest sequence that shows the bug.
     pub steps: usize,
 }
 
-/// Prints what a test has done, and writes its result.
+/// Prints what a test did and writes its result.
 ///
 /// # Panics
-/// When it cannot be written into the folder that the environment names: a result that is missing is a failure.
+/// Panics if the result cannot be written into the folder that the environment names, because a missing result is a
+/// failure.
 pub fn write(test: Test, done: Done) {
     match &done {
         Done::Sequences(all) => all.iter().for_each(|each| println!("{each}")),
         Done::Agreement(agreement) => println!("{agreement}"),
-        // The test prints a table, or panics.
+        // The test prints a table itself, or panics.
         Done::Bugs(_) | Done::Failed(_) => {}
     }
     let variable = |name| std::env::var(name).ok();
@@ -285,7 +286,7 @@ pub fn write(test: Test, done: Done) {
     let named = std::env::var_os(FOLDER).map(PathBuf::from);
     let folder = named.clone().unwrap_or_else(default_folder);
     if let Err(error) = write_into(&folder, &result) {
-        // Whoever names no folder needs no file: a packager, say, whose sources are read-only.
+        // Without a folder in the environment nobody needs the file. A packager may have read-only sources.
         assert!(named.is_none(), "the result cannot be written: {error:#}");
         eprintln!("no result is written: {error:#}");
     }
@@ -296,10 +297,10 @@ fn default_folder() -> PathBuf {
     target.join(std::env::var_os("NEXTEST_PROFILE").unwrap_or("by-hand".into()))
 }
 
-/// Writes a result into a folder, whole or not at all.
+/// Writes a result into a folder, completely or not at all.
 ///
 /// # Errors
-/// When the folder cannot be made or written.
+/// Fails if the folder cannot be created or written.
 pub fn write_into(folder: &Path, result: &TestResult) -> Result<PathBuf> {
     let file = folder.join(result.test.file());
     let draft = file.with_extension("draft");
@@ -313,7 +314,7 @@ pub fn write_into(folder: &Path, result: &TestResult) -> Result<PathBuf> {
 /// Reads a result.
 ///
 /// # Errors
-/// When the text is none.
+/// Fails if the text is no result.
 pub fn parse(text: &str) -> Result<TestResult> {
     serde_json::from_str(text).context("no result of a test")
 }
@@ -321,7 +322,7 @@ pub fn parse(text: &str) -> Result<TestResult> {
 /// Reads the results in a folder, by test.
 ///
 /// # Errors
-/// When the folder has none, one cannot be read, or they are of several runs: then some are stale.
+/// Fails if there are none, if one cannot be read, or if they are from several runs, because some are stale then.
 pub fn read(folder: &Path) -> Result<Vec<TestResult>> {
     let shown = folder.display();
     let mut results = Vec::new();
@@ -389,7 +390,7 @@ mod tests {
         let folder = dir.path().join("results/root");
         write_into(&folder, &sequences()).unwrap();
         assert_eq!(read(&folder).unwrap(), [sequences()]);
-        // Once more: the same file.
+        // Writing again replaces the same file.
         write_into(&folder, &sequences()).unwrap();
         write_into(&folder, &agreement("a")).unwrap();
         assert_eq!(read(&folder).unwrap(), [sequences(), agreement("a")]);

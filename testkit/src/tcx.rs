@@ -6,10 +6,10 @@ use bpf::Owner;
 use bpf::throttle::{Parts, load};
 use kernel::link::{Link, Way};
 
-/// Whether this kernel can attach programs to network devices through links.
+/// Tells whether this kernel can attach programs to network devices through links.
 ///
 /// # Panics
-/// When the kernel gives no answer.
+/// Panics if the kernel gives no answer.
 pub fn has_tcx() -> bool {
     kernel::probe::tcx().expect("the kernel is asked as root")
 }

@@ -1,4 +1,4 @@
-//! Real packets over loopback.
+//! Sends real packets over loopback.
 
 mod at_limit;
 
@@ -12,21 +12,20 @@ pub use at_limit::{
     Interval, Measured, TRIES, assert_at_limit, assert_held, iperf3_intervals, is_at_limit,
 };
 
-/// The length of a datagram's payload.
+/// The payload of a datagram, in bytes.
 pub const PAYLOAD: usize = 1_000;
 
-/// The length of its packet, from the IP header on.
+/// Returns the length of its packet from the IP header on, in bytes.
 #[must_use]
 pub fn packet_len(address: IpAddr) -> u64 {
     let headers = if address.is_ipv4() { 20 + 8 } else { 40 + 8 };
     (PAYLOAD + headers) as u64
 }
 
-/// A bound socket with room for everything that a test sends, so that what is lost is lost in the
-/// throttle.
+/// Binds a socket with room for everything that a test sends. So only the throttle can lose packets.
 ///
 /// # Panics
-/// When it cannot be made.
+/// Panics if the socket cannot be created.
 #[must_use]
 pub fn socket(address: IpAddr) -> UdpSocket {
     let socket = UdpSocket::bind(SocketAddr::new(address, 0)).expect("a socket");
@@ -36,52 +35,53 @@ pub fn socket(address: IpAddr) -> UdpSocket {
     socket
 }
 
-/// What came of a flood.
+/// The result of a flood.
 #[derive(Debug)]
 pub struct Flood {
-    /// When each datagram was about to be sent, and when it had been, after the first one.
+    /// The times before and after each send, since the start of the flood.
     times: Vec<(Duration, Duration)>,
-    /// The length of a packet, from the IP header on.
+    /// The length of a packet from the IP header on, in bytes.
     packet: u64,
-    /// Sends that the kernel refused.
+    /// The number of sends that the kernel refused.
     pub refused: u64,
-    /// Datagrams received.
+    /// The number of received datagrams.
     pub received: u64,
 }
 
 impl Flood {
-    /// Datagrams sent.
+    /// Returns the number of sent datagrams.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.times.len() as u64
     }
 
-    /// For how long it was sent.
+    /// Returns how long the flood lasted.
     fn lasted(&self) -> Duration {
         self.times.last().map_or(Duration::ZERO, |it| it.1)
     }
 
-    /// Whether so much was sent that a limit (bytes per second) with this burst is sure to let less through.
+    /// Tells whether the flood was large enough that a limit with this burst must drop some of it. `rate` is in bytes
+    /// per second.
     fn shows(&self, rate: u64, burst: Duration) -> bool {
         *self.ideal(rate, burst).end() < self.sent()
     }
 
-    /// Bytes received, from the IP header on.
+    /// Returns the received bytes, from the IP header on.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.received * self.packet
     }
 
-    /// How many datagrams an ideal limit (bytes per second) lets through, to one percent (three at the most where the machine
-    /// stands still often), at the times at which they were
-    /// really sent: a machine that is busy with other things, and sends late and in heaps, is no error of the limit's.
-    /// Where it does something else in the middle of a send, nobody knows whether the limit was asked before or after.
+    /// Returns how many datagrams an ideal limit passes, given the actual send times. `rate` is in bytes per second.
+    ///
+    /// A busy machine sends late and in bursts, which is no error of the limit. If a send took long, the limit may have
+    /// seen the packet before or after the pause. The range allows one percent, or three if many sends took long.
     #[must_use]
     pub fn ideal(&self, rate: u64, burst: Duration) -> RangeInclusive<u64> {
         self.ideal_in_turn(&[rate], burst)
     }
 
-    /// The same of several limits: each is asked for what those before it have let through.
+    /// Returns the same for several limits in a row. Each sees what the ones before it have passed.
     #[must_use]
     pub fn ideal_in_turn(&self, rates: &[u64], burst: Duration) -> RangeInclusive<u64> {
         let costs = rates.iter().map(|&rate| self.packet as f64 / rate as f64);
@@ -90,7 +90,7 @@ impl Flood {
             let sent = self.times.iter().map(time).collect();
             costs.iter().fold(sent, |came, &cost| let_through(came, cost, burst)).len() as u64
         };
-        // Of each of these either may be true.
+        // The limit sees a packet at some time between these two.
         let (early, late) = (passed(|it| it.0), passed(|it| it.1));
         let cost = costs.iter().min().copied().unwrap_or_default();
         let torn =
@@ -100,19 +100,20 @@ impl Flood {
         least.saturating_sub(error(least))..=most + error(most)
     }
 
-    /// Fails unless what arrived is what that limit lets through.
+    /// Checks that the received datagrams are what this limit passes.
     ///
     /// # Panics
-    /// When it is not.
+    /// Panics if they are not.
     #[track_caller]
     pub fn assert_limited(&self, rate: u64, burst: Duration) {
         self.assert_limited_with_reserve(rate, burst, Duration::ZERO);
     }
 
-    /// The same where a reserve may let through as much more, once, as the rate has in that time.
+    /// Checks the same for a limit with a reserve. The reserve passes extra datagrams once, as many as the rate allows
+    /// in the time `reserve`.
     ///
     /// # Panics
-    /// When it is not.
+    /// Panics if the received datagrams differ.
     #[track_caller]
     pub fn assert_limited_with_reserve(&self, rate: u64, burst: Duration, reserve: Duration) {
         let least = *self.ideal(rate, burst).start();
@@ -127,7 +128,7 @@ impl Flood {
     }
 }
 
-/// Of what comes at these times, what a limit lets through at which a datagram costs that much time.
+/// Returns which of these datagrams a limit passes. Each datagram costs the time `cost` at the limit's rate.
 fn let_through(came: Vec<Duration>, cost: Duration, burst: Duration) -> Vec<Duration> {
     let mut busy_until = Duration::ZERO;
     let is_passed = |&now: &Duration| {
@@ -141,24 +142,24 @@ fn let_through(came: Vec<Duration>, cost: Duration, burst: Duration) -> Vec<Dura
     came.into_iter().filter(is_passed).collect()
 }
 
-/// Sends datagrams at about `rate` bytes per second (packets, from the IP header on) for that time,
-/// receiving as they come.
+/// Sends datagrams for the given time and receives them as they come. `rate` is about the bytes per second, from the IP
+/// header on.
 ///
 /// # Panics
-/// When a socket fails in another way than by a refused packet.
+/// Panics if a socket fails, except for refused packets.
 #[must_use]
 pub fn flood(sender: &UdpSocket, receiver: &UdpSocket, rate: u64, time: Duration) -> Flood {
     flood_until(&[0; PAYLOAD], sender, receiver, rate, |_, due| due >= time)
 }
 
-/// For so long a slow machine may take to send more than a limit lets through.
+/// The longest time in which a slow machine tries to exceed a limit.
 const LONGEST: Duration = Duration::from_secs(40);
 
-/// Sends three times what a limit (bytes per second) lets through in that time; and on, where the machine is so slow that
-/// a limit with this burst might let all of that through.
+/// Sends at three times the limit (bytes per second) for the given time. It continues while a limit with this burst
+/// might pass everything that the slow machine has sent.
 ///
 /// # Panics
-/// As [`flood`].
+/// Panics like [`flood`].
 #[must_use]
 pub fn flood_above(
     sender: &UdpSocket,
@@ -169,10 +170,10 @@ pub fn flood_above(
     flood_above_with(&[0; PAYLOAD], sender, receiver, (limit, burst), time)
 }
 
-/// The same with that in each datagram, which is at most [`PAYLOAD`] long.
+/// Does the same with this payload in each datagram. The payload has at most [`PAYLOAD`] bytes.
 ///
 /// # Panics
-/// As [`flood`].
+/// Panics like [`flood`].
 #[must_use]
 pub fn flood_above_with(
     payload: &[u8],
@@ -182,17 +183,17 @@ pub fn flood_above_with(
     time: Duration,
 ) -> Flood {
     flood_until(payload, sender, receiver, 3 * limit, |flood, due| {
-        // It takes a while to find out, and that is time to send.
+        // This check takes a while, and that time is missing for sending.
         let is_time = due >= time && flood.sent().is_multiple_of(50);
         is_time && (flood.shows(limit, burst) || flood.lasted() >= LONGEST)
     })
 }
 
-/// The same at about `rate` bytes per second until that is enough, told what came of it so far, and how long sending
-/// that much takes at this rate.
+/// Sends at about `rate` bytes per second until `is_enough` returns true. The closure gets the flood so far and the
+/// time that it takes at this rate.
 ///
 /// # Panics
-/// As [`flood`].
+/// Panics like [`flood`].
 #[must_use]
 pub fn flood_until(
     payload: &[u8],
@@ -220,8 +221,8 @@ pub fn flood_until(
         flood.times.push((before, start.elapsed()));
         next += gap;
     }
-    // The loopback device hands packets over in a softirq: the last ones are there in a moment, or on a busy processor
-    // in some.
+    // The loopback device delivers packets in a softirq. The last ones arrive a moment later, or somewhat later on a
+    // busy processor.
     loop {
         std::thread::sleep(Duration::from_millis(100));
         match drain(receiver) {
@@ -231,7 +232,7 @@ pub fn flood_until(
     }
 }
 
-/// Something goes on until something else is done, however long that takes; but where that fails, for a minute.
+/// Lets one activity run until another one ends it. If that fails, the activity stops after a minute.
 #[derive(Debug)]
 pub struct Until {
     start: Instant,
@@ -239,29 +240,29 @@ pub struct Until {
 }
 
 impl Until {
-    /// From now on.
+    /// Starts now.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it begins when it is made")]
     pub fn new() -> Self {
         Self { start: Instant::now(), is_over: AtomicBool::new(false) }
     }
 
-    /// Whether it goes on.
+    /// Tells whether the activity should continue.
     #[must_use]
     pub fn goes_on(&self) -> bool {
         !self.is_over.load(Ordering::Relaxed) && self.start.elapsed() < Duration::from_secs(60)
     }
 
-    /// Ends it.
+    /// Ends the activity.
     pub fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-/// Waits until somebody listens on a TCP port, in the network namespace of a process.
+/// Waits until a process listens on a TCP port, in the network namespace of process `pid`.
 ///
 /// # Panics
-/// When nobody does for half a minute.
+/// Panics if nobody listens within half a minute.
 pub fn wait_for_listener(pid: u32, port: u16) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let is_there = |table: &str| {
@@ -274,7 +275,7 @@ pub fn wait_for_listener(pid: u32, port: u16) {
     }
 }
 
-/// Whether somebody listens on that port, by a table as in `/proc/net/tcp` (proc(5)).
+/// Tells whether somebody listens on this port, given a table such as `/proc/net/tcp` (proc(5)).
 #[must_use]
 pub fn is_listened_to(table: &str, port: u16) -> bool {
     const LISTEN: &str = "0A";
@@ -288,7 +289,7 @@ pub fn is_listened_to(table: &str, port: u16) -> bool {
     })
 }
 
-/// Receives what is there.
+/// Receives all waiting datagrams and returns their number.
 fn drain(receiver: &UdpSocket) -> u64 {
     let mut buffer = [0; 2 * PAYLOAD];
     let mut count = 0;
@@ -310,11 +311,11 @@ mod tests {
         let flood = |times| Flood { times, packet: 1_000, refused: 0, received: 0 };
         let ms = Duration::from_millis;
         let calm = flood((0..1_000).map(|it| (ms(it), ms(it))).collect());
-        // 0.5 MB/s: every other one, and 100 ms more at the start.
+        // 0.5 MB/s passes every second datagram, and the burst adds 100 ms at the start.
         assert_eq!(calm.ideal(500_000, Duration::ZERO), 494..=506);
         assert_eq!(calm.ideal(500_000, ms(100)), 544..=556);
         assert_eq!(calm.ideal(2_000_000, Duration::ZERO), 989..=1_011);
-        // Of each second one, or none, by when it is looked at.
+        // Each second datagram passes or not, depending on when in the send the limit sees it.
         let second = |it: u64| [(0, 0), (0, 500)].map(|(from, to)| (ms(it + from), ms(it + to)));
         let torn = flood((0..100_000).step_by(1_000).flat_map(second).collect());
         assert_eq!(torn.ideal(1_000, Duration::ZERO), 98..=102, "no send takes as long");
@@ -328,7 +329,7 @@ mod tests {
             |it: u64| [0, 1_400, 1_600].map(|at| (us(3_200 * it + at), us(3_200 * it + at)));
         let times = (0..100).flat_map(round).collect();
         let flood = Flood { times, packet: 1_000, refused: 0, received: 0 };
-        // Alone each takes two of three: the wide one the first two, the narrow one the first and the last.
+        // Alone, each limit passes two of three: the wide one the first two, the narrow one the first and the last.
         let (wide, narrow) = (1_000_000, 666_667);
         assert_eq!(flood.ideal(wide, Duration::ZERO), 197..=203);
         assert_eq!(flood.ideal(narrow, Duration::ZERO), 197..=203);

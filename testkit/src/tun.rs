@@ -1,9 +1,10 @@
-//! A process that holds a tun or tap device, as a VPN client or a virtual machine does.
+//! Starts a process that holds a tun or tap device, like a VPN client or a virtual machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// Moves to a cgroup, opens a device of that name and kind and, if asked, a UDP socket. Ends with its standard input.
+/// Moves to a cgroup and opens a device of the given name and kind, and a UDP socket on request. It ends with its
+/// standard input.
 const HOLDER: &str = r#"
 import fcntl, os, socket, struct, sys
 cgroup, name, kind, transport = sys.argv[1:]
@@ -17,20 +18,20 @@ print("ready", flush=True)
 sys.stdin.read()
 "#;
 
-/// A process with such a device. Dropping this ends the process, and the device goes with it.
+/// A process with a tun or tap device. Dropping it ends the process, and the device disappears.
 #[derive(Debug)]
 pub struct Holder {
     child: Child,
 }
 
 impl Holder {
-    /// Starts one in a cgroup. `transport`: with a UDP socket, as a VPN client has.
+    /// Starts the process in a cgroup. With `transport` it also opens a UDP socket, like a VPN client.
     ///
     /// # Panics
-    /// When it does not come up: without root, python3 or the kernel's `tun`.
+    /// Panics if it does not start: without root, python3 or the kernel's `tun`.
     #[must_use]
     pub fn start(cgroup: &std::path::Path, name: &str, kind: &str, transport: bool) -> Self {
-        // Where it is a module, /dev/net/tun comes with it. Where it is built in, there is nothing to load.
+        // Loading the module creates /dev/net/tun. A built-in tun needs no loading.
         let _ = Command::new("modprobe").arg("tun").stderr(Stdio::null()).status();
         let mut child = Command::new("python3")
             .args(["-S", "-c", HOLDER])
@@ -47,7 +48,7 @@ impl Holder {
         Self { child }
     }
 
-    /// Its pid.
+    /// Returns its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -56,7 +57,7 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         if let Some(mut stdin) = self.child.stdin.take() {
-            // One that has ended already need not be told.
+            // A process that has ended already needs no notice.
             let _ = stdin.flush();
         }
         let _ = self.child.kill();

@@ -1,33 +1,35 @@
-//! Whether a transfer is at its limit.
+//! Checks whether a transfer runs at its limit.
 
 use std::time::Instant;
 
 use serde_json::Value;
 
-/// What came in about a second.
+/// The bytes received in about a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
-    /// Bytes.
+    /// The number of bytes.
     pub bytes: f64,
-    /// How long it was: a machine that is busy with other things is late.
+    /// The length in seconds. It varies, because a busy machine is late.
     pub seconds: f64,
 }
 
 impl Interval {
-    /// Bytes a second.
+    /// Returns the bytes per second.
     #[must_use]
     pub fn rate(self) -> f64 {
         self.bytes / self.seconds
     }
 }
 
-/// The burst of a limit for which none is wished, in seconds.
+/// The default burst of a limit, in seconds.
 const BURST: f64 = 0.25;
 
-/// Whether what came is what a limit with the usual burst lets through (bytes per second): all together no more than that
-/// much time and the burst, in the slowest interval at most 3 % above the limit, and in the fastest one at least 90 % of
-/// it. A machine that did something else for half of a second made one interval slower, and the next one faster by at
-/// most the burst: that is no error of the limit's.
+/// Tells whether the intervals match a limit (bytes per second) with the default burst. In all, they may have their
+/// time at the rate plus the burst. The slowest interval is at most 3 % above the limit, and the fastest at least 90 %
+/// of it.
+///
+/// A machine that pauses for half a second slows one interval down. The next one then exceeds the limit by at most the
+/// burst, which is no error of the limit.
 #[must_use]
 pub fn is_at_limit(came: &[Interval], limit: f64) -> bool {
     let sum = |of: fn(&Interval) -> f64| came.iter().map(of).sum::<f64>();
@@ -38,47 +40,47 @@ pub fn is_at_limit(came: &[Interval], limit: f64) -> bool {
     sum(|it| it.bytes) <= most && slowest <= 1.03 && fastest >= 0.9
 }
 
-/// What a measurement came to.
+/// The result of a measurement.
 #[derive(Debug)]
 pub struct Measured {
-    /// What came in each second or so, or nothing where that cannot be told.
+    /// The intervals of about a second, or none if they are unknown.
     pub came: Vec<Interval>,
-    /// All that the limit has let through since it was armed, by its own counters.
+    /// Everything that the limit has passed since it was armed, by its own counters.
     pub passed: Interval,
 }
 
 impl Interval {
-    /// What the limit that was armed right after that moment has let through until now. (The bytes are read first.)
+    /// Creates the interval from `armed` until now. Arm the limit right after `armed`, and read `bytes` before this
+    /// call.
     #[must_use]
     pub fn since(armed: Instant, bytes: f64) -> Self {
         Self { bytes, seconds: armed.elapsed().as_secs_f64() }
     }
 }
 
-/// What passes beside the burst while the bucket is full: the reserve, in seconds.
+/// The reserve, in seconds. It passes in addition to the burst while the bucket is full.
 const RESERVE: f64 = 0.025;
-/// And one packet that begins before it is, and one by the reserve: as large as GSO makes them, in bytes.
+/// The largest packet that GSO makes, in bytes. One may start before the bucket is full, and one may use the reserve.
 const LARGEST: f64 = 65_536.0;
 
-/// Fails where a limit with the usual burst has let more through than it may in that time. What else the machine does
-/// makes that less, never more.
+/// Checks that a limit with the default burst has not passed too much. Other load on the machine only reduces what
+/// passes.
 ///
 /// # Panics
-/// Then.
+/// Panics if the limit has passed too much.
 #[track_caller]
 pub fn assert_held(passed: Interval, limit: f64) {
     let most = (1.005 * passed.seconds + BURST + RESERVE) * limit + 2.0 * LARGEST;
     assert!(passed.bytes <= most, "{limit:.0} bytes a second: {passed:.2?}, not {most:.0} bytes");
 }
 
-/// How often a busy machine may be in the way of a measurement.
+/// How many measurements other load on the machine may disturb.
 pub const TRIES: usize = 12;
 
-/// Measures until what came is at a limit, and fails where it never is, or where the limit has once let through more than
-/// it may. (How near it comes where the machine has time, docs/benchmarks has.)
+/// Repeats a measurement until it runs at its limit. `docs/benchmarks` says how close a limit comes on an idle machine.
 ///
 /// # Panics
-/// When it is not, however often it is measured, and each time when too much has passed.
+/// Panics if no measurement runs at the limit, or if the limit passes too much in any of them.
 #[track_caller]
 pub fn assert_at_limit(limit: f64, mut measure: impl FnMut() -> Measured) {
     let mut seen = Vec::new();
@@ -93,15 +95,15 @@ pub fn assert_at_limit(limit: f64, mut measure: impl FnMut() -> Measured) {
     panic!("{limit:.0} bytes a second: {seen:.2?}");
 }
 
-/// A shorter interval is the rest after the last whole one: its rate means nothing.
+/// A shorter interval is the rest after the last whole one. Its rate means nothing.
 const SHORTEST: f64 = 0.5;
 
-/// What came in each second, as the side says that received: the client of `iperf3 --json`, or its server, where that
-/// runs with `--json` too and the client with `--get-server-output`. Without what `--omit` leaves out, and without the
-/// interval after that, in whose middle iperf3 begins to count anew.
+/// Returns the receiver's intervals from the output of `iperf3 --json`. If the server receives, it needs `--json` and
+/// the client `--get-server-output`. It skips the seconds of `--omit` and the interval after them, because iperf3
+/// resets its counters within that interval.
 ///
 /// # Panics
-/// When that is not to be found there.
+/// Panics if the output has no such intervals.
 #[must_use]
 pub fn iperf3_intervals(said: &Value) -> Vec<Interval> {
     let is_reverse = said["start"]["test_start"]["reverse"] == 1;
@@ -129,7 +131,7 @@ mod tests {
             is_at_limit(&came, 1_000.0)
         };
         assert!(holds(&[200.0, 910.0]) && holds(&[1_240.0, 1_030.0]));
-        // Too slow, too fast, too much in all, nothing.
+        // Too slow, too fast, too much in all, and nothing.
         assert!(!holds(&[890.0, 890.0]) && !holds(&[1_040.0, 1_040.0]));
         assert!(!holds(&[1_300.0, 1_020.0]) && !holds(&[]));
     }

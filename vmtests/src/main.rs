@@ -1,4 +1,4 @@
-//! The harness's command line.
+//! Parses the harness's command line.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What the tests have proved, in words: added up from their results.
+//! Adds up the results of the tests and says in words what they have proved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -48,10 +48,10 @@ fn run(folders: &[PathBuf], at_least: u64) -> Result<String> {
     Ok(words(&proofs.machines))
 }
 
-/// The folders in a folder, each of which has to have results; itself if it has none.
+/// Returns the folders in a folder. Each must have results. Returns the folder itself if it has none.
 fn with_results(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut below = Vec::new();
-    // That it cannot be read is told when its results are read.
+    // Reading the results reports an unreadable folder.
     if let Ok(listing) = fs::read_dir(folder) {
         for entry in listing {
             let path = entry.with_context(|| folder.display().to_string())?.path();
@@ -64,22 +64,22 @@ fn with_results(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(if below.is_empty() { vec![folder.to_owned()] } else { below })
 }
 
-/// What was done, by machine.
+/// The proofs of all machines.
 #[derive(Debug, Default)]
 struct Proofs {
     machines: BTreeMap<Machine, Proof>,
-    /// The bugs of the history; `None`: nobody looked for them.
+    /// The bugs of the historical throttle, or `None` if nobody searched for them.
     bugs: Option<Vec<Caught>>,
     failed: Vec<Test>,
 }
 
-/// What was done on one machine.
+/// The proofs of one machine.
 #[derive(Debug, Clone, Default)]
 struct Proof {
-    /// Which tests have a result.
+    /// The tests that have a result.
     tests: BTreeSet<Test>,
     tallies: BTreeMap<Tested, Tally>,
-    /// Calls on which the model of the kernel agreed with it.
+    /// The number of calls on which the model and the kernel agreed.
     agreed: u64,
 }
 
@@ -118,7 +118,7 @@ impl Proofs {
     }
 }
 
-/// The sequences find every bug of the history, and none where there is none.
+/// Checks that the sequences find every bug of the historical throttle, and nothing without a bug.
 fn check_bugs(bugs: Option<&[Caught]>) -> Result<()> {
     let bugs = bugs.context("nobody tried whether the sequences find the bugs of the history")?;
     let of = |name: Option<String>| bugs.iter().find(move |it| it.bug == name);
@@ -132,13 +132,13 @@ fn check_bugs(bugs: Option<&[Caught]>) -> Result<()> {
 }
 
 impl Proof {
-    /// Whether each test ran, each system met with failures and death, and enough was done. What one system came through is
-    /// no proof for another.
+    /// Checks that each test ran, that each system met failures and deaths, and that enough was done. A proof for one
+    /// system is none for another.
     fn check(&self, machine: &Machine, at_least: u64) -> Result<()> {
         let (tests, systems, factor) = if machine.is_kernel() {
             (&Test::ON_KERNEL[..], &[Tested::Engine, Tested::Program][..], 1)
         } else {
-            // A model is a hundred times as fast as a kernel. The bugs are no matter of one machine.
+            // A model is a hundred times as fast as a kernel. The search for bugs belongs to no single machine.
             (&[Test::RandomOnModel, Test::ExhaustiveOnModel][..], &[Tested::Engine][..], 10)
         };
         for test in tests {
@@ -171,7 +171,7 @@ impl Proof {
     }
 }
 
-/// One line for each machine, and what all of it says together.
+/// Returns one line for each machine, and one for all of them.
 fn words(machines: &BTreeMap<Machine, Proof>) -> String {
     let mut all = Tally::default();
     let mut text = String::new();
@@ -197,7 +197,7 @@ fn words(machines: &BTreeMap<Machine, Proof>) -> String {
     text
 }
 
-/// `1 kernel`, `2 kernels`, `2 models of a kernel`.
+/// Returns a count with its noun, such as `1 kernel`, `2 kernels` or `2 models of a kernel`.
 fn several(count: usize, what: &str) -> String {
     if count == 1 {
         return format!("1 {what}");
@@ -257,7 +257,7 @@ mod tests {
         std::iter::once(None).chain(Bug::ALL.map(Some)).map(caught).collect()
     }
 
-    /// What a kernel's tests have done in these numbers of steps.
+    /// Creates the results of a kernel's tests with these numbers of steps.
     fn on_kernel(engine: u64, program: u64) -> [TestResult; 3] {
         let agreement = Agreement { machine: kernel(), sequences: 1, calls: 30 };
         [
@@ -281,7 +281,7 @@ mod tests {
         proofs
     }
 
-    /// What is said against these results, if at least so many steps are asked for.
+    /// Returns the objection to these results, if at least this many steps are required.
     fn objection(results: impl IntoIterator<Item = TestResult>, at_least: u64) -> String {
         proofs(results).check(at_least).map_or_else(|error| error.to_string(), |()| String::new())
     }
@@ -325,7 +325,7 @@ mod tests {
             let calm = objection([engine, program, agreement], 0);
             assert!(calm.contains("no call of the program was made to fail"), "{calm}");
         }
-        // Under the program's test, and yet the engine's.
+        // The file has the name of the program's test, but the result is the engine's.
         let [engine, _, agreement] = on_kernel(10, 10);
         let other = sequences(Test::ProgramOnKernel, kernel(), Tested::Engine, 10);
         let alone = objection([engine, other, agreement], 0);
@@ -380,7 +380,7 @@ mod tests {
         let good = folder("vm/6.1", &on_kernel(10, 0));
         assert!(run(std::slice::from_ref(&good), 10).unwrap().contains("10 steps"));
         assert!(run(std::slice::from_ref(&good), 11).is_err());
-        // A folder of folders: each is asked for its results.
+        // Each folder in this folder must have results.
         assert!(run(&[dir.path().join("vm")], 10).unwrap().contains("10 steps"));
         folder("vm/6.12", &[]);
         assert!(told(&[dir.path().join("vm")]).contains("vm/6.12 has no results"));

@@ -1,7 +1,7 @@
 //! Fetches kernels from Debian's archive by the names of their packages, and installs nothing.
 //!
-//! apt-get uses its own directories below the cache, so it needs no root and does not touch the system's sources, lists and
-//! locks. It can fetch from any Debian suite if the system has one of them among its sources.
+//! apt-get uses its own directories below the cache, so it needs no root and does not touch the system's sources, lists
+//! and locks. It can fetch from any Debian suite if the system has one of them among its sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use super::matrix::Debian;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Why this way is none here, if so.
+/// Returns why this way does not work here, if so.
 pub fn unavailable(way: &Debian) -> Option<String> {
     site(way).err().map(|error| format!("{error:#}"))
 }
 
-/// Downloads the package and what belongs to its kernel, and unpacks them below `root`.
+/// Downloads the package and the other packages of its kernel, and unpacks them below `root`.
 ///
 /// # Errors
-/// When the archive cannot be reached or has no such package.
+/// Fails if the archive is unreachable or lacks the package.
 pub fn fetch(way: &Debian, apt: &Path, root: &Path) -> Result<Vec<String>> {
     let apt = Apt::new(way, apt)?;
     output(apt.run("apt-get").arg("update"))
@@ -42,7 +42,7 @@ pub fn fetch(way: &Debian, apt: &Path, root: &Path) -> Result<Vec<String>> {
     Ok(packages)
 }
 
-/// An apt with directories of its own.
+/// An apt with its own directories.
 struct Apt {
     dir: PathBuf,
 }
@@ -70,13 +70,13 @@ impl Apt {
             format!("Dir::Etc::SourceList={}", dir("sources.list")),
             format!("Dir::State={}", dir("state")),
             format!("Dir::Cache={}", dir("cache")),
-            // The system's own sources and pins would mix other kernels in.
+            // The system's own sources and pins would mix in other kernels.
             "Dir::Etc::SourceParts=/dev/null".into(),
             "Dir::Etc::Preferences=/dev/null".into(),
             "Dir::Etc::PreferencesParts=/dev/null".into(),
             "Acquire::Languages=none".into(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
-            // A failed update is an error, not a warning; the user _apt cannot write into the cache.
+            // A failed update becomes an error instead of a warning. The user _apt cannot write into the cache.
             "APT::Update::Error-Mode=any".into(),
             "APT::Sandbox::User=root".into(),
         ] {
@@ -87,7 +87,7 @@ impl Apt {
     }
 }
 
-/// Where Debian's archive is for that suite, as the system's own sources have it.
+/// Returns the address of Debian's archive for this suite, from the system's own sources.
 fn site(way: &Debian) -> Result<String> {
     if find("apt-get").is_none() {
         bail!("{} is a Debian package, and there is no apt-get here", way.package);
@@ -102,15 +102,15 @@ fn site(way: &Debian) -> Result<String> {
     })
 }
 
-/// Of the sites that apt knows, the one that has a suite.
+/// Returns the site that has a suite, among the sites that apt knows.
 fn site_of(sites: &str, suite: &str) -> Option<String> {
     let end = if suite.ends_with("-security") { "/debian-security" } else { "/debian" };
     let ends = |site: &&str| site.trim_end_matches('/').ends_with(end);
     sites.lines().map(str::trim).find(ends).map(str::to_owned)
 }
 
-/// Of a package that is a kernel, or depends on one, all packages that together are that kernel: since
-/// 7.0 its image and its modules are packages of their own.
+/// Returns all packages that make up the kernel of this package. The package is a kernel or depends on one. Since 7.0,
+/// the image and the modules are separate packages.
 fn kernel_packages(package: &str, show: impl Fn(&str) -> Result<String>) -> Result<Vec<String>> {
     let description = show(package)?;
     let versioned = |name: &&str| name.starts_with("linux-image-") && has_version(name);
@@ -136,7 +136,7 @@ fn kernel_packages(package: &str, show: impl Fn(&str) -> Result<String>) -> Resu
     Ok(packages)
 }
 
-/// Whether a package is of one version of the kernel: `linux-image-6.12-cloud-amd64` is of whichever is
+/// Tells whether a package has one fixed kernel version. `linux-image-6.12-cloud-amd64` does not, because it depends on
 /// the newest 6.12.
 fn has_version(package: &str) -> bool {
     let version = package.trim_start_matches("linux-image-");
@@ -144,7 +144,7 @@ fn has_version(package: &str) -> bool {
         >= 3
 }
 
-/// The names in a description's `Depends`, the first one of each choice.
+/// Returns the names in a description's `Depends`, with the first name of each choice.
 fn depends(description: &str) -> Vec<&str> {
     let line = description.lines().find_map(|line| line.strip_prefix("Depends:")).unwrap_or("");
     line.split(',').filter_map(|choice| choice.split_whitespace().next()).collect()

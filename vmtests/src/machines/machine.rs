@@ -27,9 +27,9 @@ const POWER_OFF: Duration = Duration::from_secs(20);
 /// How a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// With its closing line.
+    /// The guest printed its closing line.
     Closed(Closing),
-    /// Without one, by itself: this is how virtme-ng ended.
+    /// virtme-ng ended without a closing line. This is how it ended.
     Died(String),
     /// It reached a time limit and was killed.
     Hung(&'static str, Duration),
@@ -56,19 +56,19 @@ pub struct Transcript {
     pub took: Duration,
 }
 
-/// Where its output goes.
+/// The files for a guest's output.
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'a> {
-    /// The kernel's console, and what virtme-ng itself says.
+    /// The file for the kernel's console and virtme-ng's own messages.
     pub console: &'a Path,
-    /// All that the guest's script prints.
+    /// The file for everything that the guest's script prints.
     pub log: &'a Path,
 }
 
-/// Runs it to its end.
+/// Runs a guest to its end.
 ///
 /// # Errors
-/// When virtme-ng cannot be started, a file cannot be written, or a process of the machine's stays.
+/// Fails if virtme-ng cannot be started, a file cannot be written, or a process of the machine stays.
 pub fn run(
     command: &mut Command,
     word: &str,
@@ -84,8 +84,8 @@ pub fn run(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut group = Group::start(command)?;
     let lines = listen(&mut group)?;
-    // Through a pipe: QEMU opens its standard error anew, and in a file would write over what virtme-ng
-    // and virtiofsd have said there.
+    // A pipe is necessary. QEMU opens its standard error again, and would overwrite what virtme-ng and virtiofsd have
+    // written to a file.
     let mut errors = group.stderr().context("no standard error")?;
     let console = std::thread::spawn(move || io::copy(&mut errors, &mut console));
     let mut transcript = Transcript {
@@ -116,7 +116,7 @@ pub fn run(
                 heard(&Line::Other);
                 continue;
             }
-            // What it said last may still be on its way.
+            // The last lines may still be on their way.
             Err(RecvTimeoutError::Timeout) => {
                 if silent_since.get_or_insert_with(Instant::now).elapsed() > LAST_WORDS {
                     break died();
@@ -168,7 +168,7 @@ pub fn run(
         *how = status.to_string();
     }
     log.flush().context("cannot write the log")?;
-    // Its last writers have been ended.
+    // All writers have ended by now.
     if let Ok(copied) = console.join() {
         copied.context("cannot write the console's file")?;
     }
@@ -187,7 +187,7 @@ fn died() -> End {
     End::Died(String::new())
 }
 
-/// The lines of its standard output, until it is closed.
+/// Reads the lines of standard output until it closes.
 fn listen(group: &mut Group) -> Result<mpsc::Receiver<String>> {
     let stdout = group.stdout().context("no standard output")?;
     let (sender, lines) = mpsc::channel();

@@ -1,7 +1,7 @@
 //! Runs the tests in virtual machines with several kernels.
 //!
-//! [`matrix`] says which kernels, [`kernels`] gets them, [`suite`] lists the tests on the host,
-//! [`machine`] boots and listens, [`verdict`] judges, [`report`] shows.
+//! [`matrix`] names the kernels, and [`kernels`] gets them. [`suite`] lists the tests on the host. [`machine`] boots
+//! and listens, [`verdict`] judges, and [`report`] shows the results.
 
 pub mod accel;
 pub mod apt;
@@ -101,7 +101,7 @@ pub struct Args {
     filter: Vec<String>,
 }
 
-/// Runs it.
+/// Runs the command and returns its exit status.
 pub fn main(args: &Args) -> ExitCode {
     match run::run(args) {
         Ok(status) => ExitCode::from(status),

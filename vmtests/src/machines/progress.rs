@@ -1,5 +1,5 @@
-//! Shows progress on standard error: one moving line for each machine on a terminal, plain lines elsewhere. Standard output
-//! has only the table.
+//! Shows progress on standard error: one moving line for each machine on a terminal, plain lines elsewhere. Standard
+//! output has only the table.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::protocol::Line;
 
-/// How often a plain line is printed though nothing has failed.
+/// How often a plain line appears, even without a failure.
 const PLAIN: Duration = Duration::from_secs(20);
 
 /// The display.
@@ -19,12 +19,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// On a terminal it moves.
+    /// Creates the display. On a terminal its lines move.
     pub fn new() -> Self {
         Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new) }
     }
 
-    /// Says something once.
+    /// Prints a message once.
     pub fn say(&self, text: &str) {
         match &self.bars {
             Some(bars) => {
@@ -34,7 +34,7 @@ impl Progress {
         }
     }
 
-    /// A kernel that is being booted, for that many tests.
+    /// Adds a line for a kernel that boots, with the number of its tests.
     pub fn kernel(&self, name: &str, tests: usize) -> KernelProgress<'_> {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(tests as u64));
@@ -79,7 +79,7 @@ struct State {
 }
 
 impl KernelProgress<'_> {
-    /// Shows what a line of the guest means. To be called now and then though it says nothing.
+    /// Shows what a line of the guest means. Call it from time to time, even if the guest is silent.
     pub fn heard(&self, line: &Line) {
         let Ok(mut state) = self.state.lock() else { return };
         match line {
@@ -88,7 +88,7 @@ impl KernelProgress<'_> {
                 self.progress.say(&format!("{}: booted {release} in {took:.1} s", self.name));
                 state.booted = true;
             }
-            // Nextest's summary says all failures once more.
+            // nextest's summary repeats all failures.
             Line::Test(test) if state.booted && test.done > state.done => {
                 state.done = test.done;
                 if !test.passed {
@@ -107,7 +107,7 @@ impl KernelProgress<'_> {
         }
     }
 
-    /// It is over.
+    /// Ends the kernel's line with these words.
     pub fn done(&self, words: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

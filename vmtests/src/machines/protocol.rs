@@ -1,35 +1,35 @@
 //! Reads what a guest prints, line by line.
 //!
-//! The script's own lines begin with `@` and a word that the host makes up for each run, so that no test can print one by
-//! chance. All other lines come from the test runner.
+//! The script's own lines begin with `@` and a word that the host makes up for each run, so that no test can print one
+//! by chance. All other lines come from the test runner.
 
 /// A line of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
     /// The script has begun, on this kernel.
     Booted {
-        /// Its `uname -r`.
+        /// The output of `uname -r`.
         release: String,
     },
     /// The tests' `JUnit` XML follows.
     JunitBegins,
     /// The tests' `JUnit` XML has ended.
     JunitEnds,
-    /// A file of that name follows, which the tests want to be kept.
+    /// A file follows that the tests want to keep.
     KeptBegins {
-        /// It is of this folder: no path.
+        /// The name of the file, without a path.
         name: String,
     },
     /// The file has ended.
     KeptEnds,
-    /// A file of that name follows, which has the result of a test.
+    /// A file with the result of a test follows.
     ResultBegins {
-        /// It is of this folder: no path.
+        /// The name of the file, without a path.
         name: String,
     },
     /// The file has ended.
     ResultEnds,
-    /// The script has done all it was to do. Only this is a verdict.
+    /// The script has done everything. Only this line is a verdict.
     Closing(Closing),
     /// A test has ended.
     Test(Test),
@@ -37,23 +37,23 @@ pub enum Line {
     Other,
 }
 
-/// A guest's last word.
+/// The last line of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closing {
     /// The exit status of the test runner.
     pub tests: i32,
-    /// The exit status of the look for leftovers: 0 nothing, 1 something, 2 could not look.
+    /// The exit status of the search for leftovers: 0 for none, 1 for some, 2 if the search failed.
     pub leftovers: i32,
 }
 
-/// A test that has ended, as nextest shows it.
+/// A finished test, as nextest prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Test {
     /// Whether it passed.
     pub passed: bool,
-    /// How many have ended.
+    /// The number of finished tests.
     pub done: usize,
-    /// Suite and name.
+    /// The suite and the name.
     pub name: String,
 }
 
@@ -80,7 +80,7 @@ pub fn read(line: &str, word: &str) -> Line {
     }
 }
 
-/// Whether it names a file in a folder, and no way out of it.
+/// Tells whether the text is a file name that stays within its folder.
 fn is_name(name: &str) -> bool {
     !name.contains('/') && name != ".."
 }
@@ -88,7 +88,7 @@ fn is_name(name: &str) -> bool {
 /// Reads nextest's `PASS [   1.030s] ( 1/15) suite name`.
 fn test(line: &str) -> Option<Test> {
     let (status, rest) = line.trim_start().split_once(" [")?;
-    // While a test runs, and once more at the end.
+    // nextest prints these while a test runs, and again at the end.
     if status == "SLOW" || status.starts_with("TERMINATING") || !line.starts_with(' ') {
         return None;
     }

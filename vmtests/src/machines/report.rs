@@ -8,7 +8,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::verdict::{Outcome, Run};
 
-/// How many characters of what a failed test said are shown with the verdict.
+/// The most characters of a failed test's message that the report shows.
 const MAX_WORDS: usize = 600;
 
 /// Makes a report with a suite for each kernel. Problems beside failed tests are a case of their own.
@@ -88,13 +88,14 @@ pub fn table<'a>(runs: impl IntoIterator<Item = &'a Run>) -> String {
     table.trim_fmt()
 }
 
-/// Returns for each failed test its name, the beginning of its message, and the command that replays it if there is one.
+/// Returns for each failed test its name, the beginning of its message, and the command that replays it if there is
+/// one.
 pub fn failures(run: &Run) -> Vec<String> {
     let suites = run.report.iter().flat_map(|report| &report.test_suites);
     let cases =
         suites.flat_map(|suite| suite.test_cases.iter().map(|case| (suite.name.as_str(), case)));
     let failed = |(suite, case): (&str, &TestCase)| match &case.status {
-        // nextest says of one that took too long nothing but that.
+        // For a test that took too long, nextest has only this message.
         TestCaseStatus::NonSuccess { message, description, ty, .. } => {
             let said = description.as_ref().or(message.as_ref()).or(ty.as_ref());
             let said = said.map_or("", |text| text.as_str());
@@ -240,7 +241,7 @@ stack backtrace:
         run.report = Some(Report::deserialize_from_str(&xml).unwrap());
         let told = "FAILED on 6.1: bpf::root root_a: thread 'root_a' (7) panicked at a.rs:1:2: too much: [1]";
         assert_eq!(failures(&run), [told]);
-        // However much it said, the end has what to type, which the test wrote as data.
+        // A long message does not hide the command to type, because the test wrote that as data.
         let repeat = Repeat { again: None, command: "vmtests replay x".into() };
         run.repeats = vec![("root_b", repeat.clone()), ("root_a", repeat)];
         let long = format!("{}\nstack", "x".repeat(MAX_WORDS));

@@ -24,16 +24,16 @@ use super::suite::{Built, Part, Suite, named};
 use super::verdict::{self, Problem, Run};
 use super::vng::{Boot, Settings};
 
-/// The folder in each machine's for sequences that failed there.
+/// The folder for failed sequences, in each machine's folder.
 const KEPT_DIR: &str = "kept";
 
-/// The folder in each machine's where its tests write their results, and the one in the run's for those of each kernel.
+/// The folder for results. Each machine has one for its tests, and the run has one for each kernel.
 const RESULTS_DIR: &str = "results";
 
-/// How much of a console is shown.
+/// The number of console lines to show.
 const CONSOLE_LINES: usize = 30;
 
-/// What all machines of a run share.
+/// The data that all machines of a run share.
 struct Plan<'a> {
     args: &'a Args,
     workspace: PathBuf,
@@ -42,16 +42,16 @@ struct Plan<'a> {
     accel: Accel,
     limits: Limits,
     suite: Option<Suite>,
-    /// The id of this run, which all its results carry.
+    /// The id of this run. All its results carry the id.
     id: String,
     stop: Stop,
     progress: Progress,
 }
 
-/// Runs what the arguments ask for, and returns the exit status.
+/// Runs what the arguments ask for and returns the exit status.
 ///
 /// # Errors
-/// When nothing could be run at all.
+/// Fails if nothing could be run at all.
 pub fn run(args: &Args) -> Result<u8> {
     let stop = Stop::on_signals()?;
     let text =
@@ -75,12 +75,12 @@ pub fn run(args: &Args) -> Result<u8> {
     let out = args.out.clone().unwrap_or_else(|| target.join("vm"));
     let out = std::path::absolute(&out).with_context(|| out.display().to_string())?;
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
-    // An earlier run's results must not pass for this one's.
+    // Results of an earlier run must not count for this one.
     let _ = fs::remove_file(out.join("junit.xml"));
     let _ = fs::remove_dir_all(out.join(RESULTS_DIR));
     let vng = vng?;
     let suite = if args.command.is_none() {
-        // One after another, each boot would only add to the whole.
+        // Without parallel jobs, each additional boot would only cost time.
         let apart = if args.jobs > 1 { matrix.apart.as_slice() } else { &[] };
         let built = built(args, &workspace, &out)?;
         let once = matrix.once.as_deref();
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<u8> {
                 found.push((runs.len(), kernel, bootable));
                 runs.push(None);
             }
-            // A kernel that was not booted has not passed.
+            // A kernel that did not boot has not passed.
             Ok(Found::NotHere(why)) => {
                 runs.push(Some(Run::not_started(&kernel.name, Problem::CouldNot(why))));
             }
@@ -121,7 +121,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let id = uuid()?;
     let plan = Plan { args, workspace, out, vng, accel, limits, suite, id, stop, progress };
     if plan.suite.is_some() {
-        // One for each kernel, so that `proved` notices a kernel without results.
+        // Each kernel gets a folder, so that `proved` notices a kernel without results.
         for kernel in matrix.select(&args.kernels)? {
             let dir = plan.results(&kernel.name);
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
@@ -133,7 +133,7 @@ pub fn run(args: &Args) -> Result<u8> {
     Ok(verdict::exit_status(&runs))
 }
 
-/// What `scripts/setup test` installed, or what the system has.
+/// Returns the path of virtme-ng: the one that `scripts/setup test` installed, or the system's.
 fn vng(args: &Args, target: &Path) -> Result<PathBuf> {
     let own = target.join("tools/venv/bin/vng");
     let found = match &args.vng {
@@ -160,15 +160,15 @@ struct Machine<'a> {
     index: usize,
     kernel: &'a Kernel,
     bootable: &'a Bootable,
-    /// None where a command of the user's is run.
+    /// The part of the tests, or `None` if the user gave a command.
     part: Option<&'a Part>,
 }
 
 type Queue<'a> = Mutex<VecDeque<Machine<'a>>>;
 
 impl Plan<'_> {
-    /// Queues every machine, the slowest first, so that the last ones end together. The newer a kernel is, the slower it is
-    /// when emulated.
+    /// Queues every machine, the slowest first, so that the last ones end together. The newer a kernel is, the slower
+    /// it is when emulated.
     fn queue<'a>(&'a self, found: &'a [(usize, &'a Kernel, Bootable)]) -> VecDeque<Machine<'a>> {
         let newest_first = || found.iter().rev().enumerate();
         let parts_of = |place: usize| match &self.suite {
@@ -186,7 +186,7 @@ impl Plan<'_> {
         (0..count).flat_map(nth_of_kernels).collect()
     }
 
-    /// Runs all of the queue, some at once.
+    /// Runs the whole queue, several machines at once.
     fn all(&self, queue: &Queue<'_>, runs: &Mutex<&mut Vec<Option<Run>>>) {
         self.stop.machines_run();
         let work = || {
@@ -289,22 +289,22 @@ impl Plan<'_> {
         );
         let mut env = vec![
             ("PATH", path),
-            // What is expected of this kernel: a test compares.
+            // The test compares this with what the kernel supports.
             ("VMTESTS_KERNEL", serde_json::to_string(kernel)?),
             ("INSTA_UPDATE", "no".into()),
-            // One exec less for each test, a tenth of a second of an emulated processor.
+            // This saves one exec for each test, a tenth of a second on an emulated processor.
             ("NEXTEST_DOUBLE_SPAWN", "0".into()),
         ];
         if !self.accel.kvm && std::env::var_os("GATE_WITNESS_EVERY").is_none() {
             env.push(("GATE_WITNESS_EVERY", "10".into()));
         }
-        // From which seed the gate runs in there. It stays as long as it is: a guest has its limit.
+        // These go into the guest. The length of the gate does not, because a guest has a time limit.
         for name in ["HOME", "SUDO_USER", "GATE_SEED", "GATE_WITNESS_EVERY"] {
             let value = std::env::var(name).ok().filter(|value| !value.is_empty());
             env.extend(value.map(|value| (name, value)));
         }
         let mut scratch = self.suite.as_ref().map(|it| it.scratch.clone()).unwrap_or_default();
-        // A command of the user's may read there what tests have left.
+        // A user's command may read there what earlier tests have left.
         let kept = self.suite.is_some().then(|| dir.join(KEPT_DIR));
         if let Some(kept) = &kept {
             fs::create_dir_all(kept).with_context(|| kept.display().to_string())?;
@@ -337,7 +337,7 @@ impl Plan<'_> {
         let log = self.out.join(kernel).join("tests.log");
         let text = fs::read(&log).with_context(|| log.display().to_string())?;
         let text = String::from_utf8_lossy(&text);
-        // The script's own lines are for the host.
+        // These lines of the script are for the host.
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("@vm")).collect();
         Ok(lines.join("\n"))
     }
@@ -404,7 +404,7 @@ fn last_words(console: &str) -> String {
 }
 
 impl Matrix {
-    /// The matrix for people: what is there, and what this system has of it.
+    /// Describes the matrix and what this system has of it.
     fn to_string_for(&self, cache: &Cache) -> String {
         let line = |kernel: &Kernel| {
             let ways: Vec<_> = kernel.get.iter().map(Way::to_string).collect();

@@ -6,29 +6,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
 
-/// What the shell shows for a program that Ctrl-C ended.
+/// The exit status that a shell shows for a program ended by Ctrl-C.
 pub const STATUS: u8 = 130;
 
-/// The wish to stop.
+/// The user's wish to stop.
 #[derive(Debug, Clone)]
 pub struct Stop {
     wished: Arc<AtomicBool>,
-    /// Whether machines run, which are ended in order.
+    /// Whether machines run. They have to be ended in order.
     running: Arc<AtomicBool>,
 }
 
 impl Stop {
-    /// From now on SIGINT (Ctrl-C), SIGTERM and SIGHUP are this wish. To be called before any other
-    /// thread is there.
+    /// Blocks SIGINT (Ctrl-C), SIGTERM and SIGHUP, which express the wish from now on. Call it before any other thread
+    /// exists.
     ///
     /// # Errors
-    /// When the kernel does not tell which signals are ignored, or does not block them.
+    /// Fails if the kernel does not tell which signals are ignored, or does not block them.
     pub fn on_signals() -> Result<Self> {
         let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
         let ignored = ignored(&status);
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            // Whoever started this with a signal ignored (nohup, a shell's `&`) wants it to be.
+            // A signal that was ignored at the start stays ignored (nohup, or `&` in a shell).
             if ignored & (1 << (signal as u32 - 1)) == 0 {
                 set.add(signal);
             }
@@ -48,18 +48,18 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Machines are being started: from now on a signal does not end this process at once.
+    /// Notes that machines run. From now on a signal does not end this process at once.
     pub fn machines_run(&self) {
         self.running.store(true, Ordering::Relaxed);
     }
 
-    /// What machines look at.
+    /// Returns the flag that machines check.
     pub fn flag(&self) -> &AtomicBool {
         &self.wished
     }
 }
 
-/// The mask of ignored signals in a `/proc/PID/status` file (proc(5)).
+/// Returns the mask of ignored signals from a `/proc/PID/status` file (proc(5)).
 fn ignored(status: &str) -> u64 {
     let mask = |line: &str| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok();
     status.lines().find_map(mask).unwrap_or(0)

@@ -11,41 +11,41 @@ use serde_json::{Value, json};
 
 use super::command::{find, output};
 
-/// A test: the binary that it is in, and its name there.
+/// A test: its binary and its name in that binary.
 pub type TestId = (String, String);
 
-/// What runs on the kernels.
+/// The tests to run on the kernels.
 #[derive(Debug)]
 pub struct Suite {
-    /// What the last kernel's machines run: all tests, or those that the host has not run.
+    /// The parts for the last kernel: all tests, or those that the host has not run.
     pub whole: Vec<Part>,
-    /// What the other kernels' machines run: all but the tests that need only one kernel.
+    /// The parts for the other kernels: all tests except those that need only one kernel.
     pub each: Vec<Part>,
     /// Files and directories that the tests read.
     pub reads: Vec<PathBuf>,
-    /// Where they leave their `JUnit` XML.
+    /// The path of the tests' `JUnit` XML.
     pub junit: PathBuf,
-    /// Where they write.
+    /// The folders that the tests write to.
     pub scratch: Vec<PathBuf>,
 }
 
-/// What runs in one machine.
+/// The tests for one machine.
 #[derive(Debug)]
 pub struct Part {
-    /// The test binary that it is for, if it is for one alone.
+    /// The test binary, if the machine runs only one.
     pub name: Option<String>,
     /// The test runner and its arguments.
     pub command: Vec<String>,
-    /// The tests that it has to run.
+    /// The tests that the machine has to run.
     pub expected: BTreeSet<TestId>,
 }
 
-/// What cargo built, as `cargo nextest list --list-type binaries-only` and `cargo metadata` tell.
+/// The build, as `cargo nextest list --list-type binaries-only` and `cargo metadata` describe it.
 #[derive(Debug, Clone)]
 pub struct Built {
-    /// Of the former.
+    /// The file with nextest's output.
     pub binaries: PathBuf,
-    /// Of the latter.
+    /// The file with the output of `cargo metadata`.
     pub metadata: PathBuf,
 }
 
@@ -53,7 +53,7 @@ impl Built {
     /// Builds the tests.
     ///
     /// # Errors
-    /// When they do not build.
+    /// Fails if the tests do not build.
     pub fn make(workspace: &Path, dir: &Path) -> Result<Self> {
         let cargo = || {
             let mut cargo = Command::new("cargo");
@@ -73,9 +73,9 @@ impl Built {
 }
 
 impl Suite {
-    /// Lists the tests that these filters name, and writes into `dir` what the guests need. Each binary in `apart` gets a machine
-    /// of its own. Without filters, the tests `once` run on one kernel only. With `has_host` that is the host's; then the last
-    /// kernel runs only those of them that need a machine.
+    /// Lists the tests that these filters name, and writes into `dir` what the guests need. Each binary in `apart` gets
+    /// a machine of its own. Without filters, the tests `once` run on one kernel only. With `has_host` that is the
+    /// host's; then the last kernel runs only those of them that need a machine.
     ///
     /// # Errors
     /// When no test matches. Without filters also when a binary in `apart` or the filter `once` has no test.
@@ -134,7 +134,7 @@ impl Suite {
     }
 }
 
-/// Asks nextest.
+/// Asks nextest for the tests.
 struct Lister<'a> {
     nextest: PathBuf,
     workspace: &'a Path,
@@ -155,14 +155,14 @@ impl<'a> Lister<'a> {
 
     fn command(&self, verb: &str, binaries: &Path) -> Vec<String> {
         let mut words = vec![self.nextest.display().to_string(), "nextest".into(), verb.into()];
-        // Nothing is left out in a guest.
+        // A guest skips no test.
         words.extend(["--profile", "vm", "--run-ignored", "all"].map(String::from));
         words.extend(["--binaries-metadata".into(), binaries.display().to_string()]);
         words.extend(["--cargo-metadata".into(), self.built.metadata.display().to_string()]);
         words
     }
 
-    /// The tests that these filters name.
+    /// Returns the tests that these filters name.
     fn matching(&self, filter: &[String]) -> Result<BTreeSet<TestId>> {
         let list = self.command("list", &self.built.binaries);
         let mut command = Command::new(&list[0]);
@@ -170,7 +170,7 @@ impl<'a> Lister<'a> {
         matching(&output(command.current_dir(self.workspace))?)
     }
 
-    /// What the machines run that have these tests, which this filter names.
+    /// Returns the parts that run these tests. The filter names them.
     fn parts(
         &self,
         tests: BTreeSet<TestId>,
@@ -179,7 +179,7 @@ impl<'a> Lister<'a> {
         of: &str,
     ) -> Result<Vec<Part>> {
         let part = |(name, expected): (Option<String>, BTreeSet<TestId>)| {
-            // A guest lists each binary once more: only those that it needs.
+            // A guest lists each of its binaries again, so it gets only those that it needs.
             let binaries = self.dir.join(format!("{}.json", named(of, name.as_deref())));
             fs::write(&binaries, only(&self.binaries, &expected)?)?;
             let mut command = self.command("run", &binaries);
@@ -209,12 +209,12 @@ fn parts(tests: BTreeSet<TestId>, apart: &[String]) -> Vec<(Option<String>, BTre
 pub fn named(whole: &str, part: Option<&str>) -> String {
     match part {
         None => whole.to_owned(),
-        // Of a crate's name and a binary's the latter.
+        // The name of the binary follows the name of its crate.
         Some(part) => format!("{whole}-{}", part.rsplit("::").next().unwrap_or(part)),
     }
 }
 
-/// For people.
+/// Formats the filter as text.
 fn words(filter: &[String]) -> String {
     if filter.is_empty() { "the profile".into() } else { format!("`{}`", filter.join(" ")) }
 }
@@ -241,7 +241,7 @@ struct Match {
     status: String,
 }
 
-/// Of what `nextest list --message-format json` prints, the tests that would be run.
+/// Returns the tests that would run, from the output of `nextest list --message-format json`.
 fn matching(text: &str) -> Result<BTreeSet<TestId>> {
     let list: List =
         serde_json::from_str(text).context("nextest's list is not what was expected")?;
@@ -254,9 +254,9 @@ fn matching(text: &str) -> Result<BTreeSet<TestId>> {
     Ok(found)
 }
 
-/// Removes from nextest's list the binaries without any of these tests, and the folders that it would add to the library path.
-/// Our binaries do not need them. In a guest each lookup is a round trip to the host, hundreds at every exec, which took half
-/// of the sequences' time.
+/// Removes from nextest's list the binaries without any of these tests, and the folders that it would add to the
+/// library path. Our binaries do not need them. In a guest each lookup is a round trip to the host, hundreds at every
+/// exec, which took half of the sequences' time.
 fn only(text: &str, tests: &BTreeSet<TestId>) -> Result<String> {
     let mut list: Value = serde_json::from_str(text).context("nextest's list of binaries")?;
     let binaries = list["rust-binaries"].as_object_mut().context("nextest's list of binaries")?;

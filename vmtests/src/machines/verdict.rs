@@ -12,7 +12,7 @@ use super::machine::{End, Transcript};
 use super::matrix::Kernel;
 use super::suite::TestId;
 
-/// What nextest ends with when tests failed, and nothing else went wrong.
+/// The exit status of nextest if tests failed and nothing else went wrong.
 const TESTS_FAILED: i32 = 100;
 
 /// A reason why a run has not passed.
@@ -22,11 +22,11 @@ pub enum Problem {
     CouldNot(String),
     /// The guest ended without a verdict.
     Died(String),
-    /// The guest was ended at its limit.
+    /// The guest reached its time limit and was killed.
     Hung(String),
     /// Somebody stopped the run.
     Stopped,
-    /// It was not the kernel that the matrix names.
+    /// The guest ran another kernel than the matrix names.
     OtherKernel(String),
     /// The test runner ended in a way that says nothing about the tests.
     Runner(i32),
@@ -34,9 +34,9 @@ pub enum Problem {
     Failed(Vec<TestId>),
     /// Tests that were expected did not run.
     Missing(Vec<TestId>),
-    /// Tests passed without the result that they write.
+    /// Tests passed, but the results that they write are missing.
     NoResult(Vec<TestId>),
-    /// The look for leftovers found some (1), or could not look.
+    /// The search for leftovers found some (1) or failed.
     Leftovers(i32),
 }
 
@@ -80,34 +80,34 @@ fn names(tests: &[TestId]) -> String {
 /// How a test ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Which.
+    /// The test.
     pub test: TestId,
     /// Whether it passed.
     pub passed: bool,
-    /// How long it took.
+    /// The time that it took.
     pub time: Duration,
 }
 
 /// The run of one kernel.
 #[derive(Debug)]
 pub struct Run {
-    /// Its name in the matrix.
+    /// The kernel's name in the matrix.
     pub kernel: String,
-    /// What it called itself.
+    /// The release that the kernel reported.
     pub release: Option<String>,
-    /// Its tests' report.
+    /// The report of the tests.
     pub report: Option<Report>,
-    /// How its tests ended.
+    /// The outcomes of the tests.
     pub outcomes: Vec<Outcome>,
-    /// How to see the failures again, by the tests' functions, for those that say.
+    /// How to reproduce the failures, by test function, for the tests that tell.
     pub repeats: Vec<(&'static str, Repeat)>,
-    /// Until the script began.
+    /// The time until the script began.
     pub booted: Option<Duration>,
-    /// All of it, until the closing line.
+    /// The whole time until the closing line.
     pub took: Option<Duration>,
-    /// Why it has not passed; empty if it has.
+    /// The reasons why the run has not passed. Empty if it has.
     pub problems: Vec<Problem>,
-    /// The end of the console, where the guest did not end by itself.
+    /// The end of the console, if the guest did not end by itself.
     pub console: String,
 }
 
@@ -281,7 +281,7 @@ fn repeats(files: &[(String, String)]) -> Vec<(&'static str, Repeat)> {
     results.filter_map(repeat).collect()
 }
 
-/// Finds the tests that passed, write a result, and brought back none.
+/// Finds tests that passed and write a result, but whose result is missing.
 fn without_result(outcomes: &[Outcome], files: &[(String, String)]) -> Vec<TestId> {
     let came: Vec<_> = files.iter().filter_map(|(_, text)| results::parse(text).ok()).collect();
     let is_silent = |outcome: &&Outcome| {

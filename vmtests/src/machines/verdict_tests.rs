@@ -101,7 +101,7 @@ fn a_test_that_passes_without_the_result_that_it_writes_is_a_problem() {
     assert_eq!(without_result(&[outcome(true)], &[]), silent);
     assert_eq!(without_result(&[outcome(true)], &[broken]), silent);
     assert_eq!(without_result(&[outcome(true)], &[file]), []);
-    // What a failed test says is its failure.
+    // A failed test needs no result.
     assert_eq!(without_result(&[outcome(false)], &[]), []);
     let run = Run::not_started("a", Problem::NoResult(silent));
     assert_eq!(exit_status(&[run]), 1);
@@ -177,7 +177,7 @@ fn what_the_machines_of_a_kernel_did_is_one_run() {
         suites.iter().map(|suite| suite.name.as_str()).collect::<Vec<_>>(),
         ["bpf::root", "gate"]
     );
-    // What is wrong in either is wrong, and a machine that died took its console with it.
+    // A problem of either machine counts. The console of a machine that died stays in the run.
     let died = || gate(End::Died("exit status: 255".into()));
     for both in [rest().together_with(died()), died().together_with(rest())] {
         assert_eq!(both.problems, [Problem::Died("exit status: 255".into())]);

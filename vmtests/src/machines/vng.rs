@@ -11,10 +11,10 @@ use testkit::shell::quote;
 use super::accel::Accel;
 use super::command::find;
 
-/// The scripts that run in the guest, and the one in place of virtiofsd.
+/// The folder with the scripts for the guest and the wrapper for virtiofsd.
 const GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest");
 
-/// Takes the guest's boot from more than a minute to some seconds without KVM (each was measured).
+/// Kernel parameters that shorten a boot without KVM from over a minute to some seconds. Each was measured.
 const QUICK: [&str; 8] = [
     "mitigations=off",
     "cryptomgr.notests",
@@ -22,73 +22,72 @@ const QUICK: [&str; 8] = [
     "no5lvl",
     "nowatchdog",
     "rcupdate.rcu_expedited=1",
-    // The console is a slow line; warnings and a panic are still to be seen.
+    // The console is slow. Warnings and panics still appear.
     "quiet",
     "loglevel=4",
 ];
 
-/// The same where the processors are emulated. Together: four times as many of the gate's steps per second,
+/// Kernel parameters for emulated processors. Together they give four times as many of the gate's steps per second,
 /// with two machines on two processors.
 const EMULATED: [&str; 2] = [
-    // QEMU finds translated code by its address: a program that lies elsewhere each time is translated
-    // each time.
+    // QEMU caches translated code by address. With random addresses it would translate each program every time.
     "norandmaps",
-    // Emulated processors that wait for one another take time from the other machine. The others are
-    // there: who needs them brings them online.
+    // Emulated processors that wait for one another take time from the other machine. A test that needs more of them
+    // brings them online.
     "maxcpus=1",
 ];
 
-/// Where the guest has file systems of its own, so that it does not see the host's.
+/// Directories that get their own file systems, which hide the host's.
 const HIDDEN: [&str; 6] =
     ["/run", "/var/tmp", "/var/log", "/var/cache", "/var/lib/private", "/dev"];
 
-/// Other virtiofsds, written in Rust, which virtme-ng finds and which need no wrapper.
+/// Other versions of virtiofsd, written in Rust. virtme-ng finds them, and they need no wrapper.
 const VIRTIOFSD: [&str; 3] =
     ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd/virtiofsd", "/usr/lib/virtiofsd"];
 
-/// How to boot.
+/// The settings for a boot.
 #[derive(Debug)]
 pub struct Boot<'a> {
-    /// virtme-ng.
+    /// The path of virtme-ng.
     pub vng: &'a Path,
     /// An image, or a version that virtme-ng fetches.
     pub kernel: &'a Path,
-    /// Whether with KVM.
+    /// Whether to use KVM.
     pub accel: &'a Accel,
-    /// How many processors.
+    /// The number of processors.
     pub cpus: u32,
-    /// How much memory, as QEMU takes it.
+    /// The amount of memory, in QEMU's notation.
     pub memory: &'a str,
-    /// A directory for temporary files; sockets are made there, so it must have a short name.
+    /// A directory for temporary files. Its name must be short, because it holds sockets.
     pub tmp: &'a Path,
 }
 
-/// What the guest's script is told.
+/// The settings for the guest's script.
 #[derive(Debug)]
 pub struct Settings {
-    /// What its own lines begin with.
+    /// The word that marks the script's own lines.
     pub word: String,
-    /// Where the sources are.
+    /// The folder of the sources.
     pub workspace: PathBuf,
-    /// What to run.
+    /// The command to run.
     pub tests: Vec<String>,
-    /// Where that leaves its `JUnit` XML.
+    /// The path of the `JUnit` XML that the command writes.
     pub junit: Option<PathBuf>,
-    /// The directory whose files are wanted when it has ended, if any.
+    /// The directory with files to copy out at the end, if any.
     pub kept: Option<PathBuf>,
-    /// The directory where tests write their results, if tests are run.
+    /// The directory where tests write their results, if tests run.
     pub results: Option<PathBuf>,
-    /// Directories that it must be able to write into.
+    /// The directories that must be writable.
     pub scratch: Vec<PathBuf>,
     /// Environment variables.
     pub env: Vec<(&'static str, String)>,
 }
 
 impl Settings {
-    /// Writes them as the file that the guest's script reads.
+    /// Writes the settings to the file that the guest's script reads.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Returns errors of writing.
     pub fn write(&self, file: &Path) -> Result<()> {
         fs::write(file, self.text()).with_context(|| file.display().to_string())
     }
@@ -112,21 +111,21 @@ impl Settings {
 }
 
 impl Boot<'_> {
-    /// The command; `visible` are files and directories that the guest must see.
+    /// Returns the command. `visible` lists files and directories that the guest must see.
     pub fn command(&self, settings: &Path, visible: &[&Path]) -> Command {
         let mut command = Command::new(self.vng);
         command.arg("--verbose").arg("--run").arg(self.kernel);
-        // Whoever starts it: in the guest the tests have root.
+        // The tests have root in the guest, whoever starts virtme-ng.
         command.args(["--user", "root"]);
         command.args(["--cpus", &self.cpus.to_string(), "--memory", self.memory]);
         if !self.accel.kvm {
-            // An older processor's instructions are fewer to emulate.
+            // An older processor has fewer instructions to emulate.
             command.args(["--disable-kvm", "--qemu-opts=-cpu Nehalem"]);
             for option in EMULATED {
                 command.args(["--append", option]);
             }
         }
-        // The directory comes first so that its udevadm is the guest's.
+        // The directory comes first, so that the guest uses its udevadm.
         let path = format!("PATH={GUEST}/bin:/bin:/sbin:/usr/bin:/usr/sbin");
         for option in std::iter::once(path.as_str()).chain(QUICK) {
             command.arg("--append").arg(option);
@@ -140,7 +139,7 @@ impl Boot<'_> {
         command
     }
 
-    /// virtme-ng looks for its own parts, and for virtiofsd, on the PATH.
+    /// Returns the PATH on which virtme-ng finds its own parts and virtiofsd.
     fn path(&self) -> std::ffi::OsString {
         let mut dirs: Vec<PathBuf> = self.vng.parent().map(Path::to_owned).into_iter().collect();
         if !VIRTIOFSD.iter().any(|file| Path::new(file).is_file()) && find("virtiofsd").is_none() {
@@ -153,13 +152,13 @@ impl Boot<'_> {
     }
 }
 
-/// Of these, the directories that the guest has to be given apart, because it hides the host's.
+/// Returns the directories that must be mounted in the guest, because it hides the host's.
 fn mounts(visible: &[&Path]) -> BTreeSet<PathBuf> {
     let hidden = |path: &&&Path| HIDDEN.iter().any(|dir| path.starts_with(dir));
     let dir =
         |path: &&Path| if path.is_file() { path.parent().unwrap_or(path) } else { path }.to_owned();
     let dirs: BTreeSet<PathBuf> = visible.iter().filter(hidden).map(dir).collect();
-    // One below another comes with it.
+    // A mounted directory includes those below it.
     let covered = |dir: &PathBuf| dir.ancestors().skip(1).any(|above| dirs.contains(above));
     dirs.iter().filter(|dir| !covered(dir)).cloned().collect()
 }

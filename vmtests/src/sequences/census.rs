@@ -1,4 +1,4 @@
-//! What throttles have left in a world.
+//! Lists what throttles have left in a world.
 
 use std::io;
 use std::path::Path;
@@ -13,10 +13,10 @@ use super::owners::Throttles;
 
 /// A world that can list what throttles have left in it.
 pub trait Surveyed: World {
-    /// Lists the throttles' programs of this run, and what belongs to them.
+    /// Lists the programs of this run's throttles, and what belongs to them.
     ///
     /// # Errors
-    /// Those of the kernel.
+    /// Returns errors of the kernel.
     fn census(&self) -> Result<Census>;
 }
 
@@ -28,7 +28,7 @@ impl Surveyed for Model {
 
 impl Surveyed for LinuxBpf {
     fn census(&self) -> Result<Census> {
-        // Links first: a link keeps its program, so each link's program is in the later answer.
+        // Links come first. A link keeps its program, so the later answer has each link's program.
         let links = objects::cgroup_links()?.links;
         let Throttles { ours: programs, others_maps, .. } = Throttles::find()?;
         let pins = Path::new(kernel::pins::DEFAULT_BPFFS).join("chadthrottle");
@@ -43,7 +43,7 @@ impl Surveyed for LinuxBpf {
     }
 }
 
-/// Files and folders below a folder; none where there is no such folder.
+/// Returns files and folders below a folder, or nothing if the folder does not exist.
 fn files_below(folder: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     let gone = |error: &io::Error| {

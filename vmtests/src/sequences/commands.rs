@@ -66,11 +66,11 @@ impl ReplayArgs {
 
 /// The outcome of a replay.
 enum Outcome {
-    /// It holds. What was done.
+    /// The sequence holds. Contains what was done.
     Holds(String),
-    /// Not one of the steps had anything to do.
+    /// No step had anything to do.
     Nothing,
-    /// It fails. The report.
+    /// The sequence fails. Contains the report.
     Fails(String),
 }
 
@@ -158,7 +158,7 @@ fn in_gate(args: &ReplayArgs, kept: &regressions::Regression) -> Result<Outcome>
     })
 }
 
-/// Makes the calls on two worlds, which have to give the same answers.
+/// Makes the calls on two worlds, which must give the same answers.
 fn on_two_machines(args: &ReplayArgs, kept: &differential::Regression) -> Result<Outcome> {
     let done = match args.on {
         Machine::Model => {

@@ -109,7 +109,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
                 Ok(())
             }
             Err(error) => {
-                // What could not be taken back stays in the engine's list.
+                // A throttle that could not be undone stays in the engine's list.
                 for status in self.engine.list() {
                     self.handles.entry(status.id).or_insert(request.handle);
                 }

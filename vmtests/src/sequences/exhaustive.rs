@@ -1,8 +1,8 @@
 //! Runs every sequence up to a depth over an alphabet, with a crash and a fault at every possible call.
 //!
-//! A step that has nothing to do (it removes what is not there) ends the sequence: the shorter one was run already. A sequence
-//! has at most one mishap. The search tries each mishap at every call of its step. Each sequence runs once from the start. No
-//! state counts as seen because it looks alike.
+//! A step that has nothing to do (it removes what is not there) ends the sequence: the shorter one was run already. A
+//! sequence has at most one mishap. The search tries each mishap at every call of its step. Each sequence runs once
+//! from the start. No state counts as seen because it looks alike.
 
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -22,12 +22,12 @@ const START: [Step; 3] = [
     Step::Start { owner: 0, fault: None },
 ];
 
-/// What the sequences are made of.
+/// The steps and mishaps of the sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct Alphabet {
-    /// What can happen.
+    /// The possible steps.
     pub steps: &'static [Step],
-    /// What can go wrong at a call.
+    /// The possible mishaps at a call.
     pub mishaps: &'static [Mishap],
 }
 
@@ -45,7 +45,8 @@ const KILL: Step = Step::Kill { owner: 0 };
 const START_AGAIN: Step = Step::Start { owner: 0, fault: None };
 const SHUT_DOWN: Step = Step::ShutDown { owner: 0, fault: None };
 
-/// For depth: throttles on parent and child in each mode, a foreign program, and all that ends them.
+/// The alphabet for deep sequences: throttles on parent and child in each mode, a foreign program, and all that ends
+/// them.
 pub const SMALL: Alphabet = Alphabet {
     steps: &[
         ADD_PINNED,
@@ -59,7 +60,7 @@ pub const SMALL: Alphabet = Alphabet {
         START_AGAIN,
         SHUT_DOWN,
     ],
-    // One errno stands for all: which one it is matters to no rule but `ENOENT`. WIDE has each.
+    // One errno stands for all, because only `ENOENT` has a rule of its own. WIDE has each of them.
     mishaps: &[
         Mishap::DieBefore,
         Mishap::DieAfter,
@@ -68,7 +69,8 @@ pub const SMALL: Alphabet = Alphabet {
     ],
 };
 
-/// For breadth: two owners, changes, removal by name, lists of every kind, a damaged ledger, every errno.
+/// The alphabet for broad sequences: two owners, changes, removal by name, every kind of list, a damaged ledger, and
+/// every errno.
 pub const WIDE: Alphabet = Alphabet {
     steps: &[
         ADD_PINNED,
@@ -109,32 +111,32 @@ pub const WIDE: Alphabet = Alphabet {
     ],
 };
 
-/// How long to shorten a sequence that fails.
+/// The time for shortening a failed sequence.
 const SHORTENING: Duration = Duration::from_secs(20);
 
-/// How much a search has to cover.
+/// The extent of a search.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
-    /// Steps in a sequence.
+    /// The number of steps in a sequence.
     pub depth: usize,
-    /// Steps in a sequence with a mishap.
+    /// The number of steps in a sequence with a mishap.
     pub depth_with_mishap: usize,
     /// The time limit. A search that reaches it reports that it is not complete.
     pub time: Duration,
 }
 
-/// What was covered.
+/// What a search covered.
 #[derive(Debug, Clone, Default)]
 pub struct Covered {
-    /// What was done.
+    /// The amount of work done.
     pub tally: Tally,
-    /// Sequences without a mishap, and with one.
+    /// The number of sequences without a mishap, and with one.
     pub sequences: [u64; 2],
     /// Whether the search covered its whole extent.
     pub complete: bool,
     /// The first sequence that failed.
     pub failure: Option<Failure>,
-    /// How long it took.
+    /// The time that it took.
     pub took: Duration,
 }
 
@@ -151,8 +153,8 @@ impl AddAssign for Covered {
     }
 }
 
-/// Runs every sequence of the extent whose first step is one of these (indices into the alphabet). So several threads can
-/// share the work.
+/// Runs every sequence of the extent whose first step is one of these (indices into the alphabet). So several threads
+/// can share the work.
 pub fn exhaust<P: Program + Copy>(
     program: P,
     version: Version,
@@ -189,14 +191,14 @@ struct Search<P> {
 
 /// How a sequence ended.
 struct Ran {
-    /// Its last step had something to do.
+    /// Whether the last step had something to do.
     applied: bool,
-    /// The mishap struck.
+    /// Whether the mishap struck.
     struck: bool,
 }
 
 impl<P: Program + Copy> Search<P> {
-    /// Runs a sequence, and all that begin with it.
+    /// Runs a sequence and all sequences that begin with it.
     fn from(&mut self, steps: &[Step]) {
         if self.is_over() {
             return;
@@ -217,8 +219,8 @@ impl<P: Program + Copy> Search<P> {
         }
     }
 
-    /// Runs a sequence with a mishap at each call of its last step, and all sequences that begin with it. Then does the same for
-    /// every longer sequence.
+    /// Runs a sequence with a mishap at each call of its last step, and all sequences that begin with it. Then does the
+    /// same for every longer sequence.
     fn with_mishaps(&mut self, steps: &[Step]) {
         let Some((last, before)) = steps.split_last() else { return };
         let mut sequence = before.to_vec();
@@ -246,7 +248,7 @@ impl<P: Program + Copy> Search<P> {
         }
     }
 
-    /// Runs a sequence with a mishap, and all that begin with it. Returns whether the mishap struck.
+    /// Runs a sequence with a mishap and all sequences that begin with it. Returns whether the mishap struck.
     fn after_mishap(&mut self, steps: &[Step]) -> bool {
         if self.is_over() {
             return false;

@@ -1,4 +1,4 @@
-//! Throttle systems that run in this process, on the model.
+//! Runs throttle systems in this process, on the model.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -26,19 +26,19 @@ pub trait Program {
     /// One of its processes.
     type Running: Running;
 
-    /// Whether it can take a step.
+    /// Tells whether the program can take a step.
     fn offers(&self, step: &Step) -> bool;
-    /// Starts it.
+    /// Starts the program.
     ///
     /// # Errors
-    /// The program's error.
+    /// Returns the program's error.
     fn start(&self, at: &Process) -> Result<Self::Running, String>;
     /// Removes a recorded throttle by its name.
     ///
     /// # Errors
-    /// The program's error.
+    /// Returns the program's error.
     fn remove_recorded(&self, at: &Process, name: &str) -> Result<(), String>;
-    /// Whether it has a ledger, which `remove_recorded` and damages need.
+    /// Tells whether the program has a ledger. `remove_recorded` and steps that damage the ledger need one.
     fn has_ledger(&self) -> bool;
     /// See [`System::shapes_tcp`].
     fn shapes_tcp(&self) -> bool;
@@ -50,7 +50,7 @@ pub trait Program {
     }
 }
 
-/// A process of a [`Program`]. Errors are the program's own.
+/// A process of a [`Program`]. Its errors are the program's own.
 #[allow(clippy::missing_errors_doc, missing_docs)]
 pub trait Running {
     fn add(&mut self, request: &Request) -> Result<(), String>;
@@ -60,13 +60,13 @@ pub trait Running {
     fn shut_down(&mut self) -> Result<(), String>;
 }
 
-/// What a process has access to.
+/// The environment of a process.
 pub struct Process {
-    /// The kernel as it sees it.
+    /// The kernel, as this process sees it.
     pub kernel: Model,
-    /// Counts its calls and makes them fail.
+    /// Counts the calls of the process and makes them fail.
     pub control: Rc<Control>,
-    /// Its files, and who it is.
+    /// The files and the identity of the process.
     pub setting: Setting,
 }
 
@@ -84,7 +84,7 @@ pub struct InModel<P: Program> {
 }
 
 impl<P: Program> InModel<P> {
-    /// Runs it on that kernel.
+    /// Creates the system on this kernel.
     pub fn new(program: P, kernel: &Model) -> Self {
         let files: Rc<dyn Files> = Rc::new(MemoryFiles::default());
         let records = Records::new(Rc::clone(&files), Path::new(LEDGER), BOOT);
@@ -97,7 +97,7 @@ impl<P: Program> InModel<P> {
         let dying = kernel.clone();
         let control = Control::new(Box::new(move || {
             dying.kill();
-            // Not a panic: no hook should run.
+            // Unlike a panic, this runs no hook.
             resume_unwind(Box::new(Killed));
         }));
         let owner = Owner {
@@ -116,7 +116,7 @@ impl<P: Program> InModel<P> {
         Process { kernel, control, setting }
     }
 
-    /// Lets an owner do something.
+    /// Lets an owner perform an operation.
     fn run<T>(
         &mut self,
         owner: usize,

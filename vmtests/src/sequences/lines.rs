@@ -15,7 +15,7 @@ pub(super) struct Lines<R> {
 }
 
 impl<R: Read + AsFd> Lines<R> {
-    /// Waits that long for each line.
+    /// Creates a reader that waits this long for each line.
     pub(super) fn new(from: R, patience: Duration) -> Self {
         Self { from: BufReader::new(from), patience }
     }

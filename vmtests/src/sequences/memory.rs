@@ -9,8 +9,7 @@ use std::rc::Rc;
 
 use throttle_core::files::{Files, Lock};
 
-/// Files and folders. All who share it are in one thread, so nobody can wait for a lock: who finds it taken
-/// has found a bug.
+/// Files and folders. All users are in one thread, so nobody can wait for a lock. A lock that is taken means a bug.
 #[derive(Debug, Default)]
 pub struct MemoryFiles {
     files: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
@@ -31,7 +30,7 @@ impl Drop for MemoryLock {
 }
 
 impl MemoryFiles {
-    /// Adds a file; fails where there is one.
+    /// Adds a file. Fails if the file exists.
     fn add(&self, path: &Path, contents: Vec<u8>) -> io::Result<()> {
         match self.files.borrow_mut().entry(path.to_owned()) {
             Entry::Occupied(_) => Err(io::ErrorKind::AlreadyExists.into()),

@@ -29,13 +29,13 @@ pub struct Kernel {
     world: LinuxBpf,
     patience: Duration,
     witness: Independent,
-    /// Throttles that were on the host before.
+    /// Throttles that existed on the host before.
     before: Census,
 }
 
 impl Kernel {
-    /// Enters private namespaces (see [`isolate`]), because a sequence that fails removes the whole ledger and all pins. Asks
-    /// the witnesses after the first sequence, and then after every `every`th, whether anything is left.
+    /// Enters private namespaces (see [`isolate`]), because a sequence that fails removes the whole ledger and all
+    /// pins. Asks the witnesses after the first sequence, and then after every `every`th, whether anything is left.
     ///
     /// # Errors
     /// When a program is missing.
@@ -50,23 +50,23 @@ impl Kernel {
         Ok(Self { world, patience: PATIENCE, witness: Independent::new(every)?, before })
     }
 
-    /// Waits for the full time again, even after a sequence that failed.
+    /// Waits for the full time again, which a failed sequence had shortened.
     pub fn be_patient(&mut self) {
         self.patience = PATIENCE;
     }
 
-    /// Takes these steps with the engine, a process for each owner, and takes everything down.
+    /// Takes these steps with the engine, with a process for each owner, and then takes everything down.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Returns the violated property.
     pub fn run_engine(&mut self, steps: &[Step]) -> Checked<Tally> {
         self.run(AgentSystem::new(), steps)
     }
 
-    /// The same with the program.
+    /// Takes these steps with the program.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Returns the violated property.
     pub fn run_program(&mut self, steps: &[Step]) -> Checked<Tally> {
         self.run(ProgramSystem::new(), steps)
     }
@@ -74,7 +74,7 @@ impl Kernel {
     /// Takes these steps with a system.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Returns the violated property.
     pub fn run<S: System>(&mut self, system: Result<S, String>, steps: &[Step]) -> Checked<Tally> {
         let done = self.try_run(system, steps);
         self.tidy_up(done.is_err());
@@ -86,7 +86,7 @@ impl Kernel {
 
     fn try_run<S: System>(&mut self, system: Result<S, String>, steps: &[Step]) -> Checked<Tally> {
         let broken = |why: String| Violation::new(Property::GateIsRight, why);
-        // Declared first, so dropped last: the trial's world lies in it.
+        // This is declared first, so Rust drops it last. The trial's world is inside it.
         let scratch = ScratchCgroup::new("gate");
         let system = system.map_err(broken)?;
         let version = Version::running();
@@ -98,8 +98,8 @@ impl Kernel {
         trial.finish(&mut self.witness)
     }
 
-    /// Removes what a failed sequence has left, so that the next one does not fail because of it. The lock and the folders
-    /// may stay.
+    /// Removes what a failed sequence has left, so that the next one does not fail because of it. The lock and the
+    /// folders may stay.
     fn tidy_up(&self, failed: bool) {
         if !failed {
             return;

@@ -11,10 +11,10 @@ use super::trial::{ByHand, Checked, Property, Tally, Trial, Violation};
 
 const TOP: &str = "/sys/fs/cgroup/gate";
 
-/// A trial of a program on a fresh model.
+/// Creates a trial of a program on a fresh model.
 ///
 /// # Errors
-/// When it cannot be set up, which is a bug of the harness.
+/// Fails if the trial cannot be set up, which is a bug of the harness.
 pub fn trial<P: Program>(program: P, version: Version) -> Checked<Trial<Model, InModel<P>>> {
     let kernel = Model::boot(version, Path::new(TOP), Path::new(PINS));
     let system = InModel::new(program, &kernel);
@@ -22,10 +22,10 @@ pub fn trial<P: Program>(program: P, version: Version) -> Checked<Trial<Model, I
         .map_err(|error| Violation::new(Property::GateIsRight, error.to_string()))
 }
 
-/// Takes these steps, and takes everything down.
+/// Takes these steps and then takes everything down.
 ///
 /// # Errors
-/// What does not hold.
+/// Returns the violated property.
 pub fn run<P: Program>(program: P, version: Version, steps: &[Step]) -> Checked<Tally> {
     let mut trial = trial(program, version)?;
     for step in steps {

@@ -1,4 +1,5 @@
-//! Draws steps at random that make sense at that point. It keeps a rough picture of what exists; the trial knows exactly.
+//! Draws steps at random that make sense at that point. It keeps a rough picture of what exists; the trial knows
+//! exactly.
 
 use proptest::prelude::*;
 use proptest::strategy::Union;
@@ -6,14 +7,14 @@ use proptest_state_machine::ReferenceStateMachine;
 
 use super::step::{Damage, Fail, Fault, How, Kind, Mishap, Place, Step, Target, Way, Ways};
 
-/// What is done before every random sequence.
+/// The steps before every random sequence.
 pub const PRELUDE: [Step; 3] = [
     Step::CreateCgroup(Place::A),
     Step::CreateCgroup(Place::AB),
     Step::Start { owner: 0, fault: None },
 ];
 
-/// What there is, roughly.
+/// A rough picture of what exists.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     cgroups: [bool; 4],
@@ -27,7 +28,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What there is after the [`PRELUDE`].
+    /// Returns what exists after the [`PRELUDE`].
     fn prelude() -> Self {
         Self {
             cgroups: [true, true, false, false],
@@ -161,7 +162,7 @@ impl ReferenceStateMachine for Plan {
                     .boxed(),
             );
         }
-        // Weighty for the kernel, and rare in life.
+        // This step is expensive for the kernel and rare in practice.
         if plan.foreign < 60 && plan.held[0] > 1 {
             offer(1, (place(), way()).prop_map(|(place, way)| Step::Fill { place, way }).boxed());
         }

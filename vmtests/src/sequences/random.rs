@@ -16,27 +16,27 @@ use super::regressions::Regression;
 use super::step::Step;
 use super::trial::{Checked, Property, Tally, Violation};
 
-/// How long a search runs at least, even if it has taken its steps. On a fast machine this costs nothing.
+/// The shortest time of a search, even if it has taken all its steps. A fast machine does more in that time.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// How long to search: until it reaches one of these.
+/// The limits of a search. It ends at the first one that it reaches.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// So many sequences.
+    /// The number of sequences.
     pub cases: u64,
-    /// So many steps, in at least five seconds. At least one call must fail and one owner must be killed among them.
+    /// The number of steps, taken in at least five seconds. At least one call must fail and one owner must be killed.
     pub steps: u64,
-    /// This time. Shrinking may take as long again.
+    /// The time. Shrinking may take as long again.
     pub time: Duration,
-    /// Steps in a sequence, at most.
+    /// The longest sequence, in steps.
     pub longest: usize,
     /// The seed of the random sequences.
     pub seed: u64,
 }
 
 impl Budget {
-    /// Returns a budget of so many steps, in no more than this time. The environment can ask for a number of sequences instead
-    /// (`PROPTEST_CASES`), or for a time in seconds (`GATE_SECONDS`). The seed is `GATE_SEED`, or a new one.
+    /// Returns a budget of so many steps, in no more than this time. The environment can ask for a number of sequences
+    /// instead (`PROPTEST_CASES`), or for a time in seconds (`GATE_SECONDS`). The seed is `GATE_SEED`, or a new one.
     ///
     /// # Panics
     /// When a variable is not a number.
@@ -44,7 +44,7 @@ impl Budget {
         let (cases, seconds) = (number("PROPTEST_CASES"), number("GATE_SECONDS"));
         Self {
             cases: cases.unwrap_or(u64::MAX),
-            // Who asks for a time, or for sequences, means as many steps as that comes to.
+            // A user who asks for a time or a number of sequences sets no number of steps.
             steps: if cases.or(seconds).is_some() { u64::MAX } else { steps },
             time: seconds.map_or(time, Duration::from_secs),
             longest,
@@ -66,11 +66,11 @@ fn rand_seed() -> u64 {
 /// A sequence that fails, shortened as far as possible.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// What does not hold.
+    /// The violated property.
     pub violation: Violation,
     /// The sequence.
     pub steps: Vec<Step>,
-    /// How many sequences it took to find.
+    /// The number of sequences that it took to find.
     pub cases: u64,
     /// How often it failed when it ran again unchanged.
     pub again: Option<Again>,
@@ -79,13 +79,13 @@ pub struct Failure {
 /// The outcome of a search.
 #[derive(Debug, Clone)]
 pub struct Search {
-    /// What was done.
+    /// The amount of work done.
     pub tally: Tally,
-    /// What was found.
+    /// The failure, if there was one.
     pub failure: Option<Failure>,
-    /// What the sequences were drawn from.
+    /// The seed of the sequences.
     pub seed: u64,
-    /// How long it took.
+    /// The time that it took.
     pub took: Duration,
 }
 
@@ -94,7 +94,7 @@ pub fn search(budget: &Budget, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -
     let began = Instant::now();
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&budget.seed.to_le_bytes());
-    // Preconditions turn many a drawn step down, and millions are drawn.
+    // Preconditions reject many drawn steps, and the search draws millions.
     let config = Config { max_local_rejects: u32::MAX, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(config, rng);
@@ -188,7 +188,7 @@ pub(super) fn drop_needless(
     best
 }
 
-/// What the strategy draws: a state, steps, and a counter of those that were taken.
+/// What the strategy draws: a state, steps, and a counter of the steps taken.
 trait Drawn {
     /// Returns the steps and marks all as taken, so that shrinking does not drop any as unused.
     fn seen(&self) -> &[Step];
@@ -204,7 +204,7 @@ impl<S> Drawn for (S, Vec<Step>, Option<Arc<AtomicUsize>>) {
 }
 
 impl Failure {
-    /// Runs it again, to find out whether it fails always or by chance.
+    /// Runs the sequence again, to find out whether it always fails.
     #[must_use]
     pub fn try_again(self, mut run: impl FnMut(&[Step]) -> Checked<Tally>) -> Self {
         let again = Again::tried(|| run(&self.steps).is_err());
@@ -222,7 +222,7 @@ impl Failure {
         text
     }
 
-    /// Returns the same with the last lines of [`Replay`], which say how to replay it.
+    /// Returns the listing and the last lines of [`Replay`], which say how to replay it.
     pub fn report(&self, replay: &Replay) -> String {
         let json = serde_json::to_string(&Regression::of(self)).unwrap_or_default();
         self.listing() + &replay.last_lines(&json, self.again)

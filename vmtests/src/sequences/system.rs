@@ -1,4 +1,4 @@
-//! What every throttle system under test has to do.
+//! Defines the interface of every throttle system under test.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use throttle_core::files::Files;
 
 use super::step::{Fault, How, Step};
 
-/// A throttle's number, chosen by the trial and unique in it.
+/// The number of a throttle, which the trial chooses. It is unique in the trial.
 pub type Handle = u32;
 
 /// How an operation ended.
@@ -36,7 +36,7 @@ impl<T> Outcome<T> {
     }
 }
 
-/// What to limit.
+/// The target of a throttle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Whom {
     /// A cgroup, by its directory.
@@ -54,13 +54,13 @@ pub type Parts = BTreeMap<AttachType, Option<u64>>;
 /// A request for a throttle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Its number.
+    /// The throttle's number.
     pub handle: Handle,
-    /// For whom.
+    /// The target.
     pub whom: Whom,
-    /// How much.
+    /// The rates.
     pub rates: Rates,
-    /// How.
+    /// How to attach.
     pub how: How,
 }
 
@@ -70,7 +70,7 @@ pub type Counted = BTreeMap<AttachType, Counters>;
 /// A throttle that a living owner lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Which.
+    /// The throttle's number.
     pub handle: Handle,
     /// Its limits.
     pub rates: Rates,
@@ -94,23 +94,23 @@ pub struct Recorded {
 
 /// A system under test. It runs as two owners (0 and 1), each a process that can be killed.
 pub trait System {
-    /// Whether it can take this step at all. Steps that it cannot take do not count.
+    /// Tells whether the system can take this step at all. Steps that it cannot take do not count.
     fn offers(&self, step: &Step) -> bool;
-    /// Whether each throttle has its own process. Then adding one is a start, which settles, and the process releases a pinned
-    /// one at once.
+    /// Whether each throttle has its own process. Then adding one is a start, which settles, and the process releases a
+    /// pinned one at once.
     fn is_a_process_for_each_throttle(&self) -> bool {
         false
     }
 
-    /// Whether its throttles have a program for TCP.
+    /// Tells whether its throttles have a program for TCP.
     fn shapes_tcp(&self) -> bool;
 
-    /// Whether its owners report limits and counters, also when a throttle ends.
+    /// Tells whether its owners report limits and counters, also when a throttle ends.
     fn reports_counters(&self) -> bool {
         true
     }
 
-    /// Whether it refuses a throttle that would disable somebody else's program.
+    /// Tells whether it refuses a throttle that would disable somebody else's program.
     fn refuses_to_displace(&self) -> bool {
         true
     }
@@ -140,13 +140,14 @@ pub trait System {
     fn remove_recorded(&mut self, name: &str, fault: Option<Fault>) -> Outcome<()>;
     /// Lists the throttles that can be removed by name.
     fn recorded(&self) -> Vec<Recorded>;
-    /// The ledger's files and folder, if it has one.
+    /// Returns the ledger's files and folder, if the system has a ledger.
     fn ledger(&self) -> Option<(Rc<dyn Files>, PathBuf)>;
 
-    /// Whether the fault of the last operation struck. It does not if the operation made fewer calls.
+    /// Tells whether the fault of the last operation struck. It does not if the operation made fewer calls.
     fn fault_struck(&self) -> bool;
 
-    /// Returns the throttles removed since the last call whose owner reported at the end that somebody else had detached them.
+    /// Returns the throttles removed since the last call whose owner reported at the end that somebody else had
+    /// detached them.
     fn take_lost(&mut self) -> Vec<Handle> {
         Vec::new()
     }

@@ -1,4 +1,4 @@
-//! Asks programs that know nothing of the sequences whether anything is left: the auditor and bpftool.
+//! Asks independent programs whether anything is left: the auditor and bpftool.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ use super::census::Surveyed;
 use super::trial::Witness;
 use crate::sequences::owners::Throttles;
 
-/// How long the kernel may take to free what was detached.
+/// The longest wait for the kernel to free what was detached.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// After how many sequences they are asked again, unless the environment says otherwise (`GATE_WITNESS_EVERY`):
-/// after each. On an emulated processor one look takes as long as a sequence; the gate itself asks the kernel
-/// after every sequence anyhow.
+/// Returns after how many sequences to ask the witnesses again: each one, or as `GATE_WITNESS_EVERY` says.
+///
+/// On an emulated processor a look takes as long as a sequence. The gate itself asks the kernel after every sequence.
 ///
 /// # Panics
-/// When the environment says something else than a number.
+/// Panics if the variable is not a number.
 pub fn every() -> u64 {
     number("GATE_WITNESS_EVERY").unwrap_or(1)
 }
@@ -33,16 +33,16 @@ pub fn every() -> u64 {
 #[derive(Debug)]
 pub struct Independent {
     auditor: PathBuf,
-    /// They are asked after the first sequence, and then after every so many.
+    /// Asks after the first sequence, and then after this many more each time.
     every: u64,
     confirmed: u64,
 }
 
 impl Independent {
-    /// They are asked after the first sequence and then after every so many.
+    /// Creates the witnesses. They look after the first sequence, and then after every `every`th.
     ///
     /// # Errors
-    /// When the auditor was not built, or bpftool is not there.
+    /// Fails if the auditor was not built or bpftool is missing.
     pub fn new(every: u64) -> Result<Self, String> {
         let auditor = binaries::find("chadthrottle-audit")?;
         Ok(Self { auditor, every, confirmed: 0 })
@@ -66,17 +66,17 @@ impl Independent {
         Err(format!("the auditor does not say that all is clean: {}", shown(&output)))
     }
 
-    /// Checks that bpftool shows no program, link or map of the run, and no attachment below its cgroup. What it shows counts
-    /// unless it certainly belongs to somebody else, or goes away by itself.
+    /// Checks that bpftool shows no program, link or map of the run, and no attachment below its cgroup. What it shows
+    /// counts unless it certainly belongs to somebody else, or goes away by itself.
     fn bpftool(top: &Path) -> Result<(), String> {
-        // Links first: a link keeps its program, so each link's program is in the later answer.
+        // Links come first. A link keeps its program, so the later answer has each link's program.
         let links = ask_bpftool(&["link", "show"])?;
         let mut programs = named_programs()?;
         let Throttles { others, others_maps, .. } =
             Throttles::find().map_err(|error| error.to_string())?;
         programs.retain(|id| !others.iter().any(|other| u64::from(other.0) == *id));
         if !programs.is_empty() {
-            // One that was there before all were judged, and is there still, was judged.
+            // A program that existed before the owners were determined and still exists has been judged.
             let still = named_programs()?;
             programs.retain(|id| still.contains(id));
         }
@@ -127,11 +127,11 @@ impl Witness<LinuxBpf> for Independent {
     }
 }
 
-/// Removes the pins of links whose cgroups are gone, unless a record names them. The auditor judges unattached programs only
-/// when it looks at the whole host, and the sequences may clean only this bpffs.
+/// Removes the pins of links whose cgroups are gone, unless a record names them. The auditor judges unattached programs
+/// only when it looks at the whole host, and the sequences may clean only this bpffs.
 fn unpin_defunct(world: LinuxBpf) -> Result<(), String> {
     let said = |error: kernel::Error| error.to_string();
-    // A link is defunct a moment after its cgroup is gone.
+    // A link becomes defunct a moment after its cgroup is gone.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let ledger = bpf::ledger::read(Path::new(bpf::ledger::DEFAULT_DIR))
@@ -140,7 +140,7 @@ fn unpin_defunct(world: LinuxBpf) -> Result<(), String> {
         let recorded: BTreeSet<_> = attachments.filter_map(|it| it.pin.clone()).collect();
         let mut is_done = true;
         for pin in world.census().map_err(said)?.pins.into_iter().map(PathBuf::from) {
-            // Folders are among them; theirs go with the last pin.
+            // The list includes folders. The folder of our pins disappears with the last pin.
             if recorded.contains(&pin) || !pin.is_file() {
                 continue;
             }
@@ -151,7 +151,7 @@ fn unpin_defunct(world: LinuxBpf) -> Result<(), String> {
                 is_done = false;
             }
         }
-        // What is not done by then, the gate will find.
+        // If the time is over, the gate finds what is left.
         if is_done || Instant::now() > deadline {
             return Ok(());
         }
@@ -164,7 +164,7 @@ fn run(command: &mut Command) -> Result<Output, String> {
 }
 
 fn ask_bpftool(words: &[&str]) -> Result<Value, String> {
-    // Where distributions put it, and users' paths do not lead.
+    // Distributions install bpftool there, but the PATH of users does not include these folders.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let output = run(Command::new("bpftool").env("PATH", path).arg("-j").args(words))?;
     let said = || format!("bpftool {}: {}", words.join(" "), shown(&output));
@@ -172,13 +172,13 @@ fn ask_bpftool(words: &[&str]) -> Result<Value, String> {
         return Err(said());
     }
     if output.stdout.is_empty() {
-        // Where there is nothing, some versions say nothing.
+        // Some versions print nothing if there is nothing.
         return Ok(Value::Array(Vec::new()));
     }
     serde_json::from_slice(&output.stdout).map_err(|_| said())
 }
 
-/// Returns the ids of programs that are named as throttles' programs are.
+/// Returns the ids of programs with the names of throttles' programs.
 fn named_programs() -> Result<Vec<u64>, String> {
     let programs = ask_bpftool(&["prog", "show"])?;
     Ok(list(&programs).filter(|it| is_named(it)).filter_map(|it| it["id"].as_u64()).collect())

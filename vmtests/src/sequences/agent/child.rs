@@ -12,16 +12,16 @@ use super::protocol::{Answer, Asked};
 use crate::sequences::lines::Lines;
 use crate::sequences::owners;
 
-/// How long an answer may take: long enough for an emulated processor that does much else.
+/// The longest wait for an answer. A busy emulated processor needs this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process; dropping this kills it.
+/// A running agent. Dropping it kills the process.
 #[derive(Debug)]
 pub(super) struct Agent {
     child: Child,
     to: ChildStdin,
     from: Lines<ChildStdout>,
-    /// Files that were open when it had started its engine.
+    /// The number of open files right after the agent started its engine.
     pub(super) open_files: usize,
 }
 
@@ -39,11 +39,11 @@ impl Agent {
         Ok(Self { child, to, from: Lines::new(from, PATIENCE), open_files: 0 })
     }
 
-    /// `None`: it was killed half way.
+    /// Sends a request and returns the answer, or `None` if the agent was killed half way.
     pub(super) fn ask(&mut self, asked: &Asked) -> Result<Option<Answer>, String> {
         let mut line = serde_json::to_string(asked).map_err(|error| error.to_string())?;
         line.push('\n');
-        // An agent that cannot be written to has ended, which the answer, or that there is none, will tell.
+        // An error here means that the agent has ended. The missing answer below says so too.
         let sent = self.to.write_all(line.as_bytes());
         let answer = self.from.next();
         let answer = answer.map_err(|error| format!("the agent: {error}; it was asked {line}"))?;
@@ -63,13 +63,13 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // One that is dead already is as good.
+        // The agent may be dead already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Whether a process was ended by SIGKILL.
+/// Tells whether SIGKILL ended a process.
 pub(in crate::sequences) fn is_killed(status: ExitStatus) -> bool {
     status.signal() == Some(Signal::SIGKILL as i32)
 }

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::sequences::step::Fault;
 use crate::sequences::system::{Claim, Counted, Handle, Rates, Request, counters_by_type};
 
-/// What an agent is asked to do, and what is to go wrong.
+/// A request to an agent, with an optional fault.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Asked {
     pub(super) what: What,
     pub(super) fault: Option<Fault>,
 }
 
-/// One operation.
+/// An operation.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum What {
@@ -25,17 +25,17 @@ pub(super) enum What {
     RemoveRecorded(String),
 }
 
-/// What an agent answers.
+/// An agent's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Answer {
     pub(super) said: Said,
-    /// The fault came to pass.
+    /// Whether the fault struck.
     pub(super) struck: bool,
-    /// How many files it has open.
+    /// The number of the agent's open files.
     pub(super) open_files: usize,
 }
 
-/// How it ended.
+/// How the operation ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Said {

@@ -13,10 +13,10 @@ use super::protocol::{Answer, Asked, Said, What};
 use crate::sequences::engine::{EngineOwner, Setting, remove_by_name};
 use crate::sequences::faulty::Control;
 
-/// Does what is asked on standard input, until that ends.
+/// Serves requests on standard input until it ends.
 ///
 /// # Errors
-/// When a line is no request, or cannot be answered: the gate is broken.
+/// Fails if a line is no request or the answer cannot be sent, which is a bug of the harness.
 pub fn serve() -> Result<()> {
     let mut agent = Agent::new()?;
     for line in io::stdin().lock().lines() {
@@ -46,7 +46,7 @@ impl Agent {
             pins: std::path::Path::new(kernel::pins::DEFAULT_BPFFS).join("chadthrottle"),
             owner: Owner::this_process("gate")?,
         };
-        // A process that sends this to itself does not come back from the call.
+        // A process that sends itself SIGKILL does not return from the call.
         let control = Control::new(Box::new(|| {
             let _ = raise(Signal::SIGKILL);
         }));
@@ -57,7 +57,7 @@ impl Agent {
         self.control.plan(asked.fault);
         let result = self.act(asked.what);
         let struck = self.control.struck();
-        // Nothing goes wrong later that was planned for now.
+        // The planned fault must not strike a later operation.
         self.control.plan(None);
         let said = result.unwrap_or_else(Said::Failed);
         Ok(Answer { said, struck, open_files: open_files()? })
@@ -95,7 +95,7 @@ impl Agent {
     }
 }
 
-/// With the one that lists them.
+/// Counts the open files. The count includes the descriptor that lists them.
 fn open_files() -> Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
 }

@@ -1,4 +1,4 @@
-//! The engine as a system of processes.
+//! Runs the engine as a system of processes.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -12,25 +12,25 @@ use crate::sequences::records::Records;
 use crate::sequences::step::{Fault, Step};
 use crate::sequences::system::{Claim, Counted, Handle, Outcome, Rates, Recorded, Request, System};
 
-/// Two owners, each an agent. Dropping this kills and reaps all that run.
+/// Two owners, each an agent. Dropping it kills and reaps all agents.
 ///
-/// A process that has shut down and has no more files open than a new one is as good as a new one, and is
-/// started again as one: an exec takes a tenth of a second where the processor is emulated.
+/// A process that has shut down and has no more open files than a new one serves again as a new one. This saves an
+/// exec, which takes a tenth of a second on an emulated processor.
 #[derive(Debug)]
 pub struct AgentSystem {
     program: PathBuf,
     owners: [Option<Agent>; 2],
-    /// Started ahead, or left over.
+    /// An agent that was started in advance or is left over.
     spare: Option<Agent>,
     records: Records,
     struck: bool,
 }
 
 impl AgentSystem {
-    /// None runs yet.
+    /// Creates the system. No agent runs yet.
     ///
     /// # Errors
-    /// When the agent was not built.
+    /// Fails if the agent was not built.
     pub fn new() -> Result<Self, String> {
         let program = binaries::find("engine-agent")?;
         let records = Records::of_this_host()?;
@@ -42,7 +42,7 @@ impl AgentSystem {
         self.spare.take().map_or_else(|| Agent::spawn(&self.program), Ok)
     }
 
-    /// Lets an owner do something.
+    /// Lets an owner perform an operation.
     fn run(&mut self, owner: usize, what: What, fault: Option<Fault>) -> Outcome<Answer> {
         let Some(mut agent) = self.owners[owner].take() else {
             return Outcome::Failed(format!("owner {owner} does not run"));
@@ -73,12 +73,12 @@ impl AgentSystem {
     }
 }
 
-/// How asking an agent ended.
+/// The outcome of a request to an agent.
 enum Asking {
     Done(Answer),
     Failed(String),
     Died,
-    /// It ended as it never should.
+    /// The agent ended in a way that it never should.
     Broken(String),
 }
 
@@ -92,7 +92,7 @@ impl From<Asking> for Outcome<Answer> {
     fn from(asking: Asking) -> Self {
         match asking {
             Asking::Done(answer) => Self::Done(answer),
-            // The fault did not strike as far as anybody knows, so this is taken for a failure without a reason.
+            // Nobody knows that the fault struck, so this counts as a failure without a reason.
             Asking::Failed(why) | Asking::Broken(why) => Self::Failed(why),
             Asking::Died => Self::Died,
         }
@@ -127,7 +127,7 @@ impl System for AgentSystem {
             Asking::Died | Asking::Broken(_) => {}
         }
         if self.spare.is_none() {
-            // It gets ready while others work. Should it fail, it will again when it is needed.
+            // The spare agent starts while others work. If that fails, the next start tries again and reports it.
             self.spare = Agent::spawn(&self.program).ok();
         }
         without(outcome.into())
@@ -150,7 +150,7 @@ impl System for AgentSystem {
     fn remove(&mut self, owner: usize, handle: Handle, fault: Option<Fault>) -> Outcome<Counted> {
         self.run(owner, What::Remove(handle), fault).map(|answer| match answer.said {
             Said::Removed(counted) => counted,
-            // Who says nothing has counted nothing; where there is something, that is a lie.
+            // An agent that does not answer reports no counters. If there are some, the check finds the difference.
             _ => Counted::new(),
         })
     }
@@ -161,7 +161,7 @@ impl System for AgentSystem {
         self.struck = struck;
         match outcome {
             Outcome::Done(Answer { said: Said::Claims(claims), .. }) => claims,
-            // Who says nothing claims nothing; where there is something, that is a lie.
+            // An agent that does not answer claims nothing. If there is something, the check finds the difference.
             _ => Vec::new(),
         }
     }
@@ -183,7 +183,7 @@ impl System for AgentSystem {
     }
 
     fn kill(&mut self, owner: usize) {
-        // Dropping kills, and waits until it is dead.
+        // Dropping the agent kills it and waits for its death.
         self.owners[owner] = None;
     }
 

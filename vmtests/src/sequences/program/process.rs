@@ -1,4 +1,4 @@
-//! One run of the program.
+//! Runs the program once.
 
 use std::io::Read;
 use std::path::Path;
@@ -16,30 +16,30 @@ use crate::sequences::lines::Lines;
 use crate::sequences::owners;
 use crate::sequences::step::Fault;
 
-/// How long a run may take to say something, and to end, when it ought to.
+/// The longest wait for a line or for the end of a run, if one is due.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process; dropping this kills it.
+/// A running program. Dropping it kills the process.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     stdout: Lines<ChildStdout>,
     strace: Option<Strace>,
-    /// What goes wrong may be that it is killed.
+    /// Whether the planned fault kills the process.
     is_to_die: bool,
 }
 
 /// How a run ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// With this status, and this on its standard error.
+    /// The exit status, and the text on standard error.
     Exit(i32, String),
-    /// It was killed, as it was to be.
+    /// The planned fault killed the process.
     Killed,
 }
 
 impl Process {
-    /// Starts it; where something is to go wrong, under strace.
+    /// Starts the program. With a fault it runs under strace.
     pub(super) fn start(
         program: &Path,
         words: &[&str],
@@ -47,7 +47,7 @@ impl Process {
         skip: Skip,
     ) -> Result<Self, String> {
         let mut command = if fault.is_some() {
-            // It waits until its calls are seen.
+            // The shell stops itself until strace is attached.
             let mut shell = Command::new("sh");
             shell.args(["-c", r#"kill -STOP $$; exec "$0" "$@""#]).arg(program);
             shell
@@ -73,44 +73,44 @@ impl Process {
         Ok(process)
     }
 
-    /// From here on its calls are counted.
+    /// Attaches strace, which counts the calls from here on.
     fn attach(&mut self, fault: Fault, skip: Skip) -> Result<(), String> {
         self.is_to_die = fault.mishap.is_death();
         self.strace = Some(Strace::attach(pid_of(&self.child), fault, skip)?);
         Ok(())
     }
 
-    /// The next line that it prints; empty when there is none any more.
+    /// Returns the next line of output, or an empty text at the end.
     pub(super) fn line(&mut self) -> Result<String, String> {
         self.stdout.next().map_err(|error| error.to_string())
     }
 
-    /// Nothing goes wrong any more. Tells whether anything did.
+    /// Detaches strace, so no fault strikes any more. Tells whether one has struck.
     pub(super) fn at_peace(&mut self) -> Result<bool, String> {
         self.strace.take().map_or(Ok(false), Strace::let_go)
     }
 
-    /// Whether it has ended by itself, and how.
+    /// Returns the exit status if the program has ended by itself.
     pub(super) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Sends it SIGINT, as Ctrl-C does.
+    /// Sends SIGINT to the program, as Ctrl-C does.
     pub(super) fn interrupt(&mut self, fault: Option<Fault>) -> Result<(), String> {
-        // One whose cgroup was removed ends by itself, on a slow machine before it is told to.
+        // A limit on a removed cgroup ends by itself, on a slow machine even before the signal.
         if self.has_ended().is_some() {
             return Ok(());
         }
         if let Some(fault) = fault
             && let Err(why) = self.attach(fault, Skip::default())
         {
-            // One that has just ended cannot be traced, and need not be.
+            // strace cannot attach to a process that has just ended, and need not.
             return if self.has_ended().is_some() { Ok(()) } else { Err(why) };
         }
         kill(pid_of(&self.child), Signal::SIGINT).map_err(|errno| errno.to_string())
     }
 
-    /// Waits for its end. Tells how that was, and whether anything went wrong by intent.
+    /// Waits for the end. Tells how the program ended, and whether the planned fault struck.
     pub(super) fn end(mut self) -> Result<(End, bool), String> {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
@@ -136,9 +136,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Let go first: what is traced dies no less, but its tracer is told.
+        // Detach strace first. The process dies in any case, but strace gets to know.
         self.strace = None;
-        // One that is dead already is as good.
+        // The process may be dead already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

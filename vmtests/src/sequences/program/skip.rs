@@ -1,5 +1,5 @@
-//! Finds the first system call of a run that matters. The calls before it load libraries, probe the kernel and load programs.
-//! They are many, differ between kernels and versions of libbpf, and leave nothing behind.
+//! Finds the first system call of a run that matters. The calls before it load libraries, probe the kernel and load
+//! programs. They are many, differ between kernels and versions of libbpf, and leave nothing behind.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use std::sync::OnceLock;
 use nix::unistd::Pid;
 use testkit::cgroup::ScratchCgroup;
 
-/// How many calls of a kind are left in peace.
+/// The number of calls of each kind to skip.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Skip {
     pub(super) bpf: u16,
     pub(super) open: u16,
 }
 
-/// Of a run that settles, and of one that adds a throttle.
+/// The calls to skip in a run that settles, and in a run that adds a throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Skips {
     pub(super) settling: Skip,
@@ -24,7 +24,7 @@ pub(super) struct Skips {
 }
 
 impl Skips {
-    /// Looks at two runs of the program, where there is nothing to settle; once in each process.
+    /// Measures two runs of the program without anything to settle. It does so once per process.
     pub(super) fn of(program: &Path) -> Result<Self, String> {
         static MEASURED: OnceLock<Result<Skips, String>> = OnceLock::new();
         MEASURED.get_or_init(|| Self::measure(program)).clone()
@@ -38,7 +38,7 @@ impl Skips {
         };
         let settling = limit(Path::new(super::system::NOWHERE), "link")?;
         let scratch = ScratchCgroup::new("calls");
-        // A pinned one ends when it is armed.
+        // The program ends once a pinned throttle is armed.
         let adding = limit(scratch.path(), "pinned")?;
         let removed = Command::new(program).args(["rm", "1"]).output();
         match removed {
@@ -50,7 +50,7 @@ impl Skips {
 
     fn from_calls(settling: &str, adding: &str) -> Result<Self, String> {
         let adding: Vec<_> = adding.lines().collect();
-        // Iterators that look at sockets are loaded later, when all is attached.
+        // The iterators over sockets are loaded later, after everything is attached.
         let loads = |line: &&str| {
             line.starts_with("bpf(BPF_PROG_LOAD")
                 && ["CGROUP_SKB", "SOCK_OPS"].iter().any(|kind| line.contains(kind))
@@ -61,7 +61,7 @@ impl Skips {
             settling: Skip::over(settling.lines()),
             adding: Skip::over(adding[..last].iter().copied()),
         };
-        // With nothing to skip strace would have seen nothing.
+        // If there were nothing to skip, strace would have seen nothing.
         if skips.settling.bpf == 0 || skips.settling.open == 0 {
             return Err(format!("strace shows too little: {skips:?}"));
         }
@@ -83,7 +83,7 @@ impl Skip {
     }
 }
 
-/// The calls that a run makes, as strace writes them down.
+/// Returns the calls of a run, as strace writes them.
 fn calls(program: &Path, words: &[&str]) -> Result<String, String> {
     let report = Path::new("/run").join(format!("strace-calls-{}", Pid::this()));
     let output = Command::new("strace")
@@ -95,7 +95,7 @@ fn calls(program: &Path, words: &[&str]) -> Result<String, String> {
         .output()
         .map_err(|error| format!("strace: {error}; install the package strace"))?;
     let calls = fs::read_to_string(&report);
-    // One that is not there has nothing to be removed.
+    // A missing report needs no removal.
     let _ = fs::remove_file(&report);
     calls.map_err(|error| format!("strace: {error}: {output:?}"))
 }

@@ -1,4 +1,4 @@
-//! Injects faults and death at the nth system call of a process that knows nothing of it.
+//! Injects faults and death at the nth system call of an unmodified process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,17 @@ use crate::sequences::step::{Fail, Fault, Mishap};
 #[derive(Debug)]
 pub(super) struct Strace {
     child: Child,
-    // Kept open: it goes on to tell what it does.
+    // The pipe stays open, because strace continues to write to it.
     stderr: Lines<ChildStderr>,
     report: PathBuf,
 }
 
 impl Strace {
-    /// Attaches to a process, which goes on only when its calls are seen.
+    /// Attaches to a process. The process continues only when strace sees its calls.
     pub(super) fn attach(pid: Pid, fault: Fault, skip: Skip) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // In the `/run` that is this test's own.
+        // The test has its own `/run`.
         let report = Path::new("/run").join(format!("strace-{count}"));
         let (calls, when) = call(fault, skip);
         let what = match fault.mishap {
@@ -48,18 +48,18 @@ impl Strace {
         let Some(stderr) = child.stderr.take() else { return Err("strace: no pipe".to_owned()) };
         let mut strace = Self { child, stderr: Lines::new(stderr, PATIENCE), report };
         let said = strace.stderr.next().map_err(|error| format!("strace: {error}"))?;
-        // By then it has interrupted the process, which comes to no call that is not seen.
+        // At that point strace has stopped the process, so it sees every further call.
         if said.contains("attached") { Ok(strace) } else { Err(format!("strace says: {said}")) }
     }
 
-    /// Lets go of the process, which may still run.
+    /// Detaches from the process, which may still run. Tells whether a call was made to fail.
     pub(super) fn let_go(self) -> Result<bool, String> {
-        // Only one that has ended already cannot be told.
+        // The kill fails only if strace has ended already.
         let _ = kill(pid_of(&self.child), Signal::SIGTERM);
         self.end()
     }
 
-    /// Waits for its end, which is that of the process. Tells whether a call was made to fail.
+    /// Waits for the end of strace, which ends with the process. Tells whether a call was made to fail.
     pub(super) fn end(mut self) -> Result<bool, String> {
         self.child.wait().map_err(|error| format!("strace: {error}"))?;
         let report =
@@ -70,7 +70,7 @@ impl Strace {
 
 impl Drop for Strace {
     fn drop(&mut self) {
-        // It may have ended, and the file may have gone with it.
+        // strace may have ended, and its file may be gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_file(&self.report);
@@ -81,9 +81,11 @@ pub(super) fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
 }
 
-/// Which system calls, and the how many-th: strace counts each kind for itself, so a number stands for a kind
-/// and a place among its like. Most are the kernel's, as most calls of the engine are. To die after a call is
-/// to die before the next of its kind.
+/// Returns the system calls for a fault, and the number of the call among them. strace counts each kind separately, so
+/// the number of a fault selects a kind and a position in that kind.
+///
+/// Most are `bpf` calls, like most calls of the engine. To die after a call means to die before the next one of its
+/// kind.
 fn call(fault: Fault, skip: Skip) -> (&'static str, u16) {
     let nth = fault.nth.saturating_sub(1);
     let (round, at) = (nth / 8, nth % 8);
@@ -97,7 +99,8 @@ fn call(fault: Fault, skip: Skip) -> (&'static str, u16) {
     (calls, before + round + 1 + more)
 }
 
-/// Who removes a file that is not there has what it wants: the kernel says so of no file that is.
+/// Replaces an errno that the kernel would not return. `ENOENT` tells a process that the file is gone already, but
+/// these files exist.
 fn believable(calls: &str, errno: Fail) -> Fail {
     let removes = calls.contains("unlink") || calls.contains("rmdir");
     if removes && errno == Fail::ENOENT { Fail::EBUSY } else { errno }

@@ -1,4 +1,4 @@
-//! The program as a system.
+//! Runs the program as a system.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -15,20 +15,20 @@ use crate::sequences::system::{
     Claim, Counted, Handle, Outcome, Rates, Recorded, Request, System, Whom,
 };
 
-/// No cgroup: `limit` on it settles, as each start does, and then has nothing to limit.
+/// No cgroup has this path. `limit` on it settles, as each start does, and then has nothing to limit.
 pub(super) const NOWHERE: &str = "/chadtest-nowhere";
-/// What it says then.
+/// The message of that run.
 const NO_SUCH_CGROUP: &str = "no such cgroup: ";
-/// What `limit` says when it ends by itself.
+/// The message of `limit` when it ends by itself.
 const NOTHING_LEFT_TO_LIMIT: &str = "the cgroup was removed";
-/// What it says when somebody else has detached a program that limits, and why it ends with 1 then.
+/// The message if somebody else has detached a program that limits. The program ends with status 1 then.
 const DETACHED: &str = "somebody else has detached a program of this throttle";
 const NOT_ALWAYS: &str = "error: the limit did not hold all the time";
 
-/// Two owners, each the processes of its throttles. Dropping this kills and reaps them all.
+/// Two owners, each with a process for each of its throttles. Dropping it kills and reaps all processes.
 ///
-/// When one of an owner's processes is killed at a call, the others are killed with it. Pinned throttles are
-/// nobody's from the start: their processes end when they are armed.
+/// If one process of an owner is killed at a call, the others are killed with it. Pinned throttles belong to nobody
+/// from the start, because their processes end when they are armed.
 #[derive(Debug)]
 pub struct ProgramSystem {
     program: PathBuf,
@@ -40,10 +40,10 @@ pub struct ProgramSystem {
 }
 
 impl ProgramSystem {
-    /// Nothing runs yet.
+    /// Creates the system. Nothing runs yet.
     ///
     /// # Errors
-    /// When the program was not built, or strace is not there.
+    /// Fails if the program was not built or strace is missing.
     pub fn new() -> Result<Self, String> {
         let program = binaries::find("chadthrottle")?;
         let records = Records::of_this_host()?;
@@ -100,7 +100,7 @@ impl ProgramSystem {
             End::Exit(0, stderr) if by_itself && !stderr.contains(NOTHING_LEFT_TO_LIMIT) => {
                 Err(format!("it had ended by itself: {stderr}"))
             }
-            // It is removed, and says that it was not in force until then.
+            // The program removes the throttle and says that it was not in force all the time.
             End::Exit(1, stderr)
                 if stderr.contains(DETACHED) && stderr.trim_end().ends_with(NOT_ALWAYS) =>
             {
@@ -111,10 +111,10 @@ impl ProgramSystem {
         }
     }
 
-    /// Who is killed at a call takes the owner's others with it.
+    /// Completes an operation. If a process was killed at a call, it kills the owner's other processes too.
     fn settled(&mut self, owner: usize, outcome: Result<Outcome<()>, String>) -> Outcome<()> {
         let outcome = outcome.unwrap_or_else(|why| {
-            // Nothing that was planned: a failure without a reason.
+            // The fault did not strike, so this is a failure without a reason.
             self.struck = false;
             Outcome::Failed(why)
         });
@@ -150,16 +150,15 @@ fn words(request: &Request) -> Vec<String> {
         How::Legacy => "legacy",
     };
     words.extend(["--attach".to_owned(), how.to_owned()]);
-    // Or none: with `auto` a call that fails while programs are loaded makes a limit of fewer programs, which is as good.
+    // `auto` would be unsuitable. If a call fails while programs are loaded, it makes a limit of fewer programs.
     words.extend(["--tcp".to_owned(), "shape".to_owned()]);
     words
 }
 
 impl System for ProgramSystem {
     fn offers(&self, step: &Step) -> bool {
-        // A limit gives way to a program that comes above it and that it switches off: when it looks the next time, which is
-        // in a moment or in some seconds. What the trial expects of that depends on when it asks.
-        // (chadthrottle/tests/root_neighbours.rs has it.)
+        // A limit yields to a program that it would switch off, at its next look. What the trial expects would depend
+        // on that time. `chadthrottle/tests/root_neighbours.rs` tests it.
         let yields = |kind: &Kind| matches!(kind, Kind::None | Kind::Override);
         match step {
             Step::Change { .. } => false,
@@ -176,7 +175,7 @@ impl System for ProgramSystem {
         true
     }
 
-    /// `limit` prints them in the end, for people; meanwhile the trial reads them itself.
+    /// Returns false. `limit` prints counters at the end, as text. Until then the trial reads them itself.
     fn reports_counters(&self) -> bool {
         false
     }
@@ -210,7 +209,7 @@ impl System for ProgramSystem {
         self.settled(owner, removed).map(|()| Counted::new())
     }
 
-    /// Those whose processes run, or have ended in good order because there was nothing left to limit.
+    /// Lists the throttles whose processes run, or have ended regularly because nothing was left to limit.
     fn claims(&mut self, owner: usize) -> Vec<Claim> {
         let is_well = |process: &mut Process| process.has_ended().is_none_or(|it| it.success());
         let mut claims = Vec::new();
@@ -230,7 +229,7 @@ impl System for ProgramSystem {
         let (mut struck, mut failures) = (false, Vec::new());
         let handles: Vec<_> = self.owners[owner].iter().map(|(handle, _)| *handle).collect();
         for (at, handle) in handles.into_iter().enumerate() {
-            // It strikes the first; the others have nothing to fear.
+            // The fault strikes only the first process.
             let outcome = self.remove(owner, handle, fault.filter(|_| at == 0));
             struck |= self.struck;
             match outcome {
@@ -244,7 +243,7 @@ impl System for ProgramSystem {
     }
 
     fn kill(&mut self, owner: usize) {
-        // Dropping kills, and waits until they are dead.
+        // Dropping the processes kills them and waits for their death.
         self.owners[owner].clear();
     }
 

@@ -1,4 +1,4 @@
-//! The end of a trial: takes everything down in order, and checks that nothing is left.
+//! Ends a trial: takes everything down in order and checks that nothing is left.
 
 use std::io;
 use std::path::Path;
@@ -16,21 +16,21 @@ use crate::sequences::expected::Ownership;
 use crate::sequences::step::{ATTACH_TYPES, Place};
 use crate::sequences::system::System;
 
-/// Somebody else, who looks and cleans up. The errors are what they say.
+/// An independent observer that looks and cleans up. Its errors are its messages.
 pub trait Witness<W: Surveyed> {
-    /// Removes what nobody answers for any more, below that cgroup.
+    /// Removes what nobody accounts for any more, below this cgroup.
     ///
     /// # Errors
-    /// When it could not.
+    /// Fails if something could not be removed.
     fn clean(&mut self, world: &W, top: &Path) -> Result<(), String>;
-    /// Says that nothing of ours is left below that cgroup.
+    /// Confirms that nothing of ours is left below this cgroup.
     ///
     /// # Errors
-    /// What is left.
+    /// Returns what is left.
     fn confirm(&mut self, world: &W, top: &Path) -> Result<(), String>;
 }
 
-/// A careful person with nothing but the kernel's calls.
+/// A careful person who uses only the kernel's calls.
 #[derive(Debug, Clone, Copy)]
 pub struct ByHand;
 
@@ -71,12 +71,14 @@ fn left(what: impl Into<String>) -> Violation {
 }
 
 impl<W: Surveyed, S: System> Trial<W, S> {
-    /// Takes everything down: living owners shut down, a new one starts and ends, pinned throttles are removed
-    /// by name, what was lost on purpose is cleaned up. Then nothing may be left but the others' programs,
-    /// where they were, and when their cgroups are gone not even those.
+    /// Takes everything down. Living owners shut down, a new one starts and ends, pinned throttles are removed by name,
+    /// and what was lost on purpose is cleaned up.
+    ///
+    /// After that only other people's programs may be left, where they were. Once their cgroups are gone, nothing is
+    /// left.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Returns the violated property.
     pub fn finish(mut self, witness: &mut impl Witness<W>) -> Checked<Tally> {
         for owner in 0..2 {
             self.shut_down(owner, None)?;
@@ -86,22 +88,21 @@ impl<W: Surveyed, S: System> Trial<W, S> {
             self.remove_pinned(0, None)?;
         }
         self.shut_down(0, None)?;
-        // A removed cgroup lives on, with its programs, as long as a socket that was made in it.
+        // An open socket keeps a removed cgroup alive, with the programs of that cgroup.
         self.processes.clear();
         self.sockets.clear();
         let lost = self.expected.ownership(Ownership::Lost);
         if !lost.is_empty() {
-            // Told which files cannot be read, an operator removes them: nobody else could tell what they
-            // stood for, and until then no witness judges anything that they may have meant to stay.
+            // An operator learns which files are unreadable and removes them. Before that, no witness judges a program
+            // that such a file may have recorded to stay.
             self.remove_junk()?;
             witness.clean(&self.world, &self.top).map_err(left)?;
             for handle in lost {
                 self.expected.remove(handle);
             }
         }
-        // The record of a throttle whose cgroup cannot be found stays while its program exists: in such a cgroup,
-        // or in that of a pinned throttle that was made with the same load. Each start tries again; no other
-        // record needs a second one.
+        // A removed cgroup keeps its program, and so its record, for a while. So does a pinned throttle of the same
+        // load. Each start tries again. No other record needs a second start.
         let deadline = Instant::now() + self.patience;
         loop {
             self.start(0, None)?;
@@ -112,7 +113,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
                 checked => break checked?,
             }
         }
-        // A pinned one whose cgroup was removed, or which somebody else took off.
+        // These pinned throttles had a removed cgroup, or somebody else detached them.
         for handle in self.expected.ownership(Ownership::Released) {
             self.expected.remove(handle);
         }
@@ -124,7 +125,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
     }
 
     fn confirm(&mut self, witness: &mut impl Witness<W>) -> Checked {
-        // The kernel lets go of what was detached a little later.
+        // The kernel releases detached programs a little later.
         self.settle_to(|trial| {
             let census = trial.world.census().map_err(|error| left(error.to_string()))?;
             let census = census.without(&trial.before);
@@ -133,7 +134,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         witness.confirm(&self.world, &self.top).map_err(left)
     }
 
-    /// Nothing but the lock and the mark, and what others have put there.
+    /// Checks that the ledger has only the lock, the mark, and other people's files.
     fn check_ledger(&mut self) -> Checked {
         self.remove_junk()?;
         let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
@@ -150,7 +151,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         }
     }
 
-    /// Whatever record is left is that of a throttle whose cgroup is gone.
+    /// Checks that each record left belongs to a throttle whose cgroup is gone.
     fn check_records_left(&self) -> Checked {
         let Some((files, folder)) = self.system.ledger() else { return Ok(()) };
         let ledger =
@@ -169,8 +170,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         }
     }
 
-    /// Removes the files that were damaged or are nobody's. What has such a file's name now and can be read is
-    /// something else.
+    /// Removes damaged and foreign files. A readable file that now has such a name is another one and stays.
     fn remove_junk(&mut self) -> Checked {
         let Some((files, _)) = self.system.ledger() else { return Ok(()) };
         for path in std::mem::take(&mut self.junk) {

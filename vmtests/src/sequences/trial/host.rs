@@ -1,4 +1,5 @@
-//! Steps of everybody else. Each is taken on the machine and on the model of what is expected, and must have the same result.
+//! Takes the steps of everybody else, on the machine and on the model of what is expected. Both must have the same
+//! result.
 
 use std::path::PathBuf;
 
@@ -14,14 +15,14 @@ use crate::sequences::expected::Part;
 use crate::sequences::step::{How, Kind, Place, Way};
 use crate::sequences::system::System;
 
-/// A program of somebody else's, on the machine and on the model.
+/// Somebody else's program, on the machine and on the model.
 pub(super) struct Foreign<W: Surveyed> {
     attach_type: AttachType,
     real: Attached<W>,
     model: Attached<Model>,
 }
 
-/// A program of ours that a packet goes through.
+/// A program of ours that a packet passes.
 #[derive(Debug)]
 struct Passed {
     program: ProgramId,
@@ -68,7 +69,7 @@ impl<W: Surveyed> Attached<W> {
     }
 }
 
-/// The machine and the model must say the same.
+/// Checks that the machine and the model give the same result.
 fn same<T>(what: &str, real: Result<T, Errno>, model: Result<(), Errno>) -> Checked<Option<T>> {
     match (real, model) {
         (Ok(done), Ok(())) => Ok(Some(done)),
@@ -140,7 +141,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         true
     }
 
-    /// A process sends itself a packet, and every throttle that it passes counts it, once in each direction.
+    /// Lets a process send itself a packet. Every throttle on its way must count it once in each direction.
     pub(super) fn send(&mut self, which: u8) -> Checked<bool> {
         let Some(at) = nth(&self.processes, which) else { return Ok(false) };
         let passed = self.passed_by(at);
@@ -161,10 +162,10 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(sent)
     }
 
-    /// The programs of ours that a packet of that process's socket goes through: one direction after the other.
+    /// Returns our programs on the way of a packet from this process's socket, for each direction.
     fn passed_by(&self, process: usize) -> Vec<Passed> {
         let (_, model) = &self.processes[process];
-        // Of a removed cgroup nothing can be asked any more.
+        // Nobody can query a removed cgroup any more.
         let Some(cgroup) = self.expected.model.socket_cgroup(model) else { return Vec::new() };
         let parts = self.expected.throttles.iter().flat_map(|throttle| &throttle.parts);
         let goes_through = |part: &&Part| {
@@ -181,8 +182,8 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         passed.collect()
     }
 
-    /// How many packets each of them has counted; none of them dropped any, for nothing here sends as much as a
-    /// limit forbids.
+    /// Returns how many packets each program has counted. None drops any, because the trial never sends enough to
+    /// exceed a limit.
     fn seen(&self, passed: &[Passed]) -> Checked<Vec<u64>> {
         let count = |it: &Passed| -> kernel::Result<u64> {
             let cgroup = self.world.cgroup_id(&self.world.open_cgroup(&it.path)?);
@@ -250,7 +251,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(taken)
     }
 
-    /// Somebody detaches a program of ours.
+    /// Detaches a program of ours, as somebody else would.
     pub(super) fn stranger(&mut self, which: u8) -> Checked<bool> {
         let candidates: Vec<_> = self
             .expected

@@ -1,4 +1,4 @@
-//! Steps that damage the ledger's files.
+//! Takes steps that damage the ledger's files.
 
 use std::path::PathBuf;
 
@@ -46,8 +46,8 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(true)
     }
 
-    /// The throttles that have a record, and where it is. Those that are orphaned are left out: whether their
-    /// record stands for anything still is not known.
+    /// Returns the throttles that have a record, with its path. It leaves out orphaned throttles, because their record
+    /// may be obsolete.
     fn records(&self) -> Checked<Vec<(Handle, PathBuf)>> {
         let Some((files, folder)) = self.system.ledger() else { return Ok(Vec::new()) };
         let ledger = LedgerDir::on(files, folder).read().map_err(failed)?;
@@ -64,7 +64,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
 const JUNK: &[u8] = b"no entry";
 const TORN: &[u8] = b"torn";
 
-/// Whether a file's contents are such that nobody can tell what it stood for.
+/// Tells whether nobody can know what a file with these contents recorded.
 pub(super) fn is_junk(text: &[u8]) -> bool {
     text == JUNK || text == TORN
 }

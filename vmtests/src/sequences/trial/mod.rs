@@ -1,5 +1,5 @@
-//! Runs one trial: takes steps on a machine with a throttle system, and compares after each what is there with what ought to
-//! be there.
+//! Runs one trial: takes steps on a machine with a throttle system, and compares after each what is there with what
+//! ought to be there.
 
 mod check;
 mod finish;
@@ -26,16 +26,16 @@ use super::step::Step;
 use super::system::{Handle, System};
 use crate::sequences::census::Surveyed;
 
-/// What must hold.
+/// A property that must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Property {
     /// A program that is reported as removed is gone.
     GoneMeansGone,
     /// Other people's programs stay where they were, in order.
     OthersStay,
-    /// Whatever of ours is attached has an owner, or a record that the next start finds.
+    /// Everything of ours that is attached has an owner, or a record that the next start finds.
     NothingUnaccounted,
-    /// A throttle that is there is attached, and limits to the rate that was asked for.
+    /// A throttle that should exist is attached and limits to the requested rate.
     LimitsHold,
     /// An owner does what the kernel allows, refuses the rest, and lists what it has.
     AnswersAreTrue,
@@ -43,7 +43,7 @@ pub enum Property {
     OneFailureIsOne,
     /// Counters only grow.
     CountersGrow,
-    /// In the end nothing of ours is left.
+    /// At the end nothing of ours is left.
     NothingLeft,
     /// The model of the kernel and the harness itself are right.
     GateIsRight,
@@ -65,11 +65,11 @@ impl fmt::Display for Property {
     }
 }
 
-/// A property that does not hold.
+/// A violated property.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{property}: {what}")]
 pub struct Violation {
-    /// Which.
+    /// The property.
     pub property: Property,
     /// What the check saw.
     pub what: String,
@@ -81,23 +81,23 @@ impl Violation {
     }
 }
 
-/// The result of a step.
+/// The result of a check.
 pub type Checked<T = ()> = Result<T, Violation>;
 
 /// A trial.
 pub struct Trial<W: Surveyed, S: System> {
-    // First, so that the owners go before what they stand on.
+    // This field comes first, so the owners end before the world.
     system: S,
     foreign: Vec<Foreign<W>>,
     processes: Vec<(W::Process, ModelProcess)>,
     sockets: Vec<(W::Socket, ModelSocket)>,
     world: W,
     top: PathBuf,
-    /// How long the kernel may take for what it does a little later.
+    /// The longest wait for work that the kernel finishes later.
     patience: Duration,
     expected: Expected,
     running: [bool; 2],
-    /// The programs' counters over everything that their load was used for.
+    /// The counters of the programs, across all uses of their load.
     counted: BTreeMap<(Handle, AttachType), Counters>,
     /// The counters that owners report, which start when the throttle is added.
     reported: BTreeMap<(Handle, AttachType), Counters>,
@@ -105,7 +105,7 @@ pub struct Trial<W: Surveyed, S: System> {
     junk: Vec<PathBuf>,
     /// Programs of cgroups above the trial's, which it ignores.
     above: Vec<ProgramId>,
-    /// Throttles that were there before the trial, a user's for example.
+    /// Throttles that existed before the trial, such as a user's.
     before: Census,
     last_handle: Handle,
     last_rate: u64,
@@ -113,10 +113,10 @@ pub struct Trial<W: Surveyed, S: System> {
 }
 
 impl<W: Surveyed, S: System> Trial<W, S> {
-    /// A trial of a system on a machine, below the cgroup `top`, which is empty.
+    /// Creates a trial of a system on a machine, below the empty cgroup `top`.
     ///
     /// # Errors
-    /// When the machine cannot be asked.
+    /// Fails if the machine cannot be queried.
     pub fn new(
         world: W,
         system: S,
@@ -147,12 +147,12 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(trial)
     }
 
-    /// What was done so far.
+    /// Returns the amount of work done so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Whether the fault of the last step came to pass.
+    /// Tells whether the fault of the last step struck.
     pub fn fault_struck(&self) -> bool {
         self.system.fault_struck()
     }
@@ -160,7 +160,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
     /// Takes a step and checks every property. Returns whether the step had anything to do.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Returns the violated property.
     pub fn step(&mut self, step: &Step) -> Checked<bool> {
         if !self.system.offers(step) || !self.act(step)? {
             return Ok(false);
@@ -199,7 +199,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
     }
 }
 
-/// The nth of several, counted round; `None` of none.
+/// Returns the index of the nth element, modulo their number. `None` if there are none.
 fn nth<T>(of: &[T], nth: u8) -> Option<usize> {
     (!of.is_empty()).then(|| usize::from(nth) % of.len())
 }

@@ -1,4 +1,4 @@
-//! Steps of owners, and the results that they may report.
+//! Takes the steps of owners and checks the results that they report.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ fn lied(what: String) -> Violation {
 }
 
 impl<W: Surveyed, S: System> Trial<W, S> {
-    /// A fault that a step may have. Not where a record was overwritten: what becomes of that throttle then
-    /// depends on how far the operation came.
+    /// Returns the fault that a step may have. It allows none if a record of the owner was overwritten, because the
+    /// fate of that throttle would depend on the progress of the operation.
     fn allowed(&self, owner: usize, fault: Option<Fault>) -> Option<Fault> {
         let torn = |handle: &Handle| self.expected.throttle(*handle).is_some_and(|it| it.torn);
         fault.filter(|_| !self.expected.held_by(owner).iter().any(torn))
@@ -51,7 +51,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(true)
     }
 
-    /// Starts an owner, and judges what that has settled. Tells whether it runs.
+    /// Starts an owner and checks what the start has settled. Returns whether the owner runs.
     fn settle(&mut self, owner: usize, fault: Option<Fault>) -> Checked<bool> {
         let outcome = self.system.start(owner, fault);
         self.note_fault(&outcome);
@@ -70,7 +70,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(matches!(outcome, Outcome::Done(())))
     }
 
-    /// After a start that nothing kept from settling, what was orphaned is gone, or is recorded to stay.
+    /// Checks an orphaned throttle after a start. If the start could settle, the throttle is gone or recorded to stay.
     fn judge_adrift(&mut self, handle: Handle, settled: bool) -> Checked {
         let Some(throttle) = self.expected.throttle(handle) else { return Ok(()) };
         let left = self.attached_parts(throttle);
@@ -106,7 +106,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         self.running[owner].then_some(owner)
     }
 
-    /// Who is limited, for the system and as a cgroup.
+    /// Returns the target as the system names it, and its cgroup.
     fn resolve_target(&self, target: Target) -> Option<(Whom, PathBuf)> {
         match target {
             Target::Cgroup(place) => {
@@ -135,8 +135,8 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         let fault = self.allowed(owner, fault);
         let has_its_own = self.system.is_a_process_for_each_throttle();
         if has_its_own && !self.expected.ownership(Ownership::Orphaned).is_empty() {
-            // Its start would settle before it attaches anything: that is done apart, so that what comes of
-            // the one is not taken for the other's doing.
+            // The start of this process would settle first. A separate start keeps the results of settling and adding
+            // apart.
             self.settle(owner, None)?;
         }
         self.last_handle += 1;
@@ -155,7 +155,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         let half_way = matches!(outcome, Outcome::Died)
             || matches!(outcome, Outcome::Failed(_)) && self.system.fault_struck();
         if half_way && allowed.is_err() {
-            // The kernel allows some of its programs, perhaps, and that far it may have come.
+            // The operation may have attached the programs that the kernel allows.
             self.expected.add_what_can_be(owner, handle, &path, &parts, how);
         }
         match (outcome, allowed) {
@@ -176,8 +176,8 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         Ok(true)
     }
 
-    /// An operation on these failed: those that their owner still lists may be half there, the others must be
-    /// gone.
+    /// Handles a failed operation on these throttles. Those that the owner still lists may be incomplete. The others
+    /// must be gone.
     fn after_failure(&mut self, owner: usize, handles: &[Handle]) -> Checked {
         let claimed: BTreeSet<_> =
             self.system.claims(owner).into_iter().map(|claim| claim.handle).collect();
@@ -200,7 +200,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
 
     fn after_death(&mut self, owner: usize, in_work: &[Handle]) -> Checked {
         self.running[owner] = false;
-        // Of one whose removal had failed, the pin may have been gone.
+        // If an earlier removal of a throttle failed, its pin may be gone.
         let held = self.expected.held_by(owner);
         let removing =
             |handle: &Handle| self.expected.throttle(*handle).is_some_and(|it| it.removing);
@@ -225,7 +225,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
         let Some((owner, handle)) = self.pick(owner, throttle) else { return Ok(false) };
         let fault = self.allowed(owner, fault);
         let Some(throttle) = self.expected.throttle(handle) else { return Ok(false) };
-        // After a removal that failed half way some directions are no more, and cannot be changed.
+        // A removal that failed half way has ended some directions, which cannot be changed any more.
         let is_there = |part: &&Part| !throttle.removing || self.is_attached(part);
         let types: Vec<_> =
             throttle.parts.iter().filter(is_there).map(|part| part.attach_type).collect();
@@ -341,7 +341,7 @@ impl<W: Surveyed, S: System> Trial<W, S> {
             .throttle(handle)
             .is_some_and(|it| matches!(it.ownership, Ownership::Held(_)));
         match outcome {
-            // Its owner still lists it: somebody else took it away.
+            // The owner still lists the throttle, although somebody else removed it.
             Outcome::Done(()) if held => self.expected.detach_all(handle),
             Outcome::Done(()) => self.expected.remove(handle),
             _ => {

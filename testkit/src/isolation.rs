@@ -1,15 +1,15 @@
-//! Namespaces of the test's own. Its mounts, pins and network go away with its process.
+//! Gives a test its own namespaces. Its mounts, pins and network disappear with its process.
 
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// Gives this process a network of its own (loopback only, up), an empty `/run`, and an empty bpffs at
-/// `/sys/fs/bpf`. Processes that it starts share them.
+/// Gives this process its own network with only a loopback that is up, an empty `/run`, and an empty bpffs at
+/// `/sys/fs/bpf`. Its children share them.
 ///
 /// # Panics
-/// When it cannot: without root.
+/// Panics without root.
 pub fn isolate() {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
         .expect("new namespaces; run as root");

@@ -1,4 +1,4 @@
-//! What tests on a real kernel stand on.
+//! Provides the tools for tests on a real kernel.
 //!
 //! | for | modules |
 //! | --- | --- |
@@ -11,8 +11,7 @@
 //! | what tests report | [`results`] |
 //! | the rest | [`completion`], [`env`](mod@env), [`shell`] |
 //!
-//! Most of it needs root. Each test runs in a process of its own, as cargo-nextest starts it: it may enter namespaces and
-//! cgroups.
+//! Most of it needs root. cargo-nextest gives each test its own process, so a test may enter namespaces and cgroups.
 #![forbid(unsafe_code)]
 
 pub mod binaries;

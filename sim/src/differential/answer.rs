@@ -1,4 +1,4 @@
-//! What a world answers and shows, in numbers that mean the same on every world.
+//! Describes a world's answers and objects with numbers that mean the same on every world.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug, Write};
@@ -8,30 +8,30 @@ use nix::errno::Errno;
 
 use super::call::{Flags, On, PATHS, Place};
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done.
+    /// The call succeeded.
     Done,
-    /// It was refused.
+    /// The call failed.
     Refused(Errno),
-    /// So many were done, then one was refused, if any was.
+    /// The call succeeded this many times, and then failed with this errno, if at all.
     Counted(usize, Option<Errno>),
-    /// The rate of the state that was found, if any.
+    /// The rate of the state, if there is a state.
     Rate(Option<u64>),
-    /// An operand named nothing, so nothing was called.
+    /// An operand named nothing, so the call was not made.
     Nothing,
 }
 
-/// A list.
+/// A list, as the kernel reports it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ListView {
-    /// Each program by its number in the order of loading, with its flags, where the kernel tells them.
-    /// `None`: not one of this run.
+    /// The programs, by their number in the order of loading, with their flags if the kernel reports them. `None`
+    /// stands for a program that is not of this run.
     pub programs: Vec<(Option<usize>, Option<Flags>)>,
-    /// Of the list.
+    /// The flags of the list.
     pub flags: Flags,
-    /// Of the list.
+    /// The revision of the list.
     pub revision: Option<u64>,
 }
 
@@ -56,40 +56,39 @@ impl Debug for ListView {
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkView {
-    /// Its number in the order of making.
+    /// The link's number, in the order of creation.
     pub link: Option<usize>,
-    /// Its program, by its number in the order of loading.
+    /// The program's number, in the order of loading.
     pub program: Option<usize>,
-    /// Its cgroup, by its number in the order of making; `None`: defunct.
+    /// The cgroup's number, in the order of creation. The inner `None` stands for a defunct link.
     pub cgroup: Option<Option<usize>>,
-    /// Where on it.
+    /// The attach type.
     pub on: Option<On>,
 }
 
-/// What there is.
+/// Everything that exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Each list, or why it cannot be asked for.
+    /// The lists, each with the reason if it cannot be queried.
     pub lists: Vec<(Which, Result<ListView, Errno>)>,
     /// The open links.
     pub links: BTreeMap<usize, Result<LinkView, Errno>>,
     /// The programs that are still there.
     pub programs: BTreeSet<usize>,
-    /// The pins, and the folder for them (the last one).
+    /// Whether each pin exists. The last entry is the folder for pins.
     pub pins: Vec<bool>,
-    /// Rates of states that are there: of which program, for which cgroup (in the order of making) and
-    /// attach type.
+    /// The rates of existing states, by program, cgroup (in the order of creation) and attach type.
     pub rates: BTreeMap<(usize, usize, On), u64>,
 }
 
-/// Which list.
+/// Identifies a list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Which {
-    /// The path's number, or that of a cgroup that was kept.
+    /// The number of the path, or of a kept cgroup.
     pub place: Place,
     /// The attach type.
     pub on: On,
-    /// Its own, or what runs.
+    /// The cgroup's own list, or the effective one.
     pub scope: Scope,
 }
 
@@ -104,11 +103,11 @@ impl Debug for Which {
 }
 
 impl View {
-    /// What is not as in the other one of what calls change while they are made, a line for each thing: what,
-    /// here, there.
+    /// Returns the differences in what calls change immediately. Each line names the object, its state here, and its
+    /// state in the other view.
     pub fn differences_in_lists(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
-        // Which lists there are depends on the calls alone, which are the same.
+        // Both views have the same lists, because the calls are the same.
         for ((which, here), (_, there)) in self.lists.iter().zip(&other.lists) {
             if here != there {
                 found.push(format!("{which:?}: {here:?} / {there:?}"));
@@ -120,7 +119,7 @@ impl View {
         found
     }
 
-    /// The same of what also goes by itself, some time after the last that held it.
+    /// Returns the differences in what may also disappear later, some time after its last holder.
     pub fn differences_in_objects(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         both(&self.links, &other.links, &mut found);

@@ -25,18 +25,18 @@ pub struct Beside {
     kernel: LinuxBpf,
     version: Version,
     top: PathBuf,
-    /// Sequences so far, also those that differed.
+    /// The number of sequences so far, including those that differed.
     pub sequences: u64,
-    /// Calls so far in which they agreed.
+    /// The number of calls so far on which both agreed.
     pub calls: u64,
 }
 
 impl Beside {
-    /// Gets ready: `top` is an empty cgroup, in which each sequence gets a new one. Pins go into a folder of the bpffs at
-    /// `/sys/fs/bpf`.
+    /// Prepares a comparison. Each sequence gets a new cgroup in the empty cgroup `top`. Pins go into a folder of the
+    /// bpffs at `/sys/fs/bpf`.
     ///
     /// # Errors
-    /// When the kernel does not say what it can do.
+    /// Fails if the kernel's features cannot be determined.
     pub fn new(top: &Path) -> kernel::Result<Self> {
         let (kernel, version) = (LinuxBpf::new()?, Version::running());
         let version = version.strict_updates(has_strict_updates(top)?);
@@ -46,7 +46,7 @@ impl Beside {
     /// Runs a sequence on both. The kernel may take `later` to finish what it does after a call has returned.
     ///
     /// # Errors
-    /// The first difference.
+    /// Returns the first difference.
     pub fn compare(&mut self, calls: &[Call], later: Duration) -> Outcome {
         self.sequences += 1;
         let root = self.top.join(self.sequences.to_string());
@@ -57,8 +57,8 @@ impl Beside {
     }
 }
 
-/// Whether an update of a link refuses a program of another attach type. It is tried with sockets, because many kernels let a
-/// program for packets be attached in either direction.
+/// Tells whether an update of a link refuses a program of another attach type. It tries this with socket programs,
+/// because many kernels accept a packet program in either direction.
 fn has_strict_updates(cgroup: &Path) -> kernel::Result<bool> {
     let [of, other] = [On::SockCreate, On::PostBind].map(On::attach_type);
     let program = Program::load_pass("chadtest_update", of)?;

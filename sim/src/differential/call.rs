@@ -1,4 +1,4 @@
-//! Calls whose operands mean the same on every world.
+//! Defines calls with operands that mean the same on every world.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -7,27 +7,27 @@ use kernel::AttachType;
 use kernel::list::AttachFlags;
 use serde::{Deserialize, Serialize};
 
-/// The cgroups' paths below the place where a sequence runs; a call names one by its number.
+/// The cgroups' paths below the place of a sequence. A call names a path by its number.
 pub(crate) const PATHS: [&str; 5] = ["a", "a/b", "a/b/c", "a/d", "e"];
-/// Those that are there when a sequence begins. So most of the time the second can be removed.
+/// The paths that exist when a sequence begins. So the second one can be removed most of the time.
 pub(crate) const FIRST_PATHS: [usize; 3] = [0, 1, 4];
-/// How many cgroups can be kept open.
+/// The most cgroups that are kept open.
 pub(crate) const KEPT: usize = 2;
-/// How many sockets there can be.
+/// The most sockets.
 pub(crate) const SOCKETS: usize = 2;
-/// How many links can be open.
+/// The most open links.
 pub(crate) const LINKS: usize = 3;
-/// How many pins there can be.
+/// The most pins.
 pub(crate) const PINS: usize = 2;
 
-/// What can be attached: a program's number says which of these it is, and it is loaded when it is first named.
+/// The kind of a program. The program's number decides it, and the first call that names a program loads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It does nothing.
+    /// A program that does nothing.
     Pass(On),
-    /// The packet programs of one load, this one for ingress, the next number for egress.
+    /// The ingress program of a throttle. The next number is the egress program of the same load.
     ThrottleIngress,
-    /// See there.
+    /// The egress program of that load.
     ThrottleEgress,
 }
 
@@ -45,7 +45,7 @@ pub(crate) const PROGRAMS: [Kind; 11] = [
     Kind::ThrottleEgress,
 ];
 
-/// An attach type: both directions, and two that programs of one and the same other type are for.
+/// An attach type. Two are for packets in either direction, and two share another program type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs)] // Named as the kernel names them.
 pub enum On {
@@ -60,7 +60,7 @@ impl On {
         [Self::Ingress, Self::Egress, Self::SockCreate, Self::PostBind];
 
     pub(crate) fn attach_type(self) -> AttachType {
-        // Asked for thousands of times a second.
+        // Callers ask thousands of times a second.
         static TYPES: LazyLock<[AttachType; 4]> = LazyLock::new(|| {
             [
                 "cgroup_inet_ingress",
@@ -78,36 +78,36 @@ impl On {
     }
 }
 
-/// A cgroup to do something on.
+/// A cgroup to call on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
-    /// The last one that was made at a path, also after it was removed.
+    /// The latest cgroup at a path, even if it was removed.
     Path(u8),
-    /// One that was kept open.
+    /// A cgroup that was kept open.
     Kept(u8),
 }
 
-/// A program to name in a call that is about one that is there.
+/// A program named in a call about an existing attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Named {
-    /// This one, whether it is there or not.
+    /// This program, whether it is attached or not.
     Program(u8),
-    /// The one at this position of the list (counted round); of a link, its own.
+    /// The program at this position of the list, modulo its length. For a link, the link's own program.
     Attached(u8),
 }
 
-/// A revision to insist on.
+/// The revision that a call expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Revision {
-    /// None.
+    /// No expected revision.
     Any,
-    /// The list's own; 1 where the kernel has none.
+    /// The revision of the list, or 1 if the kernel has none.
     Right,
-    /// Another one.
+    /// A wrong revision.
     Wrong,
 }
 
-/// Flags, right or wrong.
+/// Flags, valid or not.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Flags(pub u32);
@@ -131,7 +131,7 @@ fn bitflags_names(bits: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if rest == 0 { Ok(()) } else { write!(f, "{between}{rest:#x}") }
 }
 
-/// A call.
+/// A call of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // The fields are operands of the types above, or their numbers.
 pub enum Call {
@@ -139,13 +139,13 @@ pub enum Call {
     CreateCgroup { path: u8 },
     /// `rmdir`.
     RemoveCgroup { path: u8 },
-    /// Opens a cgroup and keeps it; one that was kept there before is closed.
+    /// Opens a cgroup and keeps it. A cgroup that was kept under this number is closed.
     KeepCgroup { path: u8, kept: u8 },
-    /// Makes a socket in a cgroup.
+    /// Opens a socket in a cgroup.
     OpenSocket { path: u8, socket: u8 },
-    /// Closes it.
+    /// Closes a socket.
     CloseSocket { socket: u8 },
-    /// Closes a program; when it is named again it is a new one.
+    /// Closes a program. The next call that names it loads a new one.
     CloseProgram { program: u8 },
     /// `BPF_PROG_ATTACH`.
     Attach {
@@ -164,7 +164,7 @@ pub enum Call {
     UpdateLink { link: u8, new: u8, old: Option<Named> },
     /// `BPF_LINK_DETACH`.
     DetachLink { link: u8 },
-    /// Closes it.
+    /// Closes a link.
     CloseLink { link: u8 },
     /// `BPF_OBJ_PIN`.
     Pin { link: u8, pin: u8 },
@@ -172,21 +172,20 @@ pub enum Call {
     Unpin { pin: u8 },
     /// `BPF_OBJ_GET`.
     OpenPinned { pin: u8, link: u8 },
-    /// As many links of one program as it takes until there are so many programs in the list, or the kernel
-    /// refuses.
+    /// Creates links of one program until the list has `up_to` programs, or until the kernel refuses.
     Fill { program: u8, place: Place, on: On, up_to: u8 },
-    /// Closes so many of these links, the first ones first.
+    /// Closes this many of those links, the oldest first.
     CloseFilling { count: u8 },
     /// Writes a throttle's state.
     SetState { program: u8, place: Place, on: On, kilobytes: u16 },
-    /// Reads it.
+    /// Reads a throttle's state.
     State { program: u8, place: Place, on: On },
-    /// Waits a moment, where a kernel may still have something to do: what should stay is seen to stay.
+    /// Waits a moment for unfinished work of the kernel. What should stay is then seen to stay.
     Wait,
 }
 
 impl Call {
-    /// The attach type that it is about, of a call that names one.
+    /// Returns the attach type that the call names, if any.
     pub(crate) fn on(&self) -> Option<On> {
         match *self {
             Self::Attach { on, .. }
@@ -197,7 +196,7 @@ impl Call {
         }
     }
 
-    /// Whether the kernel does a part of it after it has answered.
+    /// Tells whether the kernel finishes the call after it has returned.
     pub fn is_finished_later(&self) -> bool {
         matches!(
             self,

@@ -10,10 +10,10 @@ use super::call::{Call, On};
 use super::objects::Objects;
 use crate::World;
 
-/// How long a kernel may take to finish what it does after a call has returned.
+/// The longest time in which a kernel finishes work after a call has returned.
 pub const LATER: Duration = Duration::from_secs(30);
 
-/// How long it usually takes.
+/// The usual time.
 const MOMENT: Duration = Duration::from_millis(50);
 
 /// A sequence on which two worlds agreed.
@@ -23,21 +23,21 @@ pub struct Compared {
     pub calls: usize,
 }
 
-/// Two worlds did not do the same.
+/// A difference between two worlds.
 #[derive(Debug)]
 pub struct Difference {
-    /// The calls up to the one that showed it, without those whose operands named nothing, and what the
-    /// first machine answered.
+    /// The calls up to the one that showed the difference, with the answers of the first world. Calls without existing
+    /// operands are left out.
     pub calls: Vec<(Call, Answer)>,
-    /// What the second machine answered to the last call; `None`: it was seen after all of them, or when
+    /// The second world's answer to the last call. `None` if the difference appeared after all calls, or after
     /// everything was closed.
     pub other: Option<Answer>,
-    /// What is not as on the second machine: what, the first one, the second one.
+    /// The differences. Each line names the object, its state on the first world, and its state on the second one.
     pub lines: Vec<String>,
 }
 
 impl Difference {
-    /// The calls alone.
+    /// Returns the calls without the answers.
     pub fn sequence(&self) -> Vec<Call> {
         self.calls.iter().map(|(call, _)| call.clone()).collect()
     }
@@ -59,11 +59,11 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Makes the same calls on two worlds. On both, the parent of the cgroup `root` exists and `root` does not, nor does `pins`,
-/// the folder for pins. The second world may take `later` to finish what it does after a call has returned.
+/// Makes the same calls on two worlds. On both, the parent of the cgroup `root` must exist, but neither `root` nor the
+/// folder `pins`. The second world may take `later` to finish what it does after a call has returned.
 ///
 /// # Errors
-/// The first difference.
+/// Returns the first difference.
 pub fn compare<A: World, B: World>(
     one: A,
     other: B,
@@ -75,10 +75,10 @@ pub fn compare<A: World, B: World>(
     let mut one = Objects::new(one, root, pins);
     let mut other = Objects::new(other, root, pins);
     let mut made = Vec::new();
-    // Looking at every list after every call is most of the work: those of types that no call was about yet
-    // are looked at in the end.
+    // Looking at every list after every call is most of the work. Lists of types that no call has named yet have to
+    // wait until the end.
     let mut types = Vec::new();
-    // Somebody else on the host may look at a program at this very moment, which keeps it until they have.
+    // Another process on the host may look at a program at this moment, which keeps the program for a while.
     let mut patience = Patience { lists: Duration::ZERO, objects: later };
     let mut is_pending = false;
     for call in calls {
@@ -97,7 +97,7 @@ pub fn compare<A: World, B: World>(
         let agree = answer == others;
         made.push((call.clone(), answer));
         patience.lists = if call.is_finished_later() { later } else { Duration::ZERO };
-        // What a cgroup still holds for a while may come to light only when its other holders have gone.
+        // Objects that a cgroup still holds may show up only when their other holders have gone.
         is_pending |= !patience.lists.is_zero();
         let lines = differences(&one.look(&types), &mut other, &types, patience);
         if !agree || !lines.is_empty() {
@@ -119,7 +119,7 @@ pub fn compare<A: World, B: World>(
     }
 }
 
-/// How long a difference may last.
+/// How long a difference may last before it counts.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
     lists: Duration,

@@ -11,7 +11,7 @@ use super::call::{Call, Flags, Named, On, Place, Revision};
 use super::objects::Objects;
 use crate::world::{Attach, World};
 
-/// What a call on something that is not there comes to.
+/// The answer to a call on something that does not exist.
 const NOTHING: Answer = Answer::Nothing;
 
 impl From<kernel::Result<()>> for Answer {
@@ -30,12 +30,12 @@ impl From<nix::Result<()>> for Answer {
 }
 
 impl<W: World> Objects<W> {
-    /// Makes a call.
+    /// Makes a call and returns the answer.
     pub(crate) fn run(&mut self, call: &Call) -> Answer {
         self.try_to(call).unwrap_or(NOTHING)
     }
 
-    /// `None`: an operand names nothing.
+    /// Makes a call. Returns `None` if an operand names nothing.
     fn try_to(&mut self, call: &Call) -> Option<Answer> {
         Some(match *call {
             Call::CreateCgroup { path } => self.create_cgroup(path.into()).into(),
@@ -117,7 +117,7 @@ impl<W: World> Objects<W> {
         })
     }
 
-    /// What to ask for so that it is the revision that is meant, or another one.
+    /// Returns the revision to expect so that it is the list's, or another one.
     fn expected(&self, revision: Revision, place: Place, on: On) -> Option<u64> {
         let off = match revision {
             Revision::Any => return None,

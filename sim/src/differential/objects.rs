@@ -1,4 +1,4 @@
-//! The objects of one world to which the operands' numbers refer, and a view of all of them.
+//! Maps the numbers of operands to the objects of one world, and views all of those objects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::call::{
 };
 use crate::World;
 
-/// A machine with what a sequence of calls made on it. Dropping this takes all of that away again.
+/// A world and the objects that a sequence made on it. Dropping it removes all of them.
 pub(crate) struct Objects<W: World> {
     pub(crate) world: W,
     root: PathBuf,
@@ -30,12 +30,12 @@ pub(crate) struct Objects<W: World> {
     cgroup_numbers: HashMap<CgroupId, usize>,
     program_numbers: HashMap<ProgramId, usize>,
     link_numbers: HashMap<LinkId, usize>,
-    /// Those that were still there when it was last looked.
+    /// The programs that existed at the last look.
     alive: BTreeMap<usize, ProgramId>,
 }
 
 impl<W: World> Objects<W> {
-    /// Makes the cgroups, in a new one at `root`. Pins go into the folder `pins`.
+    /// Creates the cgroups in a new one at `root`. Pins go into the folder `pins`.
     pub(crate) fn new(world: W, root: &Path, pins: &Path) -> Self {
         world.create_cgroup(root).unwrap_or_else(|errno| panic!("{}: {errno}", root.display()));
         let mut this = Self {
@@ -84,10 +84,10 @@ impl<W: World> Objects<W> {
         }
     }
 
-    /// Loads a program, with those that are of the same load, unless it is there.
+    /// Loads a program and the others of the same load, unless the program exists.
     ///
     /// # Panics
-    /// When it cannot be loaded: nothing can be said of such a machine.
+    /// Panics if the program cannot be loaded, because such a world cannot be compared.
     pub(crate) fn ensure_loaded(&mut self, program: usize) {
         if self.programs[program].is_some() {
             return;
@@ -102,7 +102,7 @@ impl<W: World> Objects<W> {
         }
     }
 
-    /// Both, even where one of them is still open: then it is closed.
+    /// Loads both programs of a throttle. It first closes one of them that is still open.
     fn load_throttle(&mut self, ingress: usize) {
         let pair = self
             .world
@@ -119,7 +119,7 @@ impl<W: World> Objects<W> {
         self.programs[at] = Some(program);
     }
 
-    /// Opens a program that is named in a call about a place.
+    /// Opens a program that a call about a place names.
     pub(crate) fn named_at(&mut self, named: Named, place: Place, on: On) -> Option<W::Program> {
         let id = match named {
             Named::Program(program) => self.id_of(usize::from(program)),
@@ -132,7 +132,7 @@ impl<W: World> Objects<W> {
         self.world.open_program(id).ok()
     }
 
-    /// Opens a program that is named in a call about a link.
+    /// Opens a program that a call about a link names.
     pub(crate) fn named_of(&mut self, named: Named, link: usize) -> Option<W::Program> {
         let id = match named {
             Named::Program(program) => self.id_of(usize::from(program)),
@@ -151,7 +151,7 @@ impl<W: World> Objects<W> {
         number(&mut self.link_numbers, self.world.link_id(link));
     }
 
-    /// Everything that can be seen, of lists those of these attach types.
+    /// Returns everything visible, with the lists of these attach types.
     pub(crate) fn look(&mut self, types: &[On]) -> View {
         let mut view = View::default();
         for (path, cgroup) in self.cgroups.iter().enumerate() {
@@ -205,7 +205,7 @@ impl<W: World> Objects<W> {
         })
     }
 
-    /// Both programs of a load have the same state: one of them is asked, if there is one.
+    /// Adds the states to the view. Both programs of a load share a state, so it asks only one of them.
     fn look_at_states(&self, view: &mut View) {
         let mut asked = None;
         for (at, program) in self.programs.iter().enumerate() {
@@ -226,18 +226,18 @@ impl<W: World> Objects<W> {
         }
     }
 
-    /// Takes everything off that was attached the legacy way. It would go with the cgroups, but some tens of
-    /// milliseconds later, which is most of the time that a sequence takes.
+    /// Detaches everything that was attached the legacy way. Removing the cgroups would detach it too, but some tens of
+    /// milliseconds later. That would be most of a sequence's time.
     fn detach_all(&self) {
         for cgroup in self.cgroups.iter().flatten() {
             for on in On::ALL.map(On::attach_type) {
-                // A cgroup that was removed says ENOENT.
+                // The kernel returns ENOENT for a removed cgroup.
                 let list = self.world.query(cgroup, on, Scope::Local).unwrap_or_default();
                 for attached in list.programs {
                     let program = self.world.open_program(attached.id).ok();
                     let flags = AttachFlags::empty();
                     let gone = self.world.detach_with(program.as_ref(), cgroup, on, flags, None);
-                    // A link that was unpinned just now leaves by itself.
+                    // A link that was just unpinned detaches by itself.
                     if let Err(error) = gone
                         && error.errno() != Errno::ENOENT
                     {
@@ -248,7 +248,7 @@ impl<W: World> Objects<W> {
         }
     }
 
-    /// Closes everything and removes what is there by name.
+    /// Closes everything and removes everything that has a path.
     pub(crate) fn clear(&mut self) {
         self.links = [const { None }; LINKS];
         self.filling.clear();
@@ -278,7 +278,7 @@ impl<W: World> Drop for Objects<W> {
     }
 }
 
-/// The number of an id: the next one, where it has none yet.
+/// Returns the number of an id. A new id gets the next number.
 fn number<K: Eq + std::hash::Hash>(numbers: &mut HashMap<K, usize>, id: K) -> usize {
     let next = numbers.len();
     *numbers.entry(id).or_insert(next)

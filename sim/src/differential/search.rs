@@ -12,35 +12,35 @@ use super::call::Call;
 use super::compare::{Compared, Difference, LATER};
 use super::strategy::calls;
 
-/// How long to shorten a sequence.
+/// The time for shortening a sequence.
 const SHRINKING: Duration = Duration::from_secs(60);
-/// How long to wait for a kernel to finish while shortening. Each run that differs waits for the whole time.
+/// The wait for the kernel while shortening. Each run that differs waits for the whole time.
 const SHORTLY: Duration = Duration::from_millis(500);
 
-/// How often [`search`] runs a sequence again that differed.
+/// The number of times that [`search`] repeats a sequence that differed.
 pub const AGAIN: u32 = 3;
 
-/// How much is tried.
+/// The limits of a search.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     /// The seed of the random calls.
     pub seed: u64,
-    /// At most so many sequences.
+    /// The most sequences, if limited.
     pub sequences: Option<u64>,
-    /// No new sequence after this time.
+    /// The time after which no new sequence starts.
     pub time: Duration,
 }
 
-/// What was tried without finding a difference.
+/// A search that found no difference.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
-    /// Sequences.
+    /// The number of sequences.
     pub sequences: u64,
-    /// Calls on something that was there, in all of them.
+    /// The number of calls on existing objects, in all sequences.
     pub calls: usize,
-    /// How long it took.
+    /// The time that it took.
     pub time: Duration,
-    /// The seed.
+    /// The seed of the random calls.
     pub seed: u64,
 }
 
@@ -55,16 +55,16 @@ impl fmt::Display for Report {
     }
 }
 
-/// A sequence on which two machines differ.
+/// A sequence on which two worlds differ.
 #[derive(Debug)]
 pub struct Found {
-    /// How many sequences it took.
+    /// The number of sequences that it took to find.
     pub sequences: u64,
     /// The difference, shortened as far as possible.
     pub difference: Difference,
     /// The length of a shorter sequence on which they differed only once. Then `difference` is the sequence as drawn.
     pub lost: Option<usize>,
-    /// How often of [`AGAIN`] times it differed once more, run as it is.
+    /// How many of [`AGAIN`] unchanged runs differed again.
     pub again: u32,
 }
 
@@ -92,20 +92,20 @@ impl fmt::Display for Found {
 /// A sequence on which model and kernel once differed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Regression {
-    /// What was different.
+    /// The difference.
     pub why: String,
     /// The calls that show it.
     pub calls: Vec<Call>,
 }
 
-/// Tries random sequences until the budget is used up. The second argument of `compare` is how long to wait for a kernel to
-/// finish what it does after a call has returned.
+/// Runs random sequences until the budget is used up. The second argument of `compare` is the time that the kernel may
+/// take to finish what it does after a call has returned.
 ///
 /// # Errors
-/// The first difference, shortened as far as possible.
+/// Returns the first difference, shortened as far as possible.
 ///
 /// # Panics
-/// Never: no drawn sequence is rejected.
+/// Never panics, because no drawn sequence is rejected.
 pub fn search(
     budget: Budget,
     mut compare: impl FnMut(&[Call], Duration) -> Result<Compared, Box<Difference>>,
@@ -171,10 +171,10 @@ pub fn folder() -> PathBuf {
     here.join("regressions")
 }
 
-/// Reads all of them, sorted by file.
+/// Reads all kept sequences, sorted by file.
 ///
 /// # Panics
-/// When a file cannot be read.
+/// Panics if a file cannot be read.
 pub fn regressions() -> Vec<(PathBuf, Regression)> {
     let folder = folder();
     let listing =
@@ -195,10 +195,10 @@ fn read(path: &Path) -> Regression {
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Tries all kept sequences. Returns how many.
+/// Runs all kept sequences. Returns their number.
 ///
 /// # Errors
-/// All differences, each with the file of its sequence.
+/// Returns all differences, each with the file of its sequence.
 pub fn replay(
     mut compare: impl FnMut(&[Call], Duration) -> Result<Compared, Box<Difference>>,
 ) -> Result<usize, Vec<(PathBuf, Box<Difference>)>> {
@@ -219,7 +219,7 @@ mod tests {
     use crate::Version;
     use crate::differential::models;
 
-    /// Since 6.17 lists have revisions, so these two differ.
+    /// Compares two versions that differ, because lists have revisions since 6.17.
     fn differ(calls: &[Call]) -> Result<Compared, Box<Difference>> {
         models(Version::new(6, 12), Version::new(6, 18))(calls, LATER)
     }
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_difference_that_does_not_come_back_is_told_with_the_sequence_as_it_was_drawn() {
-        // Only while there is little time, as when a kernel is slow; the first one has time.
+        // The sequence differs only with little time, as on a slow kernel. The first run has enough time.
         let mut first = None;
         let found = search(Budget { seed: 4, ..budget() }, |calls, later| {
             let differs = differ(calls);

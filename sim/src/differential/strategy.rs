@@ -1,4 +1,4 @@
-//! Draws random calls. There are few places and few programs, and most flags are valid, so that calls meet.
+//! Draws random calls. Few places, few programs and mostly valid flags make the calls interact.
 
 use kernel::list::AttachFlags;
 use proptest::collection::vec;
@@ -9,7 +9,7 @@ use super::call::{
     Call, Flags, KEPT, LINKS, Named, On, PATHS, PINS, PROGRAMS, Place, Revision, SOCKETS,
 };
 
-/// The longest sequence.
+/// The most calls in a sequence.
 const LONGEST: usize = 40;
 
 fn below(count: usize) -> impl Strategy<Value = u8> + Clone {
@@ -33,16 +33,16 @@ fn on() -> impl Strategy<Value = On> + Clone {
     ]
 }
 
-/// Which programs a sequence is about.
+/// The programs of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cast {
-    /// Those that do nothing.
+    /// Programs that do nothing.
     Passes,
-    /// The packet programs too. Loading them takes longer than all else.
+    /// The packet programs as well. Loading them takes longer than all else.
     Throttles,
 }
 
-/// Those for either direction, mostly.
+/// Draws a program, mostly one that fits either direction.
 fn program(cast: Cast) -> impl Strategy<Value = u8> + Clone {
     let throttles = if cast == Cast::Throttles { 5 } else { 0 };
     prop_oneof![8 => 0..5_u8, 1 => 5..7_u8, throttles => throttle()]
@@ -63,7 +63,7 @@ fn revision() -> impl Strategy<Value = Revision> + Clone {
     prop_oneof![8 => Just(Revision::Any), 1 => Just(Revision::Right), 1 => Just(Revision::Wrong)]
 }
 
-/// Attach flags: of the kinds that a sequence is mostly about, and now and then any at all.
+/// Draws attach flags: mostly those that a sequence is about, and sometimes any flags.
 fn flags(usual: AttachFlags) -> impl Strategy<Value = Flags> + Clone {
     let one = |flags: AttachFlags| Just(Flags(flags.bits()));
     prop_oneof![
@@ -113,7 +113,7 @@ fn detach(cast: Cast) -> impl Strategy<Value = Call> + Clone {
     )
 }
 
-/// Everything but attaching.
+/// Draws a call that is no attachment.
 fn others(cast: Cast) -> Union<BoxedStrategy<Call>> {
     let old = prop_oneof![2 => Just(None), 1 => named(cast).prop_map(Some)];
     let link = || below(LINKS);
@@ -179,7 +179,7 @@ fn state() -> impl Strategy<Value = Call> {
     (throttle(), place(), on()).prop_map(|(program, place, on)| Call::State { program, place, on })
 }
 
-/// A sequence of calls.
+/// Draws a sequence of calls.
 pub fn calls() -> impl Strategy<Value = Vec<Call>> {
     let about =
         |usual, cast| vec(prop_oneof![1 => attach(usual, cast), 2 => others(cast)], 1..LONGEST);

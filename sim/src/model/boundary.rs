@@ -26,7 +26,7 @@ use super::handles::{
 use super::queue::ModelQueue;
 use crate::world::{Attach, World};
 
-/// That of all processes of the model.
+/// The pid namespace of all processes of the model.
 const PID_NAMESPACE: u32 = 1;
 
 impl Host for Model {
@@ -63,7 +63,7 @@ impl Cgroups for Model {
         cgroup.id
     }
 
-    /// The model has one mount, of the whole hierarchy.
+    /// Returns the root, because the model has one mount of the whole hierarchy.
     fn cgroup_top(&self, _: &ModelCgroup) -> Option<CgroupId> {
         Some(ROOT_CGROUP_ID)
     }
@@ -212,7 +212,7 @@ impl Throttles for Model {
             wanted.push(("chadthrottle_sockops", AttachType::SOCK_OPS));
         }
         if parts.queue {
-            // Their places are on network devices: nobody attaches them to a cgroup.
+            // These programs belong on network devices, and nobody attaches them to a cgroup.
             let place = AttachType::INET_INGRESS;
             wanted.extend([("chadthrottle_redirect", place), ("chadthrottle_queue", place)]);
         }
@@ -263,7 +263,7 @@ impl Throttles for Model {
         Ok(self.kernel.borrow().counters(program.identity.id, cgroup, attach_type))
     }
 
-    /// The model's sockets have no connections.
+    /// Returns nothing, because the model's sockets have no connections.
     fn adopt(&self, _cgroup: &ModelCgroup, _path: &Path) -> Result<Adopted> {
         Ok(Adopted::default())
     }

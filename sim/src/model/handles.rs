@@ -1,4 +1,4 @@
-//! What a process holds of the model: descriptors that close when they are dropped.
+//! Defines what a process holds of the model. Its descriptors close when they are dropped.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ use super::kernel::{Descriptor, Kernel, Pid};
 
 /// A simulated kernel, as one of its processes sees it. Clones are the same process.
 ///
-/// No process has to run for the kernel to be asked: [`Model::boot`] returns a view from outside.
+/// Queries do not need a process, because [`Model::boot`] returns a view from outside.
 #[derive(Debug, Clone)]
 pub struct Model {
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pub(super) process: Pid,
-    /// Where pins of ours go, for the census.
+    /// The folder of our pins, for the census.
     pub(super) pins: PathBuf,
 }
 
-/// An open file of a process; dropping it closes it.
+/// An open file of a process. Dropping it closes the file.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) kernel: Rc<RefCell<Kernel>>,
@@ -51,7 +51,7 @@ pub struct ModelProgram {
 }
 
 impl ModelProgram {
-    /// Its id, without a copy of the rest of its identity.
+    /// Returns the id without copying the rest of the identity.
     pub fn id(&self) -> ProgramId {
         self.identity.id
     }
@@ -92,17 +92,17 @@ impl Drop for ModelSocket {
 }
 
 impl Model {
-    /// Boots a kernel with one cgroup at `root`, seen from outside any process. Pins below `pins` count as throttles' own in
-    /// [`Model::census`].
+    /// Boots a kernel with one cgroup at `root`, seen from outside any process. Pins below `pins` count as throttles'
+    /// own in [`Model::census`].
     pub fn boot(version: Version, root: &Path, pins: &Path) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::boot(version, root)));
         Self { kernel, process: 0, pins: pins.to_owned() }
     }
 
-    /// Starts a process, and returns the same kernel as it sees it.
+    /// Starts a process and returns the same kernel, as the process sees it.
     #[must_use]
     pub fn new_process(&self) -> Self {
-        // It names no cgroup that could be missing.
+        // This cannot fail, because it names no cgroup.
         let process = self.kernel.borrow_mut().spawn(None).unwrap_or_default();
         Self { kernel: Rc::clone(&self.kernel), process, pins: self.pins.clone() }
     }
@@ -132,14 +132,14 @@ impl Model {
         self.kernel.borrow().cgroup_path(process.socket.cgroup)
     }
 
-    /// Copies the kernel. The copy, seen from outside any process, is independent from here on.
+    /// Copies the kernel. The copy is independent from here on, and the view is from outside any process.
     #[must_use]
     pub fn fork(&self) -> Self {
         let kernel = Rc::new(RefCell::new(self.kernel.borrow().clone()));
         Self { kernel, process: 0, pins: self.pins.clone() }
     }
 
-    /// The kernel itself.
+    /// Returns a copy of the kernel itself.
     pub fn kernel(&self) -> Kernel {
         self.kernel.borrow().clone()
     }
@@ -166,7 +166,7 @@ impl Model {
     }
 }
 
-// The text for an error is made only when a call fails: most succeed, and tests make millions.
+// Most calls succeed, and tests make millions. So the text for an error is made only when a call fails.
 
 pub(super) fn on_program(call: Call, program: &ModelProgram) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::new(call, format!("program {}", program.identity.id), errno)

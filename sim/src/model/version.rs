@@ -1,4 +1,4 @@
-//! Which kernel's rules the model follows.
+//! Defines which kernel's rules the model follows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,12 +13,12 @@ pub struct Version {
 }
 
 impl Version {
-    /// The oldest that the packet programs load on.
+    /// The oldest version on which the packet programs load.
     pub const OLDEST: Self = Self::new(5, 12);
     /// The newest version whose rules the model follows. Tests use it unless they ask for another.
     pub const NEWEST: Self = Self::new(6, 18);
-    // Stable releases with newer kernels' rules. 6.1.192 is the first of 6.1's that was seen to have them. Those of 6.12 are
-    // in the list of changes after 6.12.110, and were seen in 6.12.117.
+    // Stable releases with the rules of newer kernels. 6.1.192 is the first 6.1 release where they were seen. For 6.12
+    // the list of changes after 6.12.110 names them, and 6.12.117 showed them.
     const PATCHED_6_1: Self = Self::new(6, 1).patch(192);
     const PATCHED_6_12: Self = Self::new(6, 12).patch(111);
 
@@ -33,48 +33,48 @@ impl Version {
         Self { patch, ..self }
     }
 
-    /// Makes a build of it whose link updates refuse programs of another attach type or with other cgroup storage. The version
-    /// does not decide this: one of two builds of 6.18.44 does it. `differential::Beside` asks the kernel.
+    /// Makes a build of it whose link updates refuse programs of another attach type or with other cgroup storage. The
+    /// version does not decide this: one of two builds of 6.18.44 does it. `differential::Beside` asks the kernel.
     #[must_use]
     pub const fn strict_updates(self, has_strict_updates: bool) -> Self {
         Self { has_strict_updates, ..self }
     }
 
-    /// Whether a link's update refuses a program of another attach type.
+    /// Tells whether a link's update refuses a program of another attach type.
     pub(crate) fn checks_attach_type_on_update(self) -> bool {
         self.has_strict_updates
     }
 
-    /// Whether this kernel has what came with `major.minor`.
+    /// Tells whether this kernel has what came with `major.minor`.
     pub fn since(self, major: u16, minor: u16) -> bool {
         self >= Self::new(major, minor)
     }
 
-    /// Whether this kernel has what came with `major.minor`, or with a stable release of an older one.
+    /// Tells whether this kernel has what came with `major.minor`, or with a stable release of an older one.
     fn since_or_in(self, major: u16, minor: u16, stable: Self) -> bool {
         let same_line = (self.major, self.minor) == (stable.major, stable.minor);
         self.since(major, minor) || (same_line && self.patch >= stable.patch)
     }
 
-    /// `BPF_F_PREORDER`.
+    /// Tells whether the kernel knows `BPF_F_PREORDER`.
     pub(crate) fn has_preorder(self) -> bool {
         self.since_or_in(6, 15, Self::PATCHED_6_12)
     }
 
-    /// Lists have revisions, and a call can insist on one.
+    /// Tells whether lists have revisions that a call can expect.
     pub(crate) fn has_revisions(self) -> bool {
         self.since_or_in(6, 17, Self::PATCHED_6_12)
     }
 
-    /// Whether a link's update refuses a program with other cgroup storage than the old one. If it does not, a packet finds the
-    /// old program's storage, or none. Most builds of 6.18.44 do not; 6.19 is a guess.
+    /// Tells whether a link's update refuses a program with other cgroup storage than the old one. Without this check,
+    /// a packet finds the old program's storage, or none. Most builds of 6.18.44 lack the check; 6.19 is a guess.
     pub(crate) fn checks_storage_on_update(self) -> bool {
         self.has_strict_updates
             || self.since_or_in(6, 19, Self::PATCHED_6_12)
             || self.since_or_in(6, 19, Self::PATCHED_6_1)
     }
 
-    /// `BPF_F_BEFORE` and its relatives.
+    /// Tells whether the kernel knows `BPF_F_BEFORE` and the related flags.
     pub(crate) fn has_insertion(self) -> bool {
         self.since_or_in(6, 17, Self::PATCHED_6_12)
     }
@@ -104,7 +104,7 @@ impl Version {
 impl FromStr for Version {
     type Err = String;
 
-    /// From a release: `6.1.0-56-cloud-amd64`.
+    /// Parses a release such as `6.1.0-56-cloud-amd64`.
     fn from_str(release: &str) -> Result<Self, String> {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         match (numbers.next(), numbers.next(), numbers.next()) {

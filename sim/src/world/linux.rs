@@ -19,7 +19,7 @@ use nix::errno::Errno;
 
 use super::{Attach, World};
 
-/// How long a packet to oneself may take: one that does not come is an error, and not waited for for ever.
+/// The longest wait for a packet to oneself. A missing packet is an error.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process with a socket.
@@ -31,7 +31,7 @@ pub struct LinuxProcess {
 
 impl Drop for LinuxProcess {
     fn drop(&mut self) {
-        // It does nothing but sleep: if it is gone already, so much the better.
+        // The process only sleeps, so it does no harm if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -56,7 +56,7 @@ fn bound_socket() -> nix::Result<UdpSocket> {
     patient.map_err(|error| errno(&error))
 }
 
-/// Makes something while this process is in a cgroup.
+/// Creates something while this process is in a cgroup.
 fn inside<T>(cgroup: &Path, make: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
     let own = kernel::cgroup::of_process(std::process::id()).map_err(|error| error.errno())?;
     let mount = kernel::cgroup::cgroup2_mount().map_err(|error| error.errno())?;

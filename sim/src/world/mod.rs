@@ -22,21 +22,21 @@ pub struct Attach<'a, P> {
     pub expected_revision: Option<u64>,
 }
 
-/// The throttles' programs that a world has, and what belongs to them.
+/// The throttles' programs in a world, and what belongs to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Programs.
+    /// The programs.
     pub programs: Vec<ProgramId>,
-    /// Links to these programs, defunct ones too.
+    /// The links to these programs, including defunct ones.
     pub links: Vec<LinkId>,
-    /// Pins and their folders in the throttles' part of the bpffs.
+    /// The pins and their folders in the throttles' part of the bpffs.
     pub pins: Vec<String>,
-    /// Maps of throttles that belong to no foreign program.
+    /// The throttles' maps that belong to no foreign program.
     pub maps: Vec<MapId>,
 }
 
 impl Census {
-    /// Whether nothing is there.
+    /// Tells whether the census is empty.
     pub fn is_empty(&self) -> bool {
         self.programs.is_empty()
             && self.links.is_empty()
@@ -44,7 +44,7 @@ impl Census {
             && self.maps.is_empty()
     }
 
-    /// Leaves out what an earlier census already had.
+    /// Removes what an earlier census already had.
     #[must_use]
     pub fn without(mut self, earlier: &Self) -> Self {
         self.programs.retain(|id| !earlier.programs.contains(id));

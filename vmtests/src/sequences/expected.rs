@@ -1,4 +1,4 @@
-//! What ought to be there. A second model of the kernel has the requested throttles, attached by the plainest means.
+//! Models the expected state. A second model of the kernel has the requested throttles, attached by the simplest means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub enum Ownership {
 pub struct Throttle {
     /// Its number.
     pub handle: Handle,
-    /// How it is attached.
+    /// The way it is attached.
     pub how: How,
     /// Who is responsible for it.
     pub ownership: Ownership,
@@ -46,11 +46,11 @@ pub struct Throttle {
 /// A program of a throttle: for one direction, or for TCP.
 #[derive(Debug)]
 pub struct Part {
-    /// Where on the cgroup.
+    /// The attach type.
     pub attach_type: AttachType,
-    /// Where.
+    /// The path of the cgroup.
     pub path: PathBuf,
-    /// Bytes per second. Two while it is unknown whether a change took effect; none for the TCP program.
+    /// The rates in bytes per second. Two while it is unknown whether a change took effect, none for the TCP program.
     pub rates: BTreeSet<u64>,
     cgroup: ModelCgroup,
     program: ModelProgram,
@@ -58,12 +58,12 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether it limits a direction and counts. The TCP program does not.
+    /// Tells whether the part limits a direction and counts. The TCP program does not.
     pub fn limits(&self) -> bool {
         self.attach_type != AttachType::SOCK_OPS
     }
 
-    /// The id of its stand-in on the model.
+    /// Returns the id of its stand-in on the model.
     pub fn stand_in(&self) -> ProgramId {
         self.program.id()
     }
@@ -74,14 +74,14 @@ impl Part {
 pub struct Expected {
     /// The kernel as it should be.
     pub model: Model,
-    /// The throttles that there are.
+    /// The existing throttles.
     pub throttles: Vec<Throttle>,
     /// The real program's id for each of the model's.
     pub real: BTreeMap<ProgramId, ProgramId>,
 }
 
 impl Expected {
-    /// Expects nothing below that cgroup yet.
+    /// Expects nothing below this cgroup yet.
     pub fn new(version: Version, top: &Path) -> Self {
         let model = Model::boot(version, top, Path::new("/"));
         Self { model, throttles: Vec::new(), real: BTreeMap::new() }
@@ -104,11 +104,11 @@ impl Expected {
         queried.unwrap_or_default().programs.iter().map(|program| program.id).collect()
     }
 
-    /// Adds a throttle with all of its programs, or not at all. `keeps_others` refuses one that would disable somebody else's
-    /// program.
+    /// Adds a throttle with all of its programs, or not at all. `keeps_others` refuses one that would disable somebody
+    /// else's program.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Returns the reason for a refusal.
     pub fn add(
         &mut self,
         owner: usize,
@@ -171,12 +171,12 @@ impl Expected {
         });
     }
 
-    /// A throttle.
+    /// Returns a throttle.
     pub fn throttle(&self, handle: Handle) -> Option<&Throttle> {
         self.throttles.iter().find(|throttle| throttle.handle == handle)
     }
 
-    /// A throttle, to be changed.
+    /// Returns a throttle for changing it.
     pub fn throttle_mut(&mut self, handle: Handle) -> Option<&mut Throttle> {
         self.throttles.iter_mut().find(|throttle| throttle.handle == handle)
     }
@@ -187,7 +187,7 @@ impl Expected {
         self.throttles.retain(|throttle| throttle.handle != handle);
     }
 
-    /// Detaches one of our programs: somebody else did it, or an operation that failed afterwards.
+    /// Detaches one of our programs. Somebody else did this, or an operation that failed afterwards.
     pub fn detach_stand_in(&mut self, stand_in: ProgramId) {
         for part in self.throttles.iter_mut().flat_map(|throttle| &mut throttle.parts) {
             if part.stand_in() == stand_in {
@@ -205,7 +205,7 @@ impl Expected {
         }
     }
 
-    /// Whether a part's cgroup still exists.
+    /// Tells whether a part's cgroup still exists.
     pub fn is_online(&self, part: &Part) -> bool {
         self.model.query(&part.cgroup, part.attach_type, Scope::Local).is_ok()
     }
@@ -222,8 +222,8 @@ impl Expected {
         those.map(|throttle| throttle.handle).collect()
     }
 
-    /// Notes that an owner died. Its links go with it, and pinned throttles stay as intended. Legacy attachments are orphaned, and
-    /// so is the throttle of an unfinished operation, whose progress is unknown.
+    /// Notes that an owner died. Its links go with it, and pinned throttles stay as intended. Legacy attachments are
+    /// orphaned, and so is the throttle of an unfinished operation, whose progress is unknown.
     pub fn owner_died(&mut self, owner: usize, in_work: &[Handle]) {
         for handle in self.held_by(owner) {
             let Some(throttle) = self.throttle_mut(handle) else { continue };

@@ -1,7 +1,7 @@
 //! Injects faults and crashes at the nth call.
 //!
-//! [`Faulty`] wraps a kernel and [`FaultyFiles`] wraps the ledger's files. Both count into one [`Control`]. Calls that only
-//! return what the caller has already (an id, an identity) do not count.
+//! [`Faulty`] wraps a kernel and [`FaultyFiles`] wraps the ledger's files. Both count into one [`Control`]. Calls that
+//! only return what the caller has already (an id, an identity) do not count.
 
 use std::cell::Cell;
 use std::io;
@@ -65,7 +65,7 @@ impl Control {
         self.plan.set(fault);
     }
 
-    /// Whether the mishap struck.
+    /// Tells whether the mishap struck.
     pub fn struck(&self) -> bool {
         self.struck.get()
     }
@@ -108,7 +108,7 @@ pub struct Faulty<B> {
 }
 
 impl<B> Faulty<B> {
-    /// Around that kernel.
+    /// Wraps this kernel.
     pub fn new(inner: B, control: Rc<Control>) -> Self {
         Self { inner, control }
     }
@@ -323,7 +323,7 @@ pub struct FaultyFiles {
 }
 
 impl FaultyFiles {
-    /// Around those files.
+    /// Wraps these files.
     pub fn new(inner: Rc<dyn Files>, control: Rc<Control>) -> Self {
         Self { inner, control }
     }

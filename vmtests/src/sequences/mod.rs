@@ -1,9 +1,9 @@
-//! Sequences of what can happen to a throttle system: it attaches and detaches, is killed, meets errors, and others do
-//! the same beside it. They run on the simulated kernel and on real ones. `historical` proves that they find bugs.
+//! Runs sequences of events around a throttle system. The system attaches and detaches, gets killed and meets errors,
+//! and other people do the same beside it. Sequences run on the simulated kernel and on real ones. `historical` proves
+//! that they find bugs.
 //!
-//! A [`step::Step`] is one thing that happens. A [`trial::Trial`] takes steps on a machine ([`sim::World`]) with a throttle
-//! system ([`system::System`]). After each step it compares what is there with what ought to be there
-//! ([`expected::Expected`]).
+//! A [`step::Step`] is one event. A [`trial::Trial`] takes steps on a machine ([`sim::World`]) with a throttle system
+//! ([`system::System`]). After each step it compares the actual state with the expected one ([`expected::Expected`]).
 
 pub mod agent;
 pub mod census;

@@ -1,5 +1,5 @@
-//! Runs one trial: takes steps on a machine with a throttle system, and compares after each what is there with what
-//! ought to be there.
+//! Runs one trial. It takes steps on a machine with a throttle system, and compares the actual state with the expected
+//! state after each step.
 
 mod check;
 mod finish;

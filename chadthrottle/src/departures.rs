@@ -75,7 +75,7 @@ fn find(
     Ok(Found { known, notes, warning })
 }
 
-/// Several network namespaces may have devices with the same name.
+/// Lists the names of devices, each once. Several network namespaces may have devices with the same name.
 fn names(devices: &[&Device]) -> String {
     let names: BTreeSet<_> = devices.iter().map(|it| escape(&it.name)).collect();
     names.into_iter().collect::<Vec<_>>().join(", ")

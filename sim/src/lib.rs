@@ -1,8 +1,8 @@
-//! What Linux does with BPF programs on cgroups, simulated in memory and without root.
+//! Simulates in memory, without root, what Linux does with BPF programs on cgroups.
 //!
 //! [`Model`] is a simulated kernel as one process sees it. Code that is generic over [`bpf::CgroupBpf`] runs on it
-//! unchanged: it opens cgroups, loads and attaches programs, pins links. Any number of processes share one kernel, and
-//! each of them can be killed at any point. So a test sees in microseconds what a crash leaves attached.
+//! unchanged. It opens cgroups, loads and attaches programs, and pins links. Any number of processes share one kernel,
+//! and a test can kill each of them at any point. So a test sees in microseconds what a crash leaves attached.
 //!
 //! # Map of the crate
 //! | item | what it does |
@@ -17,8 +17,8 @@
 //! `tests/differential.rs` compare them with the kernel that runs. `regressions` keeps the calls that once differed.
 //!
 //! # Not simulated
-//! `BPF_F_BEFORE` and `BPF_F_AFTER` with a program to stand beside (6.17), LSM programs, capabilities, memory limits and time.
-//! What the kernel does a little later (it frees a removed cgroup, say) the model does at once.
+//! The model has no `BPF_F_BEFORE` and `BPF_F_AFTER` with a neighbour (6.17), LSM programs, capabilities, memory limits
+//! or time. Some work the kernel does a little later, such as freeing a removed cgroup. The model does it at once.
 //!
 //! # Example
 //! A process attaches a program without a link and is killed. The program stays attached:

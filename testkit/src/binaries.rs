@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Finds a program that was built with this one: in the same folder, or in the one above (a test lies in `deps`).
 ///
 /// # Errors
-/// When it is missing. The error says what to build.
+/// Fails if it is missing. The error says what to build.
 pub fn find(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("/proc/self/exe: {error}"))?;
     own.ancestors()

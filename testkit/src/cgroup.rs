@@ -134,7 +134,7 @@ impl ScratchCgroup {
     }
 }
 
-/// Removes a cgroup and everything below it, however deep. A whole path may be longer than the kernel takes, so this
+/// Removes a cgroup and everything below it, however deep. A whole path may be longer than the kernel accepts. So this
 /// opens and removes each cgroup from its parent, and holds two descriptors at a time.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! Runs the inputs that the fuzzer keeps without the fuzzer: `fuzz/seeds` (by hand) and `fuzz/corpus` (its own). A bug that
-//! it found once stays found.
+//! Runs the inputs that the fuzzer keeps without the fuzzer: `fuzz/seeds` (by hand) and `fuzz/corpus` (its own). A bug
+//! that it found once stays found.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Calls `check` with every kept input of a target.
 ///
 /// # Panics
-/// When `check` panics for an input (the message names all of them), or when a target has no inputs.
+/// Panics if `check` panics for an input, or if a target has no inputs. The message names all failed inputs.
 pub fn replay(target: &str, check: impl Fn(&[u8])) {
     let files = files(target);
     let fails = |path: &PathBuf| {

@@ -7,7 +7,7 @@ const TYPE: &[u8] = b"\0bpf_iter__cgroup\0";
 /// also backport it, and no kernel has it without type information. So the version does not decide.
 ///
 /// # Panics
-/// When the type information exists and cannot be read.
+/// Panics if the type information exists and cannot be read.
 pub fn has_cgroup_iterator() -> bool {
     match std::fs::read("/sys/kernel/btf/vmlinux") {
         Ok(types) => types.windows(TYPE.len()).any(|it| it == TYPE),

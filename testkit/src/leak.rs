@@ -12,11 +12,12 @@ use kernel::cgroup::Cgroup;
 use kernel::list::{self, AttachFlags};
 use kernel::{AttachType, Program, ProgramId, objects};
 
-/// Leaks a program as the historical throttle did: loads one that does nothing under the throttle's name, attaches it
-/// without a link with `BPF_F_ALLOW_MULTI`, and closes it. It stays until somebody detaches it or removes the cgroup.
+/// Leaks a program like the historical throttle. The program does nothing and has the throttle's name. It is attached
+/// without a link, with `BPF_F_ALLOW_MULTI`, and then closed. It stays until somebody detaches it or removes the
+/// cgroup.
 ///
 /// # Errors
-/// Those of the kernel.
+/// Returns errors of the kernel.
 pub fn plant(cgroup: &Path, attach_type: AttachType) -> kernel::Result<ProgramId> {
     let name = if attach_type == AttachType::INET_INGRESS {
         "chadthrottle_ingress"
@@ -29,7 +30,7 @@ pub fn plant(cgroup: &Path, attach_type: AttachType) -> kernel::Result<ProgramId
 /// Loads a throttle's program that names no owner, like one that leaks before its owner is written.
 ///
 /// # Errors
-/// Those of the kernel.
+/// Returns errors of the kernel.
 pub fn load_nameless() -> kernel::Result<ThrottleProgram> {
     let nobody = Owner { pid: 0, ..Owner::this_process("test")? };
     load(&nobody, 0, Parts::default()).map(|loaded| loaded.ingress)

@@ -117,7 +117,7 @@ impl Place {
 /// that its host copies. If the sources are read-only, it goes to the folder for temporary files.
 ///
 /// # Errors
-/// When it cannot be written to any place that outlives this machine.
+/// Fails if it cannot be written to any place that outlives this machine.
 pub fn keep(sources: &Path, name: &str, text: &str) -> io::Result<PathBuf> {
     let place = Place::here();
     let folders = match std::env::var_os(KEPT) {

@@ -17,7 +17,7 @@ pub fn has_tcx() -> bool {
 /// Checks that this kernel, without tcx, refuses to attach a queue's program to the loopback.
 ///
 /// # Panics
-/// When the kernel attaches it, or the error does not say why not.
+/// Panics if the kernel attaches it, or the error does not say why not.
 pub fn assert_refused() {
     let owner = Owner::this_process("test").expect("/proc is read");
     let refused = load(&owner, 0, Parts { tcp: false, queue: true }).and_then(|loaded| {

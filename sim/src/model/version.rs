@@ -82,7 +82,7 @@ impl Version {
     /// Returns the version of the running kernel.
     ///
     /// # Panics
-    /// When `uname` gives no version.
+    /// Panics if `uname` gives no version.
     pub fn running() -> Self {
         let name = nix::sys::utsname::uname().expect("the kernel has a name");
         let release = name.release().to_string_lossy().into_owned();
@@ -90,8 +90,8 @@ impl Version {
         version.patched(&name.version().to_string_lossy())
     }
 
-    /// Debian calls every release of 6.1 `6.1.0`. Only the text about the build names the real one:
-    /// `#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-01)`.
+    /// Adds the stable release of a Debian kernel. Debian calls every release of 6.1 `6.1.0`. Only the text about the
+    /// build names the real one, such as `#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-01)`.
     fn patched(self, built: &str) -> Self {
         let told = built.split_whitespace().skip_while(|word| *word != "Debian").nth(1);
         match told.and_then(|text| text.parse::<Self>().ok()) {

@@ -1,7 +1,7 @@
 //! Reads what a guest prints, line by line.
 //!
-//! The script's own lines begin with `@` and a word that the host makes up for each run, so that no test can print one
-//! by chance. All other lines come from the test runner.
+//! The script's own lines begin with `@` and a word that the host chooses for each run. So no test can print such a
+//! line by chance. All other lines come from the test runner.
 
 /// A line of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -74,11 +74,13 @@ impl Built {
 
 impl Suite {
     /// Lists the tests that these filters name, and writes into `dir` what the guests need. Each binary in `apart` gets
-    /// a machine of its own. Without filters, the tests `once` run on one kernel only. With `has_host` that is the
-    /// host's; then the last kernel runs only those of them that need a machine.
+    /// a machine of its own.
+    ///
+    /// Without filters, one kernel alone runs the tests `once`. With `has_host` that is the host's kernel. The last
+    /// kernel then runs only those of the tests that need a machine.
     ///
     /// # Errors
-    /// When no test matches. Without filters also when a binary in `apart` or the filter `once` has no test.
+    /// Fails if no test matches. Without filters it also fails if a binary in `apart` or the filter `once` has no test.
     pub fn list(
         workspace: &Path,
         dir: &Path,

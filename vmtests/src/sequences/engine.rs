@@ -55,7 +55,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
     /// Starts an engine. What it cannot settle is not an error: the engine reports it, and the next start tries again.
     ///
     /// # Errors
-    /// The engine's error.
+    /// Returns the engine's error.
     pub fn start(
         kernel: B,
         control: &Rc<Control>,
@@ -78,7 +78,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
     /// Adds a throttle.
     ///
     /// # Errors
-    /// The engine's error.
+    /// Returns the engine's error.
     pub fn add(&mut self, request: &Request) -> Result<(), String> {
         let cgroup = match &request.whom {
             Whom::Cgroup(path) => path.clone(),
@@ -126,7 +126,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
     /// Changes a throttle's rates.
     ///
     /// # Errors
-    /// The engine's error.
+    /// Returns the engine's error.
     pub fn change(&mut self, handle: Handle, rates: &Rates) -> Result<(), String> {
         let rates = limits(rates)?;
         let change = Change {
@@ -141,7 +141,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
     /// Removes a throttle. Returns its counters.
     ///
     /// # Errors
-    /// The engine's error.
+    /// Returns the engine's error.
     pub fn remove(&mut self, handle: Handle) -> Result<Counted, String> {
         let id = self.id(handle)?;
         let removed = self.engine.remove(id).map_err(said)?;
@@ -177,7 +177,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
     /// Removes everything.
     ///
     /// # Errors
-    /// The engine's error.
+    /// Returns the engine's error.
     pub fn shut_down(&mut self) -> Result<(), String> {
         self.engine.shut_down().map(drop).map_err(said)
     }
@@ -186,7 +186,7 @@ impl<B: CgroupBpf> EngineOwner<B> {
 /// Removes a recorded throttle by its name, in a process that does nothing else.
 ///
 /// # Errors
-/// The engine's error.
+/// Returns the engine's error.
 pub fn remove_by_name<B: CgroupBpf>(
     kernel: B,
     control: &Rc<Control>,

@@ -1,8 +1,10 @@
 //! Runs every sequence up to a depth over an alphabet, with a crash and a fault at every possible call.
 //!
-//! A step that has nothing to do (it removes what is not there) ends the sequence: the shorter one was run already. A
-//! sequence has at most one mishap. The search tries each mishap at every call of its step. Each sequence runs once
-//! from the start. No state counts as seen because it looks alike.
+//! A step that has nothing to do ends the sequence, because the search has run the shorter one already. Such a step
+//! removes what is not there, for example.
+//!
+//! A sequence has at most one mishap. The search tries each mishap at every call of its step. Each sequence runs once
+//! from the start. The search skips no state that looks like an earlier one.
 
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};

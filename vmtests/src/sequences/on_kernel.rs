@@ -38,10 +38,10 @@ impl Kernel {
     /// pins. Asks the witnesses after the first sequence, and then after every `every`th, whether anything is left.
     ///
     /// # Errors
-    /// When a program is missing.
+    /// Fails if a program is missing.
     ///
     /// # Panics
-    /// Without root.
+    /// Panics without root.
     pub fn new(every: u64) -> Result<Self, String> {
         isolate();
         let said = |error: kernel::Error| error.to_string();

@@ -39,7 +39,7 @@ impl Budget {
     /// instead (`PROPTEST_CASES`), or for a time in seconds (`GATE_SECONDS`). The seed is `GATE_SEED`, or a new one.
     ///
     /// # Panics
-    /// When a variable is not a number.
+    /// Panics if a variable is not a number.
     pub fn from_env(steps: u64, time: Duration, longest: usize) -> Self {
         let (cases, seconds) = (number("PROPTEST_CASES"), number("GATE_SECONDS"));
         Self {
@@ -165,7 +165,7 @@ where
     drop_needless(best, until, run)
 }
 
-/// A shorter sequence replaces the longer one only if it violates the same property.
+/// Returns the violation if it is of the same property. A shorter sequence replaces the longer one only in that case.
 fn fails_alike(best: &Failure, done: Checked<Tally>) -> Option<Violation> {
     done.err().filter(|violation| violation.property == best.violation.property)
 }

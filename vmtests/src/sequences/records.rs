@@ -37,7 +37,7 @@ impl Records {
     /// Returns the throttles that are meant to outlive their owners.
     ///
     /// # Panics
-    /// When the ledger cannot be read. Nobody else uses it.
+    /// Panics if the ledger cannot be read. Nobody else uses it.
     pub(super) fn recorded(&self) -> Vec<Recorded> {
         let ledger = LedgerDir::on(Rc::clone(&self.files), &self.folder).read();
         let ledger = ledger.unwrap_or_else(|error| panic!("the ledger cannot be read: {error}"));

@@ -41,7 +41,7 @@ pub fn folder() -> PathBuf {
 /// Reads a kept sequence.
 ///
 /// # Errors
-/// When the file cannot be read or has no sequence.
+/// Fails if the file cannot be read or has no sequence.
 pub fn read(file: &Path) -> Result<Regression> {
     let text = fs::read(file).with_context(|| file.display().to_string())?;
     serde_json::from_slice(&text).with_context(|| format!("{}: no sequence", file.display()))
@@ -50,7 +50,7 @@ pub fn read(file: &Path) -> Result<Regression> {
 /// Reads all kept sequences of a folder, in the order of their files' names.
 ///
 /// # Errors
-/// When the folder or a file cannot be read, or a file has no sequence.
+/// Fails if the folder or a file cannot be read, or a file has no sequence.
 pub fn all(folder: &Path) -> Result<Vec<(PathBuf, Regression)>> {
     let mut files = Vec::new();
     for file in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -66,7 +66,7 @@ pub fn all(folder: &Path) -> Result<Vec<(PathBuf, Regression)>> {
 /// Keeps a sequence that failed (see [`replay::keep`]).
 ///
 /// # Errors
-/// When it cannot be written to a place that outlives this machine.
+/// Fails if it cannot be written to a place that outlives this machine.
 pub fn keep(failure: &Failure, system: &str, seed: u64) -> io::Result<PathBuf> {
     let (name, text) = as_file(failure, system, seed)?;
     replay::keep(&folder(), &name, &text)

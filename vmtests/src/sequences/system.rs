@@ -96,8 +96,8 @@ pub struct Recorded {
 pub trait System {
     /// Tells whether the system can take this step at all. Steps that it cannot take do not count.
     fn offers(&self, step: &Step) -> bool;
-    /// Whether each throttle has its own process. Then adding one is a start, which settles, and the process releases a
-    /// pinned one at once.
+    /// Tells whether each throttle has its own process. If so, adding a throttle is a start, which settles. The process
+    /// releases a pinned throttle at once.
     fn is_a_process_for_each_throttle(&self) -> bool {
         false
     }

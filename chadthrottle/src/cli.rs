@@ -150,7 +150,7 @@ fn limit_help() -> String {
 /// The shortest duration. A limit that lasts less has no effect.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The longest duration. Clocks here count little further, and nobody needs more.
+/// The longest duration. No clock here counts much further, and nobody needs more.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 fn pid(text: &str) -> Result<u32, String> {

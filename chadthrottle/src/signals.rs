@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// SIGINT (Ctrl-C), SIGTERM and SIGHUP. They are blocked, and the program waits for them.
+/// Blocks SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that the program can wait for them.
 ///
 /// Create this before anything is attached. Otherwise a signal could end the process with a throttle attached. The
 /// first wait sees a signal that came earlier.

@@ -38,7 +38,7 @@ impl Sum {
     /// Removes these throttles and notes what each had counted. A failure does not stop it.
     ///
     /// # Errors
-    /// Returns all throttles that could not be removed.
+    /// Returns the errors of all throttles that could not be removed.
     pub(crate) fn end_all<B: CgroupBpf>(
         &mut self,
         engine: &mut Engine<B>,

@@ -113,7 +113,7 @@ mod tests {
             ("chadthrottle700", first.clone())
         );
         assert_ne!(first_free(7 + 238_328, |name| name == first), first);
-        // The highest and the lowest pid also have four distinct digits.
+        // Four digits identify every pid, from the highest to the lowest.
         assert_eq!((digits(1 << 22, 4).len(), digits(0, 4).as_str()), (4, "0000"));
         const { assert!(62_u32.pow(4) > 1 << 22) };
     }

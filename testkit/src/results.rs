@@ -163,13 +163,13 @@ pub enum Method {
     Exhaustive {
         /// The name of the alphabet of steps.
         alphabet: String,
-        /// The number of steps without a mishap.
+        /// The number of steps without an injected failure.
         depth: usize,
-        /// The number of steps with a mishap.
+        /// The number of steps with an injected failure.
         depth_with_mishap: usize,
-        /// The number of sequences without a mishap.
+        /// The number of sequences without an injected failure.
         plain: u64,
-        /// The number of sequences with a mishap.
+        /// The number of sequences with an injected failure.
         with_mishap: u64,
     },
 }

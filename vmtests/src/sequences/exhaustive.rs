@@ -3,8 +3,8 @@
 //! A step that has nothing to do ends the sequence, because the search has run the shorter one already. Such a step
 //! removes what is not there, for example.
 //!
-//! A sequence has at most one mishap. The search tries each mishap at every call of its step. Each sequence runs once
-//! from the start. The search skips no state that looks like an earlier one.
+//! A sequence has at most one injected failure. The search tries each one at every call of its step. Each
+//! sequence runs once from the start. The search skips no state that looks like an earlier one.
 
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -24,12 +24,12 @@ const START: [Step; 3] = [
     Step::Start { owner: 0, fault: None },
 ];
 
-/// The steps and mishaps of the sequences.
+/// The steps and injected failures of the sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct Alphabet {
     /// The possible steps.
     pub steps: &'static [Step],
-    /// The possible mishaps at a call.
+    /// The possible injected failures at a call.
     pub mishaps: &'static [Mishap],
 }
 
@@ -121,7 +121,7 @@ const SHORTENING: Duration = Duration::from_secs(20);
 pub struct Extent {
     /// The number of steps in a sequence.
     pub depth: usize,
-    /// The number of steps in a sequence with a mishap.
+    /// The number of steps in a sequence with an injected failure.
     pub depth_with_mishap: usize,
     /// The time limit. A search that reaches it reports that it is not complete.
     pub time: Duration,
@@ -132,7 +132,7 @@ pub struct Extent {
 pub struct Covered {
     /// The amount of work done.
     pub tally: Tally,
-    /// The number of sequences without a mishap, and with one.
+    /// The number of sequences without an injected failure, and with one.
     pub sequences: [u64; 2],
     /// Whether the search covered its whole extent.
     pub complete: bool,
@@ -195,7 +195,7 @@ struct Search<P> {
 struct Ran {
     /// Whether the last step had something to do.
     applied: bool,
-    /// Whether the mishap struck.
+    /// Whether the injected failure struck.
     struck: bool,
 }
 
@@ -221,8 +221,8 @@ impl<P: Program + Copy> Search<P> {
         }
     }
 
-    /// Runs a sequence with a mishap at each call of its last step, and all sequences that begin with it. Then does the
-    /// same for every longer sequence.
+    /// Runs a sequence with an injected failure at each call of its last step, and all sequences that begin with it.
+    /// Then does the same for every longer sequence.
     fn with_mishaps(&mut self, steps: &[Step]) {
         let Some((last, before)) = steps.split_last() else { return };
         let mut sequence = before.to_vec();
@@ -250,7 +250,8 @@ impl<P: Program + Copy> Search<P> {
         }
     }
 
-    /// Runs a sequence with a mishap and all sequences that begin with it. Returns whether the mishap struck.
+    /// Runs a sequence with an injected failure and all sequences that begin with it. Returns whether the injected
+    /// failure struck.
     fn after_mishap(&mut self, steps: &[Step]) -> bool {
         if self.is_over() {
             return false;
@@ -283,7 +284,7 @@ impl<P: Program + Copy> Search<P> {
     fn run(&mut self, steps: &[Step], mishap: Option<usize>) -> Option<Ran> {
         match self.try_run(steps, mishap) {
             Ok((tally, ran)) => {
-                // If the last step did nothing or the mishap never struck, a shorter sequence has covered it.
+                // If the last step did nothing or the injected failure never struck, a shorter sequence has covered it.
                 if ran.applied && (mishap.is_none() || ran.struck) {
                     self.covered.tally += tally;
                 }

@@ -31,7 +31,7 @@ pub enum Ownership {
 pub struct Throttle {
     /// Its number.
     pub handle: Handle,
-    /// The way it is attached.
+    /// How to attach it.
     pub how: How,
     /// Who is responsible for it.
     pub ownership: Ownership,

@@ -31,7 +31,7 @@ use super::step::{Fault, Mishap};
 /// Ends the process of a control. It does not return.
 pub type Death = Box<dyn Fn()>;
 
-/// The planned mishap, and the number of calls so far.
+/// The planned failure, and the number of calls so far.
 pub struct Control {
     calls: Cell<u16>,
     plan: Cell<Option<Fault>>,
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// Makes a control without a planned mishap.
+    /// Makes a control without a planned failure.
     pub fn new(death: Death) -> Rc<Self> {
         Rc::new(Self {
             calls: Cell::new(0),
@@ -58,14 +58,14 @@ impl Control {
         })
     }
 
-    /// Plans a mishap and counts calls from here.
+    /// Plans a failure and counts calls from here.
     pub fn plan(&self, fault: Option<Fault>) {
         self.calls.set(0);
         self.struck.set(false);
         self.plan.set(fault);
     }
 
-    /// Tells whether the mishap struck.
+    /// Tells whether the injected failure struck.
     pub fn struck(&self) -> bool {
         self.struck.get()
     }
@@ -75,7 +75,7 @@ impl Control {
         self.dead.set(true);
     }
 
-    /// Makes a call, or the mishap that is planned for it.
+    /// Makes a call, or injects the planned failure.
     pub(super) fn call<T>(&self, call: impl FnOnce() -> T, fail: impl FnOnce(Errno) -> T) -> T {
         if self.dead.get() {
             return fail(Errno::ESRCH);

@@ -1,7 +1,7 @@
 //! Measures how long it takes to limit a cgroup and to end the limit, with verification. It compares this with the two
 //! system calls that are the minimum, with 0 to 63 other programs on the list.
 //!
-//! Run `cargo bench -p benches --bench attach_detach` as root. Fails if a ratio to the system calls is far above that
+//! Run `cargo bench -p chadthrottle-benches --bench attach_detach` as root. Fails if a ratio to the system calls is far above that
 //! of the baseline.
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! Measures an audit of 100 to 100,000 cgroups, beside `bpftool cgroup tree`.
 //!
-//! Run `cargo bench -p benches --bench audit_scan` as root. It prints the table of `docs/benchmarks/audit.md`. It fails
+//! Run `cargo bench -p chadthrottle-benches --bench audit_scan` as root. It prints the table of `docs/benchmarks/audit.md`. It fails
 //! if the auditor is too slow or too large beside bpftool, or far slower than the baseline says.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Measures a thousand throttles in one process: the time to add, list, change and remove each. It compares this with
 //! three links, created and closed, and checks that the time per throttle does not grow with their number.
 //!
-//! Run `cargo bench -p benches --bench engine` as root. Fails if a ratio to the links is far above that of the
+//! Run `cargo bench -p chadthrottle-benches --bench engine` as root. Fails if a ratio to the links is far above that of the
 //! baseline.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Measures what a packet costs with `BPF_PROG_TEST_RUN`, beside other ways to limit. It also measures two processors
 //! on one bucket, and the programs in real TCP traffic.
 //!
-//! Run `cargo bench -p benches --bench packet_path` as root. Fails if a ratio to a peer is far above that of the
+//! Run `cargo bench -p chadthrottle-benches --bench packet_path` as root. Fails if a ratio to a peer is far above that of the
 //! baseline.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Stores earlier results of the benches as ratios to a peer in the same run. Times depend on the machine, but ratios
 //! depend on the code.
 //!
-//! The file is `baseline.json`. `BENCH_BASELINE=save cargo bench -p benches` rewrites it.
+//! The file is `baseline.json`. `BENCH_BASELINE=save cargo bench -p chadthrottle-benches` rewrites it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
-//! The kernel as traits, one for each subject, so that a simulated kernel, or a wrapper that injects faults, can take its
-//! place. One method is one call, as far as the caller can tell, and the errors are the kernel's.
+//! Traits for the kernel, one for each subject. A simulated kernel, or a wrapper that injects faults, can implement
+//! them.
+//!
+//! To the caller, one method is one kernel call. The errors are those that the kernel returns.
 
 use std::path::Path;
 

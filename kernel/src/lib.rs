@@ -1,19 +1,24 @@
-//! What can be asked of the Linux kernel about cgroup BPF, and told to it.
+//! Queries and changes the cgroup BPF state of a Linux kernel.
 //!
-//! Programs, maps, links, lists, pins and their holders; cgroups and their mounts; network devices and namespaces;
-//! processes and capabilities. All system calls go through the module `sys`, the only `unsafe` one. Each function is one
-//! question or one act, its errors keep the call, the target and the errno, and a failure is never an empty answer.
+//! The crate covers programs, maps, links, attach lists, pins and their holders. It also covers cgroups, network
+//! devices, network namespaces, processes and capabilities.
+//!
+//! Every system call goes through [`sys`](self), the only module with `unsafe` code. Each public function asks one
+//! question or makes one change. An error names the call, the target and the errno. A failed query returns an error,
+//! never an empty list.
 //!
 //! | module | has |
 //! | --- | --- |
-//! | [`program`], [`link`], [`map`], [`objects`] | open objects, and all that there are |
-//! | [`pins`], [`holders`] | who keeps an object: files in a bpffs, processes |
-//! | [`cgroup`], [`list`], [`lineage`], [`walk`] | cgroups, what is attached to one, to its ancestors, to a whole tree |
-//! | [`netns`], [`links`], [`qdisc`], [`device_programs`], [`sockets`] | network namespaces, their devices, and sockets |
-//! | [`process`], [`rights`], [`clocks`], [`release`] | processes of one boot, capabilities, clocks, the kernel's version |
-//! | [`loads`] | which process loads and attaches what |
-//! | [`probe`] | what this kernel can do |
-//! | [`boundary`] | the same as traits, for whoever wants to put something else in the kernel's place |
+//! | [`program`], [`link`], [`map`], [`objects`] | open one object, or list every object of the kernel |
+//! | [`pins`], [`holders`] | find what keeps an object alive: pins in a bpffs, and processes |
+//! | [`cgroup`], [`list`] | open cgroups; query, attach and detach programs |
+//! | [`lineage`], [`walk`] | query a cgroup with its ancestors, or a whole tree at one moment |
+//! | [`netns`], [`links`], [`qdisc`], [`device_programs`], [`sockets`] | read network namespaces, their devices, and
+//! sockets |
+//! | [`process`], [`rights`], [`clocks`], [`release`] | read processes, capabilities, clocks and the kernel release |
+//! | [`loads`] | trace which process loads and attaches programs |
+//! | [`probe`] | find out what the running kernel supports |
+//! | [`boundary`] | traits for the above, so that a simulated kernel can take the real one's place |
 //!
 //! ```no_run
 //! use cgroup_bpf::list::{self, Scope};

@@ -1,4 +1,4 @@
-//! The programs attached to a cgroup: `BPF_PROG_QUERY`, attaching and detaching.
+//! Programs attached to a cgroup: querying the list (`BPF_PROG_QUERY`), attaching and detaching.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -11,63 +11,66 @@ use crate::error::{Call, Error, Result};
 use crate::object::ids::ProgramId;
 use crate::sys::{self, Queried};
 
-/// The kernel's limit for one (cgroup, attach type): `BPF_CGROUP_MAX_PROGS`.
+/// The most programs that the kernel attaches for one cgroup and attach type (`BPF_CGROUP_MAX_PROGS`).
 pub const MAX_PROGRAMS: usize = 64;
 
 bitflags! {
-    /// Flags of an attachment or of a list.
+    /// Flags of an attachment, or of a whole list.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct AttachFlags: u32 {
-        /// `BPF_F_ALLOW_OVERRIDE`: a descendant's program runs in its place.
+        /// `BPF_F_ALLOW_OVERRIDE`: a program attached to a descendant runs instead of this one.
         const OVERRIDE = 1 << 0;
-        /// `BPF_F_ALLOW_MULTI`: other programs may join, and descendants' run too.
+        /// `BPF_F_ALLOW_MULTI`: other programs may be attached too, and descendants' programs run as well.
         const MULTI = 1 << 1;
-        /// `BPF_F_REPLACE` (5.5): take the place of another program.
+        /// `BPF_F_REPLACE` (5.5): replaces an attached program.
         const REPLACE = 1 << 2;
-        /// `BPF_F_PREORDER` (6.15): run ancestors' programs first.
+        /// `BPF_F_PREORDER` (6.15): ancestors' programs run before descendants' programs.
         const PREORDER = 1 << 6;
         const _ = !0;
     }
 }
 
-/// Which programs a query is about.
+/// Selects the programs that a query returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those attached to the cgroup itself.
+    /// The programs attached to the cgroup itself.
     Local,
-    /// Those that run for it, in order, ancestors' included.
+    /// The programs that run for the cgroup, in run order. They include programs attached to ancestors.
     Effective,
 }
 
-/// One program of a list.
+/// One attached program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttachedProgram {
-    /// Which.
+    /// The program's id.
     pub id: ProgramId,
-    /// Its flags, for local queries on 6.0 and newer: those of its list (for LSM lists the only way to learn
-    /// them). The kernel does not keep [`AttachFlags::PREORDER`] there.
+    /// The flags of the list that the program is on. The kernel reports them in local queries since 6.0. For LSM lists
+    /// no other query reports flags.
+    ///
+    /// The kernel does not report [`AttachFlags::PREORDER`] here.
     pub flags: Option<AttachFlags>,
 }
 
-/// What a query answered.
+/// The answer to a query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProgramList {
-    /// The programs, in the order in which they run.
+    /// The programs, in the order in which the kernel runs them.
     pub programs: Vec<AttachedProgram>,
-    /// The list's flags; empty in an effective query.
+    /// The list's flags; empty for an effective query.
     pub flags: AttachFlags,
-    /// Counts up with every change; 6.17 and newer. A detach can ask that it is still the same.
+    /// The list's revision (6.17), which the kernel increments with each change. A detach can require that it is
+    /// unchanged.
     pub revision: Option<u64>,
 }
 
 impl ProgramList {
-    /// How many times a program is in it (a link and a legacy attachment count as two).
+    /// Counts the entries of one program. A program attached both through a link and the legacy way has two.
     pub fn count(&self, id: ProgramId) -> usize {
         self.programs.iter().filter(|program| program.id == id).count()
     }
 }
 
-/// Buffers for queries, so that asking 10,000 cgroups allocates once.
+/// Buffers for queries. Reusing one `Query` for 10,000 cgroups allocates only once.
 #[derive(Debug)]
 pub struct Query {
     ids: Vec<u32>,
@@ -75,25 +78,26 @@ pub struct Query {
 }
 
 impl Query {
-    /// `program_flags`: whether the kernel can tell each program's own flags
-    /// ([`crate::attach::probe::Support::program_flags`]); asking an older one is `EINVAL`.
+    /// Creates the buffers. `program_flags` requests the flags of each program.
+    ///
+    /// Pass [`crate::attach::probe::Support::program_flags`]. A kernel without this feature answers `EINVAL`.
     pub fn new(program_flags: bool) -> Self {
         Self { ids: vec![0; MAX_PROGRAMS], flags: program_flags.then(|| vec![0; MAX_PROGRAMS]) }
     }
 
-    /// Whether it asks for each program's own flags.
+    /// Tells whether queries request the flags of each program.
     pub fn tells_program_flags(&self) -> bool {
         self.flags.is_some()
     }
 
-    /// Asks one cgroup for one attach type. The answer for an empty list, by far the most common one,
-    /// costs one system call and no allocation.
+    /// Queries one cgroup for one attach type. An empty list, by far the most common answer, costs one system call and
+    /// no allocation.
     ///
-    /// Needs `CAP_NET_ADMIN`. Nothing is left behind.
+    /// Needs `CAP_NET_ADMIN`. Leaves nothing behind if the process dies.
     ///
     /// # Errors
-    /// `Denied` without the right; `Vanished` when the cgroup was removed; `EINVAL` when the kernel does
-    /// not know the attach type.
+    /// `Denied` without the capability; `Vanished` when the cgroup was removed; `EINVAL` when the kernel does not know
+    /// the attach type.
     pub fn ask(
         &mut self,
         cgroup: BorrowedFd<'_>,
@@ -109,7 +113,7 @@ impl Query {
         })
     }
 
-    /// `query` fills the buffers, as far as they go.
+    /// Copies the answer. `query` fills the buffers as far as they go.
     fn fill(
         &mut self,
         scope: Scope,
@@ -120,7 +124,7 @@ impl Query {
             if let Some(flags) = &mut self.flags {
                 flags.resize(room, 0);
             }
-            // The kernel refuses to tell single programs' flags in an effective query.
+            // The kernel refuses to report single programs' flags in an effective query.
             let flags = match scope {
                 Scope::Local => self.flags.as_deref_mut(),
                 Scope::Effective => None,
@@ -144,10 +148,10 @@ impl Query {
     }
 }
 
-/// The programs of one cgroup and attach type; see [`Query::ask`].
+/// Returns the programs of one cgroup and attach type; see [`Query::ask`].
 ///
 /// # Errors
-/// As [`Query::ask`].
+/// Those of [`Query::ask`].
 pub fn query(
     cgroup: &Cgroup,
     attach_type: AttachType,
@@ -159,24 +163,26 @@ pub fn query(
         .map_err(|errno| Error::new(Call::Query, place(cgroup, attach_type), errno))
 }
 
-/// What a legacy attachment asks for beside the place.
+/// Options of a legacy attachment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AttachOptions<'a> {
-    /// The kind of list, and how to join it.
+    /// The flags, which also select the kind of list.
     pub flags: AttachFlags,
-    /// With [`AttachFlags::REPLACE`]: whose place to take.
+    /// The program to replace; used with [`AttachFlags::REPLACE`].
     pub replace: Option<BorrowedFd<'a>>,
-    /// Fail unless the list still has this revision (6.17; older kernels answer `EINVAL`).
+    /// The revision that the list must still have (6.17). Older kernels answer `EINVAL`.
     pub expected_revision: Option<u64>,
 }
 
-/// Attaches a program the legacy way: it stays attached whatever becomes of this process, until it is
-/// detached or the cgroup goes. Needs `CAP_NET_ADMIN` (and `CAP_BPF`).
+/// Attaches a program the legacy way. The program stays attached after this process ends, until somebody detaches it or
+/// the cgroup is removed.
+///
+/// Needs `CAP_NET_ADMIN` and `CAP_BPF`.
 ///
 /// # Errors
-/// `Full` when 64 are attached already; `Denied` without the right, or when the list has other flags or
-/// an ancestor allows no other program; `EINVAL` when this program is attached here already; `Changed` when
-/// the revision is another one.
+/// `Full` when 64 programs are attached. `Denied` without the capabilities, when the list has other flags, or when an
+/// ancestor allows no other program. `EINVAL` when this program is already attached here. `Changed` when the list has
+/// another revision.
 pub fn attach_with(
     program: BorrowedFd<'_>,
     cgroup: &Cgroup,
@@ -195,10 +201,10 @@ pub fn attach_with(
     attached.map_err(|errno| Error::new(Call::Attach, place(cgroup, attach_type), errno))
 }
 
-/// [`attach_with`] flags and the program to replace alone.
+/// Attaches a program as [`attach_with`] does, with no options but flags and the program to replace.
 ///
 /// # Errors
-/// As [`attach_with`].
+/// Those of [`attach_with`].
 pub fn attach(
     program: BorrowedFd<'_>,
     cgroup: &Cgroup,
@@ -210,14 +216,14 @@ pub fn attach(
     attach_with(program, cgroup, attach_type, &options)
 }
 
-/// Takes off a program that was attached the legacy way. Needs `CAP_NET_ADMIN`.
+/// Detaches a program that was attached the legacy way. Needs `CAP_NET_ADMIN`.
 ///
-/// Look at the list first: where it is not of the MULTI kind the kernel takes off whatever program is
-/// there, whichever one is named. With `expected_revision` (6.17) that look cannot be out of date.
+/// Query the list first. If it is not a MULTI list, the kernel detaches the only program there, whichever program the
+/// caller names. `expected_revision` (6.17) ensures that the list has not changed since the query.
 ///
 /// # Errors
-/// `Vanished` when that program is not attached here, or is attached through a link, or the cgroup is
-/// gone; `Changed` when the revision is another one.
+/// `Vanished` when the program is not attached here, is attached through a link, or the cgroup was removed. `Changed`
+/// when the list has another revision.
 pub fn detach(
     program: BorrowedFd<'_>,
     cgroup: &Cgroup,
@@ -228,20 +234,21 @@ pub fn detach(
     detach_with(Some(program), cgroup, attach_type, &options)
 }
 
-/// What a detach can be asked beside the place. Right is only no flags at all.
+/// Options of a detach. The only correct flags are none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DetachOptions {
-    /// The kernel refuses any (`EINVAL`): here so that it can be shown to.
+    /// Flags for the call. The kernel refuses all of them with `EINVAL`; tests use the field to show that.
     pub flags: AttachFlags,
-    /// Fail unless the list still has this revision (6.17; older kernels answer `EINVAL`).
+    /// The revision that the list must still have (6.17). Older kernels answer `EINVAL`.
     pub expected_revision: Option<u64>,
 }
 
-/// [`detach`] with everything that the call takes, also what it should not be given: no program (where the
-/// list is of the MULTI kind that is `EINVAL`, anywhere else it takes off what is there), and flags.
+/// Detaches like [`detach`] does, with every argument of the call, including wrong ones.
+///
+/// Without a program, a MULTI list answers `EINVAL`; from any other list the kernel detaches the program that is there.
 ///
 /// # Errors
-/// As [`detach`].
+/// Those of [`detach`].
 pub fn detach_with(
     program: Option<BorrowedFd<'_>>,
     cgroup: &Cgroup,
@@ -254,7 +261,7 @@ pub fn detach_with(
         .map_err(|errno| Error::new(Call::Detach, place, errno))
 }
 
-/// A place for messages.
+/// Names a cgroup and attach type in messages.
 pub(crate) fn place(cgroup: &Cgroup, attach_type: AttachType) -> String {
     format!("{} ({attach_type})", shown(cgroup.path()))
 }

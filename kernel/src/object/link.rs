@@ -1,4 +1,4 @@
-//! BPF links on cgroups: an attachment that ends with its last holder.
+//! BPF links on cgroups and network devices. A link's attachment ends with the link's last holder.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -21,30 +21,30 @@ pub struct Link {
     id: LinkId,
 }
 
-/// What the kernel says of a cgroup link.
+/// The kernel's information about a cgroup link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// Its id.
+    /// The link's id.
     pub id: LinkId,
-    /// The program that it holds.
+    /// The id of the program that the link holds.
     pub program_id: ProgramId,
-    /// The cgroup; `None` for a defunct link (detached, or its cgroup is gone).
+    /// The cgroup's id; `None` for a defunct link, which is detached or has lost its cgroup.
     pub cgroup_id: Option<CgroupId>,
-    /// Where on it; `None` for a type that this build does not know.
+    /// The link's attach type; `None` for a type that this build does not know.
     pub attach_type: Option<AttachType>,
 }
 
-/// Which packets of a network device a tcx link is about.
+/// The direction of the packets that a tcx link's program handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Those that come in (`tcx_ingress`).
+    /// Packets that the device receives (`tcx_ingress`).
     Ingress,
-    /// Those that leave (`tcx_egress`).
+    /// Packets that the device sends (`tcx_egress`).
     Egress,
 }
 
 impl Way {
-    /// The number in `enum bpf_attach_type`.
+    /// Returns the number in `enum bpf_attach_type`.
     fn kernel(self) -> u32 {
         match self {
             Self::Ingress => sys::TCX_INGRESS,
@@ -53,28 +53,29 @@ impl Way {
     }
 }
 
-/// What the kernel says of a tcx link, which is on a network device (6.6).
+/// The kernel's information about a tcx link, a link on a network device (6.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceLinkInfo {
-    /// Its id.
+    /// The link's id.
     pub id: LinkId,
-    /// The program that it holds.
+    /// The id of the program that the link holds.
     pub program_id: ProgramId,
-    /// The device's number in its network namespace, which the kernel does not tell; `None` for a defunct link
-    /// (detached, or its device is gone).
+    /// The device's number in its network namespace; the kernel does not report the namespace. `None` for a defunct
+    /// link, which is detached or has lost its device.
     pub device: Option<u32>,
-    /// Where on it.
+    /// The direction of the packets.
     pub way: Way,
 }
 
 impl Link {
-    /// Attaches a program through a new link (5.7). When the last descriptor is closed, by whatever
-    /// end of the process, the kernel detaches it, unless the link is pinned. Needs `CAP_BPF` and
-    /// `CAP_NET_ADMIN`.
+    /// Attaches a program to a cgroup through a new link (5.7). The kernel detaches the program when the last holder
+    /// closes the link, even if the process is killed. A pin is a holder too.
+    ///
+    /// Needs `CAP_BPF` and `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// `Full` when 64 programs are attached; `Denied` without the rights, or when the list or an
-    /// ancestor's is not of the MULTI kind.
+    /// `Full` when 64 programs are attached. `Denied` without the capabilities, or when this list or an ancestor's list
+    /// is not MULTI.
     pub fn create(
         program: BorrowedFd<'_>,
         cgroup: &Cgroup,
@@ -85,11 +86,13 @@ impl Link {
         Self::from_fd(fd, "a new link")
     }
 
-    /// Attaches a program of a queue to a network device through a tcx link (6.6), by its number in this thread's
-    /// network namespace. It ends as any link does, or with the device. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    /// Attaches a queue's program to a network device through a tcx link (6.6). `device` is the number in this thread's
+    /// network namespace.
+    ///
+    /// The link ends with its last holder or with the device. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// `Vanished` when there is no such device; `EINVAL` when the kernel has no tcx links, or for a program of
+    /// `Vanished` when there is no such device. `EINVAL` when the kernel has no tcx links, or when the program has
     /// another type.
     pub fn create_on_device(program: BorrowedFd<'_>, device: u32, way: Way) -> Result<Self> {
         let fd = sys::link_on_device(program, device, way.kernel()).map_err(|errno| {
@@ -101,7 +104,7 @@ impl Link {
     /// Opens a link by its pin.
     ///
     /// # Errors
-    /// `Vanished` when nothing is pinned there; `EINVAL` when it is not a link.
+    /// `Vanished` when nothing is pinned there; `EINVAL` when the pin is not a link's.
     pub fn open_pinned(path: &Path) -> Result<Self> {
         let fd =
             sys::obj_get(path).map_err(|errno| Error::new(Call::ObjGet, shown(path), errno))?;
@@ -111,7 +114,8 @@ impl Link {
     /// Opens a link by its id. Needs `CAP_SYS_ADMIN`.
     ///
     /// # Errors
-    /// `Vanished` when it is gone; `Changed` when it is still being made after an eighth of a second.
+    /// `Vanished` when no link has this id. `Changed` when another process is still creating the link after an eighth
+    /// of a second.
     pub fn open(id: LinkId) -> Result<Self> {
         let fd = settled(|| sys::fd_by_id(ObjectKind::Link, id.0))
             .map_err(|errno| Error::new(Call::FdById, format!("link {id}"), errno))?;
@@ -124,25 +128,25 @@ impl Link {
         Ok(Self { fd, id: LinkId(raw.id) })
     }
 
-    /// Its id.
+    /// Returns the link's id.
     pub fn id(&self) -> LinkId {
         self.id
     }
 
-    /// What the kernel says of it now.
+    /// Reads the current information about a cgroup link.
     ///
     /// # Errors
-    /// `EINVAL` when it is not a cgroup link.
+    /// `EINVAL` when the link is not a cgroup link.
     pub fn info(&self) -> Result<LinkInfo> {
         let fail = |errno| Error::new(Call::Info, format!("link {}", self.id), errno);
         let raw = sys::link_info(self.fd.as_fd()).map_err(fail)?;
         cgroup_link(raw).ok_or_else(|| self.is_not("not a cgroup link"))
     }
 
-    /// What the kernel says of it now, where it is a tcx link.
+    /// Reads the current information about a tcx link.
     ///
     /// # Errors
-    /// `EINVAL` when it is not one.
+    /// `EINVAL` when the link is not a tcx link.
     pub fn device_info(&self) -> Result<DeviceLinkInfo> {
         let fail = |errno| Error::new(Call::Info, format!("link {}", self.id), errno);
         let raw = sys::link_info(self.fd.as_fd()).map_err(fail)?;
@@ -153,11 +157,13 @@ impl Link {
         Error::found(Call::Info, format!("link {}", self.id), Errno::EINVAL).with_detail(what)
     }
 
-    /// Detaches the program (5.9). The link is defunct then: it still holds the program's memory until
-    /// its last holder closes it. No right is needed beyond holding it.
+    /// Detaches the program (5.9). The link is then defunct. It keeps the program loaded until its last holder closes
+    /// it.
+    ///
+    /// Needs no capability, only the open link. Detaching an already detached link (`ENOLINK`) succeeds.
     ///
     /// # Errors
-    /// `ENOLINK` (`Vanished`) is not one: a link that is detached already is what was asked for.
+    /// Any other errno of the call.
     pub fn detach(&self) -> Result<()> {
         match sys::link_detach(self.fd.as_fd()) {
             Ok(()) | Err(Errno::ENOLINK) => Ok(()),
@@ -165,28 +171,28 @@ impl Link {
         }
     }
 
-    /// Puts another program into the link's place (5.7); with `old`, only if that is the one it has.
+    /// Replaces the link's program (5.7). With `old`, replaces it only if `old` is the link's current program.
     ///
     /// # Errors
-    /// `Denied` when `old` is not the one; `Vanished` when the link is defunct; `EINVAL` when the program is
-    /// of another type.
+    /// `Denied` when `old` is not the current program. `Vanished` when the link is defunct. `EINVAL` when the new
+    /// program has another type.
     pub fn update(&self, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Result<()> {
         sys::link_update(self.fd.as_fd(), new, old)
             .map_err(|errno| Error::new(Call::LinkUpdate, format!("link {}", self.id), errno))
     }
 
-    /// Pins the link: from now on it outlives this process. The folder must be in a bpffs.
+    /// Pins the link at a path in a bpffs. The link then outlives this process.
     ///
     /// # Errors
-    /// `Vanished` when the folder does not exist; `EEXIST` when the name is taken; `EPERM` when the
-    /// folder is not in a bpffs, or without `CAP_BPF`.
+    /// `Vanished` when the folder does not exist. `EEXIST` when the path is taken. `EPERM` when the folder is not in a
+    /// bpffs, or without `CAP_BPF`.
     pub fn pin(&self, path: &Path) -> Result<()> {
         sys::obj_pin(self.fd.as_fd(), path)
             .map_err(|errno| Error::new(Call::ObjPin, shown(path), errno))
     }
 }
 
-/// What is said of a link, if it is a cgroup's.
+/// Returns the information about a cgroup link, `None` for any other link.
 pub(crate) fn cgroup_link(raw: sys::RawLink) -> Option<LinkInfo> {
     let (cgroup_id, attach_type) = raw.cgroup?;
     Some(LinkInfo {
@@ -197,7 +203,7 @@ pub(crate) fn cgroup_link(raw: sys::RawLink) -> Option<LinkInfo> {
     })
 }
 
-/// What is said of a link, if it is a network device's.
+/// Returns the information about a tcx link, `None` for any other link.
 pub(crate) fn device_link(raw: sys::RawLink) -> Option<DeviceLinkInfo> {
     let (device, attach_type) = raw.device?;
     Some(DeviceLinkInfo {

@@ -16,13 +16,13 @@ use crate::object::again::settled;
 use crate::object::ids::{LinkId, MapId, ProgramId};
 use crate::sys;
 
-/// Where a bpffs is mounted by convention.
+/// The usual mount point of the bpffs.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
-/// How often a name is looked at that is a folder at one moment and none at the next.
+/// The most looks at one path that keeps changing between a folder and a pin.
 const LOOKS: usize = 8;
 
-/// What somebody holds.
+/// The object that a pin or a descriptor holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Held {
     /// A program.
@@ -33,12 +33,12 @@ pub enum Held {
     Map(MapId),
 }
 
-/// What to look for: who is asked for maps as well has more files to open.
+/// Selects the objects to look for. Looking for maps too opens more files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sought {
-    /// Programs and links: what is attached, or keeps something attached.
+    /// Programs and links: whatever is attached, or keeps a program attached.
     ProgramsAndLinks,
-    /// And maps.
+    /// Programs, links and maps.
     MapsToo,
 }
 
@@ -51,37 +51,39 @@ impl Sought {
 /// A pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// The file.
+    /// The pin's path.
     pub path: PathBuf,
-    /// What it holds.
+    /// The object that the pin holds.
     pub held: Held,
 }
 
-/// What was found, and what could not be looked at.
+/// The pins found, and the errors met.
 #[derive(Debug, Default)]
 pub struct Pins {
-    /// Every pin of what was sought, on every bpffs that this mount namespace shows.
+    /// Every matching pin in every bpffs that this mount namespace shows.
     pub pins: Vec<Pin>,
     /// Folders that could not be listed and files that could not be opened.
     pub unreadable: Vec<Error>,
-    /// Where a bpffs is mounted, but another mount lies on top of it.
+    /// Mount points where another mount covers a bpffs.
     pub covered: Vec<PathBuf>,
-    /// How many bpffs were walked.
+    /// The number of bpffs walked.
     pub walked: usize,
 }
 
-/// Walks every bpffs mount of this mount namespace; others' pins cannot be seen from here. Needs root: a
-/// bpffs is its makers' alone. Each pin is opened for a moment, and nothing is left behind.
+/// Finds the pins in every bpffs of this mount namespace. Pins in other mount namespaces are out of reach; see
+/// [`pins_of`].
+///
+/// Needs root, because only its owner may read a bpffs. Opens each pin for a moment, and leaves nothing behind.
 ///
 /// # Errors
-/// When the mounts cannot be read; what is wrong below one is in [`Pins::unreadable`].
+/// When the mounts cannot be read. Errors below one mount go into [`Pins::unreadable`].
 pub fn pins(sought: Sought) -> Result<Pins> {
     let mut found = Pins::default();
     for mount in mounts("bpf")? {
         if mount.is_on_top() {
             let before = found.unreadable.len();
             walk(&mount.point, sought, &mut found);
-            // What could not be read may be what lay below a bpffs that was unmounted meanwhile.
+            // The errors may come from a bpffs that was unmounted during the walk.
             if found.unreadable.len() == before || is_mounted(&mount)? {
                 found.walked += 1;
             } else {
@@ -96,9 +98,8 @@ pub fn pins(sought: Sought) -> Result<Pins> {
 }
 
 impl Pins {
-    /// One bpffs may be mounted in several places; each file is a pin once for each path, which is harmless:
-    /// unlinking one unlinks both. But mounts may also lie on top of or within each other, and then what is
-    /// seen is met more than once.
+    /// Sorts, and removes duplicates. A bpffs mounted twice is harmless: each path is a pin, and unlinking one unlinks
+    /// both. But where mounts cover or contain each other, the walk meets the same path twice.
     fn tell_each_once(&mut self) {
         self.pins.sort_by(|a, b| (&a.path, a.held).cmp(&(&b.path, b.held)));
         self.pins.dedup();
@@ -107,9 +108,11 @@ impl Pins {
     }
 }
 
-/// Walks the bpffs of another process's mount namespace, through its root, for what is pinned there and not here. The
-/// paths lead there from this process: `/proc/PID/root/…`. What cannot be read is told; a process that has ended has
-/// none. Needs `CAP_SYS_PTRACE` for other users' processes.
+/// Finds the pins in every bpffs of another process's mount namespace, through `/proc/PID/root/…`. Returned paths begin
+/// with that prefix.
+///
+/// Errors go into [`Pins::unreadable`]. A process that has ended has no pins. Needs `CAP_SYS_PTRACE` for other users'
+/// processes.
 pub fn pins_of(pid: u32, sought: Sought) -> Pins {
     let mut found = Pins::default();
     let mountinfo = format!("/proc/{pid}/mountinfo");
@@ -154,7 +157,7 @@ fn list(folder: &Path, sought: Sought, found: &mut Pins) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks at what has a name. That changes while it is looked at: a folder goes and a pin comes, or the other way round.
+/// Looks at one path, several times if needed: a folder may vanish and a pin take its name, or the other way round.
 fn look(path: &Path, mut kind: io::Result<FileType>, sought: Sought, found: &mut Pins) {
     for left in (0..LOOKS).rev() {
         let error = match kind {
@@ -163,10 +166,10 @@ fn look(path: &Path, mut kind: io::Result<FileType>, sought: Sought, found: &mut
                 Err(error) if !is_gone(&error) => Some(not_opened(path, &error)),
                 _ => return,
             },
-            // A link in the file system is no holder; what it points to is found where it is.
+            // A symbolic link is no holder. The walk finds its target elsewhere.
             Ok(kind) if kind.is_symlink() => return,
             Ok(_) => match held_if(path, sought) {
-                // So the kernel answers also for a folder.
+                // The kernel answers `EACCES` for a folder too.
                 Err(error) if error.errno() == Errno::EACCES && left > 0 => None,
                 Err(error) => Some(error),
                 Ok(held) => {
@@ -192,10 +195,10 @@ fn not_opened(path: &Path, error: &io::Error) -> Error {
     Error::from_io(Call::ObjGet, shown(path), error)
 }
 
-/// What a pin holds; `None` when it is something else, or was unpinned in between.
+/// Returns the object that a pin holds; `None` for any other file, or if the pin was removed in between.
 ///
 /// # Errors
-/// When it cannot be opened.
+/// When the pin cannot be opened.
 pub fn held_by(path: &Path) -> Result<Option<Held>> {
     held_if(path, Sought::MapsToo)
 }
@@ -204,11 +207,11 @@ fn held_if(path: &Path, sought: Sought) -> Result<Option<Held>> {
     let fail = |call| move |errno| Error::new(call, shown(path), errno);
     let fd = match settled(|| sys::obj_get(path)) {
         Ok(fd) => fd,
-        // The pin went, or one of the folders above it did, and something else has its name.
+        // The pin or a folder above it is gone, and something else may have its name.
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         Err(errno) => return Err(fail(Call::ObjGet)(errno)),
     };
-    // The kernel does not say what an object is, but procfs does.
+    // No system call tells the type of the object, but procfs does.
     let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|error| Error::from_io(Call::ReadProc, shown(path), &error))?;
     Ok(match HoldingFile::of(&target).filter(|file| sought.has(*file)) {
@@ -228,7 +231,7 @@ fn held_if(path: &Path, sought: Sought) -> Result<Option<Held>> {
     })
 }
 
-/// The kinds of open file that hold something.
+/// The kinds of open file that hold a BPF object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HoldingFile {
     Program,
@@ -237,8 +240,8 @@ pub(crate) enum HoldingFile {
 }
 
 impl HoldingFile {
-    /// From what a link in `/proc/PID/fd` points to. A link's file is called `bpf_link` where the link was
-    /// created, `bpf-link` where it was opened again (`kernel/bpf/syscall.c`).
+    /// Parses the target of a symbolic link in `/proc/PID/fd`. The kernel names a link's file `bpf_link` on creation,
+    /// and `bpf-link` when somebody opens it again (`kernel/bpf/syscall.c`).
     pub(crate) fn of(target: &Path) -> Option<Self> {
         match target.to_str()? {
             "anon_inode:bpf-prog" => Some(Self::Program),
@@ -249,10 +252,10 @@ impl HoldingFile {
     }
 }
 
-/// Removes a pin. A pin that is gone already is what was asked for.
+/// Removes a pin. Removing a pin that is already gone succeeds.
 ///
 /// # Errors
-/// `Denied` without the right.
+/// `Denied` without permission.
 pub fn unpin(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(()),
@@ -261,10 +264,10 @@ pub fn unpin(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the folder that a pin is to be in, readable for its owner only.
+/// Creates the folder for a pin, with access for its owner only (mode 0700).
 ///
 /// # Errors
-/// When it cannot be made.
+/// When the folder cannot be created.
 pub fn make_folder_for(pin: &Path) -> Result<()> {
     let Some(folder) = pin.parent() else { return Ok(()) };
     std::fs::DirBuilder::new()
@@ -274,10 +277,10 @@ pub fn make_folder_for(pin: &Path) -> Result<()> {
         .map_err(|error| Error::from_io(Call::ObjPin, shown(folder), &error))
 }
 
-/// Removes the folder that a pin was in, if nothing else is in it.
+/// Removes the folder of a pin, if the folder is empty.
 ///
 /// # Errors
-/// When it is empty and cannot be removed. It holds nothing alive, but nobody else would ever remove it.
+/// When the empty folder cannot be removed. An empty folder holds nothing, but nobody else would ever remove it.
 pub fn remove_empty_folder_of(pin: &Path) -> Result<()> {
     use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
     let Some(folder) = pin.parent() else { return Ok(()) };
@@ -289,7 +292,7 @@ pub fn remove_empty_folder_of(pin: &Path) -> Result<()> {
     }
 }
 
-/// Whether a path lies on a bpffs that this process sees.
+/// Tells whether a path lies in a bpffs that this process sees.
 ///
 /// # Errors
 /// When the mounts cannot be read.

@@ -1,4 +1,4 @@
-//! Loaded programs: what the kernel says of them, and what their own type information tells.
+//! Loaded programs: the kernel's information about them, and the contents of their own type information (BTF).
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -15,49 +15,49 @@ use crate::object::ids::{MapId, ProgramId};
 use crate::object::map::Map;
 use crate::sys::{self, ObjectKind};
 
-/// The kernel keeps this many characters of a name.
+/// The number of characters of a program name that the kernel keeps.
 pub const NAME_LEN: usize = 15;
 
-/// What the kernel says of a program.
+/// The kernel's information about a program (`BPF_OBJ_GET_INFO_BY_FD`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramInfo {
-    /// Its id.
+    /// The program's id.
     pub id: ProgramId,
-    /// Its name, at most [`NAME_LEN`] characters of what its author called it.
+    /// The program's name, cut to [`NAME_LEN`] characters.
     pub name: String,
-    /// Its tag: 16 hexadecimal digits that depend on its instructions.
+    /// The program's tag: 16 hexadecimal digits, a hash of its instructions.
     pub tag: String,
-    /// Its type, as bpftool names it.
+    /// The program's type, under the name that bpftool uses.
     pub kind: String,
-    /// When it was loaded, in nanoseconds since boot.
+    /// The load time, in nanoseconds since boot.
     pub loaded_at_ns: u64,
-    /// The user who loaded it.
+    /// The uid of the user who loaded the program.
     pub uid: u32,
-    /// Its maps.
+    /// The ids of the program's maps.
     pub map_ids: Vec<MapId>,
-    /// Whether it came with type information, without which it has no readable metadata.
+    /// The program has type information (BTF). A program without BTF has no readable metadata.
     pub has_btf: bool,
 }
 
 impl ProgramInfo {
-    /// What tells it from every other program of this boot.
+    /// Returns the program's identity, which no other program of this boot has.
     pub fn identity(&self) -> ProgramIdentity {
         ProgramIdentity { id: self.id, tag: self.tag.clone(), loaded_at_ns: self.loaded_at_ns }
     }
 }
 
-/// Tells a program from every other one of this boot, also after the kernel gave its id to another.
+/// Identifies one program of this boot, even after the kernel has reused the program's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProgramIdentity {
-    /// Its id.
+    /// The program's id.
     pub id: ProgramId,
-    /// Its tag.
+    /// The program's tag.
     pub tag: String,
-    /// When it was loaded, in nanoseconds since boot.
+    /// The load time, in nanoseconds since boot.
     pub loaded_at_ns: u64,
 }
 
-/// A loaded program, held by this process.
+/// An open program. This process is one of its holders.
 #[derive(Debug)]
 pub struct Program {
     fd: OwnedFd,
@@ -65,17 +65,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// Opens a program by its id. Needs `CAP_SYS_ADMIN`. While it is open, no other program gets the id.
+    /// Opens a program by its id. The kernel does not reuse the id while the program is open.
+    ///
+    /// Needs `CAP_SYS_ADMIN`.
     ///
     /// # Errors
-    /// `Vanished` when there is none with that id.
+    /// `Vanished` when no program has this id.
     pub fn open(id: ProgramId) -> Result<Self> {
         let fd = sys::fd_by_id(ObjectKind::Program, id.0)
             .map_err(|errno| Error::new(Call::FdById, format!("program {id}"), errno))?;
         Self::from_fd(fd)
     }
 
-    /// Takes over a descriptor of a program, and asks the kernel what it says of it.
+    /// Takes ownership of a program's descriptor, and reads the program's information from the kernel.
     ///
     /// # Errors
     /// `EINVAL` when the descriptor is not a program's.
@@ -95,30 +97,35 @@ impl Program {
         Ok(Self { fd, info })
     }
 
-    /// Loads the smallest program of a type, `return 1`, under a name of one's choice; it does nothing
-    /// wherever it is attached. For trying out and testing what the kernel does. It goes with its last
-    /// holder. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    /// Loads a program whose only instruction is `return 1`. The program passes everything, at every attach type.
+    ///
+    /// The function serves probes and tests. The program ends with its last holder. Needs `CAP_BPF` and
+    /// `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// `EINVAL` when the name has other characters than letters, digits, `_` and `.`.
+    /// `EINVAL` when the name contains a character other than letters, digits, `_` and `.`.
     pub fn load_pass(name: &str, attach_type: AttachType) -> Result<Self> {
         Self::load_return(1, name, attach_type, None)
     }
 
-    /// The same with `return 0`: it refuses whatever it is asked about, a packet say. For testing what becomes of
-    /// other people's firewalls.
+    /// Loads a program like [`Program::load_pass`] does, but with `return 0`. The program refuses everything, such as
+    /// each packet.
+    ///
+    /// Tests use it to see what happens to other people's firewalls.
     ///
     /// # Errors
-    /// As [`Program::load_pass`].
+    /// Those of [`Program::load_pass`].
     pub fn load_refuse(name: &str, attach_type: AttachType) -> Result<Self> {
         Self::load_return(0, name, attach_type, None)
     }
 
-    /// The same for [`AttachType::LSM`], on one of the hooks of security modules, such as `socket_bind`. Needs
-    /// type information (`CONFIG_DEBUG_INFO_BTF`), `CONFIG_BPF_LSM`, and `CAP_PERFMON`.
+    /// Loads a program like [`Program::load_pass`] does, but for [`AttachType::LSM`] and one hook, such as
+    /// `socket_bind`.
+    ///
+    /// Also needs type information (`CONFIG_DEBUG_INFO_BTF`), `CONFIG_BPF_LSM` and `CAP_PERFMON`.
     ///
     /// # Errors
-    /// `ESRCH` or `ENOENT` when there is no such hook.
+    /// `ESRCH` or `ENOENT` when the kernel has no such hook.
     pub fn load_pass_on_hook(name: &str, hook: &str) -> Result<Self> {
         Self::load_return(1, name, AttachType::LSM, Some(hook))
     }
@@ -155,13 +162,12 @@ impl Program {
         Self::from_fd(fd)
     }
 
-    /// What the kernel said of it when it was opened.
+    /// Returns the information that the kernel gave when the program was opened.
     pub fn info(&self) -> &ProgramInfo {
         &self.info
     }
 
-    /// What it takes of locked memory in bytes, as bpftool's `bytes_memlock`: the program alone, not its
-    /// maps.
+    /// Returns the program's locked memory in bytes, without its maps. bpftool shows it as `bytes_memlock`.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
@@ -174,8 +180,11 @@ impl Program {
             .ok_or_else(|| Error::found(Call::ReadProc, path, Errno::ENODATA))
     }
 
-    /// Returns the variables in the program's read-only data whose names begin with `prefix`, as raw bytes by the rest of
-    /// their names. Names, places and sizes come from the type information. `None` without type information or data.
+    /// Returns the read-only variables whose names begin with `prefix`. The key is the rest of the name; the value is
+    /// the raw bytes.
+    ///
+    /// Names, offsets and sizes come from the type information. Returns `None` for a program without type information
+    /// or read-only data.
     ///
     /// # Errors
     /// When the program's types or its map cannot be read. Needs `CAP_SYS_ADMIN`.
@@ -195,13 +204,15 @@ impl Program {
         })
     }
 
-    /// Its name for people: [`Self::full_name`] where that is known, else the kernel's.
+    /// Returns the name to show to people: [`Self::full_name`] if known, else the kernel's name.
     pub fn whole_name(&self) -> String {
         self.full_name().ok().flatten().unwrap_or_else(|| self.info().name.clone())
     }
 
-    /// The name that its author gave it, where the kernel has kept only the beginning: that of its first function, as
-    /// bpftool shows it. `None` when the kernel's name is whole, or nothing tells more.
+    /// Returns the author's full name for the program, if the kernel has cut it. bpftool does the same: the name is
+    /// that of the program's first function.
+    ///
+    /// Returns `None` when the kernel's name is complete, or when the type information has no longer name.
     ///
     /// # Errors
     /// When the program's types cannot be read. Needs `CAP_SYS_ADMIN`; Linux 5.0.
@@ -216,11 +227,11 @@ impl Program {
         let btf = self.btf()?;
         let name = btf.type_by_id::<Func<'_>>(TypeId::from(function));
         let name = name.and_then(|it| it.name()?.to_str().map(str::to_owned));
-        // Whoever loads a program may give it another name than its function's.
+        // The loader may give a program another name than its first function has.
         Ok(name.filter(|it| it.len() > NAME_LEN && it.starts_with(&info.name)))
     }
 
-    /// The contents of the program's read-only data.
+    /// Returns the contents of the program's read-only data.
     fn rodata(&self) -> Result<Option<Vec<u8>>> {
         for id in &self.info.map_ids {
             let map = Map::open(*id)?;

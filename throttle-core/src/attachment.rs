@@ -1,4 +1,4 @@
-//! One program on one cgroup: the value that stands for it, from attaching to the proof that it is gone.
+//! One program attached to one cgroup, from attaching to the proof that it is gone.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -14,13 +14,12 @@ use crate::error::{Error, Result};
 use crate::load::Load;
 use crate::mode::Mode;
 
-/// How often a detach is tried again because somebody else changed the list in between.
+/// The most attempts at a detach while others keep changing the list.
 const MAX_RACES: usize = 16;
 
-/// A program that is attached to a cgroup.
+/// A program attached to a cgroup.
 ///
-/// It remembers the cgroup (open, not as a path or a pid to be looked up again) and the program, and goes
-/// away only through [`Attachment::detach`].
+/// It keeps the cgroup open, and never looks it up again by path or pid. Only [`Attachment::detach`] ends it.
 #[must_use = "an attachment that is not detached may outlive the process"]
 pub struct Attachment<B: CgroupBpf> {
     cgroup: Rc<B::Cgroup>,
@@ -29,21 +28,21 @@ pub struct Attachment<B: CgroupBpf> {
     load: Rc<Load<B>>,
     program: ProgramId,
     hold: Hold<B::Link>,
-    /// What it allows. `None` for the program for TCP, which goes by what the others allow.
+    /// The limits. `None` for the program for TCP, which reads the limits of the others.
     limits: Option<Limits>,
-    /// What the counters showed when it was attached: an earlier throttle of the same load counted too.
+    /// The counters at the time of attaching. An earlier throttle of the same load has counted too.
     baseline: Counters,
 }
 
-/// An attachment that could not be shown to be gone, and why: it is still to be detached.
+/// An attachment that could not be shown to be gone. The caller must detach it again.
 pub struct NotDetached<B: CgroupBpf> {
-    /// The attachment.
+    /// The attachment, which may still be in force.
     pub attachment: Attachment<B>,
-    /// What went wrong.
+    /// The error that stopped the detach.
     pub error: Error,
 }
 
-/// Why nothing was attached, and what could not be taken back.
+/// A failed attach, with the attachment if it could not be undone.
 pub(crate) struct NotAttached<B: CgroupBpf> {
     pub(crate) left_behind: Option<Attachment<B>>,
     pub(crate) error: Error,
@@ -61,18 +60,18 @@ enum Hold<L> {
     Legacy,
 }
 
-/// What was found when an attachment was detached.
+/// The result of a detach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detached {
     /// The cgroup had been removed, and every attachment with it.
     pub cgroup_vanished: bool,
-    /// What the throttle did, to its last packet. `Ok(None)` when that went with the cgroup.
+    /// The throttle's counters up to its last packet. `Ok(None)` when they went with the cgroup.
     pub counters: kernel::Result<Option<Counters>>,
 }
 
 impl<B: CgroupBpf> Attachment<B> {
-    /// Attaches, and limits from the first packet on. If arming fails after attaching, the program is
-    /// detached again; the attachment comes back with the error if even that fails.
+    /// Attaches a program and arms it, so that it limits from the first packet. If arming fails, detaches the program.
+    /// If even that fails, returns the attachment with the error.
     pub(crate) fn attach(
         kernel: &B,
         cgroup: Rc<B::Cgroup>,
@@ -118,7 +117,7 @@ impl<B: CgroupBpf> Attachment<B> {
         let Some(limits) = &self.limits else { return Ok(()) };
         let state = ThrottleState::armed(limits, kernel.now_ns());
         kernel.set_state(self.program(), self.cgroup_id, self.attach_type, &state)?;
-        // What came by between attaching and arming is none of this throttle's doing.
+        // Packets between attaching and arming do not count for this throttle.
         if let Some(counters) = kernel.counters(self.program(), self.cgroup_id, self.attach_type)? {
             self.baseline.exempt = counters.exempt;
         }
@@ -127,7 +126,7 @@ impl<B: CgroupBpf> Attachment<B> {
 
     fn pin(&mut self, kernel: &B, path: Option<&Path>) -> Result<()> {
         let Some(path) = path else { return Ok(()) };
-        // The link is moved from one variant to the other; in between there is nothing that can fail.
+        // The link moves from one variant to the other. Nothing can fail in between.
         match std::mem::replace(&mut self.hold, Hold::Legacy) {
             Hold::Link(link) => {
                 let pinned = kernel.link_pin(&link, path);
@@ -144,22 +143,22 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
-    /// The cgroup.
+    /// Returns the open cgroup.
     pub(crate) fn cgroup(&self) -> &B::Cgroup {
         &self.cgroup
     }
 
-    /// Where on the cgroup.
+    /// Returns the attach type.
     pub fn attach_type(&self) -> AttachType {
         self.attach_type
     }
 
-    /// What it allows. `None` for the program for TCP.
+    /// Returns the limits. `None` for the program for TCP.
     pub fn limits(&self) -> Option<&Limits> {
         self.limits.as_ref()
     }
 
-    /// Its link, if it has one.
+    /// Returns the link's id, `None` for a legacy attachment.
     pub fn link_id(&self, kernel: &B) -> Option<LinkId> {
         match &self.hold {
             Hold::Link(link) | Hold::Pinned(link, _) => Some(kernel.link_id(link)),
@@ -171,7 +170,7 @@ impl<B: CgroupBpf> Attachment<B> {
         self.load.programs.program(self.attach_type)
     }
 
-    /// What it did since it was attached. `None` when the cgroup is gone.
+    /// Returns what the program counted since it was attached. `None` when the cgroup is gone.
     ///
     /// # Errors
     /// When the counters cannot be read.
@@ -180,10 +179,10 @@ impl<B: CgroupBpf> Attachment<B> {
         Ok(counters.map(|counters| counters.since(&self.baseline)))
     }
 
-    /// Whether the program is on the cgroup's list. `None` when the cgroup is gone.
+    /// Tells whether the program is on the cgroup's list. `None` when the cgroup is gone.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the kernel cannot be queried.
     pub fn is_attached(&self, kernel: &B) -> Result<Option<bool>> {
         match kernel.query(&self.cgroup, self.attach_type, Scope::Local) {
             Ok(list) => Ok(Some(list.count(self.program) > 0)),
@@ -192,17 +191,19 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
-    /// Whether the kernel still runs the program for sockets of its cgroup, which was removed. They keep the cgroup's
-    /// programs until the last of them is closed. A few milliseconds pass before the kernel lets go.
+    /// Tells whether the kernel still runs the program for sockets of its removed cgroup.
+    ///
+    /// Open sockets keep the cgroup's programs until the last socket is closed. The kernel needs a few milliseconds
+    /// more to free them.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the kernel cannot be queried.
     pub(crate) fn lingers(&self, kernel: &B) -> Result<bool> {
         match &self.hold {
             Hold::Link(link) | Hold::Pinned(link, _) => {
                 Ok(kernel.link_info(link)?.cgroup_id.is_some())
             }
-            // Its state goes with the cgroup's programs.
+            // The kernel frees the state together with the cgroup's programs.
             Hold::Legacy => {
                 let state = kernel.state(self.program(), self.cgroup_id, self.attach_type)?;
                 Ok(state.is_some())
@@ -210,11 +211,13 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
-    /// Changes what it allows, in place: nothing is detached, the counters go on, and what was used up of
-    /// the burst stays used up. (Packets that pass during the write itself, microseconds, are not charged.)
+    /// Changes the limits in place. Nothing is detached, the counters continue, and the used part of the burst stays
+    /// used.
+    ///
+    /// Packets that pass during the write itself (microseconds) are not charged.
     ///
     /// # Errors
-    /// When the state cannot be read or written; the old limits hold then.
+    /// When the state cannot be read or written. The old limits then hold.
     pub fn change(&mut self, kernel: &B, limits: &Limits) -> Result<()> {
         let program = self.load.programs.program(self.attach_type);
         let old = kernel.state(program, self.cgroup_id, self.attach_type)?.unwrap_or_default();
@@ -224,14 +227,14 @@ impl<B: CgroupBpf> Attachment<B> {
         Ok(())
     }
 
-    /// Detaches, and asks the kernel whether that is so. Ok means that the program was seen to be gone, or
-    /// the cgroup was.
+    /// Disarms and detaches the program, then verifies that. Returns `Ok` only after a query has shown that the program
+    /// or the cgroup is gone.
     ///
     /// # Errors
-    /// Any failure, with the attachment, so that it can be tried again.
+    /// Any failure, together with the attachment, so that the caller can try again.
     pub fn detach(self, kernel: &B) -> std::result::Result<Detached, Box<NotDetached<B>>> {
-        // Throttling ends here whatever comes, and should the detach fail, the auditor sees that this one
-        // is not meant any more. That it could not be written matters only if the rest fails as well.
+        // Disarming ends the limit even if the detach fails, and tells the auditor that nobody wants the program. A
+        // failure to disarm matters only if the detach fails too.
         let disarmed = match &self.limits {
             Some(_) => kernel.set_state(
                 self.program(),
@@ -273,7 +276,7 @@ impl<B: CgroupBpf> Attachment<B> {
         }
     }
 
-    /// Whether it is gone with its cgroup (true) or from its cgroup.
+    /// Verifies that the program is gone: `true` if the cgroup is gone too, `false` if only the program is.
     fn verify_gone(&self, kernel: &B) -> Result<bool> {
         match self.is_attached(kernel)? {
             None => Ok(true),
@@ -287,8 +290,8 @@ impl<B: CgroupBpf> Attachment<B> {
     }
 }
 
-/// A place that this load was attached to before still has its old state: make sure that it limits
-/// nothing when the program arrives there again. Returns what it counted.
+/// Disarms the state that an earlier throttle of this load left at this place, and returns its counters. Otherwise the
+/// program would limit with the old state when it arrives there again.
 pub(crate) fn prepare<B: CgroupBpf>(
     kernel: &B,
     program: &B::Program,
@@ -301,8 +304,8 @@ pub(crate) fn prepare<B: CgroupBpf>(
     Ok(kernel.counters(program, cgroup, attach_type)?.unwrap_or_default())
 }
 
-/// Removes the pin of a link. Not what somebody has pinned there since it was unpinned: what was not seen to be this
-/// link stays.
+/// Removes a link's pin, unless somebody has pinned another object at that path. What cannot be shown to be this link
+/// stays.
 fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> kernel::Result<()> {
     match kernel.link_open_pinned(path) {
         Ok(found) if kernel.link_id(&found) == kernel.link_id(link) => kernel.unpin(path),
@@ -314,11 +317,11 @@ fn unpin_if_ours<B: CgroupBpf>(kernel: &B, link: &B::Link, path: &Path) -> kerne
     }
 }
 
-/// Takes a program off that was attached the legacy way. Ok if it is not on the list (any more), or the
-/// cgroup is gone: whether this took it off.
+/// Detaches a program that was attached the legacy way. Returns `true` if this call detached it, `false` if the program
+/// is not on the list or the cgroup is gone.
 ///
-/// The list is looked at first: where it is not of the MULTI kind, the kernel takes off whatever program
-/// is there. Since 6.17 the kernel makes sure that the list is still the one looked at.
+/// The list is queried first: from a list that is not MULTI, the kernel detaches whatever program is there. Since 6.17
+/// the kernel checks that the list has not changed since the query.
 pub(crate) fn detach_legacy<B: CgroupBpf>(
     kernel: &B,
     program: &B::Program,
@@ -336,8 +339,8 @@ pub(crate) fn detach_legacy<B: CgroupBpf>(
         match kernel.detach(program, cgroup, attach_type, list.revision) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == Kind::Changed => {}
-            // Not attached the legacy way (any more), or the cgroup has just gone. Which of them, and
-            // whether the program is gone, only the verifying query can tell.
+            // The program is not attached the legacy way any more, or the cgroup has just gone. Only the query after
+            // this can tell which.
             Err(error) if error.kind() == Kind::Vanished => return Ok(false),
             Err(error) => return Err(error.into()),
         }
@@ -345,7 +348,7 @@ pub(crate) fn detach_legacy<B: CgroupBpf>(
     Err(Error::Contended(format!("cgroup {} ({attach_type})", kernel.cgroup_id(cgroup))))
 }
 
-/// The identity of the program that a load has for an attach type.
+/// Returns the identity of a load's program for an attach type.
 pub(crate) fn identity<B: CgroupBpf>(
     kernel: &B,
     load: &Load<B>,

@@ -29,22 +29,23 @@ use crate::settle::{Settlement, settle};
 use crate::spec::{Direction, Spec};
 use crate::status::{DirectionStatus, Health, Removed, ThrottleStatus};
 
-/// Where an engine keeps what must outlive it, and whom it works for.
+/// Tells an engine where to keep its records and pins, and who owns its throttles.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The ledger: in [`bpf::ledger::DEFAULT_DIR`].
+    /// The ledger's folder; by default [`bpf::ledger::DEFAULT_DIR`].
     pub ledger: LedgerDir,
-    /// The folder for pins, on a bpffs: `/sys/fs/bpf/chadthrottle`.
+    /// The folder for pins, in a bpffs: `/sys/fs/bpf/chadthrottle`.
     pub pins: PathBuf,
-    /// That folder is on a bpffs (see [`kernel::pins::is_on_bpffs`]).
+    /// The folder for pins is in a bpffs (see [`kernel::pins::is_on_bpffs`]).
     pub bpffs: bool,
-    /// This process.
+    /// The process that owns the throttles: this one.
     pub owner: Owner,
-    /// By what programs tell each other that a packet was dropped already, so that a limit above does not
-    /// charge for it: a random number that all owners on the host share, and nobody else knows. 0: limits that
-    /// are stacked charge each for what another drops.
+    /// A random number shared by every owner on the host, and kept secret from everybody else. 0 turns it off.
+    ///
+    /// A program uses the mark to signal that it has already dropped a packet. A limit above then does not charge for
+    /// the packet. With 0, stacked limits charge for each other's dropped packets.
     pub mark: u64,
-    /// The inode number of this process's cgroup namespace, for the ledger: see [`kernel::cgroup::namespace`].
+    /// The inode number of this process's cgroup namespace, for the ledger; see [`kernel::cgroup::namespace`].
     pub cgroup_namespace: u64,
 }
 
@@ -52,44 +53,42 @@ struct Throttle<B: CgroupBpf> {
     cgroup: PathBuf,
     mode: Mode,
     tcp: Tcp,
-    /// As an entry of the ledger has them.
+    /// These two are the values for the ledger entry.
     cgroup_top: Option<CgroupId>,
     displace: bool,
     load: Rc<Load<B>>,
-    /// Where it was to be attached; its own until it is removed.
+    /// The places that the throttle was added on. The throttle keeps them until its removal succeeds.
     places: Vec<Place>,
     attachments: Vec<Attachment<B>>,
     entry: Option<Entry>,
-    /// Where its downloads wait, if they do. It goes last: without programs on the cgroup nothing is held back there.
+    /// The queue for downloads, if any. It closes last: without programs on the cgroup nothing is held back there.
     queue: Option<B::Queue>,
-    /// Directions that are gone already, of a throttle whose removal has failed in the other.
+    /// The directions already detached, if removing the other direction failed.
     gone: BTreeMap<Direction, Detached>,
 }
 
 /// The throttles of one process.
 ///
-/// Any number of engines may run on a host. Each limits on its own: where several throttles, of one engine
-/// or of many, apply to a cgroup or to a parent and its child, a packet must pass all of them, so the
-/// lowest rate holds.
+/// A host may run any number of engines. Each throttle limits on its own. If several apply to a cgroup or its
+/// ancestors, a packet must pass all of them, so the lowest rate holds.
 ///
-/// Dropping it detaches whatever is not meant to outlive it; [`Engine::shut_down`] does the same and says
-/// what went wrong.
+/// Dropping the engine removes every throttle that is not pinned. Dropping cannot report errors. [`Engine::shut_down`]
+/// reports them, and removes pinned throttles too.
 pub struct Engine<B: CgroupBpf> {
     kernel: B,
     config: Config,
     loads: Vec<Rc<Load<B>>>,
     throttles: BTreeMap<ThrottleId, Throttle<B>>,
-    /// What throttles did that were removed by a shutting down which has failed for others.
+    /// The results of throttles removed by a shutdown that failed for others.
     ended: Vec<(ThrottleId, Removed)>,
     last_id: u32,
 }
 
 impl<B: CgroupBpf> Engine<B> {
-    /// Starts: settles what a crash left of earlier engines on this host.
+    /// Starts an engine, and removes what earlier engines on this host left after a crash.
     ///
     /// # Errors
-    /// When the ledger cannot be read. What could not be settled is in the [`Settlement`]; it does not
-    /// keep the engine from starting.
+    /// When the ledger cannot be read. An entry that cannot be settled does not stop the start; see [`Settlement`].
     pub fn start(kernel: B, config: Config) -> Result<(Self, Settlement)> {
         let settlement = settle(&kernel, &config.ledger, &config.owner.boot_id)?;
         let engine = Self {
@@ -103,20 +102,20 @@ impl<B: CgroupBpf> Engine<B> {
         Ok((engine, settlement))
     }
 
-    /// How a throttle would be attached.
+    /// Decides how to attach a throttle.
     ///
     /// # Errors
-    /// When the wish cannot be granted.
+    /// When this host cannot grant what the spec asks for.
     pub fn decide(&self, spec: &Spec) -> Result<Decision> {
         let facts = Facts { support: self.kernel.support()?, bpffs: self.config.bpffs };
         Ok(decide(spec.attach, spec.tcp, &facts)?)
     }
 
-    /// Shapes the TCP sockets as well that were open before the throttle was added.
+    /// Starts to shape the TCP sockets that were open before the throttle was added.
     ///
     /// # Errors
-    /// When there is no such throttle, or the kernel cannot go over its sockets: they are policed, then, as
-    /// [`Tcp::Police`] says, and nothing else has changed.
+    /// When there is no such throttle, or the kernel cannot iterate over the cgroup's sockets. The throttle then
+    /// polices these sockets ([`Tcp::Police`]). Nothing else has changed.
     pub fn adopt(&self, id: ThrottleId) -> Result<Adopted> {
         let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;
         let Some(attachment) = throttle.attachments.iter().find(|it| it.limits().is_none()) else {
@@ -125,20 +124,20 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(self.kernel.adopt(attachment.cgroup(), &throttle.cgroup)?)
     }
 
-    /// Removes a throttle. Ok means that a query showed every program of it to be gone.
+    /// Removes a throttle. Returns `Ok` only after queries have shown that each of its programs is gone.
     ///
-    /// That the cgroup was removed before, or its processes have ended, is a normal case. Needs
-    /// `CAP_NET_ADMIN`. If the process dies half way, the next start removes the rest of what outlives it.
+    /// Removal also succeeds if the cgroup was removed before or its processes have ended. Needs `CAP_NET_ADMIN`. If
+    /// this process dies half way, the next start removes what outlives it.
     ///
     /// # Errors
-    /// When something could not be detached or shown to be gone. What is gone is gone; the rest stays in
-    /// the engine and in the ledger, and removing can be tried again.
+    /// When an attachment cannot be detached, or cannot be shown to be gone. The throttle stays in the engine and in
+    /// the ledger with what is left of it. The caller can try again.
     pub fn remove(&mut self, id: ThrottleId) -> Result<Removed> {
         let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
         let mut errors = Vec::new();
         let mut lock = None;
         if let Some(entry) = &mut throttle.entry {
-            // From here on it is not meant to persist, should this process die half way.
+            // If this process dies from here on, the next start must finish the removal.
             entry.stage = Stage::Removing;
             let marked = self.config.ledger.lock().and_then(|held| {
                 let held = lock.insert(held);
@@ -166,8 +165,8 @@ impl<B: CgroupBpf> Engine<B> {
             errors.extend(throttle.close_queue(&self.kernel).err());
         }
         if throttle.attachments.is_empty() && throttle.queue.is_none() {
-            // All is off the kernel: that the entry could not be marked before does not matter, if only
-            // it can be removed now.
+            // Nothing is attached any more. An earlier failure to mark the entry does not matter if the entry can be
+            // removed now.
             if let (Some(entry), Some(lock)) = (&throttle.entry, &lock) {
                 errors.clear();
                 let ledger = &self.config.ledger;
@@ -188,12 +187,12 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(Removed { directions: gone })
     }
 
-    /// A load that nothing runs any more is not kept: a program without a throttle is a leak.
+    /// Drops loads without a throttle. A program that no throttle uses is a leak.
     fn drop_unused_lanes(&mut self) {
         self.loads.retain(|load| Rc::strong_count(load) > 1);
     }
 
-    /// Every throttle of this engine, as it is now.
+    /// Returns the current status of every throttle of this engine.
     pub fn list(&self) -> Vec<ThrottleStatus> {
         self.throttles.iter().map(|(id, throttle)| self.status(*id, throttle)).collect()
     }
@@ -228,11 +227,11 @@ impl<B: CgroupBpf> Engine<B> {
         }
     }
 
-    /// Lets go of a pinned throttle: from now on it is the kernel's, until it is removed by its name
-    /// ([`crate::settle::remove_recorded`]). Only for a throttle in mode [`Mode::Pinned`].
+    /// Gives up a pinned throttle without detaching it. The throttle stays in force until
+    /// [`crate::settle::remove_recorded`] removes it by name.
     ///
     /// # Errors
-    /// When there is no such throttle, or it is not pinned (it stays as it is then).
+    /// When there is no such throttle, or its mode is not [`Mode::Pinned`]. The throttle is then unchanged.
     pub fn release(&mut self, id: ThrottleId) -> Result<()> {
         match self.throttles.get(&id) {
             Some(throttle) if throttle.mode == Mode::Pinned => {
@@ -244,11 +243,12 @@ impl<B: CgroupBpf> Engine<B> {
         }
     }
 
-    /// Removes every throttle, pinned ones too, going on past failures.
+    /// Removes every throttle, including pinned ones. A failure does not stop the others.
+    ///
+    /// Returns the result of every removal, once the last throttle is gone.
     ///
     /// # Errors
-    /// All that went wrong; what could not be removed is still there, and this can be called again: what the
-    /// others did is told when the last is gone.
+    /// All errors together. A throttle that could not be removed stays, and the caller can try again.
     pub fn shut_down(&mut self) -> Result<Vec<(ThrottleId, Removed)>> {
         let ids: Vec<_> = self.throttles.keys().copied().collect();
         let mut errors = Vec::new();
@@ -265,8 +265,8 @@ impl<B: CgroupBpf> Engine<B> {
 
 impl<B: CgroupBpf> Drop for Engine<B> {
     fn drop(&mut self) {
-        // What is left of pinned throttles is meant to stay; everything else is not. An error cannot be
-        // told from here: links go with their descriptors, and of the rest the ledger keeps the entries.
+        // Pinned throttles stay by design; everything else must go. A drop cannot report errors. Links end with their
+        // descriptors, and the ledger keeps the entries of the rest.
         self.throttles.retain(|_, throttle| throttle.mode != Mode::Pinned);
         let _ = self.shut_down();
     }

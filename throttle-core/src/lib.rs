@@ -1,11 +1,13 @@
-//! The throttle engine: adds, changes and removes rate limits on cgroups, and cannot leak them.
+//! The throttle engine: adds, changes and removes rate limits on cgroups without leaking BPF programs.
 //!
-//! [`Engine`] holds what this process has attached. Every attachment is a value that must be detached,
-//! and is forgotten only when a query has shown that its program is gone. What the end of the process
-//! would not undo is written ahead into the ledger, from which the next start settles what a crash left.
+//! [`Engine`] holds the attachments of this process. It forgets an attachment only after a query has shown that the
+//! program is gone.
 //!
-//! It has no system call of its own. The kernel is behind [`bpf::CgroupBpf`], files are behind [`files::Files`], and what
-//! finding a target asks of the host is behind [`target::Places`].
+//! Some attachments outlive the process. The engine records them in the ledger before it makes them. After a crash, the
+//! next start reads the ledger and removes what is left.
+//!
+//! The crate makes no system call itself. It reaches the kernel through [`bpf::CgroupBpf`] and files through
+//! [`files::Files`]. To find a target, it asks the host through [`target::Places`].
 #![forbid(unsafe_code)]
 
 mod attachment;

@@ -1,10 +1,11 @@
-//! What owners that are gone left behind, settled from the ledger.
+//! Settling: removing what dead owners left behind, as the ledger records it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bpf::CgroupBpf;
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
+use bpf::queue::Swept;
 use kernel::CgroupId;
 use kernel::link::LinkInfo;
 use kernel::list::Scope;
@@ -12,12 +13,26 @@ use kernel::list::Scope;
 use crate::attachment::detach_legacy;
 use crate::error::{Action, Error, Result};
 use crate::ledger::{LedgerDir, Locked, fail};
-pub use crate::settlement::Settlement;
 
-/// Whether an entry of this boot stands for something that is meant to be there.
+/// The result of settling the ledger.
+#[derive(Debug)]
+pub struct Settlement {
+    /// Removed throttles of dead owners: name and cgroup.
+    pub removed: Vec<(String, PathBuf)>,
+    /// Throttles of dead owners that had left only their ledger entries: name and cgroup.
+    pub forgotten: Vec<(String, PathBuf)>,
+    /// Files that are no ledger entries. Settling leaves them alone.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// Entries that could not be settled, with the error. The next start tries again.
+    pub failed: Vec<(String, Error)>,
+    /// The swept queues of dead owners in this network namespace. An error if the devices could not be listed.
+    pub queues: kernel::Result<Swept>,
+}
+
+/// Tells whether the throttle of an entry, written in this boot, should be in force.
 ///
-/// `owner_alive`: `None` when that cannot be told from here, which counts as alive. `cgroup_exists`: the
-/// cgroup is still the one of the entry. Without it the throttle waits for another one, if it can be armed there.
+/// `owner_alive` is `None` when that cannot be told from here, which counts as alive. `cgroup_exists` means that the
+/// cgroup is still the entry's. Without its cgroup a throttle waits for a new one, if it can be armed there.
 pub fn is_meant(entry: &Entry, owner_alive: Option<bool>, cgroup_exists: bool) -> bool {
     let persists = entry.is_kept() && (cgroup_exists || entry.can_be_armed());
     owner_alive != Some(false) || persists
@@ -35,10 +50,11 @@ impl Default for Settlement {
     }
 }
 
-/// Goes through the ledger and this network namespace, and removes what dead owners left, touching nothing else.
+/// Settles the ledger and the queues of this network namespace. Removes what dead owners left, and touches nothing
+/// else.
 ///
 /// # Errors
-/// When the ledger cannot be read or locked. What goes wrong with one entry is in the [`Settlement`].
+/// When the ledger cannot be read or locked. The [`Settlement`] has the errors of single entries.
 pub fn settle<B: CgroupBpf>(kernel: &B, ledger: &LedgerDir, boot_id: &str) -> Result<Settlement> {
     let mut settlement = Settlement { queues: kernel.sweep_queues(), ..Settlement::default() };
     if !ledger.exists() {
@@ -59,10 +75,10 @@ pub fn settle<B: CgroupBpf>(kernel: &B, ledger: &LedgerDir, boot_id: &str) -> Re
     Ok(settlement)
 }
 
-/// What became of an entry.
+/// The fate of one entry.
 enum Fate {
     Kept,
-    /// Nothing of it was left to be removed.
+    /// Nothing of the throttle was left to remove.
     Forgotten,
     Removed,
 }
@@ -76,13 +92,13 @@ fn settle_entry<B: CgroupBpf>(
     boot_id: &str,
 ) -> Result<Fate> {
     if entry.owner.boot_id != boot_id {
-        // What another boot wrote stands for nothing.
+        // An entry of another boot stands for nothing.
         return ledger.remove(path).map(|()| Fate::Forgotten);
     }
     let cgroup_exists =
         open_same_cgroup(kernel, entry)?.same().is_some() || is_linked_still(kernel, entry)?;
     let owner_alive = kernel.is_alive(&entry.owner.process())?;
-    // Who may not look at programs leaves it to others.
+    // A caller without the capability to look at programs leaves the entry to others.
     let may_stand = owner_alive.is_some() || may_have_something(kernel, entry).unwrap_or(true);
     if is_meant(entry, owner_alive, cgroup_exists) && may_stand {
         forget_former(kernel, ledger, lock, entry)?;
@@ -92,8 +108,10 @@ fn settle_entry<B: CgroupBpf>(
     Ok(if removed { Fate::Removed } else { Fate::Forgotten })
 }
 
-/// Says whether an entry may stand for something, whoever its owner is. The owner holds the programs, unless the throttle
-/// is kept, from before it writes the entry: where none of them exists, the owner has ended.
+/// Tells whether an entry's throttle may still exist, whoever owns it.
+///
+/// Unless the throttle is kept, its owner loads the programs before it writes the entry. If none of the programs
+/// exists, the owner has ended.
 fn may_have_something<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
     if entry.is_kept() || entry.attachments.is_empty() {
         return Ok(true);
@@ -106,21 +124,21 @@ fn may_have_something<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
     Ok(false)
 }
 
-/// What was removed by its name.
+/// A throttle removed by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemovedRecord {
-    /// Its entry.
+    /// The throttle's ledger entry.
     pub entry: Entry,
-    /// It was unfinished or not pinned, and nothing else was left to be removed.
+    /// The entry was unfinished or not pinned, and nothing but the entry was left to remove.
     pub was_only_record: bool,
 }
 
-/// Removes a pinned throttle by its name, whoever made it. Of one that is not pinned only the record, and only if none of
-/// its programs exists or its owner is dead.
+/// Removes a pinned throttle by its name, whoever added it. For other throttles, removes only the entry, and only if no
+/// program of it exists or its owner is dead.
 ///
 /// # Errors
-/// When there is none of that name, when it is not pinned and its owner may live, or when it cannot be
-/// removed (its entry stays then, and this can be tried again).
+/// When no throttle has this name, or when it is not pinned and its owner may be alive. When something cannot be
+/// removed; its entry then stays, and the caller can try again.
 pub fn remove_recorded<B: CgroupBpf>(
     kernel: &B,
     ledger: &LedgerDir,
@@ -133,25 +151,25 @@ pub fn remove_recorded<B: CgroupBpf>(
     }
     let lock = ledger.lock()?;
     let (path, entry) = find_recorded(ledger, name, boot_id)?.ok_or_else(none)?;
-    // A legacy one, and any that is only half made or half removed, is its owner's for as long as that lives.
+    // A legacy throttle, or one that is half made or half removed, belongs to its owner while the owner lives.
     let owner_alive =
         if entry.is_kept() { Some(false) } else { kernel.is_alive(&entry.owner.process())? };
     if owner_alive != Some(false) && may_have_something(kernel, &entry)? {
         return Err(in_the_hands_of_its_owner(entry, owner_alive)?);
     }
-    // Half of it would be undone, and the record would say that the rest is not meant.
+    // A pin is out of sight. Removing the rest would leave half of the throttle, with an entry that calls it unwanted.
     for recorded in &entry.attachments {
         if is_attached_out_of_sight(kernel, recorded)? {
             return Err(pin_out_of_sight(&entry, recorded));
         }
     }
-    // Marked first: should this process die half way, the next start finishes the removal.
+    // The mark comes first. If this process dies half way, the next start finishes the removal.
     ledger.write(&lock, &Entry { stage: Stage::Removing, ..entry.clone() })?;
     let was_left = remove_entry(kernel, ledger, &lock, &path, &entry)?;
     Ok(RemovedRecord { was_only_record: !was_left && !entry.is_kept(), entry })
 }
 
-/// Says why a throttle is left to its owner. A pid of another pid namespace is a stranger's here.
+/// Says why a throttle is left to its owner. A pid from another pid namespace means nothing here.
 fn in_the_hands_of_its_owner(entry: Entry, alive: Option<bool>) -> Result<Error> {
     let (name, pid) = (entry.throttle, entry.owner.pid);
     if alive.is_some() {
@@ -161,8 +179,9 @@ fn in_the_hands_of_its_owner(entry: Entry, alive: Option<bool>) -> Result<Error>
     Ok(Error::OwnerUnknown { name, pid, elsewhere })
 }
 
-/// The entry of a throttle of this boot. Only for who holds the lock, if it is to be changed. One that cannot be read is
-/// an error, not none.
+/// Finds the entry of a throttle of this boot. An unreadable entry is an error.
+///
+/// The caller must hold the lock to change the entry.
 pub(crate) fn find_recorded(
     ledger: &LedgerDir,
     name: &str,
@@ -180,8 +199,8 @@ pub(crate) fn find_recorded(
     }
 }
 
-/// Lets go of what the throttle was before it was armed again. What sockets of a removed cgroup keep stays until the last
-/// of them is closed. Returns the entry as it is now.
+/// Removes a throttle's former attachments, and returns the updated entry. Attachments that sockets of a removed cgroup
+/// keep stay until the last of these sockets is closed.
 pub(crate) fn forget_former<B: CgroupBpf>(
     kernel: &B,
     ledger: &LedgerDir,
@@ -210,15 +229,15 @@ fn is_needed<B: CgroupBpf>(
 ) -> Result<bool> {
     match recorded.former_cgroup {
         None => Ok(true),
-        // Whoever sees its pin lets go of it.
+        // Removal is left to a process that sees the pin.
         Some(_) if is_attached_out_of_sight(kernel, recorded)? => Ok(true),
-        // Armed again on the same cgroup, of which somebody had taken a part off.
+        // The throttle was armed again on the same cgroup after somebody had detached a part of it.
         Some(cgroup) if cgroup == entry.cgroup_id => Ok(entry.waiting),
         Some(_) => lingers(kernel, recorded),
     }
 }
 
-/// Whether a pinned link is attached to a cgroup: one that exists, or one that was removed and still has open sockets.
+/// Tells whether a pinned link is attached to a cgroup. The cgroup may be removed, if its sockets are still open.
 pub(crate) fn lingers<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -> Result<bool> {
     let Some(pin) = &recorded.pin else { return Ok(false) };
     match kernel.link_open_pinned(pin).and_then(|link| kernel.link_info(&link)) {
@@ -228,8 +247,9 @@ pub(crate) fn lingers<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -
     }
 }
 
-/// Detaches whatever is left of an entry, and then forgets it. Returns whether anything was left. The lock is held: two
-/// settling at once would report each other's successes as failures.
+/// Detaches what is left of an entry's throttle, then removes the entry. Returns whether anything was left.
+///
+/// The caller holds the lock, because two processes settling at once would report each other's successes as failures.
 fn remove_entry<B: CgroupBpf>(
     kernel: &B,
     ledger: &LedgerDir,
@@ -249,8 +269,8 @@ fn remove_entry<B: CgroupBpf>(
     ledger.remove(path).map(|()| was_left)
 }
 
-/// Finds the link of a pin that is in a bpffs mounted elsewhere: not even its folder is here. `None` where the folder is
-/// here, or the link is gone.
+/// Finds the link of a pin in a bpffs that is not mounted here, so that even the pin's folder is missing. Returns
+/// `None` if the folder is here, or if the link is gone.
 pub(crate) fn link_out_of_sight<B: CgroupBpf>(
     kernel: &B,
     recorded: &RecordedAttachment,
@@ -277,7 +297,7 @@ pub(crate) fn pin_out_of_sight(entry: &Entry, recorded: &RecordedAttachment) -> 
     }
 }
 
-/// What has the path of an entry's cgroup. In another namespace than the owner's it may be any cgroup: the id decides.
+/// The cgroup at an entry's path. In another namespace than the owner's it may be any cgroup, so the id decides.
 enum AtPath<C> {
     Same(C),
     Another(CgroupId),
@@ -302,7 +322,8 @@ fn open_same_cgroup<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<AtPath<B:
     }
 }
 
-/// Whether a pinned link of the entry is attached to its cgroup: then that exists, wherever it is mounted now.
+/// Tells whether a pinned link of the entry is attached to the entry's cgroup. If so, the cgroup exists, wherever it is
+/// mounted.
 fn is_linked_still<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
     for pin in entry.attachments.iter().filter_map(|recorded| recorded.pin.as_ref()) {
         match kernel.link_open_pinned(pin).and_then(|link| kernel.link_info(&link)) {
@@ -314,10 +335,10 @@ fn is_linked_still<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<bool> {
     Ok(false)
 }
 
-/// What has the id of a recorded program now.
+/// The program that now has a recorded program's id.
 enum Found<P> {
     Ours(P),
-    /// The id was given to another program since: ours is gone.
+    /// The kernel has given the id to another program, so ours is gone.
     Anothers,
     None,
 }
@@ -334,8 +355,9 @@ fn find_program<B: CgroupBpf>(
     }
 }
 
-/// Ok means that the program is gone, or was seen to be off the cgroup, or the link that attached it to be
-/// detached; and says whether this took anything off.
+/// Removes one attachment of an entry. Returns whether this call detached or unpinned anything.
+///
+/// `Ok` means that the program is gone, a query showed it off the cgroup, or its link is defunct.
 fn remove_attachment<B: CgroupBpf>(
     kernel: &B,
     entry: &Entry,
@@ -355,7 +377,7 @@ fn remove_attachment<B: CgroupBpf>(
         return Ok(false);
     }
     let Some(cgroup) = at_path.same() else {
-        // That no cgroup is found proves nothing of the program: only that its link is gone does.
+        // A missing cgroup proves nothing about the program. Only a missing link does.
         let (id, cgroup) = (recorded.program_id, entry.cgroup_path.clone());
         let is_gone = program.is_none() || unpinned || is_link_gone(kernel, recorded)?;
         let another = match at_path {
@@ -391,7 +413,7 @@ fn remove_attachment<B: CgroupBpf>(
     }
 }
 
-/// Detaches the link that is pinned there and removes the pin, if they are ours. Whether it did.
+/// Detaches the link pinned there and removes the pin, if they are the recorded ones. Returns whether it did.
 pub(crate) fn remove_pinned<B: CgroupBpf>(
     kernel: &B,
     id_is_anothers: bool,
@@ -401,14 +423,14 @@ pub(crate) fn remove_pinned<B: CgroupBpf>(
     let link = match kernel.link_open_pinned(pin) {
         Ok(link) => link,
         Err(error) if error.is_vanished() => {
-            // The folder for it may be there all the same.
+            // The pin's folder may still be there.
             kernel.unpin(pin)?;
             return Ok(false);
         }
         Err(error) => return Err(error.into()),
     };
     if id_is_anothers || kernel.link_info(&link)?.program_id != recorded.program_id {
-        // Somebody else's, under our name: not ours to touch.
+        // The pin has our name but holds somebody else's link.
         return Ok(false);
     }
     kernel.link_detach(&link)?;
@@ -416,7 +438,7 @@ pub(crate) fn remove_pinned<B: CgroupBpf>(
     Ok(kernel.link_info(&link)?.cgroup_id.is_none())
 }
 
-/// Whether the link that attached it is gone, or defunct. `false` where none was recorded: there may be one.
+/// Tells whether the recorded link is gone or defunct. `false` without a recorded link, because there may be one.
 fn is_link_gone<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -> Result<bool> {
     if recorded.link_id.is_none() {
         return Ok(false);
@@ -424,7 +446,7 @@ fn is_link_gone<B: CgroupBpf>(kernel: &B, recorded: &RecordedAttachment) -> Resu
     Ok(recorded_link(kernel, recorded)?.is_none_or(|link| link.cgroup_id.is_none()))
 }
 
-/// The link that attached it. `None` where it is gone, or none was recorded.
+/// Reads the recorded link. `None` when the link is gone or none was recorded.
 fn recorded_link<B: CgroupBpf>(
     kernel: &B,
     recorded: &RecordedAttachment,

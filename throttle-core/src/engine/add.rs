@@ -1,4 +1,4 @@
-//! Adding a throttle: loaded, written down, attached, and written down again; all of it or nothing.
+//! Adding a throttle: load, record, attach, and record again. Adding does all of it or nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,36 +22,36 @@ use crate::mode::{Decision, Mode, Tcp, TcpWish};
 use crate::spec::{Direction, Spec};
 use crate::status::Started;
 
-/// A program to be attached: where, and what it allows. The one for TCP allows nothing by itself.
+/// A program to attach: its attach type and its limits. The program for TCP has no limits of its own.
 pub(super) type Part = (AttachType, Option<Limits>);
 
-/// What a throttle consists of, in the order in which it is attached and detached: first what limits, so that
-/// the program for TCP has nothing left to do when it goes.
+/// Lists a throttle's programs in the order of attaching and detaching. The limiting programs come first, so that the
+/// program for TCP has nothing left to do when it is detached.
 pub(super) fn parts(limits: &[(Direction, Limits)], tcp: Tcp) -> Vec<Part> {
     let directions =
         limits.iter().map(|(direction, limits)| (direction.attach_type(), Some(*limits)));
     directions.chain((tcp == Tcp::Shape).then_some((AttachType::SOCK_OPS, None))).collect()
 }
 
-/// What the pin of a program is called.
+/// Returns the file name of a program's pin.
 fn pin_name(attach_type: AttachType) -> String {
     Direction::of(attach_type).map_or_else(|| "tcp".to_owned(), |direction| direction.to_string())
 }
 
 impl<B: CgroupBpf> Engine<B> {
-    /// Adds a throttle: all of its directions, or none.
+    /// Adds a throttle for all of its directions, or for none.
     ///
-    /// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`, to shape TCP also `CAP_PERFMON`; for a throttle that outlives a crash also the right to
-    /// write the ledger. What stays if the process dies depends on the mode: see [`Mode`].
+    /// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`. Shaping TCP also needs `CAP_PERFMON`. A throttle that outlives
+    /// a crash needs write access to the ledger. The throttle's [`Mode`] decides what stays if the process dies.
     ///
     /// # Errors
-    /// When it cannot be attached or recorded. What was attached already is detached again; should even
-    /// that fail, the error says so, and the throttle stays in [`Engine::list`] to be removed.
+    /// When a program cannot be attached or the ledger cannot be written. The engine then detaches what it has
+    /// attached. If even that fails, the error says so, and the throttle stays in [`Engine::list`] for removal.
     pub fn add(&mut self, spec: &Spec) -> Result<Started> {
         self.add_as(spec, None)
     }
 
-    /// The same, for a throttle that has a record already.
+    /// Adds a throttle as [`Engine::add`] does. `recorded` is its existing ledger entry, if any.
     pub(super) fn add_as(&mut self, spec: &Spec, recorded: Option<Recorded>) -> Result<Started> {
         let limits = spec.limits();
         if limits.is_empty() {
@@ -71,7 +71,7 @@ impl<B: CgroupBpf> Engine<B> {
         let (mut before, mut displaced) =
             self.look_before(&cgroup, spec, &limits, &mut tcp, &mut notes)?;
         let load = match self.load_for(&places(tcp), Parts { tcp: tcp == Tcp::Shape, queue }) {
-            // A limit that drops is better than none.
+            // Dropping packets is better than no limit at all.
             Err(Error::Kernel(error))
                 if spec.tcp == TcpWish::Auto && !queue && is_refused(&error) =>
             {
@@ -101,7 +101,7 @@ impl<B: CgroupBpf> Engine<B> {
             queue: None,
             gone: BTreeMap::new(),
         };
-        // Held until everything is attached and recorded as such: nobody finds the throttle half made.
+        // The lock is held until the ledger records the throttle as attached. Nobody sees it half made.
         let (mut lock, recorded) = match recorded {
             Some(Recorded { lock, before, former }) => (Some(lock), Some((before, former))),
             None => (None, None),
@@ -141,7 +141,7 @@ impl<B: CgroupBpf> Engine<B> {
         self.throttles.insert(id, throttle);
         if let Err(error) = attached {
             let removed = match (&recorded, lock) {
-                // What it was stays recorded.
+                // The former entry goes back into the ledger.
                 (Some((before, _)), Some(lock)) => self.take_back(id, before, &lock),
                 _ => self.remove(id).map(drop),
             };
@@ -153,13 +153,13 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(Started { id, name, mode, tcp, notes, displaced })
     }
 
-    /// A load with these places free.
+    /// Returns a load in which all these places are free.
     fn load_for(&mut self, places: &[Place], parts: Parts) -> Result<Rc<Load<B>>> {
         let taken = self.throttles.values().map(|it| (&it.load, it.places.as_slice()));
         let loads = self.loads.iter().filter(|load| {
             load.programs.sockops.is_some() == parts.tcp && load.programs.queue.is_none()
         });
-        // A load with a queue serves one cgroup.
+        // A load with a queue serves one cgroup only.
         if let Some(load) = find_free(loads, &taken, places).filter(|_| !parts.queue) {
             return Ok(load);
         }
@@ -169,14 +169,15 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(load)
     }
 
-    /// A name that no throttle has. A folder without an entry holds pins that nobody answers for: the auditor's to remove.
+    /// Returns a name that no throttle has. It avoids folders without an entry too: they hold pins of unknown owners,
+    /// which the auditor removes.
     pub(super) fn free_name(&self, lock: &Locked) -> String {
         self.config
             .ledger
             .free_name(lock, |name| self.kernel.pin_exists(&self.config.pins.join(name)))
     }
 
-    /// Writes down what is about to be attached.
+    /// Records in the ledger what the engine is about to attach.
     fn announce(
         &self,
         cgroup: &B::Cgroup,
@@ -209,7 +210,7 @@ impl<B: CgroupBpf> Engine<B> {
             })
             .chain(recorded.into_iter().flat_map(|(_, former)| former.iter().cloned()))
             .collect();
-        // One that is recorded already stays kept, should this process die half way.
+        // If this process dies half way, a throttle that had an entry must still be kept.
         let stage = if recorded.is_some() { Stage::Attached } else { Stage::Intent };
         let entry = Entry {
             schema_version: ledger::SCHEMA_VERSION,
@@ -229,10 +230,10 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(entry)
     }
 
-    /// A path in that folder that no pin has: those of cgroups that had the path before may be there still.
+    /// Returns a path in the folder that no pin has. Pins of earlier cgroups at the same path may still be there.
     fn free_pin(&self, folder: &Path, name: &str) -> PathBuf {
         let first = folder.join(name);
-        // A bpffs takes no name with a dot (EPERM).
+        // A bpffs refuses names with a dot (`EPERM`).
         let more = (2_u32..).map(|number| folder.join(format!("{name}-{number}")));
         std::iter::once(first.clone())
             .chain(more)
@@ -248,8 +249,8 @@ impl<B: CgroupBpf> Engine<B> {
         parts: &[Part],
     ) -> Result<()> {
         if throttle.tcp == Tcp::Shape {
-            // The program for TCP goes by the state of both directions, and an earlier throttle may have left
-            // the one armed that this one does not limit.
+            // The program for TCP reads the state of both directions. An earlier throttle may have left a direction
+            // armed that this one does not limit.
             let others = Direction::BOTH.map(Direction::attach_type);
             for at in others.into_iter().filter(|at| parts.iter().all(|(part, _)| part != at)) {
                 prepare(
@@ -282,7 +283,7 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(())
     }
 
-    /// Writes down that everything is attached.
+    /// Records in the ledger that every program is attached.
     fn record_attached(&self, throttle: &mut Throttle<B>, lock: Option<&Locked>) -> Result<()> {
         if let (Some(entry), Some(lock)) = (&mut throttle.entry, lock) {
             let links = throttle.attachments.iter().map(|it| it.link_id(&self.kernel));
@@ -297,7 +298,7 @@ impl<B: CgroupBpf> Engine<B> {
     }
 }
 
-/// Whether the verifier has refused a program.
+/// Tells whether the verifier has refused a program.
 fn is_refused(error: &kernel::Error) -> bool {
     matches!(error.errno(), Errno::EACCES | Errno::EINVAL)
 }

@@ -1,4 +1,4 @@
-//! Throttles whose cgroup was removed: they wait for another one at the same path.
+//! Throttles that have lost their cgroup and wait for a new one at the same path.
 
 use bpf::CgroupBpf;
 use bpf::ledger::{self, Entry, RecordedAttachment, RecordedLimits, Stage};
@@ -12,15 +12,18 @@ use crate::spec::Direction;
 use crate::status::Health;
 
 impl<B: CgroupBpf> Engine<B> {
-    /// Lets go of what the kernel has taken off with a throttle's cgroup, and keeps the programs loaded: [`Engine::add`]
-    /// for another cgroup at that path then only has to attach. The ledger says that the throttle waits, so that nobody
-    /// takes its programs for left over. [`Engine::remove`] ends it.
+    /// Detaches a throttle from its removed cgroup, and keeps its programs loaded. [`Engine::add`] on a new cgroup at
+    /// that path then only has to attach.
     ///
-    /// Returns whether sockets that were made in the cgroup are still open, and limited. Call it again to let go of these.
+    /// The ledger records that the throttle is waiting, so that nobody removes its programs as leftovers.
+    /// [`Engine::remove`] ends the wait.
+    ///
+    /// Returns whether sockets of the removed cgroup are still open; the throttle still limits them. Call it again
+    /// until it returns false.
     ///
     /// # Errors
-    /// When there is no such throttle, the kernel cannot be asked, or the ledger not be written. Then the throttle stays
-    /// as it is.
+    /// When there is no such throttle, the kernel cannot be queried, or the ledger cannot be written. The throttle is
+    /// then unchanged.
     pub fn wait_for_cgroup(&mut self, id: ThrottleId) -> Result<bool> {
         let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;
         let entry = match &throttle.entry {
@@ -30,8 +33,8 @@ impl<B: CgroupBpf> Engine<B> {
         };
         if let Some(mut entry) = entry {
             let lock = self.config.ledger.lock()?;
-            // Somebody has removed its record, and may have given its name to another throttle: it is not kept, and waits
-            // under another name for as long as its owner lives.
+            // Somebody has removed the entry, and another throttle may have its name. The throttle gets a new name, and
+            // waits only while its owner lives.
             if !entry.throttle.is_empty() && !self.config.ledger.has(&lock, &entry)? {
                 entry.throttle.clear();
                 entry.persist = false;
@@ -70,8 +73,10 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(remain)
     }
 
-    /// How the cgroup of a throttle is: [`Health::Attached`], [`Health::SocketsRemain`] or [`Health::CgroupVanished`].
-    /// `None` when there is no such throttle.
+    /// Returns the health of a throttle's cgroup: [`Health::Attached`], [`Health::SocketsRemain`],
+    /// [`Health::CgroupVanished`] or [`Health::Unknown`].
+    ///
+    /// Returns `None` when there is no such throttle.
     pub fn cgroup_health(&self, id: ThrottleId) -> Option<Health> {
         let throttle = self.throttles.get(&id)?;
         let mut removed = throttle.attachments.is_empty();
@@ -90,25 +95,28 @@ impl<B: CgroupBpf> Engine<B> {
         removed.then_some(Health::CgroupVanished)
     }
 
-    /// The cgroup that a throttle was added on. `None` when there is no such throttle.
+    /// Returns the id of the cgroup that the throttle was added on. `None` when there is no such throttle.
     pub fn cgroup_of(&self, id: ThrottleId) -> Option<CgroupId> {
         self.throttles.get(&id)?.places.first().map(|(cgroup, _)| *cgroup)
     }
 
-    /// The programs of a throttle, and where on the cgroup each is attached. None when there is no such throttle.
+    /// Returns the throttle's attached programs and their attach types. The list is empty when there is no such
+    /// throttle.
     pub fn programs_of(&self, id: ThrottleId) -> Vec<(AttachType, ProgramId)> {
         let Some(throttle) = self.throttles.get(&id) else { return Vec::new() };
         let attach_types = throttle.attachments.iter().map(Attachment::attach_type);
         attach_types.map(|at| (at, identity(&self.kernel, &throttle.load, at).id)).collect()
     }
 
-    /// The cgroup at the top of the mount that a throttle's path led through when it was added: below another one the same
-    /// path is another cgroup. `None` when it is out of sight, or there is no such throttle.
+    /// Returns the cgroup at the top of the mount through which the throttle's path led when it was added. Below
+    /// another top, the same path is another cgroup.
+    ///
+    /// Returns `None` when the top is out of sight, or when there is no such throttle.
     pub fn top_of(&self, id: ThrottleId) -> Option<CgroupId> {
         self.throttles.get(&id)?.cgroup_top
     }
 
-    /// What the ledger is to say of a throttle that has no entry, because a crash would undo it.
+    /// Builds a ledger entry for a throttle that had none because a crash would undo it.
     fn entry_of_waiting(&self, id: ThrottleId) -> Result<Entry> {
         let throttle = self.throttles.get(&id).ok_or(Error::NoSuchThrottle(id))?;
         let recorded = |attachment: &Attachment<B>| {
@@ -143,7 +151,7 @@ impl<B: CgroupBpf> Engine<B> {
     }
 }
 
-/// Whether the kernel has taken it off with its cgroup.
+/// Tells whether the kernel has detached the program together with the cgroup.
 fn is_gone<B: CgroupBpf>(kernel: &B, attachment: &Attachment<B>) -> Result<bool> {
     Ok(attachment.is_attached(kernel)?.is_none() && !attachment.lingers(kernel)?)
 }

@@ -1,4 +1,4 @@
-//! Changing what a throttle allows.
+//! Changing the limits of a throttle.
 
 use bpf::CgroupBpf;
 use bpf::ledger::{Entry, RecordedAttachment, RecordedLimits};
@@ -9,12 +9,13 @@ use crate::id::ThrottleId;
 use crate::spec::{Change, Direction};
 
 impl<B: CgroupBpf> Engine<B> {
-    /// Changes limits in place: nothing is detached, the counters go on. Takes effect with the next packet.
-    /// Needs `CAP_BPF`; for a throttle that outlives a crash also the right to write the ledger.
+    /// Changes limits in place, from the next packet on. Nothing is detached, and the counters continue.
+    ///
+    /// Needs `CAP_BPF`. A throttle that outlives a crash also needs write access to the ledger.
     ///
     /// # Errors
-    /// When there is no such throttle or direction (nothing is changed then), or a direction's state or the
-    /// ledger cannot be written (the rest may be changed; try again).
+    /// When there is no such throttle or direction; nothing has changed then. When a state or the ledger cannot be
+    /// written; other directions may have changed then, and the caller can try again.
     pub fn change(&mut self, id: ThrottleId, change: &Change) -> Result<()> {
         let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
         for direction in [Direction::Download, Direction::Upload] {
@@ -36,7 +37,7 @@ impl<B: CgroupBpf> Engine<B> {
         Error::collect(errors)
     }
 
-    /// Writes down what a throttle allows now: it is armed again from its record.
+    /// Records the throttle's limits in the ledger. Arming it again uses them.
     fn record_limits(&mut self, id: ThrottleId) -> Result<()> {
         let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
         let Some(entry) = &throttle.entry else { return Ok(()) };
@@ -56,7 +57,7 @@ impl<B: CgroupBpf> Engine<B> {
             return Ok(());
         }
         let lock = self.config.ledger.lock()?;
-        // Somebody may have removed it by its name, or half of it: that stays so.
+        // Somebody may have removed the entry by name, or part of it. That must stay so.
         if let Some(found) = self.config.ledger.find(&lock, entry)? {
             self.config.ledger.write(&lock, &updated(found))?;
         }

@@ -1,4 +1,4 @@
-//! Looking at other people's programs before and after a throttle is attached.
+//! Checks of other people's programs, before and after attaching a throttle.
 
 use std::rc::Rc;
 
@@ -16,11 +16,14 @@ use crate::neighbours::{Joining, Neighbour, check, displaced_by, joining};
 use crate::spec::{Direction, Spec};
 
 impl<B: CgroupBpf> Engine<B> {
-    /// Looks whether the throttle's programs may be attached. Where only the one for TCP may not, and nobody insists on
-    /// it, `tcp` becomes [`Tcp::Police`]. Returns the lists as they are, and the programs that will go out of force.
+    /// Checks whether the throttle's programs may be attached. Returns the current lists, and the programs that will go
+    /// out of force.
+    ///
+    /// If only the program for TCP is a problem and nobody insists on it, sets `tcp` to [`Tcp::Police`].
     ///
     /// # Errors
-    /// When the kernel would refuse one, or one would put somebody's program out of force that must not go.
+    /// When the kernel would refuse a program. When a program would put somebody else's program out of force without
+    /// permission.
     pub(super) fn look_before(
         &self,
         cgroup: &Rc<B::Cgroup>,
@@ -37,7 +40,7 @@ impl<B: CgroupBpf> Engine<B> {
             Joining::Full | Joining::Exclusive(_) => true,
         };
         let for_tcp = lineages.iter().position(|it| it.attach_type == AttachType::SOCK_OPS);
-        // A limit that drops is better than none.
+        // Dropping packets is better than no limit at all.
         if spec.tcp == TcpWish::Auto
             && let Some(at) = for_tcp.filter(|at| is_in_the_way(&lineages[*at]))
         {
@@ -52,11 +55,11 @@ impl<B: CgroupBpf> Engine<B> {
         Ok((lineages, displaced))
     }
 
-    /// Looks whether every program still runs that did before, now that ours are attached. Returns those that do not,
-    /// if that is allowed.
+    /// Checks, after attaching, whether every program that ran before still runs. Returns those that do not, if the
+    /// spec allows that.
     ///
     /// # Errors
-    /// When it is not allowed, or cannot be seen.
+    /// When the spec does not allow that, or when the kernel cannot be queried.
     pub(super) fn look_after(
         &self,
         cgroup: &Rc<B::Cgroup>,

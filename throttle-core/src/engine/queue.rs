@@ -1,4 +1,4 @@
-//! Queues for downloads, as far as the engine has to do with them: whether a throttle gets one, and when it is closed.
+//! The engine's part in queues for downloads: whether a throttle gets one, and when to close it.
 
 use bpf::CgroupBpf;
 
@@ -8,10 +8,10 @@ use crate::id::ThrottleId;
 use crate::mode::{Mode, Refusal};
 use crate::spec::Spec;
 
-/// Whether a throttle is to have a queue.
+/// Tells whether a throttle gets a queue.
 ///
 /// # Errors
-/// When it cannot have the one that was asked for.
+/// When the spec asks for a queue, but the mode does not allow one.
 pub(super) fn is_wanted(spec: &Spec, mode: Mode) -> Result<bool> {
     let is_wanted = spec.queue && spec.download.is_some();
     if is_wanted && mode != Mode::Link {
@@ -21,7 +21,7 @@ pub(super) fn is_wanted(spec: &Spec, mode: Mode) -> Result<bool> {
 }
 
 impl<B: CgroupBpf> Throttle<B> {
-    /// Closes its queue, if it has one, and keeps it if that fails.
+    /// Closes the throttle's queue, if it has one. The throttle keeps the queue if closing fails.
     pub(super) fn close_queue(&mut self, kernel: &B) -> Result<()> {
         let Some(queue) = &mut self.queue else { return Ok(()) };
         kernel.queue_close(queue)?;
@@ -31,12 +31,13 @@ impl<B: CgroupBpf> Throttle<B> {
 }
 
 impl<B: CgroupBpf> Engine<B> {
-    /// Closes the queue of a throttle, if it has one through which packets cannot go: because somebody has removed its
-    /// device or taken it down, the kernel drops what is redirected there. Returns whether it did. The limit holds
-    /// without it, by dropping what is above it.
+    /// Closes a throttle's queue if the queue does not work, and returns whether it did.
+    ///
+    /// A queue stops working when somebody removes its device or takes it down. The kernel then drops every redirected
+    /// packet. Without the queue the limit still holds, by dropping packets above it.
     ///
     /// # Errors
-    /// When there is no such throttle, or the kernel cannot be asked, or something of the queue stays.
+    /// When there is no such throttle, the kernel cannot be queried, or a part of the queue stays.
     pub fn close_broken_queue(&mut self, id: ThrottleId) -> Result<bool> {
         let throttle = self.throttles.get_mut(&id).ok_or(Error::NoSuchThrottle(id))?;
         let Some(queue) = &mut throttle.queue else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! Arming a pinned throttle again, from its record, on the cgroup that has its path now.
+//! Arming a pinned throttle again, from its ledger entry, on the cgroup that now has its path.
 
 use std::collections::BTreeMap;
 
@@ -19,31 +19,36 @@ use crate::settle::{
 use crate::spec::{Direction, Spec};
 use crate::status::Rearmed;
 
-/// A throttle that has a record already, and stays recorded whatever happens.
+/// A throttle with a ledger entry, which it keeps whatever happens.
 pub(super) struct Recorded {
-    /// Nobody else changes the ledger.
+    /// The lock, so that nobody else changes the ledger.
     pub(super) lock: Locked,
-    /// The record as it was found.
+    /// The entry before the change.
     pub(super) before: Entry,
-    /// What it has attached, as that of a cgroup that had the path before.
+    /// The entry's attachments, marked as those of a former cgroup.
     pub(super) former: Vec<RecordedAttachment>,
 }
 
 impl<B: CgroupBpf> Engine<B> {
-    /// Arms a pinned throttle on the cgroup that has its path now, with the limits of its record. `None`: it is armed
-    /// there already. [`Engine::release`] lets go of it.
+    /// Arms a pinned throttle on the cgroup that now has its path, with the limits from its ledger entry. Returns
+    /// `None` if the throttle is already armed there.
     ///
-    /// The path must lead through the mount that it led through when the throttle was made, as far as the cgroup at the
-    /// mount's top tells. What is attached to a removed cgroup stays while sockets that were made there are open.
+    /// The path must lead through the same mount as before; the cgroup at the mount's top decides. Attachments to the
+    /// removed cgroup stay while sockets made in it are open.
     ///
-    /// Nothing of the old throttle goes before the new one is armed: if that fails, all is as before, and if the process
-    /// dies half way, the throttle can be armed again. What cannot be let go of after that is told beside it.
+    /// The old attachments go only after the new ones are armed. If arming fails, everything is as before. If the
+    /// process dies half way, the throttle can be armed again. [`Rearmed::forgotten`] reports old attachments that
+    /// could not be removed. [`Engine::release`] then gives up the throttle.
     ///
     /// # Errors
-    /// When there is no pinned throttle of that name, or its record has no limits (an older version wrote it) or is of
-    /// another cgroup or pid namespace (a container's), or the path leads through another mount or an older version has
-    /// not written through which, or there is no cgroup at the path (`Vanished`): then it goes on waiting. Otherwise as
-    /// [`Engine::add`].
+    /// The throttle goes on waiting when:
+    /// - no pinned throttle has this name;
+    /// - its entry has no limits, because an older version wrote it;
+    /// - its entry comes from another cgroup or pid namespace, such as a container's;
+    /// - the path leads through another mount, or an older version did not record the mount;
+    /// - no cgroup has the path (`Vanished`).
+    ///
+    /// Otherwise those of [`Engine::add`].
     pub fn rearm(&mut self, name: &str) -> Result<Option<Rearmed>> {
         let none = || Error::NoSuchRecord(name.to_owned());
         if !self.config.ledger.exists() {
@@ -55,7 +60,7 @@ impl<B: CgroupBpf> Engine<B> {
         if !before.is_kept() {
             return Err(none());
         }
-        // A path is of the namespaces that it was written in: here it may be that of any cgroup.
+        // A path is valid only in the namespaces where it was written. Here it may name any cgroup.
         let is_elsewhere = before.cgroup_namespace != self.config.cgroup_namespace
             || before.owner.pid_namespace != self.config.owner.pid_namespace;
         if is_elsewhere {
@@ -70,7 +75,7 @@ impl<B: CgroupBpf> Engine<B> {
             let (path, recorded) = (spec.cgroup, before.cgroup_top);
             return Err(Error::AnotherTop { name: name.to_owned(), path, recorded, found });
         }
-        // One that waits on the same cgroup was left by a process that died while it armed it.
+        // A process died while it armed the throttle, if the throttle waits on the same cgroup.
         let mut is_whole = is_same && !before.waiting;
         let (mut former, mut out_of_sight) = (Vec::new(), None);
         for recorded in &before.attachments {
@@ -88,10 +93,10 @@ impl<B: CgroupBpf> Engine<B> {
             return Ok(None);
         }
         if let Some(recorded) = out_of_sight {
-            // It could not be let go of.
+            // This process could not remove the pin.
             return Err(pin_out_of_sight(&before, recorded));
         }
-        // The one that was looked at.
+        // The id pins down the cgroup that was checked above.
         let spec = Spec { cgroup_id: Some(cgroup_id), ..spec };
         let started = self
             .add_as(&spec, Some(Recorded { lock, before, former }))
@@ -100,7 +105,7 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(Some(Rearmed { started, forgotten }))
     }
 
-    /// Lets go of what a throttle was before it was armed again.
+    /// Removes a throttle's former attachments after it was armed again.
     fn forget_former_of(&mut self, name: &str, id: ThrottleId) -> Result<()> {
         let ledger = &self.config.ledger;
         let lock = ledger.lock()?;
@@ -113,7 +118,7 @@ impl<B: CgroupBpf> Engine<B> {
         Ok(())
     }
 
-    /// Takes back what was attached for a record, which becomes what it was.
+    /// Undoes the attaching for an entry, and restores the entry as it was before.
     pub(super) fn take_back(
         &mut self,
         id: ThrottleId,
@@ -129,7 +134,7 @@ impl<B: CgroupBpf> Engine<B> {
     }
 }
 
-/// Removes what the throttle was before it was armed again, also what sockets of a removed cgroup keep.
+/// Removes a throttle's former attachments, including those that sockets of a removed cgroup keep.
 pub(super) fn remove_former<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<()> {
     let mut errors = Vec::new();
     for recorded in entry.attachments.iter().filter(|it| it.former_cgroup.is_some()) {
@@ -145,7 +150,7 @@ pub(super) fn remove_former<B: CgroupBpf>(kernel: &B, entry: &Entry) -> Result<(
     Error::collect(errors)
 }
 
-/// Tells what somebody asked for when a recorded throttle was made. `None` where the record does not say.
+/// Rebuilds the spec from a ledger entry. Returns `None` if the entry has no limits.
 pub fn spec_of(entry: &Entry) -> Option<Spec> {
     let own = entry.attachments.iter().filter(|recorded| recorded.former_cgroup.is_none());
     let limits: BTreeMap<Direction, Limits> = own
@@ -158,7 +163,7 @@ pub fn spec_of(entry: &Entry) -> Option<Spec> {
     let departures = of(Direction::Upload).and_then(|limits| limits.departures.devices());
     Some(Spec {
         cgroup: entry.cgroup_path.clone(),
-        // Whichever has the path now.
+        // Any cgroup that has the path now.
         cgroup_id: None,
         download: of(Direction::Download).map(|limits| limits.rate),
         upload: of(Direction::Upload).map(|limits| limits.rate),

@@ -1,8 +1,9 @@
-//! Sockets that are open already when their cgroup's TCP is to be shaped.
+//! Shaping TCP sockets that were open before their cgroup's throttle was added.
 //!
-//! The kernel asks the sockops program only about sockets that want it to, which they say when their
-//! connection begins. Those that are open already are gone over by an iterator, which says it for them (6.12).
-//! It goes over one network namespace at a time: that of the caller, and those of the processes in the cgroup.
+//! The kernel calls the sockops program only for sockets with the right callback flags, set when a connection begins.
+//! For open sockets an iterator sets the flags (6.12).
+//!
+//! The iterator visits one network namespace at a time: the caller's, and those of the cgroup's processes.
 
 // Generated code: neither its style nor its documentation is ours.
 #[allow(warnings, unsafe_code, clippy::all, clippy::pedantic)]
@@ -20,26 +21,27 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 const WHAT: &str = "the iterator over open sockets";
 
-/// What became of the sockets that were open already.
+/// The sockets that were open before, by what happened to them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Adopted {
-    /// So many are shaped from now on.
+    /// The number of sockets that are shaped from now on.
     pub shaped: u64,
-    /// So many are not, because the kernel has no means for it (before 6.12): they are policed.
+    /// The number of sockets that stay policed, because the kernel is older than 6.12.
     pub policed: u64,
-    /// So many threads of the cgroup are outside of this pid namespace, or hidden. Sockets in network namespaces in which
-    /// only such ones live were not found: they are policed, too.
+    /// The number of the cgroup's threads that are hidden or outside this pid namespace. A network namespace with only
+    /// such threads was not visited. Its sockets stay policed.
     pub untold: u64,
 }
 
-/// Has the kernel ask the sockops program of a cgroup about its sockets that are open already, and those of
-/// the cgroups below. Needs `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON` and, for other network namespaces than
-/// the caller's, `CAP_SYS_ADMIN`. What it does to a socket stays until that is closed, and is nothing without a program.
+/// Makes the kernel call the sockops program for the open sockets of a cgroup and of its descendants.
 ///
-/// A socket in a network namespace in which no process of the cgroup lives (any more) is not found.
+/// Needs `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`. Other network namespaces than the caller's need `CAP_SYS_ADMIN`.
+/// The flags stay set until a socket is closed, and have no effect without a program.
+///
+/// Does not find sockets in a network namespace where no process of the cgroup runs any more.
 ///
 /// # Errors
-/// When the iterator cannot be loaded (before 6.1) or run, or a namespace not be entered: then some sockets may
+/// When the iterator cannot be loaded (before 6.1) or run, or when a namespace cannot be entered. Some sockets may then
 /// be shaped, and the others are not.
 pub fn adopt(cgroup: CgroupId, path: &Path) -> Result<Adopted> {
     let fail = |error: libbpf_rs::Error| Error::of_load(Call::Iterate, WHAT, &error);

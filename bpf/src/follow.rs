@@ -1,8 +1,10 @@
-//! Seeing a cgroup being made at a path, and holding its packets until it is limited.
+//! Detects a new cgroup at a path, and limits its packets until its throttle is added.
 //!
-//! inotify tells of a new cgroup after mkdir(2), and attaching takes some 100 µs more: what the service sends meanwhile
-//! passes any limit. Here a tracing program sees the cgroup before mkdir(2) returns, and programs on the cgroup above hold
-//! what it sends and receives to one burst until then, for a second at the most. Packets of all other cgroups pass.
+//! inotify reports a new cgroup only after mkdir(2), and attaching takes about 100 µs more. Packets in that time would
+//! pass any limit. Here a tracing program sees the cgroup before mkdir(2) returns.
+//!
+//! Programs on the parent cgroup then hold the new cgroup's packets to one burst, for at most one second. Packets of
+//! all other cgroups pass.
 
 // Generated code: neither its style nor its documentation is ours.
 #[allow(warnings, unsafe_code, clippy::all, clippy::pedantic)]
@@ -30,43 +32,43 @@ const WHAT: &str = "the programs that follow a cgroup's path";
 /// The only key of both maps.
 const KEY: [u8; 4] = [0; 4];
 
-/// How the names of the programs on the cgroup above begin: what the kernel keeps of them.
+/// The prefix of the names of the programs on the parent cgroup, as the kernel has cut it.
 pub const GUARDS: &str = "chadthrottle_ho";
 
-/// The bytes of a burst, by which packets are held; 0 where nothing is limited.
+/// The burst in bytes for each direction; 0 for a direction without a limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Most {
-    /// Received.
+    /// Received bytes.
     pub download: u64,
-    /// Sent.
+    /// Sent bytes.
     pub upload: u64,
 }
 
-/// What became of packets of new cgroups at the path, until each was limited.
+/// Counts of the new cgroups' packets, until each cgroup was limited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
-    /// They were within the burst.
+    /// Packets within the burst.
     pub passed: Packets,
-    /// They were above it, and did not pass.
+    /// Packets above the burst, which did not pass.
     pub dropped: Packets,
 }
 
-/// So many packets.
+/// A number of packets for each direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Packets {
-    /// Received.
+    /// Received packets.
     pub download: u64,
-    /// Sent.
+    /// Sent packets.
     pub upload: u64,
 }
 
-/// A program on the cgroup above.
+/// A program attached to the parent cgroup.
 struct Guard {
     link: Link,
     program: ProgramId,
 }
 
-/// Follows one name in one cgroup. All of it goes with this value, or with the process.
+/// Follows one name in one parent cgroup. Dropping the value, or the end of the process, ends it without a trace.
 #[must_use = "dropping it lets go"]
 pub struct Follower {
     parent: CgroupId,
@@ -87,13 +89,14 @@ impl std::fmt::Debug for Follower {
 impl Follower {
     /// Follows `name` in the cgroup `parent`, in the directions that have a burst.
     ///
+    /// While the value lives, each packet of `parent` and its descendants runs one more small program. The caller
+    /// checks whether that puts somebody else's program out of force (see [`kernel::lineage`]).
+    ///
     /// Needs Linux 6.1 with type information (`CONFIG_DEBUG_INFO_BTF`), `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`.
-    /// While it lives, each packet of `parent` and all below it runs one small program more in such a direction.
-    /// Whether that takes another's program out of force the caller looks (see [`kernel::lineage`]).
     ///
     /// # Errors
-    /// `EOPNOTSUPP` on the hierarchy's root, whose packets are all of the host's. `Full` when 64 programs are attached;
-    /// otherwise what the kernel or libbpf says.
+    /// `EOPNOTSUPP` on the hierarchy's root, which has all of the host's packets. `Full` when 64 programs are attached.
+    /// Otherwise the error of the kernel or libbpf.
     pub fn new(owner: &Owner, parent: &Cgroup, name: &OsStr, most: Most) -> Result<Self> {
         let refuse = |why: &str| Error::found(Call::Load, WHAT, Errno::EOPNOTSUPP).with_detail(why);
         if parent.id() == ROOT_CGROUP_ID {
@@ -130,7 +133,7 @@ impl Follower {
         ring.add(&skeleton.maps.chad_made, |_| 0).map_err(fail)?;
         let ring = ring.build().map_err(fail)?;
 
-        // Who is on the list holds from then on: so that comes last.
+        // Programs limit from the moment they are attached, so the tracing program comes last.
         let trace = skeleton.progs.chadthrottle_await.attach().map_err(fail)?;
         let (id, guards) = (parent.id(), Vec::new());
         let mut follower = Self { parent: id, wish, held, told, ring, guards, _trace: trace };
@@ -148,25 +151,25 @@ impl Follower {
         Ok(follower)
     }
 
-    /// The cgroup above.
+    /// Returns the id of the parent cgroup.
     pub fn parent(&self) -> CgroupId {
         self.parent
     }
 
-    /// The programs on the cgroup above.
+    /// Returns the ids of the programs on the parent cgroup.
     pub fn programs(&self) -> impl Iterator<Item = ProgramId> {
         self.guards.iter().map(|guard| guard.program)
     }
 
-    /// Takes the programs off the cgroup above, and follows no more.
+    /// Detaches the programs from the parent cgroup, and stops following.
     ///
     /// # Errors
-    /// When the kernel refuses. They go with this value all the same, unless somebody else holds their links.
+    /// When the kernel refuses. The programs still end with this value, unless somebody else holds their links.
     pub fn detach(self) -> Result<()> {
         self.guards.iter().try_for_each(|guard| guard.link.detach())
     }
 
-    /// Lets that cgroup's packets pass, because it is limited now.
+    /// Lets a new cgroup's packets pass, because its own throttle limits it now.
     ///
     /// # Errors
     /// When the map cannot be written.
@@ -175,7 +178,7 @@ impl Follower {
         self.wish.update(&KEY, &wish)
     }
 
-    /// What was held so far.
+    /// Reads the counts so far.
     ///
     /// # Errors
     /// When the map cannot be read.
@@ -191,14 +194,14 @@ impl Follower {
         read().ok_or_else(|| Error::found(Call::MapLookup, WHAT, Errno::EIO))
     }
 
-    /// Takes note of what was told: then it can be waited for again.
+    /// Consumes the pending events, so that the caller can wait again.
     pub fn heard(&self) {
-        // What it says does not matter: who was woken looks.
+        // The event's content does not matter. A woken caller looks for itself.
         let _ = self.ring.consume();
     }
 }
 
-/// Can be read when a cgroup was made at the path.
+/// The descriptor becomes readable when a cgroup is created at the path.
 impl AsFd for Follower {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.told.as_fd()

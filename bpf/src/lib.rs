@@ -1,18 +1,19 @@
-//! chadthrottle's BPF programs and their format: limits, state, owner, ledger record, and loading.
+//! chadthrottle's BPF programs and their data formats: limits, state, owner and ledger entries. The crate also loads
+//! the programs.
 //!
-//! The engine writes what this crate describes, and the auditor reads it. They share nothing else.
+//! The engine writes these formats and the auditor reads them. Engine and auditor share nothing else.
 //!
 //! | module | has |
 //! | --- | --- |
-//! | [`boundary`] | what the engine needs of the kernel, as traits, so that a simulated kernel can take its place |
-//! | [`throttle`], [`program`] | loading the packet programs; a loaded program's owner, state and counters |
-//! | [`limits`], [`state`] | rates, bursts and classes of traffic, and how they lie in the kernel |
-//! | [`ledger`] | the records of throttles that outlive their process |
-//! | [`queue`], [`devices`] | queues for downloads, and the network devices that they are made of |
-//! | [`adopt`], [`follow`] | sockets that are open already; cgroups that are made later |
-//! | [`advice`] | what to do when the kernel refuses, in words |
+//! | [`boundary`] | the kernel calls of the engine as traits, so that a simulated kernel can take its place |
+//! | [`throttle`], [`program`] | load the packet programs; read a loaded program's owner, state and counters |
+//! | [`limits`], [`state`] | rates, bursts and classes of traffic, and their encoding in the kernel |
+//! | [`ledger`] | records of throttles that outlive their process |
+//! | [`queue`], [`devices`] | queues for downloads, and their network devices |
+//! | [`adopt`], [`follow`] | handle sockets that are already open, and cgroups that are created later |
+//! | [`advice`] | explain in words why the kernel refused, and what to do |
 
-// Only the skeletons that libbpf-cargo generates have any.
+// Only the skeletons that libbpf-cargo generates contain unsafe code.
 #![deny(unsafe_code)]
 
 pub mod adopt;

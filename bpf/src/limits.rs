@@ -1,4 +1,4 @@
-//! What a throttle allows: rate, burst and class of traffic.
+//! The limits of a throttle: rate, burst and class of traffic.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::departures::{Departures, FqDevices};
 pub use crate::rate::{Rate, RateError};
 
-/// A number of bytes for people: SI units, at most three digits after the point.
+/// A number of bytes, printed for people in SI units with at most three decimals.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes(pub u64);
 
@@ -29,47 +29,48 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// How long a throttle may let packets through at once after a pause, as time at the rate; at most an
-/// hour. One packet more always passes, so a burst is never below one packet, however large.
+/// The burst: how much a throttle may pass at once after a pause, as time at the rate. At most one hour.
+///
+/// One more packet always passes. So even the shortest burst passes one packet of any size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Burst(Duration);
 
-/// A text or a time that is no burst.
+/// The reason why a text or a time is not a burst.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum BurstError {
-    /// Not a time with its units.
+    /// The text is not a time with units.
     #[error("'{0}' is no burst: write a time as 250ms, 1s or 1m 30s ({1})")]
     Malformed(String, humantime::DurationError),
-    /// Below zero, say.
+    /// The time has a sign.
     #[error("'{0}' is no burst: a time has no sign; write it as 250ms, 1s or 1m 30s")]
     Signed(String),
-    /// Longer than an hour.
+    /// The time is longer than an hour.
     #[error("a burst is at most 1h")]
     TooLong,
 }
 
 impl Burst {
-    /// An hour.
+    /// One hour.
     pub const MAX: Self = Self(Duration::from_secs(3_600));
-    /// What TCP (CUBIC) needs to come near the rate when packets above it are dropped.
+    /// 250 ms: TCP (CUBIC) needs this burst to come near the rate when packets above it are dropped.
     pub const DEFAULT: Self = Self(Duration::from_millis(250));
 
-    /// A burst of that much time at the rate.
+    /// Creates a burst of this much time at the rate.
     ///
     /// # Errors
-    /// When it is longer than [`Burst::MAX`].
+    /// When the time is longer than [`Burst::MAX`].
     pub fn new(time: Duration) -> Result<Self, BurstError> {
         if time <= Self::MAX.0 { Ok(Self(time)) } else { Err(BurstError::TooLong) }
     }
 
-    /// The time.
+    /// Returns the time at the rate.
     pub fn as_duration(self) -> Duration {
         self.0
     }
 
-    /// The time in nanoseconds.
+    /// Returns the time at the rate, in nanoseconds.
     pub fn as_nanos(self) -> u64 {
-        // At most an hour: 3.6e12.
+        // At most an hour, which is 3.6e12 ns.
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 }
@@ -77,7 +78,7 @@ impl Burst {
 impl FromStr for Burst {
     type Err = BurstError;
 
-    /// A time at the rate: `250ms`, `1s`, `1m 30s`.
+    /// Parses a time at the rate: `250ms`, `1s`, `1m 30s`.
     fn from_str(text: &str) -> Result<Self, BurstError> {
         if has_sign(text) {
             return Err(BurstError::Signed(text.to_owned()));
@@ -88,7 +89,7 @@ impl FromStr for Burst {
     }
 }
 
-/// Whether a number begins with a sign. What else begins with one (`--upload`) is no number.
+/// Tells whether a text is a number with a sign. An option such as `--upload` is not a number.
 pub fn has_sign(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']);
     unsigned.is_some_and(|it| it.starts_with(|first: char| first.is_ascii_digit() || first == '.'))
@@ -106,22 +107,21 @@ impl Default for Burst {
     }
 }
 
-/// Which traffic is limited, by the address of the other side.
+/// The class of traffic to limit, by the address of the other side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Traffic {
-    /// All of it.
+    /// All traffic.
     #[default]
     All,
-    /// What is not [`Traffic::Local`].
+    /// Traffic that is not [`Traffic::Local`].
     Internet,
-    /// To and from private, link-local, loopback, unique-local, multicast, broadcast and unspecified
-    /// addresses.
+    /// Traffic with private, link-local, loopback, unique-local, multicast, broadcast and unspecified addresses.
     Local,
 }
 
 impl Traffic {
-    /// The name, as it is typed and printed.
+    /// Returns the name that people type and read.
     pub fn name(self) -> &'static str {
         match self {
             Traffic::All => "all",
@@ -137,16 +137,16 @@ impl fmt::Display for Traffic {
     }
 }
 
-/// What a throttle allows in one direction.
+/// The limits of a throttle in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The rate.
     pub rate: Rate,
     /// The burst.
     pub burst: Burst,
-    /// Whose packets.
+    /// The class of traffic to limit.
     pub traffic: Traffic,
-    /// Where packets above the rate wait for their turn.
+    /// Where packets above the rate wait.
     pub departures: Departures,
 }
 

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 /// The process that loaded a program, told apart from later processes with the same pid.
 ///
-/// The program's `bpf_metadata_*` variables name it, so that an auditor needs nothing but the kernel to learn it. The
+/// The program's `bpf_metadata_*` variables name the owner, so an auditor can learn it from the kernel alone. The
 /// ledger names it too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The pid, in the pid namespace `pid_namespace`.
     pub pid: u32,
-    /// The start time in clock ticks since boot, as [`ProcessIdentity::start_time`] has it. 0 when the process could not
-    /// tell.
+    /// The start time in clock ticks since boot; see [`ProcessIdentity::start_time`]. 0 when the process could not read
+    /// it.
     pub start_time: u64,
     /// The inode number of the pid namespace that `pid` was read in.
     pub pid_namespace: u32,
@@ -23,7 +23,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Names this process as the owner of what it is about to load.
+    /// Returns this process as the owner of programs that it loads.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
@@ -33,7 +33,7 @@ impl Owner {
         Ok(Self { pid, start_time, pid_namespace, boot_id, version: version.to_owned() })
     }
 
-    /// Returns the process, without the version that it ran.
+    /// Returns the process, without the version of chadthrottle.
     pub fn process(&self) -> ProcessIdentity {
         ProcessIdentity {
             pid: self.pid,

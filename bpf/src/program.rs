@@ -1,4 +1,4 @@
-//! The programs of a throttle: their owner, their state and their counters.
+//! A throttle's programs: their owner, state and counters.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -16,30 +16,30 @@ use crate::owner::Owner;
 use crate::state::{Counters, ThrottleState};
 use crate::throttle::types;
 
-/// The only key of the maps of a queue.
+/// The only key of a queue's maps.
 pub(crate) const QUEUE_KEY: u32 = 0;
 
-/// How the names of the constants begin that name a program's owner.
+/// The prefix of the constants that name a program's owner.
 const METADATA: &str = "bpf_metadata_";
 
-/// A loaded program with the maps of a throttle, if it is one of ours.
+/// A loaded program, with the maps of its throttle if the program is ours.
 #[derive(Debug)]
 pub struct ThrottleProgram {
     program: Program,
     maps: OnceCell<Option<ThrottleMaps>>,
-    /// A map of settings, for a program that goes by more than a throttle's state.
+    /// The settings map, for a program that needs more than a throttle's state.
     settings: Option<Map>,
 }
 
-/// The maps of a program of ours.
+/// The maps of one of our programs.
 #[derive(Debug)]
 struct ThrottleMaps {
     state: Map,
-    /// The packet programs count, the program for TCP does not.
+    /// The counters; `None` for the program for TCP, which does not count.
     counters: Option<Map>,
-    /// Where downloads wait in a queue, this map has their state as well, and this is the one that counts.
+    /// The state of a queue for downloads. With a queue, this map's state is the one that limits.
     queue: Option<Map>,
-    /// Counts what was dropped in the queue.
+    /// The counters of packets dropped in the queue.
     drops: Option<Map>,
 }
 
@@ -67,12 +67,12 @@ impl ThrottleProgram {
     /// Opens a program by its id; see [`Program::open`].
     ///
     /// # Errors
-    /// `Vanished` when there is none with that id.
+    /// `Vanished` when no program has this id.
     pub fn open(id: ProgramId) -> Result<Self> {
         Program::open(id).map(Self::from)
     }
 
-    /// Takes a program of ours with its maps at hand, which spares opening them by id (and the `CAP_SYS_ADMIN` for it).
+    /// Creates the value for one of our programs with its open maps. Opening the maps by id would need `CAP_SYS_ADMIN`.
     pub(crate) fn with_maps(
         program: OwnedFd,
         state: OwnedFd,
@@ -98,10 +98,12 @@ impl ThrottleProgram {
         self.settings.as_ref()
     }
 
-    /// The throttle's state at one place; for TCP's place that of whichever direction is limited. `None` when
-    /// no program of this load was ever attached to the cgroup, or it is gone, or the program is not one of
-    /// ours. Needs `CAP_SYS_ADMIN` for a program that this process has not loaded itself (its maps are opened
-    /// by id), `CAP_BPF` otherwise.
+    /// Reads the throttle's state at one cgroup and attach type. For `SOCK_OPS`, returns the state of the limited
+    /// direction.
+    ///
+    /// Returns `None` when this load was never attached to the cgroup, the cgroup is gone, or the program is not ours.
+    /// Needs `CAP_BPF`. For a program that another process loaded, needs `CAP_SYS_ADMIN`, because opening maps by id
+    /// does.
     ///
     /// # Errors
     /// When a map cannot be opened or read.
@@ -123,13 +125,15 @@ impl ThrottleProgram {
         }
     }
 
-    /// Writes the throttle's state at one place; takes effect with the next packet, and stays for as long as
-    /// the cgroup and the program live, attached or not. (What the other direction's packets use up of their
-    /// burst during the write itself, microseconds, is not charged.) Rights as for [`ThrottleProgram::state`].
+    /// Writes the throttle's state at one cgroup and attach type, from the next packet on. The state lasts as long as
+    /// the cgroup and the program, attached or not.
+    ///
+    /// Burst that packets of the other direction use during the write itself (microseconds) is not charged. Needs the
+    /// same capabilities as [`ThrottleProgram::state`].
     ///
     /// # Errors
-    /// `Vanished` when no program of this load was ever attached to the cgroup, or it is gone; `EINVAL` for
-    /// a place that has no state of its own.
+    /// `Vanished` when this load was never attached to the cgroup, or the cgroup is gone. `EINVAL` for an attach type
+    /// without a state of its own.
     pub fn set_state(
         &self,
         cgroup: CgroupId,
@@ -153,8 +157,10 @@ impl ThrottleProgram {
         }
     }
 
-    /// What the throttle did at one place, summed over all CPUs, since the program was first attached there.
-    /// `None` and rights as for [`ThrottleProgram::state`].
+    /// Reads the counters at one cgroup and attach type, summed over all CPUs, since the program was first attached
+    /// there.
+    ///
+    /// Returns `None` and needs capabilities as [`ThrottleProgram::state`] does.
     ///
     /// # Errors
     /// When a map cannot be opened or read.
@@ -178,10 +184,10 @@ impl ThrottleProgram {
         Ok(self.maps()?.and_then(|maps| maps.drops.as_ref()))
     }
 
-    /// The maps, if they are those of a program of ours.
+    /// Returns the maps, if the program is ours.
     fn maps(&self) -> Result<Option<&ThrottleMaps>> {
         if self.maps.get().is_none() {
-            // Another thread cannot have come first: a OnceCell is not Sync.
+            // No other thread can have set it first, because a OnceCell is not Sync.
             let _ = self.maps.set(self.find_maps()?);
         }
         Ok(self.maps.get().and_then(Option::as_ref))
@@ -219,7 +225,7 @@ impl ThrottleProgram {
     }
 }
 
-/// Returns the owner that a program names in its `bpf_metadata_*` constants. `None` when it names none, or not all of it.
+/// Returns the owner that a program's `bpf_metadata_*` constants name. `None` when a constant is missing or malformed.
 ///
 /// # Errors
 /// When the program's types or its map cannot be read. Needs `CAP_SYS_ADMIN`.

@@ -1,5 +1,5 @@
-//! A queue for the downloads of one cgroup: a device of ours (ifb) with fq, to which the cgroup's packets are redirected
-//! as they come in. See `programs/queue.h`.
+//! A queue for the downloads of one cgroup: an ifb device with fq. Programs redirect the cgroup's received packets to
+//! the device. See `programs/queue.h`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,21 +22,22 @@ use crate::owner::Owner;
 use crate::program::QUEUE_KEY;
 use crate::throttle::Loaded;
 
-/// What the names of our devices begin with; their owner's pid and a letter follow.
+/// The prefix of our devices' names. The owner's pid and one letter follow.
 const NAME: &str = "chadq";
-/// How many letters.
+/// The number of letters.
 const MOST: u8 = 26;
 
-/// fq's own limits are for hosts that send: all flows together, and each, in packets (which GRO has put together).
+/// Replaces fq's own limits, which suit hosts that send: one for all flows together, and one for each flow. In packets,
+/// as GRO has merged them.
 const LIMIT: u32 = 100_000;
 /// `TCA_OPTIONS`, `TCA_FQ_PLIMIT` and `TCA_FQ_FLOW_PLIMIT`.
 const OPTIONS: u16 = 2;
 const FQ_LIMITS: [u16; 2] = [1, 2];
 
-/// A queue that packets go through.
+/// An open queue for downloads.
 ///
-/// If the process dies, the links go with it, so that packets come in as they did before; the device stays, idle, until
-/// the next queue in that network namespace is opened, [`sweep`] is called there, or the namespace goes.
+/// If the process dies, its links end, and packets arrive as before. The device stays idle until somebody opens the
+/// next queue in this network namespace or calls [`sweep`] there. The device also ends with the namespace.
 #[must_use = "dropping a queue closes it, but does not tell of errors"]
 #[derive(Debug)]
 pub struct Queue {
@@ -45,7 +46,7 @@ pub struct Queue {
     links: Vec<Link>,
 }
 
-/// What is attached, and what tells it where to.
+/// The programs to attach, and the map that names the queue's device.
 struct Programs<'a> {
     redirect: BorrowedFd<'a>,
     depart: BorrowedFd<'a>,
@@ -53,15 +54,18 @@ struct Programs<'a> {
 }
 
 impl Queue {
-    /// Makes the device and redirects to it what comes in for the cgroup, on each device with Ethernet headers that is
-    /// up and belongs to no other (a bridge, say). Devices that come later are not looked at. Packets pass unhindered
+    /// Creates the queue's device, and redirects the cgroup's received packets to it. Packets pass without a limit
     /// until the download's state is written.
     ///
-    /// In the network namespace of the cgroup's processes, or the caller's if there are none. Needs Linux 6.6, fq,
-    /// ifb, `CAP_NET_ADMIN`, `CAP_BPF` and, for another namespace than the caller's, `CAP_SYS_ADMIN`.
+    /// Redirects from each device that is up, has Ethernet headers and belongs to no other device (such as a bridge).
+    /// Devices that come later are not redirected.
+    ///
+    /// The queue is in the network namespace of the cgroup's processes, or in the caller's if there are none. Needs
+    /// Linux 6.6, fq, ifb, `CAP_NET_ADMIN` and `CAP_BPF`. Another namespace than the caller's needs `CAP_SYS_ADMIN`
+    /// too.
     ///
     /// # Errors
-    /// When the processes live in several network namespaces, or the kernel lacks what is needed. Nothing stays behind then.
+    /// When the processes are in several network namespaces, or the kernel lacks a feature. Nothing stays behind then.
     pub fn open(programs: &Loaded, cgroup: &Path, owner: &Owner) -> Result<Self> {
         let missing = || {
             Error::found(Call::Load, "the programs of a queue", Errno::ENOENT)
@@ -78,7 +82,7 @@ impl Queue {
             .try_clone()
             .map_err(|error| Error::from_io(Call::ReadProc, "a network namespace", &error))?;
         netns::inside(&again, || {
-            // Whatever fails from here on, dropping it takes back what was done.
+            // Dropping the queue undoes the steps so far, whichever step fails.
             let mut queue = Self { namespace, device: None, links: Vec::new() };
             let _ = sweep();
             let device = make_device(owner)?;
@@ -89,7 +93,7 @@ impl Queue {
         })
     }
 
-    /// In the queue's own namespace.
+    /// Attaches the programs. The caller must be in the queue's network namespace.
     fn redirect(&mut self, programs: &Programs<'_>, device: u32) -> Result<()> {
         programs.settings.update(QUEUE_KEY.as_bytes(), device.as_bytes())?;
         let link = |program, device: u32, way| {
@@ -112,10 +116,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether packets can go through it: what is redirected to a device that is gone or down is dropped.
+    /// Tells whether the queue's device still exists and is up. The kernel drops packets that are redirected to a
+    /// device that is gone or down.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the kernel cannot be queried.
     pub fn works(&self) -> Result<bool> {
         let Some(device) = self.device else { return Ok(false) };
         netns::inside(&self.namespace, || {
@@ -126,11 +131,12 @@ impl Queue {
         })
     }
 
-    /// Takes the programs off the devices and removes ours, and looks whether it is gone. What waits in it is lost, as
-    /// when a queue is full. Can be called again.
+    /// Detaches the programs, removes the queue's device, and verifies that it is gone. The caller can call it again.
+    ///
+    /// Packets in the queue are lost, as they are when a queue is full.
     ///
     /// # Errors
-    /// When it could not be removed, or not be seen to be gone.
+    /// When the device cannot be removed, or cannot be shown to be gone.
     pub fn close(&mut self) -> Result<()> {
         self.links.clear();
         let namespace = &self.namespace;
@@ -143,8 +149,8 @@ impl Queue {
     }
 }
 
-/// Removes a device. `remove` also tells whether it is there after all: it is known until it is seen to be gone, so
-/// that who has failed can try again.
+/// Removes a device. `remove` also returns whether the device still exists. `device` keeps its number until it is gone,
+/// so that a caller can try again after an error.
 fn until_gone(device: &mut Option<u32>, remove: impl FnOnce(u32) -> Result<bool>) -> Result<()> {
     let Some(number) = *device else { return Ok(()) };
     if remove(number)? {
@@ -157,24 +163,24 @@ fn until_gone(device: &mut Option<u32>, remove: impl FnOnce(u32) -> Result<bool>
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // An error cannot be told from here; the next queue, or `sweep`, removes what stays.
+        // A drop cannot report an error. The next queue or `sweep` removes the device.
         let _ = self.close();
     }
 }
 
-/// What became of devices of ours whose owners have died.
+/// The result of sweeping queue devices of dead owners.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Swept {
-    /// The names of those that were removed.
+    /// The names of the removed devices.
     pub removed: Vec<String>,
-    /// Why others could not be, or not be told to be such.
+    /// Errors of devices that could not be removed, or could not be checked.
     pub failed: Vec<Error>,
 }
 
-/// Removes devices of ours, in the caller's network namespace, whose owners have died.
+/// Removes our queue devices of dead owners from the caller's network namespace.
 ///
 /// # Errors
-/// When devices cannot be listed. What goes wrong with one of them is in the [`Swept`].
+/// When the devices cannot be listed. [`Swept`] has the errors of single devices.
 pub fn sweep() -> Result<Swept> {
     Ok(sweep_each(&links::here()?, is_left_behind, |link| links::remove(link.header.index)))
 }
@@ -198,29 +204,30 @@ fn sweep_each(
     swept
 }
 
-/// Whether a device is one of ours whose owner has died. One in another pid namespace is not known to be dead.
+/// Tells whether a device is one of ours with a dead owner. An owner in another pid namespace counts as alive.
 fn is_left_behind(link: &LinkMessage) -> Result<bool> {
     let Some(pid) = links::name(link).filter(|_| links::is_ifb(link)).and_then(pid_of) else {
         return Ok(false);
     };
     match links::alias(link).map(serde_json::from_str::<Owner>) {
         Some(Ok(owner)) => Ok(owner.pid == pid && owner.is_alive()? == Some(false)),
-        // An alias that is none of ours: nor is the device.
+        // The alias is not ours, so neither is the device.
         Some(Err(_)) => Ok(false),
-        // Its owner is just making it, or was killed then. The name has no pid namespace, so the pid counts in each.
+        // The owner is just creating the device, or was killed while doing so. The name has no pid namespace, so a
+        // process with this pid in any of them counts.
         None => Ok(is_pid_in_use(pid)? == Some(false)),
     }
 }
 
-/// The owner's pid in the name of a device of ours.
+/// Parses the owner's pid from the name of a queue device.
 pub(crate) fn pid_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix(NAME)?.strip_suffix(|last: char| last.is_ascii_lowercase())?;
-    // As `make_device` writes it: no sign, and no zeros before it.
+    // `make_device` writes no sign and no leading zeros.
     digits.parse().ok().filter(|pid: &u32| pid.to_string() == digits)
 }
 
-/// The devices from which a host gets packets: those with Ethernet headers that are up, but for the loopback, ours and
-/// other ifb devices, and those that only hand on to another device.
+/// Returns the devices from which a host receives packets: those that are up and have Ethernet headers. Leaves out the
+/// loopback, every ifb device, and devices that belong to another device.
 fn sources(links: &[RouteNetlinkMessage]) -> Vec<u32> {
     let is_source = |link: &LinkMessage| {
         let flags = link.header.flags;
@@ -240,7 +247,7 @@ fn sources(links: &[RouteNetlinkMessage]) -> Vec<u32> {
         .collect()
 }
 
-/// Makes an ifb device, named after its owner; returns its number.
+/// Creates an ifb device named after its owner, and returns its number.
 fn make_device(owner: &Owner) -> Result<u32> {
     let ours = format!("{NAME}{}", owner.pid);
     let (mut last, before) = (Errno::EEXIST, links::left_by_the_module()?);
@@ -276,7 +283,7 @@ fn make_device(owner: &Owner) -> Result<u32> {
     Err(Error::new(Call::Netlink, ours, last))
 }
 
-/// Writes its owner on a device, gives it fq, and takes it up.
+/// Writes the owner into the device's alias, gives the device fq, and sets it up.
 fn prepare_device(device: u32, owner: &Owner) -> Result<()> {
     let target = format!("network device {device}");
     let alias = serde_json::to_string(owner).map_err(|error| {
@@ -303,7 +310,7 @@ fn prepare_device(device: u32, owner: &Owner) -> Result<()> {
         })
 }
 
-/// An attribute as rtnetlink has it: length, kind, value.
+/// Encodes an rtnetlink attribute: length, kind, value.
 fn attribute(kind: u16, value: u32) -> Vec<u8> {
     [&8u16.to_ne_bytes()[..], &kind.to_ne_bytes(), &value.to_ne_bytes()].concat()
 }

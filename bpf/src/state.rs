@@ -1,7 +1,6 @@
-//! A throttle's state, as it lies in the kernel: encoding limits for the packet program, and reading
-//! back what it did.
+//! A throttle's state in the kernel: encodes limits for the packet programs, and decodes state and counters.
 //!
-//! The arithmetic belongs to `programs/gcra.h`; here are the numbers that it works with.
+//! `programs/gcra.h` has the arithmetic. This module computes the numbers for it.
 
 use kernel::AttachType;
 use zerocopy::IntoBytes;
@@ -9,21 +8,21 @@ use zerocopy::IntoBytes;
 use crate::limits::{Departures, FqDevices, Limits, Traffic};
 use crate::throttle::types;
 
-/// Fractional bits of a byte's cost: `GCRA_COST_SHIFT`.
+/// Fractional bits of the cost of a byte (`GCRA_COST_SHIFT`).
 const COST_SHIFT: u32 = 24;
-/// The longest packet: `GCRA_MAX_BYTES`.
+/// The longest packet in bytes (`GCRA_MAX_BYTES`).
 const MAX_BYTES: u64 = 1 << 20;
-/// A shorter packet than a bare IPv4 header does not exist; its cost is the one that rounding hurts most.
+/// The shortest packet in bytes: a bare IPv4 header. Rounding distorts the cost of this packet most.
 const MIN_BYTES: u64 = 20;
 const NANOS: u64 = 1_000_000_000;
-/// How much of the reserve may be used at once: `GCRA_RESERVE_NS`.
+/// The part of the reserve that may be used at once (`GCRA_RESERVE_NS`).
 const RESERVE_NS: u64 = 50_000_000;
-/// The same of the bucket for DNS: `GCRA_DNS_NS`.
+/// The part of the DNS bucket that may be used at once (`GCRA_DNS_NS`).
 const DNS_NS: u64 = 400_000_000;
-/// What waits in `fq` waits no longer than this: `fq` throws away what is to leave more than 10 s ahead (its horizon).
+/// The longest wait in `fq`. `fq` drops a packet that is to leave more than 10 s ahead (its horizon).
 const MOST_AHEAD: u64 = 5 * NANOS;
 
-/// The state of a throttle at one (cgroup, attach type): `struct throttle_state`.
+/// The state of a throttle at one cgroup and attach type (`struct throttle_state`).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThrottleState(pub(crate) types::throttle_state);
 
@@ -35,22 +34,23 @@ impl PartialEq for ThrottleState {
 
 impl Eq for ThrottleState {}
 
-/// A time in the ticks of one state, in those of another. Where the finer ones have wrapped it comes out in the past.
+/// Converts a time from the ticks of one state to those of another. A time that wrapped in finer ticks comes out in the
+/// past.
 fn in_other_ticks(time: u64, from: &types::throttle_state, to: &types::throttle_state) -> u64 {
     time >> from.tick_shift << to.tick_shift
 }
 
 impl ThrottleState {
-    /// Nothing is limited; what the kernel makes when a program is attached.
+    /// Returns the state that limits nothing. The kernel creates this state when a program is attached.
     pub fn disarmed() -> Self {
         Self::default()
     }
 
-    /// These limits, with a full burst to spend. `now` is `CLOCK_MONOTONIC` in nanoseconds.
+    /// Returns the state for these limits, with a full burst to spend. `now` is `CLOCK_MONOTONIC` in nanoseconds.
     pub fn armed(limits: &Limits, now: u64) -> Self {
         let rate = limits.rate.bytes_per_second();
         let tick_shift = tick_shift(rate);
-        // To the nearest; at most 2^44 at 1 kB/s, so that MAX_BYTES of it still fit into 64 bits.
+        // Rounded to the nearest. At most 2^44, at 1 kB/s, so MAX_BYTES times the cost still fits into 64 bits.
         let cost = ((NANOS << COST_SHIFT) + rate / 2) / rate;
         let ticks = |ns: u64| ns << tick_shift;
         let most = if limits.departures.wait() { MOST_AHEAD } else { u64::MAX };
@@ -61,8 +61,8 @@ impl ThrottleState {
             burst_ns: limits.burst.as_nanos(),
             cost,
             tolerance,
-            // A second more, for a CPU that read its clock long before it looked at the TAT. No packet is longer than
-            // half of the longest, so there is room for those that have passed by the reserve or as DNS.
+            // The extra second is for a CPU that read its clock long before it read the TAT. No packet is longer than
+            // half of the longest, so packets that passed by the reserve or as DNS fit too.
             horizon: tolerance + longest_packet + ticks(NANOS),
             tat: ticks(now),
             reserve: ticks(now),
@@ -79,8 +79,10 @@ impl ThrottleState {
         })
     }
 
-    /// Other limits for a throttle that is running: what it has used up already stays used up, as time,
-    /// as far as the new limits allow. (So changing a limit over and over gives nobody a new burst.)
+    /// Returns the state for new limits of a running throttle. The used part of the burst stays used, as time, as far
+    /// as the new limits allow.
+    ///
+    /// So changing a limit again and again gives nobody a new burst.
     #[must_use]
     pub fn changed_to(&self, limits: &Limits, now: u64) -> Self {
         let mut next = Self::armed(limits, now);
@@ -95,7 +97,7 @@ impl ThrottleState {
             carry(old.tat, &mut new.tat, furthest_ns);
             carry(old.reserve, &mut new.reserve, furthest_ns + RESERVE_NS);
             carry(old.dns, &mut new.dns, furthest_ns + DNS_NS);
-            // What is known of the senders' number stays true: each gets as large a part as before.
+            // The estimate of the number of senders stays valid. Each sender gets the same share as before.
             let part =
                 u128::from(old.flow.fair_rate) * u128::from(new.rate) / u128::from(old.rate.max(1));
             new.flow =
@@ -104,7 +106,7 @@ impl ThrottleState {
         next
     }
 
-    /// The state of one direction; for TCP's place that of whichever is limited, the upload first.
+    /// Returns the state of one direction. For `SOCK_OPS`, that is the limited direction, upload first.
     pub(crate) fn of(both: &types::throttle_cgroup, attach_type: AttachType) -> Self {
         match attach_type {
             AttachType::INET_INGRESS => Self(both.download),
@@ -113,8 +115,10 @@ impl ThrottleState {
         }
     }
 
-    /// Puts it where it belongs, and leaves the other direction as it is. `None` for a place that has no state of its own.
-    /// `has_queue`: what is above the download's limit waits in a queue.
+    /// Stores the state in its direction's half, and leaves the other half alone. `None` for an attach type without a
+    /// state of its own.
+    ///
+    /// `has_queue`: packets above the download limit wait in a queue.
     pub(crate) fn put(
         &self,
         both: &mut types::throttle_cgroup,
@@ -125,7 +129,7 @@ impl ThrottleState {
             AttachType::INET_INGRESS => {
                 let before = std::mem::replace(&mut both.download, self.0);
                 if has_queue && self.is_armed() && before.tat != 0 {
-                    // What waits in the queue has not come to the cgroup yet, and is not charged there.
+                    // Packets in the queue have not reached the cgroup yet, and are not charged there.
                     both.download.tat = in_other_ticks(before.tat, &before, &self.0);
                     both.download.reserve = in_other_ticks(before.reserve, &before, &self.0);
                     both.download.dns = in_other_ticks(before.dns, &before, &self.0);
@@ -137,27 +141,27 @@ impl ThrottleState {
         Some(())
     }
 
-    /// The bytes as they lie in the kernel, for who runs the packet programs by himself: the benches.
+    /// Returns the bytes as the kernel stores them. The benches use it to run the packet programs themselves.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// It limits.
+    /// Tells whether the state limits anything.
     pub fn is_armed(&self) -> bool {
         self.0.cost != 0
     }
 
-    /// Bytes per second; 0 when disarmed.
+    /// Returns the rate in bytes per second; 0 when disarmed.
     pub fn rate(&self) -> u64 {
         self.0.rate
     }
 
-    /// The burst in nanoseconds at that rate.
+    /// Returns the burst in nanoseconds at the rate.
     pub fn burst_ns(&self) -> u64 {
         self.0.burst_ns
     }
 
-    /// Where packets above the limit wait.
+    /// Returns where packets above the limit wait.
     pub fn departures(&self) -> Departures {
         let devices = FqDevices::from_state(self.0.fq);
         match self.0.departures {
@@ -167,7 +171,7 @@ impl ThrottleState {
         }
     }
 
-    /// Whose packets. `None` for a class that this build does not know.
+    /// Returns the limited class of traffic. `None` for a class that this build does not know.
     pub fn traffic(&self) -> Option<Traffic> {
         match self.0.traffic {
             types::throttle_traffic::TRAFFIC_ALL => Some(Traffic::All),
@@ -178,19 +182,19 @@ impl ThrottleState {
     }
 }
 
-/// Ticks fine enough that the cost of the shortest packet is off by at most one part in 2,000:
-/// half a tick over `MIN_BYTES / rate`.
+/// Returns the shift from nanoseconds to ticks. Ticks are fine enough that the shortest packet's cost is off by at most
+/// one part in 2,000: half a tick over `MIN_BYTES / rate`.
 fn tick_shift(rate: u64) -> u32 {
     let ticks_per_nano = (rate * 1_000).div_ceil(MIN_BYTES * NANOS);
     ticks_per_nano.max(1).next_power_of_two().trailing_zeros()
 }
 
-/// Packets and bytes.
+/// A number of packets and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Packets (one for each segment that GSO or GRO has put together).
+    /// Packets, one for each segment that GSO or GRO has merged.
     pub packets: u64,
-    /// Bytes, from the IP header on.
+    /// Bytes, counted from the IP header on.
     pub bytes: u64,
 }
 
@@ -207,27 +211,27 @@ impl std::iter::Sum for Count {
     }
 }
 
-/// What a throttle did with the packets that it saw, since its program was attached there first.
+/// Counts of the packets that a throttle's program saw, since the program was first attached there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Not limited: of the other class of traffic, or the throttle was not armed.
+    /// Packets without a limit: of the other class of traffic, or seen while the throttle was disarmed.
     pub exempt: Count,
-    /// Within the limit.
+    /// Packets within the limit.
     pub passed: Count,
-    /// Above it, and lost.
+    /// Packets above the limit, which the program dropped.
     pub dropped: Count,
-    /// Above it, and not lost: TCP's segments that stay in their socket's queue and are sent later. Each attempt counts,
-    /// so a segment may be counted many times before it passes.
+    /// Packets above the limit that stay in their TCP socket's queue, and are sent later. Every attempt counts, so one
+    /// segment may count many times before it passes.
     pub held_back: Count,
 }
 
 impl Counters {
-    /// Everything that came by.
+    /// Returns the sum of all packets seen.
     pub fn seen(&self) -> Count {
         self.exempt + self.passed + self.dropped + self.held_back
     }
 
-    /// What came by after `earlier`.
+    /// Returns the counts since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let since = |now: Count, then: Count| Count {

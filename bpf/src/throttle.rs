@@ -1,4 +1,4 @@
-//! The packet programs, compiled in: loading them under an owner's name.
+//! The compiled packet programs, and loading them under an owner's name.
 
 // Generated code: neither its style nor its documentation is ours.
 #[allow(warnings, unsafe_code, clippy::all, clippy::pedantic)]
@@ -22,45 +22,46 @@ use crate::owner::Owner;
 use crate::program::ThrottleProgram;
 pub(crate) use skeleton::types;
 
-/// The programs of one load. They share their maps: one load serves any number of cgroups, each once.
+/// The programs of one load, which share their maps. One load serves any number of cgroups, each of them once.
 #[derive(Debug)]
 pub struct Loaded<P = ThrottleProgram> {
     /// `chadthrottle_ingress`.
     pub ingress: P,
     /// `chadthrottle_egress`.
     pub egress: P,
-    /// `chadthrottle_sockops`, where the kernel can load it.
+    /// `chadthrottle_sockops`, if requested.
     pub sockops: Option<P>,
-    /// Those of a queue for downloads, if asked for.
+    /// The programs of a queue for downloads, if requested.
     pub queue: Option<Queued<P>>,
 }
 
 /// The programs of a queue for downloads.
 #[derive(Debug)]
 pub struct Queued<P = ThrottleProgram> {
-    /// `chadthrottle_redirect`, where packets come in. Its settings are `chad_redirect`: where to.
+    /// `chadthrottle_redirect`, for the devices that receive packets. Its settings map `chad_redirect` names the
+    /// queue's device.
     pub redirect: P,
-    /// `chadthrottle_queue`, where they leave the queue's device.
+    /// `chadthrottle_queue`, for the egress of the queue's device.
     pub depart: P,
 }
 
-/// Which programs are loaded beside the two that every throttle has.
+/// Selects the programs to load beside the ingress and egress programs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// That for TCP. Needs what [`kernel::probe::Support::tcp`] tells, and `CAP_PERFMON`.
+    /// The program for TCP. Needs [`kernel::probe::Support::tcp`] and `CAP_PERFMON`.
     pub tcp: bool,
-    /// Those of a queue for downloads (6.6). Such a load serves one cgroup.
+    /// The programs of a queue for downloads (6.6). Such a load serves only one cgroup.
     pub queue: bool,
 }
 
 impl Parts {
-    /// That for TCP alone.
+    /// Selects only the program for TCP.
     pub const TCP: Self = Self { tcp: true, queue: false };
 }
 
 impl<P> Loaded<P> {
-    /// The program for an attach type: egress for any that has none of its own, which the kernel then
-    /// refuses there.
+    /// Returns the program for an attach type. For a type without a program, returns the egress program, which the
+    /// kernel then refuses.
     pub fn program(&self, attach_type: AttachType) -> &P {
         match (attach_type, &self.sockops) {
             (AttachType::INET_INGRESS, _) => &self.ingress,
@@ -70,18 +71,21 @@ impl<P> Loaded<P> {
     }
 }
 
-/// What is loaded.
+/// The name of the programs in messages.
 const WHAT: &str = "the packet programs";
 
-/// Loads the programs; those that are not always needed only if asked for. `mark` is by what they tell each other, and those of
-/// other loads that have the same, that a packet was dropped already: a secret, or 0 for none.
-/// Needs Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`, and what [`Parts`] says. They are attached nowhere yet, and go with their
-/// last holder: nothing stays behind if the process dies.
+/// Loads the packet programs, and the further programs that `parts` selects.
+///
+/// `mark` is a secret shared by cooperating loads. A program uses it to signal that it has already dropped a packet. 0
+/// turns this off.
+///
+/// The programs are not attached yet. They end with their last holder, so nothing stays if the process dies. Needs
+/// Linux 5.12, `CAP_BPF` and `CAP_NET_ADMIN`, and what [`Parts`] says.
 ///
 /// # Errors
-/// `Denied` without the rights; otherwise with what libbpf and the verifier said.
+/// `Denied` without the capabilities; otherwise the error of libbpf or the verifier.
 pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
-    // libbpf reports through one callback for the whole process: one load at a time.
+    // libbpf reports through one callback for the whole process, so only one load runs at a time.
     static LOADING: Mutex<()> = Mutex::new(());
     let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
     libbpf::listen();
@@ -98,7 +102,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     };
     let mut storage = MaybeUninit::uninit();
     let mut builder = skeleton::ThrottleSkelBuilder::default();
-    // Only the program for TCP is fitted to the kernel's types, but libbpf wants them for an object that has any such.
+    // Only the program for TCP needs the kernel's types, but libbpf wants them for the whole object.
     let no_types = if parts.tcp || probe::tells_types() { None } else { Some(no_types()?) };
     if let Some(file) = &no_types {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -124,7 +128,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     write_chars(&mut rodata.bpf_metadata_version, &owner.version);
 
     let skeleton = open.load().map_err(fail)?;
-    // Descriptors of our own: the skeleton closes its own when it is dropped.
+    // These are descriptors of our own, because the skeleton closes its descriptors when it is dropped.
     let own = |fd: std::os::fd::BorrowedFd<'_>| -> Result<OwnedFd> {
         fd.try_clone_to_owned().map_err(|error| Error::from_io(Call::Load, WHAT, &error))
     };
@@ -144,8 +148,8 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
                 })
                 .transpose()?,
         )?;
-        // libbpf asks the kernel whether it takes names, and where that one call fails for whatever reason it
-        // loads without. Nobody would know such a program for ours, nor its maps.
+        // libbpf probes whether the kernel takes names. If that probe fails for any reason, libbpf loads without names.
+        // Nobody could then recognise our programs and maps.
         if !program.info().name.starts_with("chadthrottle_") {
             let error = Error::found(Call::Load, WHAT, Errno::ENODATA);
             return Err(error.with_detail("they were loaded without their names: try again"));
@@ -169,7 +173,7 @@ pub fn load(owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded> {
     })
 }
 
-/// A file that tells of no types, in the kernel's format (BTF): a header, and an empty string.
+/// Creates a file with empty type information in the kernel's format (BTF): a header and an empty string.
 fn no_types() -> Result<File> {
     let header = [24_u32, 0, 0, 0, 1].map(u32::to_ne_bytes);
     let bytes = [&0xeb9f_u16.to_ne_bytes()[..], &[1, 0], header.as_flattened(), &[0]].concat();
@@ -179,7 +183,8 @@ fn no_types() -> Result<File> {
         .map_err(|error| Error::from_io(Call::Load, WHAT, &error))
 }
 
-/// As much of a text as fits, with a NUL behind it. A `char` of BPF has a sign on every architecture; C's has none on arm64.
+/// Copies as much of a text as fits, with a NUL at the end. `char` is signed in BPF on every architecture, but unsigned
+/// in C on arm64.
 pub(crate) fn write_chars(chars: &mut [i8], text: &str) {
     let room = chars.len().saturating_sub(1);
     for (to, from) in chars[..room].iter_mut().zip(text.bytes()) {

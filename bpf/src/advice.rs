@@ -1,4 +1,4 @@
-//! Advice: why a call into the kernel failed here, or what to do about it, in words for people.
+//! Advice in words: why a kernel call failed on this host, or what to do about it.
 //!
 //! [`kernel::Error`] says what happened. What to do depends on this product and on who asks, so the advice is here.
 
@@ -9,7 +9,7 @@ use kernel::rights::{Capability, Rights};
 use kernel::{Error, probe, release};
 use nix::errno::Errno;
 
-/// What to do where a cgroup's list of programs takes no other one.
+/// Explains that a cgroup's list accepts no other program.
 const NO_OTHER: &str = "a program on this cgroup or above it was attached so that no other may join it \
                         ('bpftool cgroup tree' shows them)";
 
@@ -17,7 +17,7 @@ const NEEDS_5_12: &str = "the packet programs need Linux 5.12 or newer";
 const NEEDS_6_1: &str =
     "this needs Linux 6.1 or newer with type information (CONFIG_DEBUG_INFO_BTF)";
 
-/// The kernel that runs, as far as it matters to what is said.
+/// The running kernel's properties that matter for advice.
 #[derive(Clone, Copy)]
 struct Kernel {
     version: Option<(u32, u32)>,
@@ -29,7 +29,8 @@ impl Kernel {
         Self { version: release::running(), tells_types: probe::tells_types() }
     }
 
-    /// Which one is needed, if this is too old for the call. Where it does not tell its version, nobody is sent for another.
+    /// Names the required version if this kernel is too old for the call. If the version is unknown, gives no such
+    /// advice.
     fn is_too_old_for(self, call: Call) -> Option<&'static str> {
         let (since, words) = match call {
             Call::Load => ((5, 12), NEEDS_5_12),
@@ -40,7 +41,7 @@ impl Kernel {
     }
 }
 
-/// Says why a call failed, or what to do about it, where there is something to say. Of a missing right it says what
+/// Says why a call failed or what to do about it, if anything helpful is known. For a missing capability, the advice
 /// fits this thread.
 pub fn hint(error: &Error) -> Option<String> {
     let matters = error.kind() == Kind::Denied || error.is_refused_by_the_verifier();
@@ -60,7 +61,8 @@ fn hint_for(error: &Error, rights: Option<&Rights>, kernel: Kernel) -> Option<St
     }
     if error.kind() == Kind::Denied {
         return Some(match (refusal(error, rights), error.call()) {
-            // The rights are there. On this call the kernel says the same where a list takes no other program.
+            // The capabilities are there. For these calls the kernel also answers `EPERM` if a list accepts no other
+            // program.
             (Refusal::Policy(policy), Call::Attach | Call::LinkCreate) if !error.is_probe() => {
                 format!("{NO_OTHER}, or {policy}")
             }
@@ -81,7 +83,7 @@ fn hint_for(error: &Error, rights: Option<&Rights>, kernel: Kernel) -> Option<St
         );
     }
     let hint = match (error.kind(), error.call()) {
-        // What says more has said it.
+        // An error with a detail has already said more than this hint.
         (Kind::Vanished, Call::OpenCgroup) if error.detail().is_none() => {
             "give its directory, or its path below the cgroup2 mount"
         }
@@ -101,7 +103,7 @@ fn hint_for(error: &Error, rights: Option<&Rights>, kernel: Kernel) -> Option<St
     Some(hint.to_owned())
 }
 
-/// What the kernel lacks that a program could not be loaded, if nothing else has been said.
+/// Says what the kernel lacks to load a program, if the error has no detail.
 fn lacking(error: &Error, kernel: Kernel) -> Option<&'static str> {
     match (error.call(), error.errno()) {
         _ if error.detail().is_some() => None,
@@ -118,14 +120,14 @@ fn refusal(error: &Error, rights: Option<&Rights>) -> Refusal {
     Refusal::of(error.needed_capabilities(), rights)
 }
 
-/// Words an error: what happened, why and what to do, and last the call and its errno.
+/// Puts an error into words: what happened, why, what to do, and then the call with its errno.
 ///
 /// Reads `/proc` for a missing right.
 pub fn explained(error: &Error) -> String {
     format!("{}: {}", error.sentence(), why(error))
 }
 
-/// Words only the reason, what to do, and the call with its errno, for a text that has said already what failed.
+/// Puts into words only the reason, the advice, and the call with its errno. For a text that already says what failed.
 pub fn why(error: &Error) -> String {
     let reason = match (error.detail(), hint(error)) {
         (None, None) => error.errno().desc().to_owned(),
@@ -139,17 +141,17 @@ pub fn why(error: &Error) -> String {
     }
 }
 
-/// Why a call was refused that needs some capabilities.
+/// The reason why the kernel refused a call that needs capabilities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
-    /// Some are missing; with what to do about it.
+    /// Capabilities are missing. The text says what to do.
     Missing(String),
-    /// All are there, or need not be: with who else may forbid it.
+    /// No capability is missing. The text says what else may have refused.
     Policy(String),
 }
 
 impl Refusal {
-    /// Why this thread was refused. Without its rights nobody can tell: then all that are needed are named.
+    /// Finds the reason why this thread was refused. If the thread's capabilities are unknown, names all needed ones.
     fn of(needed: &[Capability], rights: Option<&Rights>) -> Self {
         let Some(rights) = rights else {
             return Self::Missing(format!("must run as root ({} needed)", are(needed)));
@@ -184,7 +186,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// `CAP_BPF is`, `CAP_BPF and CAP_NET_ADMIN are`; each once.
+/// Joins capabilities with a verb, each named once: `CAP_BPF is`, `CAP_BPF and CAP_NET_ADMIN are`.
 fn are(capabilities: &[Capability]) -> String {
     let mut names: Vec<_> = capabilities.iter().map(|it| it.name()).collect();
     names.dedup();

@@ -1,5 +1,6 @@
-//! The boundary: what the engine needs of the kernel, as traits, so that a simulated kernel, or a wrapper that injects
-//! faults, can take its place. [`kernel::boundary`] has what is not about throttles.
+//! The kernel calls of the engine as traits. A simulated kernel, or a wrapper that injects faults, can implement them.
+//!
+//! [`kernel::boundary`] has the traits that do not concern throttles.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -21,9 +22,9 @@ use crate::queue::{self, Queue, Swept};
 use crate::state::{Counters, ThrottleState};
 use crate::throttle::{self, Loaded, Parts};
 
-/// Throttles: their programs, their state in the kernel, and their queues.
+/// A throttle's programs, its state in the kernel, and its queue.
 pub trait Throttles: Programs {
-    /// A queue for the downloads of a cgroup; it goes with this process.
+    /// A queue for a cgroup's downloads, which ends with this process.
     type Queue;
 
     /// Loads the packet programs; see [`throttle::load`].
@@ -50,7 +51,7 @@ pub trait Throttles: Programs {
         cgroup: CgroupId,
         attach_type: AttachType,
     ) -> Result<Option<Counters>>;
-    /// Has the kernel ask the program for TCP about sockets that are open already; see [`adopt::adopt`].
+    /// Makes the kernel call the program for TCP for sockets that are already open; see [`adopt::adopt`].
     fn adopt(&self, cgroup: &Self::Cgroup, path: &Path) -> Result<Adopted>;
     /// Opens a queue; see [`Queue::open`].
     fn queue_open(
@@ -67,7 +68,7 @@ pub trait Throttles: Programs {
     fn sweep_queues(&self) -> Result<Swept>;
 }
 
-/// Everything that the engine needs of the kernel.
+/// Every kernel call that the engine needs.
 pub trait CgroupBpf: Host + Pins + Throttles {}
 
 impl<T: Host + Pins + Throttles> CgroupBpf for T {}
@@ -80,12 +81,12 @@ pub struct LinuxBpf {
 }
 
 impl LinuxBpf {
-    /// Asks the kernel what it can do, once.
+    /// Creates the value, and probes the kernel once.
     ///
     /// # Errors
-    /// As [`probe::support`].
+    /// Those of [`probe::support`].
     pub fn new() -> Result<Self> {
-        // Where it is unknown the clock is taken as it is: a limit's first burst is then too large or too small.
+        // If the clock's offset is unknown, the first burst of a limit is too large or too small.
         let shift = Shift::of_this_process().unwrap_or_default();
         Ok(Self { support: probe::support()?, shift })
     }
@@ -203,7 +204,7 @@ impl Pins for LinuxBpf {
     fn link_pin(&self, link: &Link, path: &Path) -> Result<()> {
         pins::make_folder_for(path)?;
         link.pin(path).inspect_err(|_| {
-            // That there is no pin is what is told; its record is kept until the folder is gone.
+            // The caller gets the pin's error. The ledger keeps the entry until the folder is gone.
             let _ = pins::remove_empty_folder_of(path);
         })
     }

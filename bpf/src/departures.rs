@@ -1,48 +1,48 @@
-//! Where packets above a limit wait for their turn.
+//! Where packets above a limit wait.
 
 use kernel::qdisc::Device;
 
-/// The network devices that keep to departure times, by their numbers (ifindex); at most [`FqDevices::MOST`].
+/// The network devices that keep departure times, as interface numbers (ifindex); at most [`FqDevices::MOST`].
 ///
-/// A number tells a device from others in its network namespace, not on the host: of several namespaces it stands for
-/// each device that has it.
+/// A number is unique only in one network namespace. With several namespaces it stands for each device with that
+/// number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FqDevices([u32; Self::MOST]);
 
 impl FqDevices {
-    /// So many a throttle knows: `FQ_DEVICES`.
+    /// The most devices that a throttle's state can hold (`FQ_DEVICES`).
     pub const MOST: usize = 8;
 
-    /// None.
+    /// No device.
     pub const NONE: Self = Self([0; Self::MOST]);
 
-    /// Those of a throttle's state.
+    /// Reads the devices from a throttle's state.
     pub(crate) fn from_state(numbers: [u32; Self::MOST]) -> Self {
         Self(numbers)
     }
 
-    /// As they lie in a throttle's state: zeros where there is none.
+    /// Returns the devices for a throttle's state, with zeros in unused places.
     pub(crate) fn for_state(self) -> [u32; Self::MOST] {
         self.0
     }
 
-    /// Whether this is one of them.
+    /// Tells whether the device with this number is included.
     pub fn contains(&self, number: u32) -> bool {
         self.numbers().any(|it| it == number)
     }
 
-    /// There is none.
+    /// Tells whether there is no device.
     pub fn is_empty(&self) -> bool {
         self.numbers().next().is_none()
     }
 
-    /// Their numbers, ascending.
+    /// Returns the numbers of the devices, ascending.
     pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().copied().filter(|&number| number != 0)
     }
 }
 
-/// Of more than [`FqDevices::MOST`] those with the lowest numbers.
+/// Keeps the lowest numbers if there are more than [`FqDevices::MOST`].
 impl FromIterator<u32> for FqDevices {
     fn from_iter<I: IntoIterator<Item = u32>>(numbers: I) -> Self {
         let numbers: std::collections::BTreeSet<_> =
@@ -53,34 +53,34 @@ impl FromIterator<u32> for FqDevices {
     }
 }
 
-/// Returns the devices that have `fq`: first those that a throttle knows, then those beyond [`FqDevices::MOST`], through
-/// which packets do not wait.
+/// Returns the devices with `fq` in two lists: first those that a throttle's state can hold, then those beyond
+/// [`FqDevices::MOST`]. Packets do not wait in the latter.
 pub fn with_fq(devices: &[Device]) -> (Vec<&Device>, Vec<&Device>) {
     let with = devices.iter().filter(|device| device.keeps_departures());
     let known: FqDevices = with.clone().map(|device| device.number).collect();
     with.partition(|device| known.contains(device.number))
 }
 
-/// Where packets above the rate wait instead of being dropped.
+/// Where packets above the rate wait, if the program does not drop them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Departures {
-    /// Nowhere.
+    /// Packets do not wait.
     #[default]
     Never,
-    /// Those that are received: in the throttle's own queue (for people to read; the queue works by itself).
+    /// Received packets wait in the throttle's own queue. The value is for people to read; the queue works without it.
     Queue,
-    /// Those that are sent: in `fq`, where they leave through one of these devices. They carry the time at which they
-    /// are to leave. Through others they leave at once or are dropped.
+    /// Sent packets that leave through one of these devices wait in its `fq`. They carry their departure time. Through
+    /// other devices packets leave at once, or the program drops them.
     Fq(FqDevices),
 }
 
 impl Departures {
-    /// Whether any packet waits.
+    /// Tells whether any packet waits.
     pub fn wait(self) -> bool {
         self.devices().is_some_and(|devices| !devices.is_empty()) || self == Self::Queue
     }
 
-    /// The devices with `fq`, if it is these that packets wait for.
+    /// Returns the devices with `fq`; `None` unless sent packets wait.
     pub fn devices(self) -> Option<FqDevices> {
         match self {
             Self::Fq(devices) => Some(devices),

@@ -1,5 +1,5 @@
-//! Network devices that are named as those of our queues, wherever on this host: looking at them, and removing one that
-//! was left behind. See [`crate::queue`].
+//! Network devices with a queue device's name, in all network namespaces: finding them, and removing one that was left
+//! behind. See [`crate::queue`].
 
 use std::path::PathBuf;
 
@@ -12,54 +12,55 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage}
 use crate::owner::Owner;
 use crate::queue::pid_of;
 
-/// A network device that is named as a queue's.
+/// A network device with a queue device's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// The inode number of the network namespace that it is in.
+    /// The inode number of the device's network namespace.
     pub network_namespace: u64,
-    /// A way into that namespace, for people; none for this thread's own.
+    /// A path to the network namespace, for people. `None` for this thread's own.
     pub path: Option<PathBuf>,
-    /// Its number there.
+    /// The device's number in its network namespace.
     pub index: u32,
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// It is an `ifb`.
+    /// The device is an `ifb`.
     pub is_ifb: bool,
-    /// What was written on it.
+    /// The device's alias.
     pub alias: Option<String>,
 }
 
-/// What was found.
+/// The devices found, and the errors met.
 #[derive(Debug, Default)]
 pub struct Devices {
-    /// Those that are named as ours, whoever made them.
+    /// Devices with a queue device's name, whoever created them.
     pub devices: Vec<Device>,
-    /// How many network namespaces were looked at.
+    /// The number of network namespaces searched.
     pub namespaces: u64,
-    /// Of these, in how many devices came or went each time that they were listed. Only a device that each list was short
-    /// of is missing.
+    /// The number of those namespaces where devices came or went during every attempt to list them. A device is missing
+    /// only if every list lacked it.
     pub changing: u64,
-    /// Namespaces that are known, but could not be looked at.
+    /// Errors of known namespaces that could not be searched.
     pub unreadable: Vec<Error>,
-    /// Processes and mounts whose namespace could not be told.
+    /// Errors of processes and mounts with an unknown namespace.
     pub unseen: Vec<Error>,
 }
 
-/// The owner of a queue's device: it is an `ifb` and named after the owner that its alias names. None for any other
-/// device.
+/// Returns the owner of a queue's device. The device must be an `ifb`, and its name and alias must name the same pid.
+/// `None` for any other device.
 pub fn owner_of(name: &str, is_ifb: bool, alias: Option<&str>) -> Option<Owner> {
     let pid = pid_of(name).filter(|_| is_ifb)?;
     let owner: Owner = serde_json::from_str(alias?).ok()?;
     (owner.pid == pid).then_some(owner)
 }
 
-/// Looks for devices that are named as ours in every network namespace that can be found: this thread's own, those of
-/// all processes, and those that are mounted somewhere (`ip netns`). One that only a file descriptor, or a mount of
-/// another mount namespace, keeps is not found. Other namespaces than the own one need `CAP_SYS_ADMIN`, and processes of
-/// others `CAP_SYS_PTRACE`.
+/// Finds devices with a queue device's name in every network namespace that can be found. These are this thread's own,
+/// those of all processes, and mounted ones (`ip netns`).
+///
+/// A namespace kept only by a descriptor, or by a mount in another mount namespace, is not found. Other namespaces need
+/// `CAP_SYS_ADMIN`, and other users' processes need `CAP_SYS_PTRACE`.
 ///
 /// # Errors
-/// When this thread's own namespace cannot be looked at, or no process listed.
+/// When this thread's own namespace cannot be searched, or processes cannot be listed.
 pub fn devices() -> Result<Devices> {
     let mut found = Devices::default();
     let unseen = netns::in_every(None, |namespace| {
@@ -84,26 +85,29 @@ pub fn devices() -> Result<Devices> {
     Ok(found)
 }
 
-/// What is where a device was.
+/// The result of removing a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// It was removed, and is gone.
+    /// The device was removed, and is gone.
     Removed,
-    /// Its namespace is not to be found any more, or nothing there has its number.
+    /// The device's namespace was not found, or no device there has the number.
     Gone,
-    /// Its number is another's now, or it was renamed or written on: nothing was touched.
+    /// The number belongs to another device, or the name or alias has changed. Nothing was touched.
     Changed,
-    /// The kernel reported success, but it is still there.
+    /// The kernel reported success, but the device still exists.
     StillThere,
 }
 
-/// Removes a device, by its number, if it still is what it was when it was found, and `is_left_behind` agrees; looks
-/// whether it is gone. A namespace gives a number to another device only when it has been through all of them, or when
-/// somebody asks for that very number, so that between the look and the act nothing else is hit. Needs
-/// `CAP_NET_ADMIN`, and for other namespaces `CAP_SYS_ADMIN`.
+/// Removes a device by its number, and verifies that it is gone. First checks that the device is unchanged since it was
+/// found, and that `is_left_behind` agrees.
+///
+/// Between check and removal no other device can get the number. A namespace reuses a number only after all others, or
+/// when somebody requests that number.
+///
+/// Needs `CAP_NET_ADMIN`. Other namespaces need `CAP_SYS_ADMIN` too.
 ///
 /// # Errors
-/// Those of `is_left_behind`; and when the kernel refuses.
+/// Those of `is_left_behind`, and when the kernel refuses.
 pub fn remove(
     device: &Device,
     is_left_behind: impl Fn(&Device) -> Result<bool> + Sync,
@@ -120,18 +124,17 @@ pub fn remove(
     removal.map_or_else(|| not_met(unseen), Ok)
 }
 
-/// What became of a device whose namespace was not entered. Where one is closed it may be that one.
+/// Decides the result for a device whose namespace was not entered. The namespace may be one that could not be entered.
 fn not_met(unseen: Vec<Unseen>) -> Result<Removal> {
     let closed = unseen.into_iter().find_map(|it| match it {
         Unseen::Closed(error) => Some(error),
-        // It was found when the device was: by now nothing that can be seen is in it.
+        // The namespace was visible when the device was found. No visible process or mount has it now.
         Unseen::Untold(_) => None,
     });
     closed.map_or(Ok(Removal::Gone), Err)
 }
 
-/// Removes a device if it is what was found there with its number and a name of ours. `is_there`: whether any device has its
-/// number.
+/// Removes a device if the device found at its number is unchanged. `is_there` tells whether any device has the number.
 fn remove_found(
     device: &Device,
     found: Option<&Device>,
@@ -140,7 +143,7 @@ fn remove_found(
     remove: impl FnOnce() -> Result<()>,
 ) -> Result<Removal> {
     let Some(found) = found else {
-        // Renamed to something else, or gone.
+        // The device is gone, or has another name now.
         return Ok(if is_there()? { Removal::Changed } else { Removal::Gone });
     };
     if (&found.name, found.is_ifb, &found.alias) != (&device.name, device.is_ifb, &device.alias)
@@ -152,10 +155,10 @@ fn remove_found(
     Ok(if is_there()? { Removal::StillThere } else { Removal::Removed })
 }
 
-/// Those in this thread's network namespace, and whether they did not change while they were listed.
+/// Lists the devices of this thread's network namespace, and tells whether they stayed the same meanwhile.
 fn here(namespace: &Namespace) -> Result<(Vec<Device>, bool)> {
     let mut asked = LinkMessage::default();
-    // A kernel that knows ifb tells of no others then: a host may have thousands.
+    // A kernel with ifb then lists ifb devices only. A host may have thousands of others.
     asked.attributes = vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)])];
     let dump =
         all_by(&RouteNetlinkMessage::GetLink(asked), |it| link(it).map(|it| it.header.index))?;

@@ -1,39 +1,39 @@
-//! The maps' values of this and of other versions. What lies in them grows at its end alone (`programs/throttle.h`): of a
-//! shorter value the rest is zero, of a longer one the rest is left as it is.
+//! Map values of this version and of others. Values grow only at their end (`programs/throttle.h`). Reading fills a
+//! shorter value with zeros. Writing leaves the rest of a longer value alone.
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::throttle::types;
 
-/// The length of one direction's state in version 0.1.0. What is shorter has another layout.
+/// The size of one direction's state in version 0.1.0. A smaller state has another layout.
 const OLDEST_STATE: usize = 152;
-/// The same of the counters.
+/// The size of the counters in version 0.1.0.
 const OLDEST_COUNTERS: usize = 48;
 
-/// Whether a map's values of that length are counters.
+/// Tells whether map values of this size are counters.
 pub(crate) fn are_counters(value_size: usize) -> bool {
     value_size >= OLDEST_COUNTERS && value_size.is_multiple_of(8)
 }
 
-/// Whether a map's values of that length are the states of both directions.
+/// Tells whether map values of this size are the states of both directions.
 pub(crate) fn are_states(value_size: usize) -> bool {
     value_size >= 2 * OLDEST_STATE && value_size.is_multiple_of(16)
 }
 
-/// One value of any version's, as far as both know it.
+/// Reads the part of a value that this version and the writer's version both know.
 pub(crate) fn read<T: FromBytes + Default>(value: &[u8]) -> T {
     let mut bytes = value.to_vec();
     bytes.resize(bytes.len().max(size_of::<T>()), 0);
     T::read_from_prefix(&bytes).map(|(value, _)| value).unwrap_or_default()
 }
 
-/// The states of both directions, each half of the value.
+/// Reads the states of both directions. Each is one half of the value.
 pub(crate) fn read_both(value: &[u8]) -> types::throttle_cgroup {
     let (download, upload) = value.split_at(value.len() / 2);
     types::throttle_cgroup { download: read(download), upload: read(upload) }
 }
 
-/// The value of the same version as `before`, with other states in it.
+/// Writes the states into a copy of `before`, and keeps the version's size.
 pub(crate) fn write_both(before: &[u8], both: &types::throttle_cgroup) -> Vec<u8> {
     let mut value = before.to_vec();
     let (download, upload) = value.split_at_mut(before.len() / 2);

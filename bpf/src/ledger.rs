@@ -1,9 +1,10 @@
-//! What owners leave in writing: the entries of the ledger, and how they are read.
+//! The ledger: the format of its entries, and reading them.
 //!
-//! A ledger is a folder (by default [`DEFAULT_DIR`]) with one JSON file for each throttle that the end
-//! of its owner would not undo: attached the legacy way, or pinned. The engine writes entries ahead
-//! (see `throttle-core`); the engine's next start and the auditor read them. The folder is on a tmpfs,
-//! and every entry names its boot: what another boot wrote means nothing now.
+//! A ledger is a folder (by default [`DEFAULT_DIR`]) with one JSON file for each throttle that outlives its owner. Such
+//! a throttle is attached the legacy way, or pinned.
+//!
+//! The engine writes an entry before it attaches (see `throttle-core`). The engine's next start and the auditor read
+//! it. The folder is on a tmpfs. Every entry also names its boot, and an entry of another boot means nothing.
 
 use std::fs;
 use std::io;
@@ -16,66 +17,66 @@ use serde::{Deserialize, Serialize};
 use crate::Owner;
 use crate::limits::{Burst, Departures, FqDevices, Limits, Rate, Traffic};
 
-/// Where the ledger is unless somebody says otherwise.
+/// The default folder of the ledger.
 pub const DEFAULT_DIR: &str = "/run/chadthrottle";
 
-/// The version of the entries that this build writes and reads.
+/// The version of the entry format that this build writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// How far a throttle has come.
+/// The progress of a throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Written before the kernel is asked: some, all or none of the attachments may exist.
+    /// The entry was written before the kernel calls. Some, all or none of the attachments may exist.
     Intent,
-    /// Every attachment exists and the throttle is armed.
+    /// Every attachment exists, and the throttle is armed.
     Attached,
-    /// The owner has begun to remove it.
+    /// The owner has begun to remove the throttle.
     Removing,
 }
 
-/// One program at one place.
+/// One attached program of a throttle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedAttachment {
-    /// Where on the cgroup.
+    /// The program's attach type.
     pub attach_type: AttachType,
-    /// The program, as it was when it was loaded.
+    /// The program's id.
     pub program_id: ProgramId,
-    /// Its tag, 16 hexadecimal digits.
+    /// The program's tag, 16 hexadecimal digits.
     pub tag: String,
-    /// When it was loaded, in nanoseconds since boot.
+    /// The program's load time, in nanoseconds since boot.
     pub loaded_at_ns: u64,
-    /// The link, where there is one and it exists already.
+    /// The id of the link, once it exists. `None` for a legacy attachment.
     pub link_id: Option<LinkId>,
-    /// Where the link is pinned, or will be.
+    /// The link's pin, which may not exist yet.
     pub pin: Option<PathBuf>,
-    /// What it allows, so that it can be armed again. `None` for the program for TCP, and in entries of older versions.
+    /// The limits, needed to arm the throttle again. `None` for the program for TCP, and in entries of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RecordedLimits>,
-    /// The cgroup that it is attached to, where that is not the entry's: one that had the path before, was removed, and
-    /// still has open sockets.
+    /// The cgroup of a former attachment, if it is not the entry's cgroup. That cgroup had the path before, was
+    /// removed, and still has open sockets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_cgroup: Option<CgroupId>,
 }
 
 impl RecordedAttachment {
-    /// What tells its program from every other one of that boot.
+    /// Returns the program's identity, which no other program of that boot has.
     pub fn identity(&self) -> ProgramIdentity {
         let (id, tag) = (self.program_id, self.tag.clone());
         ProgramIdentity { id, tag, loaded_at_ns: self.loaded_at_ns }
     }
 }
 
-/// What a direction of a throttle allows.
+/// The recorded limits of one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedLimits {
-    /// Bytes per second.
+    /// The rate in bytes per second.
     pub rate: Rate,
-    /// The burst in nanoseconds at that rate.
+    /// The burst in nanoseconds at the rate.
     pub burst_ns: u64,
-    /// Whose packets.
+    /// The class of traffic to limit.
     pub traffic: Traffic,
-    /// The devices through which packets wait in `fq`, by their numbers.
+    /// The numbers of the devices where packets wait in `fq`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fq_devices: Vec<u32>,
 }
@@ -93,7 +94,7 @@ impl From<&Limits> for RecordedLimits {
 }
 
 impl RecordedLimits {
-    /// Returns the limits. A burst beyond the longest is the longest. A queue for downloads has no record.
+    /// Returns the limits, with a burst of at most [`Burst::MAX`]. The ledger does not record queues for downloads.
     pub fn limits(&self) -> Limits {
         let devices: FqDevices = self.fq_devices.iter().copied().collect();
         Limits {
@@ -109,38 +110,38 @@ impl RecordedLimits {
     }
 }
 
-/// One throttle.
+/// The ledger entry of one throttle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// [`SCHEMA_VERSION`].
+    /// The version of the format: [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The throttle's name, unique on this host and boot; the file is called `NAME.json`.
+    /// The throttle's name, unique on this host and boot. The file is `NAME.json`.
     pub throttle: String,
-    /// Who made it.
+    /// The process that added the throttle.
     pub owner: Owner,
-    /// How far it has come.
+    /// The throttle's progress.
     pub stage: Stage,
-    /// Meant to outlive its owner.
+    /// The throttle is meant to outlive its owner.
     pub persist: bool,
-    /// The cgroup's directory when the throttle was made, as an absolute path.
+    /// The absolute path of the cgroup's directory when the throttle was added.
     #[serde(with = "crate::serde_path")]
     pub cgroup_path: PathBuf,
-    /// The cgroup's id: a directory made again at that path is not the same cgroup.
+    /// The cgroup's id. A new directory at the same path is another cgroup.
     pub cgroup_id: CgroupId,
-    /// What was, or was about to be, attached.
+    /// The attachments that exist, or that the engine was about to make.
     pub attachments: Vec<RecordedAttachment>,
-    /// The owner, which lives, has seen that the cgroup was removed. It waits for another one at that path.
+    /// The owner is running, has seen its cgroup removed, and waits for a new cgroup at the path.
     #[serde(default, skip_serializing_if = "is_false")]
     pub waiting: bool,
-    /// The inode number of the cgroup namespace that `cgroup_path` was written in; 0 where nobody knew. In another one the
-    /// same path may be another cgroup's.
+    /// The inode number of the cgroup namespace in which `cgroup_path` was written; 0 if unknown. In another namespace
+    /// the same path may name another cgroup.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cgroup_namespace: u64,
-    /// The cgroup at the top of the mount that `cgroup_path` leads through. Below another top the same path is another
-    /// cgroup's. `None` where nobody knew, as in entries of older versions.
+    /// The cgroup at the top of the mount through which `cgroup_path` leads. Below another top the same path names
+    /// another cgroup. `None` if unknown, as in entries of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_top: Option<CgroupId>,
-    /// Other people's programs may go out of force while it lasts.
+    /// The throttle may put other people's programs out of force.
     #[serde(default, skip_serializing_if = "is_false")]
     pub displace: bool,
 }
@@ -156,34 +157,33 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Entry {
-    /// Whether it stands for a finished throttle that is meant to outlive its owner.
+    /// Tells whether the throttle is complete and meant to outlive its owner.
     pub fn is_kept(&self) -> bool {
         self.persist && self.stage == Stage::Attached
     }
 
-    /// Whether it says enough to arm the throttle on another cgroup. Entries of older versions do not.
+    /// Tells whether the entry has enough data to arm the throttle on another cgroup. Entries of older versions do not.
     pub fn can_be_armed(&self) -> bool {
         let mut limits = self.attachments.iter().filter(|it| it.former_cgroup.is_none());
         self.is_kept() && limits.any(|it| it.limits.is_some())
     }
 }
 
-/// A ledger as it was found.
+/// The contents of a ledger.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// The entries that could be read, by file name.
+    /// The readable entries, by file name.
     pub entries: Vec<(PathBuf, Entry)>,
-    /// Files that could not: torn, foreign, of another version, or denied. They are left alone.
+    /// The unreadable files, which are torn, foreign, of another version, or denied. Readers leave them alone.
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
-/// Reads the ledger in `dir`. A folder that does not exist is an empty ledger.
+/// Reads the ledger in `dir`. A missing folder counts as an empty ledger.
 ///
-/// Files that do not end in `.json` are none of the ledger's.
+/// Ignores files whose name does not end in `.json`.
 ///
 /// # Errors
-/// When the folder itself cannot be listed; what is wrong with one file is in
-/// [`Ledger::unreadable`] instead.
+/// When the folder cannot be listed. [`Ledger::unreadable`] has the errors of single files.
 pub fn read(dir: &Path) -> io::Result<Ledger> {
     let listing = match fs::read_dir(dir) {
         Ok(listing) => listing,
@@ -195,13 +195,13 @@ pub fn read(dir: &Path) -> io::Result<Ledger> {
     Ok(Ledger::collect(entries.map(|path| (fs::read(&path), path))))
 }
 
-/// Whether a file is the ledger's, by its name.
+/// Tells from its name whether a file belongs to the ledger.
 pub fn is_entry(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "json")
 }
 
 impl Ledger {
-    /// Sorts what was read of the ledger's files.
+    /// Sorts the contents of the ledger's files into entries and unreadable files.
     pub fn collect(files: impl IntoIterator<Item = (io::Result<Vec<u8>>, PathBuf)>) -> Self {
         let mut ledger = Self::default();
         for (read, path) in files {
@@ -210,7 +210,7 @@ impl Ledger {
                     Ok(entry) => ledger.entries.push((path, entry)),
                     Err(why) => ledger.unreadable.push((path, why)),
                 },
-                // Its owner has just removed it.
+                // The owner has just removed the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => ledger.unreadable.push((path, error.to_string())),
             }
@@ -221,7 +221,7 @@ impl Ledger {
     }
 }
 
-/// Reads one entry.
+/// Parses one entry.
 ///
 /// # Errors
 /// A sentence for people: not JSON, not an entry, or an entry of another version.

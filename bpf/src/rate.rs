@@ -1,4 +1,4 @@
-//! Rates as they are typed and printed.
+//! Rates as people type and read them.
 
 use std::fmt::{self, Write};
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::Bytes;
 
-/// Bytes per second, from 1 kB/s to 100 GB/s.
+/// A rate in bytes per second, from 1 kB/s to 100 GB/s.
 ///
 /// ```
 /// use bpf::limits::Rate;
@@ -29,10 +29,10 @@ impl Rate {
     /// 100 GB/s.
     pub const MAX: Self = Self(100_000_000_000);
 
-    /// A rate in bytes per second.
+    /// Creates a rate in bytes per second.
     ///
     /// # Errors
-    /// When it lies outside of [`Rate::MIN`] and [`Rate::MAX`].
+    /// When the rate is below [`Rate::MIN`] or above [`Rate::MAX`].
     pub fn from_bytes_per_second(rate: u64) -> Result<Self, RateError> {
         if (Self::MIN.0..=Self::MAX.0).contains(&rate) {
             Ok(Self(rate))
@@ -41,12 +41,12 @@ impl Rate {
         }
     }
 
-    /// Bytes per second.
+    /// Returns the rate in bytes per second.
     pub fn bytes_per_second(self) -> u64 {
         self.0
     }
 
-    /// The units that are accepted, as a table for help, errors and documents.
+    /// Returns a table of the accepted units, for help, errors and documents.
     pub fn units() -> String {
         let mut text = String::new();
         for row in &UNITS {
@@ -71,34 +71,34 @@ impl From<Rate> for u64 {
     }
 }
 
-/// A text that is not a rate.
+/// The reason why a text is not a rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
-    /// Not a number with a unit.
+    /// The text is not a number with a unit.
     #[error("\"{text}\" is not a rate: {why}. A rate is a number and one of these units, with or without /s:\n{units}", units = Rate::units().trim_end())]
     Malformed {
-        /// What was typed.
+        /// The text.
         text: String,
-        /// What is wrong with it, without a full stop.
+        /// The reason, without a full stop.
         why: String,
     },
-    /// Too low or too high.
+    /// The rate is too low or too high.
     #[error("\"{0}\" is not a rate: it lies outside of 1 kB/s (1K) to 100 GB/s (100G)")]
     OutOfRange(String),
 }
 
-/// Units of one kind.
+/// Units with one meaning.
 struct Units {
-    /// How they are written (see [`is_written_as`]), and how many bits or bytes one of them is.
+    /// The units' names (see [`is_written_as`]), each with the number of bits or bytes in one unit.
     names: &'static [(&'static str, u64)],
     means: &'static str,
-    /// How many of them make a byte.
+    /// The number of units in a byte: 1 for bytes, 8 for bits.
     per_byte: u64,
 }
 
 const TERA: u64 = 1_000_000_000_000;
 
-/// All that is accepted. What prints and documents it is made from this, too.
+/// Every accepted unit. The parser, the help and the documents all use this table.
 const UNITS: [Units; 4] = [
     Units {
         names: &[
@@ -139,7 +139,8 @@ const UNITS: [Units; 4] = [
     },
 ];
 
-/// Upper and lower case are alike, but for the B of bytes: a small one means bits to many.
+/// Tells whether a unit matches a name. Case does not matter, except for the B of bytes: many people read a small b as
+/// bits.
 fn is_written_as(unit: &str, name: &str) -> bool {
     unit.eq_ignore_ascii_case(name) && unit.ends_with('B') == name.ends_with('B')
 }
@@ -147,8 +148,8 @@ fn is_written_as(unit: &str, name: &str) -> bool {
 impl FromStr for Rate {
     type Err = RateError;
 
-    /// A decimal number and one of [`Rate::units`], with or without `/s`. What may mean bits as well as bytes is
-    /// refused: `10Mb`, `10mbps`.
+    /// Parses a decimal number with one of [`Rate::units`], with or without `/s`. Refuses a unit that may mean bits or
+    /// bytes, such as `10Mb` or `10mbps`.
     fn from_str(text: &str) -> Result<Self, RateError> {
         let malformed = |why: String| RateError::Malformed { text: text.to_owned(), why };
         let out_of_range = || RateError::OutOfRange(text.to_owned());
@@ -177,10 +178,10 @@ impl FromStr for Rate {
     }
 }
 
-/// Digits before the point that are looked at: more are out of range in any unit.
+/// The most digits before the point that are parsed. A longer number is out of range in any unit.
 const LONGEST: usize = 15;
 
-/// A decimal number in millionths, and how many digits stand before its point.
+/// Parses a decimal number. Returns it in millionths, with the number of digits before its point.
 fn decimal_micros(number: &str) -> Result<(u128, usize), &'static str> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if number.is_empty() {
@@ -203,7 +204,7 @@ fn decimal_micros(number: &str) -> Result<(u128, usize), &'static str> {
     Ok((micros, whole_digits))
 }
 
-/// Why there is no number, for who had something else in mind.
+/// Explains why a text does not begin with a number, and guesses what the user meant.
 fn why_no_number(bare: &str, why: &str) -> String {
     match bare.to_ascii_lowercase().as_str() {
         "unlimited" | "infinite" | "infinity" | "inf" | "none" | "max" | "off" => {
@@ -222,7 +223,7 @@ fn why_no_unit(number: &str, unit: &str) -> String {
         return "the decimal point is a point, as in 1.5M".to_owned();
     }
     let lower = unit.to_ascii_lowercase();
-    // tc's kbps are bytes, everybody else's are bits.
+    // `kbps` means bytes in tc, but bits everywhere else.
     let stem = lower.strip_suffix("ps").unwrap_or(&lower);
     let prefix = stem.strip_suffix("bit").or_else(|| stem.strip_suffix('b'));
     let prefix =

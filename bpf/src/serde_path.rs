@@ -1,7 +1,7 @@
 //! Paths in JSON, for `#[serde(with = "bpf::serde_path")]`.
 //!
-//! A path is bytes, JSON is text: a path that is UTF-8 is written as it is, any other as
-//! `{"hex": "2f61ff"}`, so that no path is lost or mistaken for another.
+//! JSON strings are text, but a path is bytes. A path that is valid UTF-8 becomes a string. Any other path becomes
+//! `{"hex": "2f61ff"}`. So no path is lost or mistaken for another.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,10 +16,10 @@ enum Text<'a> {
     Bytes { hex: String },
 }
 
-/// Writes `path`.
+/// Serializes a path.
 ///
 /// # Errors
-/// Only the serializer's own.
+/// Those of the serializer.
 pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     match path.to_str() {
         Some(text) => Text::Utf8(text.into()),
@@ -28,7 +28,7 @@ pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::
     .serialize(serializer)
 }
 
-/// Reads a path that [`serialize`] wrote.
+/// Deserializes a path that [`serialize`] wrote.
 ///
 /// # Errors
 /// When it is neither a string nor an object with an even number of hexadecimal digits.

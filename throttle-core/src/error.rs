@@ -1,4 +1,4 @@
-//! What can go wrong in the engine.
+//! The errors of the engine.
 
 mod files;
 
@@ -17,59 +17,59 @@ use crate::spec::Direction;
 /// The result of the engine's operations.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong in the engine.
+/// An error of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A call into the kernel failed.
+    /// A kernel call failed.
     #[error("{}", explained(.0))]
     Kernel(kernel::Error),
-    /// The wished mode cannot be had.
+    /// The host cannot grant the wished mode.
     #[error(transparent)]
     Mode(#[from] Refusal),
     /// The ledger could not be read or written.
     #[error("cannot {} {}: {}", action.words(), path.display(), why_not(*action, error))]
     Ledger {
-        /// What was tried.
+        /// The failed action.
         action: Action,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The file system's error.
         error: io::Error,
     },
-    /// Neither a download nor an upload rate.
+    /// The spec has neither a download nor an upload rate.
     #[error("nothing to limit: give a download rate, an upload rate, or both")]
     NothingToLimit,
-    /// A process in the root cgroup.
+    /// The process is in the root cgroup.
     #[error(
         "process {0} lives in the root cgroup, which is the whole host; put it into a cgroup of its own, \
          or name the root with --cgroup / if the whole host is what you mean"
     )]
     RootCgroup(u32),
-    /// No such process.
+    /// There is no such process.
     #[error("there is no process {0}")]
     NoSuchProcess(u32),
-    /// The engine has no throttle of that id.
+    /// The engine has no throttle with this number.
     #[error("there is no throttle {0}")]
     NoSuchThrottle(ThrottleId),
-    /// A change names a direction that the throttle does not limit.
+    /// The change names a direction that the throttle does not limit.
     #[error("throttle {0} does not limit {1}: remove it and add one that does")]
     NoSuchDirection(ThrottleId, Direction),
-    /// The ledger has no throttle of that name.
+    /// The ledger has no throttle with this name.
     #[error("there is no pinned throttle '{0}'; 'chadthrottle list' shows those that there are")]
     NoSuchRecord(String),
-    /// The ledger has no throttle of any of these names.
+    /// The ledger has no throttle with any of these names.
     #[error(
         "there are no pinned throttles {}; 'chadthrottle list' shows those that there are",
         quoted(.0)
     )]
     NoSuchRecords(Vec<String>),
-    /// A record whose path may be another cgroup's here.
+    /// The entry's path comes from another namespace, where it may name another cgroup.
     #[error(
         "throttle '{0}' was made in another cgroup or pid namespace (a container's?), so its path may be another cgroup's here: arm \
          it there, or end it with 'chadthrottle rm {0}'"
     )]
     Elsewhere(String),
-    /// A record whose path leads through another mount here, or nobody knows through which it led.
+    /// The entry's path leads through another mount here, or the entry does not say through which mount it led.
     #[error(
         "throttle '{name}' was not armed, because {} may be another cgroup here: {}; run this where the throttle was made, \
          or end it with 'chadthrottle rm {name}'",
@@ -77,73 +77,73 @@ pub enum Error {
         another_top(*recorded, *found)
     )]
     AnotherTop {
-        /// The throttle.
+        /// The throttle's name.
         name: String,
         /// The recorded path.
         path: PathBuf,
-        /// The cgroup at the top of the mount when the throttle was made.
+        /// The recorded cgroup at the top of the mount.
         recorded: Option<kernel::CgroupId>,
-        /// The one at the top of the mount which has the path now.
+        /// The cgroup at the top of the mount that now has the path.
         found: Option<kernel::CgroupId>,
     },
-    /// The ledger does not say what a throttle allows.
+    /// The entry has no limits.
     #[error(
         "the record of throttle '{0}' does not say what it allows, because an older version wrote it: end it with \
          'chadthrottle rm {0}'"
     )]
     NoLimits(String),
-    /// A recorded throttle whose process lives and holds it.
+    /// The throttle's owner is running and holds it.
     #[error(
         "throttle '{name}' is in the hands of process {pid}, which still runs: end that process"
     )]
     OwnerLives {
-        /// The throttle.
+        /// The throttle's name.
         name: String,
-        /// Its owner.
+        /// The owner's pid.
         pid: u32,
     },
-    /// A recorded throttle whose process may live and hold it.
+    /// The throttle's owner may be running and may hold it.
     #[error(
         "throttle '{name}' cannot be removed here: {}; run 'chadthrottle rm {name}' where the throttle was made, or end its \
          owner there",
         unknown_owner(*pid, *elsewhere)
     )]
     OwnerUnknown {
-        /// The throttle.
+        /// The throttle's name.
         name: String,
-        /// Its owner.
+        /// The owner's pid.
         pid: u32,
-        /// The pid is of another pid namespace, so that a stranger has it here.
+        /// The pid comes from another pid namespace, so it may belong to another process here.
         elsewhere: bool,
     },
-    /// Detaching did not do it: the program is still on the cgroup's list.
+    /// The program is still on the cgroup's list after a successful detach.
     #[error(
         "program {program} is still attached to {cgroup} ({attach_type}) after it was detached; \
          somebody attached it again"
     )]
     StillAttached {
-        /// The program.
+        /// The program's id.
         program: kernel::ProgramId,
-        /// Where, as far as is known.
+        /// The cgroup, as far as known.
         cgroup: String,
-        /// Where on it.
+        /// The attach type.
         attach_type: kernel::AttachType,
     },
-    /// A pinned throttle has links, but their pins are in a bpffs that is not here.
+    /// The throttle's links exist, but their pins are in a bpffs that is not mounted here.
     #[error(
         "throttle '{name}' was left as it is: program {program} still exists, and its pin is in a bpffs that is not mounted here \
          ({}); run this where it is mounted",
         pin.display()
     )]
     PinOutOfSight {
-        /// The throttle.
+        /// The throttle's name.
         name: String,
-        /// One of its programs.
+        /// The id of one of the throttle's programs.
         program: kernel::ProgramId,
         /// The program's pin.
         pin: PathBuf,
     },
-    /// A recorded program exists, but neither its cgroup nor its pin can be found where they were.
+    /// The recorded program exists, but neither its cgroup nor its pin can be found.
     #[error(
         "program {program} still exists, but its cgroup cannot be found as {} ({}); 'chadthrottle-audit scan' \
          finds it wherever it is",
@@ -151,25 +151,25 @@ pub enum Error {
         instead(*another)
     )]
     OutOfSight {
-        /// The program.
+        /// The program's id.
         program: kernel::ProgramId,
-        /// Where its cgroup was.
+        /// The recorded path of the cgroup.
         cgroup: PathBuf,
-        /// The cgroup that has this path here. It is left alone.
+        /// The cgroup that has this path here. The engine leaves it alone.
         another: Option<kernel::CgroupId>,
     },
-    /// The cgroup of a process was removed under it.
+    /// The process's cgroup was removed.
     #[error("the cgroup of process {0} has been removed: move the process into one that exists")]
     CgroupRemoved(u32),
-    /// The process lives in a cgroup that cannot be seen from here.
+    /// The process's cgroup cannot be seen from here.
     #[error(
         "the cgroup of process {pid} cannot be seen from here: it lives in {seen}; run this where that is \
          mounted, on the host, say"
     )]
     CgroupOutOfSight {
-        /// The process.
+        /// The process's pid.
         pid: u32,
-        /// What was seen.
+        /// A description of what was found instead.
         seen: String,
     },
     /// The process is a zombie.
@@ -184,12 +184,12 @@ pub enum Error {
     AnotherCgroup {
         /// The cgroup's directory.
         path: PathBuf,
-        /// The id of the cgroup that was asked for.
+        /// The id of the requested cgroup.
         expected: kernel::CgroupId,
-        /// That of the one which is there.
+        /// The id of the cgroup at the path.
         found: kernel::CgroupId,
     },
-    /// A list of 64, which is all that the kernel takes.
+    /// The list has 64 programs, the kernel's limit.
     #[error(
         "no limit can be attached to {}: all 64 places are taken ({attach_type}); 'chadthrottle-audit scan --all' shows by \
          whom",
@@ -198,10 +198,10 @@ pub enum Error {
     Full {
         /// The cgroup.
         cgroup: PathBuf,
-        /// Which list.
+        /// The list's attach type.
         attach_type: kernel::AttachType,
     },
-    /// A program that was attached so that no other may join it, on the cgroup or above.
+    /// A program on the cgroup or an ancestor accepts no other.
     #[error(
         "no limit can be attached to {}: another program takes the place for itself, because it was attached without \
          BPF_F_ALLOW_MULTI: {}; have its owner attach it with that flag, or detach it",
@@ -210,10 +210,10 @@ pub enum Error {
     Exclusive {
         /// The cgroup.
         cgroup: PathBuf,
-        /// The program.
+        /// The programs on that list.
         programs: Vec<Neighbour>,
     },
-    /// A program above would go out of force.
+    /// An ancestor's program would go out of force.
     #[error(
         "a limit on {} would switch off another program there, because that was attached with BPF_F_ALLOW_OVERRIDE: {}; \
          have its owner attach it with BPF_F_ALLOW_MULTI, or {}",
@@ -222,12 +222,12 @@ pub enum Error {
     WouldDisplace {
         /// The cgroup.
         cgroup: PathBuf,
-        /// The programs.
+        /// The programs that would go out of force.
         programs: Vec<Neighbour>,
-        /// The pinned throttle that was to be armed again, if it was one.
+        /// The name of the pinned throttle, if it was being armed again.
         recorded: Option<String>,
     },
-    /// A program above went out of force.
+    /// An ancestor's program went out of force.
     #[error(
         "the limit on {} switched off another program there, so it was taken off again: {}; have its owner attach it \
          with BPF_F_ALLOW_MULTI, or {}",
@@ -236,21 +236,20 @@ pub enum Error {
     Displaced {
         /// The cgroup.
         cgroup: PathBuf,
-        /// The programs.
+        /// The programs that went out of force.
         programs: Vec<Neighbour>,
-        /// The pinned throttle that was to be armed again, if it was one.
+        /// The name of the pinned throttle, if it was being armed again.
         recorded: Option<String>,
     },
-    /// A list that changes faster than it can be read.
+    /// The list changed during every attempt to detach.
     #[error("the programs of {0} keep changing: try again")]
     Contended(String),
-    /// Several things went wrong, each on its own. What could not be removed is kept, and can be tried
-    /// again.
+    /// Several independent errors. What could not be removed stays, and the caller can try again.
     #[error("{}", join(.0))]
     Several(Vec<Error>),
 }
 
-// Not a source as well: its words are this error's own.
+// The kernel's error is not a source too, because this error already has its text.
 impl From<kernel::Error> for Error {
     fn from(error: kernel::Error) -> Self {
         Self::Kernel(error)
@@ -258,7 +257,7 @@ impl From<kernel::Error> for Error {
 }
 
 impl Error {
-    /// Advises as fits a recorded throttle, which has no options to be given when it is armed again.
+    /// Adds the name of a recorded throttle, whose advice differs: arming it again takes no options.
     pub(crate) fn of_record(mut self, name: &str) -> Self {
         match &mut self {
             Self::WouldDisplace { recorded, .. } | Self::Displaced { recorded, .. } => {
@@ -273,10 +272,10 @@ impl Error {
         self
     }
 
-    /// One error for several; `Ok` for none. Of throttles that do not exist it is said once.
+    /// Combines several errors into one; `Ok` for none. Merges the errors for throttles that do not exist.
     ///
     /// # Errors
-    /// When there is at least one.
+    /// When there is at least one error.
     pub fn collect(mut errors: Vec<Error>) -> Result<()> {
         let missing: Vec<_> = errors
             .iter()
@@ -305,7 +304,7 @@ fn join(errors: &[Error]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and ")
 }
 
-/// What there is instead of a cgroup that was recorded, maybe in another namespace.
+/// Says what is at a recorded cgroup's path, perhaps in another namespace.
 fn instead(another: Option<kernel::CgroupId>) -> String {
     match another {
         Some(id) => format!("that is another one here, id {id}, which is left alone"),
@@ -339,7 +338,7 @@ fn another_top(recorded: Option<kernel::CgroupId>, found: Option<kernel::CgroupI
     }
 }
 
-/// How to limit though that puts others' programs out of force.
+/// Says how to add the limit even though it puts others' programs out of force.
 fn all_the_same(recorded: Option<&str>) -> String {
     match recorded {
         None => "limit all the same with '--displace'".to_owned(),

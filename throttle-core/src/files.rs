@@ -1,5 +1,5 @@
-//! The file operations that the ledger needs, as a trait, so that the test harness can keep a ledger in memory
-//! and end a process, or make a call fail, at any of them.
+//! The ledger's file operations as a trait. The test harness keeps a ledger in memory, and can end a process or fail a
+//! call at any operation.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -10,36 +10,36 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-/// A lock that is held until this is dropped, or the process dies.
+/// A held lock. Dropping it, or the death of the process, releases it.
 pub trait Lock: Debug {}
 
-/// Operations on files. The errors are the file system's.
+/// File operations. Errors are those of the file system.
 pub trait Files: Debug {
-    /// Whether there is anything at that path.
+    /// Tells whether anything exists at a path.
     fn exists(&self, path: &Path) -> bool;
-    /// Makes a folder, and those above it.
+    /// Creates a folder and its missing parents.
     fn make_folder(&self, folder: &Path) -> io::Result<()>;
-    /// Waits for the exclusive lock on a file, which is made if it is missing.
+    /// Waits for the exclusive lock on a file. Creates the file if it is missing.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
-    /// The files of a folder.
+    /// Lists the files of a folder.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
-    /// A file's contents.
+    /// Reads a file's contents.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Writes a file, in place of what was there.
+    /// Writes a file, and replaces what was there.
     fn write(&self, path: &Path, contents: &[u8]) -> io::Result<()>;
-    /// Gives a file another's name and place, in one piece.
+    /// Renames a file atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Writes a new file that only its owner can read; fails where there is one.
+    /// Writes a new file that only its owner can read. Fails if the path exists.
     fn write_secret(&self, path: &Path, contents: &[u8]) -> io::Result<()>;
-    /// Gives a file a second name; fails where that is taken.
+    /// Creates a hard link to a file. Fails if the path exists.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Makes up a number that nobody can guess.
+    /// Returns a random number that nobody can guess.
     fn random(&self) -> io::Result<u64>;
 }
 
-/// The file system.
+/// The host's file system.
 #[derive(Debug, Clone, Copy)]
 pub struct FileSystem;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A throttle of one engine.
+/// The number of a throttle, unique in one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ThrottleId(pub u32);
 

@@ -1,4 +1,4 @@
-//! Writing the ledger. Its format, and how it is read, is [`bpf::ledger`].
+//! Writing the ledger. [`bpf::ledger`] defines the format and reads it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,25 +9,25 @@ use bpf::ledger::{Entry, Ledger, parse};
 use crate::error::{Action, Error, Result};
 use crate::files::{FileSystem, Files, Lock};
 
-/// What the names of files end in that are being written.
+/// The suffix of files that are still being written.
 const DRAFT: &str = ".json.draft";
 
-/// The folder of a ledger. Nothing is made before the first entry is written.
+/// The folder of a ledger. The first write creates it.
 #[derive(Debug, Clone)]
 pub struct LedgerDir {
     dir: PathBuf,
     files: Rc<dyn Files>,
 }
 
-/// The ledger is this process's alone until this is dropped (or the process dies).
+/// The lock on a ledger. Dropping it, or the death of the process, releases it.
 #[must_use = "dropping this lets others in"]
 #[derive(Debug)]
 pub struct Locked {
     _lock: Box<dyn Lock>,
 }
 
-/// Whether two entries are of one throttle. One load serves many cgroups, but each place once: this is as good as a
-/// name of its own. What it was before it was armed again, any start may have let go of.
+/// Tells whether two entries belong to one throttle. A load serves each place only once, so owner, cgroup and programs
+/// identify a throttle. Former attachments do not count, because any start may have removed them.
 fn is_same(found: &Entry, entry: &Entry) -> bool {
     let programs = |entry: &Entry| -> Vec<_> {
         let own = entry.attachments.iter().filter(|it| it.former_cgroup.is_none());
@@ -39,26 +39,26 @@ fn is_same(found: &Entry, entry: &Entry) -> bool {
 }
 
 impl LedgerDir {
-    /// The ledger in that folder.
+    /// Creates the value for a ledger in this folder.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self::on(Rc::new(FileSystem), dir)
     }
 
-    /// The ledger in that folder of other files than the file system's.
+    /// Creates the value for a ledger in this folder of other files than the host's.
     pub fn on(files: Rc<dyn Files>, dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), files }
     }
 
-    /// Whether there is a folder at all.
+    /// Tells whether the folder exists.
     pub fn exists(&self) -> bool {
         self.files.exists(&self.dir)
     }
 
-    /// Waits until no other process is naming or settling throttles, and keeps them out. Owners hold this
-    /// for moments only.
+    /// Locks the ledger, so that no other process names or settles throttles. Waits for the current holder. Owners hold
+    /// the lock only for moments.
     ///
     /// # Errors
-    /// When the folder or the lock file cannot be made: without root.
+    /// When the folder or the lock file cannot be created, which needs root.
     pub fn lock(&self) -> Result<Locked> {
         let made = self.files.make_folder(&self.dir);
         made.map_err(|source| fail(Action::MakeLedger, &self.dir, source))?;
@@ -67,7 +67,7 @@ impl LedgerDir {
         Ok(Locked { _lock: lock })
     }
 
-    /// Every entry, and every file that is none. A folder that does not exist is an empty ledger.
+    /// Reads every entry, and every file that is not one. A missing folder counts as an empty ledger.
     ///
     /// # Errors
     /// When the folder cannot be listed.
@@ -80,13 +80,13 @@ impl LedgerDir {
         Ok(Ledger::collect(files.map(|path| (self.files.read(&path), path))))
     }
 
-    /// A name for a new throttle: the lowest number that neither the ledger nor `is_taken` knows. Only for
-    /// who holds the lock, and only until they let go of it.
+    /// Returns a name for a new throttle: the lowest number that neither the ledger nor `is_taken` knows. The name is
+    /// valid only while the caller holds the lock.
     pub fn free_name(&self, _lock: &Locked, is_taken: impl Fn(&str) -> bool) -> String {
         let mut number: u64 = 1;
         loop {
             let name = number.to_string();
-            // A file under that name, readable or not, is somebody's.
+            // A file with that name belongs to somebody, even if it is unreadable.
             if !self.files.exists(&self.path(&name)) && !is_taken(&name) {
                 return name;
             }
@@ -94,10 +94,10 @@ impl LedgerDir {
         }
     }
 
-    /// Writes an entry, in one piece: a reader sees the old one or the new one. Only for who holds the lock.
+    /// Writes an entry atomically. A reader sees the old entry or the new one. The caller holds the lock.
     ///
     /// # Errors
-    /// When it cannot be written; the old one stays then.
+    /// When the entry cannot be written. The old entry then stays.
     pub fn write(&self, _lock: &Locked, entry: &Entry) -> Result<()> {
         let path = self.path(&entry.throttle);
         let draft = self.dir.join(format!(".{}{DRAFT}", entry.throttle));
@@ -110,20 +110,22 @@ impl LedgerDir {
         write().map_err(|source| fail(Action::Write, &path, source))
     }
 
-    /// Whether an entry is still the one that stands in the ledger: somebody may have removed it since, and
-    /// somebody else may have taken its name. What is no entry under its name is taken for it: it was damaged.
+    /// Tells whether the ledger still has this throttle's entry. Somebody may have removed the entry, and another
+    /// throttle may have taken its name.
+    ///
+    /// A damaged file under the throttle's name counts as its entry.
     ///
     /// # Errors
-    /// When the file cannot be read: then it may be anybody's.
+    /// When the file cannot be read. It may then be anybody's.
     pub fn has(&self, _lock: &Locked, entry: &Entry) -> Result<bool> {
         let text = self.text_of(entry)?;
         Ok(text.is_some_and(|text| parse(&text).map_or(true, |found| is_same(&found, entry))))
     }
 
-    /// An entry as it stands in the ledger now. `None` where somebody has removed it, or it was damaged.
+    /// Returns the throttle's current entry. `None` if somebody has removed it, or if it is damaged.
     ///
     /// # Errors
-    /// When the file cannot be read: then it may be anybody's.
+    /// When the file cannot be read. It may then be anybody's.
     pub fn find(&self, _lock: &Locked, entry: &Entry) -> Result<Option<Entry>> {
         let found = self.text_of(entry)?.and_then(|text| parse(&text).ok());
         Ok(found.filter(|found| is_same(found, entry)))
@@ -137,11 +139,10 @@ impl LedgerDir {
         }
     }
 
-    /// Removes what writers that were killed half way have left: nobody is writing while this one holds the
-    /// lock.
+    /// Removes the drafts of killed writers. Nobody writes while the caller holds the lock.
     ///
     /// # Errors
-    /// When the folder cannot be listed or a file not removed.
+    /// When the folder cannot be listed, or a file cannot be removed.
     pub fn sweep(&self, _lock: &Locked) -> Result<()> {
         let listed = self.files.list(&self.dir);
         for path in listed.map_err(|source| fail(Action::List, &self.dir, source))? {
@@ -153,10 +154,10 @@ impl LedgerDir {
         Ok(())
     }
 
-    /// Removes an entry. One that is gone already is what was asked for.
+    /// Removes an entry. Removing an entry that is already gone succeeds.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// When the entry cannot be removed.
     pub fn remove(&self, path: &Path) -> Result<()> {
         match self.files.remove(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -166,7 +167,7 @@ impl LedgerDir {
         }
     }
 
-    /// The file of a throttle.
+    /// Returns the path of a throttle's file.
     pub fn path(&self, throttle: &str) -> PathBuf {
         self.dir.join(format!("{throttle}.json"))
     }

@@ -1,7 +1,7 @@
 //! One load of the packet programs.
 //!
-//! A load serves any number of cgroups, but each (cgroup, attach type) only once, because state and counters lie under
-//! that key. A second throttle on the same place needs a second load.
+//! A load serves any number of cgroups, but each cgroup and attach type only once, because they are the key of state
+//! and counters. A second throttle on the same place needs a second load.
 
 use std::rc::Rc;
 
@@ -9,16 +9,17 @@ use bpf::CgroupBpf;
 use bpf::throttle::Loaded;
 use kernel::{AttachType, CgroupId};
 
-/// One load. Every throttle that runs its programs holds it, so the programs go with the last throttle.
+/// One load. Each throttle that uses its programs holds it, so the programs end with the last throttle.
 pub(crate) struct Load<B: CgroupBpf> {
     pub(crate) programs: Loaded<B::Program>,
 }
 
-/// A (cgroup, attach type).
+/// A cgroup and attach type.
 pub(crate) type Place = (CgroupId, AttachType);
 
-/// Finds the first load that has all of these places free. `taken` has each throttle's load and places. A throttle keeps
-/// its places until it is removed, also those that it was detached from already, because its record still names them.
+/// Finds the first load in which all these places are free. `taken` lists each throttle's load and places.
+///
+/// A throttle keeps all its places until its removal succeeds, because its ledger entry still names them.
 pub(crate) fn find_free<'a, B: CgroupBpf + 'a>(
     loads: impl IntoIterator<Item = &'a Rc<Load<B>>>,
     taken: &(impl Iterator<Item = (&'a Rc<Load<B>>, &'a [Place])> + Clone),

@@ -1,5 +1,5 @@
-//! The secret by which the throttles of a host tell each other what they have dropped (see
-//! [`Config::mark`](crate::Config::mark)).
+//! The secret that cooperating throttles on a host share. With it a program signals that it has already dropped a
+//! packet (see [`Config::mark`](crate::Config::mark)).
 
 use std::io;
 use std::path::Path;
@@ -8,11 +8,11 @@ use crate::error::{Action, Result};
 use crate::files::Files;
 use crate::ledger::fail;
 
-/// Returns the mark in a folder. Makes one up and writes it for the owners to come, if there is none yet. Only its owner
-/// can read the file, and it stays until the host restarts.
+/// Returns the mark in a folder, and creates it if there is none. Only its owner can read the file. The file stays
+/// until the host restarts.
 ///
 /// # Errors
-/// When the folder or the file cannot be read or written: without root.
+/// When the folder or the file cannot be read or written, which needs root.
 pub fn shared(files: &dyn Files, dir: &Path) -> Result<u64> {
     let path = dir.join("mark");
     match read(files, &path) {
@@ -23,16 +23,17 @@ pub fn shared(files: &dyn Files, dir: &Path) -> Result<u64> {
     write(files, dir, &path).map_err(|error| fail(Action::Write, &path, error))
 }
 
-/// How often it is written again because the draft was swept up.
+/// The most attempts at writing, while others sweep up the draft.
 const MAX_RACES: usize = 16;
 
-/// A link to a whole file either comes to be or finds another's: nobody reads half of one. Returns what stands there.
+/// Publishes a complete draft through a hard link, so that nobody reads half of a file. Returns the mark that the file
+/// then has.
 fn write(files: &dyn Files, dir: &Path, path: &Path) -> io::Result<u64> {
     link(files, path, || link_new(files, dir, path))
 }
 
 fn link(files: &dyn Files, path: &Path, link_new: impl Fn() -> io::Result<()>) -> io::Result<u64> {
-    // A start sweeps up the drafts of killed writers, and may take one that was just written.
+    // An engine's start removes drafts of killed writers, and may remove one that was just written.
     for _ in 0..MAX_RACES {
         match link_new() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -43,9 +44,9 @@ fn link(files: &dyn Files, path: &Path, link_new: impl Fn() -> io::Result<()>) -
     Err(io::ErrorKind::NotFound.into())
 }
 
-/// Makes up a mark and writes it, if there is none.
+/// Makes up a mark and writes it, unless one exists.
 fn link_new(files: &dyn Files, dir: &Path, path: &Path) -> io::Result<()> {
-    // A name that nobody else has: other threads write here, and processes of this one's number in other pid namespaces.
+    // The name is random. Other threads may write here, and processes with the same pid in other pid namespaces.
     let draft = dir.join(format!(".mark-{:x}.json.draft", made_up(files)?));
     let mark = made_up(files)?;
     let written = files.write_secret(&draft, format!("{mark}\n").as_bytes());
@@ -65,7 +66,7 @@ fn read(files: &dyn Files, path: &Path) -> io::Result<u64> {
 }
 
 fn made_up(files: &dyn Files) -> io::Result<u64> {
-    // The lower half is not 0, which would mean none.
+    // Setting the lowest bit avoids 0, which would turn the mark off.
     Ok(files.random()? | 1)
 }
 

@@ -1,4 +1,4 @@
-//! How a throttle is attached, decided once from facts and the user's wish.
+//! Deciding how to attach a throttle, from the user's wish and the host's features.
 
 use std::fmt;
 
@@ -7,33 +7,34 @@ use bpf::with_fq;
 use kernel::probe::Support;
 use kernel::qdisc::Device;
 
-/// How the user wants programs to be attached.
+/// The user's wish for attaching programs. The engine grants it or refuses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
-    /// [`Mode::Link`] or nothing: the safest. Every kernel that runs the packet programs has links.
+    /// [`Mode::Link`], the safest mode. Every kernel that can run the packet programs has links.
     #[default]
     Link,
-    /// [`Mode::Pinned`] or nothing.
+    /// [`Mode::Pinned`].
     Pinned,
-    /// [`Mode::Legacy`] or nothing.
+    /// [`Mode::Legacy`].
     Legacy,
 }
 
-/// How programs are attached.
+/// The way programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Through a BPF link that this process holds (5.7): however the process ends, SIGKILL included, the
-    /// kernel detaches the program.
+    /// Through a BPF link that only this process holds (5.7). The kernel detaches the program when the process ends,
+    /// even by SIGKILL.
     Link,
-    /// Through a link pinned in a bpffs: meant to outlive the process, until it is removed or the host
-    /// restarts.
+    /// Through a link pinned in a bpffs. The link outlives the process, until somebody removes it or the host restarts.
     Pinned,
-    /// `BPF_PROG_ATTACH`: stays until it is detached. After a crash the next start detaches it.
+    /// Through `BPF_PROG_ATTACH`, without a link. The program stays attached until somebody detaches it. After a crash
+    /// the next start does so.
     Legacy,
 }
 
 impl Mode {
-    /// Whether attachments of this mode outlive a process that is killed, and so must be written ahead.
+    /// Tells whether attachments outlive a killed process. The engine then records them in the ledger before it
+    /// attaches.
     pub fn outlives_a_crash(self) -> bool {
         self != Mode::Link
     }
@@ -49,25 +50,25 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What the user asked for TCP.
+/// The user's wish for TCP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TcpWish {
-    /// Shape it where the kernel can.
+    /// [`Tcp::Shape`] if the kernel can, else [`Tcp::Police`].
     #[default]
     Auto,
-    /// [`Tcp::Shape`] or nothing.
+    /// [`Tcp::Shape`], or a refusal.
     Shape,
     /// [`Tcp::Police`].
     Police,
 }
 
-/// How TCP is held to the limit.
+/// The way a throttle limits TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tcp {
-    /// Its own sockets are paced, and who sends to them is offered no larger window than the rate needs; packets
-    /// are dropped only where that does not suffice. Needs a kernel that tells its types (BTF).
+    /// Paces the cgroup's own sockets, and offers their peers no larger window than the rate needs. Drops packets
+    /// only if that is not enough. Needs the kernel's type information (BTF).
     Shape,
-    /// As everything else: packets above the limit are dropped.
+    /// Drops packets above the limit, as for all other traffic.
     Police,
 }
 
@@ -80,76 +81,76 @@ impl fmt::Display for Tcp {
     }
 }
 
-/// What the user asked for packets that are sent above the limit.
+/// The user's wish for sent packets above the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeparturesWish {
-    /// They wait in `fq` where a device has it.
+    /// Packets wait in `fq` if a device has it.
     #[default]
     Auto,
-    /// The same, or nothing.
+    /// Packets wait in `fq`, or a refusal if no device has it.
     Fq,
-    /// They are dropped.
+    /// Packets are dropped.
     Off,
 }
 
-/// What the decision rests on.
+/// The host's features that the decision depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// What the kernel can do.
+    /// The kernel's features.
     pub support: Support,
-    /// The folder for pins is on a bpffs.
+    /// The folder for pins is in a bpffs.
     pub bpffs: bool,
 }
 
-/// A decision, and what the user should know of it.
+/// The decision, with notes for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// The mode.
     pub mode: Mode,
-    /// How TCP is held to the limit.
+    /// The way to limit TCP.
     pub tcp: Tcp,
-    /// Why it is not what one might expect.
+    /// Notes that explain an unexpected decision.
     pub notes: Vec<&'static str>,
 }
 
-/// Why a wish cannot be granted.
+/// The reason why the engine cannot grant a wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No links.
+    /// The kernel has no links.
     #[error(
         "this kernel has no BPF links (they came with Linux 5.7); \
          '--attach legacy' works, but a crash then leaves the throttle until the next start"
     )]
     NoLinks,
-    /// No types.
+    /// The kernel has no type information.
     #[error(
         "this kernel does not tell its types (/sys/kernel/btf/vmlinux is missing: it was built without \
          CONFIG_DEBUG_INFO_BTF), so TCP cannot be shaped; '--tcp police' works"
     )]
     NoTypes,
-    /// No `fq`.
+    /// No device has `fq`.
     #[error(
         "no network device sends through fq, so nothing keeps to departure times: \
          'tc qdisc replace dev DEVICE root fq' changes that, '--departures off' does without"
     )]
     NoFq,
-    /// No `fq` at all.
+    /// The kernel has no `fq`.
     #[error(
         "this kernel has no fq (CONFIG_NET_SCH_FQ), so nothing keeps to departure times: '--departures off' does without"
     )]
     NoFqInKernel,
-    /// A queue has no pin and no record.
+    /// The mode is not [`Mode::Link`]. A queue has no pin and no ledger entry.
     #[error("a queue for downloads goes with its process, so it needs '--attach link'")]
     QueueNeedsLink,
-    /// No place for pins.
+    /// No folder in a bpffs is available for pins.
     #[error("a pinned throttle needs a bpffs: mount -t bpf bpf /sys/fs/bpf")]
     NoBpffs,
 }
 
-/// Decides. What was asked for is done or refused, never replaced by something else.
+/// Decides how to attach a throttle. Grants exactly what was asked for, or refuses.
 ///
 /// # Errors
-/// When the facts do not allow the wish.
+/// When the host lacks a feature that the wish needs.
 pub fn decide(wish: Wish, tcp: TcpWish, facts: &Facts) -> Result<Decision, Refusal> {
     let mut notes = Vec::new();
     let mode = match wish {
@@ -174,11 +175,11 @@ pub fn decide(wish: Wish, tcp: TcpWish, facts: &Facts) -> Result<Decision, Refus
     Ok(Decision { mode, tcp, notes })
 }
 
-/// Decides through which devices what is sent above a limit is to wait in `fq`: those that have it. One is enough; what
-/// leaves through another is dropped above the burst.
+/// Decides on which devices sent packets above a limit wait in `fq`: those that have it. One such device is enough. On
+/// other devices, packets above the burst are dropped.
 ///
 /// # Errors
-/// When it was asked for and no device has it.
+/// When the wish demands `fq` and no device has it.
 pub fn departures(wish: DeparturesWish, devices: &[Device]) -> Result<FqDevices, Refusal> {
     let (known, _) = with_fq(devices);
     match (wish, known.iter().map(|device| device.number).collect::<FqDevices>()) {
@@ -188,7 +189,8 @@ pub fn departures(wish: DeparturesWish, devices: &[Device]) -> Result<FqDevices,
     }
 }
 
-/// Why no device has `fq`, if it is known whether the kernel has it: nobody is advised to use what is not there.
+/// Returns the reason why no device has `fq`. If the kernel is known to lack `fq`, the message does not advise to use
+/// it.
 pub fn no_fq(kernel_has_it: Option<bool>) -> Refusal {
     if kernel_has_it == Some(false) { Refusal::NoFqInKernel } else { Refusal::NoFq }
 }

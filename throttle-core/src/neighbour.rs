@@ -5,22 +5,22 @@ use std::path::PathBuf;
 
 use kernel::{AttachType, ProgramId};
 
-/// A program of somebody else's, as messages name it.
+/// Somebody else's program, as messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Its id.
+    /// The program's id.
     pub id: ProgramId,
-    /// Its name, as the kernel has it; `None` where that cannot be read.
+    /// The program's name in the kernel; `None` if it cannot be read.
     pub name: Option<String>,
-    /// Its tag.
+    /// The program's tag.
     pub tag: Option<String>,
-    /// Where on a cgroup.
+    /// The program's attach type.
     pub attach_type: AttachType,
-    /// The cgroup that it is attached to; `None` where that is out of sight.
+    /// The cgroup that the program is attached to; `None` if it is out of sight.
     pub cgroup: Option<PathBuf>,
 }
 
-/// `program 12 'firewall' (tag 0123456789abcdef), attached to /sys/fs/cgroup/a (cgroup_inet_egress)`.
+/// Prints `program 12 'firewall' (tag 0123456789abcdef), attached to /sys/fs/cgroup/a (cgroup_inet_egress)`.
 impl fmt::Display for Neighbour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "program {}", self.id)?;

@@ -1,8 +1,7 @@
-//! What a throttle does to other people's programs on its cgroup and above it.
+//! The effect of a throttle on other people's programs on its cgroup and on the ancestors.
 //!
-//! A program that was attached with `BPF_F_ALLOW_OVERRIDE` runs only as long as nothing is attached below it. So a
-//! throttle could switch a firewall off without an error from the kernel. The engine looks before it attaches, and once
-//! more after it.
+//! A program attached with `BPF_F_ALLOW_OVERRIDE` runs only while nothing is attached below it. So a throttle could
+//! switch a firewall off, and the kernel would report no error. The engine checks before it attaches, and again after.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,23 +14,23 @@ use kernel::{AttachType, ProgramId};
 use crate::error::{Error, Result};
 pub use crate::neighbour::Neighbour;
 
-/// What comes of attaching one more program to a cgroup so that others may join it.
+/// The effect of attaching one more program with `BPF_F_ALLOW_MULTI`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Joining<'a> {
-    /// It is attached, and every other program runs as before.
+    /// The program is attached, and every other program runs as before.
     Free,
-    /// The kernel refuses it: the list is full.
+    /// The kernel refuses the program, because the list is full.
     Full,
-    /// The kernel refuses it: this list, of the cgroup or above it, takes one program only.
+    /// The kernel refuses the program, because this list of the cgroup or an ancestor accepts one program only.
     Exclusive(&'a Level),
-    /// It is attached, and the program of this list above goes out of force.
+    /// The program is attached, and the program on this ancestor's list goes out of force.
     Displaces(&'a Level),
-    /// These programs run for the cgroup and are attached above what can be seen. Whether they go on cannot be told.
+    /// These programs run for the cgroup from ancestors out of sight. Nobody can tell whether they would go on.
     Unknown(Vec<ProgramId>),
 }
 
-/// Decides what comes of joining a list. The rules are those of `hierarchy_allows_attach` and
-/// `compute_effective_progs` in the kernel.
+/// Decides the effect of joining a list, by the kernel's rules in `hierarchy_allows_attach` and
+/// `compute_effective_progs`.
 pub fn joining(lineage: &Lineage) -> Joining<'_> {
     let Some((own, ancestors)) = lineage.levels.split_first() else {
         return Joining::Unknown(lineage.in_force.clone());
@@ -40,10 +39,10 @@ pub fn joining(lineage: &Lineage) -> Joining<'_> {
     let above = nearest.map(|level| (level, level.mode()));
     match (own.mode(), above) {
         (ListMode::Override | ListMode::Exclusive, _) => return Joining::Exclusive(own),
-        // The kernel asks the ancestors also where the cgroup has a list of its own already.
+        // The kernel checks the ancestors even if the cgroup already has a list of its own.
         (_, Some((level, ListMode::Exclusive))) => return Joining::Exclusive(level),
         (ListMode::Multi, _) if own.list.programs.len() >= MAX_PROGRAMS => return Joining::Full,
-        // With something of its own the cgroup has put its ancestors' OVERRIDE lists out of force already.
+        // The cgroup's own program has already put its ancestors' OVERRIDE lists out of force.
         (ListMode::Multi, _) => return Joining::Free,
         (ListMode::Empty, _) => {}
     }
@@ -55,10 +54,10 @@ pub fn joining(lineage: &Lineage) -> Joining<'_> {
     }
 }
 
-/// The programs that were in force before and are not any more, though nobody has detached them, as far as that can be
-/// seen; each with the cgroup that it is attached to, or `None` where that is out of sight.
+/// Returns the programs that `ours` has put out of force, each with its cgroup, or `None` if that is out of sight.
 ///
-/// `ours` has been attached in between.
+/// `before` and `after` were read before and after attaching `ours`. Programs that somebody has detached in between do
+/// not count, as far as that is visible.
 pub fn displaced(
     before: &Lineage,
     after: &Lineage,
@@ -79,14 +78,14 @@ pub fn displaced(
     let mut gone: Vec<_> = ran
         .into_iter()
         .filter(|(id, count)| runs.get(id).copied().unwrap_or_default() < *count)
-        // What its owner has detached meanwhile is none of our doing.
+        // A program that its owner has detached is not our doing.
         .filter(|(id, _)| listed(after, *id) >= listed(before, *id))
         .map(|(id, _)| {
             let level = after.levels.iter().find(|level| level.list.count(id) > 0);
             (id, level.map(|level| level.path.clone()))
         })
         .collect();
-    // One that came between the two looks: without ours it would be in force.
+    // A program that joined between the two reads would be in force without ours.
     let without_ours = without(after, |id| id == ours);
     if let Joining::Displaces(level) = joining(&without_ours) {
         let new = level.list.programs.iter().map(|program| program.id);
@@ -97,7 +96,7 @@ pub fn displaced(
     gone
 }
 
-/// The lists as they would be without programs of ours on the cgroup.
+/// Returns the lists without our programs on the cgroup.
 pub fn without(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) -> Lineage {
     let mut lineage = lineage.clone();
     if let Some(own) = lineage.levels.first_mut() {
@@ -106,7 +105,7 @@ pub fn without(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) -> Lineag
     lineage
 }
 
-/// The same without them on the cgroups above either.
+/// Returns the lists without our programs on the cgroup and on its ancestors.
 pub fn without_anywhere(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) -> Lineage {
     let mut lineage = lineage.clone();
     for level in &mut lineage.levels {
@@ -116,7 +115,7 @@ pub fn without_anywhere(lineage: &Lineage, is_ours: impl Fn(ProgramId) -> bool) 
 }
 
 impl Neighbour {
-    /// Names a program. What cannot be read of it is left out.
+    /// Describes a program. Leaves out what cannot be read.
     pub fn of<B: CgroupBpf>(
         kernel: &B,
         id: ProgramId,
@@ -129,17 +128,17 @@ impl Neighbour {
     }
 }
 
-/// Names the programs of a list.
+/// Describes the programs of a list.
 pub fn of_level<B: CgroupBpf>(kernel: &B, level: &Level, at: AttachType) -> Vec<Neighbour> {
     let ids = level.list.programs.iter().map(|program| program.id);
     ids.map(|id| Neighbour::of(kernel, id, at, Some(level.path.clone()))).collect()
 }
 
-/// Whether programs of ours may be attached where these lists are. Returns the programs that would go out of force, if
-/// that is allowed (`displace`).
+/// Checks whether our programs may join these lists. Returns the programs that would go out of force, if `displace`
+/// allows that.
 ///
 /// # Errors
-/// When the kernel would refuse one, or one would put somebody's program out of force.
+/// When the kernel would refuse a program. When somebody else's program would go out of force, and `displace` is false.
 pub(crate) fn check<B: CgroupBpf>(
     kernel: &B,
     lineages: &[Lineage],
@@ -166,7 +165,7 @@ pub(crate) fn check<B: CgroupBpf>(
     Ok(displaced)
 }
 
-/// The programs that ours have put out of force after all.
+/// Returns the programs that ours have put out of force.
 pub(crate) fn displaced_by<B: CgroupBpf>(
     kernel: &B,
     before: &[Lineage],

@@ -1,4 +1,4 @@
-//! What somebody asks the engine for.
+//! The caller's request to the engine.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,20 +8,20 @@ use kernel::{AttachType, CgroupId};
 
 use crate::mode::{TcpWish, Wish};
 
-/// Which way packets go, seen from the processes of the cgroup.
+/// The direction of packets, as seen by the cgroup's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// Received: ingress.
+    /// Received packets (ingress).
     Download,
-    /// Sent: egress.
+    /// Sent packets (egress).
     Upload,
 }
 
 impl Direction {
-    /// Both.
+    /// Both directions.
     pub const BOTH: [Self; 2] = [Direction::Download, Direction::Upload];
 
-    /// Where on a cgroup its program is attached.
+    /// Returns the attach type of the direction's program.
     pub fn attach_type(self) -> AttachType {
         match self {
             Direction::Download => AttachType::INET_INGRESS,
@@ -29,7 +29,7 @@ impl Direction {
         }
     }
 
-    /// The direction of an attach type. `None` for one that no throttle uses.
+    /// Returns the direction of an attach type. `None` for a type that has no limits of its own.
     pub fn of(attach_type: AttachType) -> Option<Self> {
         Self::BOTH.into_iter().find(|direction| direction.attach_type() == attach_type)
     }
@@ -44,37 +44,37 @@ impl fmt::Display for Direction {
     }
 }
 
-/// A throttle to add.
+/// The request to add a throttle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
-    /// The cgroup's directory. Every process in it and below it is limited, together.
+    /// The cgroup's directory. The throttle limits all processes in the cgroup and its descendants together.
     pub cgroup: PathBuf,
-    /// Its id, where it was looked up before: another cgroup at that path is not limited instead.
+    /// The cgroup's id, if known. The engine then refuses another cgroup at the path.
     pub cgroup_id: Option<CgroupId>,
-    /// The limit on what is received, if any.
+    /// The download limit, if any.
     pub download: Option<Rate>,
-    /// The limit on what is sent, if any.
+    /// The upload limit, if any.
     pub upload: Option<Rate>,
-    /// How much may pass at once.
+    /// The burst, for each direction.
     pub burst: Burst,
-    /// Whose packets.
+    /// The class of traffic to limit.
     pub traffic: Traffic,
-    /// How to attach.
+    /// The way to attach the programs.
     pub attach: Wish,
-    /// How to hold TCP to the limits.
+    /// The way to limit TCP.
     pub tcp: TcpWish,
-    /// Through which devices what is sent above the limit waits in `fq`: see [`Departures::Fq`].
+    /// The devices where sent packets above the limit wait in `fq`; see [`Departures::Fq`].
     pub departures: FqDevices,
-    /// What is received above the limit waits in a queue of its own ([`bpf::queue`]), which goes with this process: only
-    /// with [`Mode::Link`](crate::mode::Mode::Link), and where the download is limited.
+    /// Received packets above the limit wait in a queue of their own ([`bpf::queue`]), which ends with this process.
+    /// Needs a download limit and [`Mode::Link`](crate::mode::Mode::Link).
     pub queue: bool,
-    /// Limit also where that puts somebody else's program out of force, which was attached above with
-    /// `BPF_F_ALLOW_OVERRIDE`.
+    /// Add the throttle even if that puts somebody else's program out of force. Such a program is attached to an
+    /// ancestor with `BPF_F_ALLOW_OVERRIDE`.
     pub displace: bool,
 }
 
 impl Spec {
-    /// The limits of each direction that has one.
+    /// Returns the limits of each limited direction.
     pub fn limits(&self) -> Vec<(Direction, Limits)> {
         let limits = |rate, departures| Limits {
             rate,
@@ -93,21 +93,21 @@ impl Spec {
     }
 }
 
-/// New limits for a throttle that is there. Whatever is `None` stays as it is.
+/// The request to change a throttle. A field that is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The limit on what is received.
+    /// The new download limit.
     pub download: Option<Rate>,
-    /// The limit on what is sent.
+    /// The new upload limit.
     pub upload: Option<Rate>,
-    /// How much may pass at once.
+    /// The new burst.
     pub burst: Option<Burst>,
-    /// Whose packets.
+    /// The new class of traffic.
     pub traffic: Option<Traffic>,
 }
 
 impl Change {
-    /// The new rate of a direction, if it changes.
+    /// Returns the new rate of a direction, if the request has one.
     pub fn rate(&self, direction: Direction) -> Option<Rate> {
         match direction {
             Direction::Download => self.download,
@@ -115,7 +115,7 @@ impl Change {
         }
     }
 
-    /// What the limits of a direction become.
+    /// Returns a direction's limits after the change.
     #[must_use]
     pub fn apply(&self, direction: Direction, limits: &Limits) -> Limits {
         Limits {

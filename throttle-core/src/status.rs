@@ -1,4 +1,4 @@
-//! What the engine says of its throttles.
+//! The engine's reports about its throttles.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,84 +13,85 @@ use crate::mode::{Mode, Tcp};
 use crate::neighbour::Neighbour;
 use crate::spec::Direction;
 
-/// A throttle was added.
+/// An added throttle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
-    /// Its number in this engine.
+    /// The throttle's number in this engine.
     pub id: ThrottleId,
-    /// Its name on this host, for one that outlives a crash.
+    /// The throttle's name on this host, if the throttle outlives a crash.
     pub name: Option<String>,
-    /// How it is attached.
+    /// The way the programs are attached.
     pub mode: Mode,
-    /// How TCP is held to the limits.
+    /// The way the throttle limits TCP.
     pub tcp: Tcp,
-    /// What the user should know of that.
+    /// Notes for the user about these decisions.
     pub notes: Vec<&'static str>,
-    /// Other people's programs that are out of force while it lasts; none unless [`Spec::displace`] allows it.
+    /// Other people's programs that are out of force while the throttle lasts. Empty unless [`Spec::displace`] allows
+    /// it.
     ///
     /// [`Spec::displace`]: crate::Spec::displace
     pub displaced: Vec<Neighbour>,
 }
 
-/// A throttle was armed again.
+/// A throttle that was armed again.
 #[derive(Debug)]
 pub struct Rearmed {
-    /// The throttle as it is now.
+    /// The throttle as added now.
     pub started: Started,
-    /// Whether what it was before could be let go of. If not, the next start on this host tries again.
+    /// The result of removing the former attachments. After an error the next start on this host tries again.
     pub forgotten: Result<()>,
 }
 
-/// A throttle was removed, and seen to be gone.
+/// A removed throttle. Queries have shown that its programs are gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
-    /// For each direction what it did.
+    /// The result for each direction.
     pub directions: BTreeMap<Direction, Detached>,
 }
 
-/// How a direction of a throttle is.
+/// The health of one of a throttle's programs.
 #[derive(Debug)]
 pub enum Health {
-    /// Attached.
+    /// The program is attached.
     Attached,
-    /// The cgroup was removed; removing the throttle tidies up.
+    /// The cgroup was removed. Removing the throttle cleans up.
     CgroupVanished,
-    /// The cgroup was removed, but sockets that were made in it are still open, and limited.
+    /// The cgroup was removed, but sockets made in it are still open, and limited.
     SocketsRemain,
-    /// Somebody else detached it.
+    /// Somebody else has detached the program.
     DetachedByOthers,
-    /// The kernel could not be asked.
+    /// The kernel could not be queried.
     Unknown(Error),
 }
 
-/// One direction of a throttle, as it is now.
+/// The current status of one direction of a throttle.
 #[derive(Debug)]
 pub struct DirectionStatus {
-    /// Which.
+    /// The direction.
     pub direction: Direction,
-    /// What it allows.
+    /// The limits.
     pub limits: Limits,
-    /// How it is.
+    /// The health of the direction's program.
     pub health: Health,
-    /// What it did so far. `None` when the cgroup is gone.
+    /// The counters since the throttle was added. `None` when the cgroup is gone.
     pub counters: Result<Option<Counters>>,
 }
 
-/// A throttle, as it is now.
+/// The current status of a throttle.
 #[derive(Debug)]
 pub struct ThrottleStatus {
-    /// Its number.
+    /// The throttle's number in this engine.
     pub id: ThrottleId,
-    /// Its name on this host, if it has one.
+    /// The throttle's name on this host, if it has one.
     pub name: Option<String>,
-    /// The cgroup's directory, when it was added.
+    /// The cgroup's directory when the throttle was added.
     pub cgroup: PathBuf,
-    /// How it is attached.
+    /// The way the programs are attached.
     pub mode: Mode,
-    /// How TCP is held to the limits.
+    /// The way the throttle limits TCP.
     pub tcp: Tcp,
-    /// How the program for TCP is; `None` where there is none.
+    /// The health of the program for TCP; `None` without one.
     pub tcp_health: Option<Health>,
-    /// Its directions. One that is missing here was removed when removing the other failed.
+    /// The limited directions. A direction is missing if it was removed while removing the other one failed.
     pub directions: Vec<DirectionStatus>,
 }

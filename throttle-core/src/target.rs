@@ -1,4 +1,4 @@
-//! From what a user names to the cgroup that is limited.
+//! Finding the cgroup that a user means.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use kernel::{Cgroup, CgroupId, process};
 
 use crate::error::{Error, Result};
 
-/// What finding a target asks of the host, so that a simulated one can take its place.
+/// The host's answers about targets, as a trait, so that a simulated host can take its place.
 pub trait Places {
     /// An open cgroup.
     type Cgroup;
@@ -16,9 +16,9 @@ pub trait Places {
     fn find(&self, named: &Path) -> kernel::Result<Self::Cgroup>;
     /// Returns a cgroup's directory and id.
     fn place(&self, cgroup: &Self::Cgroup) -> (PathBuf, CgroupId);
-    /// Tells what all belongs to a cgroup; see [`cgroup::reach`].
+    /// Tells what belongs to a cgroup; see [`cgroup::reach`].
     fn reach(&self, cgroup: &Self::Cgroup) -> kernel::Result<Reach>;
-    /// Tells whether single threads may live in a cgroup; see [`Cgroup::is_threaded`].
+    /// Tells whether single threads may be in a cgroup; see [`Cgroup::is_threaded`].
     fn is_threaded(&self, cgroup: &Self::Cgroup) -> kernel::Result<bool>;
     /// Finds the cgroup of a process, and proves it; see [`cgroup::home`].
     fn home(&self, pid: u32) -> kernel::Result<Home<Self::Cgroup>>;
@@ -26,56 +26,57 @@ pub trait Places {
     fn seen_instead(&self, listed: Option<&Path>, id: Option<CgroupId>) -> kernel::Result<String>;
     /// Lists the cgroups of a process's threads other than `thread`; see [`cgroup::threads_elsewhere`].
     fn threads_elsewhere(&self, process: u32, thread: u32) -> kernel::Result<Vec<PathBuf>>;
-    /// Lists the pids in a cgroup and below, and tells whether that is all of them.
+    /// Lists the pids in a cgroup and its descendants, and tells whether the list is complete.
     fn processes_below(&self, cgroup: &Path) -> (Vec<u32>, bool);
-    /// Returns the name of a process; none where it has ended.
+    /// Returns the name of a process; `None` if it has ended.
     fn name_of(&self, pid: u32) -> Option<String>;
 }
 
-/// What a user names.
+/// The target that a user names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A cgroup, as [`cgroup::find`] takes it: its directory, or its path below the cgroup2 mount.
+    /// A cgroup's directory, or its path below the cgroup2 mount; see [`cgroup::find`].
     Cgroup(PathBuf),
-    /// A process: the cgroup that it is in now. Its sockets stay in that cgroup's limit even if it moves.
+    /// A process, which stands for its current cgroup. Its sockets stay limited even if the process moves to another
+    /// cgroup.
     Process(u32),
 }
 
-/// A process that shares a cgroup.
+/// Another process in the same cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Its pid.
+    /// The process's pid.
     pub pid: u32,
-    /// Its name.
+    /// The process's name.
     pub comm: String,
 }
 
-/// The cgroup of a target.
+/// A target's cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// Its directory.
+    /// The cgroup's directory.
     pub cgroup: PathBuf,
-    /// Its id: a directory made again at that path, or seen there from another namespace, is not the same cgroup.
+    /// The cgroup's id. A new directory at that path, or the same path in another namespace, is another cgroup.
     pub cgroup_id: CgroupId,
-    /// What all belongs to it, where it is the top of something.
+    /// What belongs to the cgroup, if it is the top of something.
     pub reach: Reach,
-    /// For a process: the others that live in its cgroup or below, and will be limited with it.
+    /// For a process, the other processes in its cgroup and the descendants. The throttle will limit them too.
     pub neighbours: Vec<Neighbour>,
-    /// Some cgroups below could not be asked for their processes, so there may be more neighbours.
+    /// The processes of some descendants could not be listed, so there may be more neighbours.
     pub neighbours_hidden: bool,
-    /// For a thread: the process that it belongs to.
+    /// For a thread, its process.
     pub thread_of: Option<u32>,
-    /// Cgroups in which the process has other threads, which will not be limited, as `/proc` names them. None where that
-    /// cannot be told.
+    /// The cgroups of the process's other threads, as `/proc` names them. The throttle will not limit these threads.
+    /// `None` if unknown.
     pub threads_elsewhere: Option<Vec<PathBuf>>,
 }
 
 impl Target {
-    /// Finds the cgroup, and proves for a process that it lives there.
+    /// Finds a target's cgroup. For a process, also verifies that the process is in that cgroup.
     ///
     /// # Errors
-    /// When there is no such cgroup, when the process does not exist, lives in the root cgroup or where it cannot be seen
-    /// from here, or when cgroup2 is not mounted.
+    /// When there is no such cgroup or process, or when cgroup2 is not mounted. When the process is in the root cgroup,
+    /// or in a cgroup that cannot be seen from here.
     pub fn resolve<P: Places>(&self, places: &P) -> Result<Resolved> {
         match self {
             Target::Cgroup(named) => of_cgroup(places, &places.find(named)?),
@@ -120,7 +121,7 @@ fn of_process<P: Places>(places: &P, pid: u32) -> Result<Resolved> {
 }
 
 impl Resolved {
-    /// The same for a process, or one of its threads: `named` is the number that the user gave.
+    /// Finds the cgroup of a process or of one of its threads. `named` is the number that the user gave.
     fn of_the_process<P: Places>(
         self,
         places: &P,
@@ -131,7 +132,7 @@ impl Resolved {
         let (mut pids, complete) = places.processes_below(&self.cgroup);
         pids.retain(|other| *other != process);
         pids.sort_unstable();
-        // Threads of a process have several cgroups.
+        // The threads of a process may be in several cgroups.
         pids.dedup();
         let neighbour = |pid| places.name_of(pid).map(|comm| Neighbour { pid, comm });
         Self {
@@ -144,7 +145,7 @@ impl Resolved {
     }
 }
 
-/// This host.
+/// The host that this process runs on.
 #[derive(Debug, Clone, Copy)]
 pub struct ThisHost;
 

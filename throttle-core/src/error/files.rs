@@ -1,15 +1,15 @@
-//! What can go wrong with the ledger's files, and the mark's.
+//! The errors of the ledger's and the mark's files.
 
 use std::io;
 
 use nix::errno::Errno;
 
-/// What is tried with the ledger's files, and the mark's.
+/// An action on the files of the ledger or of the mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Making the folder of the records.
+    /// Creating the ledger's folder.
     MakeLedger,
-    /// Making the folder of the mark.
+    /// Creating the mark's folder.
     MakeFolder,
     /// Locking the ledger.
     Lock,
@@ -24,7 +24,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// In words, before the path.
+    /// Returns the action in words, to go before the path.
     pub fn words(self) -> &'static str {
         match self {
             Self::MakeLedger | Self::MakeFolder => "make the folder",
@@ -48,7 +48,7 @@ impl Action {
     }
 }
 
-/// Why, what to do about it, and last the call and its errno.
+/// Says why the action failed, what to do about it, and then the call with its errno.
 pub(super) fn why_not(action: Action, error: &io::Error) -> String {
     why_not_to(nix::unistd::geteuid().is_root(), action, error)
 }

@@ -1,4 +1,4 @@
-//! The places of a cgroup that a program can be attached to.
+//! Cgroup attach types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 use libbpf_sys as sys;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A cgroup attach type, under the name that bpftool gives it (`cgroup_inet_ingress`).
+/// A cgroup attach type, with the name that bpftool uses (`cgroup_inet_ingress`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttachType(u8);
 
-/// One row of the table: `enum bpf_attach_type`, bpftool's name, and the types of program (as
-/// bpftool calls them) that the kernel lets attach there.
+/// A row of the table: `enum bpf_attach_type`, bpftool's name, and the program type that the kernel accepts there, in
+/// bpftool's words.
 type Row = (sys::bpf_attach_type, &'static str, &'static str);
 
 /// Every cgroup attach type up to kernel 6.18, in the order of the kernel's enumeration.
@@ -48,37 +48,37 @@ const TABLE: [Row; 29] = [
 ];
 
 impl AttachType {
-    /// Packets that a socket of the cgroup receives.
+    /// For packets that the cgroup's sockets receive.
     pub const INET_INGRESS: Self = Self(0);
-    /// Packets that a socket of the cgroup sends.
+    /// For packets that the cgroup's sockets send.
     pub const INET_EGRESS: Self = Self(1);
-    /// What becomes of TCP sockets of the cgroup.
+    /// For events of the cgroup's TCP sockets.
     pub const SOCK_OPS: Self = Self(3);
-    /// Hooks of security modules: one attach type for many hooks, each with a list of its own.
+    /// For hooks of security modules. One attach type stands for many hooks, and each hook has its own list.
     pub const LSM: Self = Self(23);
 
-    /// Every cgroup attach type that this build knows, in the kernel's order. The running kernel may
-    /// know fewer: see [`crate::attach::probe`].
+    /// Returns every cgroup attach type that this build knows, in the kernel's order. The running kernel may know
+    /// fewer; see [`crate::attach::probe`].
     pub fn all() -> impl Iterator<Item = Self> {
         (0..TABLE.len()).filter_map(|row| u8::try_from(row).ok().map(Self))
     }
 
-    /// The type that the kernel numbers so, if it is a cgroup's.
+    /// Returns the cgroup attach type with this kernel number. `None` for any other number.
     pub fn from_kernel(number: u32) -> Option<Self> {
         Self::all().find(|attach_type| attach_type.kernel() == number)
     }
 
-    /// The number in `enum bpf_attach_type`.
+    /// Returns the number in `enum bpf_attach_type`.
     pub fn kernel(self) -> u32 {
         self.row().0
     }
 
-    /// The name, as bpftool prints it.
+    /// Returns the name, as bpftool prints it.
     pub fn name(self) -> &'static str {
         self.row().1
     }
 
-    /// The type of the programs that can be attached here, as bpftool prints it.
+    /// Returns the type of the programs that can be attached here, as bpftool prints it.
     pub fn program_type(self) -> &'static str {
         self.row().2
     }
@@ -94,7 +94,7 @@ impl fmt::Display for AttachType {
     }
 }
 
-/// The name is not that of a cgroup attach type.
+/// The name is not a cgroup attach type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is no cgroup attach type; they are named as bpftool names them, such as cgroup_inet_ingress"

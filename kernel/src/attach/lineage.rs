@@ -1,5 +1,4 @@
-//! A cgroup's own list and those of its ancestors: what a program that joins the list does to the others follows from
-//! them.
+//! A cgroup's list and those of its ancestors. They decide what a new program on the cgroup does to other programs.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -17,19 +16,19 @@ use crate::cgroup::{Cgroup, DIRECTORY, ROOT_CGROUP_ID, shown};
 use crate::error::{Call, Error, Result};
 use crate::object::ids::{CgroupId, ProgramId};
 
-/// What is attached to one cgroup for one attach type.
+/// The programs attached to one cgroup for one attach type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Level {
-    /// The cgroup.
+    /// The cgroup's id.
     pub cgroup: CgroupId,
-    /// Its directory, for messages.
+    /// The cgroup's directory, for messages.
     pub path: PathBuf,
-    /// Its list.
+    /// The cgroup's list.
     pub list: ProgramList,
 }
 
 impl Level {
-    /// What the list lets others do, in one word.
+    /// Returns which other programs the list accepts.
     pub fn mode(&self) -> ListMode {
         if self.list.programs.is_empty() {
             ListMode::Empty
@@ -43,40 +42,42 @@ impl Level {
     }
 }
 
-/// What a list lets others do.
+/// Which other programs a list accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListMode {
-    /// Nothing is attached, so that any kind of list can begin.
+    /// The list is empty, so a program with any flags can start it.
     Empty,
-    /// `BPF_F_ALLOW_MULTI`: others may join, and those of descendants run beside it.
+    /// `BPF_F_ALLOW_MULTI`: the list accepts other programs, and descendants' programs run too.
     Multi,
-    /// `BPF_F_ALLOW_OVERRIDE`: one program, and it goes out of force where a descendant has one.
+    /// `BPF_F_ALLOW_OVERRIDE`: the list has one program, which is out of force for a descendant with its own program.
     Override,
-    /// No flag: one program, and no other here or below.
+    /// No flag: the list has one program, and no descendant may have another.
     Exclusive,
 }
 
-/// The lists that matter to a cgroup for one attach type.
+/// The lists that affect a cgroup for one attach type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lineage {
     /// The attach type.
     pub attach_type: AttachType,
-    /// The cgroup itself, then its ancestors, nearest first.
+    /// The cgroup's level, then its ancestors' levels, nearest first.
     pub levels: Vec<Level>,
-    /// The last level is the root of the hierarchy. If not, there are ancestors that this mount does not show.
+    /// The last level is the hierarchy's root. Otherwise this mount does not show all ancestors.
     pub is_whole: bool,
-    /// The programs that run for the cgroup, in order, those of ancestors out of sight included.
+    /// The programs that run for the cgroup, in run order. They include those of ancestors out of sight.
     pub in_force: Vec<ProgramId>,
 }
 
-/// Asks a cgroup and its ancestors for the lists of these attach types.
+/// Queries a cgroup and its ancestors for these attach types.
 ///
-/// Needs `CAP_NET_ADMIN`. Ancestors above the top of the mount that the cgroup was opened on are out of sight. Where it
-/// matters what they have, an iterator asks them ([`walk::upwards`]), if the kernel has it and the rights are there. The
-/// programs in force are told all the same. Nothing is left behind.
+/// Ancestors above the top of the cgroup's mount are out of sight. If their lists matter, an iterator reads them
+/// ([`walk::upwards`]), as far as the kernel and the capabilities allow. The programs in force are complete in any
+/// case.
+///
+/// Needs `CAP_NET_ADMIN`. Leaves nothing behind if the process dies.
 ///
 /// # Errors
-/// `Denied` without the right; `Vanished` when the cgroup was removed.
+/// `Denied` without the capability; `Vanished` when the cgroup was removed.
 pub fn lineages(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
     let mut lineages = in_sight(cgroup, attach_types)?;
     if lineages.iter().any(Lineage::hides_what_matters)
@@ -87,10 +88,10 @@ pub fn lineages(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Line
     Ok(lineages)
 }
 
-/// The same with every ancestor that has programs, whether this mount shows it or not.
+/// Queries as [`lineages`] does, and includes every ancestor with programs, even those that this mount does not show.
 ///
 /// # Errors
-/// Those of [`lineages`]; where ancestors are out of sight also those of [`walk::upwards`], which needs Linux 6.1.
+/// Those of [`lineages`]. If ancestors are out of sight, also those of [`walk::upwards`], which needs Linux 6.1.
 pub fn whole_lineages(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
     let mut lineages = in_sight(cgroup, attach_types)?;
     if lineages.iter().any(|lineage| !lineage.is_whole) {
@@ -106,7 +107,7 @@ fn complete_all(lineages: &mut [Lineage], above: &[(CgroupId, BTreeMap<AttachTyp
     }
 }
 
-/// The lists of the cgroup and of those ancestors that this mount shows.
+/// Queries the cgroup and those ancestors that this mount shows.
 fn in_sight(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>> {
     let (ancestors, is_whole) = ancestors(cgroup)?;
     let mut query = Query::new(false);
@@ -133,15 +134,15 @@ fn in_sight(cgroup: &Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>
 }
 
 impl Lineage {
-    /// Programs run for the cgroup, and none of them is on a list that can be seen. (Beside one on a nearer list only
-    /// those of MULTI lists run.)
+    /// Tells whether programs run for the cgroup, but no visible list has any program. If a nearer list has a program,
+    /// farther lists only matter if they are MULTI.
     fn hides_what_matters(&self) -> bool {
         !self.is_whole
             && !self.in_force.is_empty()
             && self.levels.iter().all(|level| level.list.programs.is_empty())
     }
 
-    /// Adds the ancestors that are out of sight and have programs.
+    /// Adds the ancestors with programs that are out of sight.
     fn complete(&mut self, above: &[(CgroupId, BTreeMap<AttachType, ProgramList>)]) {
         if self.is_whole {
             return;
@@ -158,7 +159,7 @@ impl Lineage {
     }
 }
 
-/// The cgroup at the top of the mount that a cgroup was opened on: the nearest to the root that can be reached from it.
+/// Returns the id of the cgroup at the top of a cgroup's mount. It is the farthest ancestor within reach.
 ///
 /// # Errors
 /// `Vanished` when the cgroup was removed.
@@ -167,7 +168,7 @@ pub fn top(cgroup: &Cgroup) -> Result<CgroupId> {
     Ok(ancestors.last().unwrap_or(cgroup).id())
 }
 
-/// The ancestors of a cgroup, nearest first, and whether the last one is the root of the hierarchy.
+/// Returns a cgroup's ancestors, nearest first, and whether the last one is the hierarchy's root.
 fn ancestors(cgroup: &Cgroup) -> Result<(Vec<Cgroup>, bool)> {
     let mut found: Vec<Cgroup> = Vec::new();
     loop {
@@ -182,20 +183,20 @@ fn ancestors(cgroup: &Cgroup) -> Result<(Vec<Cgroup>, bool)> {
     }
 }
 
-/// The parent, by the open directory and not by its name. `None` at the top of the mount: what lies above it there is
-/// another file system's, or the top itself.
+/// Opens the parent through the open directory, not by name. Returns `None` at the top of the mount, where `..` is
+/// another file system or the top itself.
 fn parent(cgroup: &Cgroup) -> Result<Option<Cgroup>> {
     let target = || format!("the parent of {}", shown(cgroup.path()));
     let fail = |errno| Error::new(Call::OpenCgroup, target(), errno);
     let within = OpenHow::new().flags(DIRECTORY).resolve(ResolveFlag::RESOLVE_NO_XDEV);
     let opened = match openat2(cgroup, "..", within) {
-        // Some sandboxes do not know the call.
+        // Some sandboxes refuse this call.
         Err(Errno::ENOSYS | Errno::EPERM) => openat(cgroup, "..", DIRECTORY, Mode::empty()),
         opened => opened,
     };
     let fd = match opened {
         Ok(fd) => fd,
-        // The top of the mount; the folder that holds it may be closed to who may use the mount.
+        // This is the top of the mount. Access to the folder above may be denied, even if the mount is accessible.
         Err(Errno::EXDEV | Errno::EACCES | Errno::EPERM) => return Ok(None),
         Err(errno) => return Err(fail(errno)),
     };

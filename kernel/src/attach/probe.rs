@@ -1,7 +1,7 @@
-//! What this kernel can do, asked without side effects.
+//! Finding out what this kernel supports, without side effects.
 //!
-//! Each question is a call with a descriptor that cannot be valid: a kernel that knows the call or the
-//! field gets as far as the descriptor and answers `EBADF`, one that does not answers `EINVAL` before.
+//! Each probe makes a call with an invalid descriptor. A kernel that knows the call or the field checks the descriptor
+//! and answers `EBADF`. A kernel that does not know it answers `EINVAL` before.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -15,28 +15,28 @@ use crate::cgroup::Cgroup;
 use crate::error::{Call, Error, Result};
 use crate::sys::{self, DeviceHook};
 
-/// What the kernel can do.
+/// What the kernel supports.
 #[allow(clippy::struct_excessive_bools)] // Independent facts, each its own question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Support {
     /// `BPF_LINK_CREATE` (5.7).
     pub links: bool,
-    /// `BPF_PROG_QUERY` tells each program's own flags (6.0).
+    /// `BPF_PROG_QUERY` reports the flags of each program (6.0).
     pub program_flags: bool,
-    /// `BPF_PROG_DETACH` takes the revision that the list is expected to have (6.17).
+    /// `BPF_PROG_DETACH` accepts the revision that the list must have (6.17).
     pub expected_revision: bool,
-    /// The kernel tells its own types (`CONFIG_DEBUG_INFO_BTF`), without which the program for TCP cannot be
-    /// loaded; what else that one needs every kernel has that runs the packet programs.
+    /// The kernel has type information (`CONFIG_DEBUG_INFO_BTF`), needed to load the program for TCP. Every kernel that
+    /// runs the packet programs has the rest.
     pub tcp: bool,
 }
 
-/// Where the kernel tells its types.
+/// The kernel's type information.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
-/// Asks this kernel.
+/// Probes the running kernel.
 ///
 /// # Errors
-/// `Denied` when a right is missing that would tell (unprivileged BPF switched off, and no `CAP_BPF`).
+/// `Denied` when a missing capability hides the answer: without `CAP_BPF`, where unprivileged BPF is off.
 pub fn support() -> Result<Support> {
     let ingress = AttachType::INET_INGRESS.kernel();
     let mut flags = [0; 1];
@@ -51,8 +51,9 @@ pub fn support() -> Result<Support> {
     })
 }
 
-/// Whether the kernel has lists of programs on network devices (tcx, 6.6), which a queue for downloads needs. To answer it
-/// takes the lock of all network devices.
+/// Tells whether the kernel has tcx (6.6), the lists of programs on network devices. A queue for downloads needs it.
+///
+/// The probe takes the lock of all network devices.
 ///
 /// # Errors
 /// `Denied` without `CAP_NET_ADMIN`.
@@ -60,10 +61,10 @@ pub fn tcx() -> Result<bool> {
     knows_devices(sys::query_device(NO_DEVICE, DeviceHook::TcxIngress).map(drop))
 }
 
-/// The number of no network device.
+/// A number that no network device has.
 const NO_DEVICE: u32 = i32::MAX.unsigned_abs();
 
-/// Reads the answer to a query of a device that cannot be there: a kernel that knows the hook looks for it first.
+/// Reads the answer to a query on a missing device. A kernel that knows the hook then looks for the device first.
 fn knows_devices(answer: std::result::Result<(), Errno>) -> Result<bool> {
     match answer {
         Err(Errno::ENODEV) => Ok(true),
@@ -71,7 +72,7 @@ fn knows_devices(answer: std::result::Result<(), Errno>) -> Result<bool> {
     }
 }
 
-/// Whether the kernel tells its own types.
+/// Tells whether the kernel has type information (BTF).
 pub fn tells_types() -> bool {
     Path::new(KERNEL_TYPES).exists()
 }
@@ -81,15 +82,15 @@ fn knows(call: Call, answer: std::result::Result<(), Errno>) -> Result<bool> {
     match answer {
         Ok(()) | Err(Errno::EBADF) => Ok(true),
         Err(Errno::EINVAL | Errno::E2BIG) => Ok(false),
-        // ENOSYS as well: that is no kernel without this call, but a sandbox without any.
+        // `ENOSYS` is not an answer either, because it comes from a sandbox without any `bpf(2)`.
         Err(errno) => Err(Error::of_probe(call, errno)),
     }
 }
 
-/// Of these attach types those that the kernel knows, found out on a cgroup that exists.
+/// Returns which of these attach types the kernel knows. Probes them on an existing cgroup.
 ///
-/// `program_flags`: [`Support::program_flags`]; where the kernel has them, it tells of LSM programs only
-/// to who asks for them.
+/// Pass [`Support::program_flags`] as `program_flags`. A kernel with this feature lists LSM programs only in queries
+/// that request the flags.
 ///
 /// # Errors
 /// `Denied` without `CAP_NET_ADMIN`; `Vanished` when the cgroup is gone.
@@ -103,7 +104,7 @@ pub fn attach_types(
     for attach_type in asked {
         match query.ask(cgroup.as_fd(), attach_type, Scope::Local) {
             Ok(_) => known.push(attach_type),
-            // The kernel does not have it, so nothing can be attached there.
+            // The kernel does not know the attach type, so nothing can be attached there.
             Err(Errno::EINVAL | Errno::EOPNOTSUPP) => {}
             Err(errno) => return Err(Error::new(Call::Query, place(cgroup, attach_type), errno)),
         }

@@ -1,8 +1,8 @@
-//! What is attached to all cgroups of a tree at one moment, read inside the kernel.
+//! Reads the attached programs of a whole cgroup tree at one moment, inside the kernel.
 //!
-//! A query is one system call for each cgroup and attach type. This is a program that the kernel runs for each
-//! cgroup, and that reads the same lists: far quicker where there are many cgroups, and a second witness, whose
-//! answer does not come from `BPF_PROG_QUERY`.
+//! A query is one system call for each cgroup and attach type. The kernel runs this iterator program for each cgroup
+//! instead. It is far quicker on many cgroups. It is also a second witness, because its answer does not come from
+//! `BPF_PROG_QUERY`.
 
 // Generated code: neither its style nor its documentation is ours.
 #[allow(warnings, clippy::all, clippy::pedantic)]
@@ -30,53 +30,53 @@ use crate::sys::libbpf;
 
 const WHAT: &str = "the iterator over cgroups";
 
-/// Bytes for records in the kernel at first; doubled until all have room.
+/// The first size of the record buffer in the kernel, in bytes. The size doubles until all records fit.
 const BYTES: u32 = 1 << 20;
 
-/// With more than this something other than room is amiss.
+/// The largest buffer size, in bytes. Beyond it, something other than size is wrong.
 const MOST_BYTES: u32 = 1 << 28;
 
-/// What a walk has found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Walked {
-    /// What is attached, in the kernel's order; cgroups without anything are not in it.
+    /// The attached programs, in the kernel's order. Cgroups without any are missing.
     pub lists: BTreeMap<CgroupId, BTreeMap<AttachType, ProgramList>>,
-    /// How many cgroups were there.
+    /// The number of cgroups visited.
     pub visited: u64,
-    /// The time that loading took: the walk is the rest.
+    /// The time spent on loading the program. The rest is the walk.
     pub load: Duration,
-    /// The same cgroups in the order in which the kernel came to them.
+    /// The cgroups in the order in which the kernel visited them.
     order: Vec<CgroupId>,
 }
 
-/// Which way to go from a cgroup.
+/// The direction of a walk from its cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Down,
     Up,
 }
 
-/// Asks a cgroup and everything below it for these attach types, all at one moment.
+/// Reads a cgroup and all its descendants for these attach types, at one moment.
 ///
-/// Needs Linux 6.1 with type information (`CONFIG_DEBUG_INFO_BTF`), `CAP_BPF` and `CAP_PERFMON`. The kernel's
-/// cgroup lock is held for the walk, well below a microsecond for a cgroup: cgroups cannot be made or removed
-/// meanwhile. Nothing stays behind if the process dies.
+/// The kernel holds its cgroup lock for the walk, well below a microsecond for each cgroup. Nobody can create or remove
+/// cgroups meanwhile. `program_flags` requests the flags of each program, as [`crate::attach::list::Query`] does.
 ///
-/// `program_flags`: whether to tell each program's own flags, so that the answer is that of
-/// [`crate::attach::list::Query`].
+/// Needs Linux 6.1 with type information (`CONFIG_DEBUG_INFO_BTF`), `CAP_BPF` and `CAP_PERFMON`. Leaves nothing behind
+/// if the process dies.
 ///
 /// # Errors
-/// `Unsupported` where the kernel has no such iterator or no type information, `Denied` without the rights, and
-/// `EAGAIN` where there are more than a million cgroups. A list that cannot be read is an error, and not left out.
+/// `Unsupported` without such an iterator or without type information. `Denied` without the capabilities. `EAGAIN` with
+/// more than a million cgroups. An unreadable list is an error; it is never left out.
 pub fn walk(root: BorrowedFd<'_>, types: &[AttachType], program_flags: bool) -> Result<Walked> {
     walk_with(root, types, program_flags, Way::Down, BYTES)
 }
 
-/// Asks a cgroup and its ancestors for these attach types, all at one moment: also those that no mount here shows.
-/// Returns the lists of those that have any, nearest first. Needs what [`walk`] needs.
+/// Reads a cgroup and its ancestors for these attach types, at one moment. Includes ancestors that no mount here shows.
+///
+/// Returns the lists of those with programs, nearest first. Needs the same as [`walk`].
 ///
 /// # Errors
-/// As [`walk`].
+/// Those of [`walk`].
 pub fn upwards(
     cgroup: BorrowedFd<'_>,
     types: &[AttachType],
@@ -105,7 +105,7 @@ fn walk_with(
     }
 }
 
-/// None where there was not enough room.
+/// Walks once. Returns `None` if the buffer was too small.
 fn attempt(
     root: BorrowedFd<'_>,
     types: &[AttachType],
@@ -127,7 +127,7 @@ fn attempt(
     let iterator = sys::iterate_cgroups(skeleton.progs.walk_cgroups.as_fd(), root, way == Way::Up)
         .map_err(|errno| Error::new(Call::Iterate, WHAT, errno))?;
     let mut file = File::from(iterator);
-    // It prints nothing: all of it happens within the one read.
+    // The program prints nothing. The whole walk happens in this one read.
     file.read_to_end(&mut Vec::new())
         .map_err(|error| Error::from_io(Call::Iterate, WHAT, &error))?;
 
@@ -153,7 +153,7 @@ fn attempt(
     Ok(Some(walked))
 }
 
-/// Adds a record (`struct walk_record`) to its list; none if it is not one.
+/// Adds a record (`struct walk_record`) to its list. Returns `None` if the bytes are not a record.
 fn keep(walked: &mut Walked, bytes: &[u8], program_flags: bool) -> Option<()> {
     let (&cgroup, rest) = bytes.split_first_chunk()?;
     let (&program, rest) = rest.split_first_chunk()?;
@@ -166,7 +166,7 @@ fn keep(walked: &mut Walked, bytes: &[u8], program_flags: bool) -> Option<()> {
     let lists = walked.lists.entry(cgroup).or_default();
     let list = lists.entry(attach_type).or_default();
     let flags = AttachFlags::from_bits_retain(flags.into());
-    // A query has one answer for all lists of this type together, and tells no flags with it.
+    // A query has one answer for all LSM lists together, and no flags with it.
     if attach_type != AttachType::LSM {
         list.flags = flags;
     }

@@ -1,7 +1,7 @@
-//! The mounts of the cgroup2 hierarchy: how much of it each shows, and what can be found through them.
+//! The mounts of the cgroup2 hierarchy: how much each shows, and finding cgroups through them.
 //!
-//! `/proc/PID/cgroup` and mountinfo name cgroups relative to the reader's cgroup namespace, and a mount shows what it
-//! showed when it was made. So a path proves nothing by itself: cgroups are compared by their ids.
+//! `/proc/PID/cgroup` and mountinfo name cgroups relative to the reader's cgroup namespace. A mount keeps the top that
+//! it had when it was made. So a path alone proves nothing, and ids decide whether two cgroups are the same.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,49 +17,50 @@ use crate::object::ids::CgroupId;
 /// How much of the hierarchy a mount shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shows {
-    /// All of it: its top is the hierarchy's root.
+    /// The whole hierarchy.
     Everything,
-    /// What belongs to this thread's cgroup namespace, a container's, say.
+    /// The part that belongs to this thread's cgroup namespace, such as a container's.
     Namespace,
-    /// Another part: a folder of the hierarchy that is mounted here.
+    /// Another part, whose top is mounted here.
     Part,
 }
 
-/// A mount of the cgroup2 hierarchy that can be seen.
+/// A mount of the cgroup2 hierarchy that no other mount covers.
 #[derive(Debug)]
 pub struct View {
-    /// Its top, relative to the root of this thread's cgroup namespace: `/..` is above that.
+    /// The path of the mount's top, relative to the root of this thread's cgroup namespace. `/..` is above that root.
     root: PathBuf,
     point: PathBuf,
     top: Cgroup,
 }
 
 impl View {
-    /// The mount that shows the most; of several that show the same the plainest.
+    /// Returns the mount that shows the most. Among equals, returns the one with the plainest path.
     ///
     /// # Errors
-    /// `Vanished` when the hierarchy is not mounted at all, or cannot be seen where it is.
+    /// `Vanished` when cgroup2 is not mounted, or another mount covers it.
     pub fn best() -> Result<Self> {
-        // There is one, or it has failed.
+        // `views` fails instead of returning an empty list.
         Ok(views()?.swap_remove(0))
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn point(&self) -> &Path {
         &self.point
     }
 
-    /// The cgroup that is its top.
+    /// Returns the cgroup at the mount's top.
     pub fn top(&self) -> &Cgroup {
         &self.top
     }
 
-    /// Its top as mountinfo names it: relative to the root of this thread's cgroup namespace.
+    /// Returns the path of the mount's top as mountinfo names it, relative to the root of this thread's cgroup
+    /// namespace.
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// How much of the hierarchy it shows.
+    /// Returns how much of the hierarchy the mount shows.
     pub fn shows(&self) -> Shows {
         if self.top.id() == ROOT_CGROUP_ID {
             Shows::Everything
@@ -70,7 +71,7 @@ impl View {
         }
     }
 
-    /// In words what its top is, if that is not the hierarchy's root.
+    /// Describes the mount's top in words. `None` if the top is the hierarchy's root.
     pub fn top_in_words(&self) -> Option<&'static str> {
         match self.shows() {
             Shows::Everything => None,
@@ -81,7 +82,8 @@ impl View {
         }
     }
 
-    /// The cgroup with that id, by its path below this mount. None if it is not to be seen here, or is gone.
+    /// Finds a cgroup by its id, with its path below this mount. `None` if the mount does not show the cgroup, or it is
+    /// gone.
     ///
     /// # Errors
     /// When the mount cannot be searched.
@@ -92,12 +94,12 @@ impl View {
         match Cgroup::open_by_id(&self.top, id) {
             Ok(found) => Ok(self.at(found.path(), id)),
             Err(error) if error.kind() == Kind::Vanished => Ok(None),
-            // Without the right to open by an id each cgroup is looked at.
+            // Opening by id needs a capability. Without it, search every cgroup.
             Err(_) => Ok(self.search(id)?.and_then(|path| self.at(&path, id))),
         }
     }
 
-    /// The cgroup at that path, if it lies below this mount and has that id.
+    /// Returns the cgroup at a path, if the path is below this mount and the cgroup has this id.
     fn at(&self, path: &Path, id: CgroupId) -> Option<Cgroup> {
         let is_here = path.starts_with(&self.point);
         Cgroup::open(path).ok().filter(|found| is_here && found.id() == id)
@@ -116,8 +118,8 @@ impl View {
         Ok(None)
     }
 
-    /// Where below this mount a cgroup may be that has this path relative to this thread's cgroup namespace. Several,
-    /// where names in between are not known.
+    /// Returns the possible directories, below this mount, of a cgroup path relative to this thread's cgroup namespace.
+    /// There are several if names in between are unknown.
     pub(super) fn candidates(&self, path: &Path) -> Result<Vec<PathBuf>> {
         let Some(Beneath { unnamed, tail }) = beneath(&self.root, path) else {
             return Ok(Vec::new());
@@ -134,7 +136,7 @@ impl View {
     }
 }
 
-/// The child cgroups. One that goes meanwhile has none.
+/// Lists the child cgroups. A folder that vanishes meanwhile has none.
 pub(super) fn children(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     let listed = match fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -146,38 +148,40 @@ pub(super) fn children(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     Ok(listed.flatten().filter(is_folder).collect())
 }
 
-/// The way from one cgroup down to another.
+/// The path from one cgroup down to another.
 #[derive(Debug, PartialEq, Eq)]
 struct Beneath {
-    /// So many levels whose names are not known come first.
+    /// The number of levels with unknown names at the beginning.
     unnamed: usize,
     tail: PathBuf,
 }
 
-/// The way from `top` down to `path`. Both are relative to the root of one cgroup namespace, as the kernel writes them:
-/// `..` only at the beginning, and only as often as it takes. None if `path` is not below `top`.
+/// Returns the path from `top` down to `path`, `None` if `path` is not below `top`.
+///
+/// Both are relative to the root of one cgroup namespace, as the kernel writes them. `..` comes only at the beginning,
+/// and only as often as needed.
 fn beneath(top: &Path, path: &Path) -> Option<Beneath> {
     let (up, down) = split(path);
     let (top_up, top_down) = split(top);
     let unnamed = top_up.checked_sub(up)?;
     match unnamed {
         0 => Some(Beneath { unnamed, tail: down.strip_prefix(top_down).ok()?.to_owned() }),
-        // Were the path below it, the kernel would have named it with less `..`.
+        // If `path` were below `top`, the kernel would have written fewer `..`.
         _ if top_down != Path::new("") => None,
         unnamed => Some(Beneath { unnamed, tail: down }),
     }
 }
 
-/// How often a path goes up, and how it goes down from there.
+/// Splits a path into the number of its `..` and the names after them.
 fn split(path: &Path) -> (usize, PathBuf) {
     let up = path.components().filter(|it| *it == Component::ParentDir).count();
     (up, path.components().filter(|it| matches!(it, Component::Normal(_))).collect())
 }
 
-/// The mounts of the hierarchy that can be seen: at least one, those that show the most first.
+/// Lists the visible mounts of the hierarchy, those that show the most first. The list has at least one.
 ///
 /// # Errors
-/// `Vanished` when it is not mounted at all, or something else lies on top of it; `Denied` when it may not be opened.
+/// `Vanished` when cgroup2 is not mounted or another mount covers it; `Denied` without permission to open it.
 pub fn views() -> Result<Vec<View>> {
     let mounts = mounts("cgroup2")?;
     let (mut views, mut refused) = (Vec::new(), None);
@@ -190,12 +194,12 @@ pub fn views() -> Result<Vec<View>> {
     if views.is_empty() {
         return Err(refused.unwrap_or_else(|| none_of(&mounts)));
     }
-    // The first in mountinfo wins among equals.
+    // Sorting is stable, so the first in mountinfo wins among equals.
     views.sort_by_key(rank);
     Ok(views)
 }
 
-/// Why none of the mounts can be seen.
+/// Says why no mount is visible.
 fn none_of(mounts: &[Mount]) -> Error {
     let what = match mounts.first() {
         None => "it is not mounted here".to_owned(),
@@ -212,16 +216,16 @@ fn none_of(mounts: &[Mount]) -> Error {
     ))
 }
 
-/// What shows more is less. In a cgroup namespace `/` is the namespace's own root, and the host's is something like
-/// `/../..`: so only the id tells which is the hierarchy's.
+/// Ranks a mount that shows more lower. In a cgroup namespace `/` is the namespace's root, and the host's root looks
+/// like `/../..`, so only the id identifies it.
 fn rank(view: &View) -> (bool, usize) {
     (view.top.id() != ROOT_CGROUP_ID, split(&view.root).1.components().count())
 }
 
-/// None where something else lies on top of it.
+/// Opens a mount. Returns `None` if another mount covers it.
 ///
 /// # Errors
-/// When it cannot be opened.
+/// When the mount cannot be opened.
 fn view(mount: &Mount) -> Result<Option<View>> {
     let top = match Cgroup::open(&mount.point) {
         Err(error) if error.is_no_cgroup() => return Ok(None),
@@ -234,7 +238,7 @@ fn view(mount: &Mount) -> Result<Option<View>> {
     Ok(Some(View { root: mount.root.clone(), point, top }))
 }
 
-/// The number of the mount that it was opened on. None where `/proc` does not tell.
+/// Returns the id of the mount through which the cgroup was opened. `None` if `/proc` does not have it.
 fn mount_id(cgroup: &Cgroup) -> Option<u64> {
     let path = format!("/proc/thread-self/fdinfo/{}", cgroup.as_fd().as_raw_fd());
     let text = fs::read_to_string(path).ok()?;

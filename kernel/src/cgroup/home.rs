@@ -1,4 +1,4 @@
-//! The cgroup that a process lives in, proved.
+//! Finding the cgroup of a process, with proof.
 
 use std::path::{Path, PathBuf};
 
@@ -11,44 +11,46 @@ use crate::host::process::{birth, is_proc_ours, start_time};
 use crate::object::ids::CgroupId;
 use crate::sys;
 
-/// How often a process is looked for that moves between cgroups meanwhile.
+/// The most attempts at finding a process that keeps moving between cgroups.
 const ATTEMPTS: usize = 8;
 
-/// Where a process lives.
+/// The location of a process.
 #[derive(Debug)]
 pub enum Home<C = Cgroup> {
-    /// In this cgroup: that has the id which the kernel tells of the process (6.13), or lists the process.
+    /// In this cgroup. Either the cgroup has the id that the kernel reports for the process (6.13), or it lists the
+    /// process.
     In {
-        /// The cgroup, by its path below the mount that shows the most of those that show it.
+        /// The cgroup. Its path is below the best of the mounts that show it.
         cgroup: C,
-        /// The process; another number than the one that was asked for, if that was one of its threads.
+        /// The process's pid. The caller may have asked for another of its threads.
         process: u32,
     },
-    /// In one that no mount shows which can be seen from here.
+    /// In a cgroup that no visible mount shows.
     OutOfSight {
-        /// Its path relative to the root of this thread's cgroup namespace, where `/proc` tells.
+        /// The cgroup's path relative to the root of this thread's cgroup namespace, if `/proc` has it.
         listed: Option<PathBuf>,
-        /// Its id, where the kernel tells.
+        /// The cgroup's id, if the kernel reports it.
         id: Option<CgroupId>,
     },
-    /// In one that was removed.
+    /// In a removed cgroup.
     Removed,
-    /// It is ending, or a zombie: it has ended, and its parent has not waited for it yet.
+    /// The process is ending, or is a zombie: it has ended, and its parent has not waited for it.
     Ended,
     /// There is no such process.
     Nowhere,
 }
 
-/// Finds the cgroup of a process, or of a thread, of this pid namespace. A path alone is never believed: it is relative to
-/// one cgroup namespace, and a mount need not be.
+/// Finds the cgroup of a process, or of a thread, of this pid namespace.
+///
+/// A path alone is no proof. A path is relative to one cgroup namespace, and a mount need not be.
 ///
 /// # Errors
-/// When no mount of the hierarchy can be seen; when nothing tells where it lives; when it moves all the time.
+/// When no mount of the hierarchy is visible, when no source names the cgroup, or when the process keeps moving.
 pub fn home(pid: u32) -> Result<Home> {
     home_as_told(pid, &sys::task)
 }
 
-/// `ask`: see [`sys::task`].
+/// Finds the cgroup. For `ask`, see [`sys::task`].
 fn home_as_told(pid: u32, ask: &dyn Fn(u32) -> nix::Result<sys::Task>) -> Result<Home> {
     for _ in 0..ATTEMPTS {
         if let Some(home) = look(pid, &views()?, ask)? {
@@ -58,7 +60,7 @@ fn home_as_told(pid: u32, ask: &dyn Fn(u32) -> nix::Result<sys::Task>) -> Result
     Err(untold(pid, Errno::EAGAIN, "it keeps moving between cgroups: try again"))
 }
 
-/// None if it has moved meanwhile.
+/// Looks once. Returns `None` if the process has moved meanwhile.
 fn look(
     pid: u32,
     views: &[View],
@@ -68,7 +70,7 @@ fn look(
         Err(Errno::ESRCH) => return Ok(Some(Home::Nowhere)),
         told => told.ok(),
     };
-    // In a `/proc` of another pid namespace it is another process's.
+    // A `/proc` of another pid namespace describes another process under this pid.
     let listed = if is_proc_ours().unwrap_or(false) { Some(of_process(pid)) } else { None };
     let listed = match (told, listed) {
         (Some(_), listed) => listed.and_then(Result::ok),
@@ -88,12 +90,12 @@ fn look(
         (None, Some(listed)) => by_path(views, listed, |cgroup| cgroup.has(pid))?,
         (None, None) => None,
     };
-    // The mount shows the cgroup that the kernel tells of.
+    // The mount shows the cgroup that the kernel reports.
     let is_shown = id.is_some() && found.is_some();
     let is_there = match &found {
         Some(cgroup) => match cgroup.has(pid) {
             Err(error) if error.kind() == Kind::Vanished => false,
-            // The id proves it too.
+            // The kernel's id is a proof too.
             Err(_) if id.is_some() => true,
             listed => listed?,
         },
@@ -107,16 +109,16 @@ fn look(
         return Ok(Some(Home::In { cgroup, process }));
     }
     if start_time(pid) == Ok(None) {
-        // What is left of a zombie is there until its parent has waited for it.
+        // A zombie stays visible until its parent has waited for it.
         let is_left = birth(pid)?.is_some();
         return Ok(Some(if is_left { Home::Ended } else { Home::Nowhere }));
     }
-    // Somewhere else by now, or still there: only then it is out of sight.
+    // Only a process that has not moved meanwhile is out of sight.
     if ask(pid).ok() != told || (id.is_none() && of_process(pid).ok() != listed) {
         return Ok(None);
     }
     if is_shown {
-        // A process that ends is not listed any more, some time before it is a zombie.
+        // A cgroup stops listing an ending process some time before the process is a zombie.
         return Ok(Some(Home::Ended));
     }
     let is_removed =
@@ -124,7 +126,7 @@ fn look(
     Ok(Some(if is_removed { Home::Removed } else { Home::OutOfSight { listed, id } }))
 }
 
-/// What the kernel appends to the path of a cgroup that was removed. (A name may end so, too.)
+/// The text that the kernel appends to the path of a removed cgroup. A name may end like that too.
 const REMOVED: &[u8] = b" (deleted)";
 
 fn by_id(views: &[View], id: CgroupId) -> Result<Option<Cgroup>> {
@@ -136,7 +138,7 @@ fn by_id(views: &[View], id: CgroupId) -> Result<Option<Cgroup>> {
     Ok(None)
 }
 
-/// The cgroup with that path relative to this thread's cgroup namespace, if it is also the one that is sought.
+/// Returns the cgroup at a path relative to this thread's cgroup namespace, if it is the expected one.
 pub(super) fn by_path(
     views: &[View],
     path: &Path,
@@ -158,10 +160,11 @@ pub(super) fn by_path(
     Ok(None)
 }
 
-/// The root of this thread's cgroup namespace, by its path below a mount that shows more than that.
+/// Returns the root of this thread's cgroup namespace, with its path below a mount that shows more. `None` if that is
+/// unknown.
 ///
 /// # Errors
-/// When the mounts cannot be searched. None where it cannot be told.
+/// When the mounts cannot be searched.
 pub(super) fn namespace_root(views: &[View], seen_in: &View) -> Result<Option<Cgroup>> {
     if seen_in.root() == Path::new("/") {
         return seen_in.find(seen_in.top().id());
@@ -179,7 +182,8 @@ pub(super) fn namespace_root(views: &[View], seen_in: &View) -> Result<Option<Cg
     Ok(without(at.path(), &own).and_then(|path| Cgroup::open(path).ok()))
 }
 
-/// What stands before the names at the end of a path. None if it does not end in them, or they are not all known.
+/// Returns the part of a path before the names at its end. `None` if the path does not end like that, or names are
+/// unknown.
 fn without<'a>(path: &'a Path, end: &Path) -> Option<&'a Path> {
     let end = end.strip_prefix("/").ok()?;
     if end.components().any(|it| it == std::path::Component::ParentDir) || !path.ends_with(end) {
@@ -192,10 +196,10 @@ fn untold(pid: u32, errno: Errno, why: &str) -> Error {
     Error::found(Call::ReadProc, format!("the cgroup of process {pid}"), errno).with_detail(why)
 }
 
-/// What can be said of a place that is out of sight: where it is, and what is mounted here.
+/// Describes a cgroup out of sight: its location, and the mounts here.
 ///
 /// # Errors
-/// When no mount can be seen.
+/// When no mount is visible.
 pub fn seen_instead(listed: Option<&Path>, id: Option<CgroupId>) -> Result<String> {
     let views = views()?;
     let what = match (listed, id) {

@@ -1,4 +1,4 @@
-//! Who lives in a cgroup.
+//! The members of a cgroup.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,8 +13,8 @@ use nix::sys::stat::Mode;
 use super::{Cgroup, parse_proc_cgroup, shown};
 use crate::error::{Call, Error, Kind, Result};
 
-/// The pids in a cgroup (not below it). In a threaded cgroup, those of the processes that have a thread there. 0 is a
-/// process outside of this pid namespace.
+/// Lists the pids in a cgroup, without its descendants. For a threaded cgroup, lists the processes that have a thread
+/// there. 0 stands for a process outside this pid namespace.
 ///
 /// # Errors
 /// When the files cannot be read.
@@ -25,14 +25,16 @@ pub fn processes(cgroup: &Path) -> Result<Vec<u32>> {
     }
     let mut found = BTreeSet::new();
     for thread in threads(cgroup)? {
-        // What has ended meanwhile is in no process any more.
+        // A thread that has ended meanwhile belongs to no process.
         found.extend(if thread == 0 { Some(0) } else { process_of(thread)? });
     }
     Ok(found.into_iter().collect())
 }
 
-/// The ids of the threads in a cgroup (not below it), the first one of a process included, whose id is the pid. 0 is one
-/// outside of this pid namespace. A threaded cgroup tells of nothing else.
+/// Lists the ids of the threads in a cgroup, without its descendants. The first thread's id is the pid. 0 stands for a
+/// thread outside this pid namespace.
+///
+/// A threaded cgroup lists nothing else.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -50,7 +52,7 @@ fn numbers(text: &str) -> impl Iterator<Item = u32> {
     text.lines().filter_map(|line| line.parse().ok())
 }
 
-/// The process that a thread belongs to; none if there is no such thread.
+/// Returns the process of a thread; `None` if there is no such thread.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -70,22 +72,22 @@ fn tgid(status: &str) -> Option<u32> {
 }
 
 impl Cgroup {
-    /// Whether a process, or a thread, is in this cgroup (not below it), as the cgroup itself tells: whatever its path
-    /// names meanwhile.
+    /// Tells whether a process or a thread is in this cgroup, without its descendants. Reads the open cgroup, even if
+    /// its path now names another.
     ///
     /// # Errors
-    /// When it cannot be asked; `Vanished` when it was removed.
+    /// When the cgroup cannot be read; `Vanished` when it was removed.
     pub fn has(&self, id: u32) -> Result<bool> {
         is_listed(id, |file| self.read(file)).map_err(|error| self.unread(&error))
     }
 
-    /// Whether it is a threaded one, in which the threads of a process may live apart from the others.
+    /// Tells whether the cgroup is threaded. The threads of one process may be in several threaded cgroups.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// When the cgroup cannot be read.
     pub fn is_threaded(&self) -> Result<bool> {
         match self.read("cgroup.type") {
-            // The hierarchy's root is of no type.
+            // The hierarchy's root has no type.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             read => Ok(read.map_err(|error| self.unread(&error))?.trim_end() == "threaded"),
         }
@@ -103,12 +105,12 @@ impl Cgroup {
     }
 }
 
-/// Whether a file of the cgroup lists a process or a thread. A process whose first thread has ended is in the first one
-/// alone, any other thread in the second.
+/// Tells whether a file of the cgroup lists a process or a thread. Only `cgroup.procs` lists a process after its first
+/// thread has ended. Only the other file lists other threads.
 fn is_listed(id: u32, read: impl Fn(&str) -> io::Result<String>) -> io::Result<bool> {
     let has = |text: &str| numbers(text).any(|found| found == id);
     match read("cgroup.procs") {
-        // A threaded cgroup tells of threads alone.
+        // A threaded cgroup lists only threads.
         Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {}
         processes => {
             if has(&processes?) {
@@ -119,7 +121,8 @@ fn is_listed(id: u32, read: impl Fn(&str) -> io::Result<String>) -> io::Result<b
     Ok(has(&read("cgroup.threads")?))
 }
 
-/// Lists the pids in a cgroup and below, and tells whether that is all of them. What goes away meanwhile is no loss.
+/// Lists the pids in a cgroup and its descendants, and tells whether the list is complete. A cgroup that vanishes
+/// meanwhile does not matter.
 pub fn processes_below(path: &Path) -> (Vec<u32>, bool) {
     let mut pids = Vec::new();
     let complete = collect_below(path, &mut pids);
@@ -129,7 +132,7 @@ pub fn processes_below(path: &Path) -> (Vec<u32>, bool) {
 fn collect_below(path: &Path, pids: &mut Vec<u32>) -> bool {
     let mut complete = match processes(path) {
         Ok(own) => {
-            // 0 is one outside of this pid namespace.
+            // 0 stands for a process outside this pid namespace.
             let is_complete = !own.contains(&0);
             pids.extend(own.into_iter().filter(|pid| *pid != 0));
             is_complete
@@ -145,8 +148,8 @@ fn collect_below(path: &Path, pids: &mut Vec<u32>) -> bool {
     complete
 }
 
-/// The cgroups in which a process has threads that are neither where `thread` is nor below that, relative to the root of
-/// this thread's cgroup namespace.
+/// Returns the cgroups of a process's threads that are neither in the cgroup of `thread` nor below it. The paths are
+/// relative to the root of this thread's cgroup namespace.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -173,7 +176,7 @@ pub fn threads_elsewhere(process: u32, thread: u32) -> Result<BTreeSet<PathBuf>>
     Ok(elsewhere(&here, cgroups))
 }
 
-/// Those that are neither `here` nor below it.
+/// Returns the cgroups that are neither `here` nor below it.
 fn elsewhere(here: &Path, cgroups: impl IntoIterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
     cgroups.into_iter().filter(|path| !path.starts_with(here)).collect()
 }

@@ -1,4 +1,4 @@
-//! Where cgroup2 is mounted, and open cgroups.
+//! Cgroups: where cgroup2 is mounted, and opening a cgroup.
 
 mod hierarchy;
 mod home;
@@ -28,26 +28,27 @@ pub use members::{process_of, processes, processes_below, threads, threads_elsew
 pub use mounts::{Mount, mounts, parse_mountinfo};
 pub use named::{Reach, find, reach, relative_to};
 
-/// The id of the hierarchy's true root; a mount whose top has another one shows only a part of it.
+/// The id of the hierarchy's root. A mount with another cgroup at its top shows only a part of the hierarchy.
 pub const ROOT_CGROUP_ID: CgroupId = CgroupId(1);
 
-/// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, on hybrid hosts `/sys/fs/cgroup/unified`. Of several mounts
-/// the one that shows the most.
+/// Returns the mount point of cgroup2: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hybrid hosts. With several
+/// mounts, returns the one that shows the most.
 ///
 /// # Errors
-/// `Vanished` when it is not mounted at all, or cannot be seen where it is.
+/// `Vanished` when cgroup2 is not mounted, or another mount covers it.
 pub fn cgroup2_mount() -> Result<PathBuf> {
     Ok(View::best()?.point().to_owned())
 }
 
-/// The cgroup2 path in a `/proc/PID/cgroup` file: what stands behind `0::`, relative to the mount. For a
-/// cgroup that was removed the kernel appends ` (deleted)`, which a name may end in as well.
+/// Parses the cgroup2 path in a `/proc/PID/cgroup` file: the rest of the line `0::`, relative to the mount.
+///
+/// For a removed cgroup the kernel appends ` (deleted)`. A cgroup's name may end like that too.
 pub fn parse_proc_cgroup(text: &[u8]) -> Option<PathBuf> {
     let path = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
     Some(OsString::from_vec(path.to_vec()).into())
 }
 
-/// The inode number of this process's cgroup namespace. Paths of cgroups mean something in one such namespace only.
+/// Returns the inode number of this process's cgroup namespace. Cgroup paths are valid in one namespace only.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -57,7 +58,7 @@ pub fn namespace() -> Result<u64> {
     Ok(found.map_err(|error| Error::from_io(Call::ReadProc, path, &error))?.ino())
 }
 
-/// The directory of a cgroup whose path relative to the mount is known.
+/// Returns the directory of a cgroup from its path relative to the mount.
 pub fn below(mount: &Path, relative: &Path) -> PathBuf {
     mount.join(relative.strip_prefix("/").unwrap_or(relative))
 }
@@ -65,7 +66,7 @@ pub fn below(mount: &Path, relative: &Path) -> PathBuf {
 pub(crate) const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-/// An open cgroup: it stays the same cgroup, whatever becomes of its path.
+/// An open cgroup. It stays the same cgroup even if its path changes or vanishes.
 #[derive(Debug)]
 pub struct Cgroup {
     fd: OwnedFd,
@@ -77,7 +78,7 @@ impl Cgroup {
     /// Opens a cgroup's directory by its path in the file system.
     ///
     /// # Errors
-    /// `Vanished` when there is none; `EINVAL` when the directory is not a cgroup2 one.
+    /// `Vanished` when there is no such directory; `EINVAL` when the directory is not in a cgroup2 hierarchy.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let fail = |errno| Error::new(Call::OpenCgroup, name.clone(), errno);
@@ -87,15 +88,17 @@ impl Cgroup {
                 .with_detail("not a directory of the cgroup2 hierarchy"));
         }
         let id = CgroupId(fstat(&fd).map_err(fail)?.st_ino);
-        // Without a slash at its end.
+        // The components leave out a slash at the end.
         Ok(Self { fd, id, path: path.components().collect() })
     }
 
-    /// Opens a cgroup by its id. `mount` is any cgroup of the mount that it is looked for in, and its path will
-    /// be one below that mount. Needs `CAP_DAC_READ_SEARCH`.
+    /// Opens a cgroup by its id, on the mount that contains the cgroup `mount`. The new cgroup's path is below that
+    /// mount.
+    ///
+    /// Needs `CAP_DAC_READ_SEARCH`.
     ///
     /// # Errors
-    /// `Vanished` when there is none with that id (any more).
+    /// `Vanished` when no cgroup has this id, or it was removed.
     pub fn open_by_id(mount: &Self, id: CgroupId) -> Result<Self> {
         let name = || format!("cgroup {id}");
         let fail = |errno| Error::new(Call::OpenById, name(), errno);
@@ -106,7 +109,7 @@ impl Cgroup {
         let path = std::fs::read_link(&link)
             .map_err(|error| Error::from_io(Call::ReadProc, &link, &error))?;
         if path.as_os_str().as_bytes().ends_with(b" (deleted)") {
-            // Or so it is called, which only its name can tell.
+            // The cgroup was removed, or its name ends like that. Only its name can tell.
             let there = open(&path, DIRECTORY, Mode::empty()).map_err(|_| gone())?;
             if fstat(&there).map_err(fail)?.st_ino != id.0 {
                 return Err(gone());
@@ -115,24 +118,24 @@ impl Cgroup {
         Ok(Self { fd, id, path })
     }
 
-    /// None that can be asked anything, with an id.
+    /// Returns a fake cgroup with this id, which cannot be queried.
     #[cfg(test)]
     pub(crate) fn for_tests(id: CgroupId) -> Self {
         let fd = open("/", DIRECTORY, Mode::empty()).expect("there is a root directory");
         Self { fd, id, path: "/".into() }
     }
 
-    /// One that is open already, and known to be a cgroup2 directory of that id.
+    /// Creates the value for an open cgroup2 directory with a known id.
     pub(crate) fn from_parts(fd: OwnedFd, id: CgroupId, path: PathBuf) -> Self {
         Self { fd, id, path }
     }
 
-    /// Its id.
+    /// Returns the cgroup's id.
     pub fn id(&self) -> CgroupId {
         self.id
     }
 
-    /// The path that it was opened by.
+    /// Returns the path through which the cgroup was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -144,7 +147,7 @@ impl AsFd for Cgroup {
     }
 }
 
-/// The cgroup2 path of a process, relative to the mount.
+/// Returns the cgroup2 path of a process, relative to the mount.
 ///
 /// # Errors
 /// `Vanished` when there is no such process.
@@ -158,10 +161,10 @@ pub fn of_process(pid: u32) -> Result<PathBuf> {
     })
 }
 
-/// How many cgroups there are below one, as its `cgroup.stat` tells.
+/// Returns the number of a cgroup's descendants, from its `cgroup.stat`.
 ///
 /// # Errors
-/// When the file cannot be read, or does not tell.
+/// When the file cannot be read, or does not have the number.
 pub fn descendants(cgroup: &Path) -> Result<u64> {
     let path = cgroup.join("cgroup.stat");
     let text = std::fs::read_to_string(&path)
@@ -171,7 +174,7 @@ pub fn descendants(cgroup: &Path) -> Result<u64> {
         .ok_or_else(|| Error::found(Call::ReadProc, path.display().to_string(), Errno::ENODATA))
 }
 
-/// The path as text for messages.
+/// Returns a path as text for messages.
 pub(crate) fn shown(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
 }

@@ -1,4 +1,4 @@
-//! What is mounted where, as `/proc/PID/mountinfo` tells.
+//! Mounts, as `/proc/PID/mountinfo` lists them.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -11,24 +11,25 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use crate::error::Result;
 use crate::host::process::from_proc;
 
-/// One line of `/proc/PID/mountinfo`, as far as it matters here.
+/// A mount: the fields of a line of `/proc/PID/mountinfo` that this crate needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its number, as `/proc/PID/fdinfo` has it of what is open there.
+    /// The mount's id. `/proc/PID/fdinfo` has the same number for files opened through the mount.
     pub id: u64,
-    /// The directory of the file system that is its top.
+    /// The directory of the file system at the mount's top.
     pub root: PathBuf,
-    /// Where it is mounted.
+    /// The mount point.
     pub point: PathBuf,
     /// The file system's type.
     pub kind: String,
-    /// The number of its device, as `stat` gives it for what lies on it.
+    /// The device number, as `stat` returns it for files on the mount.
     pub device: u64,
 }
 
 impl Mount {
-    /// Whether it is what its place shows: another mount may lie on top of it, there or further up. One that may not be
-    /// looked at counts, for who tries learns why.
+    /// Tells whether the mount is visible at its mount point. Another mount may cover it there or further up.
+    ///
+    /// A mount point without permission to look counts as visible, because opening it then reports the reason.
     pub fn is_on_top(&self) -> bool {
         match stat(&self.point) {
             Ok(found) => found.st_dev == self.device,
@@ -37,12 +38,12 @@ impl Mount {
     }
 }
 
-/// Reads the text of a mountinfo file. Lines that are none are passed over.
+/// Parses the text of a mountinfo file. Skips lines that are not mounts.
 pub fn parse_mountinfo(text: &[u8]) -> Vec<Mount> {
     text.split(|&byte| byte == b'\n').filter_map(parse_mountinfo_line).collect()
 }
 
-/// `36 35 98:0 /root /point options [optional fields] - type source options` (proc(5)).
+/// Parses `36 35 98:0 /root /point options [optional fields] - type source options` (proc(5)).
 fn parse_mountinfo_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -59,7 +60,7 @@ fn parse_mountinfo_line(line: &[u8]) -> Option<Mount> {
     })
 }
 
-/// The kernel writes space, tab, newline and backslash as `\040` and so on.
+/// Decodes a field. The kernel writes space, tab, newline and backslash as `\040` and so on.
 fn unescape_octal(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -76,10 +77,10 @@ fn unescape_octal(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// The mounts of one type of file system that this thread sees (its mount namespace may be its own).
+/// Lists the mounts of one type of file system that this thread sees. The thread's mount namespace may be its own.
 ///
 /// # Errors
-/// When `/proc/thread-self/mountinfo` cannot be read; also when `/proc` is no procfs, whatever files are there.
+/// When `/proc/thread-self/mountinfo` cannot be read, or when `/proc` is not a procfs.
 pub fn mounts(kind: &str) -> Result<Vec<Mount>> {
     let path = "/proc/thread-self/mountinfo";
     let is_procfs = statfs("/proc").is_ok_and(|it| it.filesystem_type() == PROC_SUPER_MAGIC);

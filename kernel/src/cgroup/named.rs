@@ -1,4 +1,4 @@
-//! From what a user names to the one cgroup that is meant by it, or none.
+//! Finding the one cgroup that a user's text names.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,27 +13,30 @@ use crate::error::{Call, Error, Result};
 /// What belongs to a cgroup that is the top of something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
-    /// The whole host: it is the hierarchy's root.
+    /// The whole host, because the cgroup is the hierarchy's root.
     Host,
-    /// All of this thread's cgroup namespace, a container, say: it is that one's root.
+    /// The whole cgroup namespace of this thread, such as a container, because the cgroup is its root.
     Namespace,
-    /// All that a mount of a part of the hierarchy shows: it is the top of that.
+    /// Everything in a partial mount of the hierarchy, because the cgroup is the mount's top.
     Mount,
-    /// Itself and what is below it, as everywhere.
+    /// The cgroup and its descendants, as for any other cgroup.
     Itself,
 }
 
-/// The cgroup that a user names: by its directory, wherever that is mounted (a symbolic link to it will do); from the
-/// working directory, if the path begins with `.` or `..`; or by its path below the cgroup2 mount, with or without a
-/// leading `/`. In a cgroup namespace such a path may also be relative to the namespace's root, as `/proc/PID/cgroup` has
-/// it.
+/// Finds the cgroup that a user names. Three kinds of name are possible:
+/// - its directory, on any mount, or a symbolic link to it;
+/// - a path from the working directory, if it begins with `.` or `..`;
+/// - its path below the cgroup2 mount, with or without a leading `/`.
 ///
-/// Its path will be below the mount that shows the most, if it is to be seen there.
+/// In a cgroup namespace, the last may also be relative to the namespace's root, as in `/proc/PID/cgroup`.
+///
+/// The cgroup's path is below the mount that shows the most, if that mount shows the cgroup.
 ///
 /// # Errors
-/// What is named instead: nothing, a file, a directory of cgroup v1 or of no cgroup, or two cgroups at once.
+/// When the name is not one cgroup. The error says what it is: nothing, a file, a directory of cgroup v1 or of no
+/// cgroup, or two cgroups at once.
 pub fn find(named: &Path) -> Result<Cgroup> {
-    // Without a working directory there is nothing that `.` could mean.
+    // Without a working directory, `.` means nothing.
     find_from(&std::env::current_dir().unwrap_or_default(), named)
 }
 
@@ -53,7 +56,7 @@ fn find_from(here: &Path, named: &Path) -> Result<Cgroup> {
         None => by_relative(&views, named)?
             .ok_or_else(|| diagnosed(&views, named, &here.join(named)))?,
     };
-    // As the kernel names it. (One that is gone again is the engine's to find out.)
+    // Messages use the kernel's path. If the cgroup is gone already, the engine finds out.
     let canonical = found.path().canonicalize().unwrap_or_else(|_| found.path().to_owned());
     if canonical.starts_with(views[0].point()) {
         return Ok(Cgroup { path: canonical, ..found });
@@ -64,7 +67,8 @@ fn find_from(here: &Path, named: &Path) -> Result<Cgroup> {
     }
 }
 
-/// The cgroup with that path below the mount, or below the root of this cgroup namespace: one, if both are there.
+/// Returns the cgroup with this path below the mount or below the root of this cgroup namespace. Fails if the two are
+/// different cgroups.
 fn by_relative(views: &[View], named: &Path) -> Result<Option<Cgroup>> {
     let view = &views[0];
     let of_mount = opened(&below(view.point(), named))?;
@@ -88,7 +92,7 @@ fn by_relative(views: &[View], named: &Path) -> Result<Option<Cgroup>> {
     }
 }
 
-/// None where there is no cgroup.
+/// Opens a cgroup. Returns `None` if the path is no cgroup.
 fn opened(path: &Path) -> Result<Option<Cgroup>> {
     match Cgroup::open(path) {
         Ok(found) => Ok(Some(found)),
@@ -97,7 +101,7 @@ fn opened(path: &Path) -> Result<Option<Cgroup>> {
     }
 }
 
-/// What a path names that names no cgroup.
+/// Says what a path is that names no cgroup.
 fn diagnosed(views: &[View], named: &Path, directory: &Path) -> Error {
     let is = |path: &Path, kind| statfs(path).is_ok_and(|it| it.filesystem_type() == kind);
     let mounted = format!("the cgroup2 hierarchy is mounted on {}", shown(views[0].point()));
@@ -135,10 +139,10 @@ fn not_one(named: &Path, errno: Errno) -> Error {
     Error::found(Call::OpenCgroup, shown(named), errno)
 }
 
-/// What all belongs to a cgroup.
+/// Tells what belongs to a cgroup.
 ///
 /// # Errors
-/// When no mount of the hierarchy can be seen.
+/// When no mount of the hierarchy is visible.
 pub fn reach(cgroup: &Cgroup) -> Result<Reach> {
     if cgroup.id() == ROOT_CGROUP_ID {
         return Ok(Reach::Host);
@@ -151,7 +155,7 @@ pub fn reach(cgroup: &Cgroup) -> Result<Reach> {
     })
 }
 
-/// A path in the words of `list` and of an audit: relative to the top of a mount.
+/// Returns a cgroup's path relative to the top of a mount, as `list` and an audit print it.
 pub fn relative_to(top: &Path, cgroup: &Path) -> Option<PathBuf> {
     Some(Path::new("/").join(cgroup.strip_prefix(top).ok()?))
 }

@@ -1,4 +1,4 @@
-//! Whether anybody is in a cgroup.
+//! Whether a cgroup has processes.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,11 +11,13 @@ use crate::cgroup::{Cgroup, ROOT_CGROUP_ID};
 use crate::error::{Call, Error, Result};
 
 impl Cgroup {
-    /// Tells whether a process is in the cgroup or below it, as its `cgroup.events` says. The kernel counts the
-    /// threads of threaded cgroups as well. The hierarchy's root has no such file, and never is empty.
+    /// Tells whether a cgroup or a descendant has processes, from its `cgroup.events`. The kernel counts the threads of
+    /// threaded cgroups too.
+    ///
+    /// The hierarchy's root has no such file, and is never empty.
     ///
     /// # Errors
-    /// `Vanished` when the cgroup has been removed.
+    /// `Vanished` when the cgroup was removed.
     pub fn is_populated(&self) -> Result<bool> {
         let path = self.path().join("cgroup.events");
         let fail = |errno| Error::new(Call::ReadProc, path.display().to_string(), errno);

@@ -1,14 +1,14 @@
-//! A folder for one test, for what is read from files.
+//! A temporary folder for tests that read files.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// It goes when the test ends, with what is in it.
+/// The folder of one test. Dropping it removes its contents too.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// An empty one.
+    /// Creates an empty folder.
     pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("chadtest-{name}-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
@@ -19,14 +19,14 @@ impl Folder {
         &self.0
     }
 
-    /// Writes a file, and makes the folders that lead to it.
+    /// Writes a file, and creates its parent folders.
     pub(crate) fn file(&self, path: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.make_room_for(path);
         fs::write(&path, text).unwrap();
         path
     }
 
-    /// Makes a symbolic link, which may point to what does not exist.
+    /// Creates a symbolic link. Its target need not exist.
     pub(crate) fn link(&self, path: &str, target: impl AsRef<Path>) {
         symlink(target, self.make_room_for(path)).unwrap();
     }

@@ -1,6 +1,6 @@
-//! What must hold of this crate's parsers, whatever they are given: one function for each, which panics where it does not.
-//! The fuzzer calls them with what it makes up (`fuzz/`), and the tests below with what is kept of it.
-// To panic is what they are for.
+//! Properties of this crate's parsers that hold for any input. Each function checks one parser, and panics if a
+//! property fails. The fuzzer (`fuzz/`) and the tests below call them.
+// These functions panic by design.
 #![allow(clippy::missing_panics_doc)]
 
 use std::os::unix::ffi::OsStrExt;
@@ -14,15 +14,15 @@ use crate::object::holders::parse_fdinfo;
 use crate::object::ids::{LinkId, MapId, ProgramId};
 use crate::object::pins::Held;
 
-/// `/proc/PID/mountinfo`: a line is a mount or none, whatever stands on the others, and a mount that is written as the
-/// kernel writes it is read as what it is.
+/// Checks the parser of `/proc/PID/mountinfo`. Each line is parsed on its own, and a mount in the kernel's format is
+/// read back unchanged.
 pub fn mountinfo(text: &[u8]) {
     let mounts = parse_mountinfo(text);
     let one_by_one = text.split(|&byte| byte == b'\n').flat_map(parse_mountinfo);
     assert!(mounts.iter().cloned().eq(one_by_one), "a line depends on others");
     let written: Vec<u8> = mounts.iter().flat_map(mountinfo_line).collect();
     assert_eq!(parse_mountinfo(&written), mounts);
-    // Any bytes may be a mount's point.
+    // A mount point may contain any bytes.
     let mount = Mount {
         id: 36,
         root: "/".into(),
@@ -33,7 +33,7 @@ pub fn mountinfo(text: &[u8]) {
     assert_eq!(parse_mountinfo(&mountinfo_line(&mount)), [mount]);
 }
 
-/// As `show_mountinfo` in the kernel writes it.
+/// Writes a mount in the format of the kernel's `show_mountinfo`.
 fn mountinfo_line(mount: &Mount) -> Vec<u8> {
     let escaped = |path: &Path| {
         let mut escaped = Vec::new();
@@ -60,7 +60,8 @@ fn mountinfo_line(mount: &Mount) -> Vec<u8> {
     .concat()
 }
 
-/// `/proc/PID/cgroup`: the path of hierarchy 0 is found among any other lines, and nothing else is taken for it.
+/// Checks the parser of `/proc/PID/cgroup`. It finds the path of hierarchy 0 among any other lines, and mistakes no
+/// other line for it.
 pub fn proc_cgroup(text: &[u8]) {
     match parse_proc_cgroup(text) {
         Some(path) => {
@@ -79,7 +80,8 @@ pub fn proc_cgroup(text: &[u8]) {
     assert_eq!(found, Some(expected));
 }
 
-/// `/proc/PID/fdinfo/FD`: a link, a program or a map is found whatever the kernel writes behind it (also the paths of files, which
+/// Checks the parser of `/proc/PID/fdinfo/FD`. It finds a link, a program or a map whatever follows, even paths that
+/// are not text. Only numbers count.
 /// need not be text), and only a number counts.
 pub fn fdinfo(text: &[u8]) {
     let told = |line: &str| text.windows(line.len()).any(|part| part == line.as_bytes());
@@ -102,7 +104,7 @@ pub fn fdinfo(text: &[u8]) {
     }
 }
 
-/// `/proc/PID/stat`: no name of a process can change when it was started.
+/// Checks the parser of `/proc/PID/stat`. No process name can change the parsed start time.
 pub fn stat(name: &[u8]) {
     let _ = parse_start_time(name);
     let fields = b") S 1 7 7 0 -1 4 5 0 0 0 1 2 0 0 20 0 1 0 4242 99 1\n";

@@ -1,10 +1,10 @@
-//! The calls that can fail, and the capabilities that each needs.
+//! The kernel calls that can fail, and the capabilities that each call needs.
 
 use nix::errno::Errno;
 
 use crate::host::rights::Capability;
 
-/// The calls that the boundary makes.
+/// A call of this crate into the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // Each is named as the kernel names it.
 pub enum Call {
@@ -12,7 +12,7 @@ pub enum Call {
     Detach,
     Query,
     LinkCreate,
-    /// A link on a network device, where no cgroup's list has a say.
+    /// Creating a link on a network device, where no cgroup's list can refuse.
     DeviceLink,
     LinkDetach,
     LinkUpdate,
@@ -25,9 +25,9 @@ pub enum Call {
     MapLookup,
     MapUpdate,
     Load,
-    /// Of programs of which one traces the kernel.
+    /// Loading programs, one of which traces the kernel.
     LoadTracing,
-    /// Of the types that a load brings along.
+    /// Loading the type information that belongs to a program.
     BtfLoad,
     MapCreate,
     BtfFdById,
@@ -44,7 +44,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The name in `bpf(2)`, or of the system call.
+    /// Returns the command's name in `bpf(2)`, or the name of another system call.
     pub fn name(self) -> &'static str {
         match self {
             Call::Attach => "BPF_PROG_ATTACH",
@@ -78,8 +78,8 @@ impl Call {
         }
     }
 
-    /// The capabilities that the call needs, where it was refused with this errno. A probe gets no further than the
-    /// first question, which is for `CAP_BPF`.
+    /// Returns the capabilities that the call needs, for the errno with which the kernel refused it. A probe fails at
+    /// the first check, which is for `CAP_BPF`.
     pub(super) fn capabilities(self, errno: Errno, is_probe: bool) -> &'static [Capability] {
         use Capability::{
             Bpf, DacOverride, DacReadSearch, NetAdmin, OpenById, Perfmon, SysAdmin, SysPtrace,
@@ -98,7 +98,7 @@ impl Call {
             | Call::EnableStats
             | Call::SetNs
             | Call::Unshare => &[SysAdmin],
-            // It is a file, and its mode is what refused.
+            // The pin is a file, and its mode has refused.
             Call::ObjGet | Call::ObjPin if errno == Errno::EACCES => &[DacOverride],
             Call::LinkDetach
             | Call::LinkUpdate

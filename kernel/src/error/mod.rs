@@ -1,4 +1,4 @@
-//! What can go wrong at the boundary, told so that a person can act on it.
+//! Errors of kernel calls, with enough data for a person to act on them.
 
 mod call;
 mod words;
@@ -10,9 +10,9 @@ use crate::host::rights::{Capability, Rights};
 use crate::sys;
 use crate::sys::libbpf::take_log;
 
-/// A call into the kernel that failed.
+/// A failed call into the kernel.
 ///
-/// It keeps the call, what it was made on, and the errno; [`Error::kind`] says what that means.
+/// The error keeps the call, its target and the errno. [`Error::kind`] interprets them for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     call: Call,
@@ -23,32 +23,32 @@ pub struct Error {
     is_probe: bool,
     /// No call failed.
     is_found: bool,
-    /// Of a load, which takes several calls: the one that failed, if it is not that of its name.
+    /// The call that failed inside a load, which makes several calls. `None` if it is the load itself.
     step: Option<Call>,
 }
 
-/// The result of a call at the boundary.
+/// The result of a kernel call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a failure means for the caller.
+/// The meaning of an error for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// This kernel does not have the call, the flag or the type.
+    /// The kernel does not have the call, the flag or the type.
     Unsupported,
-    /// The right to do it is missing, or (attaching) the cgroup's programs do not allow another.
+    /// A capability is missing, or the cgroup's list accepts no other program.
     Denied,
-    /// What was named does not exist, or no longer.
+    /// The target does not exist, or no longer exists.
     Vanished,
-    /// All 64 places of the list are taken.
+    /// The list has 64 programs, the kernel's limit.
     Full,
-    /// What was read changed before it could be acted on, or is still being made.
+    /// The target has changed since it was read, or is still being created.
     Changed,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
 impl Error {
-    /// `call` on `target` failed with `errno`.
+    /// Creates the error of `call` on `target` that failed with `errno`.
     pub fn new(call: Call, target: impl Into<String>, errno: Errno) -> Self {
         Self {
             call,
@@ -62,19 +62,18 @@ impl Error {
         }
     }
 
-    /// No call failed, but what was seen of `target` means the same to the caller as `errno` from `call`. Its text names
-    /// neither.
+    /// Creates an error without a failed call. What was found at `target` means the same to the caller as `errno` from
+    /// `call`. The error's text names neither.
     pub fn found(call: Call, target: impl Into<String>, errno: Errno) -> Self {
         Self { is_found: true, ..Self::new(call, target, errno) }
     }
 
-    /// A call that was to tell only whether this kernel has it failed with `errno`, which tells nothing.
+    /// Creates the error of a probe that failed with `errno` and so gave no answer.
     pub fn of_probe(call: Call, errno: Errno) -> Self {
         Self { is_probe: true, ..Self::new(call, "this kernel", errno) }
     }
 
-    /// The same from an error of the standard library. One without an errno (text that is no UTF-8) is as good as
-    /// `EIO`.
+    /// Creates the error from an error of the standard library. Without an errno (text that is not UTF-8), uses `EIO`.
     pub fn from_io(call: Call, target: impl Into<String>, error: &std::io::Error) -> Self {
         match error.raw_os_error() {
             Some(errno) => Self::new(call, target, Errno::from_raw(errno)),
@@ -82,28 +81,25 @@ impl Error {
         }
     }
 
-    /// The same from an error of libbpf. One without an errno (an object that it cannot read) is as good as `EIO`.
+    /// Creates the error from an error of libbpf. Without an errno (an unreadable object), uses `EIO`.
     pub fn from_libbpf(call: Call, target: impl Into<String>, error: &libbpf_rs::Error) -> Self {
         match errno_of(error) {
-            // It has looked for the kernel's types, and has called nothing.
+            // libbpf looked for the kernel's types, and made no call.
             Some(Errno::ESRCH) => Self::found(call, target, Errno::ESRCH),
             Some(errno) => Self::new(call, target, errno),
             None => Self::found(call, target, Errno::EIO).with_detail(error.to_string()),
         }
     }
 
-    /// libbpf could not load an object. Takes what libbpf has said meanwhile.
+    /// Creates the error of a failed load. Takes libbpf's log.
     pub fn of_load(call: Call, target: impl Into<String>, error: &libbpf_rs::Error) -> Self {
         let log = format!("{error}\n{}", take_log());
         Self::from_libbpf(call, target, error).with_log(&log).with_step(sys::try_types)
     }
 
-    /// Names the call of a load that failed, from what libbpf logged. `try_types` loads one type.
-    ///
-    /// Where the kernel refuses types, libbpf goes on without them, and a map that needs them is then invalid. So the load
-    /// of the types failed, unless the kernel has no such call. A kernel that takes types has `bpf(2)`. If such a kernel
-    /// refuses programs, something else keeps it from taking them.
-    #[must_use]
+    /// Finds and sets the step that failed inside a load. If a kernel refuses types, libbpf goes on without them, and a
+    /// map that needs them then fails. Then the refused types are the true cause, unless the kernel has no
+    /// types at all. A kernel that accepts types has `bpf(2)`, so something else refuses programs.
     pub fn with_step(mut self, try_types: impl FnOnce() -> std::result::Result<(), Errno>) -> Self {
         let is_map = |line: &str| line.contains("map '") && line.contains("': failed to create");
         if !self.log().is_some_and(|log| log.lines().any(is_map)) {
@@ -122,83 +118,83 @@ impl Error {
         self
     }
 
-    /// The same with a sentence that says more.
+    /// Adds a sentence with more detail.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// The same with what libbpf and the verifier said, which can be pages: it is not in the sentence.
+    /// Adds the log of libbpf and the verifier. The log can be pages long, so it is not part of the sentence.
     #[must_use]
     pub fn with_log(mut self, log: &str) -> Self {
         self.log = Some(log.trim_end().to_owned()).filter(|log| !log.is_empty());
         self
     }
 
-    /// What libbpf and the verifier said.
+    /// Returns the log of libbpf and the verifier.
     pub fn log(&self) -> Option<&str> {
         self.log.as_deref()
     }
 
-    /// The call that failed, or the last of those that a load takes.
+    /// Returns the failed call. For a load, returns the load, whichever step failed.
     pub fn call(&self) -> Call {
         self.call
     }
 
-    /// Returns what is known beside the errno.
+    /// Returns the detail.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// Tells whether the call was only to tell what this kernel has.
+    /// Tells whether the call was a probe.
     pub fn is_probe(&self) -> bool {
         self.is_probe
     }
 
-    /// What it was made on.
+    /// Returns the call's target.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// What the kernel answered, or what that is as good as which was seen.
+    /// Returns the kernel's errno, or the equivalent of what was found.
     pub fn errno(&self) -> Errno {
         self.errno
     }
 
-    /// What that means.
+    /// Returns the meaning of the error for the caller.
     pub fn kind(&self) -> Kind {
         match (self.call, self.errno) {
             (_, Errno::EPERM | Errno::EACCES) => Kind::Denied,
-            // libbpf does not find the iterator, or the types, or the kernel does not know the way to go.
+            // libbpf finds no iterator or no types, or the kernel does not know the iterator's order.
             (_, Errno::ENOSYS | Errno::EOPNOTSUPP)
             | (Call::Iterate, Errno::ENOENT | Errno::EINVAL)
             | (Call::Iterate | Call::Load | Call::LoadTracing, Errno::ESRCH) => Kind::Unsupported,
-            // What is open is there, whatever a call that describes it answers.
+            // An open object exists, whatever a query of its information answers.
             (Call::Info, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH) => {
                 Kind::Other
             }
-            // ESTALE: as the kernel says of the handle of a file that is not there any more.
+            // ESTALE: the handle's file does not exist any more.
             (_, Errno::ENOENT | Errno::ENODEV | Errno::ENOLINK | Errno::ESRCH)
             | (Call::OpenById, Errno::ESTALE) => Kind::Vanished,
             (Call::Attach | Call::LinkCreate, Errno::E2BIG) => Kind::Full,
-            // A link that is being made.
+            // ESTALE, and EAGAIN for an object that is still being created.
             (_, Errno::ESTALE) | (Call::FdById, Errno::EAGAIN) => Kind::Changed,
             _ => Kind::Other,
         }
     }
 
-    /// Whether this kernel, or the sandbox around this process, has no `bpf(2)` at all.
+    /// Tells whether this kernel, or the sandbox around this process, lacks `bpf(2)`.
     pub fn has_no_bpf(&self) -> bool {
         self.errno == Errno::ENOSYS && self.step.is_none() && self.call.name().starts_with("BPF_")
     }
 
-    /// Tells whether what was named is gone.
+    /// Tells whether the target does not exist, or no longer exists.
     pub fn is_vanished(&self) -> bool {
         self.kind() == Kind::Vanished
     }
 
-    /// Whether it says that what was named is no cgroup, or none any more.
+    /// Tells whether the target is not a cgroup, or no longer one.
     pub fn is_no_cgroup(&self) -> bool {
         self.call == Call::OpenCgroup
             && matches!(
@@ -213,36 +209,39 @@ impl Error {
             )
     }
 
-    /// Whether it says that the cgroup2 hierarchy is not to be seen, so that nothing on it can be asked.
+    /// Tells whether the cgroup2 hierarchy is not visible, so that nothing on it can be queried.
     pub fn is_no_hierarchy(&self) -> bool {
         self.call == Call::FindCgroup2
     }
 
-    /// Whether the call was refused to a thread that lacks a right for it: then the answer says nothing of the kernel.
-    /// False where the thread has the rights, so that a policy refused it. The verifier takes more from who has
-    /// `CAP_PERFMON`.
+    /// Tells whether the kernel refused because this thread lacks a capability. Such an error says nothing about the
+    /// kernel.
+    ///
+    /// Returns false if the thread has the capabilities, because then a policy has refused. Counts a verifier's refusal
+    /// without `CAP_PERFMON` too, because the verifier accepts more with it.
     pub fn is_for_want_of_rights(&self) -> bool {
         self.is_for_want_of(Rights::of_this_thread().as_ref())
     }
 
-    /// Whether it tells nothing of what this kernel has: somebody refused to let it answer (a right is missing, a policy,
-    /// a sandbox), or memory ran out.
+    /// Tells whether the error says nothing about what the kernel supports. That is so if a capability, a policy or a
+    /// sandbox stopped the call, or if memory ran out.
     pub fn is_no_answer(&self) -> bool {
         let is_refused = self.kind() == Kind::Denied && !self.is_refused_by_the_verifier();
         self.is_for_want_of_rights() || is_refused || self.is_step_refused() || self.is_for_now()
     }
 
-    /// Other calls of `bpf(2)` came through, so the kernel has it, and something else has said `ENOSYS`.
+    /// Tells whether something other than the kernel answered `ENOSYS`. Other commands of `bpf(2)` succeeded, so the
+    /// kernel has it.
     pub fn is_step_refused(&self) -> bool {
         self.step.is_some() && self.errno == Errno::ENOSYS
     }
 
-    /// Memory or time ran out.
+    /// Tells whether memory or time ran out.
     fn is_for_now(&self) -> bool {
         matches!(self.errno, Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)
     }
 
-    /// Whether the verifier has refused a program. That memory or time ran out while it looked is no verdict.
+    /// Tells whether the verifier has refused a program. Running out of memory or time is no refusal.
     pub fn is_refused_by_the_verifier(&self) -> bool {
         !self.is_for_now() && self.log().is_some_and(|log| log.contains("BEGIN PROG LOAD LOG"))
     }
@@ -256,15 +255,15 @@ impl Error {
         if self.is_refused_by_the_verifier() {
             return rights.is_none_or(|rights| !rights.has(Capability::Perfmon));
         }
-        // Where unprivileged users may not use bpf(2), any call of it needs CAP_BPF first.
+        // If unprivileged `bpf(2)` is off, every command needs CAP_BPF first.
         let needed = self.needed_capabilities().iter().chain(&[Capability::Bpf]);
         let lacks = |rights: &Rights| needed.clone().any(|&it| !rights.has(it));
         self.kind() == Kind::Denied && rights.is_none_or(lacks)
     }
 }
 
-/// The errno of a libbpf-rs error. It keeps the `std::io::Error` that it was made from to itself, and shows
-/// it only in its text, as `(os error 12)`.
+/// Returns the errno of a libbpf-rs error. The error hides its `std::io::Error`, and shows the errno only in its text,
+/// as `(os error 12)`.
 fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
     std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
         let text = error.to_string();
@@ -315,7 +314,7 @@ mod tests {
     }
 
     /// What libbpf says where it cannot make a map.
-    const MAP: &str = "libbpf: map 'members': failed to create: -EINVAL";
+    const MAP: &str = "libbpf: map 'chad_members': failed to create: -EINVAL";
 
     #[test]
     fn the_call_of_a_load_is_named_that_failed() {

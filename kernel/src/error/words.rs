@@ -1,4 +1,4 @@
-//! An error in words: what happened, why, and last the call and its errno.
+//! Errors in words: what happened, why, and then the call with its errno.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
-//! The kernel's clocks as they are in the initial time namespace, whatever namespace this process is in.
+//! The kernel's clocks as the initial time namespace has them, even if this process is in another.
 //!
 //! A time namespace (`time_namespaces(7)`, Linux 5.6) shifts `CLOCK_MONOTONIC`, `CLOCK_BOOTTIME` and the start times in
-//! `/proc/PID/stat` for whoever reads them inside. BPF programs read the unshifted clocks, and so do processes outside.
+//! `/proc/PID/stat` for its processes. BPF programs and processes outside read the unshifted clocks.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,28 +11,29 @@ use nix::unistd::{SysconfVar, sysconf};
 
 const NANOS: i64 = 1_000_000_000;
 
-/// `PROC_TIME_INIT_INO` of the kernel.
+/// The kernel's `PROC_TIME_INIT_INO`.
 const INITIAL: &str = "time:[4026531834]";
 
-/// How far the time namespace of this process shifts its clocks, in nanoseconds.
+/// The offsets of this process's time namespace, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shift {
-    /// Added to `CLOCK_MONOTONIC`.
+    /// The offset added to `CLOCK_MONOTONIC`.
     pub monotonic: i64,
-    /// Added to `CLOCK_BOOTTIME` and to start times.
+    /// The offset added to `CLOCK_BOOTTIME` and to start times.
     pub boottime: i64,
 }
 
 impl Shift {
-    /// The shift of this process's time namespace. All zero in the initial one and on kernels without them.
+    /// Returns the offsets of this process's time namespace. They are zero in the initial one, and on kernels without
+    /// time namespaces.
     ///
-    /// `None` when `/proc` does not tell: `timens_offsets` is about the namespace that children are born into, which may
+    /// Returns `None` if `/proc` does not have them. `timens_offsets` describes the namespace for children, which may
     /// be another one after `unshare(CLONE_NEWTIME)`.
     pub fn of_this_process() -> Option<Self> {
         let namespace = |name| fs::read_link(format!("/proc/self/ns/{name}"));
         let own = match namespace("time") {
             Ok(own) => own,
-            // A kernel without time namespaces.
+            // The kernel has no time namespaces.
             Err(error) if error.kind() == ErrorKind::NotFound => return Some(Self::default()),
             Err(_) => return None,
         };
@@ -45,7 +46,7 @@ impl Shift {
         Self::parse(&fs::read_to_string("/proc/self/timens_offsets").ok()?)
     }
 
-    /// Reads the text of a `/proc/PID/timens_offsets` file: a clock, seconds and nanoseconds in each line.
+    /// Parses a `/proc/PID/timens_offsets` file. Each line has a clock, seconds and nanoseconds.
     fn parse(text: &str) -> Option<Self> {
         let offset = |clock| {
             let line = text.lines().find_map(|line| line.strip_prefix(clock))?;
@@ -57,8 +58,8 @@ impl Shift {
         Some(Self { monotonic: offset("monotonic")?, boottime: offset("boottime")? })
     }
 
-    /// The shift of start times, in clock ticks. `None` when it is no whole number of them: the kernel rounds the shifted
-    /// time, so the unshifted one can then be either of two.
+    /// Returns the offset of start times, in clock ticks. `None` if it is not a whole number of ticks. The kernel
+    /// rounds the shifted time, so two unshifted times are then possible.
     pub fn start_ticks(self) -> Option<i64> {
         let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten()?;
         let tick = NANOS.checked_div(ticks_per_second)?;
@@ -66,9 +67,9 @@ impl Shift {
     }
 }
 
-/// `CLOCK_MONOTONIC` in nanoseconds, as `bpf_ktime_get_ns` reads it.
+/// Returns `CLOCK_MONOTONIC` in nanoseconds, as `bpf_ktime_get_ns` reads it.
 pub fn monotonic_ns(shift: Shift) -> u64 {
-    // The clock exists on every Linux, and it counts up from boot: neither can fail or be negative.
+    // Every Linux has this clock, and it counts up from boot. So it cannot fail or be negative.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
         let shifted = time.tv_sec() * NANOS + time.tv_nsec();
         u64::try_from(shifted - shift.monotonic).unwrap_or(0)

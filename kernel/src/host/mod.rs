@@ -1,4 +1,4 @@
-//! The host beside BPF: processes, capabilities, clocks, and which Linux this is.
+//! The host apart from BPF: processes, capabilities, clocks and the kernel release.
 
 pub mod clocks;
 pub mod process;

@@ -1,4 +1,4 @@
-//! Processes: who they are, told apart from later ones with the same pid, and what `/proc` says of them.
+//! Processes: identities that survive the reuse of pids, and data from `/proc`.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -16,13 +16,13 @@ use crate::error::{Call, Error, Result};
 use crate::host::clocks::Shift;
 use crate::sys;
 
-/// A process of one boot, told apart from later processes with the same pid.
+/// Identifies one process of one boot, even after another process has got its pid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProcessIdentity {
     /// The pid, in the pid namespace `pid_namespace`.
     pub pid: u32,
-    /// When the process started, in clock ticks since boot as the initial time namespace counts them: field 22 of
-    /// `/proc/PID/stat`, without the shift of the reader's time namespace. 0 when the process could not tell.
+    /// The start time in clock ticks since boot, without the reader's time namespace offset (field 22 of
+    /// `/proc/PID/stat`). 0 when the process could not read it.
     pub start_time: u64,
     /// The inode number of the pid namespace that `pid` was read in.
     pub pid_namespace: u32,
@@ -31,13 +31,13 @@ pub struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    /// Identifies this process.
+    /// Returns the identity of this process.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn this_process() -> Result<Self> {
         let pid = std::process::id();
-        // By the pid another process would be found, where /proc is of another pid namespace.
+        // `/proc` may show another pid namespace, where our pid names another process.
         let path = "/proc/self/stat";
         let text = fs::read(path).map_err(|error| from_proc(path, &error))?;
         let start_time = parse_start_time(&text)
@@ -50,10 +50,11 @@ impl ProcessIdentity {
         })
     }
 
-    /// Whether the process still runs. `None` when that cannot be told from here: the pid is one of another pid namespace
-    /// or `/proc` shows another one, or a process has that pid and nobody knows its true start time.
+    /// Tells whether the process is running. Every time namespace gets the same answer, also after a suspend, because
+    /// start times count during sleep.
     ///
-    /// The answer is the same from every time namespace, and after a suspend: start times count while the host sleeps.
+    /// Returns `None` if that is unknown. Either the pid belongs to another pid namespace, `/proc` shows another one,
+    /// or the start time of the process with this pid is unknown.
     ///
     /// # Errors
     /// When `/proc` cannot be read, or hides the process.
@@ -67,12 +68,12 @@ impl ProcessIdentity {
         Ok(self.is_started_at(start_time(self.pid)?, start_shift()))
     }
 
-    /// Whether the pid is this process's number for it, and `/proc`'s.
+    /// Tells whether the pid is valid both in this process's namespace and in `/proc`.
     fn is_numbered_by(&self, pid_namespace: u32, is_proc_ours: bool) -> bool {
         self.pid_namespace == pid_namespace && is_proc_ours
     }
 
-    /// Judges from the start time that `/proc` shows for the pid, and the shift of who reads it there.
+    /// Compares with the start time that `/proc` shows for the pid. `shift` is the reader's offset.
     fn is_started_at(&self, shown: Option<u64>, shift: Option<i64>) -> Option<bool> {
         let Some(shown) = shown else { return Some(false) };
         let known = Some(self.start_time).filter(|&it| it != 0)?;
@@ -80,27 +81,28 @@ impl ProcessIdentity {
     }
 }
 
-/// By how many clock ticks `/proc` shifts start times for this process; `None` when that is not known exactly.
+/// Returns the offset of start times in `/proc`, in clock ticks. `None` if it is not exactly known.
 fn start_shift() -> Option<i64> {
     Shift::of_this_process()?.start_ticks()
 }
 
-/// Returns the start time to write down: 0 where the shift is unknown, because any other number would name another process.
+/// Returns the start time to record. It is 0 if the offset is unknown, because any other number would name another
+/// process.
 fn to_note(shown: u64, shift: Option<i64>) -> u64 {
     unshifted(shown, shift).unwrap_or(0)
 }
 
-/// A start time as the initial time namespace counts it.
+/// Returns a start time without the offset of the time namespace.
 fn unshifted(shown: u64, shift: Option<i64>) -> Option<u64> {
     shown.checked_add_signed(shift?.checked_neg()?)
 }
 
-/// The id of this boot, the kernel's own: containers may have a file of their own mounted over it (systemd-nspawn does).
+/// Returns this boot's id from the kernel. A container may have another file mounted over it, as systemd-nspawn does.
 ///
-/// Reading below such a mount takes Linux 5.2 and `CAP_SYS_ADMIN`.
+/// Reading below such a mount needs Linux 5.2 and `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// When `/proc` cannot be read, or the file is covered and cannot be uncovered.
+/// When `/proc` cannot be read, or when the file is covered and cannot be uncovered.
 pub fn boot_id() -> Result<String> {
     let path = Path::new("/proc").join(BOOT_ID);
     let target = path.display().to_string();
@@ -121,7 +123,7 @@ pub fn boot_id() -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// Where the boot's id is, below a procfs.
+/// The path of the boot id in a procfs.
 const BOOT_ID: &str = "sys/kernel/random/boot_id";
 
 fn uncovered_boot_id() -> nix::Result<OwnedFd> {
@@ -129,7 +131,7 @@ fn uncovered_boot_id() -> nix::Result<OwnedFd> {
     openat(&proc, BOOT_ID, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// The inode number of this process's pid namespace.
+/// Returns the inode number of this process's pid namespace.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -139,16 +141,16 @@ pub fn pid_namespace() -> Result<u32> {
     u32::try_from(inode).map_err(|_| Error::found(Call::ReadProc, path, Errno::ERANGE))
 }
 
-/// `PROC_PID_INIT_INO` of the kernel: the inode number of the pid namespace that every process on the host is in or below.
+/// The kernel's `PROC_PID_INIT_INO`: the inode number of the initial pid namespace, which contains every process.
 pub const INITIAL_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
 
-/// Whether any process on this host has a pid in its own pid namespace or in one above it. `None` when not every process
-/// can be seen from here.
+/// Tells whether any process on this host has this pid, in its own pid namespace or in one above. `None` if not every
+/// process is visible from here.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn is_pid_in_use(pid: u32) -> Result<Option<bool>> {
-    // Where the first process is shown, `hidepid` hides nothing.
+    // If the first process is visible, `hidepid` hides nothing.
     let is_everything_seen = pid_namespace()? == INITIAL_PID_NAMESPACE
         && is_proc_ours()?
         && fs::read("/proc/1/status").is_ok();
@@ -174,32 +176,32 @@ pub fn is_pid_in_use(pid: u32) -> Result<Option<bool>> {
     Ok(Some(false))
 }
 
-/// The pids of a process, as `NSpid:` in its `/proc/PID/status` has them: in the namespace of `/proc` and in each one below
-/// down to its own.
+/// Returns the pids of a process from `NSpid:` in `/proc/PID/status`. They start with the namespace of `/proc` and go
+/// down to the process's own.
 fn pids_in(status: &str) -> impl Iterator<Item = u32> {
     let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     pids.unwrap_or_default().split_ascii_whitespace().filter_map(|pid| pid.parse().ok())
 }
 
-/// Whether `/proc` is of this process's own pid namespace. In one that was entered without mounting `/proc` anew it is
-/// of the one above, and its numbers are other processes'.
+/// Tells whether `/proc` shows this process's own pid namespace. A process that enters a namespace without mounting
+/// `/proc` sees the parent's numbers, which name other processes.
 ///
 /// # Errors
-/// When `/proc` cannot be read, as where it is of a namespace that this process is not in.
+/// When `/proc` cannot be read, as when it shows a namespace without this process.
 pub fn is_proc_ours() -> Result<bool> {
     let path = "/proc/self/status";
     let text = fs::read_to_string(path).map_err(|error| from_proc(path, &error))?;
     Ok(has_one_pid(&text))
 }
 
-/// `NSpid:` in a `/proc/self/status` file has the pid in the namespace of `/proc`, and one for each below it down to the
-/// process's own. A kernel without pid namespaces has no such line.
+/// Tells whether `NSpid:` in `/proc/self/status` has a single pid. The line has one for the namespace of `/proc`, and
+/// one for each below it. A kernel without pid namespaces has no such line.
 fn has_one_pid(status: &str) -> bool {
     let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     pids.is_none_or(|pids| pids.split_ascii_whitespace().count() == 1)
 }
 
-/// An error of a file of `/proc` that is there on every host.
+/// Creates the error of a `/proc` file that every host has.
 pub(crate) fn from_proc(path: &str, error: &std::io::Error) -> Error {
     let failed = Error::from_io(Call::ReadProc, path, error);
     if error.kind() == std::io::ErrorKind::NotFound {
@@ -212,41 +214,42 @@ pub(crate) fn from_proc(path: &str, error: &std::io::Error) -> Error {
     }
 }
 
-/// Returns the name of a process (`/proc/PID/comm`), as text. `None` where it cannot be read, as when it has ended.
+/// Returns the name of a process (`/proc/PID/comm`), as text. `None` if it cannot be read, as after the process has
+/// ended.
 pub fn name(pid: u32) -> Option<String> {
     let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&comm).trim_end().to_owned())
 }
 
-/// When a process started, in clock ticks since boot as this process's time namespace counts them. `None` when there is
-/// no such process, or only what is left of one until its parent asks for it (a zombie).
+/// Returns a process's start time in clock ticks since boot, as this process's time namespace counts. `None` if there
+/// is no such process, or only a zombie.
 ///
 /// # Errors
-/// When `/proc` cannot be read; `Denied` when it hides the process (`hidepid`): then it lives, and who it is is unknown.
+/// When `/proc` cannot be read. `Denied` when it hides the process (`hidepid`); the process then exists, but its
+/// identity is unknown.
 pub fn start_time(pid: u32) -> Result<Option<u64>> {
     Ok(stat(pid)?.and_then(|text| parse_start_time(&text)))
 }
 
-/// Where a process comes from.
+/// The origin of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Birth {
-    /// Its parent's pid; whoever has taken it in where that one has ended. 0 for one from outside of this pid
-    /// namespace.
+    /// The parent's pid, or that of the process that adopted it. 0 for a parent outside this pid namespace.
     pub parent: u32,
-    /// When it started, in clock ticks since boot.
+    /// The start time, in clock ticks since boot.
     pub start_time: u64,
 }
 
 impl Birth {
-    /// The start time as a [`ProcessIdentity`] has it: without the shift of the reader's time namespace. `None` when that shift is not
-    /// known.
+    /// Returns the start time without the reader's time namespace offset, as [`ProcessIdentity`] has it. `None` if the
+    /// offset is unknown.
     pub fn true_start_time(&self) -> Option<u64> {
         unshifted(self.start_time, start_shift())
     }
 }
 
-/// Where a process comes from. `None` when there is no such process; a zombie is one, for its first thread may have
-/// ended before the others.
+/// Returns the origin of a process. `None` if there is no such process. A zombie counts, because its other threads may
+/// still run.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -256,7 +259,7 @@ pub fn birth(pid: u32) -> Result<Option<Birth>> {
 
 fn stat(pid: u32) -> Result<Option<Vec<u8>>> {
     let path = format!("/proc/{pid}/stat");
-    // Another process may get the number between the two questions: it is there the second time.
+    // Another process may get the number between the two reads. The second attempt finds it.
     for _ in 0..2 {
         match fs::read(&path) {
             Ok(text) => return Ok(Some(text)),
@@ -272,21 +275,21 @@ fn stat(pid: u32) -> Result<Option<Vec<u8>>> {
         .with_detail("the process is there, but /proc hides it (hidepid)"))
 }
 
-/// What reading a file below `/proc/PID` says when the process has ended.
+/// Tells whether an error of a file below `/proc/PID` means that the process has ended.
 fn is_gone(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
 }
 
-/// Whether the kernel knows the process, whatever `/proc` shows. Asking takes no rights: without them the answer is
-/// another one.
+/// Tells whether the kernel knows the process, whatever `/proc` shows. Without the capability the errno differs, but
+/// still tells.
 fn exists(pid: u32) -> bool {
-    // Other numbers are not those of one process, but mean many.
+    // Any other number means several processes to kill(2).
     let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0);
     pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
 }
 
-/// The start time, unless field 3 of a `/proc/PID/stat` file says that the process is dead (proc(5)). It also says so of a
-/// process whose first thread has ended before others: field 20 counts the threads that are left.
+/// Parses the start time, `None` if field 3 of a `/proc/PID/stat` file marks the process as dead (proc(5)). That field
+/// is the same if only the first thread has ended, so field 20 (the number of threads) decides.
 pub(crate) fn parse_start_time(text: &[u8]) -> Option<u64> {
     let mut fields = fields(text)?;
     let is_dead = matches!(fields.next()?, "Z" | "X" | "x");
@@ -297,15 +300,15 @@ pub(crate) fn parse_start_time(text: &[u8]) -> Option<u64> {
     Some(parse_birth(text)?.start_time)
 }
 
-/// Fields 4 and 22 of a `/proc/PID/stat` file (proc(5)).
+/// Parses fields 4 and 22 of a `/proc/PID/stat` file (proc(5)).
 fn parse_birth(text: &[u8]) -> Option<Birth> {
     let mut fields = fields(text)?.skip(1);
     let parent = fields.next()?.parse().ok()?;
     Some(Birth { parent, start_time: fields.nth(17)?.parse().ok()? })
 }
 
-/// The fields from the third one on. The name in the second one may hold anything, parentheses and newlines too: they
-/// are counted from its end.
+/// Returns the fields from the third on. The name in the second field may contain anything, even parentheses and
+/// newlines, so the fields begin after its last parenthesis.
 fn fields(text: &[u8]) -> Option<impl Iterator<Item = &str>> {
     let end = text.iter().rposition(|&byte| byte == b')')?;
     Some(std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace())

@@ -1,6 +1,7 @@
-//! Which Linux this is.
+//! The kernel release.
 
-/// The first two numbers of a kernel's release, as `uname -r` tells it; none where it does not begin so.
+/// Returns the first two numbers of a kernel release, as `uname -r` prints it. `None` if the release does not begin
+/// with them.
 ///
 /// ```
 /// assert_eq!(cgroup_bpf::release::version("6.12.117-amd64"), Some((6, 12)));
@@ -10,7 +11,7 @@ pub fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Those of the kernel that runs; none where it does not tell.
+/// Returns the numbers of the running kernel; `None` if it does not report them.
 pub fn running() -> Option<(u32, u32)> {
     version(&nix::sys::utsname::uname().ok()?.release().to_string_lossy())
 }

@@ -1,4 +1,4 @@
-//! What this thread may do, so that advice fits who asks: "run as root" helps nobody who is root already.
+//! The capabilities of this thread, so that advice fits the user. "Run as root" does not help root.
 
 use std::fs;
 use std::path::Path;
@@ -14,12 +14,12 @@ pub enum Capability {
     SysAdmin,
     Bpf,
     Perfmon,
-    /// `CAP_DAC_READ_SEARCH` where `CAP_DAC_OVERRIDE` does not do in its place: for opening by id.
+    /// `CAP_DAC_READ_SEARCH`, for opening by id. `CAP_DAC_OVERRIDE` cannot replace it there.
     OpenById,
 }
 
 impl Capability {
-    /// Its name.
+    /// Returns the capability's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::DacOverride => "CAP_DAC_OVERRIDE",
@@ -32,7 +32,7 @@ impl Capability {
         }
     }
 
-    /// The capabilities that give what this one gives, as bits (`linux/capability.h`).
+    /// Returns the capabilities that include this one, as bits (`linux/capability.h`).
     fn bits(self) -> u64 {
         let bit = |number: u32| 1_u64 << number;
         match self {
@@ -48,22 +48,22 @@ impl Capability {
     }
 }
 
-/// Who a thread is to the kernel.
+/// The credentials of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
     effective: u64,
     is_root: bool,
-    /// In another user namespace than the host's: capabilities are worth nothing outside of it.
+    /// The thread is not in the host's user namespace, so its capabilities do not count outside its own.
     is_elsewhere: bool,
-    /// A seccomp filter says which system calls it may make.
+    /// A seccomp filter restricts the thread's system calls.
     is_filtered: bool,
 }
 
-/// `PROC_USER_INIT_INO` of the kernel.
+/// The kernel's `PROC_USER_INIT_INO`.
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 
 impl Rights {
-    /// Those of this thread; none where `/proc` does not tell.
+    /// Returns this thread's credentials; `None` if `/proc` does not have them.
     pub fn of_this_thread() -> Option<Self> {
         let status = fs::read_to_string("/proc/thread-self/status").ok()?;
         // A kernel without user namespaces has no such file.
@@ -72,18 +72,18 @@ impl Rights {
         Self::parse(&status, is_elsewhere)
     }
 
-    /// From a `/proc/PID/status` file (proc(5)).
+    /// Parses a `/proc/PID/status` file (proc(5)).
     pub fn parse(status: &str, is_elsewhere: bool) -> Option<Self> {
         let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let effective = u64::from_str_radix(field("CapEff:")?, 16).ok()?;
-        // The real, the effective, the saved one, and that for files.
+        // The line has the real, effective, saved and file system uid.
         let is_root = field("Uid:")?.split_ascii_whitespace().nth(1)? == "0";
-        // `SECCOMP_MODE_FILTER`; a kernel without seccomp has no such line.
+        // 2 is `SECCOMP_MODE_FILTER`. A kernel without seccomp has no such line.
         let is_filtered = field("Seccomp:") == Some("2");
         Some(Self { effective, is_root, is_elsewhere, is_filtered })
     }
 
-    /// Those of a thread with these capabilities, as bits, and not root's.
+    /// Returns the credentials of a thread with these capabilities, as bits, that is not root.
     #[cfg(test)]
     pub(crate) fn with(effective: u64) -> Self {
         Self { effective, is_root: false, is_elsewhere: false, is_filtered: false }

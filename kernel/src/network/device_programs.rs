@@ -1,8 +1,8 @@
-//! Programs that are attached to network devices, in every network namespace that can be found: XDP, tcx and netkit,
-//! through links and without.
+//! Programs attached to network devices in every network namespace that can be found: XDP, tcx and netkit, with links
+//! and without.
 //!
-//! A link's info has the number of its device, but not whose number that is: each network namespace counts its own
-//! devices. So each namespace is asked for what is on its devices.
+//! A link's information has the number of its device, but not the device's network namespace. Each namespace numbers
+//! its own devices. So this module lists the programs on the devices of each namespace.
 
 use std::path::PathBuf;
 
@@ -19,39 +19,42 @@ use crate::network::rtnetlink::all_by;
 use crate::object::ids::{LinkId, ProgramId};
 use crate::sys::{self, DeviceHook};
 
-/// A program on a network device.
+/// A program attached to a network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceProgram {
-    /// The inode number of the network namespace that the device is in.
+    /// The inode number of the device's network namespace.
     pub network_namespace: u64,
-    /// A way into that namespace, for people; none for this thread's own.
+    /// A path to the network namespace, for people. `None` for this thread's own.
     pub namespace_path: Option<PathBuf>,
-    /// The device's number there.
+    /// The device's number in its network namespace.
     pub device: u32,
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// Where on it: `xdp`, or an attach type as bpftool names it.
+    /// The hook: `xdp`, or an attach type as bpftool names it.
     pub hook: &'static str,
-    /// The program.
+    /// The program's id.
     pub program_id: ProgramId,
-    /// The link that attaches it; none where it is attached without one, and for XDP, where the kernel does not tell.
+    /// The link's id. `None` without a link, and for XDP, because the kernel does not report it.
     pub link_id: Option<LinkId>,
 }
 
-/// What was found.
+/// The programs found, and the errors met.
 #[derive(Debug, Default)]
 pub struct DevicePrograms {
-    /// By namespace and device.
+    /// The programs, ordered by namespace and device.
     pub programs: Vec<DeviceProgram>,
-    /// Namespaces that could not be looked at, and processes and mounts whose namespace could not be told.
+    /// Errors of namespaces that could not be read, and of processes and mounts with an unknown namespace.
     pub unseen: Vec<Error>,
 }
 
-/// Looks at every device in every network namespace that can be found (see [`netns::in_every`]). tcx is known
-/// since 6.6, netkit since 6.7. Needs `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for other namespaces than this thread's own.
+/// Lists the programs on every device in every network namespace that can be found (see
+/// [`crate::netns::in_every`]).
+///
+/// tcx exists since 6.6, netkit since 6.7. Needs `CAP_NET_ADMIN`. Other namespaces than this thread's own need
+/// `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// When this thread's own namespace cannot be looked at, or no process listed.
+/// When this thread's own namespace cannot be read, or processes cannot be listed.
 pub fn device_programs() -> Result<DevicePrograms> {
     let mut found = DevicePrograms::default();
     let unseen = netns::in_every(None, |namespace| {
@@ -69,10 +72,10 @@ pub fn device_programs() -> Result<DevicePrograms> {
     Ok(found)
 }
 
-/// Those in this thread's network namespace.
+/// Lists the programs in this thread's network namespace.
 fn here(namespace: &Namespace) -> Result<Vec<DeviceProgram>> {
     let mut asked = LinkMessage::default();
-    // Counters take most of the time, and nobody needs them here.
+    // The counters would take most of the time, and nobody needs them here.
     asked.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     let asked = RouteNetlinkMessage::GetLink(asked);
     let devices = all_by(&asked, |it| link(it).map(|it| it.header.index))?.answers;
@@ -99,7 +102,7 @@ fn here(namespace: &Namespace) -> Result<Vec<DeviceProgram>> {
 fn programs_on(device: u32, hook: DeviceHook) -> Result<Vec<(u32, u32)>> {
     match sys::query_device(device, hook) {
         Ok(programs) => Ok(programs),
-        // The device has gone; this kernel has no such hook; or the device belongs to its peer's namespace.
+        // The device is gone, the kernel lacks this hook, or the device belongs to its peer's namespace.
         Err(Errno::ENODEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES | Errno::ENOENT) => {
             Ok(Vec::new())
         }
@@ -107,7 +110,7 @@ fn programs_on(device: u32, hook: DeviceHook) -> Result<Vec<(u32, u32)>> {
     }
 }
 
-/// Each once, whatever mode it is attached in.
+/// Returns a device's XDP programs without duplicates, whatever mode they are attached in.
 fn xdp_programs(device: &LinkMessage) -> Vec<u32> {
     let attributes = device.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::Xdp(attributes) => Some(attributes),

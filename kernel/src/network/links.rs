@@ -1,4 +1,4 @@
-//! Network devices, as rtnetlink tells of them: their names and kinds, removing one, and the `ifb` module's own.
+//! Network devices in rtnetlink: names and kinds, removing a device, and the devices that the `ifb` module creates.
 
 use std::fs::File;
 
@@ -25,7 +25,7 @@ pub fn is_ifb(link: &LinkMessage) -> bool {
     })
 }
 
-/// Returns what somebody has written on a device (`ip link set alias`).
+/// Returns a device's alias (`ip link set alias`).
 pub fn alias(link: &LinkMessage) -> Option<&str> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
@@ -33,10 +33,10 @@ pub fn alias(link: &LinkMessage) -> Option<&str> {
     })
 }
 
-/// Lists the devices of this thread's network namespace. Needs no rights.
+/// Lists the devices of this thread's network namespace. Needs no capability.
 ///
 /// # Errors
-/// `EAGAIN` when devices came or went each time that they were listed.
+/// `EAGAIN` when devices came or went during every attempt.
 pub fn here() -> Result<Vec<LinkMessage>> {
     let answers = all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     Ok(answers
@@ -48,8 +48,9 @@ pub fn here() -> Result<Vec<LinkMessage>> {
         .collect())
 }
 
-/// Removes a device of this thread's network namespace by its number. Succeeds where it is gone already. Needs
-/// `CAP_NET_ADMIN`.
+/// Removes a device of this thread's network namespace by its number. Removing a device that is already gone succeeds.
+///
+/// Needs `CAP_NET_ADMIN`.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -63,14 +64,15 @@ pub fn remove(device: u32) -> Result<()> {
     }
 }
 
-/// The kernel's module, when it is loaded, makes two devices in the first network namespace that nobody has asked for.
-/// These are their names there.
+/// The names of the two devices that the kernel's ifb module creates in the first network namespace when it is loaded.
+/// Nobody has asked for them.
 const MADE_BY_THE_MODULE: [&str; 2] = ["ifb0", "ifb1"];
 
-/// The numbers of devices called as the module's own in the first network namespace, if that can be seen from here.
+/// Returns the numbers of devices with these names in the first network namespace. `None` if that namespace is not
+/// visible.
 ///
 /// # Errors
-/// When that namespace cannot be entered or its devices not be listed, for another reason than a missing right.
+/// When that namespace cannot be entered or its devices cannot be listed, unless a capability is missing.
 pub fn left_by_the_module() -> Result<Option<Vec<u32>>> {
     let Ok(first) = File::open("/proc/1/ns/net") else { return Ok(None) };
     let listed = netns::inside(&first, || {
@@ -86,10 +88,10 @@ pub fn left_by_the_module() -> Result<Option<Vec<u32>>> {
     }
 }
 
-/// Removes those that were not there `before`.
+/// Removes the module's devices that did not exist `before`.
 ///
 /// # Errors
-/// When they cannot be listed or removed.
+/// When the devices cannot be listed or removed.
 pub fn take_back_the_modules(before: Option<&Vec<u32>>) -> Result<()> {
     let (Some(before), Some(after)) = (before, left_by_the_module()?) else { return Ok(()) };
     let new: Vec<_> = after.into_iter().filter(|device| !before.contains(device)).collect();

@@ -1,4 +1,4 @@
-//! The network namespaces that a cgroup's processes live in, or all of the host: sockets and devices are told of by
+//! The network namespaces of a cgroup's processes, or of the whole host. The kernel lists sockets and devices by
 //! namespace.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,21 +12,22 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::cgroup::{mounts, threads};
 use crate::error::{Call, Error, Kind, Result};
 
-/// What errors name.
+/// The target that errors name.
 const TARGET: &str = "a network namespace of the cgroup";
 
-/// Where procfs is.
+/// The mount point of procfs.
 const PROC: &str = "/proc";
 
-/// This thread's own.
+/// This thread's own network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Does something in the caller's network namespace, and in those of the processes of a cgroup and below it, each
-/// once. Also tells how many threads there are whose namespace cannot be told. The caller stays where it is. Other
-/// namespaces than its own need `CAP_SYS_ADMIN`.
+/// Runs a function in the caller's network namespace, and in each one of the processes of a cgroup and its descendants.
+/// Returns the number of threads with an unknown namespace too.
+///
+/// The caller stays in its namespace. Other namespaces need `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// The first one; or that a namespace could not be entered.
+/// The first error of the function, or of entering a namespace.
 pub fn in_each<T: Send>(
     cgroup: &Path,
     what: impl Fn() -> Result<T> + Sync,
@@ -37,7 +38,7 @@ pub fn in_each<T: Send>(
     let own = File::open(OWN).ok().and_then(|file| inode(&file));
     let others: Vec<_> = namespaces.into_iter().filter(|file| inode(file) != own).collect();
     if !others.is_empty() {
-        // A thread of its own: a namespace that was entered is not left again.
+        // A new thread visits the namespaces, because a thread cannot go back.
         let visit =
             || -> Result<Vec<T>> { others.into_iter().map(|it| within(it, &what)).collect() };
         done.extend(in_a_thread(visit)?);
@@ -51,21 +52,21 @@ fn within<T>(namespace: File, what: impl FnOnce() -> Result<T>) -> Result<T> {
     what()
 }
 
-/// Does something in a network namespace. The caller stays where it is. Needs `CAP_SYS_ADMIN`.
+/// Runs a function in a network namespace. The caller stays in its own. Needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// That the namespace could not be entered, or what was to be done fails with.
+/// The error of the function, or of entering the namespace.
 pub fn inside<T: Send>(namespace: &File, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace =
         namespace.try_clone().map_err(|error| Error::from_io(Call::ReadProc, TARGET, &error))?;
     in_a_thread(|| within(namespace, what))
 }
 
-/// Does something in a network namespace that is made for it and goes with it: only a loopback device is there, and it is
-/// down. The caller stays where it is. Needs `CAP_SYS_ADMIN`.
+/// Runs a function in a new network namespace, which ends with the function. The namespace has only a loopback device,
+/// which is down. The caller stays in its own. Needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// That there is no new namespace, or what was to be done fails with.
+/// The error of the function, or of creating the namespace.
 pub fn in_a_new_one<T: Send>(what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     in_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET)
@@ -83,10 +84,11 @@ fn in_a_thread<T: Send>(what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     })
 }
 
-/// The one network namespace in which all processes of a cgroup live, and those below it; the caller's if there are none.
+/// Returns the one network namespace of all processes of a cgroup and its descendants, or the caller's without any
+/// process.
 ///
 /// # Errors
-/// When there are several, or some cannot be told.
+/// When there are several namespaces, or some are unknown.
 pub fn only(cgroup: &Path) -> Result<File> {
     let mut found = told(cgroup)?;
     match found.len() {
@@ -98,10 +100,10 @@ pub fn only(cgroup: &Path) -> Result<File> {
     }
 }
 
-/// The namespaces of the processes in a cgroup and below it, each once.
+/// Returns the network namespaces of the processes of a cgroup and its descendants, without duplicates.
 ///
 /// # Errors
-/// When they cannot all be told.
+/// When some namespaces are unknown.
 pub fn told(cgroup: &Path) -> Result<Vec<File>> {
     let Members { namespaces, untold, why } = Members::of(cgroup, PROC)?;
     match (untold, why) {
@@ -116,17 +118,17 @@ pub fn told(cgroup: &Path) -> Result<Vec<File>> {
 
 /// The network namespaces of a cgroup's processes.
 pub struct Members {
-    /// Each once.
+    /// The namespaces, without duplicates.
     pub namespaces: Vec<File>,
-    /// So many threads are outside of this pid namespace, or hidden: where they live cannot be told.
+    /// The number of threads that are hidden or outside this pid namespace, so that their network namespace is unknown.
     pub untold: u64,
-    /// What the first hidden one failed with.
+    /// The error of the first hidden thread.
     why: Option<Error>,
 }
 
 impl Members {
-    /// The namespaces of the processes in a cgroup and below it: each thread may be in one of its own, and a threaded cgroup
-    /// tells of threads alone. A thread or a cgroup that goes meanwhile has none any more. `proc` is where procfs is.
+    /// Finds the namespaces of a cgroup and its descendants. Each thread may be in its own one, and a threaded cgroup
+    /// lists only threads. Threads and cgroups that vanish meanwhile do not count. `proc` is the mount point of procfs.
     fn of(cgroup: &Path, proc: &str) -> Result<Self> {
         let mut found = BTreeMap::new();
         let (mut untold, mut why) = (0, None);
@@ -142,7 +144,7 @@ impl Members {
                     continue;
                 }
                 let path = PathBuf::from(format!("{proc}/{thread}/ns/net"));
-                // Most have one that is known already, which its name tells.
+                // The link's name identifies the namespace, and most threads are in a known one.
                 let opened = unless_gone(&path, fs::read_link(&path)).and_then(|link| {
                     let is_known = |it: &u64| found.contains_key(it);
                     match link.map(|it| it.to_str().and_then(inode_of)) {
@@ -177,41 +179,41 @@ impl Members {
     }
 }
 
-/// A network namespace that was found.
+/// A network namespace.
 #[derive(Debug)]
 pub struct Namespace {
-    /// Its inode number, which tells it from every other one that there is now.
+    /// The inode number, which no other existing namespace has.
     pub inode: u64,
-    /// Where it was found; none for the caller's own.
+    /// The path through which it was found; `None` for the caller's own.
     pub path: Option<PathBuf>,
 }
 
-/// Where nothing could be done.
+/// A namespace where the function could not run.
 #[derive(Debug)]
 pub enum Unseen {
-    /// A namespace that is known, but could not be entered.
+    /// A known namespace that could not be entered.
     Closed(Error),
-    /// A process or a mount whose namespace could not be told.
+    /// A process or a mount with an unknown namespace.
     Untold(Error),
 }
 
-/// Does something in every network namespace that can be found, each once; or in the `wanted` one alone, if it is
-/// found. They are the caller's own, then those that are mounted somewhere (`nsfs`), then those of all processes. The
-/// caller stays where it is. Needs `CAP_SYS_ADMIN` for other namespaces than its own, `CAP_SYS_PTRACE` for others'
-/// processes.
+/// Runs a function in every network namespace that can be found, once in each. With `wanted`, runs it only in that
+/// namespace, if found.
+///
+/// Visits the caller's own, then mounted ones (`nsfs`), then those of all processes. The caller stays in its own. Other
+/// namespaces need `CAP_SYS_ADMIN`, and other users' processes need `CAP_SYS_PTRACE`.
 ///
 /// # Errors
-/// The first one of what is to be done; or that processes or mounts could not be listed, or the own namespace not be
-/// told.
+/// The first error of the function. When processes or mounts cannot be listed, or when the own namespace is unknown.
 pub fn in_every(
     wanted: Option<u64>,
     what: impl FnMut(&Namespace) -> Result<()> + Send,
 ) -> Result<Vec<Unseen>> {
-    // A thread of its own: a namespace that was entered is not left again.
+    // A new thread visits the namespaces, because a thread cannot go back.
     in_a_thread(|| Tour { wanted, what, seen: HashSet::new(), unseen: Vec::new() }.go())
 }
 
-/// A way through namespaces.
+/// A tour through the namespaces.
 struct Tour<F> {
     wanted: Option<u64>,
     what: F,
@@ -247,7 +249,7 @@ impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
                 Some(inode) => self.enter(inode, path.to_owned()),
                 None => Ok(()),
             },
-            // It has ended meanwhile.
+            // The process has ended meanwhile.
             Ok(None) => Ok(()),
             Err(_) if has_ended(path) => Ok(()),
             Err(error) => {
@@ -263,7 +265,8 @@ impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
         }
         let opened = match unless_gone(&path, File::open(&path)) {
             Ok(Some(file)) if file.metadata().is_ok_and(|it| it.ino() == inode) => Ok(file),
-            // The process has ended, or entered another one; or something lies on top of the mount. Others may be there.
+            // The process has ended or changed its namespace, or another mount covers this one. Another path may still
+            // lead there.
             Ok(_) => {
                 self.seen.remove(&inode);
                 return Ok(());
@@ -292,17 +295,18 @@ impl<F: FnMut(&Namespace) -> Result<()>> Tour<F> {
     }
 }
 
-/// Whether `/proc/PID/ns/net` is of a process that has ended: of one that has just done so procfs says `EACCES`.
+/// Tells whether the process of a `/proc/PID/ns/net` has ended. Just after its end, procfs answers `EACCES`.
 fn has_ended(path: &Path) -> bool {
     path.starts_with("/proc") && path.ancestors().nth(2).is_some_and(|process| !process.exists())
 }
 
-/// The number in `net:[4026531840]`, as `/proc` and mountinfo name a namespace.
+/// Parses the number in `net:[4026531840]`, the name of a namespace in `/proc` and mountinfo.
 fn inode_of(name: &str) -> Option<u64> {
     name.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// What is gone has nothing to tell. A threaded cgroup (`EOPNOTSUPP`) tells of its processes in the one above.
+/// Returns what was read, `None` if the process or cgroup is gone. A threaded cgroup (`EOPNOTSUPP`) has no list of
+/// processes; its parent has it.
 pub fn unless_gone<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
     let gone = [Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::EOPNOTSUPP].map(|it| it as i32);
     match read {

@@ -1,4 +1,4 @@
-//! Whether this kernel has `fq` and `ifb`, found out by trying.
+//! Finds out whether this kernel has `fq` and `ifb`, by trying.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -11,25 +11,25 @@ use crate::network::links::{left_by_the_module, take_back_the_modules};
 use crate::network::netns;
 use crate::network::rtnetlink::tell;
 
-/// The number of the loopback device in every network namespace.
+/// The number of the loopback device, in every network namespace.
 const LOOPBACK: i32 = 1;
 
-/// What the kernel has for packets that wait.
+/// The kernel's features for packets that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offered {
-    /// The queueing discipline `fq` (`CONFIG_NET_SCH_FQ`).
+    /// The kernel has the qdisc `fq` (`CONFIG_NET_SCH_FQ`).
     pub fq: bool,
-    /// `ifb` devices (`CONFIG_IFB`).
+    /// The kernel has `ifb` devices (`CONFIG_IFB`).
     pub ifb: bool,
 }
 
-/// Tries in a network namespace of its own, which goes with the trial. The kernel may load its modules for it, as it would
-/// for a limit.
+/// Tries `fq` and `ifb` in a new network namespace, which ends with the trial. The kernel may load its modules, as it
+/// would for a limit.
 ///
 /// Needs `CAP_SYS_ADMIN` for the namespace, and `CAP_NET_ADMIN`.
 ///
 /// # Errors
-/// When there is no new namespace, or the kernel refuses for another reason than that it has no such thing.
+/// When there is no new namespace, or when the kernel refuses for another reason than a missing feature.
 pub fn offered() -> Result<Offered> {
     let before = left_by_the_module()?;
     let tried = netns::in_a_new_one(|| Ok(Offered { fq: has_fq()?, ifb: has_ifb()? }));
@@ -55,7 +55,7 @@ fn has_ifb() -> Result<bool> {
     answer(tell(message, NLM_F_CREATE | NLM_F_EXCL, "an ifb device"), Errno::EOPNOTSUPP)
 }
 
-/// `none`: how the kernel says that it does not know the kind.
+/// Interprets a trial. `none` is the errno with which the kernel says that it does not know the kind.
 fn answer(tried: Result<()>, none: Errno) -> Result<bool> {
     match tried {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! The queueing disciplines of network devices, asked for through rtnetlink.
+//! The queueing disciplines (qdiscs) of network devices, read through rtnetlink.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,34 +12,41 @@ use crate::error::Result;
 use crate::network::netns;
 use crate::network::rtnetlink::all;
 
-/// So many devices on top of each other the kernel allows (`MAX_NEST_DEV`).
+/// The most devices that the kernel allows on top of each other (`MAX_NEST_DEV`).
 const MOST_BELOW: usize = 8;
 
-/// A network device, and what its packets go through.
+/// A network device and its qdiscs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Device {
-    /// Its number (ifindex), in its network namespace.
+    /// The device's number (ifindex) in its network namespace.
     pub number: u32,
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// The kinds of its queueing disciplines, each once: `mq` and `fq`, say, where each hardware queue has one of its own.
-    /// Of a VLAN or a macvlan without any those of the device below: packets come there with their times.
+    /// The kinds of the device's qdiscs, without duplicates. For example `mq` and `fq`, if each hardware queue has its
+    /// own.
+    ///
+    /// A VLAN or a macvlan without a qdisc has those of the device below, because packets keep their times on the way
+    /// there.
     pub qdiscs: Vec<String>,
 }
 
 impl Device {
-    /// Whether packets leave it at the time that they carry (`skb->tstamp`), which `fq` alone sees to for any socket.
+    /// Tells whether packets leave at the time that they carry (`skb->tstamp`). Only `fq` ensures that for any socket.
     pub fn keeps_departures(&self) -> bool {
         self.qdiscs.iter().any(|kind| kind == "fq")
     }
 }
 
-/// The devices through which packets leave, in the network namespaces of a cgroup's processes and of those below it; in
-/// the caller's if there are none, or no cgroup is named. Those that are up, but for the loopback device, ifb devices
-/// (through which packets come in), and those that belong to a bridge or a bond (through whose queue packets go first,
-/// and which forgets their time). Needs no rights for the caller's own, `CAP_SYS_ADMIN` for others.
+/// Lists the devices through which packets leave. The network namespaces are those of the processes of a cgroup and its
+/// descendants. Without processes or a cgroup, it is the caller's.
+///
+/// Leaves out devices that are down, the loopback, ifb devices (where packets come in), and members of a bridge or a
+/// bond. A bond or bridge has its own queue, and clears the packets' times.
+///
+/// The caller's namespace needs no capability; others need `CAP_SYS_ADMIN`.
 ///
 /// # Errors
+/// When a namespace is unknown or cannot be entered, or when the kernel cannot be queried.
 /// When a namespace cannot be told or entered, or the kernel not be asked.
 pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
     match cgroup {
@@ -50,7 +57,7 @@ pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
     }
 }
 
-/// Those of all these namespaces, each of which is asked for by itself; the caller's `own` if there are none.
+/// Lists the devices of each of these namespaces, or of the caller's `own` if there are none.
 fn of_all<N>(
     namespaces: &[N],
     own: impl FnOnce() -> Result<Vec<Device>>,
@@ -63,14 +70,15 @@ fn of_all<N>(
     Ok(each?.concat())
 }
 
-/// Those of this thread's network namespace.
+/// Lists the devices of this thread's network namespace.
 fn here() -> Result<Vec<Device>> {
     let links = all(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     let qdiscs = all(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
     Ok(join(&links, &qdiscs))
 }
 
-/// What a device without a queue hands its packets to, times and all. `None` if that is not in this network namespace.
+/// Returns the device to which a device without a queue hands its packets, times included. `None` if it is not in this
+/// network namespace.
 fn below(link: &LinkMessage) -> Option<u32> {
     let (mut below, mut hands_on) = (None, false);
     for attribute in &link.attributes {
@@ -87,7 +95,7 @@ fn below(link: &LinkMessage) -> Option<u32> {
     below.filter(|_| hands_on)
 }
 
-/// The devices that are up, each with its disciplines.
+/// Joins the devices that are up with their qdiscs.
 fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<Device> {
     let mut kinds: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for message in qdiscs {
@@ -111,7 +119,7 @@ fn join(links: &[RouteNetlinkMessage], qdiscs: &[RouteNetlinkMessage]) -> Vec<De
         .collect();
     let disciplines = |number: u32| {
         let has_queue = |number: &u32| {
-            // The last two hold filters, no packets.
+            // `clsact` and `ingress` hold filters, not packets.
             let queues = |kind: &String| !["noqueue", "clsact", "ingress"].contains(&kind.as_str());
             kinds.get(number).is_some_and(|kinds| kinds.iter().any(queues))
         };

@@ -1,4 +1,4 @@
-//! Asking the kernel about network devices, and telling it to make or remove them.
+//! Rtnetlink: listing network devices, creating and removing them.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -15,27 +15,27 @@ use nix::errno::Errno;
 
 use crate::error::{Call, Error, Result};
 
-/// How often at most a list is asked for that changes while it is told.
+/// The most attempts at a list that changes during the dump.
 const LOOKS: u32 = 8;
 
-/// The first pause between two of them. Each is twice as long as the one before: 127 ms in all.
+/// The first pause between two attempts. Each pause is twice as long as the last one, 127 ms in total.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// What the kernel told.
+/// The answers of a dump.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dump<T> {
     /// Every answer.
     pub answers: Vec<T>,
-    /// Nothing changed meanwhile, which might have left something out.
+    /// Nothing changed during the dump. A change may leave out answers.
     pub is_whole: bool,
 }
 
-/// Asks for all there is of something in this thread's network namespace. Needs no rights.
+/// Dumps all objects of a kind in this thread's network namespace. Needs no capability.
 ///
 /// # Errors
-/// `EAGAIN` when it changed each time that it was told.
+/// `EAGAIN` when the list changed during every attempt.
 pub fn all(what: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
-    // Of several answers none is of use here: each may be short of something.
+    // An interrupted dump may lack an answer, and the caller needs all of them.
     let dump = gather(|| exchange(what.clone(), NLM_F_DUMP, DEVICES), |_| (), sleep)?;
     if !dump.is_whole {
         return Err(Error::found(Call::Netlink, DEVICES, Errno::EAGAIN)
@@ -44,8 +44,8 @@ pub fn all(what: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
     Ok(dump.answers)
 }
 
-/// The same where one change does not matter: what any of the answers has, by `key`, as it was told last. A thing
-/// that was there all the time is missing only where each answer was short of it.
+/// Dumps as [`all`] does, but accepts changes. Merges the answers of all attempts by `key`, and keeps the latest. An
+/// object that always existed is missing only if every attempt lacked it.
 pub fn all_by<K: Ord>(
     what: &RouteNetlinkMessage,
     key: impl FnMut(&RouteNetlinkMessage) -> K,
@@ -53,7 +53,7 @@ pub fn all_by<K: Ord>(
     gather(|| exchange(what.clone(), NLM_F_DUMP, DEVICES), key, sleep)
 }
 
-/// What errors name.
+/// The target that errors name.
 const DEVICES: &str = "network devices";
 
 fn gather<T, K: Ord>(
@@ -75,13 +75,13 @@ fn gather<T, K: Ord>(
     Ok(Dump { answers: told.into_values().collect(), is_whole: false })
 }
 
-/// Has the kernel do something in this thread's network namespace. Needs `CAP_NET_ADMIN`. `flags`: beside those of
-/// every request; `target`: what errors name.
+/// Sends a request that changes something in this thread's network namespace. `flags` are added to those of every
+/// request. Errors name `target`. Needs `CAP_NET_ADMIN`.
 pub fn tell(what: RouteNetlinkMessage, flags: u16, target: &str) -> Result<()> {
     exchange(what, NLM_F_ACK | flags, target).map(drop)
 }
 
-/// Sends a request, and reads the answers to their end.
+/// Sends a request, and reads all answers.
 fn exchange(
     what: RouteNetlinkMessage,
     flags: u16,
@@ -101,10 +101,10 @@ fn exchange(
     read_answers(|| Ok(socket.recv_from_full()?.0), target)
 }
 
-/// Reads datagrams until one of them says that it was the last.
+/// Reads datagrams until one has the end of the dump.
 ///
 /// # Errors
-/// What the kernel says, or the socket: then what was told until then is no answer.
+/// Those of the kernel or the socket. The answers before an error are worthless.
 fn read_answers(
     mut receive: impl FnMut() -> std::io::Result<Vec<u8>>,
     target: &str,
@@ -124,7 +124,7 @@ fn read_answers(
                     Error::found(Call::Netlink, target, Errno::EBADMSG)
                         .with_detail(error.to_string())
                 })?;
-            // Something has changed meanwhile, so that what was told may be short of something.
+            // The list changed during the dump, so answers may be missing.
             is_interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             let length = usize::try_from(answer.header.length).unwrap_or(usize::MAX);
             match answer.payload {
@@ -134,17 +134,17 @@ fn read_answers(
                 NetlinkPayload::Done(_) => {
                     return Ok(Dump { answers, is_whole: !is_interrupted });
                 }
-                // An acknowledgement is an error of the code 0.
+                // An acknowledgement is an error with code 0.
                 NetlinkPayload::Error(error) if error.code.is_none() => {
                     return Ok(Dump { answers, is_whole: true });
                 }
                 NetlinkPayload::Error(error) => return Err(io(error.to_io())),
                 NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                // Some did not fit.
+                // Some answers did not fit.
                 NetlinkPayload::Overrun(_) => is_interrupted = true,
                 _ => {}
             }
-            // Each begins at a multiple of four.
+            // Each message begins at a multiple of four bytes.
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }

@@ -1,7 +1,7 @@
-//! What moves while it is read: looked at again, a bounded number of times.
+//! Reads objects that change meanwhile, with a bounded number of attempts.
 //!
-//! On a busy host objects are made and dropped all the time. The kernel then answers `EAGAIN` (a link that is being
-//! made), `EBUSY` or `EINTR`, and those answers say nothing of a right or a defect.
+//! A busy host creates and drops objects all the time. The kernel then answers `EAGAIN` (for a link that is still being
+//! created), `EBUSY` or `EINTR`. Such an answer says nothing about a missing capability or a defect.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use nix::errno::Errno;
 
 use crate::error::Result;
 
-/// How often at most a thing is looked at.
+/// The most looks at one object.
 const LOOKS: u32 = 8;
 
-/// The first pause between two looks. Each is twice as long as the one before: 127 ms in all.
+/// The first pause between two looks. Each pause is twice as long as the last one, 127 ms in total.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// What came of one look at one thing.
+/// The result of one look at one object.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading<T> {
-    /// It was read.
+    /// The object was read.
     Here(T),
-    /// It went away after its id was read.
+    /// The object went away after its id was read.
     Gone,
-    /// It is being made, or the call was disturbed.
+    /// The object is still being created, or the call was interrupted.
     Changing,
 }
 
 impl<T> Reading<T> {
-    /// Sorts an answer of the kernel about something that has, or had, an id. An error is any other errno.
+    /// Sorts the kernel's answer about an id. Returns any other errno as an error.
     pub(crate) fn of(answer: std::result::Result<T, Errno>) -> std::result::Result<Self, Errno> {
         match answer {
             Ok(it) => Ok(Self::Here(it)),
@@ -39,13 +39,13 @@ impl<T> Reading<T> {
     }
 }
 
-/// Whether another look is likely to have another answer.
+/// Tells whether another look may get another answer.
 pub(crate) fn is_passing(errno: Errno) -> bool {
     matches!(errno, Errno::EAGAIN | Errno::EBUSY | Errno::EINTR)
 }
 
-/// Reads everything that has one of these ids, in their order; what is changing is read again when all the others have
-/// been. Returns what was read, and the ids of what was changing at every look.
+/// Reads all objects with these ids, in order. Reads those that are changing again after all the others. Returns the
+/// results, and the ids that were changing at every look.
 pub(crate) fn read_all<T>(
     ids: Vec<u32>,
     read: impl FnMut(u32) -> Result<Reading<T>>,
@@ -81,7 +81,7 @@ fn read_all_with<T>(
     Ok((found.into_iter().map(|(_, it)| it).collect(), left))
 }
 
-/// Asks for one thing until the answer is not that it is changing.
+/// Looks at one object until it is no longer changing.
 pub(crate) fn settled<T>(
     mut ask: impl FnMut() -> std::result::Result<T, Errno>,
 ) -> std::result::Result<T, Errno> {

@@ -1,4 +1,4 @@
-//! The kernel's numbers, one type each, so that none is taken for another.
+//! The kernel's ids, each with a type of its own, so that nobody confuses them.
 
 use std::fmt;
 
@@ -22,13 +22,12 @@ macro_rules! id {
 }
 
 id! {
-    /// A cgroup's id: the inode number of its directory, and what a cgroup link's info reports.
-    /// Unique for one boot; a directory made again under the same name has another one.
+    /// A cgroup's id: the inode number of its directory, which a cgroup link's information also has. Unique for one
+    /// boot. A new directory of the same name has another id.
     CgroupId(u64)
 }
 id! {
-    /// A loaded program's id. Ids count up, but they wrap: compare tag and load time as well before
-    /// acting on an id that was read a while ago.
+    /// A loaded program's id. Ids count up, but they wrap. Before acting on an old id, compare tag and load time too.
     ProgramId(u32)
 }
 id! {

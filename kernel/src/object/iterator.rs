@@ -1,4 +1,4 @@
-//! What an iterator over the kernel's objects prints.
+//! Reads the output of an iterator over the kernel's objects.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -9,17 +9,16 @@ use nix::errno::Errno;
 use crate::error::{Call, Error, Result};
 use crate::sys;
 
-/// Bytes that are read at once: the kernel has a buffer of eight pages for them.
+/// The bytes read at once. The kernel's buffer for them has eight pages.
 const AT_ONCE: usize = 1 << 15;
 
-/// Reads that may come back without anything. Each has gone past a million objects.
+/// The most reads without output. Each has skipped a million objects.
 const MOST_PAUSES: u32 = 1_000;
 
-/// Runs a program for each object in this thread's namespaces, and returns all that it printed. `target`: what errors
-/// name.
+/// Runs a program for each object in this thread's namespaces, and returns its whole output. Errors name `target`.
 ///
 /// # Errors
-/// What the kernel says. What was printed until then is no answer.
+/// Those of the kernel. The output before an error is no answer.
 pub fn all_printed(program: BorrowedFd<'_>, target: &str) -> Result<Vec<u8>> {
     let iterator =
         sys::iterate(program).map_err(|errno| Error::new(Call::Iterate, target, errno))?;
@@ -27,8 +26,8 @@ pub fn all_printed(program: BorrowedFd<'_>, target: &str) -> Result<Vec<u8>> {
         .map_err(|error| Error::from_io(Call::Iterate, target, &error))
 }
 
-/// Reads on where the kernel only pauses: after a million objects of which nothing was printed it answers `EAGAIN`, and
-/// goes on from there with the next read.
+/// Reads to the end, past pauses. After a million objects without output the kernel answers `EAGAIN`, and the next read
+/// goes on from there.
 fn read_to_end(from: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut printed = Vec::new();
     let mut buffer = vec![0; AT_ONCE];

@@ -8,7 +8,7 @@ use crate::error::{Call, Error, Result};
 use crate::object::ids::MapId;
 use crate::sys::{self, ObjectKind};
 
-/// An open map. The kernel keeps it for as long as anybody has it open, has pinned it, or a loaded program uses it.
+/// An open map. The map lives while somebody has it open, has pinned it, or uses it in a loaded program.
 #[derive(Debug)]
 pub struct Map {
     raw: sys::Map,
@@ -18,14 +18,14 @@ impl Map {
     /// Opens a map by its id. Needs `CAP_SYS_ADMIN`.
     ///
     /// # Errors
-    /// `Vanished` when there is none with that id.
+    /// `Vanished` when no map has this id.
     pub fn open(id: MapId) -> Result<Self> {
         let fail = |call| move |errno| Error::new(call, format!("map {id}"), errno);
         let fd = sys::fd_by_id(ObjectKind::Map, id.0).map_err(fail(Call::FdById))?;
         Ok(Self { raw: sys::Map::from_fd(fd).map_err(fail(Call::Info))? })
     }
 
-    /// Takes over a descriptor of a map, and asks the kernel for its sizes.
+    /// Takes ownership of a map's descriptor, and reads the map's sizes from the kernel.
     ///
     /// # Errors
     /// `EINVAL` when the descriptor is not a map's.
@@ -34,42 +34,42 @@ impl Map {
         Ok(Self { raw })
     }
 
-    /// Returns its name, as the kernel kept it.
+    /// Returns the map's name, as the kernel has cut it.
     pub fn name(&self) -> &str {
         &self.raw.name
     }
 
-    /// Returns its type, as `enum bpf_map_type` numbers it.
+    /// Returns the map's type, a number of `enum bpf_map_type`.
     pub fn kind(&self) -> u32 {
         self.raw.kind
     }
 
-    /// Returns the bytes of one value, rounded up to 8 in a map that has one for each processor.
+    /// Returns the size of one value in bytes, rounded up to 8 for a map with a value for each CPU.
     pub fn value_size(&self) -> usize {
         self.raw.value_size
     }
 
-    /// Reads every value under a key, one after the other: one, or one for each processor. `None` when there is none.
+    /// Reads all values of a key, concatenated: one, or one for each CPU. `None` if the key does not exist.
     ///
     /// # Errors
-    /// `EINVAL` when the key has another length, and for a type of map other than arrays, hashes and cgroup storage.
+    /// `EINVAL` when the key has another length, or the map is not an array, a hash or a cgroup storage.
     pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.raw.lookup(key).map_err(|errno| self.fail(Call::MapLookup, errno))
     }
 
-    /// Reads every value under a key, each by itself; none when there is nothing.
+    /// Reads all values of a key, each on its own. Empty if the key does not exist.
     ///
     /// # Errors
-    /// As [`Map::lookup`].
+    /// Those of [`Map::lookup`].
     pub fn values(&self, key: &[u8]) -> Result<Vec<Vec<u8>>> {
         let bytes = self.lookup(key)?.unwrap_or_default();
         Ok(bytes.chunks_exact(self.value_size().max(1)).map(<[u8]>::to_vec).collect())
     }
 
-    /// Writes the value of a key that is there already; in a hash also of one that is not.
+    /// Writes the value of an existing key. A hash also accepts a new key.
     ///
     /// # Errors
-    /// `Vanished` when there is no such key; `EINVAL` as for [`Map::lookup`], and when the value has another length.
+    /// `Vanished` when the key does not exist. `EINVAL` as for [`Map::lookup`], and when the value has another length.
     pub fn update(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.raw.update(key, value).map_err(|errno| self.fail(Call::MapUpdate, errno))
     }

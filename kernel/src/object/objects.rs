@@ -1,4 +1,4 @@
-//! Every program, link and map that the kernel has.
+//! Lists every program, link and map of the kernel.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -12,15 +12,15 @@ use crate::object::pins::Held;
 use crate::object::program::Program;
 use crate::sys::{self, ObjectKind};
 
-/// The ids of every loaded program, ascending. Needs `CAP_SYS_ADMIN`.
+/// Returns the ids of every loaded program, ascending. Needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+/// `Denied` without the capability. Any error ends the enumeration; no error counts as the end of the list.
 pub fn program_ids() -> Result<Vec<ProgramId>> {
     Ok(ids(ObjectKind::Program, "programs")?.into_iter().map(ProgramId).collect())
 }
 
-/// Opens a program; `None` when it went away after its id was read.
+/// Opens a program; `None` if it went away after its id was read.
 ///
 /// # Errors
 /// Any other failure.
@@ -32,60 +32,62 @@ pub fn program(id: ProgramId) -> Result<Option<Program>> {
     }
 }
 
-/// What the kernel says of a link of any type.
+/// The kernel's information about a link of any type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnyLink {
-    /// Its id.
+    /// The link's id.
     pub id: LinkId,
-    /// Its type, as bpftool names it.
+    /// The link's type, under the name that bpftool uses.
     pub kind: String,
-    /// The program that it holds; none for one of a `struct_ops` map.
+    /// The id of the program that the link holds. `None` for a link of a `struct_ops` map.
     pub program_id: Option<ProgramId>,
-    /// The `struct_ops` map that it holds.
+    /// The id of the `struct_ops` map that the link holds.
     pub map_id: Option<MapId>,
-    /// The number of the network device that it is on, in the device's network namespace, which the kernel does not tell;
-    /// 0 where it is gone. None for a link of another type.
+    /// The number of the link's network device; 0 if the device is gone. `None` for a link of another type.
+    ///
+    /// The number counts in the device's network namespace, which the kernel does not report.
     pub device: Option<u32>,
 }
 
-/// What the kernel says of a map.
+/// The kernel's information about a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapInfo {
-    /// Its id.
+    /// The map's id.
     pub id: MapId,
-    /// Its name, as the kernel kept it; empty for one that has none.
+    /// The map's name, as the kernel has cut it; empty if there is none.
     pub name: String,
-    /// Its type, as bpftool names it.
+    /// The map's type, under the name that bpftool uses.
     pub kind: String,
-    /// What it keeps in its slots: the programs of a `prog_array`, `devmap` or `cpumap`, the maps of a map of maps. An error
-    /// where they could not be read.
+    /// The programs in a `prog_array`, `devmap` or `cpumap`, or the maps in a map of maps. An error if they could not
+    /// be read.
     pub slots: Result<Vec<Slot>>,
 }
 
-/// A slot of a map that keeps a program or another map for as long as the map lives.
+/// A map slot. It keeps a program or another map for as long as the map lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// Its key: an index, or hexadecimal digits where it is longer than four bytes.
+    /// The slot's key: an index, or hexadecimal digits for a key longer than four bytes.
     pub key: String,
-    /// What is in it.
+    /// The object in the slot.
     pub held: Held,
 }
 
-/// The links that there are.
+/// The kernel's links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Links<T> {
-    /// What the kernel says of each, by id.
+    /// The information about each link, by id.
     pub links: Vec<T>,
-    /// Links that were being made whenever they were asked for, for an eighth of a second: the kernel tells nothing of
-    /// them yet. They may be of any type.
+    /// Links of any type that were still being created after an eighth of a second. The kernel gives no information
+    /// about them yet.
     pub changing: Vec<LinkId>,
 }
 
-/// Every link, of whatever type, by id (5.8). Needs `CAP_SYS_ADMIN`. Links that go away in the meantime are left
-/// out.
+/// Lists every link of any type, by id (5.8). Leaves out links that go away meanwhile.
+///
+/// Needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+/// `Denied` without the capability. Any error ends the enumeration; no error counts as the end of the list.
 pub fn all_links() -> Result<Links<AnyLink>> {
     links(|raw| {
         Some(AnyLink {
@@ -98,20 +100,23 @@ pub fn all_links() -> Result<Links<AnyLink>> {
     })
 }
 
-/// Every link on a cgroup, defunct ones too, by id. Needs `CAP_SYS_ADMIN`. Links that go away in the
-/// meantime are left out.
+/// Lists every cgroup link, including defunct ones, by id. Leaves out links that go away meanwhile.
+///
+/// Needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+/// `Denied` without the capability. Any error ends the enumeration; no error counts as the end of the list.
 pub fn cgroup_links() -> Result<Links<LinkInfo>> {
     links(cgroup_link)
 }
 
-/// Every tcx link, which is on a network device, defunct ones too, by id: of all network namespaces. Needs
-/// `CAP_SYS_ADMIN`. Links that go away in the meantime are left out.
+/// Lists every tcx link of all network namespaces, including defunct ones, by id. Leaves out links that go away
+/// meanwhile.
+///
+/// Needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+/// `Denied` without the capability. Any error ends the enumeration; no error counts as the end of the list.
 pub fn device_links() -> Result<Links<DeviceLinkInfo>> {
     links(device_link)
 }
@@ -124,10 +129,12 @@ fn links<T>(of: impl Fn(sys::RawLink) -> Option<T>) -> Result<Links<T>> {
     })
 }
 
-/// Every map, by id. Needs `CAP_SYS_ADMIN`. Maps that go away in the meantime are left out.
+/// Lists every map, by id. Leaves out maps that go away meanwhile.
+///
+/// Needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// `Denied` without the right. An error ends the enumeration and is never taken for its end.
+/// `Denied` without the capability. Any error ends the enumeration; no error counts as the end of the list.
 pub fn maps() -> Result<Vec<MapInfo>> {
     let (maps, changing) = read(ObjectKind::Map, "map", |fd| {
         let raw = sys::map_info(fd)?;
@@ -139,7 +146,7 @@ pub fn maps() -> Result<Vec<MapInfo>> {
     })?;
     match changing.first() {
         None => Ok(maps),
-        // A map has its id when it is made: no kernel is known that answers so.
+        // A map gets its id when it is created, so no known kernel answers like this.
         Some(id) => Err(Error::new(Call::FdById, format!("map {id}"), Errno::EAGAIN)),
     }
 }
@@ -159,8 +166,8 @@ fn read_slots((kind, slots): (ObjectKind, Vec<(Vec<u8>, u32)>)) -> Vec<Slot> {
     slots.into_iter().map(slot).collect()
 }
 
-/// Opens everything of a kind, and has it read. Returns what was read, by id, and the ids of what was being made at each
-/// look.
+/// Opens and reads every object of a kind. Returns the results by id, and the ids of objects that were still being
+/// created at each look.
 fn read<T>(
     kind: ObjectKind,
     name: &str,

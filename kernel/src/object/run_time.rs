@@ -1,4 +1,4 @@
-//! How long programs run, as the kernel counts it.
+//! Run times of programs, as the kernel counts them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -6,46 +6,47 @@ use crate::error::{Call, Error, Result};
 use crate::object::program::Program;
 use crate::sys;
 
-/// While one of these lives, the kernel counts how often each program on the host runs and for how long, which
-/// makes all of them slower. It ends with the last one, however the process ends: what the sysctl
-/// `kernel.bpf_stats_enabled` says is not touched.
+/// Turns on the kernel's run time statistics while at least one value lives. The kernel then counts the runs and the
+/// run time of every program on the host, which slows all of them.
+///
+/// Counting ends with the last value, however the process ends. The sysctl `kernel.bpf_stats_enabled` stays as it is.
 #[must_use = "dropping this ends the counting"]
 #[derive(Debug)]
 pub struct Counting {
     _fd: OwnedFd,
 }
 
-/// Begins to count. Needs Linux 5.8 and `CAP_SYS_ADMIN`.
+/// Starts counting. Needs Linux 5.8 and `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// `Denied` without the right; `EINVAL` when the kernel is older.
+/// `Denied` without the capability; `EINVAL` on an older kernel.
 pub fn count() -> Result<Counting> {
     let fd = sys::count_run_time()
         .map_err(|errno| Error::new(Call::EnableStats, "the run time of programs", errno))?;
     Ok(Counting { _fd: fd })
 }
 
-/// What was counted of one program since it was loaded.
+/// The statistics of one program since it was loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunTime {
-    /// How often it ran.
+    /// The number of runs.
     pub count: u64,
-    /// For how long in sum, in nanoseconds, reading the clock for this once in each run included.
+    /// The total run time in nanoseconds. It includes reading the clock once in each run.
     pub nanos: u64,
 }
 
 impl RunTime {
-    /// What a program has run for. All zero where nobody has counted.
+    /// Reads a program's statistics. All are zero if nobody has counted.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the kernel cannot be queried.
     pub fn of(program: &Program) -> Result<Self> {
         let raw = sys::program_info(program.as_fd())
             .map_err(|errno| Error::new(Call::Info, &program.info().name, errno))?;
         Ok(Self { count: raw.run_count, nanos: raw.run_time_ns })
     }
 
-    /// What came after `earlier`.
+    /// Returns the difference to `earlier`.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -54,7 +55,7 @@ impl RunTime {
         }
     }
 
-    /// Nanoseconds for one run. `None` when there was none.
+    /// Returns the nanoseconds for one run. `None` without any run.
     pub fn mean(self) -> Option<f64> {
         (self.count > 0).then(|| self.nanos as f64 / self.count as f64)
     }

@@ -1,4 +1,4 @@
-//! What is attached to a network device: `BPF_PROG_QUERY` with a device's number.
+//! Programs attached to a network device: `BPF_PROG_QUERY` with a device's number.
 
 use std::ffi::c_int;
 use std::mem;
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::{Result, check, until_all_fit};
 
-/// Where on a network device programs are attached in a list.
+/// A hook of a network device with a list of programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceHook {
     TcxIngress,
@@ -21,10 +21,10 @@ impl DeviceHook {
     pub(crate) const ALL: [Self; 4] =
         [Self::TcxIngress, Self::TcxEgress, Self::NetkitPrimary, Self::NetkitPeer];
 
-    /// Those of devices of any kind.
+    /// The hooks that devices of any kind have.
     pub(crate) const TCX: [Self; 2] = [Self::TcxIngress, Self::TcxEgress];
 
-    /// Its name, as bpftool has it.
+    /// Returns the hook's name, as bpftool prints it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TcxIngress => "tcx_ingress",
@@ -44,7 +44,7 @@ impl DeviceHook {
     }
 }
 
-/// The programs there with their links, 0 for one without, of a device of this thread's network namespace.
+/// Returns the programs on a device of this thread's network namespace, each with its link, or 0 without one.
 pub(crate) fn query_device(device: u32, hook: DeviceHook) -> Result<Vec<(u32, u32)>> {
     let device = c_int::try_from(device).map_err(|_| Errno::ENODEV)?;
     let (count, (programs, links)) = until_all_fit(64, |room| {

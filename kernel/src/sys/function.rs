@@ -1,4 +1,4 @@
-//! The function that a program begins with, as its type information has it.
+//! The first function of a program, from its type information.
 
 use std::mem;
 use std::os::fd::BorrowedFd;
@@ -8,7 +8,8 @@ use nix::errno::Errno;
 
 use super::{Result, info};
 
-/// The type id of a program's first function in the program's BTF. `None` when it came without function information.
+/// Returns the type id of a program's first function in the program's BTF. `None` if the program has no function
+/// information.
 pub(crate) fn first_function(fd: BorrowedFd<'_>) -> Result<Option<u32>> {
     let mut function = sys::bpf_func_info::default();
     let mut raw = sys::bpf_prog_info {

@@ -8,17 +8,17 @@ use nix::libc;
 
 use super::Result;
 
-/// The kind of handle that is the id of a kernfs node (`include/linux/exportfs.h`).
+/// The handle type for the id of a kernfs node (`include/linux/exportfs.h`).
 const FILEID_KERNFS: libc::c_int = 0xfe;
 
-/// `struct file_handle` of a kernfs node.
+/// The `struct file_handle` of a kernfs node.
 #[repr(C)]
 struct Handle {
     head: libc::file_handle,
     id: u64,
 }
 
-/// `mount` is any file of the mount. `ESTALE` when there is nothing with that id.
+/// Opens a cgroup by its id. `mount` is any file of the mount. `ESTALE` when no cgroup has the id.
 pub(crate) fn open_cgroup_by_id(mount: BorrowedFd<'_>, id: u64) -> Result<OwnedFd> {
     // SAFETY: the structure holds only numbers.
     let mut handle: Handle = unsafe { mem::zeroed() };

@@ -1,18 +1,18 @@
-//! What libbpf says, kept off standard error.
+//! libbpf's messages, kept off standard error.
 
 use std::sync::{Mutex, Once, PoisonError};
 
 use libbpf_rs::{PrintLevel, set_print};
 
-/// What libbpf said since somebody asked last: the verifier's log, when a program is refused.
+/// The messages since the last call of [`take_log`], such as the verifier's log of a refused program.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
-/// Returns what libbpf said since the last call, and forgets it.
+/// Returns and clears the messages since the last call.
 pub fn take_log() -> String {
     std::mem::take(&mut LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Keeps libbpf off standard error, which belongs to the program, for the rest of this process.
+/// Keeps libbpf's messages off standard error, for the rest of this process.
 pub fn listen() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -7,21 +7,21 @@ use nix::errno::Errno;
 
 use super::{Result, c_chars, check, info};
 
-/// A map, with the sizes that its keys and values have in user space.
+/// An open map, with the sizes of its keys and values in user space.
 #[derive(Debug)]
 pub(crate) struct Map {
     fd: OwnedFd,
     pub kind: u32,
     pub name: String,
     key_size: usize,
-    /// Of one value, rounded up to 8 bytes for a map with one for each CPU.
+    /// The size of one value, rounded up to 8 bytes for a map with a value for each CPU.
     pub value_size: usize,
-    /// How many values a key has: one, or one for each CPU.
+    /// The number of values for each key: one, or one for each CPU.
     values: usize,
 }
 
 impl Map {
-    /// Asks the kernel for the sizes.
+    /// Reads the map's sizes from the kernel.
     pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
         let mut raw = sys::bpf_map_info::default();
         // SAFETY: `fd` is a map's, or the kernel says EINVAL; every pointer in `raw` is null.
@@ -42,9 +42,9 @@ impl Map {
         })
     }
 
-    /// `BPF_MAP_LOOKUP_ELEM`: every value under that key, one after the other. `None` when there is none.
+    /// `BPF_MAP_LOOKUP_ELEM`: returns all values of a key, concatenated. `None` if the key does not exist.
     ///
-    /// Only for the kinds of map whose sizes [`Map::from_fd`] knows: arrays, hashes and cgroup storage.
+    /// Only for arrays, hashes and cgroup storage, because [`Map::from_fd`] knows only their sizes.
     pub(crate) fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size * self.values];
         if key.len() != self.key_size || !self.has_known_sizes() {
@@ -65,7 +65,7 @@ impl Map {
         }
     }
 
-    /// `BPF_MAP_UPDATE_ELEM` of a value that is there already; in a hash also of one that is not.
+    /// `BPF_MAP_UPDATE_ELEM`: writes the value of an existing key. A hash also accepts a new key.
     pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> Result<()> {
         if key.len() != self.key_size
             || value.len() != self.value_size * self.values
@@ -101,7 +101,7 @@ impl Map {
     }
 }
 
-/// What the kernel says of a map, without what it takes to read it.
+/// The kernel's information about a map, without the sizes for reading it.
 #[derive(Debug, Clone)]
 pub(crate) struct RawMap {
     pub id: u32,
@@ -112,7 +112,7 @@ pub(crate) struct RawMap {
     pub max_entries: u32,
 }
 
-/// The info of a map.
+/// Reads the information about a map.
 pub(crate) fn map_info(fd: BorrowedFd<'_>) -> Result<RawMap> {
     let mut raw = sys::bpf_map_info::default();
     // SAFETY: `fd` is a map's, or the kernel says EINVAL; every pointer in `raw` is null.

@@ -1,8 +1,8 @@
-//! `bpf(2)`: every call that the project makes itself, one safe function each.
+//! `bpf(2)`: one safe function for each call that this project makes itself.
 //!
-//! This module and the skeleton that libbpf-cargo generates hold the project's only `unsafe`. The calls go
-//! through libbpf's low-level functions, which fill in `union bpf_attr` and leave unknown fields zero, so
-//! that older kernels accept them. libbpf 1.x returns the negated errno.
+//! Only this module and the skeletons of libbpf-cargo contain `unsafe`. The calls go through libbpf's low-level
+//! functions. These fill in `union bpf_attr` and zero the unknown fields, so that older kernels accept the call. libbpf
+//! 1.x returns the negated errno.
 
 mod device;
 mod function;
@@ -44,19 +44,19 @@ pub(crate) use types::try_types;
 
 type Result<T> = std::result::Result<T, Errno>;
 
-/// The flag of `BPF_PROG_QUERY` that asks for what runs, with what ancestors contribute.
+/// The flag of `BPF_PROG_QUERY` for the programs in force, including those of ancestors.
 pub(crate) const QUERY_EFFECTIVE: u32 = sys::BPF_F_QUERY_EFFECTIVE;
 
-/// Where a tcx link is that is about what comes in.
+/// The tcx attach type for received packets.
 pub(crate) const TCX_INGRESS: u32 = sys::BPF_TCX_INGRESS;
-/// Where a tcx link is that is about what leaves.
+/// The tcx attach type for sent packets.
 pub(crate) const TCX_EGRESS: u32 = sys::BPF_TCX_EGRESS;
 
 fn check(ret: c_int) -> Result<c_int> {
     if ret < 0 { Err(Errno::from_raw(-ret)) } else { Ok(ret) }
 }
 
-/// Takes over a descriptor that libbpf returned.
+/// Takes ownership of a descriptor that libbpf returned.
 fn check_fd(ret: c_int) -> Result<OwnedFd> {
     let fd = check(ret)?;
     // SAFETY: the call succeeded, so `fd` is open, and nobody else knows of it.
@@ -67,7 +67,7 @@ fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
-/// The fields that an options structure begins with: all zero but its own size.
+/// Creates an options structure. All fields are zero except its size.
 macro_rules! options {
     ($ty:ty) => {{
         let mut options = <$ty>::default();
@@ -76,18 +76,18 @@ macro_rules! options {
     }};
 }
 
-/// What `BPF_PROG_QUERY` answered beside the ids.
+/// The answer of `BPF_PROG_QUERY`, without the ids.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Queried {
-    /// How many programs there are, also where the buffer was too small for them.
+    /// The number of programs, even if the buffer was too small.
     pub count: u32,
-    /// The flags of the list.
+    /// The list's flags.
     pub attach_flags: u32,
-    /// The list's revision, 0 where the kernel does not have it.
+    /// The list's revision; 0 if the kernel has none.
     pub revision: u64,
 }
 
-/// `BPF_PROG_QUERY`. With `ENOSPC` the first ids and the full count are there all the same.
+/// `BPF_PROG_QUERY`. With `ENOSPC`, the first ids and the full count are valid.
 pub(crate) fn prog_query(
     target: Option<BorrowedFd<'_>>,
     attach_type: u32,
@@ -149,7 +149,7 @@ pub(crate) fn prog_attach(
     .map(drop)
 }
 
-/// `BPF_PROG_DETACH`. `None` for a descriptor sends -1.
+/// `BPF_PROG_DETACH`. Without a program, sends the descriptor -1.
 pub(crate) fn prog_detach(
     program: Option<BorrowedFd<'_>>,
     target: Option<BorrowedFd<'_>>,
@@ -167,7 +167,7 @@ pub(crate) fn prog_detach(
     .map(drop)
 }
 
-/// `BPF_LINK_CREATE` without flags: a cgroup link is always of the MULTI kind and takes none.
+/// `BPF_LINK_CREATE` without flags. A cgroup link is always MULTI and accepts none.
 pub(crate) fn link_create(
     program: Option<BorrowedFd<'_>>,
     target: Option<BorrowedFd<'_>>,
@@ -180,7 +180,7 @@ pub(crate) fn link_create(
     })
 }
 
-/// `BPF_LINK_CREATE` on a network device (6.6), by its number in this thread's network namespace.
+/// `BPF_LINK_CREATE` on a network device (6.6), with its number in this thread's network namespace.
 pub(crate) fn link_on_device(
     program: BorrowedFd<'_>,
     device: u32,
@@ -194,8 +194,8 @@ pub(crate) fn link_on_device(
     })
 }
 
-/// Starts an iterator over this thread's namespaces: `BPF_LINK_CREATE` and `BPF_ITER_CREATE`. What it
-/// prints is read from the descriptor, which is all that holds it.
+/// Starts an iterator over this thread's namespaces with `BPF_LINK_CREATE` and `BPF_ITER_CREATE`. Returns the
+/// descriptor to read the output from, which is the iterator's only holder.
 pub(crate) fn iterate(program: BorrowedFd<'_>) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let link = check_fd(unsafe {
@@ -205,7 +205,7 @@ pub(crate) fn iterate(program: BorrowedFd<'_>) -> Result<OwnedFd> {
     check_fd(unsafe { sys::bpf_iter_create(link.as_raw_fd()) })
 }
 
-/// Starts an iterator over a cgroup and everything below it, parents first; as [`iterate`].
+/// Starts an iterator over a cgroup and its descendants, parents first; otherwise like [`iterate`].
 pub(crate) fn iterate_cgroups(
     program: BorrowedFd<'_>,
     root: BorrowedFd<'_>,
@@ -235,7 +235,7 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
     check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }
 
-/// `BPF_LINK_UPDATE`; with `old`, only if that is the program that the link has.
+/// `BPF_LINK_UPDATE`. With `old`, updates only if `old` is the link's current program.
 pub(crate) fn link_update(
     link: BorrowedFd<'_>,
     new: BorrowedFd<'_>,
@@ -284,13 +284,13 @@ unsafe fn info<T>(fd: BorrowedFd<'_>, info: &mut T) -> Result<()> {
     .map(drop)
 }
 
-/// `BPF_ENABLE_STATS`: run time is counted while the descriptor is open.
+/// `BPF_ENABLE_STATS`. The kernel counts run time while the descriptor is open.
 pub(crate) fn count_run_time() -> Result<OwnedFd> {
     // SAFETY: the call takes a number and touches no memory of ours.
     check_fd(unsafe { sys::bpf_enable_stats(sys::BPF_STATS_RUN_TIME) })
 }
 
-/// What the kernel says of a program.
+/// The kernel's information about a program.
 #[derive(Debug, Clone)]
 pub(crate) struct RawProgram {
     pub id: u32,
@@ -305,9 +305,9 @@ pub(crate) struct RawProgram {
     pub map_ids: Vec<u32>,
 }
 
-/// The info of a program, with the ids of its maps.
+/// Reads the information about a program, with the ids of its maps.
 pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<RawProgram> {
-    // Most programs have few maps: ask with room at once, and again only if there are more.
+    // Most programs have few maps. The first call has room for those, and a second one follows only if there are more.
     let (count, (raw, mut map_ids)) = until_all_fit(16, |room| {
         let mut map_ids = vec![0_u32; room];
         let mut raw = sys::bpf_prog_info {
@@ -335,23 +335,23 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> Result<RawProgram> {
     })
 }
 
-/// What the kernel says of a link; for one on a cgroup or a network device with where it is attached.
+/// The kernel's information about a link, with its place if it is on a cgroup or a network device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawLink {
     pub id: u32,
     pub kind: u32,
     pub program_id: u32,
-    /// The map's id, for a link of a `struct_ops` map, which has no program.
+    /// The map's id, for a link of a `struct_ops` map. Such a link has no program.
     pub map_id: Option<u32>,
-    /// The cgroup's id (0: defunct) and the attach type, for a cgroup link.
+    /// The cgroup's id (0 for a defunct link) and the attach type, for a cgroup link.
     pub cgroup: Option<(u64, u32)>,
-    /// The device's number (0: it is gone) and the attach type, for a tcx link.
+    /// The device's number (0 if the device is gone) and the attach type, for a tcx link.
     pub device: Option<(u32, u32)>,
-    /// The device's number (0: it is gone), for a link of any type that is on a network device.
+    /// The device's number (0 if the device is gone), for any link on a network device.
     pub on_device: Option<u32>,
 }
 
-/// The info of a link.
+/// Reads the information about a link.
 pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
     let mut raw = sys::bpf_link_info::default();
     // SAFETY: `fd` is a link's, or the kernel says EINVAL; every pointer in `raw` is null.
@@ -387,13 +387,14 @@ pub(crate) fn link_info(fd: BorrowedFd<'_>) -> Result<RawLink> {
     })
 }
 
-/// The text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.
+/// Returns the text before the first NUL. The kernel allows only ASCII letters, digits, `_` and `.` in names.
 fn c_chars(chars: &[std::ffi::c_char]) -> String {
     chars.iter().flat_map(|c| c.to_ne_bytes()).take_while(|&c| c != 0).map(char::from).collect()
 }
 
-/// The smallest program of a type, `return value`: every cgroup hook takes 1 for "go on", and 0 for "no".
-/// `hook`: for a security module's, its function (`bpf_lsm_socket_bind` is `socket_bind` here).
+/// Loads the smallest program of a type, `return value`. For every cgroup hook, 1 means "go on" and 0 means "refuse".
+///
+/// `hook` is the function of a security module's hook (`socket_bind` for `bpf_lsm_socket_bind`).
 pub(crate) fn load_return(
     value: i32,
     kind: u32,

@@ -1,28 +1,28 @@
-//! The names of the kernel's types, as bpftool prints them.
+//! Names of kernel types, as bpftool prints them.
 
 use std::ffi::{CStr, c_char};
 
 use libbpf_sys as sys;
 
-/// The name of a program type.
+/// Returns the name of a program type.
 pub(crate) fn program_type_name(kind: u32) -> String {
     // SAFETY: no memory is passed, and what is returned is as `name` wants it.
     unsafe { name(sys::libbpf_bpf_prog_type_str(kind), kind) }
 }
 
-/// The name of a link type.
+/// Returns the name of a link type.
 pub(crate) fn link_type_name(kind: u32) -> String {
     // SAFETY: as above.
     unsafe { name(sys::libbpf_bpf_link_type_str(kind), kind) }
 }
 
-/// The name of a map type.
+/// Returns the name of a map type.
 pub(crate) fn map_type_name(kind: u32) -> String {
     // SAFETY: as above.
     unsafe { name(sys::libbpf_bpf_map_type_str(kind), kind) }
 }
 
-/// A type that this libbpf does not know yet has its number for a name.
+/// Returns a type's name, or its number if this libbpf does not know the type.
 ///
 /// # Safety
 /// `text` is null or a C string that lives forever, as libbpf's own do.

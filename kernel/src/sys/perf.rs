@@ -1,5 +1,5 @@
-//! What the kernel writes down of processes and of programs that are loaded: `perf_event_open(2)`, one ring for each
-//! processor. libbpf maps them and reads them in order.
+//! The kernel's records of processes and program loads: `perf_event_open(2)`, with one ring for each CPU. libbpf maps
+//! the rings and reads them in order.
 
 use std::ffi::{c_int, c_void};
 use std::mem;
@@ -14,20 +14,20 @@ use nix::libc;
 
 use super::{Result, check, check_fd};
 
-/// Pages of each ring, a power of two: room for some 2,000 records between two reads.
+/// The pages of each ring, a power of two. They hold some 2,000 records between two reads.
 const PAGES: sys::size_t = 32;
 
-/// Record after record.
+/// Records, one after another.
 #[derive(Debug, Default)]
 struct Read(Vec<u8>);
 
-/// The rings of all processors that are online. What happens on one that comes online later is not in them.
+/// The rings of all CPUs that are online. A CPU that comes online later has no ring.
 #[derive(Debug)]
 pub(crate) struct Records {
     buffer: NonNull<sys::perf_buffer>,
-    /// What was read. libbpf writes to it from within `read`, and at no other time.
+    /// The records read. libbpf writes them only during `read`.
     read: Box<Read>,
-    /// libbpf wants a map that has the rings, though nobody uses it.
+    /// libbpf requires a map with the rings, although nobody uses it.
     _map: OwnedFd,
 }
 
@@ -35,8 +35,8 @@ pub(crate) struct Records {
 unsafe impl Send for Records {}
 
 impl Records {
-    /// Begins to write down: forks, new names of processes, and programs that are loaded, each with the thread that it
-    /// happened in and the time (`CLOCK_MONOTONIC`). Linux 5.1, `CAP_PERFMON`.
+    /// Starts recording forks, new process names and program loads. Each record has the thread and the time
+    /// (`CLOCK_MONOTONIC`). Needs Linux 5.1 and `CAP_PERFMON`.
     pub(crate) fn open() -> Result<Self> {
         // SAFETY: takes nothing.
         let processors = check(unsafe { sys::libbpf_num_possible_cpus() })?;
@@ -81,7 +81,8 @@ impl Records {
         Ok(Self { buffer, read, _map: map })
     }
 
-    /// Waits until a ring is half full, or the time is up. Then reads all that was written before, and gives each record.
+    /// Waits until a ring is half full or the time is up. Then reads everything written before, and passes on each
+    /// record.
     pub(crate) fn read(&mut self, wait: Duration, mut each: impl FnMut(&[u8])) -> Result<()> {
         let wait = c_int::try_from(wait.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the buffer lives as long as this value.
@@ -110,7 +111,7 @@ impl Drop for Records {
     }
 }
 
-/// Keeps a record. libbpf calls it with one that is whole.
+/// Keeps a record. libbpf calls it with whole records only.
 unsafe extern "C" fn keep(
     context: *mut c_void,
     _processor: c_int,

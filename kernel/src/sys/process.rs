@@ -1,4 +1,4 @@
-//! What a descriptor of a process tells: `pidfd_open(2)` and `PIDFD_GET_INFO`.
+//! Process data from a pidfd: `pidfd_open(2)` and `PIDFD_GET_INFO`.
 
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -8,27 +8,27 @@ use nix::libc;
 
 use super::Result;
 
-/// A process or a thread, as the kernel knows it whatever `/proc` shows.
+/// A process or a thread as the kernel reports it, whatever `/proc` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Task {
-    /// Its process.
+    /// The pid of the thread's process.
     pub process: u32,
-    /// The id of its cgroup.
+    /// The id of the thread's cgroup.
     pub cgroup: u64,
 }
 
-/// Asks about a process or a thread of this pid namespace (6.13).
+/// Queries a process or a thread of this pid namespace (6.13).
 ///
-/// `ESRCH` when there is none; `EOPNOTSUPP` where the kernel does not tell.
+/// `ESRCH` when there is none; `EOPNOTSUPP` when the kernel does not support the call.
 pub(crate) fn task(id: u32) -> Result<Task> {
     let pidfd = match open(id, 0) {
-        // So the kernel says of a thread that is not its process's first one.
+        // The kernel answers like this for a thread that is not the first of its process.
         Err(Errno::ENOENT | Errno::EINVAL) => open(id, libc::PIDFD_THREAD),
         opened => opened,
     };
     let pidfd = pidfd.map_err(|errno| match errno {
         Errno::ESRCH => Errno::ESRCH,
-        // Before 5.3, before 6.9 for a thread, or a sandbox does not allow it.
+        // The kernel is older than 5.3 (6.9 for a thread), or a sandbox refuses the call.
         _ => Errno::EOPNOTSUPP,
     })?;
     // SAFETY: the structure holds only numbers.

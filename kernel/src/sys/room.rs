@@ -1,9 +1,9 @@
-//! Room for what the kernel tells: it does not say beforehand how much that is.
+//! Buffers for answers of unknown size.
 
 use super::Result;
 
-/// Asks with room for so many things, and again with more, until all of them fit. `ask` says how many there are, beside
-/// its answer; an answer that was short of room is not used, whatever it says.
+/// Calls `ask` with a buffer size, and again with a larger one until everything fits. `ask` returns the number of items
+/// beside its answer. An answer that did not fit is discarded.
 pub(crate) fn until_all_fit<T>(
     mut room: usize,
     mut ask: impl FnMut(usize) -> (usize, Result<T>),

@@ -1,4 +1,4 @@
-//! What maps keep: the programs and maps in their slots.
+//! The programs and maps in the slots of maps.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -8,17 +8,17 @@ use nix::errno::Errno;
 use super::map::RawMap;
 use super::{ObjectKind, Result, check};
 
-/// A slot of a map: its key's bytes, and the id of what is in it.
+/// A slot of a map: the bytes of its key, and the id of its object.
 pub(crate) type Slot = (Vec<u8>, u32);
 
-/// What the values of such a map keep, and where in a value its id is; none for a map that keeps nothing.
+/// Returns the kind of object in a map's values, and the offset of its id. `None` for a map that holds no objects.
 fn kept_by(map: &RawMap) -> Option<(ObjectKind, usize)> {
     match map.kind {
         sys::BPF_MAP_TYPE_PROG_ARRAY => Some((ObjectKind::Program, 0)),
         sys::BPF_MAP_TYPE_ARRAY_OF_MAPS | sys::BPF_MAP_TYPE_HASH_OF_MAPS => {
             Some((ObjectKind::Map, 0))
         }
-        // The second half of the value, where it has one, is a program.
+        // The second half of the value, if any, is a program.
         sys::BPF_MAP_TYPE_DEVMAP | sys::BPF_MAP_TYPE_DEVMAP_HASH | sys::BPF_MAP_TYPE_CPUMAP
             if map.value_size >= 8 =>
         {
@@ -32,7 +32,7 @@ fn is_hash(map: &RawMap) -> bool {
     matches!(map.kind, sys::BPF_MAP_TYPE_HASH_OF_MAPS | sys::BPF_MAP_TYPE_DEVMAP_HASH)
 }
 
-/// The slots of a map that keep something, and what kind of thing.
+/// Returns the filled slots of a map, and the kind of their objects.
 pub(crate) fn slots(fd: BorrowedFd<'_>, map: &RawMap) -> Result<Option<(ObjectKind, Vec<Slot>)>> {
     let Some((kept, at)) = kept_by(map) else { return Ok(None) };
     let mut found = Vec::new();
@@ -44,7 +44,7 @@ pub(crate) fn slots(fd: BorrowedFd<'_>, map: &RawMap) -> Result<Option<(ObjectKi
     };
     if is_hash(map) {
         let mut last = None;
-        // Keys that come and go may lead back to the first one: no map has more than that many.
+        // Keys that come and go may lead back to the first one. No map has more keys than this.
         for _ in 0..map.max_entries {
             let Some(key) = next_key(fd, map, last.as_deref())? else { break };
             look(key.clone())?;
@@ -60,7 +60,7 @@ pub(crate) fn slots(fd: BorrowedFd<'_>, map: &RawMap) -> Result<Option<(ObjectKi
     Ok(Some((kept, found)))
 }
 
-/// None for an empty slot.
+/// Reads a slot. `None` for an empty one.
 fn lookup(fd: BorrowedFd<'_>, map: &RawMap, key: &[u8]) -> Result<Option<Vec<u8>>> {
     if key.len() != map.key_size {
         return Err(Errno::EINVAL);
@@ -77,7 +77,7 @@ fn lookup(fd: BorrowedFd<'_>, map: &RawMap, key: &[u8]) -> Result<Option<Vec<u8>
     }
 }
 
-/// The key behind one, the first where there is none; none after the last.
+/// Returns the key after `last`, or the first key without `last`. `None` after the last one.
 fn next_key(fd: BorrowedFd<'_>, map: &RawMap, last: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
     let mut next = vec![0_u8; map.key_size];
     let last = last.map_or(std::ptr::null(), <[u8]>::as_ptr);

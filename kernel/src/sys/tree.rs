@@ -1,4 +1,4 @@
-//! A mount without what is mounted below it: `open_tree(2)`.
+//! Copies a mount without the mounts below it: `open_tree(2)`.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
@@ -8,8 +8,10 @@ use nix::libc;
 
 use super::{Result, c_path};
 
-/// A copy of the mount at `path` that is attached nowhere and goes with its descriptor. Linux 5.2, `CAP_SYS_ADMIN`;
-/// `EINVAL` when a mount below it may not be uncovered, as in a user namespace.
+/// Copies the mount at `path`. The copy is attached nowhere and ends with its descriptor. Needs Linux 5.2 and
+/// `CAP_SYS_ADMIN`.
+///
+/// `EINVAL` when a mount below may not be uncovered, as in a user namespace.
 pub(crate) fn clone_mount(path: &Path) -> Result<OwnedFd> {
     let path = c_path(path)?;
     let flags = libc::OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;

@@ -1,4 +1,4 @@
-//! Whether types can be loaded.
+//! Probes whether type information can be loaded.
 
 use std::ffi::c_void;
 
@@ -6,7 +6,8 @@ use libbpf_sys as sys;
 
 use super::{Result, check_fd};
 
-/// `BPF_BTF_LOAD` (4.18) of one type, `int`, which goes at once: so whoever refuses it refuses all types.
+/// Loads the type information of `int` with `BPF_BTF_LOAD` (4.18), and drops it at once. A kernel that refuses this
+/// refuses all types.
 pub(crate) fn try_types() -> Result<()> {
     let types = int();
     let size = u32::try_from(types.len()).unwrap_or(0);
@@ -17,13 +18,13 @@ pub(crate) fn try_types() -> Result<()> {
     check_fd(fd).map(drop)
 }
 
-/// What describes it.
+/// Returns the BTF of `int`.
 fn int() -> Vec<u8> {
     const MAGIC: u16 = 0xeb9f;
     const NAMES: &[u8] = b"\0int\0";
-    // The header goes on with its size, where the types and the names begin behind it, and how long both are.
+    // The rest of the header: its size, the offset and length of the types, and those of the names.
     let header = [24, 0, 16, 16, 5];
-    // Where its name begins, its kind, its bytes, and that it is signed and has 32 bits.
+    // The offset of the name, the kind, the size in bytes, and the encoding: signed, 32 bits.
     let int = [1, sys::BTF_KIND_INT << 24, 4, sys::BTF_INT_SIGNED << 24 | 32];
     let numbers = header.into_iter().chain(int).flat_map(u32::to_ne_bytes);
     let version_and_flags = [1, 0];

@@ -1,4 +1,4 @@
-//! Which process asks the kernel to make a map, a pin, an attachment or a link.
+//! Traces which process asks the kernel for a map, a pin, an attachment or a link.
 
 // Generated code: neither its style nor its documentation is ours.
 #[allow(warnings, clippy::all, clippy::pedantic)]
@@ -20,14 +20,14 @@ use crate::sys::libbpf;
 
 const WHAT: &str = "the program that sees who calls bpf()";
 
-/// What is asked for.
+/// The kind of object that a process asked the kernel for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Asked {
     /// A map.
     Map,
     /// A pin.
     Pin,
-    /// An attachment without a link.
+    /// A legacy attachment.
     Attachment,
     /// A link of any type.
     Link,
@@ -45,18 +45,18 @@ impl Asked {
     }
 }
 
-/// One call; it may have failed.
+/// A traced call, which may have failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// `CLOCK_MONOTONIC` of the initial time namespace.
+    /// The time on `CLOCK_MONOTONIC` of the initial time namespace, in nanoseconds.
     pub(crate) at_ns: u64,
-    /// The process, in the initial pid namespace.
+    /// The process's pid in the initial pid namespace.
     pub(crate) pid: u32,
     pub(crate) asked: Asked,
 }
 
 impl Seen {
-    /// From a `struct call_record`; none if it is not one.
+    /// Parses a `struct call_record`. Returns `None` if the bytes are not one.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (&at_ns, rest) = bytes.split_first_chunk()?;
         let (&pid, rest) = rest.split_first_chunk()?;
@@ -66,16 +66,16 @@ impl Seen {
     }
 }
 
-/// Where calls are seen.
+/// The place in the kernel where the tracing program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hook {
-    /// A function that each of them comes through: nobody else pays.
+    /// A function that only these calls reach, so nothing else slows down.
     Function,
-    /// The start of every system call, of every process.
+    /// The start of every system call of every process.
     SystemCall,
 }
 
-/// Calls are written down as long as it lives. Nothing stays behind if the process dies.
+/// A running trace of calls. Leaves nothing behind if the process dies.
 #[derive(Debug)]
 pub(crate) struct Calls {
     ring: MapHandle,
@@ -84,10 +84,11 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Linux 5.8 with type information (`CONFIG_DEBUG_INFO_BTF`), on x86 or arm64; `CAP_BPF` and `CAP_PERFMON`.
+    /// Starts a trace. Needs Linux 5.8 with type information (`CONFIG_DEBUG_INFO_BTF`), x86 or arm64, `CAP_BPF` and
+    /// `CAP_PERFMON`.
     ///
     /// # Errors
-    /// What the kernel or libbpf says.
+    /// Those of the kernel or libbpf.
     pub(crate) fn open() -> Result<Self> {
         libbpf::listen();
         let fail = |error: libbpf_rs::Error| Error::of_load(Call::Load, WHAT, &error);
@@ -113,7 +114,7 @@ impl Calls {
         Ok(Self { ring, counts, _link: link })
     }
 
-    /// Reads, in the thread that calls it.
+    /// Creates a reader for the calling thread.
     pub(crate) fn reader(&self) -> Result<Reader> {
         let read = Rc::new(RefCell::new(Vec::new()));
         let kept = Rc::clone(&read);
@@ -126,7 +127,7 @@ impl Calls {
         Ok(Reader { ring: ring.build().map_err(|error| failed(&error))?, read })
     }
 
-    /// Some were not written down, for want of room.
+    /// Tells whether calls were lost because the buffer was full.
     pub(crate) fn is_lost(&self) -> Result<bool> {
         let value = self.counts.lookup(&[0; 4], MapFlags::ANY).map_err(|error| failed(&error))?;
         Ok(value.is_none_or(|bytes| bytes.iter().any(|byte| *byte != 0)))
@@ -139,7 +140,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// All that was written since it was asked last.
+    /// Reads the calls traced since the last read.
     pub(crate) fn read(&self) -> Result<Vec<Seen>> {
         self.ring.consume().map_err(|error| failed(&error))?;
         Ok(take(&mut self.read.borrow_mut()))

@@ -1,8 +1,8 @@
-//! Who loads programs: the kernel's own record of each load, with the process that asked for it.
+//! Traces which process loads which program, from the kernel's own records.
 //!
-//! The kernel writes down who forks whom and who loads what (`PERF_RECORD_FORK`, `PERF_RECORD_BPF_EVENT`,
-//! `perf_event_open(2)`). So it is known what a process and its descendants have loaded, also when they have ended, and
-//! when somebody else holds it by then. A program of our own tells which process asks for what else (`calls.bpf.c`).
+//! The kernel records each fork and each load (`PERF_RECORD_FORK`, `PERF_RECORD_BPF_EVENT`, `perf_event_open(2)`). So
+//! the loads of a process and its descendants are known, even after they have ended or handed a program on. A program
+//! of our own traces what else they ask for (`calls.bpf.c`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,41 +23,41 @@ use crate::trace::calls::{Calls, Reader, Seen};
 
 const WHAT: &str = "which process loads programs";
 
-/// How long records wait at most.
+/// The longest time that records wait to be read.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A record is in its ring at the latest so long after its time, in nanoseconds: the kernel takes the time right before it
-/// writes.
+/// The longest delay between a record's time and its place in the ring, in nanoseconds. The kernel reads the time right
+/// before it writes.
 const LATE_NS: u64 = 10_000_000;
 
-/// Pid and thread (4 bytes each), and the time (8 bytes).
+/// The size of a record's trailer: pid and thread (4 bytes each), and time (8 bytes).
 const TRAILER_SIZE: usize = 16;
 
-/// Of a load or an unload: type and flags (2 bytes each), id (4 bytes), tag (8 bytes).
+/// The size of a load or unload record: type and flags (2 bytes each), id (4 bytes), tag (8 bytes).
 const BPF_EVENT_SIZE: usize = 16;
 
-/// Who loaded a program.
+/// The process that loaded a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loader {
-    /// The process, in this pid namespace; 0 for one outside of it.
+    /// The process's pid in this pid namespace; 0 for a process outside it.
     pub pid: u32,
-    /// Its name then; empty where that is not known.
+    /// The process's name at that time; empty if unknown.
     pub name: String,
-    /// It descends from the process that was asked for, and was started since. None where that cannot be told.
+    /// The process descends from the followed one, and started later. `None` if unknown.
     pub is_descendant: Option<bool>,
 }
 
-/// What a process and its descendants have done.
+/// The actions of a process and its descendants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// Who loaded which program.
+    /// The loader of each program.
     pub loaders: HashMap<ProgramId, Loader>,
-    /// What the descendants have asked the kernel to make, and processes of which it cannot be told whether they are some.
-    /// An error where that is not known.
+    /// The kinds of object that the descendants asked for. Includes processes that may or may not be descendants. An
+    /// error if unknown.
     pub asked: Result<HashSet<Asked>>,
 }
 
-/// Rings that records are written to from now on. Nothing stays behind if the process dies.
+/// Open rings for the kernel's records. Leaves nothing behind if the process dies.
 #[derive(Debug)]
 pub struct Loads {
     records: Records,
@@ -65,11 +65,13 @@ pub struct Loads {
 }
 
 impl Loads {
-    /// Begins to write down. Linux 5.1, `CAP_PERFMON` (before 5.8 `CAP_SYS_ADMIN`); what is asked for besides loading needs
-    /// Linux 5.8 with type information, x86 or arm64, and the initial pid namespace.
+    /// Starts recording.
+    ///
+    /// Needs Linux 5.1 and `CAP_PERFMON`, or `CAP_SYS_ADMIN` before 5.8. Tracing other requests than loads needs Linux
+    /// 5.8 with type information, x86 or arm64, and the initial pid namespace.
     ///
     /// # Errors
-    /// `Denied` without the right, or where a policy or a sandbox forbids `perf_event_open(2)`.
+    /// `Denied` without the capability, or if a policy or a sandbox forbids `perf_event_open(2)`.
     pub fn open() -> Result<Self> {
         libbpf::listen();
         let records = Records::open().map_err(fail)?;
@@ -82,20 +84,20 @@ impl Loads {
         Ok(Self { records, calls })
     }
 
-    /// Follows this process and what it starts from now on. A thread of its own reads the rings: it blocks the signals that
-    /// the calling one blocks.
+    /// Follows a process and its future children. A new thread reads the rings, and blocks the same signals as the
+    /// calling thread.
     ///
     /// # Errors
-    /// When the rings cannot be read, or `/proc`; and in a time namespace whose clocks it does not tell.
+    /// When the rings or `/proc` cannot be read. When the clocks of this time namespace are unknown.
     pub fn follow(mut self, root: u32) -> Result<Following> {
         let shift = Shift::of_this_process().ok_or_else(|| {
             let error = Error::found(Call::PerfEvent, WHAT, Errno::ENODATA);
             error.with_detail("the clocks of this time namespace cannot be told")
         })?;
-        // What was before does not matter, nor whether it was too much.
+        // Earlier records do not matter, and neither does their loss.
         self.records.read(Duration::ZERO, |_| {}).map_err(fail)?;
         let since_ns = monotonic_ns(shift);
-        // Who comes meanwhile is in the rings, too, which are read later.
+        // The rings also have processes that start meanwhile. They are read later.
         let mut family = Family::new(root, processes()?.into_iter());
         family.unseen = self.calls.as_ref().err().cloned();
         let shared = Arc::new(Shared {
@@ -110,7 +112,7 @@ impl Loads {
     }
 }
 
-/// Reads on until it is dropped.
+/// A followed process. Dropping the value stops reading.
 #[derive(Debug)]
 pub struct Following {
     shared: Arc<Shared>,
@@ -122,24 +124,23 @@ struct Shared {
     state: Mutex<State>,
     has_read: Condvar,
     shift: Shift,
-    /// What was asked for before does not matter.
+    /// Earlier requests do not matter.
     since_ns: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     family: Family,
-    /// Records that may have earlier ones in other rings.
+    /// Records that wait, because other rings may have earlier ones.
     waiting: Vec<Record>,
-    /// All that happened until then is in it.
+    /// Everything up to this time is included.
     until_ns: u64,
     failed: Option<Error>,
     is_over: bool,
 }
 
 impl Following {
-    /// What was done since, up to now. None where that is not known of all: more was written at once than there was room
-    /// for.
+    /// Returns the actions so far. `None` if records were lost because a ring was full.
     ///
     /// # Errors
     /// When the rings cannot be read.
@@ -161,7 +162,7 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.shared.lock().is_over = true;
         if let Some(thread) = self.thread.take() {
-            // It can only have panicked.
+            // An error means that the thread has panicked.
             let _ = thread.join();
         }
     }
@@ -180,7 +181,7 @@ impl Shared {
         let reader = calls.as_ref().ok().map(Calls::reader).transpose();
         loop {
             let mut read = Vec::new();
-            // What is earlier than this is in the rings before they are read for the second time.
+            // Records before this time are in the rings before the second read.
             let until = self.now_ns().saturating_sub(LATE_NS);
             let result = records.read(PAUSE, |bytes| read.extend(Record::parse(bytes)));
             let result = result.map_err(fail).and_then(|()| self.asked(&calls, &reader));
@@ -198,7 +199,7 @@ impl Shared {
         }
     }
 
-    /// What was asked for since this was called last.
+    /// Returns the requests since the last call.
     fn asked(&self, calls: &Result<Calls>, reader: &Result<Option<Reader>>) -> Result<Vec<Record>> {
         let (Ok(calls), Some(reader)) = (calls, reader.as_ref().map_err(Error::clone)?) else {
             return Ok(Vec::new());
@@ -215,7 +216,7 @@ impl Shared {
 }
 
 impl State {
-    /// Takes what is older than that, in the order in which it happened.
+    /// Takes the records before this time, in time order.
     fn settle(&mut self, until_ns: u64) {
         self.waiting.sort_by_key(|record| record.at_ns);
         let settled = self.waiting.partition_point(|record| record.at_ns <= until_ns);
@@ -226,14 +227,14 @@ impl State {
     }
 }
 
-/// A process, its descendants, and what they have done.
+/// A process, its descendants, and their actions.
 #[derive(Debug, Default)]
 struct Family {
-    /// Of every process whose beginning is known, by pid.
+    /// Processes with a known start, by pid.
     kin: HashMap<u32, Kin>,
     loaders: HashMap<ProgramId, Loader>,
     asked: HashSet<Asked>,
-    /// Why that is not known.
+    /// The reason why the requests are unknown.
     unseen: Option<Error>,
     /// Some records were lost.
     is_lost: bool,
@@ -242,14 +243,15 @@ struct Family {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kin {
     Root,
-    /// A descendant, and the name that it, or who forked it, was given since.
+    /// A descendant, with the name that it or its parent got since the start.
     Descendant(String),
-    /// Another one, and the same.
+    /// Any other process, with its name in the same way.
     Stranger(String),
 }
 
 impl Family {
-    /// `elders`: the processes that were there before. One from outside of the pid namespace is nobody's descendant.
+    /// Creates the family of `root`. `elders` are the processes that already existed. A process outside this pid
+    /// namespace is nobody's descendant.
     fn new(root: u32, elders: impl Iterator<Item = u32>) -> Self {
         let mut kin: HashMap<_, _> =
             elders.chain([0]).map(|pid| (pid, Kin::Stranger(String::new()))).collect();
@@ -257,12 +259,12 @@ impl Family {
         Self { kin, ..Self::default() }
     }
 
-    /// `name_of`: tells the name of a process that has been given none since.
+    /// Adds a record. `name_of` returns the name of a process that has no recorded name.
     fn note(&mut self, what: What, name_of: impl Fn(u32) -> String) {
         match what {
-            // Another thread of the same process.
+            // This is another thread of the same process.
             What::Fork { pid, parent } if pid == parent => {}
-            // The pid may have been another's before.
+            // The pid may have belonged to another process before.
             What::Fork { pid, parent } => {
                 match self.kin.get(&parent) {
                     Some(Kin::Root) => self.kin.insert(pid, Kin::Descendant(String::new())),
@@ -270,7 +272,7 @@ impl Family {
                     None => self.kin.remove(&pid),
                 };
             }
-            // From outside of this pid namespace all come as one.
+            // Processes outside this pid namespace all have pid 0.
             What::Name { pid: 0, .. } => {}
             What::Name { pid, name } => {
                 if let Some(Kin::Descendant(known) | Kin::Stranger(known)) = self.kin.get_mut(&pid)
@@ -303,7 +305,7 @@ impl Family {
     }
 }
 
-/// What the kernel has written down.
+/// A record of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {
     at_ns: u64,
@@ -316,7 +318,7 @@ enum What {
         pid: u32,
         parent: u32,
     },
-    /// The whole process has another name.
+    /// The whole process got a new name.
     Name {
         pid: u32,
         name: String,
@@ -325,23 +327,23 @@ enum What {
         id: ProgramId,
         pid: u32,
     },
-    /// It may have failed.
+    /// The request may have failed.
     Ask {
         pid: u32,
         asked: Asked,
     },
-    /// There was no room for some.
+    /// The ring had no room for some records.
     Lost,
 }
 
 impl Record {
-    /// Of a record that begins with a `struct perf_event_header` (type, misc, size), and whose body is followed by pid,
-    /// thread and time (`sample_id_all`). None for one of another type.
+    /// Parses a record: `struct perf_event_header` (type, misc, size), body, then pid, thread and time
+    /// (`sample_id_all`). `None` for a record of another type.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let kind = number(bytes.get(..4)?)?;
         let size = match kind {
-            // One who listens beside us has made it longer than it is: kernel/events/core.c, perf_event_bpf_output(),
-            // adds the trailer's size to the one header that all listeners get, and never takes it back.
+            // The header's size can be too large. With several listeners, perf_event_bpf_output() in
+            // kernel/events/core.c adds the trailer's size to the shared header again for each.
             kernel::PERF_RECORD_BPF_EVENT => BPF_EVENT_SIZE,
             _ => bytes.len().checked_sub(8 + TRAILER_SIZE)?,
         };
@@ -371,7 +373,7 @@ fn number(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// A process may have ended, and outside of this pid namespace it has no name.
+/// Returns a process's name; empty if it has ended or is outside this pid namespace.
 fn name_of(pid: u32) -> String {
     let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     String::from_utf8_lossy(comm.trim_ascii_end()).into_owned()

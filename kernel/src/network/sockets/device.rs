@@ -1,4 +1,4 @@
-//! Which tun or tap device an open file of `/dev/net/tun` stands for.
+//! Finds the tun or tap device of an open `/dev/net/tun`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ use crate::network::links::name;
 use crate::network::netns;
 use crate::network::rtnetlink::all;
 
-/// None if it is not connected to a device (any more).
+/// Returns the device. `None` if the file is not, or no longer, connected to one.
 pub(super) fn held(record: &Record) -> Option<Device> {
     let task = PathBuf::from(format!("/proc/{}/task/{}", record.process, record.thread));
     let info = fs::read(task.join("fdinfo").join(record.fd.to_string())).ok()?;
@@ -23,14 +23,15 @@ pub(super) fn held(record: &Record) -> Option<Device> {
     Some(Device { name, is_tap, network: network.and_then(|it| Some(it.metadata().ok()?.ino())) })
 }
 
-/// `iff:` in the file's information.
+/// Parses `iff:` in the file's information.
 fn name_of(info: &[u8]) -> Option<String> {
     let name = info.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"iff:"))?;
     let name = name.trim_ascii();
     (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// Whether a device of a network namespace carries Ethernet frames. `None`: it is not there, or cannot be seen.
+/// Tells whether a device of a network namespace carries Ethernet frames. `None` if the device is not there or not
+/// visible.
 fn is_ethernet(network: &File, wanted: &str) -> Option<bool> {
     let links = || all(&RouteNetlinkMessage::GetLink(LinkMessage::default()));
     let is_wanted = |link: &LinkMessage| name(link) == Some(wanted);

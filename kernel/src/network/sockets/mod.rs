@@ -1,9 +1,8 @@
-//! Through what the processes of a cgroup send and receive: their network sockets, each with the cgroup that it
-//! belongs to, and their tun and tap devices.
+//! The network sockets and the tun and tap devices of a cgroup's processes, each socket with the cgroup that it belongs
+//! to.
 //!
-//! A socket stays with the cgroup that it was made in, and an accepted one with that of its listener. So a process may
-//! have sockets that no program on its cgroup ever sees. Packets of `AF_PACKET`, `AF_XDP` and a tap device belong to no
-//! cgroup at all.
+//! A socket belongs to the cgroup in which it was made, and an accepted one to its listener's. So a process may have
+//! sockets that no program on its cgroup sees. Packets of `AF_PACKET`, `AF_XDP` and tap devices belong to no cgroup.
 
 // Generated code: neither its style nor its documentation is ours.
 #[allow(warnings, clippy::all, clippy::pedantic)]
@@ -32,16 +31,16 @@ use crate::sys::libbpf;
 
 const WHAT: &str = "the iterator over open files";
 
-/// A process that has something open.
+/// A process with an open socket or device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// Its pid, in this pid namespace.
+    /// The process's pid in this pid namespace.
     pub pid: u32,
-    /// Its name (`/proc/PID/comm`), as text.
+    /// The process's name (`/proc/PID/comm`), as text.
     pub name: String,
 }
 
-/// Something that a process has open.
+/// An open socket or device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Open {
     /// A network socket.
@@ -50,72 +49,72 @@ pub enum Open {
     Device(Device),
 }
 
-/// A network socket. Those that are for this host alone (Unix, netlink) are none.
+/// A network socket. Sockets within this host (Unix, netlink) do not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
-    /// Its inode number, which tells it from every other socket that there is now.
+    /// The socket's inode number, which no other existing socket has.
     pub inode: u64,
-    /// What it sends and receives.
+    /// The kind of packets that the socket sends and receives.
     pub kind: SocketKind,
-    /// The cgroup that it belongs to.
+    /// The cgroup that the socket belongs to.
     pub cgroup: CgroupId,
-    /// That cgroup is the one that was asked for, or below it; also where it was removed.
+    /// The socket's cgroup is the requested one or a descendant, even if it was removed.
     pub is_inside: bool,
-    /// It accepts connections, and they will belong to the same cgroup.
+    /// The socket accepts connections, which will belong to the same cgroup.
     pub listens: bool,
-    /// Bytes of data that it has sent and received so far. Only TCP counts them.
+    /// The bytes of data sent and received so far. Only TCP counts them.
     pub traffic: Option<Traffic>,
-    /// The inode number of its network namespace.
+    /// The inode number of the socket's network namespace.
     pub network: u32,
-    /// The device that it sent through last, if that is known.
+    /// The device that the socket sent through last, if known.
     pub device: Option<String>,
 }
 
-/// The kinds of socket that packets of a network go through.
+/// The kinds of network socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SocketKind {
     /// TCP.
     Tcp,
-    /// Anything else that is sent by IP: UDP, ICMP, raw, SCTP.
+    /// Other protocols over IP: UDP, ICMP, raw, SCTP.
     Ip,
-    /// `AF_PACKET`: whole frames, past the IP layer and every cgroup.
+    /// `AF_PACKET`: whole frames, which bypass the IP layer and every cgroup.
     Packet,
-    /// `AF_XDP`: the same.
+    /// `AF_XDP`: whole frames, which bypass the IP layer and every cgroup.
     Xdp,
 }
 
-/// Bytes of data.
+/// Bytes of a socket's data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Sent, what was sent again included.
+    /// Bytes sent, including retransmissions.
     pub sent: u64,
-    /// Received.
+    /// Bytes received.
     pub received: u64,
 }
 
-/// A tun or tap device that a process holds: it makes up the packets that come out of it.
+/// A tun or tap device that a process has open. The process generates the packets that come from the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// What goes through it: Ethernet frames (tap) or IP packets (tun). `None`: the device is not in the process's network
-    /// namespace, or could not be looked at.
+    /// The device carries Ethernet frames (tap) or IP packets (tun). `None` if it is not in the process's network
+    /// namespace, or could not be read.
     pub is_tap: Option<bool>,
-    /// The inode number of the process's network namespace, if it could be read.
+    /// The inode number of the process's network namespace, if readable.
     pub network: Option<u64>,
 }
 
-/// What was found open.
+/// An open file of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenFile {
-    /// By whom.
+    /// The process.
     pub process: Process,
-    /// What.
+    /// The socket or device.
     pub what: Open,
 }
 
-/// A program that the kernel runs for every open file, loaded: each look at the processes of one cgroup costs no more
-/// than going over the files.
+/// A loaded program that the kernel runs for each open file. Each look at one cgroup's processes costs only the walk
+/// over the files.
 #[must_use = "it looks when it is told to"]
 #[derive(Debug)]
 pub struct Sockets {
@@ -125,18 +124,18 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Loads the program, for the processes of a cgroup and those below it.
+    /// Loads the program for the processes of a cgroup and its descendants. The program is not attached, and ends with
+    /// this process.
     ///
-    /// Needs Linux 5.15 with type information (`CONFIG_DEBUG_INFO_BTF`), `CAP_BPF` and `CAP_PERFMON`. It is attached to
-    /// nothing, and goes with this process.
+    /// Needs Linux 5.15 with type information (`CONFIG_DEBUG_INFO_BTF`), `CAP_BPF` and `CAP_PERFMON`.
     ///
     /// # Errors
-    /// `Unsupported` where the kernel has no such iterator or no type information, `Denied` without the rights.
+    /// `Unsupported` without such an iterator or without type information; `Denied` without the capabilities.
     pub fn load(cgroup: &Cgroup) -> Result<Self> {
         let fail = |error: libbpf_rs::Error| Error::of_load(Call::Iterate, WHAT, &error);
         let path = cgroup.path().to_owned();
         let kind = path.join("cgroup.type");
-        // The root has no such file, and is never threaded.
+        // The hierarchy's root has no such file, and is never threaded.
         let is_threaded = unless_gone(&kind, fs::read_to_string(&kind))?
             .is_some_and(|kind| kind.trim_end() == "threaded");
         libbpf::listen();
@@ -151,38 +150,40 @@ impl Sockets {
         rodata.pid_namespace = pid_namespace()?;
         rodata.everybody = is_threaded.into();
         let skeleton = open.load().map_err(fail)?;
-        // A descriptor of our own: the skeleton closes its own when it is dropped.
-        let program = skeleton.progs.walk_files.as_fd().try_clone_to_owned();
+        // This is a descriptor of our own, because the skeleton closes its descriptor when it is dropped.
+        let program = skeleton.progs.chadthrottle_files.as_fd().try_clone_to_owned();
         let program = program.map_err(|error| Error::from_io(Call::Iterate, WHAT, &error))?;
         Ok(Self { program, path, is_threaded })
     }
 
-    /// What the processes of the cgroup and below it have open now, in every network namespace. A socket that several
-    /// processes share is told of for each. Processes outside of this pid namespace, sockets that are still to be accepted,
-    /// and those that only a registered file of `io_uring` holds are not seen.
+    /// Lists the open sockets and devices of the processes, in every network namespace. A socket that several processes
+    /// share is listed for each of them.
+    ///
+    /// Does not see processes outside this pid namespace, sockets that nobody has accepted yet, and sockets that only a
+    /// registered file of `io_uring` holds.
     ///
     /// # Errors
-    /// When the iterator cannot be run; `EIO` when it says what this build does not understand.
+    /// When the iterator cannot be run. `EIO` when this build does not understand its output.
     pub fn look(&self) -> Result<Vec<OpenFile>> {
         let told = all_printed(self.program.as_fd(), WHAT)?;
         let records = record::parse(&told).ok_or_else(|| {
             Error::found(Call::Iterate, WHAT, Errno::EIO)
                 .with_detail("what it told is not what it should tell")
         })?;
-        // Where the cgroup is threaded, the first thread of a member may be elsewhere.
+        // In a threaded cgroup, the first thread of a member may be elsewhere.
         let threaded =
             if self.is_threaded { Some(processes_of_threads(&self.path)?) } else { None };
         let is_wanted = |record: &record::Record| {
             threaded.as_ref().is_none_or(|members| members.contains(&record.process))
         };
-        // A thread with a table of files of its own tells of what it shares with the others as well.
+        // A thread with its own descriptor table lists shared sockets again.
         let mut met = HashSet::new();
         let once = |it: &record::Record| it.is_device || met.insert((it.process, it.inode));
         Ok(records.into_iter().filter(is_wanted).filter(once).filter_map(file).collect())
     }
 
-    /// Whether some processes of the cgroup, or below it, are outside of this pid namespace, so that a look does not see
-    /// them.
+    /// Tells whether a look misses processes of the cgroup or its descendants, because they are outside this pid
+    /// namespace.
     ///
     /// # Errors
     /// When the cgroups cannot be read.
@@ -201,7 +202,7 @@ fn file(record: record::Record) -> Option<OpenFile> {
     Some(OpenFile { process: Process { pid: record.process, name: record.name }, what })
 }
 
-/// The processes that have a thread in a threaded cgroup, or below it.
+/// Returns the processes with a thread in a threaded cgroup or its descendants.
 fn processes_of_threads(cgroup: &Path) -> Result<HashSet<u32>> {
     let mut found = HashSet::new();
     for thread in numbers_below(cgroup, "cgroup.threads")? {
@@ -212,14 +213,14 @@ fn processes_of_threads(cgroup: &Path) -> Result<HashSet<u32>> {
     Ok(found)
 }
 
-/// The number behind a name in a file of `/proc`, of which other lines need not be text.
+/// Parses the number after a name in a file of `/proc`. Other lines need not be text.
 fn number_after(text: &[u8], name: &[u8]) -> Option<u32> {
     text.split(|&byte| byte == b'\n').find_map(|line| {
         std::str::from_utf8(line.strip_prefix(name)?.trim_ascii()).ok()?.parse().ok()
     })
 }
 
-/// The numbers in a file of a cgroup and of every one below it. What goes meanwhile has none.
+/// Reads the numbers in one file of a cgroup and of each descendant. A cgroup that vanishes meanwhile has none.
 fn numbers_below(cgroup: &Path, file: &str) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     let mut folders = vec![cgroup.to_owned()];

@@ -1,9 +1,9 @@
-//! What the iterator tells of one open file: `struct file_record` of `files.bpf.c`.
+//! The iterator's record of one open file (`struct file_record` in `files.bpf.c`).
 
 use super::{Socket, SocketKind, Traffic};
 use crate::object::ids::CgroupId;
 
-/// The length of a record.
+/// The size of a record in bytes.
 const BYTES: usize = 96;
 const FAMILY_INET: u16 = 2;
 const FAMILY_INET6: u16 = 10;
@@ -11,7 +11,7 @@ const FAMILY_PACKET: u16 = 17;
 const FAMILY_XDP: u16 = 44;
 const STREAM: u16 = 1;
 const TCP: u16 = 6;
-/// `TCP_LISTEN`, which other protocols with connections have as well.
+/// `TCP_LISTEN`. Other protocols with connections use it too.
 const LISTENS: u8 = 10;
 
 /// One record.
@@ -21,7 +21,7 @@ pub(super) struct Record {
     pub(super) cgroup: u64,
     pub(super) traffic: Traffic,
     pub(super) process: u32,
-    /// The thread in whose table of files it is, and its number there.
+    /// The thread with this descriptor table.
     pub(super) thread: u32,
     pub(super) fd: u32,
     pub(super) network: u32,
@@ -35,7 +35,7 @@ pub(super) struct Record {
     pub(super) name: String,
 }
 
-/// All that was told; none if that is not a number of records.
+/// Parses all records. `None` if the length is not a multiple of a record.
 pub(super) fn parse(told: &[u8]) -> Option<Vec<Record>> {
     let (records, rest) = told.as_chunks::<BYTES>();
     if rest.is_empty() { records.iter().map(|it| one(it)).collect() } else { None }
@@ -83,14 +83,14 @@ fn one(bytes: &[u8]) -> Option<Record> {
     })
 }
 
-/// What is before the first NUL.
+/// Returns the text before the first NUL.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 impl Record {
-    /// The socket that it tells of; none if it is not of a kind that the iterator tells of.
+    /// Returns the record's socket. `None` if its kind is unknown.
     pub(super) fn socket(&self) -> Option<Socket> {
         let is_stream = self.kind == STREAM;
         let kind = match self.family {

@@ -1,14 +1,14 @@
-//! What of a first look at holders lasts.
+//! Decides which holders of a first look last.
 
 use super::Holder;
 use crate::object::pins::Held;
 
-/// Whether all that was held is held `still` (for each holder) by one of those that held it.
+/// Tells whether one of its first holders still holds each object. `still` has the objects for each holder.
 pub(super) fn has_all(first: &[Holder], still: &[Vec<Held>]) -> bool {
     first.iter().flat_map(|it| &it.held).all(|held| is_in(still, *held))
 }
 
-/// Who has it open `later`, of what all of its holders let go of, without having been one of them.
+/// Returns the later holders of objects that all of their first holders have closed.
 pub(super) fn heirs(first: &[Holder], still: &[Vec<Held>], later: Vec<Holder>) -> Vec<Holder> {
     let takes_over = |pid, held: &Held| {
         let mut had_it = first.iter().filter(|it| it.held.contains(held)).peekable();
@@ -21,7 +21,7 @@ pub(super) fn heirs(first: &[Holder], still: &[Vec<Held>], later: Vec<Holder>) -
     later.into_iter().filter_map(taken).collect()
 }
 
-/// Of the first look what its holders hold still, or what an heir has.
+/// Returns the part of the first look that its holders or an heir still hold.
 pub(super) fn lasting(first: Vec<Holder>, still: &[Vec<Held>], heirs: &[Holder]) -> Vec<Holder> {
     let has_heir = |held: &Held| heirs.iter().any(|heir| heir.held.contains(held));
     let lasts = |(mut holder, still): (Holder, &Vec<Held>)| {

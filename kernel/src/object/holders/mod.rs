@@ -1,4 +1,4 @@
-//! Processes that hold programs, links or maps through open files.
+//! Finds processes that hold programs, links or maps through open descriptors.
 
 mod lasting;
 
@@ -15,35 +15,36 @@ use crate::object::ids::{LinkId, MapId, ProgramId};
 use crate::object::pins::{Held, HoldingFile, Sought};
 use crate::sys;
 
-/// A process and what it holds.
+/// A process that holds BPF objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its pid, in this pid namespace.
+    /// The process's pid in this pid namespace.
     pub pid: u32,
-    /// Its name (`/proc/PID/comm`), as text.
+    /// The process's name (`/proc/PID/comm`), as text.
     pub comm: String,
-    /// What it holds.
+    /// The objects that the process holds.
     pub held: Vec<Held>,
 }
 
-/// What was found, and what could not be looked at.
+/// The holders found, and the errors met.
 #[derive(Debug, Default)]
 pub struct Holders {
-    /// Every process that holds something of what was sought, but this one, by pid.
+    /// Every holder except this process, by pid.
     pub holders: Vec<Holder>,
-    /// Processes whose files could not be seen.
+    /// Errors of processes whose files could not be read.
     pub unreadable: Vec<Error>,
 }
 
-/// Looks through the open files of every process but this one, in all of its threads. Who only looks (bpftool, a monitor,
-/// another audit) has a program open for a moment, and is among them: see [`still_holding`]. Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for
-/// other users' processes.
+/// Finds the holders among all processes except this one, in all of their threads.
 ///
-/// Only files whose link in `/proc/PID/fd` says so are opened: on a busy host that is a few of many
-/// thousands.
+/// Includes processes that open a program only for a moment, such as bpftool, a monitor or another audit; see
+/// [`still_holding`]. Opens only files that `/proc/PID/fd` shows as BPF objects, a few of many thousands on a busy
+/// host.
+///
+/// Needs `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for other users' processes.
 ///
 /// # Errors
-/// When `/proc` cannot be listed; what is wrong with one process is in [`Holders::unreadable`].
+/// When `/proc` cannot be listed. [`Holders::unreadable`] has the errors of single processes.
 pub fn holders(sought: Sought) -> Result<Holders> {
     let mut found = Holders::default();
     let (own, counts_as_we_do) = own_number()?;
@@ -72,7 +73,7 @@ pub fn holders(sought: Sought) -> Result<Holders> {
             )),
         }
     }
-    // Every pid namespace has a first process. Where that is not shown, neither are others.
+    // Every pid namespace has a first process. If `/proc` hides that one, it hides others too.
     if !is_first_there {
         found.unreadable.push(
             Error::found(Call::ReadProc, "the processes of others", Errno::EACCES)
@@ -83,26 +84,27 @@ pub fn holders(sought: Sought) -> Result<Holders> {
     Ok(found)
 }
 
-/// This process's number as `/proc` counts, which may be of another pid namespace, and whether that is ours.
+/// Returns this process's pid in `/proc`, which may show another pid namespace, and whether that namespace is ours.
 fn own_number() -> Result<(Option<u32>, bool)> {
     let own = std::fs::read_link("/proc/self").map_err(|error| from_proc("/proc/self", &error))?;
     let own = own.to_str().and_then(|name| name.parse::<u32>().ok());
     Ok((own, own == Some(std::process::id())))
 }
 
-/// How long it takes who only looks to close what it has opened, unless it is in the middle of something else.
+/// The usual time until a process that only looks closes what it has opened.
 const MOMENT: Duration = Duration::from_millis(30);
 
-/// Of what was found a moment ago, what is held still, by the same process or by another that it was handed to. It takes
-/// that moment, unless there is nothing to look for.
+/// Returns those of the found objects that are still held, by the same process or by another that took them over. Waits
+/// 30 ms, unless there is nothing to look for.
 ///
 /// # Errors
-/// When `/proc` cannot be read. A process whose files cannot be seen any more holds what it held.
+/// When `/proc` cannot be read. A process whose files are unreadable by now counts as still holding.
 pub fn still_holding(found: Vec<Holder>, sought: Sought) -> Result<Vec<Holder>> {
     follow(found, sought, HANDS)
 }
 
-/// How often it is looked for who has taken over what was let go of. In the end whoever has it open holds it.
+/// The most searches for processes that took over an object. After the last one, any process with the object open is a
+/// holder.
 const HANDS: usize = 3;
 
 fn follow(found: Vec<Holder>, sought: Sought, hands: usize) -> Result<Vec<Holder>> {
@@ -119,7 +121,7 @@ fn follow(found: Vec<Holder>, sought: Sought, hands: usize) -> Result<Vec<Holder
     let heirs = if has_all(&found, &still) {
         Vec::new()
     } else {
-        // Of these, too, some only look.
+        // Some of these processes only look, too.
         let heirs = heirs(&found, &still, holders(sought)?.holders);
         if hands == 0 { heirs } else { follow(heirs, sought, hands - 1)? }
     };
@@ -127,16 +129,15 @@ fn follow(found: Vec<Holder>, sought: Sought, hands: usize) -> Result<Vec<Holder
 }
 
 impl Holder {
-    /// What of it is open when it is asked for again. Where that cannot be seen, all.
+    /// Returns the objects that are still open when `again` looks. If it cannot look, returns all of them.
     fn still(&self, again: impl Fn(u32) -> io::Result<Vec<Held>>) -> Vec<Held> {
         let Ok(now) = again(self.pid) else { return self.held.clone() };
         self.held.iter().copied().filter(|held| now.contains(held)).collect()
     }
 }
 
-/// What is open in any thread of a process. What `/proc/PID/fd` shows is the first thread's table of files: none at all
-/// when that one has ended before the others, and not those of threads that have one of their own
-/// (`unshare(CLONE_FILES)`).
+/// Returns the objects open in any thread of a process. `/proc/PID/fd` shows only the first thread's descriptors. The
+/// list is empty if that thread has ended, and lacks those of threads after `unshare(CLONE_FILES)`.
 fn held_by_process(
     process: &Path,
     pid: u32,
@@ -144,7 +145,7 @@ fn held_by_process(
     sought: Sought,
 ) -> io::Result<Vec<Held>> {
     let mut held = held_by_thread(process, sought)?;
-    // One thread of each table that has been looked through.
+    // One thread for each descriptor table already searched.
     let mut looked = vec![pid];
     for entry in std::fs::read_dir(process.join("task"))? {
         let entry = entry?;
@@ -152,7 +153,7 @@ fn held_by_process(
         else {
             continue;
         };
-        // Where nobody can say, it is looked through, too.
+        // An unknown table is searched too.
         let is_known =
             |&known: &u32| known == thread || (counts_as_we_do && sys::share_files(known, thread));
         if looked.iter().any(is_known) {
@@ -166,14 +167,14 @@ fn held_by_process(
     Ok(held)
 }
 
-/// What is open in one thread: a folder that has `fd` and `fdinfo`.
+/// Returns the objects open in one thread. `thread` is a folder with `fd` and `fdinfo`.
 fn held_by_thread(thread: &Path, sought: Sought) -> io::Result<Vec<Held>> {
     let mut held = Vec::new();
     for entry in std::fs::read_dir(thread.join("fd"))? {
         let entry = entry?;
         let target = match std::fs::read_link(entry.path()) {
             Ok(target) => target,
-            // Closed in between.
+            // The file was closed in between.
             Err(error) if is_gone(&error) => continue,
             Err(error) => return Err(error),
         };
@@ -189,10 +190,10 @@ fn held_by_thread(thread: &Path, sought: Sought) -> io::Result<Vec<Held>> {
     Ok(held)
 }
 
-/// `link_id:` or, in the file of a program, `prog_id:`, in that of a map `map_id:`. (A link's file names its program
-/// or its map as well: whoever holds the link does not hold the other itself.)
+/// Parses `link_id:`, `prog_id:` or `map_id:` in a file's information. A link's file names its program or map too, but
+/// a link's holder does not hold these directly.
 pub(crate) fn parse_fdinfo(text: &[u8]) -> Option<Held> {
-    // Line by line: newer kernels write the path of a link to a uprobe, and that need not be text.
+    // Newer kernels write the path of a uprobe link, which need not be text. So parse line by line.
     let number = |name: &str| -> Option<u32> {
         text.split(|&byte| byte == b'\n').find_map(|line| {
             let number = line.strip_prefix(name.as_bytes())?.trim_ascii();
@@ -210,11 +211,11 @@ fn comm(process: &Path) -> String {
     String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned()
 }
 
-/// How often a process is looked at whose files cannot be seen.
+/// The most looks at a process whose files are unreadable.
 const LOOKS: usize = 3;
 
-/// What a process or a thread holds; nothing when it ended while it was looked at. Of one that has just ended procfs
-/// may say `EACCES` instead of `ENOENT`, and its number may be another one's a moment later.
+/// Returns what a process or thread holds; nothing if it ended meanwhile. For one that has just ended, procfs may
+/// return `EACCES` instead of `ENOENT`. Another process may get its number a moment later.
 fn unless_gone(
     folder: &Path,
     mut look: impl FnMut() -> io::Result<Vec<Held>>,
@@ -230,7 +231,7 @@ fn unless_gone(
     answer
 }
 
-/// A process or a file of it that went away while it was looked at.
+/// Tells whether the process, or one of its files, went away meanwhile.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
 }

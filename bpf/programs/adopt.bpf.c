@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Goes over the TCP sockets of a network namespace, and has the kernel ask the sockops program about those
- * of one cgroup that were open before it came. (New ones ask by themselves.) Needs Linux 6.12, where a
- * program may switch these callbacks on from outside.
+ * Iterates over the TCP sockets of a network namespace, and turns on the sockops callbacks for those of one cgroup. New
+ * sockets turn them on by themselves. Needs Linux 6.12, where an iterator may do this.
  *
- * For each socket of the cgroup it prints one letter: y, or n where the kernel would not.
+ * For each socket of the cgroup the program prints one letter: y, or n if the kernel refused.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -15,7 +14,7 @@
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
 #define SOL_TCP 6
-#define SOCK_OPS_CB_FLAGS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, which older headers do not have */
+#define SOCK_OPS_CB_FLAGS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, missing in older headers */
 
 /* bpf_iter__tcp, as the kernel passes it. */
 struct seq_file;
@@ -35,10 +34,10 @@ struct bpf_iter__tcp {
 	__u32 uid;
 } KERNEL_TYPE;
 
-/* As deep as cgroups get; the kernel's own default limit has no end. */
+/* The deepest cgroup level that occurs in practice. The kernel's default limit has no end. */
 #define DEEPEST 64
 
-/* Whose sockets: the id of the cgroup that is limited. Set before loading. */
+/* The id of the limited cgroup. Set before loading. */
 const volatile __u64 cgroup_id = 0;
 
 static __always_inline int is_limited(struct tcp_sock *tcp)
@@ -67,10 +66,10 @@ int chadthrottle_adopt(struct bpf_iter__tcp *ctx)
 	int flags = 0;
 	char told = 'n';
 
-	/* What a listener accepts asks by itself, and what has ended sends nothing any more. */
+	/* Accepted sockets turn the callbacks on by themselves, and closed sockets send nothing. */
 	if (!common || common->skc_state == TCP_CLOSE || common->skc_state == TCP_LISTEN)
 		return 0;
-	/* Nor has what is still to be accepted, or only waits for the end, anything to ask about. */
+	/* Sockets that nobody has accepted yet, or that only wait for the end, need no callbacks either. */
 	tcp = bpf_skc_to_tcp_sock(common);
 	if (!tcp || !is_limited(tcp))
 		return 0;

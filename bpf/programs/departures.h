@@ -1,32 +1,34 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Departure times: where the queueing discipline is fq, an uploaded packet above the limit is not dropped but
- * told when to leave (skb->tstamp), and waits there. Part of throttle.bpf.c. Other disciplines do not look
- * at that time; so packets that leave through another device are the bucket's alone, with all of its burst.
+ * Departure times. If the qdisc is fq, an uploaded packet above the limit is not dropped. The program sets its
+ * departure time (skb->tstamp), and the packet waits in fq. Part of throttle.bpf.c.
  *
- * TCP queues little by itself (it is paced, and stops at some segments a socket). Others do not, so of each of
- * their sockets only so much may wait: one that floods must not keep the others waiting for long, and of what is
- * more than 100 packets of a flow (flow_limit) fq throws away what has been charged already.
+ * Other qdiscs ignore that time. So a packet that leaves through another device is limited by the bucket alone, with
+ * the whole burst.
+ *
+ * TCP queues little by itself, because it is paced and stops at a few segments for each socket. Other protocols do not,
+ * so each of their sockets may have only a limited queue. A flooding socket must not delay the others for long. fq also
+ * drops packets of a flow above 100 (flow_limit), after they were charged.
  */
 #ifndef CHADTHROTTLE_DEPARTURES_H
 #define CHADTHROTTLE_DEPARTURES_H
 
 /*
- * Nobody waits for what comes to less, in ns of the limit (or half of a shorter burst). TCP keeps its queue about as short by itself, so beside it
- * a small packet need not wait at all.
+ * A shorter wait is skipped, in ns of the limit (or half of a shorter burst). TCP keeps its own queue about as short,
+ * so a small packet beside TCP need not wait at all.
  */
 #define SHORTEST_WAIT (20 * FLOW_MILLIS)
-/* How much of a socket may wait, in ns of the limit. tbf is usually given 50 ms. */
+/* The longest queue of a socket, in ns of the limit. tbf usually gets 50 ms. */
 #define LONGEST_QUEUE (40 * FLOW_MILLIS)
 /*
- * And in packets: less than fq takes of a flow, more than fit into a socket's send buffer as it is by default
- * (92 of 1,500 bytes), so that who sends to a full one waits instead of losing packets.
+ * The longest queue of a socket, in packets. fq accepts more than that for each flow. A socket's default send buffer
+ * holds less (92 packets of 1,500 bytes), so a sender with a full buffer waits instead of losing packets.
  */
 #define MOST_WAITING 96
 /* A power of two. */
 #define RING 128
 
-/* When a socket's last packets leave. */
+/* The departure times of a socket's last packets. */
 struct throttle_waiting {
 	__u64 leaves[RING]; /* nanoseconds */
 	__u32 next;
@@ -40,8 +42,8 @@ struct {
 } chad_waiting SEC(".maps");
 
 /*
- * Whether the device that the packet leaves through has fq. On its way out skb->ifindex is that device. In
- * another network namespace another device may have the same number.
+ * Tells whether the packet leaves through a device with fq. On egress, skb->ifindex is that device. In another network
+ * namespace another device may have the same number.
  */
 static __always_inline int leaves_through_fq(const struct __sk_buff *skb,
 					     const struct throttle_state *state)
@@ -64,7 +66,7 @@ static __always_inline int has_to_wait(const struct throttle_state *state,
 	return ticks_ahead(state, *(volatile __u64 *)&state->tat, now) != 0;
 }
 
-/* What of the packet's socket waits already. 0: it has none, or one that queues little by itself. */
+/* Returns the waiting packets of the packet's socket. 0: no socket, or a socket that queues little by itself. */
 static __always_inline struct throttle_waiting *waiting_of(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -77,7 +79,10 @@ static __always_inline struct throttle_waiting *waiting_of(struct __sk_buff *skb
 	return bpf_sk_storage_get(&chad_waiting, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* Whether one packet more may wait: as if all of its socket's were as large as this one. One always may. */
+/*
+ * Tells whether one more packet may wait, as if all packets of the socket were as large as this one. One packet always
+ * may.
+ */
 static __always_inline int has_room(const struct throttle_waiting *waiting,
 				    const struct charge *charge, __u64 longest)
 {
@@ -90,7 +95,7 @@ static __always_inline int has_room(const struct throttle_waiting *waiting,
 	return waiting->leaves[(waiting->next - most) & (RING - 1)] <= charge->now;
 }
 
-/* Tells the packet when to leave, unless it is to leave later anyway (another limit, SO_TXTIME). */
+/* Sets the packet's departure time, unless it already has a later one (another limit, SO_TXTIME). */
 static __always_inline void depart(struct __sk_buff *skb, struct throttle_waiting *waiting,
 				   const struct throttle_state *state, const struct charge *charge)
 {
@@ -106,7 +111,10 @@ static __always_inline void depart(struct __sk_buff *skb, struct throttle_waitin
 		__u64 last = waiting->leaves[(waiting->next - 1) & (RING - 1)];
 
 		waiting->leaves[waiting->next++ & (RING - 1)] = when;
-		/* A small one that overtakes nothing of its socket's goes at once; the next has to wait for its time. */
+		/*
+		 * A small packet that overtakes no other packet of its socket leaves at once. The next one waits for
+		 * its own time.
+		 */
 		if (gcra_is_small(charge->bytes) && last <= charge->now)
 			return;
 	}

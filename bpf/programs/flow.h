@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
 /*
- * The arithmetic of pacing and of windows, for TCP. Plain functions of numbers, without a map or
- * helper; user space compiles them too, for tests.
+ * The arithmetic of pacing and of windows, for TCP. The functions take only numbers, and use no map or helper. User
+ * space compiles them too, for tests.
  *
- * Upload: the bucket's TAT is a virtual queue. A segment that is sent joins it, and its sender waits
- * until what is in front of it, itself included, would have drained. So each sender has one segment in
- * the queue at a time; they take turns, whoever has nothing to send leaves its turn to the others, and
- * the sum is the rate, with any number of senders and without counting them.
+ * Upload: the bucket's TAT is a virtual queue. A sent segment joins the queue. Its sender then waits until the queue,
+ * including this segment, would have drained. So each sender has one segment in the queue at a time, and they take
+ * turns. A sender with nothing to send leaves its turn to the others. The sum is the rate for any number of senders,
+ * without counting them.
  *
- * Download: the sender is somewhere else, but it sends no more in a round trip than the window that is
- * offered to it. All senders are offered the same rate times their round trip time, and that fair rate
- * follows what really arrives, as in RCP (N. Dukkipati, "Rate Control Protocol", 2007, equation 2.2):
- * up while less arrives than may, down while more does or the virtual queue is longer than it should be.
+ * Download: the sender is on another host, but it sends at most the offered window in a round trip. Each sender is
+ * offered the same fair rate times its round trip time.
+ *
+ * The fair rate follows the bytes that arrive, as in RCP (N. Dukkipati, "Rate Control Protocol", 2007, equation 2.2).
+ * It rises while less arrives than allowed. It falls while more arrives, or while the virtual queue is too long.
  */
 #ifndef CHADTHROTTLE_FLOW_H
 #define CHADTHROTTLE_FLOW_H
@@ -21,40 +22,40 @@
 #define FLOW_NANOS 1000000000ULL
 #define FLOW_MILLIS 1000000ULL
 
-/* What of the virtual queue may be filled at once, so that a late timer does not let it run empty. */
+/* The part of the virtual queue that may fill at once, so that a late timer does not leave the queue empty. */
 #define FLOW_LEAD (5 * FLOW_MILLIS)
 /*
- * The longest that a socket waits. The kernel keeps to it whatever becomes of the throttle, so it is also how
- * long a socket may be silent after that is gone. What comes too early because of it, the bucket holds back.
+ * The longest wait of a socket. The kernel waits even if the throttle is gone, so this is also the longest silence
+ * after that. If a segment comes too early because of this limit, the bucket holds it back.
  */
 #define FLOW_LONGEST_WAIT FLOW_NANOS
 /*
- * How long the virtual queue should be while receiving: long enough that it does not run empty while the
- * senders follow. Nobody waits in it.
+ * The wanted length of the virtual queue for downloads. The queue must not run empty while the senders react. No packet
+ * waits in it.
  */
 #define FLOW_QUEUE (60 * FLOW_MILLIS)
-/* The fair rate is updated once in a round trip, and within these bounds. */
+/* The bounds of the interval between updates of the fair rate, which is one round trip. */
 #define FLOW_SHORTEST_UPDATE (10 * FLOW_MILLIS)
 #define FLOW_LONGEST_UPDATE (200 * FLOW_MILLIS)
-/* In segments: the kernel's default for the first window of a sender (RFC 6928), and the one before (RFC 3390). */
+/* In segments: the kernel's default for a sender's first window (RFC 6928), and the earlier default (RFC 3390). */
 #define FLOW_FIRST_WINDOW 10
 #define FLOW_LEAST_FIRST_WINDOW 4
-/* An Ethernet's packet. */
+/* The size of a packet on Ethernet, in bytes. */
 #define FLOW_PACKET 1500
-/* The kernel rounds a window up to a multiple of this, with the scale that it chooses by default. */
+/* The kernel rounds a window up to a multiple of this, with its default scale. */
 #define FLOW_WINDOW_UNIT 128
-/* Factors have this many fractional bits. */
+/* The number of fractional bits of factors. */
 #define FLOW_SHIFT 10
 #define FLOW_ONE (1 << FLOW_SHIFT)
 /*
- * RCP's alpha and beta, the gains on spare rate and on the queue. Lower than RCP's, for what a window allows
- * arrives a round trip later; src/flow_tests.rs tries them.
+ * RCP's alpha and beta, the gains for spare rate and for the queue. They are lower than in RCP, because the bytes that
+ * a window allows arrive a round trip later. src/flow_tests.rs tries them.
  */
 #define FLOW_ALPHA (FLOW_ONE * 3 / 10)
 #define FLOW_BETA (FLOW_ONE / 16)
-/* Within one update it is not halved, but for a flood. */
+/* The smallest factor of one update, except in a flood. */
 #define FLOW_LEAST_FACTOR (FLOW_ONE * 5 / 8)
-/* The fair rate stays between the limit's 4096th part and its fourfold. */
+/* The fair rate stays between 1/4096 of the limit and four times the limit. */
 #define FLOW_LEAST_SHIFT 12
 #define FLOW_MOST_SHIFT 2
 
@@ -64,14 +65,16 @@ static __attribute__((always_inline)) inline __u64 flow_min(__u64 a, __u64 b)
 }
 
 /*
- * The pacing rate, in bytes per second, at which the kernel waits until this segment has left the
- * virtual queue; 0: it need not wait. `ahead_ns` is what is in the queue, with this segment; `later_ns`
- * is how much later than now the segment leaves anyway: with fq a socket hands over its segments before
- * their time, and waits after the last one only for what was not in the queue when it handed over that.
+ * Returns the pacing rate, in bytes per second, at which the kernel waits until this segment has left the virtual
+ * queue. 0: no wait.
  *
- * The rate stays until the next acknowledgement, so the next segment may be sent at it as well, and nothing
- * can raise it before. For a segment of a few bytes it would be so low that a full one after it takes
- * minutes; so it is that of a full one at the least, and the small one waits less than its turn.
+ * `ahead_ns` is the length of the queue, including this segment. `later_ns` is how much later than now the segment
+ * leaves anyway. With fq a socket hands over segments before their time. After the last one it waits only for segments
+ * that joined the queue later.
+ *
+ * The rate stays until the next acknowledgement, so the next segment may use it too. For a tiny segment the rate would
+ * be so low that a full one takes minutes. So the rate is at least that of a full segment, and a small one waits less
+ * than its turn.
  */
 static __attribute__((always_inline)) inline __u64 flow_pace(__u64 ahead_ns, __u64 later_ns,
 							     __u64 tolerance_ns, __u32 payload,
@@ -88,7 +91,7 @@ static __attribute__((always_inline)) inline __u64 flow_pace(__u64 ahead_ns, __u
 	return rate ? rate : 1;
 }
 
-/* How long to wait between updates of the fair rate. */
+/* Returns the interval between updates of the fair rate. */
 static __attribute__((always_inline)) inline __u64 flow_interval(__u64 rtt)
 {
 	if (rtt < FLOW_SHORTEST_UPDATE)
@@ -96,7 +99,7 @@ static __attribute__((always_inline)) inline __u64 flow_interval(__u64 rtt)
 	return flow_min(rtt, FLOW_LONGEST_UPDATE);
 }
 
-/* The fair rate with one sender more, who gets as much as each of the others: 1/R' = 1/R + 1/limit. */
+/* Returns the fair rate with one more sender, which gets the same share as the others: 1/R' = 1/R + 1/limit. */
 static __attribute__((always_inline)) inline __u64 flow_with_another(__u64 fair_rate, __u64 limit)
 {
 	__u64 shift = limit >> 30 ? 12 : 0; /* 100 GB/s squared has more than 64 bits */
@@ -107,7 +110,7 @@ static __attribute__((always_inline)) inline __u64 flow_with_another(__u64 fair_
 	return shared ? shared : 1;
 }
 
-/* Whether far more arrives than may: there are more senders than was thought. */
+/* Tells whether far more arrives than allowed, because there are more senders than estimated. */
 static __attribute__((always_inline)) inline int flow_is_flooded(__u64 limit, __u64 arrived,
 								 __u64 elapsed)
 {
@@ -115,10 +118,10 @@ static __attribute__((always_inline)) inline int flow_is_flooded(__u64 limit, __
 }
 
 /*
- * The next fair rate, after `arrived` bytes in `elapsed` ns, with `ahead_ns` in the virtual queue. It does
- * not grow unless there was a sender whom it held back (`is_bound`). And what a window has allowed still
- * arrives a round trip later: to cut the rate at once to what arrives should be is right only if that was
- * not done in the update before (`may_cut`).
+ * Returns the next fair rate, after `arrived` bytes in `elapsed` ns, with `ahead_ns` in the virtual queue.
+ *
+ * The rate rises only if it has held a sender back (`is_bound`). Bytes that a window has allowed still arrive a round
+ * trip later. So the rate may drop to the right value at once only if the last update has not done so (`may_cut`).
  */
 static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __u64 limit,
 							     __u64 arrived, __u64 elapsed,
@@ -132,7 +135,7 @@ static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __
 	__s64 factor = FLOW_ONE;
 
 	elapsed = flow_min(elapsed, FLOW_NANOS);
-	/* What arrived, relative to what may: at most 16 times, so that nothing overflows. */
+	/* The ratio of arrived to allowed bytes, at most 16, so that nothing overflows. */
 	load = limit * (elapsed / 1000) / 1000000;
 	load = (arrived << FLOW_SHIFT) / (load ? load : 1);
 	load = flow_min(load, 16 * FLOW_ONE);
@@ -159,20 +162,21 @@ static __attribute__((always_inline)) inline __u64 flow_next(__u64 fair_rate, __
 		    ((fair_rate & (FLOW_ONE - 1)) * (__u64)factor >> FLOW_SHIFT);
 	if (fair_rate < least)
 		fair_rate = least;
-	/* Never 0, which would mean that nothing is known. */
+	/* Never 0, because 0 means that nothing is known. */
 	return fair_rate ? flow_min(fair_rate, most) : 1;
 }
 
-/* What the fair rate sends in a round trip, in bytes. */
+/* Returns the bytes that the fair rate allows in a round trip. */
 static __attribute__((always_inline)) inline __u64 flow_share(__u64 fair_rate, __u64 rtt)
 {
 	return fair_rate * (flow_min(rtt, 10 * FLOW_NANOS) / 1000) / 1000000;
 }
 
 /*
- * The most that a sender is offered who sent that many bytes in the last round trip: what it cannot use at
- * once would come later, all together. Four times as much while there is room, and half while there is
- * far too much in the queue.
+ * Returns the largest window for a sender that sent `used` bytes in the last round trip. A larger window would be of no
+ * use now, and could come later all at once.
+ *
+ * The window is four times as much if the queue is empty, and half if the queue is far too long.
  */
 static __attribute__((always_inline)) inline __u64 flow_most(__u64 used, __u64 ahead_ns,
 							     __u64 tolerance_ns)
@@ -183,8 +187,8 @@ static __attribute__((always_inline)) inline __u64 flow_most(__u64 used, __u64 a
 }
 
 /*
- * The first window of a connection, in segments: what is granted before anything is known of it, or of those
- * that begin at the same time. So 32 of them fit into the burst, down to the least.
+ * Returns the first window of a connection, in segments. It is granted before anything is known about this connection,
+ * or about others that begin at the same time. So 32 first windows fit into the burst, down to the minimum.
  */
 static __attribute__((always_inline)) inline __u32 flow_first(__u64 limit, __u64 tolerance_ns)
 {
@@ -196,15 +200,15 @@ static __attribute__((always_inline)) inline __u32 flow_first(__u64 limit, __u64
 }
 
 /*
- * Whether a connection takes part in the sharing: it has received a first window, but for its last segment,
- * which may be a small one.
+ * Tells whether a connection takes part in the sharing. It does after it has received a first window, except for the
+ * last segment, which may be small.
  */
 static __attribute__((always_inline)) inline int flow_counts(__u64 received, __u32 mss)
 {
 	return received + mss > (__u64)FLOW_FIRST_WINDOW * mss;
 }
 
-/* What is left of the first window while a connection does not take part: no more is offered to it. */
+/* Returns the rest of the first window. A connection that does not take part yet is offered no more than that. */
 static __attribute__((always_inline)) inline __u64 flow_rest(__u64 received, __u32 mss)
 {
 	__u64 first = (__u64)FLOW_FIRST_WINDOW * mss;
@@ -213,12 +217,12 @@ static __attribute__((always_inline)) inline __u64 flow_rest(__u64 received, __u
 }
 
 /*
- * The window to offer, in bytes. A sender that may not send two whole segments waits for its peer's delayed
- * acknowledgement (RFC 9293, 3.8.6.3), so there are two, unless the queue is far too long already.
+ * Returns the window to offer, in bytes. If a sender may not send two full segments, it waits for its peer's delayed
+ * acknowledgement (RFC 9293, 3.8.6.3). So there are at least two, unless the queue is far too long.
  *
- * It is whole segments, the one or the other number by chance (`random`) so that the mean is right: what is
- * left of a window is sent too, as a small segment with headers of its own. A few bytes less than whole ones do
- * not matter, but with one segment they do, as the sender would wait for room for it.
+ * The window is a number of full segments, rounded up or down at random (`random`) so that the mean is right. The rest
+ * of a window would be sent as a small segment with its own headers. A few bytes less do not matter, except with one
+ * segment, because its sender would wait for room.
  */
 static __attribute__((always_inline)) inline __u64 flow_window(__u64 share, __u64 most,
 							       __u64 ahead_ns, __u64 tolerance_ns,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Follows the path of a cgroup. A tracing program sees another cgroup being made there, before mkdir(2) returns,
- * and from then on a pair of programs on the cgroup above holds its packets to one burst, until user space has
- * attached the limit to it. Needs Linux 6.1 with type information.
+ * Follows the path of a cgroup. A tracing program sees a new cgroup there before mkdir(2) returns. From then on, two
+ * programs on the parent cgroup hold its packets to one burst, until user space has attached the limit. Needs Linux 6.1
+ * with type information.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -16,17 +16,17 @@
 #define DROP_INGRESS 0
 #define DROP_EGRESS 2
 
-/* Nothing is held for longer, in nanoseconds: user space may have been stopped. */
+/* The longest hold, in nanoseconds, because user space may have been stopped. */
 #define LONGEST 1000000000
 
-/* Who loaded this; as in throttle.bpf.c. */
+/* The owner, as in throttle.bpf.c. */
 const volatile __u32 bpf_metadata_owner_pid = 0;
 const volatile __u64 bpf_metadata_owner_start = 0;
 const volatile __u32 bpf_metadata_owner_pidns = 0;
 const volatile char bpf_metadata_owner_boot[40] = "";
 const volatile char bpf_metadata_version[24] = "";
 
-/* The last part of the path, and the bytes of a burst: download, upload; 0 for no limit. Set before loading. */
+/* The last part of the path, and the burst in bytes: download, upload; 0 for no limit. Set before loading. */
 const volatile char name[FOLLOW_NAME] = "";
 const volatile __u64 most[2] = {};
 
@@ -44,7 +44,7 @@ struct {
 	__type(value, struct follow_held);
 } chad_held SEC(".maps");
 
-/* The ids of cgroups that were made. */
+/* The ids of new cgroups. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
@@ -63,7 +63,7 @@ int BPF_PROG(chadthrottle_await, struct cgroup *made)
 	held = bpf_map_lookup_elem(&chad_held, &zero);
 	if (!wish || !held)
 		return 0;
-	/* Not by way of ancestors[]: the verifier wants a bound for an index, and cgroups have none. */
+	/* Not through ancestors[], because the verifier wants a bound for an index, and cgroup levels have none. */
 	if (BPF_CORE_READ(made, self.parent, cgroup, kn, id) != wish->parent)
 		return 0;
 	bpf_probe_read_kernel_str(is, sizeof(is), BPF_CORE_READ(made, kn, name));
@@ -97,7 +97,7 @@ static __always_inline int is_above(struct __sk_buff *skb, int egress)
 	if (!held || !wish)
 		return 0;
 	id = *(volatile __u64 *)&held->id;
-	/* The usual case: there is no new cgroup, or it is limited by now. */
+	/* The usual case: there is no new cgroup, or its own throttle limits it by now. */
 	if (!id || id == *(volatile __u64 *)&wish->armed || !most[egress])
 		return 0;
 	if (bpf_skb_ancestor_cgroup_id(skb, held->level) != id)

@@ -1,53 +1,62 @@
 /* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
 /*
- * The arithmetic of the limit: the Generic Cell Rate Algorithm in its virtual scheduling form (ITU-T
- * I.371, Annex A), on packets instead of cells. A packet conforms if the theoretical arrival time (TAT)
- * is at most `tolerance` ahead of the clock; it then moves the TAT on by its own cost. So whatever its
- * size, a packet passes once the bucket has drained far enough: the burst is `tolerance` and one packet.
+ * The arithmetic of the limit: the Generic Cell Rate Algorithm in its virtual scheduling form (ITU-T I.371, Annex A),
+ * on packets instead of cells.
  *
- * Plain functions of numbers, without a map, helper or division; user space compiles them too, for
- * tests.
+ * A packet conforms if the theoretical arrival time (TAT) is at most `tolerance` ahead of the clock. It then advances
+ * the TAT by its own cost. So a packet of any size passes once the bucket has drained enough. The burst is `tolerance`
+ * and one packet.
  *
- * Time is counted in ticks of 2^-tick_shift ns, so that the cost of a small packet at 100 GB/s is not
- * rounded away. At a high rate the tick counter wraps within weeks. That is no harm: a TAT never lies
- * more than `horizon` ahead, so any other distance means that it lies in the past, however far.
- * Should an idle time be a whole number of wraps, to within the horizon, the bucket is full for the
- * rest of that horizon and right again afterwards.
+ * The functions take only numbers, and use no map, helper or division. User space compiles them too, for tests.
+ *
+ * Times are in ticks of 2^-tick_shift ns, so that rounding does not lose the cost of a small packet at 100 GB/s. At a
+ * high rate the tick counter wraps within weeks, which is harmless. A TAT is never more than `horizon` ahead, so any
+ * other distance means the past.
+ *
+ * If an idle time is a whole number of wraps, to within the horizon, the bucket counts as full. It is right again after
+ * the rest of that horizon.
  */
 #ifndef CHADTHROTTLE_GCRA_H
 #define CHADTHROTTLE_GCRA_H
 
 #include <linux/types.h>
 
-/* throttle_state.cost has this many fractional bits. */
+/* The number of fractional bits of throttle_state.cost. */
 #define GCRA_COST_SHIFT 24
 
-/* The longest packet whose cost cannot overflow at the lowest rate: twice the largest that BIG TCP makes. */
+/*
+ * The longest packet with a cost that cannot overflow at the lowest rate. It is twice as long as the largest packet of
+ * BIG TCP.
+ */
 #define GCRA_MAX_BYTES (1U << 20)
 
 /*
- * Where the bucket is full, there is still something left for what must not wait behind large packets: two more
- * buckets. What passes there is charged to the first as well, so the rate is the same; the burst is larger for these.
+ * Two more buckets, for packets that must not wait behind large ones when the first bucket is full. Their packets are
+ * charged to the first bucket too. So the rate is the same, and only the burst is larger.
  *
- * The reserve has half of the rate, 50 ms of it at once (25 ms of the rate and one packet), for
+ * The reserve has half of the rate, and 50 ms of it at once (25 ms of the rate and one packet). It is for:
  *
- * - small packets: a ping, a DNS query, a key typed, an acknowledgement;
- * - TCP's segments where nothing of the socket is in flight. If the kernel cannot send such a one, it tries again
- *   every half second, and ends the connection after 15 times (ETIMEDOUT). They begin in the first half of the
- *   reserve; from 120 kB/s on one of 1,500 bytes fits into it, and leaves the other to the small ones.
+ * - small packets: a ping, a DNS query, a keystroke, an acknowledgement;
+ * - TCP segments of sockets with nothing in flight. If the kernel cannot send such a segment, it retries every half
+ *   second, and gives up after 15 attempts (ETIMEDOUT).
  *
- * Half, because many connections that begin anew want one segment each every half second: 40 of them at 125 kB/s.
- * 50 ms are two such segments there.
+ * These segments may use the first half of the reserve. From 120 kB/s on, a segment of 1,500 bytes fits into that half.
+ * The other half is for small packets.
+ *
+ * The share is half of the rate because many connections may restart at once, each with one segment every half second.
+ * At 125 kB/s that is enough for 40 of them, and 50 ms are two such segments.
  */
 #define GCRA_SMALL_BYTES 256
 #define GCRA_RESERVE_SHIFT 1
 #define GCRA_RESERVE_NS 50000000ULL
 
 /*
- * The third bucket is for messages of DNS that the reserve does not take: up to 1,232 bytes (what EDNS is told to use
- * since 2020) behind headers of UDP and IPv6. An eighth of the rate, 400 ms of it at once (50 ms of the rate and one
- * packet), and at most 200 packets a second. Whoever floods from such a port gets little more by it, and takes nothing
- * of the reserve; docs/benchmarks/limits.md has figures.
+ * The third bucket, for DNS messages that the reserve does not admit. A message has up to 1,232 bytes (the EDNS size
+ * recommended since 2020), plus headers of UDP and IPv6.
+ *
+ * The bucket has an eighth of the rate, and 400 ms of it at once (50 ms of the rate and one packet). It passes at most
+ * 200 packets a second. A flood from a DNS port gains little, and takes nothing from the reserve.
+ * docs/benchmarks/limits.md has figures.
  */
 #define GCRA_DNS_BYTES 1280
 #define GCRA_DNS_SHIFT 3
@@ -59,7 +68,7 @@ static __attribute__((always_inline)) inline __u64 gcra_ticks(__u64 ns, __u32 ti
 	return ns << tick_shift;
 }
 
-/* The cost of a packet in ticks, rounded to the nearest. */
+/* Returns the cost of a packet in ticks, rounded to the nearest. */
 static __attribute__((always_inline)) inline __u64 gcra_cost(__u64 cost, __u32 tick_shift,
 							     __u32 bytes)
 {
@@ -70,10 +79,7 @@ static __attribute__((always_inline)) inline __u64 gcra_cost(__u64 cost, __u32 t
 	return (bytes * cost + (1ULL << shift >> 1)) >> shift;
 }
 
-/*
- * Whether a packet of this cost that arrives now (in ticks) conforms; if so, *next is the new TAT,
- * if not, it is untouched.
- */
+/* Tells whether a packet of this cost that arrives now (in ticks) conforms. If so, sets *next to the new TAT. */
 static __attribute__((always_inline)) inline int gcra_admit(__u64 tat, __u64 now, __u64 cost,
 							    __u64 tolerance, __u64 horizon,
 							    __u64 *next)
@@ -93,7 +99,7 @@ static __attribute__((always_inline)) inline int gcra_is_small(__u32 bytes)
 	return bytes <= GCRA_SMALL_BYTES;
 }
 
-/* What a packet costs in the reserve, in ticks, and how far its TAT may be ahead of the clock for it. */
+/* The next two functions return the cost of a packet in the reserve and the reserve's tolerance, in ticks. */
 static __attribute__((always_inline)) inline __u64 gcra_reserve_cost(__u64 cost)
 {
 	return cost << GCRA_RESERVE_SHIFT;
@@ -110,7 +116,7 @@ static __attribute__((always_inline)) inline int gcra_is_dns_sized(__u32 bytes)
 	return bytes <= GCRA_DNS_BYTES;
 }
 
-/* The same of the bucket for DNS. */
+/* The next two functions return the cost of a packet in the bucket for DNS and its tolerance, in ticks. */
 static __attribute__((always_inline)) inline __u64 gcra_dns_cost(__u64 cost, __u32 tick_shift)
 {
 	__u64 least = gcra_ticks(GCRA_DNS_EACH_NS, tick_shift);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Downloads that wait in a queue of their own, for who asks for it. Part of throttle.bpf.c. Needs Linux 6.6 (tcx
- * links) and fq.
+ * A queue for downloads. Part of throttle.bpf.c. Needs Linux 6.6 (tcx links) and fq.
  *
- * Where a packet comes in, a program finds the socket that it is for, and if that is the cgroup's, redirects the
- * packet to a device of ours (ifb), whose queueing discipline is fq. There another program says when the packet may
- * go on, or drops it if the queue is too long; then it comes in once more, past the first program. Which sockets are
- * the cgroup's the program on the cgroup says, with the first packet of each. What is not found there (those,
- * fragments, IPv6 with extension headers, packets with a VLAN tag, devices that came later) is left to the bucket on
- * the cgroup, through which all goes in any case.
+ * On each device that receives packets, one program finds a packet's socket. If the socket belongs to the cgroup, the
+ * program redirects the packet to an ifb device with fq. There, another program sets the packet's departure time, or
+ * drops the packet if the queue is too long. The packet then comes in again, past the first program.
  *
- * Both are held by links alone, so they go with their owner. The device is idle then.
+ * The program on the cgroup registers each socket of the cgroup with its first packet.
+ *
+ * Some packets are not redirected: first packets, fragments, IPv6 with extension headers, packets with a VLAN tag, and
+ * packets of devices that came later. The bucket on the cgroup limits them; every packet passes through it.
+ *
+ * Only links hold both programs, so the programs end with their owner. The device is then idle.
  */
 #ifndef CHADTHROTTLE_QUEUE_H
 #define CHADTHROTTLE_QUEUE_H
@@ -18,15 +19,15 @@
 #define TCX_NEXT (-1)
 #define TCX_DROP 2
 
-/* Where the IP header begins: only devices with Ethernet headers are asked. */
+/* The offset of the IP header. The programs run only on devices with Ethernet headers. */
 #define ETHERNET 14
 
-/* This load has a queue: what is downloaded is charged there. Set before loading. */
+/* This load has a queue, which charges the downloads. Set before loading. */
 SETTING __u32 queued = 0;
 
 /*
- * The download's state where there is a queue, under the key 0. A hash, because its update replaces the value as a
- * whole: no packet sees half of it.
+ * The download's state if there is a queue, at key 0. The map is a hash, because its update replaces the value as a
+ * whole, so no packet sees half of it.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -35,7 +36,7 @@ struct {
 	__type(value, struct throttle_state);
 } chad_queue SEC(".maps");
 
-/* Under the key 0 the number of the device whose queue that is. */
+/* At key 0: the number of the queue's device. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -43,7 +44,7 @@ struct {
 	__type(value, __u32);
 } chad_redirect SEC(".maps");
 
-/* Under the key 0 what was dropped because the queue was too long: the other counters never see it. */
+/* At key 0: packets dropped because the queue was too long. The other counters never see them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -51,7 +52,7 @@ struct {
 	__type(value, struct throttle_counters);
 } chad_drops SEC(".maps");
 
-/* The cgroup's sockets: those that have something here. */
+/* The cgroup's sockets. A socket with an entry belongs to the cgroup. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -59,13 +60,13 @@ struct {
 	__type(value, __u8);
 } chad_members SEC(".maps");
 
-/* On the cgroup: what comes in for this socket is to be redirected from now on. */
+/* Registers the packet's socket, so that its later packets are redirected. Runs on the cgroup. */
 static __always_inline void enlist(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	__u32 key = 0;
 
-	/* Who looks at this program from outside finds the map of drops among its own. */
+	/* With this look-up, others find the map of drops among this program's maps. */
 	bpf_map_lookup_elem(&chad_drops, &key);
 	if (!sk)
 		return;
@@ -74,7 +75,7 @@ static __always_inline void enlist(struct __sk_buff *skb)
 		bpf_sk_storage_get(&chad_members, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* What downloads are steered by. 0: there is nothing yet. */
+/* Returns the download's state. 0: there is none yet. */
 static __always_inline struct throttle_state *download_of(struct throttle_cgroup *cgroup)
 {
 	__u32 key = 0;
@@ -82,7 +83,7 @@ static __always_inline struct throttle_state *download_of(struct throttle_cgroup
 	return queued ? bpf_map_lookup_elem(&chad_queue, &key) : &cgroup->download;
 }
 
-/* The socket that a packet which has come in is for, to be released; 0: none was found. */
+/* Returns the socket of a received packet, which the caller must release. 0: none was found. */
 static __always_inline struct bpf_sock *receiver_of(struct __sk_buff *skb)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -120,7 +121,7 @@ static __always_inline struct bpf_sock *receiver_of(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Where packets come in. */
+/* Runs where packets come in. */
 SEC("tcx/ingress")
 int chadthrottle_redirect(struct __sk_buff *skb)
 {
@@ -146,7 +147,7 @@ int chadthrottle_redirect(struct __sk_buff *skb)
 	return is_member ? bpf_redirect(*device, 0) : TCX_NEXT;
 }
 
-/* Where they leave the queue's device, to come in once more. */
+/* Runs where packets leave the queue's device, to come in again. */
 SEC("tcx/egress")
 int chadthrottle_queue(struct __sk_buff *skb)
 {
@@ -173,7 +174,7 @@ int chadthrottle_queue(struct __sk_buff *skb)
 		return TCX_DROP;
 	}
 	notify(skb, state->tolerance, charge.ahead);
-	/* Of this kind of time alone the receiving side knows that it is none of arrival. */
+	/* The receiving side treats only this kind of time as a departure time, not as the arrival time. */
 	if (charge.ahead)
 		bpf_skb_set_tstamp(skb, charge.now + (charge.ahead >> tick_shift),
 				   BPF_SKB_TSTAMP_DELIVERY_MONO);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is admitted where the bucket is full (see gcra.h), and what becomes of a packet that is not. Part of
- * throttle.bpf.c. A packet that conforms pays nothing of this.
+ * Admitting packets when the bucket is full (see gcra.h), and rejecting them. Part of throttle.bpf.c. A conforming
+ * packet never runs this code.
  */
 #ifndef CHADTHROTTLE_RESERVE_H
 #define CHADTHROTTLE_RESERVE_H
@@ -10,12 +10,10 @@
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 
-/*
- * Fewer than MAX_RACES: there are more ways to get here, and the verifier goes through each race for each of them.
- */
+/* Less than MAX_RACES, because more paths lead here, and the verifier checks each race for each path. */
 #define MAX_RESERVE_RACES 8
 
-/* The TCP socket of a packet that is sent; 0: it has none. */
+/* Returns the TCP socket of a sent packet; 0 if there is none. */
 static __always_inline struct bpf_sock *tcp_sender_of(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -23,15 +21,15 @@ static __always_inline struct bpf_sock *tcp_sender_of(struct __sk_buff *skb)
 	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
-	/* bpf_tcp_sock() takes a raw socket of that protocol for one of TCP. */
+	/* bpf_tcp_sock() mistakes a raw socket with this protocol for a TCP socket. */
 	if (!sk || sk->type != SOCK_STREAM || sk->protocol != IPPROTO_TCP)
 		return 0;
 	return sk;
 }
 
 /*
- * Is it a TCP segment of whose socket nothing is in flight, to the kernel's mind? What it sends by a timer then is
- * one segment.
+ * Tells whether this is a TCP segment of a socket that has nothing in flight, as the kernel counts. A segment sent by a
+ * timer is then a single one.
  */
 static __always_inline int is_alone(struct __sk_buff *skb)
 {
@@ -48,11 +46,11 @@ static __always_inline int is_alone(struct __sk_buff *skb)
 }
 
 /*
- * Does its socket send it again? So it is with a TCP segment that has a sequence number of its own (data, SYN or FIN):
- * the kernel takes one that is dropped here for not sent, and keeps it in the socket's queue. A bare acknowledgement or
- * a reset is lost.
+ * Tells whether the socket will send the packet again. It will if the segment uses sequence numbers (data, SYN or FIN).
+ * The kernel then treats a drop here as not sent, and keeps the segment in the socket's queue. A bare acknowledgement
+ * or a reset is lost.
  *
- * Global, so that the verifier goes through it once, and not again for every way to get there.
+ * The function is global, so that the verifier checks it once, and not again for each path that leads here.
  */
 __noinline int is_held_back(struct __sk_buff *skb)
 {
@@ -68,7 +66,7 @@ __noinline int is_held_back(struct __sk_buff *skb)
 	return flags & (TCP_SYN | TCP_FIN) || skb->len > ip + tcp_header_bytes(skb, ip);
 }
 
-/* Is it a datagram from or to a port of DNS, whole, and without IP options or extension headers? */
+/* Tells whether this is a whole datagram from or to a DNS port, without IP options or extension headers. */
 static __always_inline int is_dns(struct __sk_buff *skb, __u32 base)
 {
 	__u32 words[IPV4_HEADER_BYTES / 4 + 1] = {};
@@ -95,7 +93,7 @@ static __always_inline int is_dns(struct __sk_buff *skb, __u32 base)
 	return is_dns_port(ports >> 16) || is_dns_port(ports & 0xffff);
 }
 
-/* Charges a packet to one of the buckets that are for when the other is full, `cost` ticks there, and to that other. */
+/* Charges a packet `cost` ticks to one of the extra buckets, and its normal cost to the first bucket. */
 static __always_inline int admit_to(struct throttle_state *state, struct charge *charge,
 				    __u64 *bucket, __u64 now, __u64 cost, __u64 tolerance)
 {
@@ -109,9 +107,11 @@ static __always_inline int admit_to(struct throttle_state *state, struct charge 
 			return 0;
 		found = __sync_val_compare_and_swap(bucket, tat, next);
 		if (found == tat) {
-			/* The bucket was full a moment ago, so its TAT is ahead and no idle time is to be cut off. */
+			/*
+			 * The bucket was full a moment ago, so its TAT is ahead, and there is no idle time to cut off.
+			 */
 			__sync_fetch_and_add(&state->tat, charge->cost);
-			/* Nobody is told to wait for longer than the burst. */
+			/* Nobody should wait longer than the burst. */
 			charge->ahead = flow_min(charge->ahead, state->tolerance);
 			return 1;
 		}
@@ -120,7 +120,7 @@ static __always_inline int admit_to(struct throttle_state *state, struct charge 
 	return 0;
 }
 
-/* A packet for which the bucket is full. `base`: where its IP header begins. */
+/* Tries to admit a packet although the bucket is full. `base` is the offset of its IP header. */
 static __always_inline int admit_reserved(struct throttle_state *state, struct charge *charge,
 					  __u64 now, struct __sk_buff *skb, __u32 base, int egress)
 {

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The sockops program: makes TCP keep to the limit by itself, so that nothing has to be dropped. Part of
- * throttle.bpf.c. Needs the kernel's type information (BTF) beside what the packet programs need.
+ * The sockops program makes TCP keep to the limit by itself, so that no packet need be dropped. Part of throttle.bpf.c.
+ * It needs the kernel's type information (BTF) too.
  *
- * Nothing of what it does to a socket stays there. The kernel asks it before each segment (the callbacks
- * for header options, 5.10), and
+ * No change to a socket lasts. The kernel calls the program before each segment (the callbacks for header options,
+ * 5.10). Then:
  *
- * - for a segment that carries data it lowers the socket's pacing rate by setting SO_MAX_PACING_RATE and
- *   at once setting it back to what it was: the kernel takes the lower of the two for this segment, and
- *   its own rate again with the next acknowledgement. What the user has set stays set, and is respected.
- *   (That TCP paces at all, sk_pacing_status, stays on; a socket without a limit then paces at 1.2 to 2
- *   times what its congestion window allows, as with fq.)
- * - for a bare acknowledgement it clamps the window that is about to be offered, and takes the clamp back
- *   as soon as the window has been chosen: four bytes of padding make the kernel ask once more, at the
- *   end. The window then grows by itself as data comes in.
+ * - For a segment with data, the program lowers SO_MAX_PACING_RATE, and sets it back at once. The kernel takes the
+ *   lower rate for this segment, and its own rate again with the next acknowledgement. The user's setting stays, and is
+ *   respected.
+ * - For a bare acknowledgement, the program clamps the next offered window. Four bytes of padding make the kernel call
+ *   once more at the end, and the program then removes the clamp. The window grows by itself as data comes in.
  *
- * So when the owner dies between any two segments, the sockets are as they would be without it.
+ * One change does last: pacing stays on (sk_pacing_status). A socket without a limit then paces at 1.2 to 2 times what
+ * its congestion window allows, as with fq.
+ *
+ * So if the owner dies between any two segments, the sockets behave as they would without it.
  */
 #ifndef CHADTHROTTLE_SOCKOPS_H
 #define CHADTHROTTLE_SOCKOPS_H
@@ -31,24 +31,24 @@
 #define SOL_TCP 6
 #define TCP_WINDOW_CLAMP 10
 #define TCP_FLAG_ACK 0x10
-/* Without scaling and with it: bytes of an IP and a TCP header with time stamps. */
+/* Bytes of an IP header and a TCP header with time stamps. */
 #define IPV4_TCP_HEADERS 52
 #define IPV6_TCP_HEADERS 72
-/* What the kernel itself takes to be the smallest one, SOCK_MIN_RCVBUF / 2, is a little less. */
+/* A little more than the kernel's own minimum, SOCK_MIN_RCVBUF / 2. */
 #define LEAST_CLAMP 1152
 #define SK_PACING_NONE 0
 #define UNLIMITED (~0U)
 #define PADDING 4
 
-/* What is kept of a socket that receives. */
+/* The data of a receiving socket. */
 struct throttle_socket {
-	__u32 clamp; /* the one it had, while its next window is being chosen; 0 otherwise */
-	__u32 segment; /* which segment that window goes with */
-	__u32 broken; /* a clamp was not taken back as it should: there will be none any more */
-	__u32 counted; /* it has taken its share of the fair rate */
-	__u64 used; /* bytes that came in the last whole round trip */
-	__u64 since; /* when this one began, in nanoseconds */
-	__u64 received; /* bytes received until then */
+	__u32 clamp; /* the socket's own clamp, while its next window is being chosen; 0 otherwise */
+	__u32 segment; /* the segment that carries that window */
+	__u32 broken; /* a clamp was not removed as it should be, so there will be no more */
+	__u32 counted; /* the socket has got its share of the fair rate */
+	__u64 used; /* bytes received in the last whole round trip */
+	__u64 since; /* start of this round trip, in nanoseconds */
+	__u64 received; /* bytes received before this round trip */
 };
 
 struct {
@@ -58,7 +58,7 @@ struct {
 	__type(value, struct throttle_socket);
 } chad_sockets SEC(".maps");
 
-/* Is the socket's other side of the class of traffic that is limited? */
+/* Tells whether the socket's other side belongs to the limited class of traffic. */
 static __always_inline int is_limited_socket(struct bpf_sock_ops *ops,
 					     const struct throttle_state *state)
 {
@@ -84,7 +84,7 @@ static __always_inline __u64 ahead_at(const struct throttle_state *state, __u64 
 	return ticks_ahead(state, *(volatile __u64 *)&state->tat, now);
 }
 
-/* Upload: how long the socket waits after this segment. */
+/* Upload: sets how long the socket waits after this segment. */
 static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle_state *state,
 				 struct tcp_sock *tcp)
 {
@@ -100,7 +100,7 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 	__u64 ahead, rate;
 	__u32 value;
 
-	/* One that cannot be set back, for it does not fit into the helper's 32 bits (5.12 to 7.x). */
+	/* This value cannot be set back, because it does not fit into the helper's 32 bits (5.12 to 7.x). */
 	if (most >= UNLIMITED && most != ~0UL)
 		return;
 	if (mss && payload > mss)
@@ -108,7 +108,7 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 	ahead = ahead_at(state, now) + gcra_cost(state->cost, tick_shift, payload + headers);
 	rate = flow_pace(ahead >> tick_shift, leaves > now ? leaves - now : 0,
 			 state->tolerance >> tick_shift, payload, mss);
-	/* A socket that does not pace yet begins to when it is given any limit. */
+	/* A socket that does not pace yet starts to when it gets any limit. */
 	if (!rate || rate >= UNLIMITED || (rate >= own && is_pacing))
 		return;
 	value = rate;
@@ -118,7 +118,7 @@ static __always_inline void pace(struct bpf_sock_ops *ops, const struct throttle
 	bpf_setsockopt(ops, SOL_SOCKET, SO_MAX_PACING_RATE, &value, sizeof(value));
 }
 
-/* Download: brings the fair rate up to date, once in a round trip. */
+/* Download: updates the fair rate once in a round trip, and returns it. */
 static __always_inline __u64 fair_rate(struct throttle_state *state, __u64 ahead_ns,
 				       __u64 tolerance_ns, __u64 rtt)
 {
@@ -127,14 +127,14 @@ static __always_inline __u64 fair_rate(struct throttle_state *state, __u64 ahead
 	__u64 now = bpf_ktime_get_ns();
 	__u64 arrived = *(volatile __u64 *)&flow->arrived;
 
-	/* Signed: another processor may have come in between. */
+	/* Signed, because another CPU may have updated it in between. */
 	if ((__s64)(now - updated) < (__s64)flow_interval(flow->rtt))
 		return flow->fair_rate ?: state->rate;
-	/* One of several processors does it. */
+	/* One of several CPUs does the update. */
 	if (__sync_val_compare_and_swap(&flow->updated, updated, now) != updated)
 		return flow->fair_rate ?: state->rate;
 	flow->rtt = flow->rtt ? (flow->rtt * 7 + rtt) / 8 : rtt;
-	/* After a longer pause there is nothing to be learnt from what came in it. */
+	/* The bytes of a longer pause say nothing about the senders. */
 	if (now - updated <= FLOW_NANOS && arrived > flow->arrived_before) {
 		__u64 came = arrived - flow->arrived_before;
 		int may_cut = !flow->cut;
@@ -149,7 +149,7 @@ static __always_inline __u64 fair_rate(struct throttle_state *state, __u64 ahead
 	return flow->fair_rate ?: state->rate;
 }
 
-/* Download: what came in the last round trip, for a socket that is to use its window. */
+/* Download: returns the bytes of the last round trip, for a socket that should use its window. */
 static __always_inline __u64 used_by(struct throttle_socket *socket, __u64 received, __u64 rtt,
 				     __u32 mss)
 {
@@ -158,7 +158,7 @@ static __always_inline __u64 used_by(struct throttle_socket *socket, __u64 recei
 	if (!socket->since) {
 		socket->used = FLOW_FIRST_WINDOW * mss;
 	} else if (now - socket->since >= rtt) {
-		/* After a pause it begins anew, as the sender does (RFC 9293, slow start after idle). */
+		/* After a pause the socket starts again, as its sender does (RFC 9293, slow start after idle). */
 		socket->used = now - socket->since > 4 * rtt ? FLOW_FIRST_WINDOW * mss
 							     : received - socket->received;
 	} else {
@@ -169,7 +169,7 @@ static __always_inline __u64 used_by(struct throttle_socket *socket, __u64 recei
 	return socket->used;
 }
 
-/* Download: the window that the next acknowledgement offers. */
+/* Download: sets the window that the next acknowledgement offers. */
 static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_state *state,
 				  struct bpf_sock *sk, struct tcp_sock *tcp)
 {
@@ -184,15 +184,15 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 	__u64 share, most, window;
 	int value;
 
-	/* Who receives has no other measure of the round trip time, who sends as well has this one. */
+	/* A socket that only receives has no other measure of the round trip time. One that also sends has this one. */
 	if (!rtt)
 		rtt = (__u64)(tcp->srtt_us >> 3) * 1000;
 	if (!rtt)
 		return;
-	/* A closed window that is clamped stays closed, on kernels before 6.7. */
+	/* On kernels before 6.7, a closed window with a clamp stays closed. */
 	if (tcp->rcv_wnd < LEAST_CLAMP)
 		return;
-	/* The authentication option covers the padding, which the kernel fills in too late for it. */
+	/* The authentication option covers the padding, but the kernel fills the padding in too late for it. */
 	if (bpf_core_field_exists(tcp->ao_info) && tcp->ao_info)
 		return;
 	socket = bpf_sk_storage_get(&chad_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -214,10 +214,10 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 	window = flow_window(share, most, ahead_ns, tolerance_ns, mss, bpf_get_prandom_u32());
 	if (window < LEAST_CLAMP)
 		window = LEAST_CLAMP;
-	/* Without the padding the clamp could not be taken back. */
+	/* Without the padding, the clamp could not be removed. */
 	if (window >= clamp || bpf_reserve_hdr_opt(ops, PADDING, 0))
 		return;
-	/* Of several throttles with the same load the first one sees the socket's own. */
+	/* If several throttles share a load, the first one sees the socket's own clamp. */
 	if (!socket->clamp)
 		socket->clamp = clamp;
 	socket->segment = ops->segs_out;
@@ -228,7 +228,7 @@ static __always_inline void offer(struct bpf_sock_ops *ops, struct throttle_stat
 static __always_inline void restore(struct bpf_sock_ops *ops, struct throttle_socket *socket,
 				    struct tcp_sock *tcp)
 {
-	/* Throttles of other loads have saved what one before them had set: the highest is the socket's. */
+	/* Throttles of other loads have saved each other's clamps. The highest value is the socket's own. */
 	int value = socket->clamp;
 
 	socket->clamp = 0;
@@ -236,7 +236,7 @@ static __always_inline void restore(struct bpf_sock_ops *ops, struct throttle_so
 		bpf_setsockopt(ops, SOL_TCP, TCP_WINDOW_CLAMP, &value, sizeof(value));
 }
 
-/* The window has been chosen: the clamp goes back to what it was. */
+/* Removes the clamp after the kernel has chosen the window. */
 static __always_inline void take_back(struct bpf_sock_ops *ops, struct bpf_sock *sk,
 				      struct tcp_sock *tcp)
 {
@@ -247,8 +247,8 @@ static __always_inline void take_back(struct bpf_sock_ops *ops, struct bpf_sock 
 }
 
 /*
- * The next segment, and the clamp of the last one is still there: the kernel has not asked at the end,
- * because another program returned 0, say. On this socket that may happen again.
+ * Removes a clamp that is still there at the next segment. The kernel has not made the last call, for example because
+ * another program returned 0. That may happen again on this socket.
  */
 static __always_inline void mend(struct bpf_sock_ops *ops, struct bpf_sock *sk,
 				 struct tcp_sock *tcp)
@@ -273,7 +273,7 @@ int chadthrottle_sockops(struct bpf_sock_ops *ops)
 		return 1;
 	switch (ops->op) {
 	case BPF_SOCK_OPS_RWND_INIT:
-		/* For who is connected to, this could make the first window larger than it would be. */
+		/* For an accepted connection, this could enlarge the first window. */
 		if (ops->is_fullsock && is_limited_socket(ops, download))
 			ops->reply = flow_first(download->rate,
 						download->tolerance >> (download->tick_shift & 31));

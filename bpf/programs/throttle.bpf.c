@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The packet programs: whether a packet conforms. Needs Linux 5.12 (atomic compare-and-swap). And the
- * sockops program (sockops.h), which sees to it that TCP sends and is sent no more than that.
+ * The packet programs, which decide whether a packet conforms. They need Linux 5.12 (atomic compare-and-swap). The
+ * sockops program (sockops.h) makes TCP send and receive no more than the limit.
  *
- * One load serves every cgroup of its owner: state and counters lie in cgroup storage and are reached
- * without a look-up. There is one state for each cgroup, and counters for each (cgroup, attach type)
- * that a program is attached to.
+ * One load serves every cgroup of its owner. State and counters are in cgroup storage, which needs no look-up. Each
+ * cgroup has one state. Each (cgroup, attach type) with an attached program has counters.
  *
- * All but the sockops program load without CAP_PERFMON. Then the verifier also follows branches that are never taken,
- * because a processor may guess that they are. A loop whose counter it knows has no end there, so loops are unrolled.
- * And it refuses an offset from a pointer that differs by the way taken, so no two ways share the code that adds one.
+ * All programs except the sockops program load without CAP_PERFMON. The verifier then also follows branches that are
+ * never taken, because a CPU may speculate on them. That has two consequences:
+ *
+ * - A loop with a counter that the verifier knows never ends there. So loops are unrolled.
+ * - The verifier refuses a pointer offset that differs between paths. So no two paths share the code that adds one.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -24,32 +25,36 @@
 #include "traffic.h"
 
 /*
- * Verdicts. A dropped packet that is sent returns 2, not 0: with 0 a sendto() fails with EPERM, with 2
- * the packet is lost as in a full queue. TCP loses nothing: the segment was not sent, to its mind, and
- * stays in its queue (see is_held_back()).
+ * Verdicts. A dropped upload returns 2, not 0. With 0, sendto() fails with EPERM. With 2, the packet is lost, as in a
+ * full queue. TCP loses nothing, because it counts the segment as not sent and keeps it in its queue (see
+ * is_held_back()).
  */
 
 #define PASS 1
 #define DROP_INGRESS 0
 #define DROP_EGRESS 2
 
-/* Of linux/socket.h, which is the kernel's own. */
+/* From linux/socket.h, which is internal to the kernel. */
 #define SOCK_STREAM 1
 
 /*
- * Lost races in a row before a packet is given up; each means that another CPU's packet went through within some
- * 30 ns: with 5 million packets a second in a cgroup a seventh of the races is lost, and 16 in a row never. The verifier
- * goes through each race for every way to get there, which is most of the time that loading takes: so no more of
- * them than that.
+ * The most lost races in a row before the packet is dropped. A race is lost when another CPU's packet passes within
+ * some 30 ns. At 5 million packets a second in a cgroup, a seventh of the races is lost, and never 16 in a row.
+ *
+ * The verifier checks each race for each path that leads here. That is most of the load time, so the number is no
+ * larger.
  */
 #define MAX_RACES 16
 
-/* What is set before loading and never after that. The tests, which run the programs without loading them, set it for a call. */
+/*
+ * A setting is written before loading, and never after that. The tests run the programs without loading them, and set
+ * it for a call.
+ */
 #ifndef SETTING
 #define SETTING const volatile
 #endif
 
-/* Who loaded this; bpftool prints them, and the auditor reads them. Set before loading. */
+/* The owner, for bpftool to print and the auditor to read. Set before loading. */
 const volatile __u32 bpf_metadata_owner_pid = 0;
 const volatile __u64 bpf_metadata_owner_start = 0;
 const volatile __u32 bpf_metadata_owner_pidns = 0;
@@ -57,19 +62,22 @@ const volatile char bpf_metadata_owner_boot[40] = "";
 const volatile char bpf_metadata_version[24] = "";
 
 /*
- * The mark of a packet that one of these programs has dropped. All programs of a cgroup and of those
- * above it run for every packet, whatever the others said; by this mark the later ones know that the
- * packet goes nowhere, and do not charge it. Nobody sees it, for the packet is freed, and nobody must
- * know it: whoever may set marks (CAP_NET_RAW suffices) could otherwise send what no throttle charges. So
- * it is a random number that the owners of this host's throttles share, and too long to be tried out: half of
- * it is the packet's priority. 0: drops are not marked.
+ * The mark of a packet that one of these programs has dropped. The kernel runs all programs of a cgroup and its
+ * ancestors for every packet, whatever the others returned. From the mark, later programs know that the packet is
+ * dropped, and do not charge it.
+ *
+ * The mark never leaves the kernel, because the packet is freed. It must stay secret, because anybody who may set marks
+ * (CAP_NET_RAW) could send packets that no throttle charges.
+ *
+ * So it is a random number that the owners of this host's throttles share. It is too long to guess, because half of it
+ * is the packet's priority. 0: drops are not marked.
  */
 SETTING __u32 dropped_mark = 0;
 SETTING __u32 dropped_priority = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
-	__type(key, __u64); /* the cgroup alone: shared by its attach types (5.9) */
+	__type(key, __u64); /* only the cgroup, so its attach types share the value (5.9) */
 	__type(value, struct throttle_cgroup);
 } chad_state SEC(".maps");
 
@@ -84,7 +92,7 @@ static __always_inline int limits_class(const struct throttle_state *state, int 
 	return state->traffic == TRAFFIC_ALL || local == (state->traffic == TRAFFIC_LOCAL);
 }
 
-/* What of the time that is to come packets have taken already, in ticks. */
+/* Returns the future time that earlier packets have already used, in ticks. */
 static __always_inline __u64 ticks_ahead(const struct throttle_state *state, __u64 tat, __u64 now)
 {
 	__u64 ahead = tat - now;
@@ -92,7 +100,7 @@ static __always_inline __u64 ticks_ahead(const struct throttle_state *state, __u
 	return ahead > state->horizon ? 0 : ahead;
 }
 
-/* Words of the packet. Headers lie in one piece, as a rule, and then it takes no call. */
+/* Loads words of the packet. Headers are usually contiguous, and then no call is needed. */
 static __always_inline void load_words(struct __sk_buff *skb, __u32 offset, __u32 *a, __u32 bytes)
 {
 	const __u32 *from = (const void *)(long)skb->data + offset;
@@ -106,8 +114,8 @@ static __always_inline void load_words(struct __sk_buff *skb, __u32 offset, __u3
 }
 
 /*
- * Is the other side of this packet a local address? Anything that is neither IPv4 nor IPv6 is. `base`: where its
- * IP header begins, here and below.
+ * Tells whether the other side of this packet has a local address. A packet that is neither IPv4 nor IPv6 counts as
+ * local. Here and below, `base` is the offset of the IP header.
  */
 static __always_inline int is_local(struct __sk_buff *skb, __u32 base, int egress)
 {
@@ -126,7 +134,7 @@ static __always_inline int is_local(struct __sk_buff *skb, __u32 base, int egres
 	return 1;
 }
 
-/* Has another of these programs dropped it already? */
+/* Tells whether another of these programs has already dropped the packet. */
 static __always_inline int is_dropped(struct __sk_buff *skb)
 {
 	return dropped_mark && skb->mark == dropped_mark && skb->priority == dropped_priority;
@@ -140,10 +148,16 @@ static __always_inline int is_limited(struct __sk_buff *skb, const struct thrott
 	return state->traffic == TRAFFIC_ALL || limits_class(state, is_local(skb, 0, egress));
 }
 
-/* BIG TCP has such a header behind that of IPv6, which no segment on the wire has. No other segment has extension headers. */
+/*
+ * The size of BIG TCP's header after the IPv6 header. Segments on the wire do not have it. No other segment has
+ * extension headers.
+ */
 #define JUMBO_BYTES 8
 
-/* Where the transport's header begins behind the IP header's beginning. `extra`: what of that no segment has. */
+/*
+ * Returns the bytes between the beginnings of the IP header and the transport header. `extra` is the part of them that
+ * segments on the wire do not have.
+ */
 static __always_inline __u32 ip_header_bytes(struct __sk_buff *skb, __u32 base, __u8 *protocol,
 					     __u32 *extra)
 {
@@ -171,7 +185,7 @@ static __always_inline __u32 tcp_header_bytes(struct __sk_buff *skb, __u32 tcp)
 	return (byte >> 4) * 4;
 }
 
-/* The headers that the packet has, from IP on. */
+/* Returns the bytes of the packet's headers, from IP on. */
 static __always_inline __u32 header_bytes(struct __sk_buff *skb, __u32 base, __u32 *extra)
 {
 	__u8 protocol = 0;
@@ -183,8 +197,8 @@ static __always_inline __u32 header_bytes(struct __sk_buff *skb, __u32 base, __u
 }
 
 /*
- * The bytes that go over the wire: what GSO or GRO has put together has one header here, and many there. What a virtual
- * machine's device has put together comes without the number of segments.
+ * Returns the packet's bytes on the wire. A packet that GSO or GRO has merged has one header here, and many there. A
+ * merged packet from a virtual machine's device has no number of segments.
  */
 static __always_inline __u32 wire_bytes(struct __sk_buff *skb, __u32 base)
 {
@@ -202,12 +216,12 @@ static __always_inline __u32 wire_bytes(struct __sk_buff *skb, __u32 base)
 	return segments > 1 ? bytes + (segments - 1) * headers : bytes;
 }
 
-/* A packet that is to be charged. */
+/* A packet to charge. */
 struct charge {
 	__u64 now; /* nanoseconds */
 	__u32 bytes;
 	__u64 cost; /* ticks */
-	__u64 ahead; /* ticks that packets before it have taken of the time that is to come */
+	__u64 ahead; /* future ticks that earlier packets have already used */
 };
 
 static __always_inline struct charge charge_of(const struct throttle_state *state, __u32 bytes)
@@ -221,7 +235,7 @@ static __always_inline struct charge charge_of(const struct throttle_state *stat
 
 #include "reserve.h"
 
-/* Whether a packet conforms. `base`: where its IP header begins. */
+/* Tells whether a packet conforms, and charges it. `base` is the offset of its IP header. */
 static __always_inline int admit(struct throttle_state *state, struct charge *charge,
 				 struct __sk_buff *skb, __u32 base, int egress)
 {
@@ -246,8 +260,8 @@ full:
 }
 
 /*
- * Senders that understand it (ECT) are told of congestion before packets are lost: the more likely, the
- * fuller the second half of the queue. `ahead` and `tolerance` in ticks.
+ * Tells senders with ECN (ECT) about congestion before packets are lost. The probability grows with the second half of
+ * the queue. `ahead` and `tolerance` are in ticks.
  */
 static __always_inline void notify(struct __sk_buff *skb, __u64 tolerance, __u64 ahead)
 {
@@ -258,9 +272,8 @@ static __always_inline void notify(struct __sk_buff *skb, __u64 tolerance, __u64
 }
 
 /*
- * Counters are this CPU's own, but what a process sends may be interrupted between load and store by a
- * softirq that sends as well: so it takes an atomic addition, 5 ns. Packets are received in softirqs alone,
- * which do not interrupt each other.
+ * Adds to a counter of this CPU. A softirq that sends may interrupt a sending process between load and store, so
+ * uploads need an atomic addition (5 ns). Downloads run only in softirqs, which do not interrupt each other.
  */
 static __always_inline void count(__u64 *counter, __u64 more, int egress)
 {
@@ -311,7 +324,7 @@ drop:
 	if (egress && is_held_back(skb)) {
 		count(&counters->held_back_packets, 1, egress);
 		count(&counters->held_back_bytes, bytes, egress);
-		barrier(); /* a pointer each; see the head of this file */
+		barrier(); /* each branch has its own pointer; see the head of this file */
 	} else {
 		count(&counters->dropped_packets, 1, egress);
 		count(&counters->dropped_bytes, bytes, egress);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
 /*
- * The wire format between the packet programs and user space: what lies in the maps. User space gets
- * these types from the object's BTF, so there is no second definition to keep in step.
+ * The types of the map values that the packet programs and user space share. User space generates its types from the
+ * object's BTF, so there is no second definition.
  */
 #ifndef CHADTHROTTLE_THROTTLE_H
 #define CHADTHROTTLE_THROTTLE_H
 
 #include <linux/types.h>
 
-/* Whose packets a throttle limits, by the address of the other side. */
+/* The class of traffic to limit, by the address of the other side. */
 enum throttle_traffic {
 	TRAFFIC_ALL = 0,
 	TRAFFIC_INTERNET = 1,
@@ -16,46 +16,48 @@ enum throttle_traffic {
 };
 
 /*
- * What the windows that are offered to senders are steered by (see flow.h). Written by the programs
- * alone; all zero: nothing is known yet.
+ * The data for the windows that TCP offers to senders (see flow.h). Only the programs write it. All zero means that
+ * nothing is known yet.
  */
 struct throttle_flow {
-	__u64 arrived; /* bytes of limited packets, also of those that were dropped */
-	__u64 arrived_before; /* the same at the last update */
-	__u64 updated; /* when that was, in nanoseconds; 0: never */
+	__u64 arrived; /* bytes of limited packets, including dropped ones */
+	__u64 arrived_before; /* `arrived` at the last update */
+	__u64 updated; /* time of the last update, in nanoseconds; 0: never */
 	__u64 fair_rate; /* bytes per second for each sender */
 	__u64 rtt; /* nanoseconds, smoothed over all connections */
 	__u32 cut; /* the last update has cut the fair rate */
-	__u32 bound; /* since the last update it has held a sender back */
+	__u32 bound; /* since the last update, the fair rate has held a sender back */
 };
 
-/* How many devices with fq a throttle knows. */
+/* The most devices with fq that a throttle knows. */
 #define FQ_DEVICES 8
 
 /*
- * One throttle in one direction. Written by user space as a whole; the programs write nothing but tat,
- * reserve, flow and dns. All zero, as the kernel makes it when a program is attached: disarmed, every packet passes.
- * Grows at its end alone, as the counters do.
+ * The state of a throttle in one direction. User space writes it as a whole. The programs write only tat, reserve, flow
+ * and dns.
+ *
+ * All zero means disarmed: every packet passes. The kernel zeroes the state when a program is attached. New fields go
+ * to the end, as in the counters.
  */
 struct throttle_state {
 	__u64 rate; /* bytes per second, for people to read, and for flow.h; the rest uses cost */
 	__u64 burst_ns; /* nanoseconds, for people to read; the program uses tolerance */
 	__u64 cost; /* of one byte, in 2^-24 ns; 0 = disarmed */
-	__u64 tolerance; /* ticks that tat may run ahead of the clock before packets are dropped */
-	__u64 horizon; /* ticks; a tat further ahead than this is one that lies in the past */
+	__u64 tolerance; /* ticks that tat may be ahead of the clock before packets are dropped */
+	__u64 horizon; /* ticks; a tat that is further ahead lies in the past */
 	__u64 tat; /* theoretical arrival time of the next packet, in ticks, modulo 2^64 */
-	__u64 reserve; /* the same of the second bucket, for when the other is full (see gcra.h) */
+	__u64 reserve; /* the TAT of the second bucket, for when the first is full (see gcra.h) */
 	__u32 tick_shift; /* a tick is 2^-tick_shift ns */
 	enum throttle_traffic traffic;
-	__u64 departures; /* not 0: packets above the limit wait in fq, of a download in that of its queue */
-	__u32 fq[FQ_DEVICES]; /* of an upload: the devices that have fq, by ifindex; the rest is 0 */
-	struct throttle_flow flow; /* of the download */
+	__u64 departures; /* not 0: uploaded packets above the limit wait in fq, downloaded ones in the queue */
+	__u32 fq[FQ_DEVICES]; /* upload only: the devices with fq, by ifindex; unused places are 0 */
+	struct throttle_flow flow; /* download only */
 	__u64 dns; /* the TAT of the third bucket, for DNS when the first is full (see gcra.h) */
 };
 
 /*
- * Both directions: the value of the map chad_state, one for each cgroup. In one value, because the
- * sockops program paces by the upload's tat and offers windows by the download's.
+ * The states of both directions: the value of the map chad_state, one for each cgroup. They share a value because the
+ * sockops program needs both: the upload's tat for pacing, and the download's for windows.
  */
 struct throttle_cgroup {
 	struct throttle_state download;
@@ -63,20 +65,20 @@ struct throttle_cgroup {
 };
 
 /*
- * What became of the packets: the value of the map chad_counters, one for each CPU and (cgroup, attach
- * type), and of chad_drops (see queue.h). Every packet seen is in exactly one of the four pairs. Bytes count from the
- * IP header on, for each segment that GSO or GRO has put together.
+ * The counters of packets: the value of the map chad_counters, one for each CPU and (cgroup, attach type). chad_drops
+ * has the same type (see queue.h). Every packet counts in exactly one of the four pairs. Bytes count from the IP header
+ * on, for each segment that GSO or GRO has merged.
  *
- * Grows at its end alone: other versions' values are read as far as both know them.
+ * New fields go to the end. Readers of another version read the fields that both versions know.
  */
 struct throttle_counters {
-	__u64 exempt_packets; /* not limited: disarmed, of another class, dropped by another throttle */
+	__u64 exempt_packets; /* no limit: disarmed, other class, or already dropped by another throttle */
 	__u64 exempt_bytes;
 	__u64 passed_packets;
 	__u64 passed_bytes;
 	__u64 dropped_packets; /* lost */
 	__u64 dropped_bytes;
-	__u64 held_back_packets; /* not lost: attempts of TCP's, each segment as often as it was tried in vain */
+	__u64 held_back_packets; /* not lost: TCP segments, counted at every failed attempt */
 	__u64 held_back_bytes;
 };
 

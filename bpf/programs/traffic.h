@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
 /*
- * Which addresses are local: those that no packet from or to the internet carries, and which ports are those of DNS.
- * Plain functions of bytes in network order, and of a port; user space compiles them too, for tests.
+ * Local addresses, which no packet from or to the internet carries, and the ports of DNS. The functions take bytes in
+ * network order, and a port. User space compiles them too, for tests.
  */
 #ifndef CHADTHROTTLE_TRAFFIC_H
 #define CHADTHROTTLE_TRAFFIC_H
@@ -22,7 +22,7 @@
 #define IPV6_ADDRESS_BYTES 16
 #define IPV6_HEADER_BYTES 40
 
-/* Of UDP: DNS (RFC 1035), DNS over QUIC (RFC 9250) and multicast DNS (RFC 6762). */
+/* UDP ports of DNS (RFC 1035), DNS over QUIC (RFC 9250) and multicast DNS (RFC 6762). */
 static __attribute__((always_inline)) inline int is_dns_port(__u16 port)
 {
 	return port == 53 || port == 853 || port == 5353;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tells which process asks bpf(2) to make what: a map, a pin, an attachment or a link. What is told may still have failed.
- * Needs Linux 5.8 with type information. Every such call comes through security_bpf(); where functions cannot be traced,
- * the start of every system call is looked at instead, which all processes of the host pay for.
+ * Records which process asks bpf(2) for a map, a pin, an attachment or a link. A recorded call may have failed. Needs
+ * Linux 5.8 with type information.
+ *
+ * Every such call passes security_bpf(). If functions cannot be traced, the program runs at the start of every system
+ * call, which slows all processes of the host.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -12,8 +14,8 @@
 #include "kernel_types.h"
 
 /*
- * Where the first argument of a system call is: on x86, and on arm64. libbpf leaves out what follows ___; its own headers
- * have a pt_regs___arm64.
+ * The first argument of a system call, on x86 and on arm64. libbpf ignores the part of a name after ___. Its own
+ * headers have a pt_regs___arm64.
  */
 struct pt_regs {
 	unsigned long di;
@@ -25,7 +27,7 @@ struct pt_regs___on_arm64 {
 
 struct call_record {
 	__u64 at; /* CLOCK_MONOTONIC, in nanoseconds */
-	__u32 pid; /* the process, in the initial pid namespace */
+	__u32 pid; /* the process's pid in the initial pid namespace */
 	__u32 command;
 };
 
@@ -35,9 +37,9 @@ const volatile long bpf_call = 0;
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
-} calls SEC(".maps");
+} audit_calls SEC(".maps");
 
-/* There was no room for so many. */
+/* The number of records that did not fit. */
 __u64 lost = 0;
 
 static __always_inline int tell(__u32 command)
@@ -50,20 +52,20 @@ static __always_inline int tell(__u32 command)
 	record.at = bpf_ktime_get_ns();
 	record.pid = bpf_get_current_pid_tgid() >> 32;
 	record.command = command;
-	/* Who reads looks often enough by itself. */
-	if (bpf_ringbuf_output(&calls, &record, sizeof(record), BPF_RB_NO_WAKEUP))
+	/* The reader polls often enough. */
+	if (bpf_ringbuf_output(&audit_calls, &record, sizeof(record), BPF_RB_NO_WAKEUP))
 		__sync_fetch_and_add(&lost, 1);
 	return 0;
 }
 
 SEC("fentry/security_bpf")
-int BPF_PROG(see_bpf, int command)
+int BPF_PROG(audit_bpf, int command)
 {
 	return tell(command);
 }
 
 SEC("tp_btf/sys_enter")
-int BPF_PROG(see_system_call, struct pt_regs *regs, long call)
+int BPF_PROG(audit_system_call, struct pt_regs *regs, long call)
 {
 	if (call != bpf_call)
 		return 0;

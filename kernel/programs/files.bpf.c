@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Goes over the open files of all processes, and tells of those through which a process of one cgroup sends and
- * receives: network sockets with the cgroup that they belong to, and tun and tap devices. Needs Linux 5.15, where a
- * socket always knows its cgroup, with type information.
+ * Iterates over the open files of all processes, and reports those through which a process of one cgroup sends and
+ * receives. These are network sockets with their cgroup, and tun and tap devices. Needs type information and Linux
+ * 5.15, where a socket always knows its cgroup.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -18,7 +18,7 @@
 #define IPPROTO_TCP 6
 #define TUN_DEVICE (10U << 20 | 200) /* /dev/net/tun */
 #define NAME_BYTES 16 /* IFNAMSIZ, TASK_COMM_LEN */
-#define DEEPEST_PIDS 33 /* MAX_PID_NS_LEVEL, and the first one */
+#define DEEPEST_PIDS 33 /* MAX_PID_NS_LEVEL, plus the initial one */
 
 struct seq_file;
 struct bpf_iter_meta {
@@ -86,7 +86,7 @@ struct sock_common {
 	possible_net_t skc_net;
 } KERNEL_TYPE;
 
-/* What is read of a socket here; kernel_types.h has what the packet path reads. */
+/* The fields of a socket that this program reads. kernel_types.h has those of the packet path. */
 struct sock___files {
 	struct sock_common __sk_common;
 	struct dst_entry *sk_dst_cache;
@@ -104,7 +104,7 @@ struct socket {
 	struct sock *sk;
 } KERNEL_TYPE;
 
-/* Before 6.1 a cgroup knew its ancestors by their ids. */
+/* Before 6.1 a cgroup had its ancestors' ids. */
 struct cgroup___old {
 	int level;
 	__u64 ancestor_ids[];
@@ -117,17 +117,17 @@ struct bpf_iter__task_file {
 	struct file *file;
 } KERNEL_TYPE;
 
-/* As deep as cgroups get; the kernel's own default limit has no end. */
+/* The deepest cgroup level that occurs in practice. The kernel's default limit has no end. */
 #define DEEPEST 64
 
 /* One open file. */
 struct file_record {
 	__u64 inode;
-	__u64 cgroup; /* the socket's; 0: none */
-	__u64 sent; /* bytes of data, of TCP only */
+	__u64 cgroup; /* the socket's cgroup; 0: none */
+	__u64 sent; /* bytes of data, only for TCP */
 	__u64 received;
 	__u32 process;
-	__u32 thread; /* whose table of files it is in */
+	__u32 thread; /* the thread with this descriptor table */
 	__u32 fd;
 	__u32 network; /* inode number of the socket's network namespace */
 	__u16 family; /* 0: a device */
@@ -135,20 +135,20 @@ struct file_record {
 	__u16 protocol;
 	__u8 state;
 	__u8 is_device;
-	__u8 is_member; /* the process is in the cgroup or below */
-	__u8 is_inside; /* and the socket belongs to it or below */
+	__u8 is_member; /* the process is in the cgroup or a descendant */
+	__u8 is_inside; /* the socket belongs to the cgroup or a descendant */
 	__u8 unused[6];
-	char device[NAME_BYTES]; /* through which the socket sent last; empty: not known */
-	char name[NAME_BYTES]; /* the process's */
+	char device[NAME_BYTES]; /* the device of the socket's last packet; empty: unknown */
+	char name[NAME_BYTES]; /* the process's name */
 };
 
-/* The id of the cgroup; the pid namespace that processes are named in. Set before loading. */
+/* The id of the cgroup, and the pid namespace of the reported pids. Set before loading. */
 const volatile __u64 cgroup_id = 0;
 const volatile __u32 pid_namespace = 0;
-/* Tell of every process: members have threads here and their first one elsewhere. */
+/* Report every process, because members may have their first thread elsewhere. */
 const volatile __u8 everybody = 0;
 
-/* The task that was looked at last, and what was found: another one may have its place in memory. */
+/* The last task and its result. Another task may reuse its memory, so the start time is compared too. */
 static __u64 known_task;
 static __u64 known_start;
 static __u8 known_member;
@@ -179,7 +179,7 @@ static __always_inline int is_below(struct cgroup *cgroup)
 	return 0;
 }
 
-/* Its pid in the namespace of who asks. */
+/* Returns the task's pid in the reader's pid namespace. */
 static __always_inline __u32 pid_of(struct task_struct *task)
 {
 	struct pid *pid = BPF_CORE_READ(task, thread_pid);
@@ -210,7 +210,7 @@ static __always_inline int is_member(struct task_struct *task)
 	return known_member;
 }
 
-/* Whether a socket is one through which IP packets go. */
+/* Describes a socket. Returns 0 if it does not carry packets of a network. */
 static __always_inline int describe(struct file_record *record, struct sock___files *sk)
 {
 	struct cgroup *cgroup;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Goes over a cgroup and everything below it, inside the kernel, and tells what is attached where. The kernel
- * holds its cgroup lock meanwhile, so this is the picture of one moment. Needs Linux 6.1.
+ * Iterates over a cgroup and its descendants inside the kernel, and reports the attached programs. The kernel holds its
+ * cgroup lock meanwhile, so the result shows one moment. Needs Linux 6.1.
  *
- * Of the kernel's own types it declares what is read here; libbpf finds the places in the running kernel's
- * type information, and the numbers of the lists as well, which are others than those of the attach types and
- * differ between kernels. It searches all of that for each type that a read begins at, which is most of the
- * time that loading takes: so reads begin at few.
+ * The program declares only the parts of kernel types that it reads. libbpf finds their offsets in the running kernel's
+ * type information. It finds the numbers of the lists there too, which differ from the attach types and between
+ * kernels.
+ *
+ * libbpf searches all types for each type at which a read begins. That is most of the load time, so reads begin at few
+ * types.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -60,13 +62,13 @@ struct cgroup {
 	struct cgroup_bpf bpf;
 } KERNEL_TYPE;
 
-/* What the kernel passes: an interface, and no type of its own. */
+/* The context that the kernel passes. It is an interface, not a kernel type. */
 struct bpf_iter__cgroup {
 	__bpf_md_ptr(struct bpf_iter_meta *, meta);
 	__bpf_md_ptr(struct cgroup *, cgroup);
 };
 
-/* The lists of a cgroup; what is here are the names. */
+/* The lists of a cgroup. Only the names matter here, not the numbers. */
 enum cgroup_bpf_attach_type {
 	CGROUP_INET_INGRESS,
 	CGROUP_INET_EGRESS,
@@ -100,7 +102,7 @@ enum cgroup_bpf_attach_type {
 	CGROUP_LSM_END,
 };
 
-/* Attach types that the headers which this is compiled with may not have yet. */
+/* Attach types that may be missing in the headers of the build. */
 #define LSM_CGROUP 43
 #define UNIX_CONNECT 49
 #define UNIX_SENDMSG 50
@@ -117,17 +119,17 @@ struct walk_record {
 	__u16 unused;
 };
 
-/* Which attach types are asked for: the bit of each number. Set before loading. */
+/* The wanted attach types: one bit for each number. Set before loading. */
 const volatile __u64 wanted = 0;
 
-/* Cgroups that were there. */
+/* The number of cgroups visited. */
 __u64 visited = 0;
-/* Records that there was no room for. */
+/* The number of records that did not fit. */
 __u64 lost = 0;
-/* Lists that could not be read, or were longer than the kernel lets them be. */
+/* The number of lists that could not be read, or were longer than the kernel allows. */
 __u64 unreadable = 0;
 
-/* The lists of the cgroup that is looked at: their first entries, and their flags. */
+/* The lists of the current cgroup: their first entries and their flags. */
 static __u64 heads[MOST_LISTS];
 static __u8 flags[MOST_LISTS];
 
@@ -136,7 +138,7 @@ struct {
 	__uint(max_entries, 1 << 20);
 } records SEC(".maps");
 
-/* One list, and the entry that comes next. */
+/* One list and its next entry. */
 struct place {
 	struct walk_record record;
 	void *node;
@@ -155,7 +157,7 @@ static long tell_entry(__u32 number, void *context)
 	if (!program)
 		program = BPF_CORE_READ(entry, link, link.prog);
 	place->node = BPF_CORE_READ(entry, node.next);
-	/* A place that waits to be taken away is none, as a query sees it. */
+	/* An entry that waits for its removal has no program. A query does not report it either. */
 	if (!program)
 		return 0;
 	place->record.program = BPF_CORE_READ(program, aux, id);
@@ -166,8 +168,8 @@ static long tell_entry(__u32 number, void *context)
 }
 
 /*
- * Not static, and the loop is a call: so the verifier goes over each once, and not once for each list and each entry,
- * which took longer than a walk over 10,000 cgroups.
+ * The function is global, and the loop is a call, so the verifier checks each once. To check them for each list and
+ * entry took longer than a walk over 10,000 cgroups.
  */
 __attribute__((noinline)) int tell(__u64 cgroup, __u32 list, __u32 attach_type)
 {
@@ -178,7 +180,7 @@ __attribute__((noinline)) int tell(__u64 cgroup, __u32 list, __u32 attach_type)
 
 	if (list >= MOST_LISTS || !heads[list])
 		return 0;
-	/* A query tells no flags for all lists of security modules together. */
+	/* A query reports no flags for all LSM lists together. */
 	place.record.flags = flags[list];
 	place.node = (void *)heads[list];
 	bpf_loop(MOST_PROGRAMS, tell_entry, &place, 0);
@@ -195,7 +197,7 @@ __attribute__((noinline)) int tell(__u64 cgroup, __u32 list, __u32 attach_type)
 			tell(id, LIST(name), attach_type);                                         \
 	} while (0)
 
-/* All of an array, which is of another length in each kernel. */
+/* Reads a whole array. Its length differs between kernels. */
 #define READ(array, field)                                                                         \
 	(bpf_core_field_size(field) > sizeof(array) ||                                             \
 	 bpf_probe_read_kernel(array, bpf_core_field_size(field), &(field)))
@@ -207,7 +209,7 @@ int walk_cgroups(struct bpf_iter__cgroup *ctx)
 	__u64 any = 0;
 	__u64 id;
 
-	/* The last call is for the end. */
+	/* The last call marks the end. */
 	if (!cgroup)
 		return 0;
 	visited++;
@@ -215,7 +217,7 @@ int walk_cgroups(struct bpf_iter__cgroup *ctx)
 		unreadable++;
 		return 0;
 	}
-	/* Most have nothing, so more is read of the others only. */
+	/* Most cgroups have no programs, so read more only for the others. */
 	for (int i = 0; i < MOST_LISTS; i++)
 		any |= heads[i];
 	if (!any)
@@ -253,7 +255,7 @@ int walk_cgroups(struct bpf_iter__cgroup *ctx)
 	TELL(CGROUP_UNIX_RECVMSG, UNIX_RECVMSG);
 	TELL(CGROUP_UNIX_GETPEERNAME, UNIX_GETPEERNAME);
 	TELL(CGROUP_UNIX_GETSOCKNAME, UNIX_GETSOCKNAME);
-	/* One list for each hook that has any. */
+	/* One list for each hook with programs. */
 	if (wanted & 1ULL << LSM_CGROUP && HAS(CGROUP_LSM_START)) {
 		for (__u32 list = LIST(CGROUP_LSM_START);
 		     list <= LIST(CGROUP_LSM_END) && list < MOST_LISTS; list++)

@@ -201,7 +201,7 @@ fn are(capabilities: &[Capability]) -> String {
 mod tests {
     use super::*;
 
-    /// Who has every capability of the host.
+    /// The status of a thread with every capability of the host.
     const ROOT: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n";
     const MODERN: Kernel = kernel(Some((6, 18)));
 
@@ -218,7 +218,7 @@ mod tests {
         Rights::parse(&status, is_elsewhere).unwrap()
     }
 
-    /// Root without any, as in a container.
+    /// The status of root without any capability, as in a container.
     const BARE: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t0\n";
 
     fn hint(call: Call, errno: Errno, status: &str) -> String {
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_right_that_only_tracing_needs_is_named_where_it_is_missing() {
-        // All but CAP_PERFMON and CAP_SYS_ADMIN.
+        // All capabilities except CAP_PERFMON and CAP_SYS_ADMIN.
         let status = "Uid:\t0\t0\t0\t0\nCapEff:\t000001bfffdfffff\n";
         let told = hint(Call::LoadTracing, Errno::EPERM, status);
         assert!(told.starts_with("CAP_PERFMON is missing, "), "{told}");
@@ -389,13 +389,13 @@ mod tests {
             |needed, effective| Refusal::of(needed, Some(&rights(7, effective, false))).to_string();
         let both = "must run as root (CAP_BPF and CAP_NET_ADMIN are missing)";
         assert_eq!(said(BOTH, "0"), both);
-        // CAP_BPF is there.
+        // The thread has CAP_BPF.
         assert_eq!(said(BOTH, "8000000000"), "must run as root (CAP_NET_ADMIN is missing)");
         let twice: &[Capability] = &[Capability::DacReadSearch, Capability::OpenById];
         assert_eq!(said(twice, "0"), "must run as root (CAP_DAC_READ_SEARCH is missing)");
     }
 
-    /// What libbpf says where it cannot make a map.
+    /// libbpf's message when it cannot create a map.
     const MAP: &str = "libbpf: map 'chad_members': failed to create: -EINVAL";
 
     #[test]
@@ -408,7 +408,7 @@ mod tests {
         assert!(said.ends_with(" (BPF_MAP_CREATE: EPERM)"), "{said}");
         let said = with(Errno::EINVAL, MAP, Err(Errno::EPERM));
         assert!(said.ends_with(" (BPF_BTF_LOAD: EPERM)") && !said.contains("CONFIG"), "{said}");
-        // A kernel that knows no types, or takes them: the map's type is missing.
+        // The kernel has no types, or accepts them. Then the map's type is missing.
         for types in [Ok(()), Err(Errno::EINVAL)] {
             let said = with(Errno::EINVAL, MAP, types);
             assert!(said.ends_with("CONFIG_CGROUP_BPF? (BPF_MAP_CREATE: EINVAL)"), "{said}");

@@ -115,7 +115,7 @@ mod tests {
         let count = u32::try_from(FqDevices::MOST).unwrap();
         let numbers = |devices: &[&Device]| devices.iter().map(|it| it.number).collect::<Vec<_>>();
         for beyond in 0..3 {
-            // The last ones first, and one without fq among them.
+            // The devices come in descending order, and one has no fq.
             let mut devices: Vec<_> =
                 (1..=count + beyond).rev().map(|it| device(it, "eth", &["mq", "fq"])).collect();
             devices.insert(1, device(99, "wg0", &["fq_codel"]));

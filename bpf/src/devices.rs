@@ -213,7 +213,7 @@ mod tests {
             is_ifb: true,
             alias: Some("{}".to_owned()),
         };
-        // What came of it, and whether it was touched.
+        // Returns the result, and whether the device was touched.
         let removed = |found: Option<&Device>, is_left_behind: bool, is_there: bool| {
             let touched = Cell::new(false);
             let remove = || {
@@ -241,7 +241,7 @@ mod tests {
             ] {
                 assert_eq!(removed(Some(&other), true, is_there), (Removal::Changed, false));
             }
-            // Where it was found says nothing of what it is.
+            // The path to the namespace does not identify the device.
             let elsewhere = Device { path: Some("/run/netns/x".into()), ..device.clone() };
             assert!(removed(Some(&elsewhere), true, is_there).1);
         }

@@ -1,32 +1,31 @@
-//! The limit as it is meant, without rounding: what the packet programs are compared with.
+//! The exact limit, without rounding, to compare the packet programs with.
 //!
-//! Time is counted in units of which `rate * 2^25` make a nanosecond. So the cost of a packet is a whole number
-//! (`bytes * 10^9 * 2^25`), and so is every tolerance and the most that the programs may be off. 128 bits have room for
-//! centuries of it at 100 GB/s.
+//! A nanosecond has `rate * 2^25` units of time. So the cost of a packet is a whole number of units (`bytes * 10^9 *
+//! 2^25`). The tolerances and the programs' largest error are whole numbers too. 128 bits hold centuries at 100 GB/s.
 //!
-//! The programs round twice for each packet: the cost of a byte to the nearest 2^-24 ns, and the packet's cost to the
-//! nearest tick of 2^-shift ns. So a packet adds at most `bytes * 2^-25 + 2^-(shift + 1)` ns of error, and nothing else
-//! does. An idle bucket begins without any.
+//! The programs round twice for each packet. They round the cost of a byte to the nearest 2^-24 ns, and the packet's cost
+//! to the nearest tick of 2^-shift ns. So a packet adds an error of at most `bytes * 2^-25 + 2^-(shift + 1)` ns. There
+//! is no other error, and an idle bucket starts without any.
 
 use std::ops::RangeInclusive;
 
-/// Of a nanosecond and the rate.
+/// A nanosecond has `rate * 2^FRACTION` units.
 const FRACTION: u32 = 25;
 const NANOS: u128 = 1_000_000_000;
 const MILLI: u64 = 1_000_000;
 
-/// A packet as far as the limit goes by it.
+/// The properties of a packet that matter to the limit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Offer {
-    /// Bytes on the wire.
+    /// The bytes on the wire.
     pub(crate) bytes: u32,
-    /// A segment of TCP that is sent while nothing of its socket is in flight.
+    /// A TCP segment, sent while nothing of its socket is in flight.
     pub(crate) is_lone: bool,
-    /// From or to a port of DNS.
+    /// A datagram from or to a port of DNS.
     pub(crate) is_dns: bool,
 }
 
-/// Which bucket admitted a packet.
+/// The bucket that admitted a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Bucket,
@@ -35,7 +34,7 @@ pub(crate) enum Way {
     Refused,
 }
 
-/// A theoretical arrival time, and how far that of the programs may be from it.
+/// A theoretical arrival time, and the largest error of the programs' time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bucket {
     tat: u128,
@@ -43,12 +42,12 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// How far ahead of `now` the TAT is.
+    /// Returns how far the TAT is ahead of `now`.
     pub(crate) fn ahead(&self, now: u128) -> u128 {
         self.tat.saturating_sub(now)
     }
 
-    /// Whether a packet conforms; `None` where rounding decides.
+    /// Tells whether a packet conforms; `None` if rounding decides.
     fn conforms(&self, now: u128, tolerance: u128) -> Option<bool> {
         let ahead = self.ahead(now);
         if ahead + self.error <= tolerance {
@@ -81,18 +80,18 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// With all that it has to spend. `tick_shift` says only how coarse the programs' clock is.
+    /// Creates a throttle with a full burst. `tick_shift` is only the resolution of the programs' clock.
     pub(crate) fn new(rate: u64, burst_ns: u64, tick_shift: u32) -> Self {
         let empty = Bucket::default();
         Self { rate, tick_shift, burst_ns, bucket: empty, reserve: empty, dns: empty }
     }
 
-    /// A time in units.
+    /// Returns a time in units.
     pub(crate) fn units(&self, ns: u64) -> u128 {
         (u128::from(ns) * u128::from(self.rate)) << FRACTION
     }
 
-    /// A time in ticks in units.
+    /// Converts a time from ticks to units.
     fn of_ticks(&self, ticks: u64) -> u128 {
         (u128::from(ticks) * u128::from(self.rate)) << (FRACTION - self.tick_shift)
     }
@@ -117,7 +116,7 @@ impl Throttle {
         })
     }
 
-    /// What may become of a packet: more than one thing only where it hangs on rounding.
+    /// Returns the possible results for a packet. There are several only if rounding decides.
     pub(crate) fn ways(&self, now_ns: u64, offer: Offer) -> Vec<Way> {
         let now = self.units(now_ns);
         let buckets = [
@@ -143,19 +142,19 @@ impl Throttle {
         ways
     }
 
-    /// What a packet costs in a bucket, and how far off that may be.
+    /// Returns the cost of a packet in a bucket, and the largest error of that cost.
     fn there(&self, way: Way, bytes: u32) -> (u128, u128) {
         let (cost, error) = (Self::cost(bytes), self.error(bytes));
         match way {
             Way::Bucket | Way::Refused => (cost, error),
-            // Half of the rate.
+            // The reserve has half of the rate.
             Way::Reserve => (2 * cost, 2 * error),
-            // An eighth of it, and at most 200 packets a second.
+            // The bucket for DNS has an eighth of the rate, and at most 200 packets a second.
             Way::Dns => ((8 * cost).max(self.units(5 * MILLI)), 8 * error),
         }
     }
 
-    /// Charges a packet that was admitted that way.
+    /// Charges a packet to the bucket that admitted it.
     pub(crate) fn charge(&mut self, now_ns: u64, offer: Offer, way: Way) {
         let now = self.units(now_ns);
         let (cost, error) = self.there(way, offer.bytes);
@@ -169,21 +168,21 @@ impl Throttle {
         self.bucket.charge(now, cost, error);
     }
 
-    /// Whether a TAT of the programs, so many ticks ahead, is as near as rounding lets it be.
+    /// Tells whether the programs' TAT, in ticks ahead, is within the rounding error.
     pub(crate) fn agrees(&self, bucket: &Bucket, now_ns: u64, ticks_ahead: u64) -> bool {
         let ahead = bucket.ahead(self.units(now_ns));
         self.of_ticks(ticks_ahead).abs_diff(ahead) <= bucket.error
     }
 
-    /// How many packets of that length that bucket admits at one moment.
+    /// Returns how many packets of this size a bucket admits at one moment.
     pub(crate) fn at_once(&self, way: Way, bytes: u32) -> RangeInclusive<u128> {
         let (cost, error) = self.there(way, bytes);
         let tolerance = self.tolerance(way, bytes);
         tolerance / (cost + error) + 1..=tolerance / (cost - error) + 1
     }
 
-    /// The most bytes that the bucket alone lets through in that time, and the most that rounding adds to it in so many
-    /// packets of that length.
+    /// Returns the most bytes that the bucket alone passes in a time. The second value is the most that rounding adds
+    /// for this number of packets of this size.
     pub(crate) fn most(&self, ns: u64, packets: u64, bytes: u32) -> (u128, u128) {
         let budget = self.units(ns) + self.units(self.burst_ns);
         let unit = NANOS << FRACTION;

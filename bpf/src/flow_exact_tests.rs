@@ -1,5 +1,5 @@
-//! The arithmetic of `programs/flow.h` at every rate, beside the same in 128 bits or in real numbers: no product
-//! overflows, and nothing is off by more than its rounding.
+//! Compares the arithmetic of `programs/flow.h` at every rate with 128 bit or real numbers. No product overflows, and
+//! each result is within its rounding error.
 
 use proptest::prelude::*;
 
@@ -12,10 +12,10 @@ const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3_600 * SECOND;
 
-/// The highest rate that a limit may have.
+/// The highest rate of a limit.
 const HIGHEST: u64 = 100 * SECOND;
 
-/// Limits of every magnitude from the lowest on, and those around the powers of two.
+/// Generates limits of every magnitude, from the lowest on, and limits around the powers of two.
 fn any_limit() -> impl Strategy<Value = u64> {
     let power = (10..37_u32, -2..=2_i64)
         .prop_map(|(power, off)| (1_u64 << power).saturating_add_signed(off));
@@ -24,7 +24,7 @@ fn any_limit() -> impl Strategy<Value = u64> {
     prop_oneof![power, other].prop_map(|limit| limit.clamp(1_000, HIGHEST))
 }
 
-/// A limit, and a fair rate within its bounds, which are themselves likely.
+/// Generates a limit and a fair rate within its bounds. The bounds themselves are likely.
 fn any_rates() -> impl Strategy<Value = (u64, u64)> {
     let part = prop_oneof![Just(0_u32), Just(u32::MAX), any::<u32>()];
     (any_limit(), 0..14_u32, part).prop_map(|(limit, power, part)| {
@@ -44,7 +44,7 @@ fn narrow(number: u128) -> u64 {
     u64::try_from(number).unwrap()
 }
 
-/// The factor that `flow_next` multiplies the fair rate by, if so much of the limit arrives.
+/// Returns the factor by which `flow_next` multiplies the fair rate, for this part of the limit.
 fn factor(load: f64, seen: Seen, tolerance_ns: u64) -> f64 {
     if load > 1.25 && seen.may_cut {
         return 1.0 / load.min(16.0);
@@ -64,7 +64,7 @@ proptest! {
     fn a_sender_more_leaves_each_its_part((limit, fair) in any_rates()) {
         let part = wide(fair) * wide(limit) / (wide(fair) + wide(limit));
         let got = flow_with_another(fair, limit);
-        // From 1 GB/s on it reckons in 4,096 bytes a second.
+        // From 1 GB/s on, the function computes in units of 4,096 bytes a second.
         let off = if limit < 1 << 30 { 0 } else { 3 * 4_096 };
         prop_assert!(got.abs_diff(narrow(part).max(1)) <= off, "{got}, not {part}");
     }
@@ -74,7 +74,7 @@ proptest! {
         for rate in [limit, fair] {
             let sent = narrow(wide(rate) * wide(rtt.min(10 * SECOND)) / wide(SECOND));
             let got = flow_share(rate, rtt);
-            // The time is cut off to microseconds.
+            // The function truncates the time to microseconds.
             let off = rate / 1_000_000 + 1;
             prop_assert!((sent.saturating_sub(off)..=sent).contains(&got), "{got}, not {sent}");
         }
@@ -106,7 +106,7 @@ proptest! {
         let arrived = narrow(may * wide(thousandths) / 1_000);
         let seen = Seen { arrived, elapsed, ahead_ns, is_bound, may_cut };
         let got = flow_next(fair, limit, seen, tolerance_ns);
-        // What may arrive is cut off to microseconds of the limit and to bytes, and the load to 1,024ths.
+        // The function truncates the allowed bytes to microseconds of the limit and to bytes, and the load to 1,024ths.
         let off = wide(limit) / 1_000_000 + 1;
         let load = |may: u128| arrived as f64 / may.max(1) as f64;
         let loads = [load(may + 1) - 2.0 / 1_024.0, load(may.saturating_sub(off)) + 2.0 / 1_024.0];
@@ -150,7 +150,7 @@ proptest! {
         let meant = if meant <= least { least } else { meant + more };
         let whole = meant / segment * segment;
         let got = flow_window(share, most, Queue { ahead_ns, tolerance_ns }, mss, random);
-        // One segment stays whole.
+        // A single segment is not rounded.
         let unit = if whole > segment { whole / 128 * 128 } else { segment };
         prop_assert_eq!(got, unit);
         let first = flow_first(limit, tolerance_ns);

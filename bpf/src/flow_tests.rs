@@ -1,4 +1,4 @@
-//! The arithmetic of pacing and of windows (`programs/flow.h`), also with senders that follow it.
+//! Tests the arithmetic of pacing and of windows (`programs/flow.h`), also with simulated senders.
 
 use proptest::prelude::*;
 
@@ -14,11 +14,11 @@ const TOLERANCE: u64 = 250 * MILLI;
 
 #[test]
 fn a_segment_waits_until_it_has_left_the_queue_but_for_the_lead() {
-    // 1,448 bytes in 15 ms, 5 of them ahead of time.
+    // 1,448 bytes in 15 ms, with a lead of 5 ms.
     assert_eq!(flow_pace(15 * MILLI, 0, TOLERANCE, 1_448, MSS), 144_800);
     assert_eq!(flow_pace(5 * MILLI, 0, TOLERANCE, 1_448, MSS), 0);
     assert_eq!(flow_pace(5 * MILLI + 1, 0, TOLERANCE, 1_448, MSS), 1_448 * SECOND);
-    // With a burst shorter than that, half of it is the lead.
+    // If the burst is shorter than that, half of the burst is the lead.
     assert_eq!(flow_pace(3 * MILLI, 0, 2 * MILLI, 1_000, 1_000), 500_000);
     assert_eq!(
         flow_pace(u64::MAX, 0, TOLERANCE, 1_448, MSS),
@@ -36,7 +36,7 @@ fn after_a_segment_of_a_few_bytes_a_full_one_does_not_take_minutes() {
 
 #[test]
 fn what_is_handed_over_before_its_time_does_not_wait_twice() {
-    // With fq: each segment takes 10 ms, and the second and the third are handed over together with the first.
+    // With fq, each segment takes 10 ms. The socket hands over the second and the third together with the first.
     let mut leaves = 0;
     for nth in 1..=3 {
         let rate = flow_pace(nth * 10 * MILLI, leaves, TOLERANCE, 1_000, 1_000);
@@ -82,7 +82,7 @@ fn a_flood_cuts_the_rate_at_once_but_not_twice_for_the_same_packets() {
     let next = |may_cut| {
         flow_next(1_000_000, 1_000_000, Seen { arrived: 40_000, may_cut, ..CALM }, TOLERANCE)
     };
-    // Four times as much as may arrive: four times as many senders.
+    // Four times as much arrives as allowed, so there are four times as many senders.
     assert!(next(true).abs_diff(250_000) < 1_000, "{}", next(true));
     assert!(next(false).abs_diff(625_000) < 1_000, "{}", next(false));
 }
@@ -147,7 +147,7 @@ fn first_windows_are_shorter_where_the_limit_is_low() {
     assert_eq!(flow_rest(u64::MAX, MSS), 0);
 }
 
-/// A linear congruential generator: the same numbers each time.
+/// A linear congruential generator, which gives the same numbers each time.
 struct Random(u64);
 
 impl Random {
@@ -158,8 +158,9 @@ impl Random {
     }
 }
 
-/// Senders in slow start that begin in the same round trip of 20 ms, each acknowledged segment by segment: how many
-/// segments the bucket drops in the first few. They are thought to have arrived, so that their senders go on.
+/// Simulates senders in slow start that begin in the same round trip of 20 ms, with an acknowledgement for each
+/// segment. Returns how many segments the bucket drops in the first few round trips. Dropped segments count as arrived,
+/// so that their senders go on.
 fn dropped_at_the_start(limit: u64, senders: usize) -> u32 {
     const RTT: u64 = 20 * MILLI;
     #[derive(Clone)]
@@ -201,7 +202,7 @@ fn dropped_at_the_start(limit: u64, senders: usize) -> u32 {
                     most = most.min(flow_rest(it.received, MSS));
                 }
                 let window = window(flow_share(fair, RTT), most, tat - now, random.next());
-                // Rounded up, as the kernel does.
+                // The kernel rounds up in the same way.
                 it.edge = it.edge.max(it.received + window.next_multiple_of(128));
             }
             it.used = it.received - before;
@@ -218,8 +219,8 @@ fn nothing_is_dropped_when_many_begin_at_once() {
     assert_eq!(dropped_at_the_start(12_500_000, 64), 0);
 }
 
-/// Senders that send the window that they were offered a round trip before, evenly, but grow by no more than that
-/// factor in each: how much arrives of the limit after a while, and the longest virtual queue then.
+/// Simulates senders that evenly send the window offered a round trip before, and grow by at most `growth` in each.
+/// Returns the part of the limit that arrives after a while, and the longest virtual queue then.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Bytes, below 2^53.
 fn simulate(limit: u64, rtt: u64, senders: usize, growth: f64) -> (f64, u64) {
     const STEP: u64 = MILLI;
@@ -230,7 +231,7 @@ fn simulate(limit: u64, rtt: u64, senders: usize, growth: f64) -> (f64, u64) {
     }
     let first = f64::from(10 * MSS);
     let mut random = Random(1);
-    // For each step what was offered; what each sends in a round trip; what came in the last one.
+    // For each step: the offered window, the bytes sent in a round trip, and the bytes of the last one.
     let mut offered = std::collections::VecDeque::from(vec![first; delay]);
     let (mut sends, mut used, mut came) = (first, first, 0.0);
     let (mut arrived, mut tat, mut measured, mut longest) = (0.0, 0_u64, 0.0, 0);
@@ -302,7 +303,7 @@ proptest! {
         let seen = Seen { arrived, elapsed, ahead_ns: ahead, is_bound, may_cut };
         let next = flow_next(fair, limit, seen, tolerance);
         prop_assert!(next >= (limit >> 12).max(1) && next <= limit << 2, "{next}");
-        // It goes up by no more than twice, but to the lower bound.
+        // The rate at most doubles, except up to the lower bound.
         prop_assert!(next <= (2 * fair).max(limit >> 12).max(1), "{next} after {fair}");
         let another = flow_with_another(fair, limit);
         prop_assert!(another <= fair.max(1) && another <= limit);

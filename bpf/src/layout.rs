@@ -85,7 +85,7 @@ mod tests {
             let read = read_both(&value);
             assert_eq!((read.download.rate, read.upload.rate), (11, 12), "{half} bytes");
             assert_eq!((read.download.cost, read.upload.cost), (9, 9), "{half} bytes");
-            // What only a newer version knows stays.
+            // The fields that only a newer version knows stay.
             assert_eq!(value.len(), 2 * half);
             assert!(value[half.min(length)..half].iter().all(|it| *it == 0xee), "{half} bytes");
         }

@@ -272,7 +272,7 @@ mod tests {
         assert!(why.starts_with("written in version 2 of the ledger"), "{why}");
     }
 
-    /// What an older version has written has none of the later fields.
+    /// Entries of an older version lack the later fields.
     #[test]
     fn an_entry_without_limits_is_read_and_one_with_them_keeps_them() {
         let attachment = r#"{"attach_type":"cgroup_inet_egress","program_id":7,"tag":"0","loaded_at_ns":1,
@@ -330,7 +330,7 @@ mod tests {
                     };
                     let read = parse(&text(&entry)).unwrap();
                     assert_eq!(read, entry);
-                    // A queue goes with its owner.
+                    // A queue ends with its owner.
                     let departures = departures.devices().map_or(Departures::Never, Departures::Fq);
                     let kept = read.attachments[0].limits.as_ref().unwrap().limits();
                     assert_eq!(kept, Limits { departures, ..limits });
@@ -348,7 +348,7 @@ mod tests {
             departures: Departures::Never,
         };
         let (old, new) = (recorded(None, None), recorded(Some(&limits), None));
-        // What sockets of an earlier cgroup keep is not armed again.
+        // Attachments that sockets of an earlier cgroup keep are not armed again.
         let former = recorded(Some(&limits), Some(CgroupId(1)));
         let lists = [
             (vec![], false),
@@ -383,7 +383,7 @@ mod tests {
         let denied = folder.path().join("folder.json");
         fs::create_dir(&denied).unwrap();
         file("lock", b"");
-        // Its owner removes it between the listing and the reading.
+        // The owner removes the entry between listing and reading.
         std::os::unix::fs::symlink("gone", folder.path().join("gone.json")).unwrap();
 
         let ledger = read(folder.path()).unwrap();

@@ -1,4 +1,4 @@
-//! The mark of dropped packets: of several throttles that a packet meets, those behind one that has dropped it do not
+//! Tests the mark of dropped packets. If a packet meets several throttles, those after the one that drops it do not
 //! charge it.
 
 use proptest::prelude::*;
@@ -8,11 +8,11 @@ use crate::native::shape::{Shape, TCP, UDP, any_shape};
 use crate::state::{Count, Counters, ThrottleState};
 use crate::verdict_tests::{SECOND, full, limited, place};
 
-/// What the owners of this host's throttles share.
+/// The secret that the owners of this host's throttles share.
 const SECRET: Mark = Mark { mark: 0x1234_5678, priority: 0x9abc_def0 };
 const NONE: Mark = Mark { mark: 0, priority: 0 };
 
-/// The secret, what is like it, and something else.
+/// Generates the secret, similar values, and others.
 fn any_mark() -> impl Strategy<Value = Mark> {
     let half = [Mark { mark: 0, ..SECRET }, Mark { priority: 0, ..SECRET }];
     let swapped = Mark { mark: SECRET.priority, priority: SECRET.mark };
@@ -31,7 +31,7 @@ enum Kind {
     Full,
 }
 
-/// A throttle of this kind whose load has that mark.
+/// Creates a throttle of this kind. Its load has this mark.
 fn throttle(kind: Kind, dropped: Mark, egress: bool) -> Place {
     let place = match kind {
         Kind::Disarmed => place(ThrottleState::disarmed(), egress),
@@ -51,7 +51,7 @@ proptest! {
         ),
     ) {
         let mut packet = Packet { socket, in_flight: 9, mark, ..shape.packet() };
-        // From the cgroup to those above it, or, of a download, the other way round: all see it.
+        // An upload passes the cgroup and then its ancestors, a download the other way round. All programs see it.
         for (kind, dropped) in throttles {
             let mut place = throttle(kind, dropped, egress);
             let (states, before) = (place.cgroup, Counters::from(place.counters));
@@ -70,7 +70,7 @@ proptest! {
             prop_assert_eq!([told.exempt, told.passed, lost], expected);
             let [was, is] = [states, place.cgroup].map(|it| [it.upload.tat, it.download.tat]);
             prop_assert_eq!(was == is, is_exempt || !outcome.passed);
-            // What it carries is its own, but where it was dropped.
+            // A packet carries its own mark until a program drops it.
             let is_marked = !outcome.passed && dropped.mark != 0;
             prop_assert_eq!(outcome.mark, if is_marked { dropped } else { packet.mark });
             packet.mark = outcome.mark;
@@ -86,7 +86,7 @@ fn what_a_child_refuses_its_parent_does_not_charge_whoever_keeps_it() {
         let [mut child, mut parent] =
             [Kind::Full, Kind::Idle].map(|kind| throttle(kind, SECRET, egress));
         let mut packet = Packet { socket: TCP, in_flight: 9, ..shape.packet() };
-        // A small one has a reserve, which is used up as well.
+        // A small packet has a reserve, so the test uses that up too.
         for place in [&mut child, &mut parent] {
             let run = |place: &mut Place, packet: &Packet| {
                 if egress { place.send(packet, SECOND) } else { place.receive(packet, SECOND) }

@@ -1,4 +1,4 @@
-//! The packet programs, run on this machine, beside the limit as it is meant ([`crate::exact`]).
+//! Runs the packet programs on this machine, and compares them with the exact limit ([`crate::exact`]).
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const MILLI: u64 = 1_000_000;
 const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
-/// The lowest rate, those around where ticks become finer than nanoseconds (20 MB/s), and high ones.
+/// The lowest rate, rates where ticks become finer than nanoseconds (20 MB/s), and high rates.
 pub(crate) const RATES: [u64; 8] = [
     1_000,
     125_000,
@@ -40,7 +40,7 @@ pub(crate) fn limits(rate: u64, burst_ns: u64, departures: Departures) -> Limits
     }
 }
 
-/// One of [`RATES`], or any other.
+/// Generates one of [`RATES`], or any other rate.
 pub(crate) fn any_rate() -> impl Strategy<Value = u64> {
     let mantissa_and_power = (1_000..10_000_u64, 0..8_u32);
     let other = mantissa_and_power.prop_map(|(mantissa, power)| mantissa * 10_u64.pow(power));
@@ -51,7 +51,7 @@ fn any_burst() -> impl Strategy<Value = u64> {
     prop_oneof![Just(0), 0..50 * MILLI, Just(250 * MILLI), Just(HOUR)]
 }
 
-/// A throttle as it runs and as it is meant.
+/// A throttle of the programs, and the exact one.
 struct Both {
     place: Place,
     meant: Throttle,
@@ -61,7 +61,7 @@ struct Both {
 impl Both {
     fn new(limits: &Limits, start: u64) -> Self {
         let state = ThrottleState::armed(limits, start);
-        // fq keeps nothing for longer than 10 s, and half of that is used.
+        // fq keeps no packet for longer than 10 s. The state allows half of that.
         let longest = if limits.departures.wait() { 5 * SECOND } else { HOUR };
         let burst = limits.burst.as_nanos().min(longest);
         let rate = limits.rate.bytes_per_second();
@@ -69,7 +69,7 @@ impl Both {
         Self { place: Place::upload(state), meant, start }
     }
 
-    /// How far ahead the TATs are: of the bucket, the reserve and that for DNS.
+    /// Returns how far the TATs of the bucket, the reserve and the bucket for DNS are ahead.
     fn ticks_ahead(&self, now: u64) -> [u64; 3] {
         let state = &self.place.cgroup.upload;
         [state.tat, state.reserve, state.dns].map(|tat| {
@@ -78,7 +78,7 @@ impl Both {
         })
     }
 
-    /// Sends a packet at `start + at`, and compares what becomes of it with what is meant.
+    /// Sends a packet at `start + at`, and compares the result with the exact limit.
     fn send(&mut self, shape: Shape, packet: &Packet, at: u64) -> Result<Outcome, TestCaseError> {
         let offer = Offer {
             bytes: shape.on_the_wire(),
@@ -110,7 +110,7 @@ impl Both {
     }
 }
 
-/// A moment that the ticks of a rate's clock wrap around at, if it is not too far off.
+/// Returns a moment near a wrap of the ticks of a rate's clock, if that is not too far off.
 fn near_a_wrap(rate: u64, days: u64, before: u64) -> u64 {
     let shift = ThrottleState::armed(&limits(rate, 0, Departures::Never), 0).0.tick_shift;
     // 2^64 ticks, in nanoseconds.
@@ -143,7 +143,7 @@ proptest! {
         rate in any_rate(),
     ) {
         let shift = ThrottleState::armed(&limits(rate, 0, Departures::Never), 0).0.tick_shift;
-        // So many ticks in the time of 20 bytes, times the rate.
+        // The number of ticks in the time of 20 bytes, times the rate.
         let ticks = |shift: u32| u128::from(20 * SECOND) << shift;
         let least = 1_000 * u128::from(rate);
         prop_assert!(ticks(shift) >= least, "2^-{shift} ns");
@@ -165,7 +165,7 @@ proptest! {
             packet.socket = if !has_socket { 0 } else if shape.tcp.is_some() { TCP } else { UDP };
             packet.in_flight = in_flight;
             both.send(shape, &packet, at)?;
-            // Up to twice the time that it takes at the rate; and now and then an hour, or time to idle in.
+            // Up to twice the packet's time at the rate, and sometimes an hour, or an idle time.
             at += u64::from(shape.on_the_wire()) * SECOND / rate * thousandths / 1_000;
             at += match idle { 0 => HOUR, 1 => burst, 2 => 60 * MILLI, _ => 0 };
         }
@@ -199,7 +199,7 @@ proptest! {
 #[test]
 fn hours_of_a_flood_at_any_rate_lose_and_gain_nothing() {
     for rate in RATES {
-        // Packets of 16 s at the lowest rate, of 655 ns at the highest: 2,000 of them, then an hour's pause, 6 times.
+        // 2,000 packets of 16 s at the lowest rate, or 655 ns at the highest, then a pause of an hour, 6 times.
         let start = near_a_wrap(rate, 30, HOUR);
         let mut both = Both::new(&limits(rate, 20 * MILLI, Departures::Never), start);
         let shape = Shape { payload: 16_000, mss: 1_448, tcp: Some(3), ..Shape::DATAGRAM };
@@ -219,7 +219,7 @@ fn hours_of_a_flood_at_any_rate_lose_and_gain_nothing() {
 #[test]
 fn small_packets_and_dns_have_the_same_allowance_at_every_rate() {
     for rate in RATES {
-        // No burst at all, and a packet that uses up what is there.
+        // There is no burst, and one packet uses up the rest.
         let mut both = Both::new(&limits(rate, 0, Departures::Never), SECOND);
         let long = Shape::of(60_000);
         both.send(long, &long.packet(), 0).unwrap();
@@ -227,7 +227,7 @@ fn small_packets_and_dns_have_the_same_allowance_at_every_rate() {
         for (way, shape) in [(Way::Reserve, Shape::of(200)), (Way::Dns, dns)] {
             let packet = shape.packet();
             let meant = both.meant.at_once(way, shape.on_the_wire());
-            // Not for ever, should it admit all.
+            // The loop is bounded, in case the program admits everything.
             let admitted =
                 (0..=*meant.end()).take_while(|_| both.place.send(&packet, SECOND).passed).count();
             assert!(
@@ -245,7 +245,7 @@ fn times_are_the_same_in_ticks_of_every_length() {
         assert_eq!(gcra_reserve_tolerance(shift, true), ticks(50));
         assert_eq!(gcra_reserve_tolerance(shift, false), ticks(25));
         assert_eq!(gcra_dns_tolerance(shift), ticks(400));
-        // At most 200 a second, also where the rate has room for more.
+        // At most 200 packets a second pass, even if the rate has room for more.
         let (least, more) = (ticks(5), ticks(1));
         assert_eq!(
             [0, more / 2, more].map(|it| gcra_dns_cost(it, shift)),
@@ -279,7 +279,7 @@ fn no_packet_costs_more_than_the_longest() {
     }
 }
 
-/// With `fq`, a packet leaves when those before it have left at the rate, but for what need not wait.
+/// With `fq`, a packet leaves when the packets before it have left at the rate, except for a short wait.
 fn departing(rate: u64, burst_ns: u64) -> (Both, u64) {
     let devices = [FQ].into_iter().collect();
     let both = Both::new(&limits(rate, burst_ns, Departures::Fq(devices)), DAY);
@@ -294,7 +294,7 @@ proptest! {
     ) {
         let (mut both, shortest) = departing(rate, burst);
         let shape = Shape::of(bytes);
-        // Of TCP, which queues little by itself.
+        // TCP queues little by itself.
         let packet = Packet { socket: TCP, in_flight: 9, ..shape.packet() };
         let each = u64::from(bytes) * SECOND / rate;
         let mut at = 0;
@@ -319,7 +319,7 @@ proptest! {
         for _ in 0..50 {
             let mut packet = Packet { socket: TCP, in_flight: 9, ..shape.packet() };
             packet.leaves = own.map_or(0, |own| DAY + own);
-            // From the cgroup to those above it, each with a limit of its own.
+            // The packet passes the cgroup and then its ancestors, each with its own limit.
             for (both, shortest) in &mut all {
                 let ahead = both.ticks_ahead(DAY + at)[0] >> both.place.cgroup.upload.tick_shift;
                 let outcome = both.send(shape, &packet, at)?;
@@ -338,10 +338,10 @@ proptest! {
     ) {
         let (mut both, _) = departing(rate, HOUR);
         let shape = Shape::of(bytes);
-        // Of TCP, whose queue nobody counts here, until anything has to wait for more than 60 ms.
+        // Nobody counts TCP's queue here. The loop runs until a packet has to wait for more than 60 ms.
         let length = u32::try_from(rate / 40).unwrap().clamp(300, 65_000);
         let tcp = Packet { socket: TCP, in_flight: 9, length, ..shape.packet() };
-        // At 100 GB/s that takes 92,000 of them.
+        // At 100 GB/s that takes 92,000 packets.
         for _ in 0..100_000 {
             if both.ticks_ahead(DAY)[0] >> both.place.cgroup.upload.tick_shift > 60 * MILLI {
                 break;
@@ -350,7 +350,7 @@ proptest! {
         }
         let packet = Packet { socket: UDP, ..shape.packet() };
         let waiting = (0..200).take_while(|_| both.place.send(&packet, DAY).passed).count() as u64;
-        // As many as fit whole; one always does. A packet's cost is rounded to a tick.
+        // As many whole packets as fit, and at least one. The cost of a packet is rounded to a tick.
         let longest = u128::from(40 * MILLI) * u128::from(rate);
         let whole = |bytes: u128| u64::try_from(longest / (bytes * u128::from(SECOND))).unwrap().clamp(1, 96);
         let (least, most) = (whole(u128::from(bytes) + 1), whole(u128::from(bytes)));
@@ -367,8 +367,8 @@ proptest! {
         let wire = payload + payload.div_ceil(mss) * headers;
         let segment = Segment { payload, mss, is_ipv6, own: u64::MAX, leaves: DAY + later };
         let paced = u128::from(pace(&state, segment, DAY));
-        // What it takes at the rate, but for the lead and what it leaves later anyway, and no longer than a second. The
-        // cost is off by half a tick (and 2^-25 ns a byte); it and the lead are cut off to nanoseconds.
+        // The packet's time at the rate, minus the lead and a later departure, and at most one second. The cost has an
+        // error of half a tick (and 2^-25 ns a byte). The cost and the lead are truncated to nanoseconds.
         let takes = u128::from(wire) * u128::from(SECOND) / u128::from(rate);
         let lead = u128::from((5 * MILLI).min(burst / 2) + later);
         let rate_for = |waits: u128| {
@@ -379,7 +379,7 @@ proptest! {
         let (low, high) =
             (rate_for((takes + off).saturating_sub(lead)), rate_for(takes.saturating_sub(lead + off)));
         let is_free = takes <= lead + off;
-        // A rate that does not fit into 32 bits is none.
+        // A rate above 32 bits counts as no rate.
         let is_fast = high >= u128::from(u32::MAX);
         let expected = (low..=high).contains(&paced) || paced == 0 && (is_free || is_fast);
         prop_assert!(expected, "{paced}, not {low} to {high}");

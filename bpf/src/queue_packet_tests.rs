@@ -1,5 +1,5 @@
-//! The programs of a download's queue (`programs/queue.h`), run on this machine: what begins with an Ethernet header is
-//! reckoned from the IP header on.
+//! Runs the programs of a download's queue (`programs/queue.h`) on this machine. Packets begin with an Ethernet header,
+//! but are charged from the IP header on.
 
 use proptest::prelude::*;
 
@@ -33,7 +33,8 @@ proptest! {
                 (download.tat, download.reserve, download.dns, download.flow.arrived)
             });
             prop_assert_eq!(has, meant);
-            // It leaves when those before it have left, and those behind the bucket's end no later than the burst.
+            // The packet leaves when those before it have left. Packets beyond the bucket's end wait no longer than the
+            // burst.
             let waits = ahead.min(state.0.tolerance);
             let leaves = if waits == 0 { 0 } else { now + (waits >> state.0.tick_shift) };
             prop_assert_eq!(here.leaves, if here.passed { leaves } else { 0 });

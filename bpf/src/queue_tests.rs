@@ -1,4 +1,4 @@
-//! Which devices are ours, which packets come from, and when one counts as gone.
+//! Tests which devices are ours, from which devices packets come, and when a device counts as gone.
 
 use kernel::process::{INITIAL_PID_NAMESPACE, pid_namespace};
 
@@ -118,16 +118,16 @@ fn only_what_a_dead_owner_of_ours_left_is_left_behind() {
     assert!(!left(&device(&mine, InfoKind::Ifb, Some("somebody's"))));
     assert!(!left(&device(&mine, InfoKind::Dummy, Some(&dead))));
     assert!(!left(&device("ifb7", InfoKind::Ifb, Some(&dead))));
-    // One of another pid namespace may run, whoever has its number here.
+    // A process of another pid namespace may be running, even if another process has its pid here.
     for start_time in [me.start_time, me.start_time + 1] {
         let elsewhere = Owner { pid_namespace: me.pid_namespace + 1, start_time, ..me.clone() };
         assert!(!left(&device(&mine, InfoKind::Ifb, Some(&json(&elsewhere)))));
     }
-    // Nobody has that pid: what is written on it is none of ours all the same, nor is another owner's.
+    // Nobody has that pid. But the alias is not ours, or it is another owner's.
     for alias in ["somebody's", "", &dead] {
         assert!(!left(&device("chadq99999999a", InfoKind::Ifb, Some(alias))), "{alias}");
     }
-    // Without an alias the name has to do.
+    // Without an alias, the name decides.
     assert!(!left(&device(&mine, InfoKind::Ifb, None)));
     let is_certain = pid_namespace().unwrap() == INITIAL_PID_NAMESPACE;
     assert_eq!(left(&device("chadq99999999a", InfoKind::Ifb, None)), is_certain);

@@ -1,11 +1,11 @@
-//! What is a rate, and what is told to who typed something else.
+//! Tests which texts are rates, and the messages for others.
 
 use super::*;
 
-/// What was typed, and bytes per second or a part of the error.
+/// A text, and the bytes per second or a part of the error.
 type Case = (&'static str, Result<u64, &'static str>);
 
-/// What people type, each decided.
+/// Texts that people type, each with the expected result.
 const CASES: &[Case] = &[
     ("0", Err("outside of 1 kB/s")),
     ("1", Err("outside of")),
@@ -116,7 +116,7 @@ fn the_table_has_every_unit_and_so_has_the_error() {
     let words: Vec<_> = table.split_whitespace().collect();
     for (name, _) in UNITS.iter().flat_map(|row| row.names).filter(|(name, _)| !name.is_empty()) {
         assert!(words.contains(name), "{name} in {table}");
-        // Of the smaller ones that is too little, which is known because the unit is.
+        // For smaller units that is too little, and the message shows that the unit is known.
         let parsed = format!("0.9{name}").parse::<Rate>();
         assert!(matches!(parsed, Ok(_) | Err(RateError::OutOfRange(_))), "{parsed:?}");
     }

@@ -1,4 +1,4 @@
-//! What the sockops program (`programs/sockops.h`) does to a socket, and what it leaves, run on this machine.
+//! Tests what the sockops program (`programs/sockops.h`) does to a socket, and what it leaves behind.
 
 use std::net::IpAddr;
 
@@ -31,12 +31,12 @@ fn both(limit: throttle_state) -> throttle_cgroup {
     throttle_cgroup { upload: limit, download: limit }
 }
 
-/// Of a socket with a round trip time of 20 ms.
+/// Creates the call of a socket with a round trip time of 20 ms.
 fn acknowledgement() -> Call {
     Call { rcv_rtt_us: 8 * 20_000, received: 1 << 40, ..about_nothing(SECOND) }
 }
 
-/// That takes 1.052 ms at [`slow`].
+/// Creates the call of a segment that takes 1.052 ms at [`slow`].
 fn segment() -> Call {
     Call { payload: 1_000, mss: 1_000, ..about_nothing(SECOND) }
 }
@@ -45,7 +45,7 @@ fn slow() -> throttle_cgroup {
     both(limited(1_000_000, 0))
 }
 
-/// A socket that takes part in the sharing and has used much.
+/// Creates a socket that takes part in the sharing and has used much.
 fn used() -> throttle_socket {
     throttle_socket { counted: 1, used: 1 << 40, since: SECOND, ..Default::default() }
 }
@@ -104,7 +104,7 @@ fn a_segment_lowers_the_rate_for_a_moment_and_leaves_the_users_own() {
         (7_000_000, Some(7_000_000)),
         (0, Some(0)),
         (0xffff_fffe, Some(0xffff_fffe)),
-        // What does not fit into 32 bits could not be set back.
+        // A value above 32 bits could not be set back.
         (0xffff_ffff, None),
         (0x1_0000_0000, None),
         (u64::MAX - 1, None),
@@ -113,7 +113,7 @@ fn a_segment_lowers_the_rate_for_a_moment_and_leaves_the_users_own() {
         let expected = back.map_or((0, [0; 2]), |back| (2, [rate, back]));
         assert_eq!((paced.tried, paced.rates), expected, "{most}");
     }
-    // One that sends no faster by itself is left alone, unless it would send at once.
+    // The program leaves a socket alone that sends no faster by itself, unless the socket would not pace.
     for (own, is_pacing, is_set) in [
         (u64::from(rate), 1, false),
         (u64::from(rate) + 1, 1, true),
@@ -124,7 +124,7 @@ fn a_segment_lowers_the_rate_for_a_moment_and_leaves_the_users_own() {
         let paced = Call { own, is_pacing, ..segment() }.answered(&mut slow(), None);
         assert_eq!(paced.tried != 0, is_set, "{own} {is_pacing}");
     }
-    // What fits into the burst need not wait.
+    // Bytes that fit into the burst need not wait.
     let mut free = both(limited(1_000_000, 250 * MILLI));
     assert_eq!(segment().answered(&mut free, None).tried, 0);
     let refused = Call { is_fixed: 1, ..segment() }.answered(&mut slow(), None);
@@ -155,7 +155,7 @@ fn each_segment_has_headers_of_its_own() {
 fn a_rate_that_does_not_fit_into_32_bits_is_not_set() {
     let mut cgroup = both(limited(10_000_000_000, 0));
     let shift = cgroup.upload.tick_shift;
-    // 60,000 bytes, after what is ahead: 6,000 ns and more.
+    // 60,000 bytes, after the queue in front of them: 6,000 ns and more.
     for ahead in [0, 10_000, 100_000] {
         cgroup.upload.tat = (SECOND + ahead) << shift;
         let call = Call { payload: 60_000, mss: 60_000, ..about_nothing(SECOND) };
@@ -166,7 +166,7 @@ fn a_rate_that_does_not_fit_into_32_bits_is_not_set() {
         let paced = call.answered(&mut cgroup, None);
         assert_eq!(paced.tried != 0, is_set, "{rate}");
     }
-    // All ones mean no limit. (No segment is that long, but whole seconds make just these rates.)
+    // All ones mean no limit. No segment is that long, but whole seconds give exactly these rates.
     let mut late = both(limited(1_000, 3 * SECOND));
     late.upload.tat = (3 * SECOND) << late.upload.tick_shift;
     for (payload, tried) in [(u32::MAX, 0), (u32::MAX - 1, 2)] {
@@ -184,17 +184,17 @@ fn nothing_else_is_answered() {
         Call { is_tcp: 0, ..acknowledgement() },
         Call { has_socket: 0, ..segment() },
         Call { is_tcp: 0, ..segment() },
-        // A segment that acknowledges nothing.
+        // A segment without an acknowledgement.
         Call { tcp_flags: 0x02, ..acknowledgement() },
         Call { tcp_flags: 0xff & !0x10, ..acknowledgement() },
     ]);
-    // The queue of downloads is not there yet.
+    // The queue of downloads does not exist yet.
     let early = [segment(), acknowledgement(), Call { op: 4, ..acknowledgement() }];
     let early = early.map(|it| Call { queued: 1, is_early: 1, ..it });
     for call in idle.chain(early) {
         assert_eq!(call.answered(&mut slow(), Some(&mut used())), call);
     }
-    // With data it is paced, and offers no window.
+    // A segment with data is paced, and offers no window.
     let sent = Call { rcv_rtt_us: 8_000, ..segment() }.answered(&mut slow(), Some(&mut used()));
     assert_eq!((sent.tried, sent.clamp), (2, UNCLAMPED));
 }
@@ -239,14 +239,14 @@ fn a_window_is_offered_where_the_clamp_can_be_taken_back() {
     for (window, is_open) in [(0, false), (LEAST - 1, false), (LEAST, true), (LEAST + 1, true)] {
         assert_eq!(offers(Call { window, ..it }, Some(&mut used())), is_open, "{window}");
     }
-    // A clamp that is no higher stays as well. 20 ms of 1 MB/s, in whole segments but for what the kernel rounds up.
+    // A clamp that is no higher stays too. 20 ms of 1 MB/s, in whole segments, minus what the kernel rounds up.
     let window = 20_000 / MSS * MSS / 128 * 128;
     for (clamp, is_lowered) in [(window - 1, false), (window, false), (window + 1, true)] {
         let mut socket = used();
         assert_eq!(offers(Call { clamp, ..it }, Some(&mut socket)), is_lowered, "{clamp}");
         assert_eq!(socket.clamp, if is_lowered { clamp } else { 0 });
     }
-    // The kernel takes no clamp that is lower than the least.
+    // The kernel accepts no lower clamp than the minimum.
     let small = Call { mss: 100, rcv_rtt_us: 8, ..it };
     assert_eq!(small.answered(&mut slow(), Some(&mut used())).clamp, LEAST);
     for (mss, expected) in [(575, LEAST), (576, LEAST), (640, 1_280)] {
@@ -270,18 +270,18 @@ fn the_clamp_is_what_it_was_once_the_window_has_been_chosen() {
     let offered =
         Call { segments: 7, ..acknowledgement() }.answered(&mut slow(), Some(&mut socket));
     assert_eq!((socket.clamp, socket.segment, socket.broken), (UNCLAMPED, 7, 0));
-    // A second throttle of the same load sees a lower clamp, and keeps the first one in mind.
+    // A second throttle of the same load sees a lower clamp, and remembers the first one.
     let lower = Call { rcv_rtt_us: 8 * 10_000, ..offered }.answered(&mut slow(), Some(&mut socket));
     assert!(lower.clamp < offered.clamp);
     assert_eq!(socket.clamp, UNCLAMPED);
     let chosen = Call { op: CHOSEN, ..lower }.answered(&mut slow(), Some(&mut socket));
     assert_eq!((chosen.clamp, socket.clamp, socket.broken), (UNCLAMPED, 0, 0));
-    // Nothing is taken back twice, nor from who has none.
+    // The program restores a clamp only once, and only if it has set one.
     for (socket, clamp) in [(Some(&mut socket), 5_000), (None, 5_000)] {
         let again = Call { op: CHOSEN, clamp, ..lower }.answered(&mut slow(), socket);
         assert_eq!((again.clamp, again.tried, again.made), (clamp, 0, 0));
     }
-    // A throttle of another load has given back more already.
+    // A throttle of another load has already restored a higher clamp.
     for (clamp, is_set) in [(4_999, true), (5_000, false), (5_001, false)] {
         let mut socket = throttle_socket { clamp: 5_000, ..used() };
         let chosen = Call { op: CHOSEN, clamp, ..lower }.answered(&mut slow(), Some(&mut socket));
@@ -293,7 +293,7 @@ fn the_clamp_is_what_it_was_once_the_window_has_been_chosen() {
 #[test]
 fn a_clamp_that_was_not_taken_back_is_with_the_next_segment_and_never_set_again() {
     let kept = || throttle_socket { clamp: 9_000, segment: 7, ..used() };
-    // The same segment, asked for once more.
+    // The kernel calls once more for the same segment.
     let mut socket = kept();
     let same = Call { segments: 7, clamp: 8_000, ..acknowledgement() };
     same.answered(&mut slow(), Some(&mut socket));
@@ -313,7 +313,7 @@ fn a_clamp_that_was_not_taken_back_is_with_the_next_segment_and_never_set_again(
 
 #[test]
 fn who_is_offered_all_that_it_can_use_is_not_held_back() {
-    // In 20 ms 1 MB/s sends 20,000 bytes, four times 5,000.
+    // 1 MB/s sends 20,000 bytes in 20 ms, which is four times 5,000.
     for (used, bound) in [(4_999, 0), (5_000, 0), (5_001, 1)] {
         let mut cgroup = slow();
         let mut socket = throttle_socket { counted: 1, used, since: SECOND, ..Default::default() };
@@ -322,7 +322,7 @@ fn who_is_offered_all_that_it_can_use_is_not_held_back() {
     }
 }
 
-/// What `fair_rate` makes of a flow.
+/// Returns the flow after `fair_rate`.
 fn updated(
     before: throttle_flow,
     limit: &throttle_state,
@@ -358,7 +358,7 @@ fn any_flow() -> impl Strategy<Value = throttle_flow> {
     (times, parts).prop_map(|((ago, rtt), (arrived, fair, cut, bound))| throttle_flow {
         arrived: 5_000 + arrived,
         arrived_before: 5_000,
-        // Another processor may have come in between.
+        // Another CPU may have updated the flow in between.
         updated: 10 * SECOND + MILLI - ago,
         fair_rate: fair,
         rtt,
@@ -380,7 +380,7 @@ proptest! {
         let now = 10 * SECOND;
         let limit = limited(rate, burst);
         let mut cgroup = both(limit);
-        // In thousandths of what the limit lets through in a second.
+        // In thousandths of what the limit passes in a second.
         let scaled = |it: u64| rate / 1_000 * it;
         let flow = throttle_flow {
             arrived: scaled(flow.arrived),

@@ -1,8 +1,8 @@
-//! Messages of DNS where the bucket is full: that they pass, and that nobody gains by looking like one.
+//! Tests that DNS messages pass when the bucket is full, and that no other packets gain by looking like them.
 
 use super::*;
 
-/// The burst of these limits, of which there is the rate's part beside the rate.
+/// The burst of these limits. Its bytes add to those of the rate.
 const SHORT: Duration = Duration::from_millis(20);
 const MILLI: u64 = 1_000_000;
 
@@ -10,16 +10,17 @@ fn armed(rate: u64) -> ThrottleState {
     ThrottleState::armed(&limits(rate, SHORT), NANOS)
 }
 
-/// What DNS may have beside what the limit gives everybody: an eighth of the rate and 200 packets a second.
+/// Returns what DNS may use beside the shared limit: an eighth of the rate, and 200 packets a second.
 fn allowance(rate: u64, packet: u32) -> u64 {
     (rate / 8).min(200 * u64::from(packet))
 }
 
-/// Bytes that passed in ten seconds beside a flood of large packets, of a kind of packet that comes as fast as it can.
+/// Floods with one kind of packet, beside a flood of large packets. Returns the bytes of both that passed in ten
+/// seconds.
 fn flooded_by(rate: u64, bytes: u32, what: What) -> (u64, u64) {
     let mut state = armed(rate);
     let (mut these, mut others) = (0, 0);
-    // The others first: so they have whatever the bucket has.
+    // The others come first, so they get whatever the bucket has.
     let step = (u64::from(bytes) * NANOS / rate / 8).max(1_000);
     for at in (0..10 * NANOS).step_by(usize::try_from(step).unwrap()) {
         others += 1_500 * u64::from(offer(&mut state, NANOS + at, 1_500));
@@ -35,7 +36,7 @@ fn answers_of_every_size_come_beside_a_flood_of_anything() {
             for size in [100, 400, 1_232] {
                 let mut state = armed(rate);
                 let (mut asked, mut came) = (0, 0);
-                // Four a second, in pairs (an address of each kind): what 50 kB/s have for large ones.
+                // Four large messages a second, in pairs (one for each kind of address), are what 50 kB/s allow.
                 for at in (0..20 * NANOS).step_by(200_000) {
                     offer(&mut state, NANOS + at, flood);
                     if at % (500 * MILLI) == 0 {
@@ -58,7 +59,7 @@ fn a_flood_from_a_port_of_dns_gains_the_allowance_at_the_most_and_both_have_the_
         for bytes in [300, 1_280] {
             let (plain, before) = flooded_by(rate, bytes, What::Plain);
             let (these, others) = flooded_by(rate, bytes, What::Dns);
-            // Ten seconds and 400 ms of it, and a packet or two in each bucket.
+            // Ten seconds, 400 ms, and one or two packets in each bucket.
             let most = 104 * allowance(rate, bytes) / 10;
             let slack = 4 * u64::from(bytes) + 3_000;
             assert!(these <= plain + most + slack, "{these}, not {plain}, at {rate} B/s");

@@ -1,15 +1,15 @@
-//! The states of both directions, which lie in one value; and the numbers that user space shares with the packet program.
+//! Tests the states of both directions in one value, and the numbers that user space shares with the packet program.
 
 use super::*;
 
-/// Two rates whose ticks are not the same.
+/// Two rates with different ticks.
 const RATES: [u64; 2] = [6_000, 100_000_000_000];
 
 fn armed(rate: u64, now: u64) -> ThrottleState {
     ThrottleState::armed(&limits(rate, Duration::from_millis(20)), now)
 }
 
-/// A download and an upload that have each been used, the reserve and DNS differently.
+/// Creates the states of a download and an upload, both partly used up. The reserve and DNS differ.
 fn used(download: u64, upload: u64) -> types::throttle_cgroup {
     let of = |rate| {
         let mut state = armed(rate, DAY).0;
@@ -56,10 +56,10 @@ fn a_download_with_a_queue_keeps_the_times_of_what_has_come_to_the_cgroup() {
         assert_eq!(put(new, false), new);
         let kept = put(new, true);
         assert_eq!(nanos(&kept.0), [DAY + 3, DAY + 5, DAY + 7]);
-        // All else is the new one's.
+        // All other fields are those of the new state.
         let types::throttle_state { tat, reserve, dns, .. } = new.0;
         assert_eq!(ThrottleState(types::throttle_state { tat, reserve, dns, ..kept.0 }), new);
-        // Nothing is limited any more, or was before.
+        // The limit is, or was, disarmed.
         assert_eq!(put(ThrottleState::disarmed(), true), ThrottleState::disarmed());
         let mut both = types::throttle_cgroup::default();
         new.put(&mut both, AttachType::INET_INGRESS, true).unwrap();
@@ -87,7 +87,7 @@ fn what_is_known_of_the_senders_stays_known_in_proportion_when_a_limit_changes()
         expected.0.flow = types::throttle_flow { fair_rate, ..flow };
         assert_eq!(changed, expected, "{rate}");
     }
-    // What cannot be is not known.
+    // An impossible value counts as unknown.
     state.0.flow.fair_rate = u64::MAX;
     assert_eq!(state.changed_to(&limits(100_000_000_000), DAY).0.flow.fair_rate, 0);
     let off = ThrottleState::disarmed().changed_to(&limits(1_000), DAY);

@@ -1,5 +1,5 @@
-//! The limit as the packet program computes it: the encoding from here, the arithmetic from the same C
-//! headers that the program is made of.
+//! Tests the limit that the packet program computes. The encoding is from this crate, the arithmetic from the program's
+//! own C headers.
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ fn limits(rate: u64, burst: Duration) -> Limits {
     }
 }
 
-/// What a packet is, beside its length.
+/// The kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum What {
     Plain,
-    /// A segment of TCP, of whose socket nothing is in flight.
+    /// A TCP segment, sent while nothing of its socket is in flight.
     Lone,
     /// A datagram from or to a port of DNS.
     Dns,
 }
 
-/// A packet of `bytes` at `now`: does it pass?
+/// Offers a packet of `bytes` at `now`. Returns whether it passes.
 fn offer(state: &mut ThrottleState, now: u64, bytes: u32) -> bool {
     offer_what(state, now, bytes, What::Plain)
 }
@@ -67,12 +67,12 @@ fn offer_what(state: &mut ThrottleState, now: u64, bytes: u32, what: What) -> bo
     next.is_some()
 }
 
-/// What is let through above the burst of that for which there is a reserve: 50 ms of half the rate.
+/// Returns the bytes that pass beyond the burst through the reserve: 50 ms of half the rate.
 fn reserve(rate: u64) -> u64 {
     rate / 40
 }
 
-/// Log-uniform, so that every order of magnitude is tried as often as the next.
+/// Generates rates of every magnitude with the same probability (log-uniform).
 fn any_rate() -> impl Strategy<Value = u64> {
     (3.0..=11.0_f64).prop_map(|exponent| {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -90,7 +90,7 @@ proptest! {
     fn the_cost_of_any_packet_at_any_rate_is_right_to_a_thousandth(rate in any_rate(), bytes in any_bytes()) {
         let state = ThrottleState::armed(&limits(rate, Duration::ZERO), 0).0;
         let ticks = u128::from(native::gcra_cost(state.cost, state.tick_shift, bytes));
-        // Exact: bytes / rate seconds. Compare ticks * rate with bytes * 1e9 * 2^shift.
+        // The exact cost is bytes / rate seconds. So compare ticks * rate with bytes * 1e9 * 2^shift.
         let got = ticks * u128::from(rate);
         let exact = (u128::from(bytes) * u128::from(NANOS)) << state.tick_shift;
         prop_assert!(got.abs_diff(exact) * 1_000 <= exact, "{ticks} ticks of 2^-{} ns", state.tick_shift);
@@ -108,7 +108,7 @@ proptest! {
         let duration = 2_000 * packet_ns.max(2) + 4 * burst_ms * 1_000_000;
         let offers = (duration / step).min(50_000);
         let elapsed = offers * step;
-        // Where half a packet's time is below a nanosecond, the offered load is below twice the rate.
+        // If half of a packet's time is below a nanosecond, the offered load is below twice the rate.
         let passed = (0..=offers).filter(|i| offer(&mut state, start + i * step, bytes)).count() as u64;
         let allowed = u64::try_from(u128::from(elapsed) * u128::from(rate) / u128::from(NANOS)).unwrap()
             + burst_ms * rate / 1_000;
@@ -117,7 +117,7 @@ proptest! {
         let slack = allowed / 1_000 + 2 * u64::from(bytes);
         prop_assert!(got <= allowed + for_small + slack, "{got} bytes of {allowed}");
         let offered = (offers + 1) * u64::from(bytes);
-        // With less tolerance than the gaps between the offers, offers that come a moment early are lost.
+        // If the tolerance is smaller than the gaps between offers, early offers are lost.
         if burst_ms * 1_000_000 >= packet_ns {
             prop_assert!(got + slack >= allowed.min(offered), "{got} bytes of {allowed}");
         }
@@ -148,7 +148,7 @@ proptest! {
             state = state.changed_to(&limits(new, burst), now);
             state = state.changed_to(&limits(old, burst), now);
         }
-        // At most one packet: what the other rate's own limit has cut away.
+        // At most one packet passes, for the part that the other rate's limit has cut off.
         let again = (0..10).filter(|_| offer(&mut state, now, bytes)).count();
         prop_assert!(again <= 1, "{again} packets");
     }
@@ -165,7 +165,7 @@ fn the_widest_numbers_do_not_overflow() {
         };
         let state = ThrottleState::armed(&limits, 20 * 365 * DAY).0;
         assert!(state.tick_shift < COST_SHIFT);
-        // As in gcra_cost(), but checked.
+        // Like gcra_cost(), but with overflow checks.
         assert!(MAX_BYTES.checked_mul(state.cost).is_some());
         assert!(state.horizon < u64::MAX / 2);
         assert_eq!(state.tolerance >> state.tick_shift, 3_600 * NANOS);
@@ -175,7 +175,7 @@ fn the_widest_numbers_do_not_overflow() {
 #[test]
 fn limits_are_encoded_in_the_finest_ticks_that_their_rate_needs() {
     let burst = Duration::from_millis(250);
-    // At 6 kB/s a byte's cost is not whole (…666.7), at 100 GB/s a nanosecond is too coarse for it.
+    // At 6 kB/s the cost of a byte is not whole (…666.7). At 100 GB/s a nanosecond is too coarse for it.
     for (rate, tick_shift, cost, longest_packet) in
         [(6_000, 0, 2_796_202_666_667, 174_762_666_666), (100_000_000_000, 13, 167_772, 85_899_264)]
     {
@@ -215,7 +215,7 @@ fn a_change_keeps_as_time_what_was_used_up_as_far_as_the_new_limits_allow() {
     for (old, new) in [(slow, fast), (fast, slow), (slow, slow)] {
         let armed = ThrottleState::armed(&old, now);
         let types::throttle_state { tick_shift, horizon, .. } = armed.0;
-        // How far the TAT is ahead after the change, in nanoseconds.
+        // Returns how far the TAT is ahead after the change, in nanoseconds.
         let kept = |ahead: u64| {
             let mut state = armed;
             state.0.tat += ahead;
@@ -260,7 +260,7 @@ fn counters_add_up_and_what_is_counted_since_is_never_below_zero() {
 
 #[test]
 fn a_packet_larger_than_the_burst_passes_and_is_paid_for() {
-    // 20 ms at 125 kB/s are 2,500 bytes; a GSO packet has 64 kB, one of BIG TCP up to 512 kB.
+    // 20 ms at 125 kB/s are 2,500 bytes. A GSO packet has 64 kB, a BIG TCP packet up to 512 kB.
     let mut state = ThrottleState::armed(&limits(125_000, Duration::from_millis(20)), NANOS);
     for bytes in [65_536, 524_280] {
         let mut now = NANOS * u64::from(bytes);
@@ -305,7 +305,7 @@ fn what_has_a_reserve_has_half_beside_a_flood_and_no_more_than_the_rate() {
         let mut state = ThrottleState::armed(&limits(rate, Duration::from_millis(20)), NANOS);
         let (mut reserved, mut others) = (0, 0);
         for at in (0..60 * NANOS).step_by(100_000) {
-            // The others first: so they have whatever the bucket has.
+            // The others come first, so they get whatever the bucket has.
             others += 1_400 * u64::from(offer(&mut state, NANOS + at, 1_400));
             reserved +=
                 u64::from(bytes) * u64::from(offer_what(&mut state, NANOS + at, bytes, what));

@@ -1,4 +1,4 @@
-//! Which addresses are local (`programs/traffic.h`).
+//! Tests which addresses are local (`programs/traffic.h`).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! What becomes of a packet, whose packet it is, and what is counted: the packet programs, run on this machine.
+//! Tests the packet programs on this machine: verdicts, traffic classes, and counters.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -32,12 +32,12 @@ pub(crate) fn place(state: ThrottleState, egress: bool) -> Place {
     if egress { Place::upload(state) } else { Place::download(state) }
 }
 
-/// Whether the packet passes.
+/// Tells whether the packet passes.
 pub(crate) fn passes(place: &mut Place, packet: &Packet, egress: bool, now: u64) -> bool {
     if egress { place.send(packet, now).passed } else { place.receive(packet, now).passed }
 }
 
-/// With its bucket, its reserve and that for DNS all used up.
+/// Creates a cgroup with the bucket, the reserve and the bucket for DNS all used up.
 pub(crate) fn full(egress: bool) -> Place {
     let mut place = place(limited(0), egress);
     let dns = Shape { port: 53, ..Shape::of(1_280) }.packet();
@@ -70,7 +70,7 @@ proptest! {
             prop_assert!(passed || is_armed);
         }
         prop_assert_eq!(Counters::from(place.counters), expected);
-        // What windows are steered by is what is limited of a download.
+        // Windows depend on the limited part of a download.
         let arrived = place.cgroup.download.flow.arrived;
         prop_assert_eq!(arrived, if is_armed && !egress { wire } else { 0 });
     }
@@ -109,7 +109,7 @@ proptest! {
         let segment = Shape { tcp: Some(3), payload: 1_000, ..Shape::DATAGRAM }.packet();
         let in_flight = sacked + lost + others;
         let packet = Packet { socket: TCP, in_flight, sacked, lost, sent_again, ..segment };
-        // As the kernel reckons: what it has sent again is on its way once more.
+        // The kernel counts a segment that it has sent again as in flight.
         prop_assert_eq!(place.send(&packet, SECOND).passed, others + sent_again == 0);
     }
 
@@ -150,14 +150,14 @@ proptest! {
     fn of_congestion_the_more_are_told_the_fuller_the_second_half_is(
         fill in 0..1_000_u64, random: u32,
     ) {
-        // A burst of a second, filled in thousandths: 125 bytes are one of them.
+        // A burst of a second, filled in thousandths. 125 bytes are one thousandth.
         let mut place = place(limited(1_000), false);
         let filler = Packet { length: 125, ..Shape::of(125).packet() };
         for _ in 0..fill {
             prop_assert!(place.receive(&filler, SECOND).passed);
         }
         let outcome = place.receive(&Packet { random, ..Shape::of(125).packet() }, SECOND);
-        // The chance is the part of the second half that is full.
+        // The probability is the part of the second half that is full.
         let least = u64::from(random >> 16) * 500 / 65_536;
         let above = fill.saturating_sub(500);
         if above > least + 1 {
@@ -168,7 +168,7 @@ proptest! {
     }
 }
 
-/// Fills the bucket of an upload with departures at this device, and returns when the next packet is to leave.
+/// Fills the bucket of an upload with departures at this device. Returns when the next packet leaves.
 fn leaves(devices: &[u32], through: u32, packet: &Packet) -> u64 {
     let fq = Departures::Fq(devices.iter().copied().collect());
     let mut place = Place::upload(state(1_000, Traffic::All, fq));
@@ -243,7 +243,7 @@ fn a_lone_segment_has_a_reserve_only_if_it_is_sent_and_nothing_is_in_flight() {
     };
     let lone = Packet { socket: TCP, ..segment.packet() };
     assert!(passes(&mut filled(true), &lone, true, SECOND));
-    // Of five two have arrived, and three are lost.
+    // Of five segments two have arrived, and three are lost.
     let none = Packet { in_flight: 5, sacked: 2, lost: 3, ..lone.clone() };
     assert!(passes(&mut filled(true), &none, true, SECOND));
     for other in [

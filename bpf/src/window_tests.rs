@@ -1,4 +1,4 @@
-//! The windows that the sockops program offers (`programs/sockops.h`), run on this machine: every time in its unit.
+//! Runs the sockops program (`programs/sockops.h`) on this machine, and tests its windows, each time in its own unit.
 
 use proptest::prelude::*;
 
@@ -19,12 +19,12 @@ fn place(rate: u64, burst: u64) -> Place {
     Place::download(ThrottleState::armed(&limits(rate, burst, Departures::Never), SECOND))
 }
 
-/// A socket that takes part in the sharing, and has received so much in the last round trip.
+/// Creates a socket that takes part in the sharing, with these bytes received in the last round trip.
 fn socket(used: u64) -> types::throttle_socket {
     types::throttle_socket { counted: 1, used, since: SECOND, ..Default::default() }
 }
 
-/// With a receiver's estimate of the round trip time of so many microseconds.
+/// Creates an acknowledgement with the receiver's estimate of the round trip time, in microseconds.
 fn acknowledgement(rtt_us: u32) -> Acknowledgement {
     Acknowledgement { received: 1 << 40, rcv_rtt: 8 * rtt_us, srtt: 0, mss: MSS, random: 0 }
 }
@@ -40,14 +40,14 @@ proptest! {
         let both = Acknowledgement { rcv_rtt: 8 * rtt_us + eighths, srtt: 8 * other, ..it };
         let share = u128::from(rate) * u128::from(rtt) / u128::from(SECOND);
         let more = (u128::from(random) * u128::from(MSS)) >> 32;
-        // Whole segments, of which there are two at the least, without what the kernel would round up.
+        // Whole segments, at least two, minus what the kernel would round up.
         let meant = if share <= 2 * u128::from(MSS) { 2 * u128::from(MSS) } else { share + more };
         let whole = meant / u128::from(MSS) * u128::from(MSS) / 128 * 128;
         for it in [it, sender, both] {
             let mut place = place(rate, BURST);
             let window = it.window(&mut place.cgroup, &mut socket(1 << 60), SECOND + 1);
             let expected = u32::try_from(whole).ok().filter(|it| *it < i32::MAX.unsigned_abs());
-            // One microsecond of the rate may be cut off, which may be a segment less.
+            // The program may truncate one microsecond of the rate, which may cost a segment.
             let off = u128::from(rate / 1_000_000 + 1 + u64::from(MSS) + 128);
             match (window, expected) {
                 (Some(window), _) => prop_assert!(u128::from(window).abs_diff(whole) <= off, "{window}, not {whole}"),
@@ -106,7 +106,7 @@ proptest! {
         prop_assert_eq!(next(first, SECOND), first);
         prop_assert_eq!(next(first + came, SECOND + rtt - 1), first);
         prop_assert_eq!(next(first + came, SECOND + rtt), came);
-        // After a pause of more than four round trips it begins anew.
+        // After a pause of more than four round trips the socket starts again.
         prop_assert_eq!(next(first + 3 * came, SECOND + 5 * rtt), 2 * came);
         prop_assert_eq!(next(first + 4 * came, SECOND + 9 * rtt + 1), first);
     }
@@ -116,7 +116,7 @@ proptest! {
 fn a_connection_begins_with_a_thirty_second_part_of_the_burst_at_every_rate() {
     for rate in RATES {
         for burst in [0, 20 * MILLI, BURST, 3_600 * SECOND] {
-            // No more than ten seconds count.
+            // At most ten seconds count.
             let part = u128::from((burst / 32).min(10 * SECOND));
             let packets = u128::from(rate) * part / u128::from(1_500 * SECOND);
             let meant = u32::try_from(packets.clamp(4, 10)).unwrap();
@@ -129,7 +129,7 @@ fn a_connection_begins_with_a_thirty_second_part_of_the_burst_at_every_rate() {
 fn without_any_round_trip_time_no_window_is_offered() {
     let it = acknowledgement(0);
     assert_eq!(it.window(&mut place(1_000, BURST).cgroup, &mut socket(1), SECOND), None);
-    // Less than a microsecond is none.
+    // Less than a microsecond counts as none.
     let short = Acknowledgement { rcv_rtt: 7, srtt: 7, ..it };
     assert_eq!(short.window(&mut place(1_000, BURST).cgroup, &mut socket(1), SECOND), None);
     let mut disarmed = types::throttle_cgroup::default();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Of the kernel's own types no more than what is read here; libbpf finds the places in the running
- * kernel's type information.
+ * The parts of kernel types that the programs read. libbpf finds their offsets in the running kernel's type
+ * information.
  */
 #ifndef CHADTHROTTLE_KERNEL_TYPES_H
 #define CHADTHROTTLE_KERNEL_TYPES_H

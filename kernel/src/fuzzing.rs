@@ -82,7 +82,6 @@ pub fn proc_cgroup(text: &[u8]) {
 
 /// Checks the parser of `/proc/PID/fdinfo/FD`. It finds a link, a program or a map whatever follows, even paths that
 /// are not text. Only numbers count.
-/// need not be text), and only a number counts.
 pub fn fdinfo(text: &[u8]) {
     let told = |line: &str| text.windows(line.len()).any(|part| part == line.as_bytes());
     match parse_fdinfo(text) {

@@ -364,7 +364,7 @@ mod tests {
         assert!(several.starts_with("there is no process 7; and process 8 lives in"), "{several}");
     }
 
-    /// Whoever ended that process here would end a stranger's.
+    /// Ending the process with that pid here would end a stranger's process.
     #[test]
     fn nobody_is_told_to_end_a_process_whose_pid_is_of_another_namespace() {
         for elsewhere in [true, false] {

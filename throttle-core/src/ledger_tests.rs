@@ -115,7 +115,7 @@ fn torn_and_foreign_files_are_told_and_left_alone() {
         found.unreadable.iter().map(|(path, _)| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(names, ["1.json", "3.json", "4.json", "5.json"]);
     assert!(found.unreadable[3].1.contains("version 99"), "{:?}", found.unreadable[3]);
-    // A name whose file cannot be read is taken all the same.
+    // A name with an unreadable file is taken too.
     assert_eq!(ledger.free_name(&lock, |_| false), "6");
     assert_eq!(ledger.free_name(&lock, |name| name == "6"), "7");
 }
@@ -145,7 +145,7 @@ fn a_ledger_that_cannot_be_written_says_so() {
     assert!(error.to_string().contains("cannot make the folder"), "{error}");
 }
 
-/// Its stage, and what it has learnt since, do not make it another one.
+/// A new stage and new fields do not make it another throttle's entry.
 #[test]
 fn an_entry_is_told_from_another_of_its_name_by_owner_cgroup_and_programs() {
     let (_dir, ledger) = ledger();

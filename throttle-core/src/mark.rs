@@ -97,7 +97,7 @@ mod tests {
         fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name()).collect()
     }
 
-    /// There was none when it was looked for.
+    /// The mark did not exist at the first look.
     #[test]
     fn who_comes_second_takes_the_mark_of_who_came_first() {
         let folder = tempfile::tempdir().unwrap();
@@ -150,7 +150,7 @@ mod tests {
         shared(&FileSystem, &file).unwrap_err();
     }
 
-    /// Threads of one process, and others that sweep up drafts at their start meanwhile.
+    /// Threads of one process write, while others sweep up drafts at their start.
     #[test]
     fn all_who_start_at_once_share_one_mark() {
         const AT_ONCE: usize = 4;
@@ -165,7 +165,7 @@ mod tests {
                 };
                 let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(one)).collect();
                 start.wait();
-                // Fewer than one waits for.
+                // Fewer sweeps than a writer waits for.
                 let mut swept = 0;
                 while swept < MAX_RACES / 2 && !threads.iter().all(ScopedJoinHandle::is_finished) {
                     let drafts = files(dir).into_iter().filter(|it| *it != "mark");

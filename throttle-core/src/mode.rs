@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(departures(DeparturesWish::Fq, &with), Ok(fq));
         assert_eq!(departures(DeparturesWish::Fq, &without), Err(Refusal::NoFq));
         assert_eq!(departures(DeparturesWish::Off, &with), Ok(none));
-        // Another network namespace, whose device of the same number has none: it counts.
+        // In another network namespace, the device with the same number has no fq. The number still counts.
         assert_eq!(departures(DeparturesWish::Auto, &[&with[..], &without].concat()), Ok(fq));
     }
 

@@ -14,7 +14,7 @@ fn level(number: u64, flags: AttachFlags, programs: &[u32]) -> Level {
     Level { cgroup: CgroupId(number), path: format!("/{number}").into(), list }
 }
 
-/// The lists of a cgroup and its ancestors, nearest first, and what runs.
+/// Creates the lists of a cgroup and its ancestors, nearest first, and the programs in force.
 fn lineage(lists: &[(AttachFlags, &[u32])], in_force: &[u32]) -> Lineage {
     let levels = lists.iter().zip(1..);
     Lineage {
@@ -33,7 +33,7 @@ fn where_nothing_is_attached_or_all_lists_are_of_many_anybody_may_join() {
         vec![NOTHING, NOTHING],
         vec![(MULTI, &[1][..]), NOTHING],
         vec![NOTHING, (MULTI, &[1, 2])],
-        // The nearest one decides: it keeps the one above out of force already.
+        // The nearest list decides, because it already puts the one above out of force.
         vec![NOTHING, (MULTI, &[1]), (OVERRIDE, &[2])],
         vec![(MULTI, &[1]), (OVERRIDE, &[2])],
         vec![NOTHING, (MULTI, &[1]), (NONE, &[2])],
@@ -115,7 +115,7 @@ fn what_came_between_the_two_looks_is_noticed_although_it_never_ran() {
     let before = lineage(&[NOTHING, NOTHING], &[]);
     let after = lineage(&[(MULTI, &[99]), (OVERRIDE, &[7])], &[99]);
     assert_eq!(gone(&before, &after), [(7, Some("/2".to_owned()))]);
-    // Another one beside ours puts it out of force as well.
+    // Another program beside ours puts it out of force too.
     let beside = lineage(&[(MULTI, &[5, 99]), (OVERRIDE, &[7])], &[5, 99]);
     assert_eq!(gone(&before, &beside), []);
 }

@@ -31,7 +31,7 @@ fn a_living_owner_means_whatever_it_has_written() {
     for persist in [false, true] {
         for stage in [Stage::Intent, Stage::Attached, Stage::Removing] {
             assert!(is_meant(&entry(persist, stage), Some(true), true));
-            // One that cannot be told from here may live.
+            // An owner with an unknown fate may be alive.
             assert!(is_meant(&entry(persist, stage), None, true));
         }
     }

@@ -2,15 +2,14 @@ use std::fs;
 
 use super::*;
 
-/// A folder as a cgroup is one, with these processes in it.
+/// Creates a folder like a cgroup's, with these processes.
 fn cgroup(path: &Path, processes: &str) -> PathBuf {
     fs::create_dir_all(path).unwrap();
     fs::write(path.join("cgroup.procs"), processes).unwrap();
     path.to_owned()
 }
 
-/// The neighbours of this process in a cgroup with these processes, and whether there may be more, where the user has named
-/// that number.
+/// Returns this process's neighbours in a cgroup with these processes, and the result. The user has named `named`.
 fn beside_this(processes: &str, named: u32) -> (Vec<u32>, Resolved) {
     let dir = tempfile::tempdir().unwrap();
     let resolved = Resolved {
@@ -31,7 +30,7 @@ fn beside_this(processes: &str, named: u32) -> (Vec<u32>, Resolved) {
 #[test]
 fn a_process_is_no_neighbour_of_itself_whichever_of_its_threads_was_named() {
     let (this, parent) = (std::process::id(), std::os::unix::process::parent_id());
-    // A number that is nobody's has ended meanwhile; one that is told twice is one.
+    // A number without a process has ended meanwhile. A number that is listed twice counts once.
     let listed = format!("{this}\n{parent}\n{}\n{this}\n{parent}\n", u32::MAX);
     let (pids, resolved) = beside_this(&listed, this);
     assert_eq!((pids, resolved.neighbours_hidden, resolved.thread_of), (vec![parent], false, None));

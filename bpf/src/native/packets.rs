@@ -1,4 +1,4 @@
-//! The packet programs as a whole, compiled for this machine: given packets and a clock.
+//! The complete packet programs, compiled for this machine, with packets and a clock as input.
 
 use std::ffi::c_int;
 
@@ -9,45 +9,45 @@ use zerocopy::IntoBytes;
 use crate::state::ThrottleState;
 use crate::throttle::types;
 
-/// What a packet carries for those that see it next: `skb->mark` and `skb->priority`.
+/// The data that a packet carries to the next program: `skb->mark` and `skb->priority`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) mark: u32,
     pub(crate) priority: u32,
 }
 
-/// A packet, and what the kernel knows beside it.
+/// A packet, and the kernel's further data about it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Packet {
-    /// Its headers; what is behind them nobody reads.
+    /// The packet's headers. No program reads the bytes after them.
     pub(crate) headers: Vec<u8>,
-    /// Its length, with what is behind the headers.
+    /// The packet's length, including the bytes after the headers.
     pub(crate) length: u32,
-    /// How many segments GSO or GRO has put together; 0 where nobody has counted them.
+    /// The number of segments that GSO or GRO has merged; 0 if unknown.
     pub(crate) gso_segs: u32,
-    /// The payload of each of them.
+    /// The payload of each segment.
     pub(crate) gso_size: u32,
     /// The `EtherType`.
     pub(crate) protocol: u16,
-    /// The device that it leaves through.
+    /// The device through which the packet leaves.
     pub(crate) device: u32,
-    /// The protocol of its socket; 0 for none.
+    /// The protocol of the packet's socket; 0 without a socket.
     pub(crate) socket: u8,
-    /// That socket makes whole IP packets of that protocol by itself (`SOCK_RAW`).
+    /// The socket makes whole IP packets of that protocol by itself (`SOCK_RAW`).
     pub(crate) is_raw: bool,
-    /// That socket is not the cgroup's.
+    /// The socket does not belong to the cgroup.
     pub(crate) is_foreign: bool,
-    /// Segments of a socket of TCP that were sent and not acknowledged, as far as nothing else is known of them.
+    /// Segments that a TCP socket has sent and that are not acknowledged.
     pub(crate) in_flight: u32,
-    /// So many of them have arrived all the same,
+    /// The part of them that has arrived out of order.
     pub(crate) sacked: u32,
-    /// so many have not,
+    /// The part of them that is lost.
     pub(crate) lost: u32,
-    /// and so many were sent again.
+    /// The part of them that was sent again.
     pub(crate) sent_again: u32,
-    /// What the programs are given for a random number.
+    /// The random number that the programs get.
     pub(crate) random: u32,
-    /// When it is to leave (`skb->tstamp`).
+    /// The packet's departure time (`skb->tstamp`).
     pub(crate) leaves: u64,
     pub(crate) mark: Mark,
 }
@@ -76,32 +76,32 @@ impl Packet {
         }
     }
 
-    /// The same behind a link header of that length.
+    /// Returns the packet behind a link header of this length.
     pub(crate) fn behind(&self, base: u32) -> Self {
         let mut headers = vec![0xaa; base as usize];
         headers.extend(&self.headers);
         Self { headers, length: self.length + base, ..self.clone() }
     }
 
-    /// `wire_bytes`: what it is charged for. `base`: the bytes of a link header.
+    /// Returns the result of `wire_bytes`, which the packet is charged for. `base` is the size of the link header.
     pub(crate) fn wire_bytes(&self, base: u32) -> u32 {
         native::wire_bytes(&mut self.raw(0), &self.headers, base)
     }
 }
 
-/// What became of a packet.
+/// The result for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) passed: bool,
-    /// When it is to leave (`skb->tstamp`); 0: at once.
+    /// The packet's departure time (`skb->tstamp`); 0 for none.
     pub(crate) leaves: u64,
-    /// Its sender was told of congestion.
+    /// The program told the packet's sender about congestion.
     pub(crate) told: bool,
-    /// What it carries now.
+    /// The packet's mark after the program.
     pub(crate) mark: Mark,
 }
 
-/// Which program looks at a packet (`enum native_program`).
+/// The program to run (`enum native_program`).
 #[derive(Debug, Clone, Copy)]
 enum Program {
     Ingress,
@@ -115,22 +115,22 @@ enum Program {
 pub(crate) struct Place {
     pub(crate) cgroup: types::throttle_cgroup,
     pub(crate) counters: types::throttle_counters,
-    /// Of the one socket that is not TCP's.
+    /// The waiting packets of the one socket that is not TCP.
     pub(crate) waiting: types::throttle_waiting,
-    /// What dropped packets are marked with; all zero: they are not marked.
+    /// The mark of dropped packets; all zero for no mark.
     pub(crate) dropped: Mark,
-    /// Downloads have a queue.
+    /// The load has a queue for downloads.
     pub(crate) queued: bool,
 }
 
 impl Place {
-    /// One whose uploads are limited.
+    /// Creates a cgroup with limited uploads.
     pub(crate) fn upload(state: ThrottleState) -> Self {
         let cgroup = types::throttle_cgroup { upload: state.0, ..Default::default() };
         Self { cgroup, ..Default::default() }
     }
 
-    /// One whose downloads are limited.
+    /// Creates a cgroup with limited downloads.
     pub(crate) fn download(state: ThrottleState) -> Self {
         let cgroup = types::throttle_cgroup { download: state.0, ..Default::default() };
         Self { cgroup, ..Default::default() }
@@ -144,12 +144,12 @@ impl Place {
         self.judge(packet, now, Program::Ingress)
     }
 
-    /// Has the program of the download's queue look at a packet, which begins with its Ethernet header.
+    /// Runs the program of the download's queue on a packet, which begins with its Ethernet header.
     pub(crate) fn queue(&mut self, packet: &Packet, now: u64) -> Outcome {
         self.judge(packet, now, Program::Queue)
     }
 
-    /// Whether a packet is redirected to the queue, and the addresses and ports of the socket that was looked for.
+    /// Tells whether a packet is redirected to the queue. Also returns the addresses and ports of the socket look-up.
     pub(crate) fn redirect(&mut self, packet: &Packet) -> (bool, Vec<u8>) {
         let (verdict, raw) = self.run(packet, 0, Program::Redirect);
         let is_redirected = verdict == 7;
@@ -158,7 +158,7 @@ impl Place {
         (is_redirected, raw.tuple[..raw.looked_up as usize].to_vec())
     }
 
-    /// Whether the socket of a packet that comes in is the cgroup's from then on.
+    /// Tells whether a received packet registers its socket as the cgroup's.
     pub(crate) fn enlists(&mut self, packet: &Packet) -> bool {
         self.run(packet, 0, Program::Ingress).1.enlisted != 0
     }

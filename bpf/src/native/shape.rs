@@ -1,29 +1,29 @@
-//! Packets as their protocols make them, for the packet programs.
+//! Packets in the format of their protocols, for the packet programs.
 
 use proptest::prelude::*;
 
 use super::packets::Packet;
 
-/// The protocols' numbers.
+/// The number of UDP; TCP's follows.
 pub(crate) const UDP: u8 = 17;
 pub(crate) const TCP: u8 = 6;
 /// The number of a device with `fq`.
 pub(crate) const FQ: u32 = 7;
 
-/// What a packet looks like, in the words of its protocols.
+/// The format of a packet, in terms of its protocols.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) is_ipv6: bool,
-    /// Words of options behind the header of IPv4.
+    /// Words of options after the IPv4 header.
     pub(crate) options: u8,
-    /// Words of options behind the header of TCP; none: a datagram of UDP.
+    /// Words of options after the TCP header. `None` for a UDP datagram.
     pub(crate) tcp: Option<u8>,
-    /// The header that makes room for the length of a packet above 64 kB.
+    /// The packet has the header for lengths above 64 kB.
     pub(crate) is_jumbo: bool,
     pub(crate) payload: u32,
     /// The payload of a segment.
     pub(crate) mss: u32,
-    /// Whether the kernel has counted the segments: not those that a virtual machine's host has put together.
+    /// The kernel has counted the segments. It does not if a virtual machine's host has merged them.
     pub(crate) is_counted: bool,
     pub(crate) port: u16,
 }
@@ -40,7 +40,7 @@ impl Shape {
         port: 4_000,
     };
 
-    /// One that has `bytes` on the wire, in one piece.
+    /// Creates a single packet with `bytes` on the wire.
     pub(crate) fn of(bytes: u32) -> Self {
         Self { payload: bytes - 28, ..Self::DATAGRAM }
     }
@@ -53,7 +53,7 @@ impl Shape {
         self.tcp.map_or(8, |options| 20 + 4 * u32::from(options))
     }
 
-    /// By the protocols: each segment has the headers of IP and of its transport, and that of a jumbogram none of them.
+    /// Returns the bytes on the wire. Each segment has the IP and transport headers, but never that of a jumbogram.
     pub(crate) fn on_the_wire(self) -> u32 {
         let ip = if self.is_ipv6 { 40 } else { 20 + 4 * u32::from(self.options) };
         self.payload + self.segments() * (ip + self.transport())

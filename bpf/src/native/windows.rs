@@ -9,18 +9,18 @@ use crate::throttle::types;
 
 /// `BPF_SOCK_OPS_RWND_INIT`.
 pub(crate) const FIRST_WINDOW: u32 = 2;
-/// `BPF_SOCK_OPS_HDR_OPT_LEN_CB`: a segment is about to be made.
+/// `BPF_SOCK_OPS_HDR_OPT_LEN_CB`: the kernel is about to make a segment.
 pub(crate) const SEGMENT: u32 = 14;
-/// `BPF_SOCK_OPS_WRITE_HDR_OPT_CB`: its window has been chosen.
+/// `BPF_SOCK_OPS_WRITE_HDR_OPT_CB`: the kernel has chosen the window.
 pub(crate) const CHOSEN: u32 = 15;
 
 pub(crate) const AF_INET: u32 = 2;
 pub(crate) const AF_INET6: u32 = 10;
 
-/// The clamp of a socket whose window nobody limits.
+/// The clamp of a socket without a limited window.
 pub(crate) const UNCLAMPED: u32 = i32::MAX.unsigned_abs();
 
-/// About a segment without data of a socket that nobody limits.
+/// Creates a call for a segment without data, of a socket without a limit.
 pub(crate) fn about_nothing(now: u64) -> Call {
     Call {
         now,
@@ -61,9 +61,9 @@ pub(crate) fn about_nothing(now: u64) -> Call {
     }
 }
 
-/// What the sockops program makes of a call.
+/// Runs the sockops program on a call.
 pub(crate) trait Answered {
-    /// What becomes of it. Without `socket` there is no room for what is kept of one.
+    /// Returns the result. Without `socket` there is no storage for the socket's data.
     fn answered(
         self,
         cgroup: &mut types::throttle_cgroup,
@@ -79,7 +79,7 @@ impl Answered for Call {
     ) -> Self {
         let socket = socket.map(IntoBytes::as_mut_bytes);
         let returned = native::sockops(&mut self, cgroup.as_mut_bytes(), socket);
-        // The kernel takes anything else for a refusal.
+        // The kernel treats any other value as a refusal.
         assert_eq!(returned, 1);
         self
     }
@@ -89,8 +89,7 @@ impl Answered for Call {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Acknowledgement {
     pub(crate) received: u64,
-    /// The receiver's estimate of the round trip time and the sender's, as the kernel keeps them: in eighths of
-    /// microseconds; 0 for none.
+    /// The round trip times of receiver and sender in the kernel's unit, eighths of a microsecond; 0 for none.
     pub(crate) rcv_rtt: u32,
     pub(crate) srtt: u32,
     pub(crate) mss: u32,
@@ -98,7 +97,7 @@ pub(crate) struct Acknowledgement {
 }
 
 impl Acknowledgement {
-    /// The window that the programs let it offer, `None` for any. They leave the socket as it was.
+    /// Returns the window that the programs allow, `None` for any. Checks that they leave the socket unchanged.
     pub(crate) fn window(
         self,
         cgroup: &mut types::throttle_cgroup,
@@ -115,7 +114,7 @@ impl Acknowledgement {
     }
 }
 
-/// The window that a connection begins with, in segments.
+/// Returns the first window of a connection, in segments.
 pub(crate) fn first_window(cgroup: &mut types::throttle_cgroup) -> u32 {
     Call { op: FIRST_WINDOW, ..about_nothing(0) }.answered(cgroup, None).reply
 }
@@ -126,13 +125,13 @@ pub(crate) struct Segment {
     pub(crate) payload: u32,
     pub(crate) mss: u32,
     pub(crate) is_ipv6: bool,
-    /// The rate at which the socket sends by itself.
+    /// The socket's own rate.
     pub(crate) own: u64,
-    /// When it leaves anyway.
+    /// The time at which the segment leaves anyway.
     pub(crate) leaves: u64,
 }
 
-/// The rate that the socket of a segment is given for a moment; 0 for none.
+/// Returns the rate that the segment's socket gets for a moment; 0 for none.
 pub(crate) fn pace(state: &ThrottleState, segment: Segment, now: u64) -> u32 {
     let Segment { payload, mss, is_ipv6, own, leaves } = segment;
     let family = if is_ipv6 { AF_INET6 } else { AF_INET };

@@ -257,7 +257,7 @@ mod tests {
                 let found = hidden.levels.iter().find(|it| it.list.count(id) > 0).unwrap();
                 assert_eq!((found.cgroup, found.mode()), (level.cgroup, ListMode::Override));
             }
-            // Before Linux 6.1 nobody can ask.
+            // Before Linux 6.1 there is no iterator.
             Err(error) => {
                 assert_eq!(error.kind(), crate::error::Kind::Unsupported, "{error}");
                 assert!(!hidden.is_whole && hidden.in_force.len() > before.len());

@@ -1,14 +1,14 @@
-//! Lists of programs, with a kernel that answers as it is told.
+//! Tests lists of programs with a scripted kernel.
 // A list is a range of ids.
 #![allow(clippy::single_range_in_vec_init)]
 
 use super::*;
 use crate::sys::Queried;
 
-/// A kernel that has these lists, one for each call; the last one stays. Each program's flags are its id and one more.
+/// A kernel with one list for each call; the last list stays. The flags of each program are its id plus 1.
 struct Kernel {
     lists: Vec<std::ops::Range<u32>>,
-    /// How many of both there was room for at each call; `None` for flags that were not asked for.
+    /// The room for ids and flags at each call; `None` if the call did not request flags.
     asked: Vec<(usize, Option<usize>)>,
 }
 
@@ -17,7 +17,7 @@ impl Kernel {
         Self { lists: lists.to_vec(), asked: Vec::new() }
     }
 
-    /// As `__cgroup_bpf_query` answers: as many as there is room for, and how many there are.
+    /// Answers like `__cgroup_bpf_query`: as many as fit, and how many there are.
     fn answer(
         &mut self,
         ids: &mut [u32],
@@ -70,7 +70,7 @@ fn of_a_list_that_shrinks_while_it_is_asked_for_nothing_stays_of_what_it_was() {
     let mut query = Query::new(true);
     let mut kernel = Kernel::new(&[0..100, 500..502]);
     assert_eq!(ask(&mut query, Scope::Local, &mut kernel).programs, expected(500..502, true));
-    // Nor of one before, with the same buffers.
+    // The answer has nothing of an earlier one in the same buffers.
     let mut next = Kernel::new(&[900..903]);
     assert_eq!(ask(&mut query, Scope::Local, &mut next).programs, expected(900..903, true));
     assert_eq!(next.asked, [(128, Some(128))], "the room stays");
@@ -87,7 +87,7 @@ fn no_flags_are_asked_for_or_told_of_what_runs_or_where_the_kernel_has_none() {
         let list = ask(&mut query, scope, &mut kernel);
         assert_eq!(list.programs, expected(0..70, false));
         assert_eq!(kernel.asked, [(64, None), (128, None)]);
-        // What has grown for the one is there for the other.
+        // The buffers stay large for the next query.
         let mut next = Kernel::new(&[0..100]);
         let local = ask(&mut query, Scope::Local, &mut next);
         assert_eq!(local.programs, expected(0..100, has_flags));

@@ -229,7 +229,7 @@ mod tests {
                 attach(program.as_fd(), &open, attach_type, AttachFlags::MULTI, None).unwrap();
             }
         }
-        // One page; eight lists of 64 take three.
+        // One page. Eight lists of 64 programs need three.
         let walked = match attempt(open.as_fd(), &types, false, Way::Down, 4096) {
             Ok(tight) => {
                 assert!(tight.is_none());

@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn what_lies_below_a_mount_is_found_by_the_names_that_are_known() {
         let at = |unnamed, tail: &str| Some((unnamed, tail.to_owned()));
-        // The host's mount on the host, a container's own mount in it, a part on the host.
+        // The host's mount on the host, a container's own mount in it, and a partial mount on the host.
         assert_eq!(way("/", "/a/b"), at(0, "a/b"));
         assert_eq!(way("/", "/"), at(0, ""));
         assert_eq!(way("/a", "/a/b"), at(0, "b"));

@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(root("/mnt/ab", "/b"), None);
     }
 
-    /// As of a kernel before 6.13.
+    /// Answers like a kernel before 6.13.
     fn before_6_13(_: u32) -> nix::Result<sys::Task> {
         Err(Errno::EOPNOTSUPP)
     }
@@ -260,7 +260,7 @@ mod tests {
         assert!(matches!(home(u32::MAX), Ok(Home::Nowhere)));
     }
 
-    /// A process in a cgroup that is called as one which has been removed.
+    /// The name of the process's cgroup ends like that of a removed one.
     #[test]
     fn root_a_process_is_found_by_its_id_and_by_its_path_and_told_of_when_it_is_gone() {
         let scratch = ScratchCgroup::new("home");
@@ -274,7 +274,7 @@ mod tests {
         let ways: [&dyn Fn(u32) -> nix::Result<sys::Task>; 2] = [&sys::task, &before_6_13];
         for ask in ways {
             assert_eq!(cgroup_of(home_as_told(sleep.id(), ask)).path(), odd);
-            // Nobody has waited for it yet.
+            // The parent has not waited for the process yet.
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
             while !matches!(home_as_told(ended.id(), ask), Ok(Home::Ended)) {
                 assert!(std::time::Instant::now() < deadline);
@@ -282,19 +282,19 @@ mod tests {
             }
         }
         ended.wait().unwrap();
-        // Also where the kernel has told of it just before.
+        // The result is the same if the kernel has just reported the process.
         let told = |process| Ok(sys::Task { process, cgroup: u64::MAX });
         let ways: [&dyn Fn(u32) -> nix::Result<sys::Task>; 3] = [&sys::task, &before_6_13, &told];
         for ask in ways {
             assert!(matches!(home_as_told(ended.id(), ask), Ok(Home::Nowhere)));
         }
-        // Its cgroup does not list a process that ends.
+        // A cgroup does not list an ending process.
         let other = Cgroup::open(&removed).unwrap().id().0;
         let told = |process| Ok(sys::Task { process, cgroup: other });
         assert!(matches!(home_as_told(sleep.id(), &told), Ok(Home::Ended)));
     }
 
-    /// It is somewhere else when it is looked for where it was.
+    /// The process moves between the two looks.
     #[test]
     fn root_a_process_that_moves_meanwhile_is_looked_for_again() {
         let scratch = ScratchCgroup::new("moves");
@@ -304,7 +304,7 @@ mod tests {
             Mortal::from(Command::new("sleep").arg("1000").spawn().unwrap())
         };
         let pid = sleep.id();
-        // The kernel has told of it just before it moved.
+        // The kernel reported the cgroup just before the process moved.
         let before = Cgroup::open(&there).unwrap().id().0;
         let asked = Cell::new(0);
         let told_before = |process| {
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(cgroup_of(home_as_told(pid, &told_before)).path(), here);
         assert!(asked.get() > 2, "{asked:?}");
 
-        // Before 6.13 its path tells. No mount shows it here.
+        // Before 6.13, `/proc` has the path. No mount shows it here.
         let out_of_sight = look(pid, &[], &before_6_13).unwrap();
         assert!(
             matches!(out_of_sight, Some(Home::OutOfSight { id: None, .. })),
@@ -333,7 +333,7 @@ mod tests {
             before_6_13(process)
         };
         assert!(matches!(look(pid, &[], &moving), Ok(None)));
-        // One that moves all the time is not said to be anywhere.
+        // A process that keeps moving has no known location.
         let restless = |process| {
             asked.set(asked.get() + 1);
             Ok(sys::Task { process, cgroup: u64::MAX - asked.get() })

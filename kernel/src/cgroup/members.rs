@@ -239,7 +239,7 @@ mod tests {
         assert!(threads_elsewhere(u32::MAX, 1).is_err());
     }
 
-    /// A folder as a cgroup is one, with these processes in it.
+    /// Creates a folder like a cgroup's, with these processes.
     fn cgroup(path: &Path, processes: &str) -> PathBuf {
         fs::create_dir_all(path).unwrap();
         fs::write(path.join("cgroup.procs"), processes).unwrap();
@@ -278,10 +278,10 @@ mod tests {
     fn a_cgroup_that_cannot_be_asked_may_have_more_processes() {
         let dir = tempfile::tempdir().unwrap();
         cgroup(dir.path(), "1\n");
-        // These cannot be read.
+        // These files cannot be read.
         fs::create_dir_all(dir.path().join("odd/cgroup.procs")).unwrap();
         assert_eq!(below(dir.path()), (false, vec![1]));
-        // Neither read nor shown to be gone.
+        // This folder can neither be read nor shown to be gone.
         assert_eq!(below(&dir.path().join("long".repeat(100))), (false, vec![]));
     }
 }

@@ -181,7 +181,7 @@ mod tests {
             let (found, text) = why(named);
             assert_eq!(found, errno, "{named}: {text}");
             assert!(text.contains(words), "{named}: {text}");
-            // It could be opened, but for a file, of which that was not asked.
+            // The path could be opened, but as a file. The message must not name that call.
             assert!(!text.contains("(open"), "{named}: {text}");
         }
     }

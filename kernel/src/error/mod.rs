@@ -292,7 +292,7 @@ mod tests {
         assert!(refused.is_for_want_of(Some(&none)) && !refused.is_for_want_of(Some(&all)));
         assert!(!wants(Call::Load, Errno::EINVAL, &none));
         assert!(Error::new(Call::Query, "x", Errno::EPERM).is_for_want_of(None));
-        // CAP_NET_ADMIN alone does not do where bpf(2) is for the privileged only.
+        // CAP_NET_ADMIN alone is not enough if unprivileged bpf(2) is off.
         assert!(wants(Call::Query, Errno::EPERM, &Rights::with(1 << 12)));
     }
 
@@ -313,7 +313,7 @@ mod tests {
         assert!(!failed_at_a_map(Errno::EINVAL).is_no_answer());
     }
 
-    /// What libbpf says where it cannot make a map.
+    /// libbpf's message when it cannot create a map.
     const MAP: &str = "libbpf: map 'chad_members': failed to create: -EINVAL";
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
         assert!(said.ends_with(" (BPF_MAP_CREATE: EPERM)"), "{said}");
         let said = with(Errno::EINVAL, MAP, Err(Errno::EPERM));
         assert!(said.ends_with(" (BPF_BTF_LOAD: EPERM)"), "{said}");
-        // A kernel that knows no types, or takes them: the map's type is missing.
+        // The kernel has no types, or accepts them. Then the map's type is missing.
         for types in [Ok(()), Err(Errno::EINVAL)] {
             let said = with(Errno::EINVAL, MAP, types);
             assert!(said.ends_with(" (BPF_MAP_CREATE: EINVAL)"), "{said}");

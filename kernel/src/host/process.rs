@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(judged(Some(600), Some(100)), Some(true));
         assert_eq!(judged(Some(500), Some(100)), Some(false));
         assert_eq!(judged(Some(400), Some(-100)), Some(true));
-        // Nobody knows the shift, or the owner did not: only that there is no such process is certain.
+        // The offset or the owner's start time is unknown. Then only a missing process is certain.
         assert_eq!(judged(Some(500), None), None);
         assert_eq!(judged(None, None), Some(false));
         let unknown = ProcessIdentity { start_time: 0, ..owner.clone() };
@@ -415,7 +415,7 @@ mod tests {
             let alone = parse_start_time(&stat("sh", state));
             assert_eq!(alone, (!is_dead).then_some(4242), "{state}");
             for threads in [2, 300] {
-                // Where the first thread has ended, others go on.
+                // The first thread has ended, and others go on.
                 let several = parse_start_time(&threads_of("sh", state, threads));
                 assert_eq!(several, Some(4242), "{state} {threads}");
             }

@@ -6,7 +6,7 @@ use testkit::process::{Mortal, soon};
 use super::*;
 use crate::folder::Folder;
 
-/// A procfs and a cgroup to tell stories with. A namespace is a file, named after its own number as in procfs.
+/// A fake procfs and cgroup. A namespace is a file, named after its own inode number as in procfs.
 struct Story(Folder);
 
 impl Story {
@@ -16,7 +16,7 @@ impl Story {
         story
     }
 
-    /// Who is in a cgroup: all its threads, and which of them are the first ones of their processes.
+    /// Adds a cgroup with all its threads and its processes' pids.
     fn cgroup(&self, path: &str, threads: &[u32], processes: &[u32]) {
         let lines = |numbers: &[u32]| {
             let lines: Vec<String> = numbers.iter().map(ToString::to_string).collect();
@@ -31,7 +31,7 @@ impl Story {
         (fs::metadata(&path).unwrap().ino(), path)
     }
 
-    /// Threads in that namespace.
+    /// Adds threads in this namespace.
     fn threads(&self, threads: &[u32], (inode, path): &(u64, PathBuf)) {
         for thread in threads {
             let name = format!("net:[{inode}]");
@@ -45,7 +45,7 @@ impl Story {
         Members::of(&self.0.path().join("cgroup"), proc.to_str().unwrap())
     }
 
-    /// The numbers of the namespaces, and how many threads' cannot be told.
+    /// Returns the inode numbers of the namespaces, and the number of threads with an unknown one.
     fn told(&self) -> (BTreeSet<u64>, u64) {
         let found = self.members().unwrap();
         let numbers: Vec<u64> =
@@ -62,18 +62,18 @@ fn the_namespaces_of_all_threads_of_all_processes_there_and_below_are_told_each_
     let [first, second, third, fourth, fifth] =
         ["1", "2", "3", "4", "5"].map(|name| story.namespace(name));
     story.cgroup("", &[10, 11, 20, 30], &[10, 20, 30]);
-    // The second thread of a process, another process, and the last one, which has none that is new.
+    // The second thread of a process, another process, and a last process in a known namespace.
     story.threads(&[10, 30], &first);
     story.threads(&[11], &second);
     story.threads(&[20], &third);
-    // One without processes on the way to one that has some; and one beside it.
+    // A cgroup without processes above one with processes, and a cgroup beside it.
     story.cgroup("/x", &[], &[]);
     story.cgroup("/x/y", &[40, 41], &[40]);
     story.threads(&[40], &first);
     story.threads(&[41], &fourth);
     story.cgroup("/z", &[50], &[50]);
     story.threads(&[50], &fifth);
-    // Somebody else's.
+    // This process is not a member.
     story.threads(&[60], &story.namespace("6"));
     assert_eq!(
         story.told(),
@@ -85,7 +85,7 @@ fn the_namespaces_of_all_threads_of_all_processes_there_and_below_are_told_each_
 fn threads_out_of_sight_are_counted_and_those_that_have_ended_are_not() {
     let story = Story::new("untold");
     let there = story.namespace("1");
-    // 0 is one of another pid namespace; nobody has the number 11 any more.
+    // 0 stands for a process of another pid namespace. No process has the number 11 any more.
     story.cgroup("", &[0, 10, 11, 0], &[0, 10]);
     story.cgroup("/x", &[0], &[0]);
     story.threads(&[10], &there);
@@ -115,7 +115,7 @@ fn threads_that_are_hidden_are_counted_and_the_first_one_says_why() {
     let there = story.namespace("1");
     story.cgroup("", &[10, 11, 12], &[10]);
     story.threads(&[10], &there);
-    // Nobody may read this, not even root.
+    // Nobody may read this file, not even root.
     for thread in [11, 12] {
         story.0.link(&format!("proc/{thread}/ns/net"), "net:[1]");
         story.0.link(&format!("proc/{thread}/ns/net:[1]"), "/proc/sys/net/ipv4/route/flush");
@@ -133,7 +133,7 @@ fn a_process_that_cannot_be_looked_into_is_told_and_one_that_ends_or_moves_is_no
     story.0.link("proc/7/ns/net", "net:[3]");
     story.0.link("proc/7/ns/net:[3]", "net:[3]");
     story.0.link("proc/9/ns/net", "net:[1]");
-    // No file of ours has this number: the process has entered another namespace since its link was read.
+    // No file of the test has this number. The process has entered another namespace since its link was read.
     story.threads(&[8], &(1, story.namespace("2").1));
     let mut tour = Tour {
         wanted: None,
@@ -146,7 +146,7 @@ fn a_process_that_cannot_be_looked_into_is_told_and_one_that_ends_or_moves_is_no
     }
     let is_told = matches!(&*tour.unseen, [Unseen::Untold(_), Unseen::Closed(_)]);
     assert!(is_told, "{:?}", tour.unseen);
-    // The next process in the other one's namespace is not passed over.
+    // The tour also visits the next process in the other namespace.
     assert_eq!(tour.seen, HashSet::from([3]));
 }
 
@@ -169,7 +169,7 @@ fn only_the_namespace_of_a_process_that_is_not_there_is_one_of_an_ended_one() {
 fn ones_own_namespace_comes_first_and_once() {
     let own = fs::metadata(OWN).unwrap().ino();
     let mut seen = Vec::new();
-    // Without rights others cannot be entered, and that is told.
+    // Without the capability, other namespaces cannot be entered, and the result says so.
     in_every(None, |it| {
         seen.push((it.inode, it.path.is_none()));
         Ok(())

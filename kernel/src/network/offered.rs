@@ -95,7 +95,7 @@ mod tests {
         };
         assert_eq!(offered.fq, can("tc qdisc add dev lo root fq"));
         assert_eq!(offered.ifb, can("ip link add chadtest0 type ifb"));
-        // The own loopback device has kept what it had until now.
+        // This namespace's loopback device has kept its qdisc.
         assert_eq!(can("tc qdisc del dev lo root"), offered.fq);
     }
 }

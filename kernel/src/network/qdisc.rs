@@ -47,7 +47,6 @@ impl Device {
 ///
 /// # Errors
 /// When a namespace is unknown or cannot be entered, or when the kernel cannot be queried.
-/// When a namespace cannot be told or entered, or the kernel not be asked.
 pub fn devices(cgroup: Option<&Path>) -> Result<Vec<Device>> {
     match cgroup {
         Some(cgroup) => {
@@ -192,7 +191,7 @@ mod tests {
     fn the_devices_of_every_namespace_are_told_or_an_error() {
         let own = || Ok(vec![device(9, "own", &[])]);
         let closed = Error::found(Call::SetNs, "3", Errno::EPERM);
-        // Namespace 2 has none, 3 cannot be entered, each other one has two of its own.
+        // Namespace 2 has no device, 3 cannot be entered, and each other one has two devices of its own.
         let of = |namespace: &u32| match namespace {
             2 => Ok(vec![]),
             3 => Err(closed.clone()),
@@ -252,7 +251,7 @@ mod tests {
             with(on(5, InfoKind::Vlan, 2), LinkAttribute::LinkNetNsId(0)),
             on(6, InfoKind::Veth, 2),
             on(7, InfoKind::Vlan, 2),
-            // What cannot be: on top of itself.
+            // An impossible case: the device is on top of itself.
             on(8, InfoKind::Vlan, 8),
             on(9, InfoKind::Vlan, 2),
         ];
@@ -261,7 +260,7 @@ mod tests {
             qdisc(3, "noqueue"),
             qdisc(5, "noqueue"),
             qdisc(7, "pfifo"),
-            // Somebody's filters.
+            // Another program's filters.
             qdisc(9, "noqueue"),
             qdisc(9, "clsact"),
         ];
@@ -314,7 +313,7 @@ mod tests {
         );
     }
 
-    /// A process in a network namespace of its own, with one device that is up.
+    /// A process in its own network namespace, which has one device that is up.
     struct Apart(std::process::Child);
 
     impl Apart {
@@ -358,7 +357,7 @@ mod tests {
         let _below = Apart::new(&cgroup.child("x/y"), "chadtest3");
         assert_eq!(names(), ["chadtest1", "chadtest2", "chadtest3"]);
         assert_eq!(netns::only(cgroup.path()).unwrap_err().errno(), Errno::EINVAL);
-        // And in this process's own.
+        // This process's own namespace counts too.
         let (visited, untold) = netns::in_each(cgroup.path(), here).unwrap();
         assert_eq!((visited.len(), visited.concat().len(), untold), (4, 3, 0));
     }

@@ -1,4 +1,4 @@
-//! What the kernel tells, datagram by datagram, from a socket that says what it is told to.
+//! Tests reading the kernel's answers, datagram by datagram, from a scripted socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +14,7 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const OVERRUN: u16 = 4;
 
-/// A message, filled up to a multiple of four.
+/// Returns a message, padded to a multiple of four bytes.
 fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(16 + body.len()).unwrap();
     let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &flags.to_ne_bytes()].concat();
@@ -43,18 +43,18 @@ fn done(code: i32, flags: u16) -> Vec<u8> {
     message(DONE, flags, &code.to_ne_bytes())
 }
 
-/// A refusal, or an acknowledgement: the request's header follows it.
+/// Returns a refusal or an acknowledgement, followed by the request's header.
 fn refusal(code: i32) -> Vec<u8> {
     message(ERROR, 0, &[&code.to_ne_bytes()[..], &[0; 16]].concat())
 }
 
-/// A socket that has these datagrams or errors, and then nothing: to read on is a fault.
+/// Returns a socket with these datagrams or errors. Reading past them is a fault.
 fn socket(script: Vec<io::Result<Vec<u8>>>) -> impl FnMut() -> io::Result<Vec<u8>> {
     let mut script = VecDeque::from(script);
     move || script.pop_front().expect("it is asked for more than there is")
 }
 
-/// What was told: the devices' numbers, and whether that is all.
+/// Returns the devices' numbers, and whether the dump is complete.
 fn told(script: Vec<io::Result<Vec<u8>>>) -> Result<(Vec<u32>, bool)> {
     let dump = read_answers(socket(script), "devices")?;
     let number = |answer: &RouteNetlinkMessage| match answer {
@@ -70,7 +70,7 @@ fn errno(told: Result<(Vec<u32>, bool)>) -> Errno {
 
 #[test]
 fn a_dump_may_come_in_many_datagrams_of_many_messages() {
-    // One that says nothing, and is filled up to a multiple of four.
+    // An empty message, padded to a multiple of four bytes.
     let nothing = message(NOTHING, MULTI, &[7]);
     let first = [link(1, MULTI), nothing, link(2, MULTI), link(30, MULTI)].concat();
     let second = [link(4, MULTI)].concat();
@@ -125,7 +125,7 @@ fn a_message_that_is_cut_off_is_an_error_and_not_the_end() {
     for end in [1, 15, half - 4, half + 1, half + 15, half + 16, whole.len() - 4] {
         assert_eq!(errno(told(vec![Ok(whole[..end].to_vec())])), Errno::EBADMSG, "{end} bytes");
     }
-    // One that says that it is shorter than its own header would be read for ever.
+    // A message shorter than its own header would be read forever.
     let mut empty = link(1, MULTI);
     empty[..4].copy_from_slice(&0_u32.to_ne_bytes());
     assert_eq!(errno(told(vec![Ok(empty)])), Errno::EBADMSG);
@@ -174,7 +174,7 @@ fn root_devices_that_come_and_go_while_they_are_listed_are_told_once_each() {
         let status = std::process::Command::new("ip").args(words.split(' ')).status().unwrap();
         assert!(status.success(), "{words}");
     };
-    // More than fit into one datagram.
+    // More devices than fit into one datagram.
     for number in 0..60 {
         ip(&format!("link add chadtest{number} type veth peer name chadpeer{number}"));
     }
@@ -201,7 +201,7 @@ fn root_devices_that_come_and_go_while_they_are_listed_are_told_once_each() {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), told, "some are told twice");
-        // The loopback device and 60 pairs, and of each look at most the pair that comes and goes.
+        // The loopback device, 60 pairs, and for each attempt at most the pair that comes and goes.
         assert!((121..=121 + 2 * LOOKS as usize).contains(&told), "{told} devices");
     }
 }

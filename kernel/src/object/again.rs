@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::error::{Call, Error};
 
-    /// A kernel where each id has these answers, one after another; the last one stays.
+    /// Returns a kernel with these answers for each id, one after another; the last answer stays.
     fn kernel(answers: &[(u32, &[Errno])]) -> impl FnMut(u32) -> Result<Reading<u32>> {
         let mut asked = std::collections::HashMap::<u32, usize>::new();
         let answers = answers.to_vec();

@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    /// An iterator with these answers, and then the end.
+    /// An iterator with these answers, followed by the end.
     struct Script(VecDeque<io::Result<Vec<u8>>>);
 
     impl Read for Script {

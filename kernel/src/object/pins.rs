@@ -332,7 +332,7 @@ mod tests {
         let pin = |path: &str, held| Pin { path: path.into(), held };
         let error = |path, errno| Error::found(Call::ObjGet, path, errno);
         let mut found = Pins {
-            // Two pins of one program, and of one link; what has the name of another one by the second time.
+            // Two pins of one program, two of one link, and paths that hold another object at the second look.
             pins: vec![
                 pin("/c", program),
                 pin("/a", link),
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn every_file_below_is_looked_at_but_no_link_in_the_file_system() {
         let folder = Folder::new("walk");
-        // A file of another file system cannot be opened as a pin, which shows that it was tried.
+        // A file of another file system is not a pin. The error shows that the walk tried to open it.
         let file = folder.file("a/b/file", "");
         folder.link("a/link", &file);
         let found = walked(folder.path());

@@ -60,7 +60,7 @@ fn open(id: u32, flags: libc::c_uint) -> Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// Where the kernel does not tell, nothing else is claimed either.
+    /// If the kernel does not report it, the function claims nothing.
     #[test]
     fn a_thread_and_its_process_are_told_as_one_process() {
         let own = std::process::id();

@@ -23,8 +23,8 @@ mod tests {
 
     use super::*;
 
-    /// Asks a kernel that has so many things at each time that it is asked. Returns what it took for the whole, and with how
-    /// much room it was asked.
+    /// Queries a kernel that has these numbers of items, one for each call. Returns the final result, and the room at
+    /// each call.
     fn asked(
         room: usize,
         counts: &[usize],
@@ -41,12 +41,12 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_asked_for_again_whatever_the_kernel_calls_that() {
-        // BPF_PROG_QUERY says ENOSPC, BPF_OBJ_GET_INFO_BY_FD that all went well.
+        // BPF_PROG_QUERY answers ENOSPC, but BPF_OBJ_GET_INFO_BY_FD reports success.
         for short in [Err(Errno::ENOSPC), Ok(())] {
             assert_eq!(asked(64, &[0], short), (Ok((0, ())), vec![64]));
             assert_eq!(asked(64, &[64], short), (Ok((64, ())), vec![64]));
             assert_eq!(asked(64, &[65, 65], short), (Ok((65, ())), vec![64, 128]));
-            // They become more, and fewer, meanwhile.
+            // The number of items grows and shrinks meanwhile.
             assert_eq!(asked(64, &[70, 300, 5], short), (Ok((5, ())), vec![64, 128, 512]));
         }
     }

@@ -15,7 +15,7 @@ fn name(pid: u32, name: &str) -> What {
     What::Name { pid, name: name.to_owned() }
 }
 
-/// Whether who loaded program 1 is a descendant.
+/// Tells whether the loader of program 1 is a descendant.
 fn is_descendant(happened: impl IntoIterator<Item = What>) -> Option<bool> {
     let mut family = Family::new(ROOT, [ROOT, ELDER].into_iter());
     happened.into_iter().for_each(|what| family.note(what, |_| String::new()));
@@ -30,7 +30,7 @@ fn who_is_forked_by_the_process_or_its_descendants_is_one_of_them() {
     assert_eq!(is_descendant([fork(200, ELDER), fork(201, 200), load(1, 201)]), Some(false));
     assert_eq!(is_descendant([load(1, ROOT)]), Some(false), "itself");
     assert_eq!(is_descendant([fork(200, 0), load(1, 200)]), Some(false), "from outside");
-    // A thread of the process is no child of it.
+    // A thread of the process is not its child.
     assert_eq!(is_descendant([fork(ROOT, ROOT), load(1, ROOT)]), Some(false));
 }
 
@@ -45,7 +45,7 @@ fn a_pid_that_is_used_again_is_another_process() {
     assert_eq!(is_descendant([fork(200, ROOT), fork(200, ELDER), load(1, 200)]), Some(false));
     assert_eq!(is_descendant([fork(200, ELDER), fork(200, ROOT), load(1, 200)]), Some(true));
     assert_eq!(is_descendant([fork(200, ROOT), fork(200, 300), load(1, 200)]), None);
-    // So is a program with an id that is used again.
+    // The same holds for a program with a reused id.
     assert_eq!(is_descendant([fork(200, ROOT), load(1, ELDER), load(1, 200)]), Some(true));
 }
 
@@ -76,7 +76,7 @@ fn a_descendant_has_the_name_that_it_had_when_it_loaded_the_program() {
 fn what_happened_first_is_taken_first_and_what_is_too_young_waits() {
     let at = |at_ns, what| Record { at_ns, what };
     let mut state = State { family: Family::new(ROOT, [ROOT].into_iter()), ..State::default() };
-    // Three rings, one after the other.
+    // Three rings, one after another.
     state.waiting = vec![at(30, load(1, 200)), at(20, fork(200, ROOT)), at(40, load(2, 200))];
     state.settle(35);
     assert_eq!(state.family.loaders.len(), 1);
@@ -106,7 +106,7 @@ fn what_descendants_or_unknown_processes_ask_for_is_told() {
     assert_eq!(family.told().asked, Err(fail(Errno::EPERM)));
 }
 
-/// A record as the kernel writes it.
+/// Returns a record in the kernel's format.
 fn record(kind: u32, body: &[u8]) -> Vec<u8> {
     let trailer = [&9_u32.to_ne_bytes()[..], &10_u32.to_ne_bytes(), &77_u64.to_ne_bytes()].concat();
     let size = u16::try_from(8 + body.len() + trailer.len()).unwrap();
@@ -130,7 +130,7 @@ fn records_are_read_as_the_kernel_writes_them() {
     assert_eq!(read(kernel::PERF_RECORD_COMM, &thread), None, "a thread's name");
     let loaded = words(&[kernel::PERF_BPF_EVENT_PROG_LOAD, 41, 0, 0]);
     assert_eq!(read(kernel::PERF_RECORD_BPF_EVENT, &loaded), at(load(41, 9)));
-    // What the kernel makes of it for the second and the third who listen.
+    // The kernel's record for the second and the third listener.
     for longer in [16, 32] {
         let record = [record(kernel::PERF_RECORD_BPF_EVENT, &loaded), vec![0; longer]].concat();
         assert_eq!(Record::parse(&record), at(load(41, 9)), "{longer} bytes longer");
@@ -161,7 +161,7 @@ mod on_the_kernel {
     #[test]
     fn root_who_loads_a_program_is_known_when_it_has_ended() {
         let follow = || Loads::open().unwrap().follow(std::process::id()).unwrap();
-        // What the kernel writes for one who listens depends on how many do.
+        // The format of the kernel's record depends on the number of listeners.
         let all = [follow(), follow(), follow()];
         let own = Program::load_pass("chadtest_loads", AttachType::INET_INGRESS).unwrap();
         let child = Command::new("sh")
@@ -184,7 +184,7 @@ mod on_the_kernel {
     fn root_what_a_process_and_its_descendants_ask_for_is_known_and_what_others_do_is_not_theirs() {
         isolate();
         let following = Loads::open().unwrap().follow(std::process::id()).unwrap();
-        // By this process itself, which is no descendant.
+        // This process loaded the program itself, and it is not its own descendant.
         let cgroup = ScratchCgroup::new("asked");
         let open = Cgroup::open(cgroup.path()).unwrap();
         let program = Program::load_pass("chadtest_asked", AttachType::INET_INGRESS).unwrap();
@@ -205,7 +205,7 @@ mod on_the_kernel {
             thread::spawn(|| {}).join().unwrap();
         }
         records.read(Duration::ZERO, |_| {}).unwrap();
-        // The kernel tells with the next record in that ring.
+        // The kernel reports the loss with the next record in that ring.
         for _ in 0..200 {
             thread::spawn(|| {}).join().unwrap();
         }

@@ -103,7 +103,7 @@ mod tests {
             error: io::Error::new(io::ErrorKind::InvalidData, "no mark"),
         };
         assert_eq!(junk.to_string(), "cannot read /run/x: no mark");
-        // Else it would be said twice where causes are shown as well.
+        // Otherwise the text would appear twice where causes are shown too.
         assert!(std::error::Error::source(&junk).is_none());
     }
 }

@@ -51,19 +51,19 @@ pub(super) mod tests {
     #[test]
     fn what_is_handed_from_process_to_process_is_held_all_the_while() {
         type Look<'a> = &'a [(u32, &'a [u32])];
-        // The first look, what each holds still, who holds something later, what lasts.
+        // The first look, what each process still holds, the later holders, and the result.
         let cases: [(Look<'_>, &[&[u32]], Look<'_>, Look<'_>); 9] = [
             (&[(7, &[1])], &[&[1]], &[], &[(7, &[1])]),
             (&[(7, &[1])], &[&[]], &[], &[]),
-            // Handed on, to one that holds more.
+            // The object was handed to a process that holds more.
             (&[(7, &[1])], &[&[]], &[(8, &[1, 2])], &[(7, &[1])]),
             (&[(7, &[1, 2])], &[&[]], &[(8, &[1])], &[(7, &[1])]),
             (&[(7, &[1, 2])], &[&[2]], &[(8, &[1])], &[(7, &[1, 2])]),
-            // Who looks again and again does not hand it on to itself.
+            // A process that looks repeatedly does not hand the object to itself.
             (&[(7, &[1])], &[&[]], &[(7, &[1])], &[]),
-            // Nor is it handed on while one of its holders has it still.
+            // An object is not handed on while one of its holders still has it.
             (&[(7, &[1]), (8, &[1])], &[&[1], &[]], &[(7, &[1]), (9, &[1])], &[(7, &[1])]),
-            // To one of which something else was known.
+            // The heir already held another object.
             (&[(7, &[1]), (8, &[2])], &[&[], &[2]], &[(8, &[1, 2])], &[(7, &[1]), (8, &[2])]),
             (&[(7, &[1]), (8, &[2])], &[&[], &[]], &[(9, &[3])], &[]),
         ];

@@ -20,7 +20,7 @@ fn who_has_something_open_only_for_a_moment_does_not_hold_it() {
         })
     };
     assert_eq!(still(Ok(programs(&[2, 3, 4]))), programs(&[2, 3]));
-    // It has ended, or closed all of it.
+    // The process has ended, or has closed everything.
     assert_eq!(still(Ok(Vec::new())), []);
     let refused = Err(io::ErrorKind::PermissionDenied.into());
     assert_eq!(still(refused), programs(&[1, 2, 3]));
@@ -55,7 +55,7 @@ fn a_process_holds_what_its_open_files_say_each_thing_once() {
         process.link(&format!("fd/{fd}"), target);
         process.file(&format!("fdinfo/{fd}"), info);
     }
-    // Closed after its name was read: it has no information any more.
+    // The file was closed after its name was read, so it has no information.
     process.link("fd/7", "anon_inode:bpf-prog");
     std::fs::create_dir(process.path().join("task")).unwrap();
     let held = [Held::Program(ProgramId(17)), Held::Link(LinkId(3)), Held::Map(MapId(9))];
@@ -66,7 +66,7 @@ fn a_process_holds_what_its_open_files_say_each_thing_once() {
 #[test]
 fn what_any_thread_holds_counts_although_the_first_has_ended() {
     let process = Folder::new("threads");
-    // Numbers that no thread has, so that nobody can say whose tables are the same.
+    // No thread has these numbers, so nobody can say who shares a descriptor table.
     for (thread, id) in [(5_000_002, 17), (5_000_003, 18), (5_000_004, 17)] {
         process.link(&format!("task/{thread}/fd/3"), "anon_inode:bpf-prog");
         process.file(&format!("task/{thread}/fdinfo/3"), format!("prog_id:\t{id}\n"));
@@ -98,7 +98,7 @@ fn threads_that_have_the_same_files_are_told_from_those_that_do_not() {
 fn a_map_that_is_not_sought_is_not_even_opened() {
     let process = Folder::new("maps");
     process.link("fd/6", "anon_inode:bpf-map");
-    // Opening it would be an error.
+    // Opening this file would be an error.
     process.file("fdinfo/6/x", "");
     assert_eq!(held_by_thread(process.path(), Sought::ProgramsAndLinks).unwrap(), []);
     assert!(held_by_thread(process.path(), Sought::MapsToo).is_err());
@@ -113,7 +113,7 @@ fn a_file_that_is_closed_while_it_is_looked_at_is_passed_over() {
                 drop(std::fs::File::open("/proc/self/stat"));
             }
         });
-        // Sure to meet many that are listed, and gone when their turn comes.
+        // Certain to meet many processes that have ended since they were listed.
         let answers =
             [(); 2_000].map(|()| held_by_thread(Path::new("/proc/self"), Sought::ProgramsAndLinks));
         is_done.store(true, Relaxed);
@@ -140,7 +140,7 @@ fn what_is_open_beside_a_file_that_is_closed_meanwhile_is_held() {
                 }
             }
         });
-        // Sure to meet many that are listed, and gone when their turn comes.
+        // Certain to meet many processes that have ended since they were listed.
         let answers =
             [(); 2_000].map(|()| held_by_thread(process.path(), Sought::ProgramsAndLinks));
         is_done.store(true, Relaxed);
@@ -172,7 +172,7 @@ fn who_ends_while_it_is_looked_at_holds_nothing_whatever_errno_says_so() {
     let gone = here.path().join("gone");
     assert_eq!(unless_gone(&gone, denied).unwrap(), []);
     assert_eq!(unless_gone(here.path(), || Err(io::Error::from_raw_os_error(ESRCH))).unwrap(), []);
-    // Another process has its number by now, and can be looked at.
+    // Another process has got the number, and its files are readable.
     let mut answers = vec![Ok(vec![Held::Map(MapId(7))]), denied()];
     let held = unless_gone(here.path(), || answers.pop().unwrap()).unwrap();
     assert_eq!(held, [Held::Map(MapId(7))]);
@@ -211,6 +211,6 @@ fn only_what_went_away_is_gone() {
 
 #[test]
 fn who_holds_nothing_is_no_holder() {
-    // On a host without any, too: this process's parent can be looked into, and it is none.
+    // This holds on a host without holders too, because this process's parent is readable and holds nothing.
     assert!(holders(Sought::MapsToo).unwrap().holders.iter().all(|holder| !holder.held.is_empty()));
 }

@@ -1,6 +1,7 @@
 //! Advice in words: why a kernel call failed on this host, or what to do about it.
 //!
-//! [`kernel::Error`] says what happened. What to do depends on this product and on who asks, so the advice is here.
+//! [`kernel::Error`] says what happened. What to do depends on this product and on the user, so this module has the
+//! advice.
 
 use std::fmt;
 
@@ -122,7 +123,7 @@ fn refusal(error: &Error, rights: Option<&Rights>) -> Refusal {
 
 /// Puts an error into words: what happened, why, what to do, and then the call with its errno.
 ///
-/// Reads `/proc` for a missing right.
+/// Reads `/proc` to check for missing capabilities.
 pub fn explained(error: &Error) -> String {
     format!("{}: {}", error.sentence(), why(error))
 }

@@ -29,14 +29,14 @@ pub trait Throttles: Programs {
 
     /// Loads the packet programs; see [`throttle::load`].
     fn load(&self, owner: &Owner, mark: u64, parts: Parts) -> Result<Loaded<Self::Program>>;
-    /// Reads the state at one place; see [`ThrottleProgram::state`].
+    /// Reads the state at one cgroup and attach type; see [`ThrottleProgram::state`].
     fn state(
         &self,
         program: &Self::Program,
         cgroup: CgroupId,
         attach_type: AttachType,
     ) -> Result<Option<ThrottleState>>;
-    /// Writes the state at one place; see [`ThrottleProgram::set_state`].
+    /// Writes the state at one cgroup and attach type; see [`ThrottleProgram::set_state`].
     fn set_state(
         &self,
         program: &Self::Program,
@@ -44,7 +44,7 @@ pub trait Throttles: Programs {
         attach_type: AttachType,
         state: &ThrottleState,
     ) -> Result<()>;
-    /// Reads the counters of one place; see [`ThrottleProgram::counters`].
+    /// Reads the counters at one cgroup and attach type; see [`ThrottleProgram::counters`].
     fn counters(
         &self,
         program: &Self::Program,
@@ -60,7 +60,7 @@ pub trait Throttles: Programs {
         cgroup: &Path,
         owner: &Owner,
     ) -> Result<Self::Queue>;
-    /// Tells whether packets can go through a queue; see [`Queue::works`].
+    /// Tells whether a queue's device exists and is up; see [`Queue::works`].
     fn queue_works(&self, queue: &Self::Queue) -> Result<bool>;
     /// Closes a queue; see [`Queue::close`].
     fn queue_close(&self, queue: &mut Self::Queue) -> Result<()>;

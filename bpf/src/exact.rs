@@ -3,9 +3,9 @@
 //! A nanosecond has `rate * 2^25` units of time. So the cost of a packet is a whole number of units (`bytes * 10^9 *
 //! 2^25`). The tolerances and the programs' largest error are whole numbers too. 128 bits hold centuries at 100 GB/s.
 //!
-//! The programs round twice for each packet. They round the cost of a byte to the nearest 2^-24 ns, and the packet's cost
-//! to the nearest tick of 2^-shift ns. So a packet adds an error of at most `bytes * 2^-25 + 2^-(shift + 1)` ns. There
-//! is no other error, and an idle bucket starts without any.
+//! The programs round twice for each packet. They round the cost of a byte to the nearest 2^-24 ns, and the packet's
+//! cost to the nearest tick of 2^-shift ns. So a packet adds an error of at most `bytes * 2^-25 + 2^-(shift + 1)` ns.
+//! There is no other error, and an idle bucket starts without any.
 
 use std::ops::RangeInclusive;
 
@@ -108,7 +108,7 @@ impl Throttle {
     fn tolerance(&self, way: Way, bytes: u32) -> u128 {
         self.units(match way {
             Way::Bucket => self.burst_ns,
-            // The first half is for lone segments, all of it for small packets.
+            // A lone segment may use the first half, and a small packet all of it.
             Way::Reserve if bytes <= 256 => 50 * MILLI,
             Way::Reserve => 25 * MILLI,
             Way::Dns => 400 * MILLI,

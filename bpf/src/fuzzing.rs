@@ -1,6 +1,6 @@
-//! What must hold of this crate's parsers, whatever they are given: one function for each, which panics where it does not.
-//! The fuzzer calls them with what it makes up (`fuzz/`), and the tests below with what is kept of it.
-// To panic is what they are for.
+//! Properties of this crate's parsers that hold for any input. Each function checks one parser, and panics if a
+//! property fails. The fuzzer (`fuzz/`) and the tests below call them.
+// These functions panic by design.
 #![allow(clippy::missing_panics_doc)]
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use crate::limits::{Burst, Rate, RateError};
 use crate::owner::Owner;
 use crate::program::parse_owner;
 
-/// An entry of the ledger: what was read is written so that it is read as the same, and what is refused is refused with
-/// words.
+/// Checks the parser of ledger entries. An entry that was read and written again is read as the same entry. A refusal
+/// has a message.
 pub fn ledger(text: &[u8]) {
     match ledger::parse(text) {
         Ok(entry) => {
@@ -25,14 +25,14 @@ pub fn ledger(text: &[u8]) {
     }
 }
 
-/// Of a file that was written in part nothing is believed.
+/// A truncated file is never accepted.
 fn not_torn(entry: &Entry, written: &[u8]) {
     for end in [0, 1, written.len() / 2, written.len() - 1] {
         assert!(ledger::parse(&written[..end]).is_err(), "{end} bytes of {entry:?}");
     }
 }
 
-/// A rate and a burst, as they are typed: within their bounds, and as they are printed they are read again.
+/// Checks the parsers of rates and bursts. They accept only values within their bounds, and read back what they print.
 pub fn limits(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     match text.parse::<Rate>() {
@@ -49,7 +49,7 @@ pub fn limits(text: &[u8]) {
 fn printed_rate_is_read(rate: Rate) {
     assert!((Rate::MIN..=Rate::MAX).contains(&rate));
     assert_eq!(rate.bytes_per_second().to_string().parse(), Ok(rate));
-    // Three digits behind the point are printed: never more than the rate, and less by a thousandth at most.
+    // The printed rate has three decimals, so it may be lower by at most a thousandth, and is never higher.
     let printed = rate.to_string();
     let read: Rate = printed.parse().unwrap();
     assert_eq!(read.to_string(), printed);
@@ -57,13 +57,14 @@ fn printed_rate_is_read(rate: Rate) {
     assert!(read <= rate && rate - read <= rate / 1_000, "{printed}: {read} of {rate}");
 }
 
-/// A program's metadata: five variables, of whatever sizes, make an owner or none, and never one without a pid.
+/// Checks the parser of a program's metadata. Five variables of any size give an owner or none, and never one without a
+/// pid.
 pub fn metadata(bytes: &[u8]) {
     let names = ["owner_pid", "owner_start", "owner_pidns", "owner_boot", "version"];
     let Some((sizes, mut rest)) = bytes.split_first_chunk::<5>() else { return };
     let mut variables = BTreeMap::new();
     for (name, &size) in names.iter().zip(sizes) {
-        // One that is there has its size; a large number says that it is not.
+        // A small number is a variable's size. A large number means that the variable is missing.
         if let Some((bytes, others)) = rest.split_at_checked(size.into()) {
             variables.insert((*name).to_owned(), bytes.to_vec());
             rest = others;
@@ -87,8 +88,8 @@ fn as_variables(owner: &Owner) -> BTreeMap<String, Vec<u8>> {
     .into()
 }
 
-/// A network device, its name in the first line and its alias behind: only one that is named just as a queue of the
-/// owner that its alias names is ours.
+/// Checks which network device is ours. The first line is its name, the rest its alias. A device is ours only if its
+/// name matches the owner that its alias names.
 pub fn device(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let (name, alias) = text.split_once('\n').unwrap_or((text, ""));

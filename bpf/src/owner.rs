@@ -1,9 +1,9 @@
-//! The owner of a throttle: the process that loaded its programs, and whether it still runs.
+//! The owner of a throttle: the process that loaded its programs, and whether it is running.
 
 use kernel::{ProcessIdentity, Result};
 use serde::{Deserialize, Serialize};
 
-/// The process that loaded a program, told apart from later processes with the same pid.
+/// The process that loaded a program. The identity differs from that of later processes with the same pid.
 ///
 /// The program's `bpf_metadata_*` variables name the owner, so an auditor can learn it from the kernel alone. The
 /// ledger names it too.
@@ -14,7 +14,7 @@ pub struct Owner {
     /// The start time in clock ticks since boot; see [`ProcessIdentity::start_time`]. 0 when the process could not read
     /// it.
     pub start_time: u64,
-    /// The inode number of the pid namespace that `pid` was read in.
+    /// The inode number of the pid namespace of `pid`.
     pub pid_namespace: u32,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
@@ -43,7 +43,7 @@ impl Owner {
         }
     }
 
-    /// Tells whether the process still runs; see [`ProcessIdentity::is_alive`].
+    /// Tells whether the process is running; see [`ProcessIdentity::is_alive`].
     ///
     /// # Errors
     /// When `/proc` cannot be read, or hides the process.

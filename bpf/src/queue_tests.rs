@@ -77,7 +77,7 @@ fn a_device_of_ours_is_known_by_its_name() {
 
 #[test]
 fn a_name_fits_whatever_the_pid() {
-    // 15 characters; a pid has at most 22 bits.
+    // A name has at most 15 characters, and a pid at most 22 bits.
     assert!(format!("{NAME}{}z", 1 << 22).len() <= 15);
 }
 

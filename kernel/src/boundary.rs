@@ -15,13 +15,14 @@ use crate::object::ids::{CgroupId, LinkId, ProgramId};
 use crate::object::link::LinkInfo;
 use crate::object::program::{ProgramIdentity, ProgramInfo};
 
-/// The host: what its kernel can do, its clock and its processes.
+/// The host: its kernel's features, its clock and its processes.
 pub trait Host {
-    /// Tells what this kernel can do; see [`crate::probe::support`].
+    /// Tells what this kernel supports; see [`crate::probe::support`].
     fn support(&self) -> Result<Support>;
-    /// Reads `CLOCK_MONOTONIC` in nanoseconds as BPF programs read it, whatever time namespace this process is in.
+    /// Returns `CLOCK_MONOTONIC` in nanoseconds as BPF programs read it, even if this process is in another time
+    /// namespace.
     fn now_ns(&self) -> u64;
-    /// Tells whether a process still runs; see [`ProcessIdentity::is_alive`].
+    /// Tells whether a process is running; see [`ProcessIdentity::is_alive`].
     fn is_alive(&self, process: &ProcessIdentity) -> Result<Option<bool>>;
 }
 
@@ -34,31 +35,32 @@ pub trait Cgroups {
     fn open_cgroup(&self, path: &Path) -> Result<Self::Cgroup>;
     /// Returns the id of an open cgroup.
     fn cgroup_id(&self, cgroup: &Self::Cgroup) -> CgroupId;
-    /// Returns the cgroup at the top of its mount; see [`crate::lineage::top`]. `None` where that cannot be seen.
+    /// Returns the cgroup at the top of its mount; see [`crate::lineage::top`]. `None` if it is unknown.
     fn cgroup_top(&self, cgroup: &Self::Cgroup) -> Option<CgroupId>;
-    /// Lists what is attached; see [`crate::list::query`].
+    /// Lists the attached programs; see [`crate::list::query`].
     fn query(
         &self,
         cgroup: &Self::Cgroup,
         attach_type: AttachType,
         scope: Scope,
     ) -> Result<ProgramList>;
-    /// Lists what is attached to a cgroup and its ancestors; see [`crate::lineage::lineages`].
+    /// Lists the programs attached to a cgroup and its ancestors; see [`crate::lineage::lineages`].
     fn lineages(&self, cgroup: &Self::Cgroup, attach_types: &[AttachType]) -> Result<Vec<Lineage>>;
 }
 
-/// Programs, and attaching them without a link (the legacy way).
+/// Programs, and attaching them the legacy way, without a link.
 pub trait Programs: Cgroups {
     /// An open program.
     type Program;
 
     /// Opens a program by its id; see [`crate::Program::open`].
     fn open_program(&self, id: ProgramId) -> Result<Self::Program>;
-    /// Returns what the kernel says of a program, with its whole name where that is known; see [`crate::Program::open`].
+    /// Returns the kernel's information about a program, with the full name if it is known; see
+    /// [`crate::Program::open`].
     fn program_info(&self, id: ProgramId) -> Result<ProgramInfo>;
     /// Returns the identity of an open program.
     fn identity(&self, program: &Self::Program) -> ProgramIdentity;
-    /// Attaches a program; see [`crate::list::attach_with`]. Leaves a revision out where the kernel has none.
+    /// Attaches a program; see [`crate::list::attach_with`]. Ignores the revision if the kernel has none.
     fn attach(
         &self,
         program: &Self::Program,
@@ -67,7 +69,7 @@ pub trait Programs: Cgroups {
         flags: AttachFlags,
         expected_revision: Option<u64>,
     ) -> Result<()>;
-    /// Detaches a program; see [`crate::list::detach`]. Leaves a revision out where the kernel has none.
+    /// Detaches a program; see [`crate::list::detach`]. Ignores the revision if the kernel has none.
     fn detach(
         &self,
         program: &Self::Program,
@@ -79,7 +81,7 @@ pub trait Programs: Cgroups {
 
 /// Cgroup links.
 pub trait Links: Programs {
-    /// An open link. Dropping the last holder of one that is not pinned detaches its program.
+    /// An open link. When the last holder of an unpinned link is dropped, the kernel detaches its program.
     type Link;
 
     /// Attaches a program through a new link; see [`crate::Link::create`].
@@ -93,7 +95,7 @@ pub trait Links: Programs {
     fn link_open(&self, id: LinkId) -> Result<Self::Link>;
     /// Returns the id of an open link.
     fn link_id(&self, link: &Self::Link) -> LinkId;
-    /// Returns what the kernel says of a link; see [`crate::Link::info`].
+    /// Returns the kernel's information about a link; see [`crate::Link::info`].
     fn link_info(&self, link: &Self::Link) -> Result<LinkInfo>;
     /// Detaches a link's program; see [`crate::Link::detach`].
     fn link_detach(&self, link: &Self::Link) -> Result<()>;
@@ -101,13 +103,13 @@ pub trait Links: Programs {
 
 /// Pins of links, in a bpffs.
 pub trait Pins: Links {
-    /// Pins a link; see [`crate::Link::pin`]. Makes the pin's folder first, on a bpffs that is there.
+    /// Pins a link; see [`crate::Link::pin`]. Creates the pin's folder first, in an existing bpffs.
     fn link_pin(&self, link: &Self::Link, path: &Path) -> Result<()>;
     /// Opens a link by its pin; see [`crate::Link::open_pinned`].
     fn link_open_pinned(&self, path: &Path) -> Result<Self::Link>;
-    /// Tells whether anything is at a path below the bpffs, a folder too.
+    /// Tells whether a path in the bpffs exists, as a pin or as a folder.
     fn pin_exists(&self, path: &Path) -> bool;
-    /// Removes a pin; see [`crate::pins::unpin`]. Removes the folder too when that was the last pin in it.
+    /// Removes a pin; see [`crate::pins::unpin`]. Removes the pin's folder too, if it is then empty.
     fn unpin(&self, path: &Path) -> Result<()>;
     /// Removes the folder of a pin if it is empty; see [`crate::pins::remove_empty_folder_of`].
     fn remove_empty_folder_of(&self, pin: &Path) -> Result<()>;

@@ -26,7 +26,7 @@ pub enum Error {
     /// The host cannot grant the wished mode.
     #[error(transparent)]
     Mode(#[from] Refusal),
-    /// The ledger could not be read or written.
+    /// Reading or writing the ledger failed.
     #[error("cannot {} {}: {}", action.words(), path.display(), why_not(*action, error))]
     Ledger {
         /// The failed action.

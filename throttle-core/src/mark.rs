@@ -66,7 +66,7 @@ fn read(files: &dyn Files, path: &Path) -> io::Result<u64> {
 }
 
 fn made_up(files: &dyn Files) -> io::Result<u64> {
-    // Setting the lowest bit avoids 0, which would turn the mark off.
+    // The lower half must not be 0, because 0 turns the mark off.
     Ok(files.random()? | 1)
 }
 

@@ -20,9 +20,9 @@ pub trait Places {
     fn reach(&self, cgroup: &Self::Cgroup) -> kernel::Result<Reach>;
     /// Tells whether single threads may be in a cgroup; see [`Cgroup::is_threaded`].
     fn is_threaded(&self, cgroup: &Self::Cgroup) -> kernel::Result<bool>;
-    /// Finds the cgroup of a process, and proves it; see [`cgroup::home`].
+    /// Finds the cgroup of a process, with proof; see [`cgroup::home`].
     fn home(&self, pid: u32) -> kernel::Result<Home<Self::Cgroup>>;
-    /// Says what was seen in place of a process's cgroup; see [`cgroup::seen_instead`].
+    /// Describes a cgroup out of sight; see [`cgroup::seen_instead`].
     fn seen_instead(&self, listed: Option<&Path>, id: Option<CgroupId>) -> kernel::Result<String>;
     /// Lists the cgroups of a process's threads other than `thread`; see [`cgroup::threads_elsewhere`].
     fn threads_elsewhere(&self, process: u32, thread: u32) -> kernel::Result<Vec<PathBuf>>;

@@ -1,4 +1,4 @@
-//! What is attached to cgroups: the attach types, the lists of programs, and what this kernel knows of them.
+//! Programs attached to cgroups: attach types, lists of programs, and the kernel's support for them.
 
 pub(crate) mod attach_type;
 pub mod lineage;

@@ -24,7 +24,7 @@ pub struct ProcessIdentity {
     /// The start time in clock ticks since boot, without the reader's time namespace offset (field 22 of
     /// `/proc/PID/stat`). 0 when the process could not read it.
     pub start_time: u64,
-    /// The inode number of the pid namespace that `pid` was read in.
+    /// The inode number of the pid namespace of `pid`.
     pub pid_namespace: u32,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,

@@ -89,7 +89,7 @@ impl Rights {
         Self { effective, is_root: false, is_elsewhere: false, is_filtered: false }
     }
 
-    /// Tells whether the thread is root in its user namespace.
+    /// Tells whether the thread's effective uid is 0 in its user namespace.
     pub fn is_root(&self) -> bool {
         self.is_root
     }

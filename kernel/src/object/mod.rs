@@ -1,4 +1,4 @@
-//! The BPF objects that have ids, and who keeps them: pins and processes.
+//! BPF objects with ids, and their holders: pins and processes.
 
 pub(crate) mod again;
 pub mod holders;

@@ -56,7 +56,7 @@ pub(crate) fn query_device(device: u32, hook: DeviceHook) -> Result<Vec<(u32, u3
             ..Default::default()
         };
         options.__bindgen_anon_1.count = u32::try_from(room).unwrap_or(u32::MAX);
-        // SAFETY: both buffers live across the call and have room for as many ids as the kernel is told.
+        // SAFETY: both buffers live across the call and have room for the number of ids that the kernel gets.
         let ret = unsafe { sys::bpf_prog_query_opts(device, hook.attach_type(), &raw mut options) };
         // SAFETY: both variants of the union are the same u32.
         let count = unsafe { options.__bindgen_anon_1.count } as usize;

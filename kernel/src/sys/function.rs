@@ -19,8 +19,8 @@ pub(crate) fn first_function(fd: BorrowedFd<'_>) -> Result<Option<u32>> {
         func_info: std::ptr::from_mut(&mut function) as u64,
         ..Default::default()
     };
-    // SAFETY: `fd` is a program's, or the kernel says EINVAL; `function` is the one record that there is room for, of the
-    // size that is told, and lives across the call. The other pointers are null.
+    // SAFETY: `fd` is a program's, or the kernel says EINVAL. `function` lives across the call. It is one record of the
+    // given size, and the kernel gets a count of one. The other pointers are null.
     unsafe { info(fd, &mut raw) }?;
     Ok((raw.btf_id != 0 && raw.nr_func_info != 0).then_some(function.type_id))
 }

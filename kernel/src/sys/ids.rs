@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{Result, check, check_fd};
 
-/// The kinds of object that have ids.
+/// The kinds of object with ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ObjectKind {
     Program,
@@ -15,7 +15,7 @@ pub(crate) enum ObjectKind {
     Link,
 }
 
-/// `BPF_*_GET_NEXT_ID`: the next id after `id`; `None` after the last one.
+/// Returns the next id after `id` with `BPF_*_GET_NEXT_ID`; `None` after the last one.
 pub(crate) fn next_id(kind: ObjectKind, id: u32) -> Result<Option<u32>> {
     let mut next = 0;
     // SAFETY: `next` lives across the call.
@@ -33,7 +33,7 @@ pub(crate) fn next_id(kind: ObjectKind, id: u32) -> Result<Option<u32>> {
     }
 }
 
-/// `BPF_*_GET_FD_BY_ID`.
+/// Opens an object by its id with `BPF_*_GET_FD_BY_ID`.
 pub(crate) fn fd_by_id(kind: ObjectKind, id: u32) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     check_fd(unsafe {

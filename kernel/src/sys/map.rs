@@ -127,7 +127,7 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> Result<RawMap> {
     })
 }
 
-/// How many CPUs can ever be there: the number of values in a map with one for each.
+/// Returns the number of possible CPUs, which is the number of values in a map with one for each CPU.
 fn possible_cpus() -> Result<usize> {
     // SAFETY: no memory is passed.
     let cpus = check(unsafe { sys::libbpf_num_possible_cpus() })?;

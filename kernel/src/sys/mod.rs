@@ -106,8 +106,8 @@ pub(crate) fn prog_query(
         options.prog_attach_flags = flags.as_mut_ptr();
     }
     options.__bindgen_anon_1.count = u32::try_from(room).unwrap_or(u32::MAX);
-    // SAFETY: both buffers live across the call and hold at least `room` ids, the count that the kernel
-    // is told; it writes no more than that.
+    // SAFETY: both buffers live across the call. They hold at least `room` ids, and the kernel gets this count and
+    // writes no more.
     let ret = unsafe { sys::bpf_prog_query_opts(raw(target), attach_type, &raw mut options) };
     let queried = Queried {
         // SAFETY: both variants of the union are the same u32.
@@ -265,15 +265,15 @@ pub(crate) fn obj_get(path: &Path) -> Result<OwnedFd> {
     check_fd(unsafe { sys::bpf_obj_get(path.as_ptr()) })
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD` into a structure of plain numbers.
+/// Reads a structure of plain numbers with `BPF_OBJ_GET_INFO_BY_FD`.
 ///
 /// # Safety
-/// `T` must be one of libbpf's `bpf_*_info` structures, the one that fits `fd`, and every pointer in
-/// `info` must be null or point to as many elements as its count says.
+/// `T` must be the one of libbpf's `bpf_*_info` structures that fits `fd`. Every pointer in `info` must be null or
+/// point to as many elements as its count says.
 unsafe fn info<T>(fd: BorrowedFd<'_>, info: &mut T) -> Result<()> {
     let mut size = u32::try_from(mem::size_of::<T>()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the kernel writes at most `size` bytes into `info`, and through the pointers in it only
-    // what the caller vouches for.
+    // SAFETY: the kernel writes at most `size` bytes into `info`. It writes through the pointers in it only what the
+    // caller vouches for.
     check(unsafe {
         sys::bpf_obj_get_info_by_fd(
             fd.as_raw_fd(),

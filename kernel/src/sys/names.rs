@@ -25,7 +25,7 @@ pub(crate) fn map_type_name(kind: u32) -> String {
 /// Returns a type's name, or its number if this libbpf does not know the type.
 ///
 /// # Safety
-/// `text` is null or a C string that lives forever, as libbpf's own do.
+/// `text` must be null or a C string that lives forever, as libbpf's own strings do.
 unsafe fn name(text: *const c_char, kind: u32) -> String {
     if text.is_null() {
         return format!("type {kind}");

@@ -64,8 +64,8 @@ impl Records {
         attr.set_bpf_event(1);
         let mut read = Box::<Read>::default();
         let context: *mut Read = &raw mut *read;
-        // SAFETY: the map outlives the call, as do the attributes. What the callback writes to lies on the heap, and lives
-        // as long as the buffer does; `read` alone has it called.
+        // SAFETY: the map and the attributes outlive the call. The callback writes to memory on the heap, which lives
+        // as long as the buffer does. Only `read` runs the callback.
         let buffer = unsafe {
             sys::perf_buffer__new_raw(
                 map.as_raw_fd(),
@@ -76,7 +76,7 @@ impl Records {
                 std::ptr::null(),
             )
         };
-        // libbpf has set errno then.
+        // libbpf has set errno.
         let buffer = NonNull::new(buffer).ok_or_else(Errno::last)?;
         Ok(Self { buffer, read, _map: map })
     }

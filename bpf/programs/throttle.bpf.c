@@ -9,7 +9,7 @@
  * All programs except the sockops program load without CAP_PERFMON. The verifier then also follows branches that are
  * never taken, because a CPU may speculate on them. That has two consequences:
  *
- * - A loop with a counter that the verifier knows never ends there. So loops are unrolled.
+ * - On such a branch, a loop with a known counter never ends. So loops are unrolled.
  * - The verifier refuses a pointer offset that differs between paths. So no two paths share the code that adds one.
  */
 #include <linux/bpf.h>
@@ -66,8 +66,8 @@ const volatile char bpf_metadata_version[24] = "";
  * ancestors for every packet, whatever the others returned. From the mark, later programs know that the packet is
  * dropped, and do not charge it.
  *
- * The mark never leaves the kernel, because the packet is freed. It must stay secret, because anybody who may set marks
- * (CAP_NET_RAW) could send packets that no throttle charges.
+ * Nobody sees the mark, because the packet is freed. The mark must stay secret. Whoever knows it and may set marks
+ * (CAP_NET_RAW is enough) could send packets that no throttle charges.
  *
  * So it is a random number that the owners of this host's throttles share. It is too long to guess, because half of it
  * is the packet's priority. 0: drops are not marked.

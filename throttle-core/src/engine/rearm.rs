@@ -41,12 +41,12 @@ impl<B: CgroupBpf> Engine<B> {
     /// could not be removed. [`Engine::release`] then gives up the throttle.
     ///
     /// # Errors
-    /// The throttle goes on waiting when:
+    /// When:
     /// - no pinned throttle has this name;
     /// - its entry has no limits, because an older version wrote it;
     /// - its entry comes from another cgroup or pid namespace, such as a container's;
     /// - the path leads through another mount, or an older version did not record the mount;
-    /// - no cgroup has the path (`Vanished`).
+    /// - no cgroup has the path (`Vanished`). The throttle then goes on waiting.
     ///
     /// Otherwise those of [`Engine::add`].
     pub fn rearm(&mut self, name: &str) -> Result<Option<Rearmed>> {

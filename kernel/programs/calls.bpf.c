@@ -37,7 +37,7 @@ const volatile long bpf_call = 0;
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
-} audit_calls SEC(".maps");
+} calls SEC(".maps");
 
 /* The number of records that did not fit. */
 __u64 lost = 0;
@@ -53,19 +53,19 @@ static __always_inline int tell(__u32 command)
 	record.pid = bpf_get_current_pid_tgid() >> 32;
 	record.command = command;
 	/* The reader polls often enough. */
-	if (bpf_ringbuf_output(&audit_calls, &record, sizeof(record), BPF_RB_NO_WAKEUP))
+	if (bpf_ringbuf_output(&calls, &record, sizeof(record), BPF_RB_NO_WAKEUP))
 		__sync_fetch_and_add(&lost, 1);
 	return 0;
 }
 
 SEC("fentry/security_bpf")
-int BPF_PROG(audit_bpf, int command)
+int BPF_PROG(see_bpf, int command)
 {
 	return tell(command);
 }
 
 SEC("tp_btf/sys_enter")
-int BPF_PROG(audit_system_call, struct pt_regs *regs, long call)
+int BPF_PROG(see_system_call, struct pt_regs *regs, long call)
 {
 	if (call != bpf_call)
 		return 0;

@@ -3,7 +3,7 @@
 //! The crate covers programs, maps, links, attach lists, pins and their holders. It also covers cgroups, network
 //! devices, network namespaces, processes and capabilities.
 //!
-//! Every system call goes through [`sys`](self), the only module with `unsafe` code. Each public function asks one
+//! Every system call goes through the module `sys`, the only module with `unsafe` code. Each public function asks one
 //! question or makes one change. An error names the call, the target and the errno. A failed query returns an error,
 //! never an empty list.
 //!

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use bpf::CgroupBpf;
 use bpf::ledger::{Entry, RecordedAttachment, Stage};
-use bpf::queue::Swept;
 use kernel::CgroupId;
 use kernel::link::LinkInfo;
 use kernel::list::Scope;
@@ -13,21 +12,7 @@ use kernel::list::Scope;
 use crate::attachment::detach_legacy;
 use crate::error::{Action, Error, Result};
 use crate::ledger::{LedgerDir, Locked, fail};
-
-/// The result of settling the ledger.
-#[derive(Debug)]
-pub struct Settlement {
-    /// Removed throttles of dead owners: name and cgroup.
-    pub removed: Vec<(String, PathBuf)>,
-    /// Throttles of dead owners that had left only their ledger entries: name and cgroup.
-    pub forgotten: Vec<(String, PathBuf)>,
-    /// Files that are no ledger entries. Settling leaves them alone.
-    pub unreadable: Vec<(PathBuf, String)>,
-    /// Entries that could not be settled, with the error. The next start tries again.
-    pub failed: Vec<(String, Error)>,
-    /// The swept queues of dead owners in this network namespace. An error if the devices could not be listed.
-    pub queues: kernel::Result<Swept>,
-}
+pub use crate::settlement::Settlement;
 
 /// Tells whether the throttle of an entry, written in this boot, should be in force.
 ///
@@ -36,18 +21,6 @@ pub struct Settlement {
 pub fn is_meant(entry: &Entry, owner_alive: Option<bool>, cgroup_exists: bool) -> bool {
     let persists = entry.is_kept() && (cgroup_exists || entry.can_be_armed());
     owner_alive != Some(false) || persists
-}
-
-impl Default for Settlement {
-    fn default() -> Self {
-        Self {
-            removed: Vec::new(),
-            forgotten: Vec::new(),
-            unreadable: Vec::new(),
-            failed: Vec::new(),
-            queues: Ok(Swept::default()),
-        }
-    }
 }
 
 /// Settles the ledger and the queues of this network namespace. Removes what dead owners left, and touches nothing

@@ -6,17 +6,29 @@ use bpf::queue::Swept;
 
 use crate::error::Error;
 
-/// What was found in the ledger, and what became of it.
+/// The result of settling the ledger.
 #[derive(Debug)]
 pub struct Settlement {
-    /// Throttles of dead owners that were removed: name and cgroup.
+    /// Removed throttles of dead owners: name and cgroup.
     pub removed: Vec<(String, PathBuf)>,
-    /// Throttles that had left nothing but their records: name and cgroup.
+    /// Throttles of dead owners that had left only their ledger entries: name and cgroup.
     pub forgotten: Vec<(String, PathBuf)>,
-    /// Files that are not entries. They are left alone.
+    /// Files that are no ledger entries. Settling leaves them alone.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// Entries that could not be settled; the next start tries again.
+    /// Entries that could not be settled, with the error. The next start tries again.
     pub failed: Vec<(String, Error)>,
-    /// Queues of dead owners in this network namespace; an error where the devices could not be listed.
+    /// The swept queues of dead owners in this network namespace. An error if the devices could not be listed.
     pub queues: kernel::Result<Swept>,
+}
+
+impl Default for Settlement {
+    fn default() -> Self {
+        Self {
+            removed: Vec::new(),
+            forgotten: Vec::new(),
+            unreadable: Vec::new(),
+            failed: Vec::new(),
+            queues: Ok(Swept::default()),
+        }
+    }
 }

@@ -97,9 +97,12 @@ impl Error {
         Self::from_libbpf(call, target, error).with_log(&log).with_step(sys::try_types)
     }
 
-    /// Finds and sets the step that failed inside a load. If a kernel refuses types, libbpf goes on without them, and a
-    /// map that needs them then fails. Then the refused types are the true cause, unless the kernel has no
-    /// types at all. A kernel that accepts types has `bpf(2)`, so something else refuses programs.
+    /// Names the call of a load that failed, from what libbpf logged. `try_types` loads one type.
+    ///
+    /// If a kernel refuses types, libbpf goes on without them, and a map that needs them then fails. So the refused types
+    /// are the cause, unless the kernel has no types at all. A kernel that accepts types has `bpf(2)`. If such a kernel
+    /// refuses programs, something else keeps it from taking them.
+    #[must_use]
     pub fn with_step(mut self, try_types: impl FnOnce() -> std::result::Result<(), Errno>) -> Self {
         let is_map = |line: &str| line.contains("map '") && line.contains("': failed to create");
         if !self.log().is_some_and(|log| log.lines().any(is_map)) {
@@ -314,7 +317,7 @@ mod tests {
     }
 
     /// libbpf's message when it cannot create a map.
-    const MAP: &str = "libbpf: map 'chad_members': failed to create: -EINVAL";
+    const MAP: &str = "libbpf: map 'members': failed to create: -EINVAL";
 
     #[test]
     fn the_call_of_a_load_is_named_that_failed() {

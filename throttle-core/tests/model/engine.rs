@@ -8,7 +8,6 @@ use bpf::state::{Count, Counters};
 use kernel::AttachType;
 use kernel::boundary::{Cgroups as _, Links as _, Pins as _, Programs as _};
 use kernel::list::AttachFlags;
-use sim::Version;
 use sim::World;
 use throttle_core::mode::{Mode, Tcp, TcpWish, Wish};
 use throttle_core::{Change, Direction, Error, Health, Spec, ThrottleStatus};

@@ -151,7 +151,7 @@ impl Sockets {
         rodata.everybody = is_threaded.into();
         let skeleton = open.load().map_err(fail)?;
         // This is a descriptor of our own, because the skeleton closes its descriptor when it is dropped.
-        let program = skeleton.progs.chadthrottle_files.as_fd().try_clone_to_owned();
+        let program = skeleton.progs.walk_files.as_fd().try_clone_to_owned();
         let program = program.map_err(|error| Error::from_io(Call::Iterate, WHAT, &error))?;
         Ok(Self { program, path, is_threaded })
     }

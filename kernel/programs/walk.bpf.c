@@ -161,8 +161,7 @@ static long tell_entry(__u32 number, void *context)
 	if (!program)
 		return 0;
 	place->record.program = BPF_CORE_READ(program, aux, id);
-	if (bpf_ringbuf_output(&records, &place->record, sizeof(place->record),
-			       BPF_RB_NO_WAKEUP))
+	if (bpf_ringbuf_output(&records, &place->record, sizeof(place->record), BPF_RB_NO_WAKEUP))
 		lost++;
 	return 0;
 }

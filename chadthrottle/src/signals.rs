@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use terminal::Ignored;
 
 /// Blocks SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that the program can wait for them.
 ///
@@ -30,9 +31,7 @@ pub(crate) enum Woken {
 
 impl Signals {
     pub(crate) fn block() -> Result<Self> {
-        let status = std::fs::read_to_string("/proc/self/status")
-            .context("cannot read which signals are ignored")?;
-        let set: SigSet = awaited(ignored(&status)).collect();
+        let set: SigSet = awaited(Ignored::now()?).collect();
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("cannot wait for signals")?;
@@ -66,17 +65,9 @@ impl Signals {
 }
 
 /// Returns the signals to wait for. A signal that was ignored at the start stays ignored (nohup, or `&` in a shell).
-fn awaited(ignored: u64) -> impl Iterator<Item = Signal> {
+fn awaited(ignored: Ignored) -> impl Iterator<Item = Signal> {
     let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-    all.into_iter().filter(move |&signal| ignored & (1 << (signal as u32 - 1)) == 0)
-}
-
-/// Returns the mask of ignored signals from a `/proc/PID/status` file (proc(5)).
-fn ignored(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok())
-        .unwrap_or(0)
+    all.into_iter().filter(move |&signal| !ignored.has(signal))
 }
 
 #[cfg(test)]
@@ -84,15 +75,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_of_ignored_signals_is_read() {
-        assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"), 0x1001);
-        assert_eq!(ignored("Name:\tx\n"), 0);
-    }
-
-    #[test]
     fn what_is_ignored_from_the_start_is_not_waited_for() {
         use Signal::{SIGHUP, SIGINT, SIGTERM};
-        let of = |mask| awaited(mask).collect::<Vec<_>>();
+        let of = |mask: u64| {
+            let ignored = Ignored::parse(&format!("SigIgn:\t{mask:x}\n")).unwrap();
+            awaited(ignored).collect::<Vec<_>>()
+        };
         assert_eq!(of(0), [SIGINT, SIGTERM, SIGHUP]);
         // nohup(1) and `&` in a shell leave these masks: SIGHUP is 1, SIGINT 2, SIGQUIT 3, SIGTERM 15.
         assert_eq!(of(0b1), [SIGINT, SIGTERM]);

@@ -9,6 +9,7 @@
 //! | `gathered`, `words` | words lists and numbers for people |
 //! | `generate`, `schema` | generates man pages, completions and JSON Schemas |
 //! | `progress` | shows a spinner while something takes long |
+//! | `signals` | tells which signals this process ignores |
 //!
 //! Nothing here depends on the engine or on the auditor.
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ mod generate;
 mod output;
 mod progress;
 mod schema;
+mod signals;
 pub mod talk;
 mod words;
 
@@ -31,4 +33,5 @@ pub use self::generate::{Shell, completions, man_pages, write_man_pages};
 pub use self::output::{COLUMNS, Medium, Stream, print};
 pub use self::progress::Progress;
 pub use self::schema::{schema_of, schema_to_read};
+pub use self::signals::Ignored;
 pub use self::words::{count, number};

@@ -17,8 +17,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
-use terminal::escape;
 use terminal::talk::warning;
+use terminal::{Ignored, escape};
 
 pub(crate) use self::slate::Slate;
 use crate::documents::Ended;
@@ -60,7 +60,7 @@ impl Children {
     /// # Errors
     /// A call fails, or this process ignores `SIGCHLD`, so that it could not learn an exit status.
     pub(crate) fn watch() -> anyhow::Result<Self> {
-        if is_ignored(Signal::SIGCHLD)? {
+        if Ignored::now()?.has(Signal::SIGCHLD) {
             bail!(
                 "whoever started this program ignores SIGCHLD, so the kernel would not tell how the command ended: \
                  start it from a shell"
@@ -239,20 +239,6 @@ fn is_there(program: &Path) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
-fn is_ignored(signal: Signal) -> anyhow::Result<bool> {
-    let path = "/proc/self/status";
-    let status = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    let digits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let digits =
-        digits.with_context(|| format!("{path} does not tell which signals are ignored"))?;
-    Ok(has_signal(digits.trim(), signal))
-}
-
-/// Tells whether a set of `/proc/PID/status` has a signal: bit 0 is signal 1.
-fn has_signal(digits: &str, signal: Signal) -> bool {
-    u64::from_str_radix(digits, 16).is_ok_and(|set| set >> (signal as i32 - 1) & 1 == 1)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
@@ -349,13 +335,6 @@ mod tests {
         for signal in Signal::iterator() {
             assert_ne!(PASSED_ON.contains(&signal), own.contains(&signal), "{signal}");
         }
-    }
-
-    #[test]
-    fn a_set_of_signals_is_read_from_its_lowest_bit() {
-        assert!(has_signal("0000000000010000", Signal::SIGCHLD));
-        assert!(!has_signal("0000000000008000", Signal::SIGCHLD));
-        assert!(has_signal("1", Signal::SIGHUP));
     }
 
     #[test]

@@ -16,7 +16,8 @@ use benches::path::{self, contestants};
 use benches::run::{self, Run};
 use benches::table::{beside, table, time};
 use benches::tcp;
-use benches::turns::{Contestant, Figure, by_criterion, in_turns, median};
+use benches::median::median;
+use benches::turns::{Contestant, Figure, by_criterion, in_turns};
 use bpf::limits::Traffic;
 
 /// The goals, in nanoseconds: above a look at the clock, and above the same program without a class of traffic.
@@ -99,7 +100,7 @@ fn two_processors(run: &Run, programs: &Programs, cpus: [usize; 2]) -> anyhow::R
     let get = |name: &str| named(&figures, name);
     let locked = get("spin-locked, two processors")?;
     println!("{}\n", beside(locked, &figures));
-    let part = median(shared.borrow().clone());
+    let part = median(shared.borrow().iter().copied()).unwrap_or(f64::NAN);
     println!(
         "Where there were two processors, they ran at once for {:.0} % of the time.\n",
         part * 100.0

@@ -7,6 +7,7 @@ use auditor::collect::Method;
 
 use crate::baseline::Ratio;
 use crate::forest::{Attached, Forest};
+use crate::median::median;
 use crate::scan::{TWO_TYPES, as_process, bpftool};
 
 /// Trees with fewer cgroups than this have no goals.
@@ -100,8 +101,8 @@ impl Row {
             cgroups: forest.cgroups,
             attachments: forest.attachments,
             attached: forest.attached,
-            bpftool: median(theirs),
-            ways: ways.map(|times| median(times).unwrap_or_default()),
+            bpftool: median_of(&theirs),
+            ways: ways.map(|times| median_of(&times).unwrap_or_default()),
             peak_kilobytes,
         })
     }
@@ -194,9 +195,8 @@ fn timed<T>(run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(Duration
     Ok((start.elapsed(), result))
 }
 
-fn median(mut times: Vec<Duration>) -> Option<Duration> {
-    times.sort();
-    times.get(times.len() / 2).copied()
+fn median_of(times: &[Duration]) -> Option<Duration> {
+    median(times.iter().map(Duration::as_secs_f64)).map(Duration::from_secs_f64)
 }
 
 #[cfg(test)]
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn one_slow_run_does_not_move_the_median() {
         let times = [3, 900, 1, 2, 4].map(Duration::from_millis);
-        assert_eq!(median(times.to_vec()), Some(Duration::from_millis(3)));
-        assert_eq!(median(Vec::new()), None);
+        assert_eq!(median_of(&times), Some(Duration::from_millis(3)));
+        assert_eq!(median_of(&[]), None);
     }
 }

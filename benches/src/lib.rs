@@ -11,6 +11,7 @@ pub mod cpus;
 pub mod forest;
 pub mod lab;
 pub mod many;
+pub mod median;
 pub mod object;
 pub mod packet;
 pub mod path;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::expect::Expected;
+use crate::median::median;
 
 /// The median of several runs and their range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -18,14 +19,10 @@ pub struct Spread {
 impl Spread {
     /// Summarizes these values. `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<_> = values.into_iter().collect();
-        sorted.sort_by(f64::total_cmp);
-        let (&min, &max) = (sorted.first()?, sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = match sorted.len() % 2 {
-            0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
-            _ => sorted[middle],
-        };
+        let values: Vec<_> = values.into_iter().collect();
+        let min = values.iter().copied().reduce(f64::min)?;
+        let max = values.iter().copied().reduce(f64::max)?;
+        let median = median(values)?;
         Some(Self { median, min, max })
     }
 }

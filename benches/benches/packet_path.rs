@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use benches::baseline::Ratio;
 use benches::cpus::{together, two};
+use benches::median::median;
 use benches::object::Programs;
 use benches::path::{self, contestants};
 use benches::run::{self, Run};
 use benches::table::{beside, table, time};
 use benches::tcp;
-use benches::median::median;
 use benches::turns::{Contestant, Figure, by_criterion, in_turns};
 use bpf::limits::Traffic;
 

@@ -21,8 +21,8 @@ int main(int argc, char **argv)
 {
 	/* r0 = 1; exit: every packet may pass. */
 	const struct bpf_insn pass[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
-		{ .code = BPF_JMP | BPF_EXIT },
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1},
+		{.code = BPF_JMP | BPF_EXIT},
 	};
 	union bpf_attr load = {
 		.prog_type = BPF_PROG_TYPE_CGROUP_SKB,

@@ -22,8 +22,8 @@ int main(int argc, char **argv)
 {
 	/* r0 = 2; exit: XDP_PASS. To tcx it is a packet that is dropped: nobody sends any here. */
 	const struct bpf_insn pass[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 2 },
-		{ .code = BPF_JMP | BPF_EXIT },
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 2},
+		{.code = BPF_JMP | BPF_EXIT},
 	};
 	const int is_xdp = argc > 1 && !strcmp(argv[1], "xdp");
 	union bpf_attr load = {

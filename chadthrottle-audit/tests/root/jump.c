@@ -17,8 +17,8 @@ int main(int argc, char **argv)
 {
 	/* r0 = 1; exit: every packet may pass. */
 	const struct bpf_insn pass[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
-		{ .code = BPF_JMP | BPF_EXIT },
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1},
+		{.code = BPF_JMP | BPF_EXIT},
 	};
 	union bpf_attr load = {
 		.prog_type = BPF_PROG_TYPE_CGROUP_SKB,
@@ -33,7 +33,7 @@ int main(int argc, char **argv)
 		.value_size = sizeof(__u32),
 		.max_entries = 8,
 	};
-	union bpf_attr put = { 0 }, pin = { 0 };
+	union bpf_attr put = {0}, pin = {0};
 	const __u32 slot = 3;
 	__u32 program;
 	int map;

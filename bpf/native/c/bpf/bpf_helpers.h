@@ -25,9 +25,9 @@ static struct bpf_sock *bpf_sk_fullsock(struct bpf_sock *sk);
 static struct bpf_tcp_sock *bpf_tcp_sock(struct bpf_sock *sk);
 static void *bpf_sk_storage_get(void *map, void *sk, void *value, __u64 flags);
 static struct bpf_sock *bpf_sk_lookup_tcp(void *ctx, struct bpf_sock_tuple *tuple, __u32 size,
-				   __u64 netns, __u64 flags);
+					  __u64 netns, __u64 flags);
 static struct bpf_sock *bpf_sk_lookup_udp(void *ctx, struct bpf_sock_tuple *tuple, __u32 size,
-				   __u64 netns, __u64 flags);
+					  __u64 netns, __u64 flags);
 static long bpf_sk_release(void *sk);
 static long bpf_redirect(__u32 device, __u64 flags);
 static long bpf_setsockopt(void *ctx, int level, int name, void *value, int bytes);

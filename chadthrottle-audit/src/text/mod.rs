@@ -15,7 +15,7 @@ mod told;
 
 use std::collections::HashSet;
 
-use auditor::facts::Note;
+use auditor::facts::{Note, Process};
 use auditor::judge::{Claim, Finding, Source, Verdict};
 use auditor::report::{
     Attachment, Cgroup, Device, DeviceInfo, DeviceLink, Leak, Program, ProgramInfo, Report,
@@ -73,11 +73,10 @@ pub(crate) fn painted(colour: bool, verdict: Verdict, text: &str) -> String {
 /// A row of the table.
 struct Row {
     is_leak: bool,
+    /// Whether the last cell names a holder instead of an owner.
+    is_held: bool,
     cells: [String; 7],
 }
-
-/// The prefix for holders, in a row without a known owner.
-const HELD_BY: &str = "held by ";
 
 const HEADER: [&str; 7] = ["FINDING", "CGROUP", "ATTACH TYPE", "PROGRAM", "LINK", "SLOTS", "OWNER"];
 
@@ -95,10 +94,9 @@ fn rows(report: &Report) -> Vec<Row> {
 
 fn attached(attachment: &Attachment) -> Row {
     let is_unowned = attachment.finding == Finding::Unowned;
-    let held = || {
-        let holder = attachment.holders.first().filter(|_| is_unowned)?;
-        Some(format!("{HELD_BY}{}", holder.pid))
-    };
+    let owner = attachment.owner.map(owner);
+    let holder = attachment.holders.first().filter(|_| is_unowned && owner.is_none()).map(held_by);
+    let is_held = holder.is_some();
     let cells = [
         attachment.finding.to_string(),
         path(&attachment.cgroup),
@@ -106,13 +104,14 @@ fn attached(attachment: &Attachment) -> Row {
         program(&attachment.program),
         attachment.link.map_or_else(|| "legacy".to_owned(), |link| link.id.to_string()),
         format!("{}/{}", attachment.slots_used, attachment.slots),
-        attachment.owner.map(owner).or_else(held).unwrap_or_else(|| "-".to_owned()),
+        owner.or(holder).unwrap_or_else(|| "-".to_owned()),
     ];
-    Row { is_leak: attachment.finding.is_leak(), cells }
+    Row { is_leak: attachment.finding.is_leak(), is_held, cells }
 }
 
 fn unattached(unattached: &Program) -> Row {
-    let holder = unattached.holders.first().map(|holder| format!("{HELD_BY}{}", holder.pid));
+    let holder = unattached.holders.first().map(held_by);
+    let is_held = holder.is_some();
     let on_devices: Vec<_> =
         unattached.device_links.iter().filter(|link| link.device.is_some()).collect();
     let of = |what: fn(&DeviceLink) -> String| {
@@ -134,7 +133,7 @@ fn unattached(unattached: &Program) -> Row {
         "-".to_owned(),
         holder.unwrap_or_else(|| "-".to_owned()),
     ];
-    Row { is_leak: unattached.finding.is_leak(), cells }
+    Row { is_leak: unattached.finding.is_leak(), is_held, cells }
 }
 
 fn device_number(link: &DeviceLink) -> String {
@@ -152,7 +151,7 @@ fn device_row(judged: &Device) -> Row {
         none(),
         judged.owner.map_or_else(none, owner),
     ];
-    Row { is_leak: judged.finding.is_leak(), cells }
+    Row { is_leak: judged.finding.is_leak(), is_held: false, cells }
 }
 
 /// Returns the table or, if it does not fit, a list with the same contents.
@@ -174,13 +173,12 @@ fn overview(rows: &[Row], width: Option<u16>, paint: &impl Fn(&str, &str) -> Str
             let [finding, cgroup, attach_type, program, link, slots, owner] = &row.cells;
             let head = format!("{finding}  {cgroup}");
             let head = if row.is_leak { paint(RED, &head) } else { head };
-            let is_held = owner.starts_with(HELD_BY);
             let details = [
                 ("", attach_type),
                 ("program ", program),
                 ("link ", link),
                 ("slots ", slots),
-                (if is_held { "" } else { "owner " }, owner),
+                (if row.is_held { "" } else { "owner " }, owner),
             ]
             .iter()
             .filter(|(_, value)| *value != "-")
@@ -402,6 +400,10 @@ fn program(program: &ProgramInfo) -> String {
 fn device(device: &DeviceInfo) -> String {
     let place = device.namespace_path.as_ref().map(|path| format!(" in {}", escape(path)));
     format!("device {} {}{}", device.index, escape(&device.name), place.unwrap_or_default())
+}
+
+fn held_by(holder: &Process) -> String {
+    format!("held by {}", holder.pid)
 }
 
 fn owner(claim: Claim) -> String {
